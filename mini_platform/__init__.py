@@ -1,0 +1,1 @@
+"""Mini Platform: files arrive, one declaration of a dataset gives trusted tables."""

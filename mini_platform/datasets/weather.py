@@ -1,0 +1,142 @@
+"""Weather: one row per station and day, with temperature and precipitation."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import random
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Date, Double, FromClause, Integer, Select, func, select
+
+from mini_platform.dataset import Aggregate, Dataset, Field, Limits, RowModel, rule
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WMO = "just outside the records in the WMO World Weather and Climate Extremes Archive"
+
+
+class Measurement(RowModel):
+    """A day's weather at one station."""
+
+    station_id: str = Field("Identifier of the station", str_length={"min_value": 1, "max_value": 64})
+    date: dt.date = Field("Day of the observation, in the station's own time")
+    temp_c: float | None = Field(
+        "Mean air temperature",
+        unit="°C",
+        source=f"{WMO}: -89.2 at Vostok, 1983; 56.7 at Furnace Creek, 1913",
+        in_range={"min_value": -90, "max_value": 60},
+    )
+    precip_mm: float | None = Field(
+        "Precipitation",
+        unit="mm/day",
+        source=f"{WMO}: 1825 in 24 hours at Foc-Foc, La Reunion, 1966",
+        in_range={"min_value": 0, "max_value": 2000},
+    )
+
+    @rule("is after tomorrow", column="date")
+    def not_after_tomorrow(col: Callable[[str], pl.Expr]) -> pl.Expr:
+        """Somewhere on Earth it is already tomorrow; later than that is a mistake."""
+        return col("date") <= dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
+
+    @rule("temp_c and precip_mm are both empty")
+    def has_a_measurement(col: Callable[[str], pl.Expr]) -> pl.Expr:
+        """A row without any value measures nothing."""
+        return col("temp_c").is_not_null() | col("precip_mm").is_not_null()
+
+
+def daily_metrics(m: FromClause) -> Select[Any]:
+    """Weather of a day over all stations."""
+    return select(
+        m.c.date,
+        func.count(m.c.station_id.distinct()).label("stations"),
+        func.count().label("rows"),
+        func.avg(m.c.temp_c, type_=Double).label("avg_temp_c"),
+        func.min(m.c.temp_c).label("min_temp_c"),
+        func.max(m.c.temp_c).label("max_temp_c"),
+        func.sum(m.c.precip_mm).label("total_precip_mm"),
+        func.max(m.c.precip_mm).label("max_precip_mm"),
+    ).group_by(m.c.date)
+
+
+def summary(m: FromClause) -> Select[Any]:
+    """Weather of a station over all its days."""
+    days = func.max(m.c.date, type_=Date) - func.min(m.c.date, type_=Date) + 1
+    return select(
+        m.c.station_id,
+        func.count().label("rows"),
+        func.min(m.c.date).label("first_date"),
+        func.max(m.c.date).label("last_date"),
+        (days - func.count()).cast(Integer).label("missing_days"),
+        func.avg(m.c.temp_c, type_=Double).label("avg_temp_c"),
+        func.min(m.c.temp_c).label("min_temp_c"),
+        func.max(m.c.temp_c).label("max_temp_c"),
+        func.sum(m.c.precip_mm).label("total_precip_mm"),
+        func.count().filter(m.c.precip_mm >= 1).label("wet_days"),
+    ).group_by(m.c.station_id)
+
+
+def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+    """A plausible day: 50 stations on a latitude each, with seasons, and rain on about four days in ten."""
+    station, day = row % 50, row // 50
+    date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
+    latitude = -60 + 2.4 * station
+    season = -math.cos(2 * math.pi * (date.timetuple().tm_yday - 15) / 365.25) * latitude / 4
+    temperature = 28 - abs(latitude) / 2 + season + rng.gauss(0, 3)
+    rain = rng.expovariate(1 / 6) if rng.random() < 0.4 else 0.0
+    return {
+        "station_id": f"ST{station:03d}",
+        "date": date.isoformat(),
+        "temp_c": f"{temperature:.1f}",
+        "precip_mm": f"{rain:.1f}",
+    }
+
+
+dataset = Dataset(
+    name="weather",
+    table="measurements",
+    description="Daily temperature and precipitation by station.",
+    owners=["team:weather"],
+    rows=Measurement,
+    key=("station_id", "date"),
+    indexes=("date",),
+    chart=("date", "temp_c"),
+    limits=Limits(warn_share=0.0, refuse_share=0.5),
+    realistic=realistic,
+    aggregates=(
+        Aggregate(
+            daily_metrics,
+            key=("date",),
+            chart=("date", "avg_temp_c"),
+            columns={
+                "date": ("Day",),
+                "stations": ("Stations that reported",),
+                "rows": ("Measurements of the day",),
+                "avg_temp_c": ("Mean of the stations' temperatures", "°C"),
+                "min_temp_c": ("Lowest temperature of a station", "°C"),
+                "max_temp_c": ("Highest temperature of a station", "°C"),
+                "total_precip_mm": ("Precipitation summed over the stations", "mm"),
+                "max_precip_mm": ("Highest precipitation of a station", "mm"),
+            },
+        ),
+        Aggregate(
+            summary,
+            key=("station_id",),
+            chart=("station_id", "avg_temp_c"),
+            columns={
+                "station_id": ("Identifier of the station",),
+                "rows": ("Measurements of the station",),
+                "first_date": ("First day with a measurement",),
+                "last_date": ("Last day with a measurement",),
+                "missing_days": ("Days between the first and the last without a measurement", "days"),
+                "avg_temp_c": ("Mean temperature", "°C"),
+                "min_temp_c": ("Lowest temperature", "°C"),
+                "max_temp_c": ("Highest temperature", "°C"),
+                "total_precip_mm": ("Precipitation over all days", "mm"),
+                "wet_days": ("Days with at least 1 mm of precipitation", "days"),
+            },
+        ),
+    ),
+)
