@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import random
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Date, Double, FromClause, Integer, Select, func, select
@@ -78,19 +79,34 @@ def summary(m: FromClause) -> Select[Any]:
     ).group_by(m.c.station_id)
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """A plausible day: 50 stations on a latitude each, with seasons, and rain on about four days in ten."""
-    station, day = row % 50, row // 50
+RAINY, MISSING = 0.4, 0.005
+"""Share of realistic days with rain, and of days on which one or the other value is missing."""
+
+
+@lru_cache(maxsize=1)
+def _day(day: int) -> tuple[str, float]:
+    """Text of a day counted from 1970, and its season: -1 in the middle of January, 1 in the middle of July."""
     date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
-    latitude = -60 + 2.4 * station
-    season = -math.cos(2 * math.pi * (date.timetuple().tm_yday - 15) / 365.25) * latitude / 4
-    temperature = 28 - abs(latitude) / 2 + season + rng.gauss(0, 3)
-    rain = rng.expovariate(1 / 6) if rng.random() < 0.4 else 0.0
+    return date.isoformat(), -math.cos(2 * math.pi * (day - 15) / 365.2425)
+
+
+def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+    """A plausible day: 50 stations on a latitude each, with seasons, and rain on about four days in ten.
+
+    Stations report by the day for 20,000 days, to October 2024; the millionth row begins with 50 new stations.
+    """
+    generation, row = divmod(row, 50 * 20_000)
+    day, place = divmod(row, 50)
+    date, season = _day(day)
+    latitude = -60 + 2.4 * place
+    temperature = 28 - abs(latitude) / 2 + season * latitude / 4 + rng.gauss(0, 3)
+    luck = rng.random()
+    rain = rng.expovariate(1 / 6) if luck < RAINY else 0.0
     return {
-        "station_id": f"ST{station:03d}",
-        "date": date.isoformat(),
-        "temp_c": f"{temperature:.1f}",
-        "precip_mm": f"{rain:.1f}",
+        "station_id": f"ST{generation * 50 + place:03d}",
+        "date": date,
+        "temp_c": f"{temperature:z.1f}" if luck < 1 - MISSING else "",
+        "precip_mm": f"{rain:.1f}" if not 1 - 2 * MISSING < luck < 1 - MISSING else "",
     }
 
 
