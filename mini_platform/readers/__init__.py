@@ -14,11 +14,28 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+@dataclass(frozen=True)
+class ReadLimits:
+    """What a reader takes before it refuses a file or rejects a record. Sizes are bytes of unpacked text.
+
+    Attributes:
+        max_file_bytes: a larger file is refused.
+        max_ratio: a packed file that unpacks to more than this many times its own size is refused as a bomb.
+        max_field_bytes: a record with a longer field is malformed.
+        max_record_bytes: a longer record is malformed; nothing longer is ever held in memory.
+    """
+
+    max_file_bytes: int = 20 * 2**30
+    max_ratio: int = 200
+    max_field_bytes: int = 2**20
+    max_record_bytes: int = 8 * 2**20
+
+
 class RefusedFileError(Exception):
     """A file that cannot be taken at all; the message is a sentence for its sender."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Malformed:
     """A record without columns.
 
@@ -43,9 +60,11 @@ class Block:
         lines: int64, shape (n,): the physical line (1-based) on which each row starts.
         rows: n rows, every column text (polars String, never null: an empty field is ""), exactly as it stood in the
             file. First the declared columns by their declared names, then the extra ones by the names in the header.
-        malformed: the records of this stretch that have no columns.
+        malformed: the records of this stretch that have no columns, by line.
+        bytes_read: how much of the raw file (packed, where it is packed) was read when the block was made.
     """
 
     lines: np.ndarray
     rows: pl.DataFrame
     malformed: list[Malformed] = field(default_factory=list)
+    bytes_read: int = 0

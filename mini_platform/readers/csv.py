@@ -1,0 +1,193 @@
+"""CSV files -> blocks of text rows.
+
+Here: the way through a file in bounded memory, a stretch of whole lines at a time. Each step has its own module:
+`unpack` (gzip, zip), `decode` (encodings), `lines`, `records` (quotes), `header`, `parse` (fields). What is accepted, and what
+a bad record costs, is written in `records`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mini_platform.dataset import Column, Csv
+from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
+from mini_platform.readers.decode import utf8_pieces
+from mini_platform.readers.header import Header, match_header
+from mini_platform.readers.lines import split_lines, whole_lines
+from mini_platform.readers.parse import RowParser, TrustMisplacedError, raw_text, split_fields
+from mini_platform.readers.records import Stretch
+from mini_platform.readers.unpack import Unpacked, unpacked
+
+BLOCK_BYTES = 4 * 2**20
+"""Text of one block."""
+_BLOCK_LINES = 250_000
+"""Lines of one block, so that very short malformed lines, each an object, do not take a thousand times their size."""
+_LINE_END = re.compile(rb"[\r\n]")
+
+
+class _Window:
+    """The part of a file's text that is in memory.
+
+    Attributes:
+        text: what was read and not yet used; it begins with a line.
+        line: number of that line.
+        final: whether the text goes to the end of the file.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], size: int) -> None:
+        self._pieces = pieces
+        self._size = size
+        self.text = b""
+        self.line = 1
+        self.final = False
+
+    def fill(self) -> None:
+        """Read about a block more; at least as much as is held, so that what must grow grows in few steps."""
+        wanted = max(self._size, len(self.text))
+        pieces, length = [self.text], 0
+        while length < wanted and not self.final:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.final = True
+            else:
+                pieces.append(piece)
+                length += len(piece)
+        self.text = b"".join(pieces)
+
+    def drop(self, length: int, lines: int) -> None:
+        """Forget `length` bytes, which end `lines` lines."""
+        self.text = self.text[length:]
+        self.line += lines
+
+    def drop_line(self) -> None:
+        """Forget a line of any length, without holding it in memory."""
+        while not (end := _LINE_END.search(self.text)) and not self.final:
+            self.text = b""
+            self.fill()
+        if end and end.end() == len(self.text) and not self.final:  # a CR whose LF may follow
+            self.fill()
+        stop = end.end() if end else len(self.text)
+        self.drop(stop + (self.text[stop - 1 : stop + 1] == b"\r\n"), 1)
+
+
+def _read_header(window: _Window, delimiter: bytes, columns: Sequence[Column], limits: ReadLimits) -> Header:
+    """Take the header, the first line that is not blank, off the window."""
+    d = re.escape(delimiter)
+    one = rb'(?:"(?:[^"]++|"")*+"|(?:[^"%b\r\n][^%b\r\n]*+)?+)' % (d, d)
+    record = re.compile(rb"%b(?:%b%b)*+" % (one, d, one))
+    while True:
+        cut = whole_lines(window.text, final=window.final)
+        if cut and (blank := re.match(rb"(?:[^\S\r\n]*+(?:\r\n|\r|\n))++|[^\S\r\n]++\Z", window.text[:cut])):
+            window.drop(blank.end(), len(split_lines(window.text, blank.end()).starts))
+            continue
+        found = record.match(window.text)
+        assert found is not None
+        stop = found.end()
+        if window.final or stop < cut:
+            break
+        if len(window.text) > limits.max_record_bytes:
+            raise RefusedFileError(f"The header is longer than {limits.max_record_bytes:,} bytes, or has an open quote.")
+        window.fill()
+    if not window.text:
+        raise RefusedFileError("The file is empty: it has no header.")
+    rest = window.text[stop : stop + 2]
+    if rest and rest[0] not in b"\r\n":
+        what = "a quote is opened and never closed" if rest.startswith(b'"') else "text follows a closing quote"
+        raise RefusedFileError(f"The header cannot be read: {what}.")
+    if b"\0" in window.text[:stop]:
+        raise RefusedFileError("The header has NUL bytes. UTF-16 is read only with a byte order mark, or where it is declared.")
+    header = match_header([field.decode() for field in split_fields(window.text[:stop], delimiter)], columns)
+    end = stop + (2 if rest == b"\r\n" else len(rest[:1]))
+    window.drop(end, len(split_lines(window.text, end).starts))
+    return header
+
+
+def read_csv(
+    path: Path, source: Csv, columns: Sequence[Column], *, limits: ReadLimits, block_bytes: int = BLOCK_BYTES
+) -> Iterator[Block]:
+    """Read a CSV file in bounded memory.
+
+    A file without records gives one empty block, so that its columns are known. The rows' columns beyond the declared ones
+    are the header's extra columns. What is read does not depend on `block_bytes`.
+
+    Args:
+        path: the raw file.
+        source: how it is declared to be written.
+        columns: the declared columns.
+        limits: what is taken before the file is refused or a record rejected.
+        block_bytes: bytes of text of one block, more or less.
+
+    Yields:
+        The records in the order of the file.
+
+    Raises:
+        RefusedFileError: the file cannot be taken as a whole. It may come after blocks were given: a damaged end shows
+            only when it is reached.
+        ValueError: the declared delimiter is not one ASCII character, or is a quote or a line end.
+        LookupError: the declared encoding does not exist.
+    """
+    if len(source.delimiter) != 1 or not source.delimiter.isascii() or source.delimiter in '"\r\n\0':
+        raise ValueError(f"the delimiter {source.delimiter!r} is not one plain ASCII character")
+    with unpacked(path, limits) as raw:
+        window = _Window(utf8_pieces(raw, source.encoding, block_bytes), block_bytes)
+        window.fill()
+        header = _read_header(window, source.delimiter.encode(), columns, limits)
+        parser = RowParser(header, source.delimiter, limits)
+        empty = True
+        for block in _blocks(window, parser, raw):
+            empty = False
+            yield block
+        if empty:
+            yield _empty_block(parser, [], raw)
+
+
+def _empty_block(parser: RowParser, malformed: list[Malformed], raw: Unpacked) -> Block:
+    return Block(np.empty(0, np.int64), parser.no_rows(), malformed, raw.bytes_read)
+
+
+def _blocks(window: _Window, parser: RowParser, raw: Unpacked) -> Iterator[Block]:
+    """The blocks after the header."""
+    longest = parser.limits.max_record_bytes
+    allowed = _BLOCK_LINES
+    while window.text or not window.final:
+        cut = whole_lines(window.text, final=window.final)
+        if not cut:
+            if len(window.text) - window.text.endswith(b"\r") > longest:
+                malformed = parser.too_long(window.line, raw_text(window.text, 0, len(window.text)))
+                window.drop_line()
+                yield _empty_block(parser, [malformed], raw)
+            else:
+                window.fill()
+            continue
+        every = split_lines(window.text, cut)
+        limited = len(every.starts) > allowed
+        lines = every.first(allowed) if limited else every
+        stretch = Stretch(
+            text=window.text,
+            lines=lines,
+            final=window.final and not limited,
+            reach=int(lines.nexts[-1]) if limited else len(window.text) - 1,
+            delimiter=parser.delimiter.encode(),
+            fields=len(parser.header.names),
+            max_record=longest,
+        )
+        records = stretch.records()
+        try:
+            parsed = parser.parse(stretch, records, window.line)
+        except TrustMisplacedError:
+            records = stretch.records(careful=True)
+            parsed = parser.parse(stretch, records, window.line)
+        used = records.lines_used
+        if used:
+            window.drop(int(lines.nexts[used - 1]), used)
+        # A record with more lines than a block may have needs more of them; any other open record needs more text.
+        allowed = allowed * 2 if limited and not used else _BLOCK_LINES
+        numbers, rows, malformed_records = parsed
+        if len(numbers) or malformed_records:
+            yield Block(numbers, rows, malformed_records, raw.bytes_read)
+        if not limited:
+            window.fill()

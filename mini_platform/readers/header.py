@@ -1,0 +1,92 @@
+"""The header of a CSV file, matched with the declared columns.
+
+Here: which field of a record is which column, and the sentences that refuse a header. Not here: the records (`records.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mini_platform.dataset import Column
+from mini_platform.readers import RefusedFileError
+
+_SHOWN = 20
+"""Column names shown in a sentence before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """A matched header.
+
+    Attributes:
+        names: column name of each field of a record, in the order of the file.
+        ordered: the same names, the declared ones first and in their declared order, then the extra ones.
+        texts: the header's fields as they stood in the file.
+    """
+
+    names: tuple[str, ...]
+    ordered: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def normalized(name: str) -> str:
+    """A column name without what is forgiven: case, space around it, and how its words are joined."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+    return re.sub(r"[\s_-]+", "_", folded)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:100] or "(empty)" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+
+
+def _refuse_doubled(texts: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for text in texts:
+        name = normalized(text)
+        if name and name in seen:
+            both = text if text == seen[name] else f"{seen[name]} and {text}"
+            raise RefusedFileError(f"The header names a column twice: {both[:200]}. It has {_listed(texts)}.")
+        seen[name] = text
+
+
+def match_header(fields: Sequence[str], columns: Sequence[Column]) -> Header:
+    """Find the declared columns among the header's fields; the others are extra and keep their own names.
+
+    An extra column without a name is called by its position, such as `column_5`.
+
+    Args:
+        fields: the header's fields, quotes removed.
+        columns: the declared columns.
+
+    Raises:
+        RefusedFileError: a declared column is missing, or a name stands twice.
+        ValueError: two declared columns differ only in what a header is forgiven.
+    """
+    declared = {normalized(column.name): column.name for column in columns}
+    if len(declared) != len(columns):
+        raise ValueError("two declared columns cannot be told apart in a header: " + ", ".join(c.name for c in columns))
+    texts = [text.strip() for text in fields]
+    found = {normalized(text) for text in texts}
+    if missing := [name for key, name in declared.items() if key not in found]:
+        hint = " Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else ""
+        raise RefusedFileError(
+            f"The header lacks {_listed(missing)}. "
+            f"Expected {_listed(list(declared.values()))}; found {_listed(texts)}.{hint}"
+        )
+    _refuse_doubled(texts)
+    names: list[str] = []
+    taken = {*declared.values(), *texts}
+    for position, text in enumerate(texts, start=1):
+        name = declared.get(normalized(text), text)
+        if not name:
+            name = f"column_{position}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names.append(name)
+    extra = [name for name in names if name not in set(declared.values())]
+    return Header(tuple(names), (*declared.values(), *extra), tuple(fields))

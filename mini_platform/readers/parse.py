@@ -1,0 +1,208 @@
+"""The records of a stretch -> columns of text, and what is wrong with the form of those that have none.
+
+Here: fields, counted and taken apart by pyarrow. Not here: which lines make a record (`records.py`), what a value means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from mini_platform.readers import Malformed, ReadLimits
+from mini_platform.readers.header import Header, normalized
+from mini_platform.readers.lines import Positions
+from mini_platform.readers.records import Records, Stretch
+
+RAW_CHARACTERS = 10_000
+RAW_CUT = "… (cut here; the whole is in the raw file)"
+_MARK = b"\xef\xbb\xbf"
+
+Fault = tuple[int, str, str]
+"""Index of a record, the rule that it breaks, what was found."""
+
+
+class TrustMisplacedError(Exception):
+    """A record of several lines has a wrong number of fields: the quotes must be looked at line by line."""
+
+
+def raw_text(text: bytes, start: int, stop: int) -> str:
+    """The text of a record for people: NUL is shown as U+2400, and a very long text is cut."""
+    shown = text[start : min(stop, start + 4 * RAW_CHARACTERS + 4)].decode("utf-8", "ignore").replace("\0", "\u2400")
+    return shown if len(shown) <= RAW_CHARACTERS else shown[:RAW_CHARACTERS] + RAW_CUT
+
+
+def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
+    """The fields of one well-formed record, quotes removed."""
+    d = re.escape(delimiter)
+    pattern = re.compile(rb'%b(?:"((?:[^"]++|"")*+)"|([^%b]*+))' % (d, d))
+    found = pattern.finditer(delimiter + record)
+    return [m[2] if m[1] is None else m[1].replace(b'""', b'"') for m in found]
+
+
+class RowParser:
+    """Parses the records of one file."""
+
+    def __init__(self, header: Header, delimiter: str, limits: ReadLimits) -> None:
+        self.header = header
+        self.delimiter = delimiter
+        self.limits = limits
+        self.schema = dict.fromkeys(header.ordered, pl.String)
+        self._convert = pc.ConvertOptions(
+            column_types=dict.fromkeys(header.names, pa.string()),
+            include_columns=list(header.ordered),
+            strings_can_be_null=False,
+            check_utf8=False,  # decode.py did
+        )
+        self._header_key = [normalized(text) for text in header.texts]
+        spellings = {spelling for text in header.texts for spelling in (text, text.strip(), normalized(text))}
+        self._header_starts = pl.Series([*spellings, "\ufeff" + header.texts[0]], dtype=pl.String)
+
+    def parse(
+        self, stretch: Stretch, records: Records, first_line: int
+    ) -> tuple[Positions, pl.DataFrame, list[Malformed]]:
+        """Turn records into rows.
+
+        Args:
+            stretch: the text.
+            records: its records.
+            first_line: number of its first line.
+
+        Returns:
+            The line and the fields of each good row, and the malformed records, each by line.
+
+        Raises:
+            TrustMisplacedError: the records must be found again, carefully.
+        """
+        lines = stretch.lines
+        starts, stops = lines.starts[records.first], lines.stops[records.last]
+        faults = [*self._with_nul(stretch, starts, stops), *self._too_long(stretch, starts, stops)]
+        good = np.ones(len(starts), np.bool_)
+        good[[fault[0] for fault in faults]] = False
+        kept = np.flatnonzero(good) if faults else np.arange(len(starts))
+        body = _body(stretch, starts[kept], lines.nexts[records.last[kept]], whole=not faults and not records.stray)
+        rows, ragged = self._columns(body, len(kept))
+        for number, found in ragged:
+            index = int(kept[number])
+            if records.trusting and records.first[index] != records.last[index]:
+                raise TrustMisplacedError
+            faults.append((index, "row_has_header_fields", f"expected {len(self.header.names)} fields, found {found}"))
+            good[index] = False
+        kept = np.flatnonzero(good) if faults else kept
+        headers, repeated = self._repeats_header(rows)
+        if headers:
+            faults += [(int(kept[row]), "row_not_header", detail) for row, detail in headers]
+            rows = rows.filter(~repeated)
+            kept = kept[~repeated.to_numpy()]
+        malformed = [
+            Malformed(
+                first_line + int(records.first[index]),
+                rule,
+                raw_text(stretch.text, int(starts[index]), int(stops[index])),
+                detail,
+            )
+            for index, rule, detail in faults
+        ]
+        malformed += self._stray(stretch, records, first_line)
+        malformed.sort(key=lambda record: record.line)
+        return records.first[kept] + first_line, rows, malformed
+
+    def no_rows(self) -> pl.DataFrame:
+        """The columns alone."""
+        return pl.DataFrame(schema=self.schema)
+
+    def _stray(self, stretch: Stretch, records: Records, first_line: int) -> Iterator[Malformed]:
+        for line, detail in records.stray:
+            start, stop = int(stretch.lines.starts[line]), int(stretch.lines.stops[line])
+            raw = raw_text(stretch.text, start, stop)
+            if stop - start > self.limits.max_record_bytes:
+                yield self.too_long(first_line + line, raw)
+            else:
+                yield Malformed(first_line + line, "row_quotes_closed", raw, detail)
+
+    def too_long(self, line: int, raw: str) -> Malformed:
+        """A record that is longer than any record may be."""
+        return Malformed(line, "row_fields_bounded", raw, self._too_long_detail)
+
+    @property
+    def _too_long_detail(self) -> str:
+        return f"the record is longer than {self.limits.max_record_bytes:,} bytes"
+
+    def _with_nul(self, stretch: Stretch, starts: Positions, stops: Positions) -> Iterator[Fault]:
+        if not len(starts) or stretch.text.find(b"\0", 0, stretch.end) < 0:
+            return
+        at = np.flatnonzero(np.frombuffer(stretch.text, np.uint8, stretch.end) == 0)
+        record = np.searchsorted(starts, at, side="right") - 1
+        inside = (record >= 0) & (at < stops[record]) & (stops[record] - starts[record] <= self.limits.max_record_bytes)
+        found, counts = np.unique(record[inside], return_counts=True)
+        for index, count in zip(found.tolist(), counts.tolist(), strict=True):
+            yield index, "row_without_nul", f"found {count} NUL byte{'s' if count > 1 else ''}"
+
+    def _too_long(self, stretch: Stretch, starts: Positions, stops: Positions) -> Iterator[Fault]:
+        most = self.limits.max_field_bytes
+        lengths = stops - starts
+        for index in np.flatnonzero(lengths > most).tolist():
+            if lengths[index] > self.limits.max_record_bytes:
+                yield index, "row_fields_bounded", self._too_long_detail
+                continue
+            fields = split_fields(stretch.text[starts[index] : stops[index]], self.delimiter.encode())
+            longest = max(map(len, fields))
+            if longest > most:
+                yield index, "row_fields_bounded", f"a field has {longest:,} bytes; at most {most:,} are allowed"
+
+    def _columns(self, body: pa.Buffer, count: int) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+        """The fields of `count` records, and (index, number of fields) of those with too many or too few."""
+        if not count:
+            return self.no_rows(), []
+        ragged: list[tuple[int, int]] = []
+
+        def skip(row: pc.InvalidRow) -> str:
+            ragged.append((row.number - 1, row.actual_columns))  # pyarrow counts from 1, without blank lines
+            return "skip"
+
+        table = pc.read_csv(
+            pa.BufferReader(body),
+            pc.ReadOptions(column_names=self.header.names, use_threads=False, block_size=body.size + 1),
+            pc.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            self._convert,
+        )
+        rows = pl.from_arrow(table)
+        assert isinstance(rows, pl.DataFrame)
+        return rows, ragged
+
+    def _repeats_header(self, rows: pl.DataFrame) -> tuple[list[tuple[int, str]], pl.Series]:
+        """The rows that are the header again, and the same as a mask."""
+        likely = rows[self.header.names[0]].is_in(self._header_starts.implode())
+        found: list[tuple[int, str]] = []
+        for index in likely.arg_true().to_list():
+            row = rows.row(index, named=True)
+            key = [normalized(row[name].removeprefix("\ufeff")) for name in self.header.names]
+            if key == self._header_key:
+                found.append((index, "the header stands here again"))
+            elif len(key) > 2 and sorted(key) == sorted(self._header_key):
+                found.append((index, "the header stands here again, its columns in another order"))
+        mask = np.zeros(len(rows), np.bool_)
+        mask[[index for index, _ in found]] = True
+        return found, pl.Series(mask)
+
+
+def _body(stretch: Stretch, starts: Positions, nexts: Positions, *, whole: bool) -> pa.Buffer:
+    """The text of the records that begin at `starts` and end at `nexts`; without a copy where that is all there is."""
+    if not len(starts):
+        return pa.py_buffer(b"")
+    if whole:
+        begin, end = int(starts[0]), int(nexts[-1])
+        if not stretch.text.startswith(_MARK, begin):
+            return pa.py_buffer(stretch.text).slice(begin, end - begin)
+    gaps = np.flatnonzero(starts[1:] != nexts[:-1])
+    begins: Sequence[int] = [int(starts[0]), *starts[gaps + 1].tolist()]
+    ends: Sequence[int] = [*nexts[gaps].tolist(), int(nexts[-1])]
+    # The blank line in front is ignored, and keeps pyarrow from taking a first U+FEFF for the file's byte order mark.
+    pieces = [b"\n", *(stretch.text[begin:end] for begin, end in zip(begins, ends, strict=True))]
+    return pa.py_buffer(b"".join(pieces))
+
+

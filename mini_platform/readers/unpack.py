@@ -1,0 +1,186 @@
+"""A raw file -> its unpacked bytes: plain, gzip or zip, told apart by their first bytes and never by the name.
+
+Here: decompression and the caps that stop a bomb. Not here: encodings (`decode.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mini_platform.readers import ReadLimits, RefusedFileError
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+"""A zip's first bytes: with a member, without one, and split over several files."""
+
+_PACKED_PIECE = 2**16
+"""Packed bytes given to zlib at once. Small, as the rest of a piece is copied for every member that ends within it."""
+_UNPACKED_PIECE = 2**20
+_MAX_DIRECTORY = 2**16
+"""Bytes of a zip's directory. One member needs under 200; `zipfile` makes an object of every entry of a larger one."""
+
+
+class Unpacked:
+    """The unpacked bytes of a raw file, counted against the limits as they are read.
+
+    Attributes:
+        position: how many unpacked bytes were read.
+    """
+
+    def __init__(self, file: BinaryIO, read: Callable[[int], bytes], limits: ReadLimits, *, packed: bool) -> None:
+        """Read from `read`, which itself reads from `file`; `packed` says whether the ratio is limited."""
+        self._file = file
+        self._read = read
+        self._limits = limits
+        self._size = os.fstat(file.fileno()).st_size
+        self._packed = packed
+        self.position = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the raw file was read."""
+        return self._file.tell()
+
+    def read(self, size: int) -> bytes:
+        """Read at most `size` bytes; none at the end.
+
+        Raises:
+            RefusedFileError: the file is larger than the limits allow, is damaged or ends too soon.
+        """
+        piece = self._read(min(size, _UNPACKED_PIECE) if self._packed else size)
+        self.position += len(piece)
+        if self.position > self._limits.max_file_bytes:
+            raise RefusedFileError(f"The file is larger than the {self._limits.max_file_bytes:,} bytes that are allowed.")
+        if self._packed and self.position > self._limits.max_ratio * self._size:
+            raise RefusedFileError(
+                f"The file unpacks to more than {self._limits.max_ratio} times its own size of {self._size:,} bytes, "
+                "which is the mark of a decompression bomb."
+            )
+        return piece
+
+
+class _GzipMembers:
+    """Reads the members of a gzip file one after the other."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._member: zlib._Decompress | None = None
+        self._packed = b""
+        self._first = True
+
+    def read(self, size: int) -> bytes:
+        while True:
+            if self._member is None and not self._begin_member():
+                return b""
+            if not self._packed:
+                self._packed = self._file.read(_PACKED_PIECE)
+            member = self._member
+            assert member is not None
+            try:
+                # At the end of the file zlib may still hold output back; an empty input lets it out.
+                piece = member.decompress(self._packed, size)
+            except zlib.error as error:
+                raise RefusedFileError(f"The gzip file is damaged ({error}).") from error
+            at_end = not self._packed
+            self._packed = member.unconsumed_tail
+            if member.eof:
+                self._packed, self._member = member.unused_data, None
+            elif at_end and not piece:
+                raise RefusedFileError("The gzip file ends too soon: it was cut off before its end.")
+            if piece:
+                return piece
+
+    def _begin_member(self) -> bool:
+        """Whether another member begins here; zeros after the last one are padding, as for gzip itself."""
+        while len(self._packed) < len(GZIP_MAGIC) and (more := self._file.read(_PACKED_PIECE)):
+            self._packed += more
+        if not self._first and not self._packed.startswith(GZIP_MAGIC):
+            while self._packed:
+                if self._packed.strip(b"\0"):
+                    raise RefusedFileError("The gzip file is damaged: something else follows its end.")
+                self._packed = self._file.read(_PACKED_PIECE)
+            return False
+        self._first = False
+        self._member = zlib.decompressobj(wbits=31)
+        return True
+
+
+def _directory_bytes(file: BinaryIO) -> int:
+    """Size of a zip's directory, from the record at its end (APPNOTE.TXT 4.3.16, for zip64 4.3.14)."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 22 - 2**16))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        return 0
+    directory = int(struct.unpack_from("<L", tail, at + 12)[0])
+    locator = at - 20
+    if locator >= 0 and tail.startswith(b"PK\x06\x07", locator):
+        file.seek(min(size, struct.unpack_from("<Q", tail, locator + 8)[0]))
+        record = file.read(56)
+        if len(record) == 56:
+            directory = max(directory if directory != 2**32 - 1 else 0, int(struct.unpack_from("<Q", record, 40)[0]))
+    return directory
+
+
+def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The one member of a zip that is a file; its name is only ever shown, never used as a path."""
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise RefusedFileError(f"The zip holds {len(members)} files; exactly one is expected.")
+    member = members[0]
+    mode = member.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise RefusedFileError(f"The zip's only member, {member.filename!r}, is not a regular file.")
+    if member.flag_bits & 0x1:
+        raise RefusedFileError("The zip is encrypted; only zips without a password can be read.")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile unpacks the other methods without a bound on the output of one step.
+        raise RefusedFileError("The zip uses a compression other than deflate.")
+    return member
+
+
+def _zip_reader(file: BinaryIO) -> Callable[[int], bytes]:
+    if _directory_bytes(file) > _MAX_DIRECTORY:
+        raise RefusedFileError("The zip holds many files; exactly one is expected.")
+    try:
+        archive = zipfile.ZipFile(file)
+        member = archive.open(_only_member(archive))
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OSError) as error:
+        raise RefusedFileError(f"The zip file is damaged or cut off ({error}).") from error
+
+    def read(size: int) -> bytes:
+        try:
+            return member.read(size)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise RefusedFileError(f"The zip file is damaged or cut off ({error}).") from error
+
+    return read
+
+
+@contextmanager
+def unpacked(path: Path, limits: ReadLimits) -> Iterator[Unpacked]:
+    """Open a raw file for reading its unpacked bytes.
+
+    Raises:
+        RefusedFileError: the file is larger than the limits allow, or is packed in a way that cannot be read.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        if magic.startswith(GZIP_MAGIC):
+            yield Unpacked(file, _GzipMembers(file).read, limits, packed=True)
+        elif magic in ZIP_MAGICS:
+            yield Unpacked(file, _zip_reader(file), limits, packed=True)
+        else:
+            if os.fstat(file.fileno()).st_size > limits.max_file_bytes:
+                raise RefusedFileError(f"The file is larger than the {limits.max_file_bytes:,} bytes that are allowed.")
+            yield Unpacked(file, file.read, limits, packed=False)
