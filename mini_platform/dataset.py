@@ -81,6 +81,14 @@ class Column:
     checks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def type_rule(self) -> Rule | None:
+        """The rule that its text must be one of its type; None for text."""
+        if self.type not in TYPE_RULES:
+            return None
+        name, sentence = TYPE_RULES[self.type]
+        return Rule(f"{self.name}_{name}", self.name, sentence)
+
+    @property
     def comment(self) -> str:
         """Description with unit and source, for the database, the UI and the docs."""
         unit = f" [{self.unit}]" if self.unit else ""
@@ -253,7 +261,7 @@ class Aggregate:
         return (inspect.getdoc(self.select) or self.name).split("\n\n")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Everything the platform needs to know to turn arriving files into trusted tables.
 
@@ -314,9 +322,8 @@ class Dataset:
         for column in self.columns:
             if not column.nullable:
                 rules.append(Rule(f"{column.name}_required", column.name, "is empty"))
-            if column.type in TYPE_RULES:
-                name, sentence = TYPE_RULES[column.type]
-                rules.append(Rule(f"{column.name}_{name}", column.name, sentence))
+            if column.type_rule:
+                rules.append(column.type_rule)
             for check, argument in column.checks.items():
                 sentence = _check_sentence(check, argument, column.unit)
                 rules.append(Rule(f"{column.name}_{check}", column.name, sentence))

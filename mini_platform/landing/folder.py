@@ -1,0 +1,161 @@
+"""The drop folder: which files stand there, which of them count, and how they are landed.
+
+Names of dropped files are data, never paths: a file is opened by its entry in the folder, and nothing is ever written there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy.dialects.postgresql import insert
+
+from mini_platform.dataset import Dataset
+from mini_platform.landing.store import RawStore, sha256_of
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.tables import inbox
+
+SETTLE_SECONDS = 1.0
+"""A file that was written to less than this long ago may still grow and is left for the next look."""
+LAND_FILES = 500
+"""Files landed in one transaction."""
+UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", "~")
+"""Endings by which programs mark files that they have not finished."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a drop folder.
+
+    Attributes:
+        name: as the ledger has it; bytes that are not UTF-8 are shown as `\\xNN`.
+        path: to open it by.
+        signature: changes whenever the file is written, replaced or renamed.
+        left_alone: why it does not count; None if it does.
+    """
+
+    name: str
+    path: Path
+    signature: str
+    left_alone: str | None = None
+
+
+def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
+    if name.startswith("."):
+        return "its name starts with a dot"
+    if name.lower().endswith(UNFINISHED):
+        return "its name says that it is not finished"
+    if stat.S_ISLNK(info.st_mode):
+        return "it is a link"
+    if stat.S_ISDIR(info.st_mode):
+        return "it is a folder"
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file"
+    if not name.lower().endswith(tuple(suffixes)):
+        return f"its name ends in none of {' '.join(suffixes)}"
+    if 0 <= now - info.st_mtime < SETTLE_SECONDS:
+        return "it may still be growing"
+    return None
+
+
+def display_name(name: str) -> str:
+    """A file's name as text that Postgres can hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found]:
+    """Everything in a drop folder, in the order of the names; nothing is opened. An absent folder is empty."""
+    moment = time.time() if now is None else now
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # Gone between the two calls.
+                signature = f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
+                reason = _why_left_alone(entry.name, info, dataset.source.suffixes, moment)
+                found.append(Found(display_name(entry.name), Path(entry.path), signature, reason))
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda file: file.name)
+
+
+def changed(conn: Connection, dataset: Dataset, found: Iterable[Found]) -> list[Found]:
+    """Those files that count and are not, by their signature, what was last hashed under their name."""
+    known = select(inbox.c.name, inbox.c.signature).where(inbox.c.dataset == dataset.name)
+    signatures = dict(conn.execute(known).tuples().all())
+    return [file for file in found if file.left_alone is None and signatures.get(file.name) != file.signature]
+
+
+def land(
+    engine: Engine, dataset: Dataset, store: RawStore, found: Sequence[Found], door: str = "folder"
+) -> Iterator[tuple[Found, Row[Any] | None]]:
+    """Copy files into the raw store and write them into the ledger.
+
+    Yields:
+        Each file with its ledger row, or with None where it changed or vanished while it was read: it is left for the
+        next look.
+    """
+    for start in range(0, len(found), LAND_FILES):
+        arrivals: list[tuple[Found, ledger.Arrival]] = []
+        part = found[start : start + LAND_FILES]
+        with engine.connect() as conn:
+            current = ledger.current_versions(conn, dataset.name, [file.name for file in part])
+        for file in part:
+            arrival = _take(file, store, current.get(file.name))
+            if arrival is None:
+                yield file, None
+            else:
+                arrivals.append((file, arrival))
+        with engine.begin() as conn:
+            rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], door)
+            if door == "folder":
+                _remember(conn, dataset, [(file, row) for (file, _), row in zip(arrivals, rows, strict=True)])
+        yield from zip((file for file, _ in arrivals), rows, strict=True)
+
+
+def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arrival | None:
+    """Bytes of a file into the raw store; None where it did not stand still meanwhile."""
+    try:
+        # Not following a link and not blocking on a FIFO that took the file's place since the look.
+        handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as source:
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            return None
+        arrival = None
+        if current is not None and before.st_size == current.bytes and sha256_of(source) == current.sha256:
+            arrival = ledger.Arrival(file.name, current.sha256, current.bytes)
+        if arrival is None:
+            source.seek(0)
+            arrival = ledger.Arrival(file.name, *store.put(source))
+        after = os.fstat(handle)
+    still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
+    return arrival if still else None
+
+
+def _remember(conn: Connection, dataset: Dataset, landed: Sequence[tuple[Found, Row[Any]]]) -> None:
+    if not landed:
+        return
+    rows = [
+        {
+            "dataset": dataset.name,
+            "name": file.name,
+            "signature": file.signature,
+            "file_id": row.same_as or row.file_id,
+        }
+        for file, row in landed
+    ]
+    statement = insert(inbox)
+    new = {"signature": statement.excluded.signature, "file_id": statement.excluded.file_id}
+    conn.execute(statement.on_conflict_do_update(index_elements=["dataset", "name"], set_=new), rows)

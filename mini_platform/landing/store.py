@@ -1,0 +1,66 @@
+"""The raw store: bytes as they arrived, each file named by its SHA-256, written once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class RawStore:
+    """A folder of raw files.
+
+    Attributes:
+        folder: made on the first write; files are spread over 256 subfolders by the first byte of their name.
+    """
+
+    folder: Path
+
+    def path(self, sha256: str) -> Path:
+        """Where the file of this hash is, or would be."""
+        return self.folder / sha256[:2] / sha256
+
+    def put(self, source: BinaryIO) -> tuple[str, int]:
+        """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        handle, name = tempfile.mkstemp(prefix=".arriving-", dir=self.folder)
+        arriving = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    copy.write(chunk)
+                    size += len(chunk)
+                copy.flush()
+                os.fsync(copy.fileno())
+            final = self.path(digest.hexdigest())
+            if not final.exists():
+                final.parent.mkdir(exist_ok=True)
+                arriving.rename(final)
+                _sync_folder(final.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                arriving.unlink()
+        return digest.hexdigest(), size
+
+
+def sha256_of(source: BinaryIO) -> str:
+    """SHA-256 of a stream, read to its end."""
+    return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,65 @@
+"""The way to the database: which server, and an engine over it.
+
+Here: `DATABASE_URL` or else the embedded server, the pool, and the one sentence that says that the database is away.
+Not here: the embedded server's life (`embedded.py`), tables and statements.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, create_engine, event, make_url
+
+from mini_platform.warehouse import embedded
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import ExceptionContext
+
+    from mini_platform.settings import Settings
+
+APPLICATION_NAME = "mini_platform"
+"""How our connections are called in `pg_stat_activity`."""
+CONNECT_SECONDS = 10
+
+
+class DatabaseAwayError(ConnectionError):
+    """No connection to the database could be opened. The message never contains a password."""
+
+
+def database_url(settings: Settings) -> str:
+    """URL of the database as SQLAlchemy takes it; starts the embedded server if none is set.
+
+    Raises:
+        EmbeddedPostgresError: the embedded server could not be started.
+    """
+    return settings.database_url or embedded.ensure_running(settings.home)
+
+
+def engine(url: str) -> Engine:
+    """Make an engine with a small pool, which replaces connections that broke while they lay idle.
+
+    Opening a connection raises `DatabaseAwayError` where SQLAlchemy would raise its `OperationalError`.
+    """
+    timeout = {} if "connect_timeout" in make_url(url).query else {"connect_timeout": CONNECT_SECONDS}
+    made = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=4,
+        max_overflow=8,
+        connect_args={"application_name": APPLICATION_NAME, **timeout},
+    )
+    event.listen(made, "handle_error", _say_away)
+    return made
+
+
+def _say_away(context: ExceptionContext) -> None:
+    """Replace the error of a connection that could not be opened (one without a connection) by a sentence."""
+    if context.connection is not None or context.is_pre_ping or context.engine is None:
+        return
+    url = context.engine.url
+    where = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
+    reason = " ".join(str(context.original_exception).split())
+    raise DatabaseAwayError(
+        f"The database {url.database or ''} at {where} cannot be reached: {reason}. "
+        "Check that the server runs and that DATABASE_URL is right."
+    ) from context.original_exception

@@ -1,0 +1,230 @@
+"""The ledger `ops.files`: whether a file is new, pending or done is read here and nowhere else.
+
+Here: registering arrivals, claiming files under a lease, moving them from status to status. Every transition is made in
+the transaction that writes the rows it speaks of, and only by the holder of the lease.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select, and_, func, insert, or_, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.tables import COUNTERS, files
+
+PENDING = ("landed", "staged")
+BATCH_BYTES = 256 * 2**20
+"""A batch is closed before it grows over this, so that one transaction and its retry stay short."""
+
+
+class LeaseLostError(Exception):
+    """The lease on a file ran out and another process took it: what was done for it here is rolled back."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Bytes that arrived under a name; they are in the raw store already."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who works: the owner of the leases, how long they last, and when to give a file up."""
+
+    engine: Engine
+    owner: str
+    lease_seconds: float = 30.0
+    max_attempts: int = 5
+    batch_files: int = 1000
+
+
+def current_versions(conn: Connection, dataset: str, names: Sequence[str]) -> dict[str, Row[Any]]:
+    """The current version of each name that has one: the one that arrived last."""
+    latest = (
+        select(files)
+        .distinct(files.c.name)
+        .where(files.c.dataset == dataset, files.c.name == func.any(list(names)), files.c.same_as.is_(None))
+        .order_by(files.c.name, files.c.version.desc())
+    )
+    return {row.name: row for row in conn.execute(latest)}
+
+
+def register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: str) -> list[Row[Any]]:
+    """Write arrivals into the ledger, each a new version of its name if the bytes differ from the current one.
+
+    Returns:
+        The ledger rows in the order of the arrivals; one whose bytes are the current version has the status `unchanged`.
+    """
+    if not arrivals:
+        return []
+    advisory_lock(conn, "register", dataset)
+    current = {
+        name: (row.version, row.sha256, row.file_id)
+        for name, row in current_versions(conn, dataset, [a.name for a in arrivals]).items()
+    }
+    rows = []
+    for arrival in arrivals:
+        version, sha256, file_id = current.get(arrival.name, (0, None, None))
+        unchanged = sha256 == arrival.sha256
+        rows.append(
+            {
+                "dataset": dataset,
+                "name": arrival.name,
+                "version": version if unchanged else version + 1,
+                "sha256": arrival.sha256,
+                "bytes": arrival.size,
+                "door": door,
+                "status": "unchanged" if unchanged else "landed",
+                "same_as": file_id if unchanged else None,
+            }
+        )
+        if not unchanged:
+            current[arrival.name] = (version + 1, arrival.sha256, None)
+    return list(conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows))
+
+
+def _free(dataset: str, status: str, only: Sequence[int] | None) -> Select[Any]:
+    """Pending files that nobody holds."""
+    chosen = select(files).where(
+        files.c.dataset == dataset,
+        files.c.status == status,
+        or_(files.c.leased_until.is_(None), files.c.leased_until < func.clock_timestamp()),
+    )
+    return chosen if only is None else chosen.where(files.c.file_id == func.any(list(only)))
+
+
+def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[int] | None = None) -> list[Row[Any]]:
+    """Take pending files under a lease, oldest arrival first.
+
+    Files that were never tried come in batches. One whose processing died before comes alone and after the others, so
+    that it delays nobody and takes nobody down with it; after `max_attempts` it is marked failed.
+    """
+    with worker.engine.begin() as conn:
+        given_up = _free(dataset, status, only).where(files.c.attempts >= worker.max_attempts)
+        conn.execute(
+            update(files)
+            .where(files.c.file_id.in_(given_up.with_only_columns(files.c.file_id).with_for_update(skip_locked=True)))
+            .values(
+                status="failed",
+                error=func.concat("gave it up: its processing died ", files.c.attempts, " times, see the log of its run"),
+            )
+        )
+        for attempts, size in ((files.c.attempts == 0, min(limit, worker.batch_files)), (files.c.attempts > 0, 1)):
+            queue = _free(dataset, status, only).where(attempts).subquery()
+            running = func.sum(queue.c.bytes).over(order_by=(queue.c.attempts, queue.c.file_id)) - queue.c.bytes
+            ranked = select(queue.c.file_id, running.label("before")).order_by(queue.c.attempts, queue.c.file_id)
+            first = ranked.limit(size).subquery()
+            taken = (
+                select(files.c.file_id)
+                .where(files.c.file_id.in_(select(first.c.file_id).where(first.c.before < BATCH_BYTES)))
+                .where(or_(files.c.leased_until.is_(None), files.c.leased_until < func.clock_timestamp()))
+                .with_for_update(skip_locked=True)
+            )
+            claimed = conn.execute(
+                update(files)
+                .where(files.c.file_id.in_(taken), files.c.status == status)
+                .values(
+                    attempts=files.c.attempts + 1,
+                    leased_by=worker.owner,
+                    leased_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, worker.lease_seconds),
+                    run_id=worker.owner,
+                )
+                .returning(files)
+            ).all()
+            if claimed:
+                return sorted(claimed, key=lambda row: row.file_id)
+    return []
+
+
+@contextmanager
+def lease(worker: Worker) -> Iterator[None]:
+    """Keep the worker's leases alive while the body runs; give back what it still holds at the end.
+
+    A worker that is killed gives nothing back: its leases run out by themselves.
+    """
+    done = threading.Event()
+    mine = files.c.leased_by == worker.owner
+    until = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, worker.lease_seconds)
+
+    def renew() -> None:
+        while not done.wait(worker.lease_seconds / 3):
+            try:
+                with worker.engine.begin() as conn:
+                    conn.execute(update(files).where(mine, files.c.status.in_(PENDING)).values(leased_until=until))
+            except OperationalError:
+                continue  # The database is away: the worker's own statement will say so.
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        try:
+            with worker.engine.begin() as conn:
+                release = update(files).where(mine, files.c.status.in_(PENDING))
+                conn.execute(release.values(leased_by=None, leased_until=None))
+        except OperationalError:
+            pass  # Away: the leases run out by themselves.
+
+
+FINISH = text(
+    """
+    UPDATE ops.files AS f
+    SET status = r.status, error = r.error, attempts = 0, leased_by = NULL, leased_until = NULL,
+        rows_read = coalesce(r.rows_read, f.rows_read), rows_rejected = coalesce(r.rows_rejected, f.rows_rejected),
+        rows_inserted = r.rows_inserted, rows_updated = r.rows_updated,
+        rows_unchanged = r.rows_unchanged, rows_superseded = r.rows_superseded,
+        rule_counts = coalesce(r.rule_counts, f.rule_counts),
+        extra_columns = coalesce(r.extra_columns, f.extra_columns),
+        staged_at = CASE r.status WHEN 'staged' THEN now() ELSE f.staged_at END,
+        loaded_at = CASE r.status WHEN 'loaded' THEN now() ELSE f.loaded_at END
+    FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
+        file_id bigint, status text, error text, rows_read bigint, rows_rejected bigint, rows_inserted bigint,
+        rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, extra_columns text[])
+    WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
+    """
+)
+
+
+def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Move claimed files out of `status`, each into the status and with the counters that its row gives.
+
+    Raises:
+        LeaseLostError: another process took one of the files; the caller's transaction must roll back.
+    """
+    if not rows:
+        return
+    moved = conn.execute(FINISH, {"rows": json.dumps(rows), "owner": worker.owner, "status": status})
+    if moved.rowcount != len(rows):
+        raise LeaseLostError(f"{len(rows) - moved.rowcount} of {len(rows)} files were taken over by another process")
+
+
+def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> int:
+    """Queue files for another pass from their raw bytes; returns how many."""
+    values = {"status": "landed", "attempts": 0, "error": None, "leased_by": None, "leased_until": None}
+    chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), *criteria)
+    return conn.execute(update(files).where(chosen).values(values)).rowcount
+
+
+def pending(conn: Connection, dataset: str) -> int:
+    """Files that wait for work and that nobody holds."""
+    waiting = [_free(dataset, status, None).with_only_columns(files.c.file_id) for status in PENDING]
+    return sum(conn.scalar(select(func.count()).select_from(w.subquery())) or 0 for w in waiting)
+
+
+def accounting(row: Any) -> dict[str, Any]:
+    """A ledger row as the figures that are shown of it."""
+    shown = ("file_id", "name", "status", "rows_read", *COUNTERS, "error")
+    return {name: getattr(row, name) for name in shown}

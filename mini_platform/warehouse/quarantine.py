@@ -1,0 +1,53 @@
+"""Quarantine: rejected rows with their reasons, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from mini_platform.dataset import Dataset
+from mini_platform.warehouse.tables import dataset_tables, files
+
+
+def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
+    """Replace what is quarantined of these files by their rejected rows in staging."""
+    tables = dataset_tables(dataset)
+    ids = list(file_ids)
+    if not ids:
+        return
+    conn.execute(delete(tables.quarantine).where(tables.quarantine.c._file_id == func.any(ids)))
+    names = [c.name for c in tables.staging.columns]
+    rejected = select(tables.staging).where(tables.staging.c._file_id == func.any(ids), tables.staging.c._rules.is_not(None))
+    conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
+
+
+def rejects(
+    conn: Connection, dataset: Dataset, *, file_id: int | None = None, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One item per broken rule of each rejected row: file, line, column, value, rule, sentence; in file order."""
+    quarantine = dataset_tables(dataset).quarantine
+    columns = {rule.name: rule.column for rule in dataset.rules}
+    statement = (
+        select(quarantine, files.c.name.label("_file"))
+        .join(files, files.c.file_id == quarantine.c._file_id)
+        .order_by(quarantine.c._file_id, quarantine.c._line)
+        .limit(limit)
+        .execution_options(yield_per=1000)
+    )
+    if file_id is not None:
+        statement = statement.where(quarantine.c._file_id == file_id)
+    for row in conn.execute(statement).mappings():
+        for rule, reason in zip(row["_rules"], row["_reasons"], strict=True):
+            column = columns.get(rule)
+            value = row[column] if column else row["_raw"]
+            yield {
+                "file_id": row["_file_id"],
+                "file": row["_file"],
+                "line": row["_line"],
+                "column": column,
+                "value": value,
+                "rule": rule,
+                "reason": reason,
+            }

@@ -1,0 +1,320 @@
+"""Staging: raw files -> every row, valid or not, as text with its verdict, in one COPY per batch of files.
+
+A batch is one transaction: its rows and its ledger transitions commit together or not at all. What is staged is a pure
+function of the declaration and the raw bytes, so it can be made again at will.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from psycopg2 import sql
+from sqlalchemy import Connection, Row, delete, exists, func, select, text
+from sqlalchemy.exc import OperationalError
+
+from mini_platform.dataset import Dataset
+from mini_platform.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.readers.csv import read_csv
+from mini_platform.validation import judge, judge_malformed
+from mini_platform.warehouse import ledger, quarantine
+from mini_platform.warehouse.tables import dataset_tables, files
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes and the rows that were read since the last call."""
+
+BLOCK_ROWS = 50_000
+"""Rows of small files are judged together until there are this many: a call of every rule costs milliseconds."""
+QUEUE_BLOCKS = 4
+"""Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
+
+
+@dataclass
+class Tally:
+    """What is known of one file while it is read."""
+
+    file_id: int
+    rows_read: int = 0
+    rows_rejected: int = 0
+    rule_counts: Counter[str] = field(default_factory=Counter)
+    extra_columns: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+    def verdict(self, dataset: Dataset) -> dict[str, Any]:
+        """The ledger's row: staged, or refused with the reason."""
+        reason = self.refused
+        if reason is None and dataset.limits.refuses(self.rows_rejected, self.rows_read):
+            worst, count = self.rule_counts.most_common(1)[0]
+            reason = (
+                f"{self.rows_rejected} of {self.rows_read} rows are rejected, more than the dataset allows "
+                f"({dataset.limits.refuse_share:.0%}); most often: {worst} ({count} rows)"
+            )
+        return {
+            "file_id": self.file_id,
+            "status": "refused" if reason else "staged",
+            "error": reason,
+            "rows_read": self.rows_read,
+            "rows_rejected": self.rows_rejected,
+            "rule_counts": self.rule_counts,
+            "extra_columns": self.extra_columns,
+        }
+
+
+class _Pipe:
+    """File-like: what one thread writes as blocks of bytes, `COPY` reads in another."""
+
+    def __init__(self) -> None:
+        self._blocks: queue.Queue[bytes | BaseException | None] = queue.Queue(QUEUE_BLOCKS)
+        self._rest = memoryview(b"")
+        self._closed = threading.Event()
+
+    def put(self, block: bytes | BaseException | None) -> None:
+        """Hand over a block, an exception to be raised in the reader, or None at the end."""
+        while not self._closed.is_set():
+            try:
+                return self._blocks.put(block, timeout=0.5)
+            except queue.Full:
+                continue
+        raise BrokenPipeError
+
+    def close(self) -> None:
+        """Tell the writer that nobody reads any more."""
+        self._closed.set()
+
+    def read(self, size: int) -> bytes:
+        """As a file's `read`: at most `size` bytes, none at the end."""
+        if not self._rest:
+            block = self._blocks.get()
+            if isinstance(block, BaseException):
+                raise block
+            if block is None:
+                return b""
+            self._rest = memoryview(block)
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(part)
+
+
+def stage(
+    worker: ledger.Worker,
+    dataset: Dataset,
+    raw_path: Callable[[str], Path],
+    *,
+    limit: int,
+    only: Sequence[int] | None = None,
+    limits: ReadLimits | None = None,
+    progress: Progress | None = None,
+) -> list[int]:
+    """Stage the landed files of a dataset that nobody else works on.
+
+    Args:
+        worker: who holds the leases; the caller keeps them alive by `ledger.lease`.
+        dataset: whose files.
+        raw_path: SHA-256 -> path of the raw file.
+        limit: files to take at most.
+        only: file ids to choose from; None means all.
+        limits: of the reader.
+        progress: called as bytes and rows are read.
+
+    Returns:
+        Ids of the files that were taken, whatever became of them.
+    """
+    done: list[int] = []
+    purged = False
+    while len(done) < limit and (batch := ledger.claim(worker, dataset, "landed", limit - len(done), only)):
+        if not purged and not (purged := purge(worker, dataset)):
+            with worker.engine.begin() as conn:
+                _forget(conn, dataset, [row.file_id for row in batch])
+        _stage_or_isolate(worker, dataset, batch, raw_path, limits or ReadLimits(), progress)
+        done += [row.file_id for row in batch]
+    return done
+
+
+def _stage_or_isolate(
+    worker: ledger.Worker,
+    dataset: Dataset,
+    batch: Sequence[Row[Any]],
+    raw_path: Callable[[str], Path],
+    limits: ReadLimits,
+    progress: Progress | None,
+) -> None:
+    """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault."""
+    try:
+        _stage_batch(worker, dataset, batch, raw_path, limits, progress)
+    except (OperationalError, ledger.LeaseLostError):
+        raise
+    except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
+        if len(batch) > 1:
+            for row in batch:
+                _stage_or_isolate(worker, dataset, [row], raw_path, limits, None)
+            return
+        reason = f"could not be processed: {type(error).__name__}: {str(error)[:500]}"
+        with worker.engine.begin() as conn:
+            ledger.move(conn, worker, "landed", [{"file_id": batch[0].file_id, "status": "failed", "error": reason}])
+
+
+def _stage_batch(
+    worker: ledger.Worker,
+    dataset: Dataset,
+    batch: Sequence[Row[Any]],
+    raw_path: Callable[[str], Path],
+    limits: ReadLimits,
+    progress: Progress | None,
+) -> None:
+    tallies = {row.file_id: Tally(row.file_id) for row in batch}
+    reader = _Reader(dataset, tallies, limits, progress)
+    with worker.engine.begin() as conn:
+        _copy(conn, dataset, reader.copy_blocks([(row.file_id, raw_path(row.sha256)) for row in batch]))
+        verdicts = [tally.verdict(dataset) for tally in tallies.values()]
+        unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
+        over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
+        _forget(conn, dataset, unreadable)
+        quarantine.write(conn, dataset, over_limit)
+        ledger.move(conn, worker, "landed", verdicts)
+
+
+def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
+    """COPY blocks of CSV into the staging table; they are made in a thread of their own, so that both cores work."""
+    columns = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *(c.name for c in dataset.columns))
+    pipe = _Pipe()
+
+    def produce() -> None:
+        try:
+            with closing(blocks):  # type: ignore[type-var]
+                for block in blocks:
+                    pipe.put(block)
+            pipe.put(None)
+        except BrokenPipeError:
+            return
+        except BaseException as error:  # Raised again in the thread that reads the pipe.
+            pipe.put(error)
+
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+        sql.Identifier("staging", dataset.table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    thread = threading.Thread(target=produce, name="stage", daemon=True)
+    thread.start()
+    try:
+        with conn.connection.cursor() as cursor:
+            cursor.copy_expert(statement, pipe, 2**18)
+    finally:
+        pipe.close()
+        thread.join()
+
+
+class _Reader:
+    """Reads the files of a batch, judges their rows, keeps the tallies."""
+
+    def __init__(
+        self, dataset: Dataset, tallies: dict[int, Tally], limits: ReadLimits, progress: Progress | None
+    ) -> None:
+        self._dataset = dataset
+        self._tallies = tallies
+        self._limits = limits
+        self._progress = progress
+        self._columns = [column.name for column in dataset.columns]
+
+    def copy_blocks(self, paths: Sequence[tuple[int, Path]]) -> Iterator[bytes]:
+        """Files -> blocks of CSV for `_copy`; rows of small files share a block."""
+        frames: list[pl.DataFrame] = []
+        rows = 0
+        for file_id, path in paths:
+            tally = self._tallies[file_id]
+            seen = 0
+            try:
+                blocks = read_csv(path, self._dataset.source, self._dataset.columns, limits=self._limits)
+                for block in blocks:
+                    if block.malformed:
+                        yield self._malformed(tally, block)
+                    if block.rows.height:
+                        frames.append(self._frame(tally, block))
+                        rows += block.rows.height
+                    tally.extra_columns = block.rows.columns[len(self._columns) :]
+                    if self._progress:
+                        self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
+                        seen = block.bytes_read
+                    if rows >= BLOCK_ROWS:
+                        yield self._judged(pl.concat(frames))
+                        frames, rows = [], 0
+            except RefusedFileError as refusal:
+                tally.refused = str(refusal)
+        if frames:
+            yield self._judged(pl.concat(frames))
+
+    def _frame(self, tally: Tally, block: Block) -> pl.DataFrame:
+        extra = block.rows.columns[len(self._columns) :]
+        as_json = pl.struct(extra).struct.json_encode() if extra else pl.lit(None, pl.String)
+        tally.rows_read += block.rows.height
+        return block.rows.select(
+            pl.lit(tally.file_id, pl.Int64).alias("_file_id"),
+            pl.Series("_line", block.lines),
+            pl.lit(None, pl.String).alias("_raw"),
+            as_json.alias("_extra"),
+            *self._columns,
+        )
+
+    def _judged(self, rows: pl.DataFrame) -> bytes:
+        verdicts = judge(self._dataset, rows)
+        ids = rows["_file_id"]
+        for rule, fails in verdicts.broken:
+            for file_id, count in _count(ids.filter(fails)):
+                self._tallies[file_id].rule_counts[rule.name] += count
+        if verdicts.broken:
+            for file_id, count in _count(ids.filter(verdicts.rows["_rules"].is_not_null())):
+                self._tallies[file_id].rows_rejected += count
+        return verdicts.rows.write_csv(include_header=False).encode()
+
+    def _malformed(self, tally: Tally, block: Block) -> bytes:
+        tally.rows_read += len(block.malformed)
+        tally.rows_rejected += len(block.malformed)
+        tally.rule_counts.update(m.rule for m in block.malformed)
+        nothing = pl.lit(None, pl.String)
+        frame = judge_malformed(self._dataset, block.malformed)
+        return (
+            frame.select(
+                "_rules",
+                "_reasons",
+                pl.lit(tally.file_id, pl.Int64).alias("_file_id"),
+                "_line",
+                "_raw",
+                nothing.alias("_extra"),
+                *(nothing.alias(name) for name in self._columns),
+            )
+            .write_csv(include_header=False)
+            .encode()
+        )
+
+
+def _count(ids: pl.Series) -> Iterator[tuple[int, int]]:
+    yield from ids.value_counts(name="count").iter_rows()
+
+
+def _forget(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
+    """Delete what is staged of these files."""
+    staging = dataset_tables(dataset).staging
+    if file_ids:
+        conn.execute(delete(staging).where(staging.c._file_id == func.any(list(file_ids))))
+
+
+def purge(worker: ledger.Worker, dataset: Dataset) -> bool:
+    """Empty the staging table of what no file waits for any more; False, and later, while somebody works on it."""
+    staging = dataset_tables(dataset).staging
+    with worker.engine.begin() as conn:
+        name = conn.dialect.identifier_preparer.format_table(staging)
+        try:
+            conn.execute(text(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT"))
+        except OperationalError:  # Somebody reads or writes it: what is old goes another time.
+            conn.rollback()
+            return False
+        waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status == "staged")
+        if conn.scalar(select(exists(waiting))):
+            conn.execute(delete(staging).where(staging.c._file_id.not_in(waiting)))
+        else:
+            conn.execute(text(f"TRUNCATE {name}"))
+    return True

@@ -1,0 +1,75 @@
+"""The idempotent upsert: rows of a select or a DataFrame into a table, by its primary key."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from psycopg2 import sql
+from sqlalchemy import Connection, FromClause, MetaData, Select, Table, tuple_
+from sqlalchemy import Column as TableColumn
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def key_of(table: Table) -> list[str]:
+    """Names of the primary key's columns."""
+    return [column.name for column in table.primary_key]
+
+
+def upsert(conn: Connection, table: Table, rows: Select[Any], *, differing: bool = True) -> int:
+    """Insert rows; those whose key exists overwrite the row that has it. Returns how many rows were written.
+
+    Args:
+        conn: the caller's transaction.
+        table: with a primary key.
+        rows: selects values for columns of the table, by name; every key at most once.
+        differing: leave rows alone that already have the values; False where the select holds no such rows.
+    """
+    names = [column.name for column in rows.selected_columns]
+    statement = insert(table).from_select(names, rows)
+    key = key_of(table)
+    values = [name for name in names if name not in key]
+    if not values:
+        return conn.execute(statement.on_conflict_do_nothing(index_elements=key)).rowcount
+    new = statement.excluded
+    condition = None
+    if differing:
+        condition = tuple_(*(table.c[v] for v in values)).is_distinct_from(tuple_(*(new[v] for v in values)))
+    update = statement.on_conflict_do_update(index_elements=key, set_={v: new[v] for v in values}, where=condition)
+    return conn.execute(update).rowcount
+
+
+def temporary(conn: Connection, name: str, like: FromClause, *more: TableColumn[Any]) -> Table:
+    """Create a table of the columns of `like` and `more` that is gone when the transaction ends."""
+    columns = [TableColumn(column.name, column.type) for column in like.c]
+    table = Table(name, MetaData(), *columns, *more, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+    table.create(conn)
+    return table
+
+
+def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
+    """Upsert a DataFrame by way of COPY; its columns are named as the table's. Returns how many rows were written.
+
+    Raises:
+        ValueError: the frame lacks a key column or has one that the table does not have.
+    """
+    if unknown := set(frame.columns) - set(table.c.keys()):
+        raise ValueError(f"{table.fullname} has no columns {sorted(map(str, unknown))}")
+    if missing := set(key_of(table)) - set(frame.columns):
+        raise ValueError(f"the frame lacks the key columns {sorted(missing)} of {table.fullname}")
+    incoming = temporary(conn, f"incoming_{table.name}", table)
+    for name in frame.columns:
+        if isinstance(table.c[name].type, JSONB):
+            frame = frame.assign(**{name: frame[name].map(json.dumps)})
+    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+        sql.Identifier(incoming.name), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
+    )
+    with conn.connection.cursor() as cursor:
+        cursor.copy_expert(copy, io.StringIO(frame.to_csv(index=False, header=False)))
+    written = upsert(conn, table, incoming.select().with_only_columns(*(incoming.c[n] for n in frame.columns)))
+    incoming.drop(conn)
+    return written
