@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ import numpy as np
 from mini_platform.dataset import Column, Csv
 from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.header import Header, match_header
+from mini_platform.readers.header import match_header
 from mini_platform.readers.lines import split_lines, whole_lines
 from mini_platform.readers.parse import RowParser, TrustMisplacedError, raw_text, split_fields
-from mini_platform.readers.records import Stretch
+from mini_platform.readers.records import Stretch, record_pattern
 from mini_platform.readers.unpack import Unpacked, unpacked
 
 BLOCK_BYTES = 4 * 2**20
@@ -74,23 +75,26 @@ class _Window:
         self.drop(stop + (self.text[stop - 1 : stop + 1] == b"\r\n"), 1)
 
 
-def _read_header(window: _Window, delimiter: bytes, columns: Sequence[Column], limits: ReadLimits) -> Header:
-    """Take the header, the first line that is not blank, off the window."""
-    d = re.escape(delimiter)
-    one = rb'(?:"(?:[^"]++|"")*+"|(?:[^"%b\r\n][^%b\r\n]*+)?+)' % (d, d)
-    record = re.compile(rb"%b(?:%b%b)*+" % (one, d, one))
+@lru_cache(maxsize=16)
+def _parser(fields: tuple[str, ...], columns: tuple[str, ...], delimiter: str, limits: ReadLimits) -> RowParser:
+    """The parser of the files that have this header: remembered, as most files of a dataset have the same."""
+    return RowParser(match_header(fields, columns), delimiter, limits)
+
+
+def _read_header(window: _Window, delimiter: bytes, limits: ReadLimits) -> tuple[str, ...]:
+    """Take the header, the first line that is not blank, off the window; return its fields."""
+    record = record_pattern(delimiter)
     while True:
         cut = whole_lines(window.text, final=window.final)
         if cut and (blank := re.match(rb"(?:[^\S\r\n]*+(?:\r\n|\r|\n))++|[^\S\r\n]++\Z", window.text[:cut])):
             window.drop(blank.end(), len(split_lines(window.text, blank.end()).starts))
             continue
         found = record.match(window.text)
-        assert found is not None
-        stop = found.end()
+        stop = found.end() if found else 0
         if window.final or stop < cut:
             break
         if len(window.text) > limits.max_record_bytes:
-            raise RefusedFileError(f"The header is longer than {limits.max_record_bytes:,} bytes, or has an open quote.")
+            raise RefusedFileError(f"The header is longer than {limits.max_record_bytes:,} bytes or has an open quote.")
         window.fill()
     if not window.text:
         raise RefusedFileError("The file is empty: it has no header.")
@@ -99,11 +103,11 @@ def _read_header(window: _Window, delimiter: bytes, columns: Sequence[Column], l
         what = "a quote is opened and never closed" if rest.startswith(b'"') else "text follows a closing quote"
         raise RefusedFileError(f"The header cannot be read: {what}.")
     if b"\0" in window.text[:stop]:
-        raise RefusedFileError("The header has NUL bytes. UTF-16 is read only with a byte order mark, or where it is declared.")
-    header = match_header([field.decode() for field in split_fields(window.text[:stop], delimiter)], columns)
+        raise RefusedFileError("The header has NUL bytes. UTF-16 needs a byte order mark or a declaration.")
+    fields = split_fields(window.text[:stop], delimiter)
     end = stop + (2 if rest == b"\r\n" else len(rest[:1]))
     window.drop(end, len(split_lines(window.text, end).starts))
-    return header
+    return tuple(field.decode() for field in fields)
 
 
 def read_csv(
@@ -135,8 +139,8 @@ def read_csv(
     with unpacked(path, limits) as raw:
         window = _Window(utf8_pieces(raw, source.encoding, block_bytes), block_bytes)
         window.fill()
-        header = _read_header(window, source.delimiter.encode(), columns, limits)
-        parser = RowParser(header, source.delimiter, limits)
+        fields = _read_header(window, source.delimiter.encode(), limits)
+        parser = _parser(fields, tuple(column.name for column in columns), source.delimiter, limits)
         empty = True
         for block in _blocks(window, parser, raw):
             empty = False

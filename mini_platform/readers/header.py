@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mini_platform.dataset import Column
 from mini_platform.readers import RefusedFileError
 
 _SHOWN = 20
@@ -53,22 +52,22 @@ def _refuse_doubled(texts: Sequence[str]) -> None:
         seen[name] = text
 
 
-def match_header(fields: Sequence[str], columns: Sequence[Column]) -> Header:
+def match_header(fields: Sequence[str], columns: Sequence[str]) -> Header:
     """Find the declared columns among the header's fields; the others are extra and keep their own names.
 
     An extra column without a name is called by its position, such as `column_5`.
 
     Args:
         fields: the header's fields, quotes removed.
-        columns: the declared columns.
+        columns: names of the declared columns.
 
     Raises:
         RefusedFileError: a declared column is missing, or a name stands twice.
         ValueError: two declared columns differ only in what a header is forgiven.
     """
-    declared = {normalized(column.name): column.name for column in columns}
+    declared = {normalized(name): name for name in columns}
     if len(declared) != len(columns):
-        raise ValueError("two declared columns cannot be told apart in a header: " + ", ".join(c.name for c in columns))
+        raise ValueError("two declared columns cannot be told apart in a header: " + ", ".join(columns))
     texts = [text.strip() for text in fields]
     found = {normalized(text) for text in texts}
     if missing := [name for key, name in declared.items() if key not in found]:
@@ -88,5 +87,5 @@ def match_header(fields: Sequence[str], columns: Sequence[Column]) -> Header:
                 name += "_"
             taken.add(name)
         names.append(name)
-    extra = [name for name in names if name not in set(declared.values())]
-    return Header(tuple(names), (*declared.values(), *extra), tuple(fields))
+    known = set(columns)
+    return Header(tuple(names), (*columns, *(name for name in names if name not in known)), tuple(fields))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,8 @@ from mini_platform.readers.records import Records, Stretch
 RAW_CHARACTERS = 10_000
 RAW_CUT = "… (cut here; the whole is in the raw file)"
 _MARK = b"\xef\xbb\xbf"
+_TELLING_COLUMNS = 3
+"""A row with the names of so many columns in another order is a header; with two, it may be a pair such as `source,target`."""
 
 Fault = tuple[int, str, str]
 """Index of a record, the rule that it breaks, what was found."""
@@ -36,11 +39,15 @@ def raw_text(text: bytes, start: int, stop: int) -> str:
     return shown if len(shown) <= RAW_CHARACTERS else shown[:RAW_CHARACTERS] + RAW_CUT
 
 
+@lru_cache(maxsize=16)
+def _field_pattern(delimiter: bytes) -> re.Pattern[bytes]:
+    d = re.escape(delimiter)
+    return re.compile(rb'%b(?:"((?:[^"]++|"")*+)"|([^%b]*+))' % (d, d))
+
+
 def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
     """The fields of one well-formed record, quotes removed."""
-    d = re.escape(delimiter)
-    pattern = re.compile(rb'%b(?:"((?:[^"]++|"")*+)"|([^%b]*+))' % (d, d))
-    found = pattern.finditer(delimiter + record)
+    found = _field_pattern(delimiter).finditer(delimiter + record)
     return [m[2] if m[1] is None else m[1].replace(b'""', b'"') for m in found]
 
 
@@ -59,8 +66,8 @@ class RowParser:
             check_utf8=False,  # decode.py did
         )
         self._header_key = [normalized(text) for text in header.texts]
-        spellings = {spelling for text in header.texts for spelling in (text, text.strip(), normalized(text))}
-        self._header_starts = pl.Series([*spellings, "\ufeff" + header.texts[0]], dtype=pl.String)
+        self._header_starts = pl.Series([*header.texts, "\ufeff" + header.texts[0]], dtype=pl.String)
+        self._header_mark = max((text for text in header.texts if '"' not in text), key=len, default="")
 
     def parse(
         self, stretch: Stretch, records: Records, first_line: int
@@ -93,11 +100,11 @@ class RowParser:
             faults.append((index, "row_has_header_fields", f"expected {len(self.header.names)} fields, found {found}"))
             good[index] = False
         kept = np.flatnonzero(good) if faults else kept
-        headers, repeated = self._repeats_header(rows)
+        headers = list(self._repeats_header(stretch, rows))
         if headers:
             faults += [(int(kept[row]), "row_not_header", detail) for row, detail in headers]
-            rows = rows.filter(~repeated)
-            kept = kept[~repeated.to_numpy()]
+            others = np.delete(np.arange(len(kept)), [row for row, _ in headers])
+            rows, kept = rows[others], kept[others]
         malformed = [
             Malformed(
                 first_line + int(records.first[index]),
@@ -174,20 +181,23 @@ class RowParser:
         assert isinstance(rows, pl.DataFrame)
         return rows, ragged
 
-    def _repeats_header(self, rows: pl.DataFrame) -> tuple[list[tuple[int, str]], pl.Series]:
-        """The rows that are the header again, and the same as a mask."""
+    def _repeats_header(self, stretch: Stretch, rows: pl.DataFrame) -> Iterator[tuple[int, str]]:
+        """The rows that are the header again, in the same or another order, its longest name spelled as in the header.
+
+        A second header in another order would shift the columns of all that follows: it must not pass for a row.
+        """
+        if stretch.text.find(self._header_mark.encode(), 0, stretch.end) < 0:
+            return  # nearly always: one fast search instead of a comparison of every row
         likely = rows[self.header.names[0]].is_in(self._header_starts.implode())
-        found: list[tuple[int, str]] = []
         for index in likely.arg_true().to_list():
-            row = rows.row(index, named=True)
-            key = [normalized(row[name].removeprefix("\ufeff")) for name in self.header.names]
+            fields = [str(rows[name][index]).removeprefix("\ufeff") for name in self.header.names]
+            key = [normalized(field) for field in fields]
+            if not any(self._header_mark in field for field in fields):
+                continue
             if key == self._header_key:
-                found.append((index, "the header stands here again"))
-            elif len(key) > 2 and sorted(key) == sorted(self._header_key):
-                found.append((index, "the header stands here again, its columns in another order"))
-        mask = np.zeros(len(rows), np.bool_)
-        mask[[index for index, _ in found]] = True
-        return found, pl.Series(mask)
+                yield index, "the header stands here again"
+            elif len(key) >= _TELLING_COLUMNS and sorted(key) == sorted(self._header_key):
+                yield index, "the header stands here again, its columns in another order"
 
 
 def _body(stretch: Stretch, starts: Positions, nexts: Positions, *, whole: bool) -> pa.Buffer:
@@ -204,5 +214,3 @@ def _body(stretch: Stretch, starts: Positions, nexts: Positions, *, whole: bool)
     # The blank line in front is ignored, and keeps pyarrow from taking a first U+FEFF for the file's byte order mark.
     pieces = [b"\n", *(stretch.text[begin:end] for begin, end in zip(begins, ends, strict=True))]
     return pa.py_buffer(b"".join(pieces))
-
-

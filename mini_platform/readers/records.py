@@ -94,7 +94,15 @@ def _without_blank(lines: Lines, records: Records) -> Records:
 
 
 @lru_cache(maxsize=16)
-def patterns(delimiter: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
+def record_pattern(delimiter: bytes) -> re.Pattern[bytes]:
+    """Pattern for a record up to its line end, or up to what is wrong with its quotes."""
+    d = re.escape(delimiter)
+    field = rb'(?:"(?:[^"]++|"")*+"|(?:[^"%b\r\n][^%b\r\n]*+)?+)' % (d, d)
+    return re.compile(rb"%b(?:%b%b)*+" % (field, d, field))
+
+
+@lru_cache(maxsize=16)
+def _patterns(delimiter: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
     """Patterns for the unquoted fields at the start of a record, for a closing quote, and for the unquoted fields after it."""
     d = re.escape(delimiter)
     bare = rb'(?:[^"%b\r\n][^%b\r\n]*+)?+' % (d, d)
@@ -113,7 +121,9 @@ class _Quotes:
         self.quotes = np.flatnonzero(self.codes == QUOTE)
         self.memo: dict[int, Walk] = {}
         border = np.zeros(256, np.bool_)
-        border[list(b'\r\n"' + self.delimiter)] = True
+        border[list(b"\r\n" + self.delimiter)] = True
+        self.starts_field = border.copy()
+        border[QUOTE] = True
         before = np.ones(len(self.quotes), np.bool_)
         inner = self.quotes > 0
         before[inner] = border[self.codes[self.quotes[inner] - 1]]
@@ -153,7 +163,15 @@ class _Quotes:
         right = self._well_formed(np.arange(len(self.quotes)) - self._first_quotes[line])
         count = len(self.lines.starts)
         even = np.bincount(line, minlength=count) % 2 == 0
-        return np.asarray(even & (np.bincount(line[~right], minlength=count) == 0))
+        return np.asarray(even & (np.bincount(line[~right], minlength=count) == 0) | self._literal)
+
+    @cached_property
+    def _literal(self) -> npt.NDArray[np.bool_]:
+        """Whether no field of each line begins with a quote, so that every quote in it is an ordinary character."""
+        before = self.codes[np.maximum(self.quotes - 1, 0)]
+        at_start = self.starts_field[before] | (self.quotes == 0)
+        line = np.searchsorted(self.lines.nexts, self.quotes[at_start], side="right")
+        return np.asarray(np.bincount(line, minlength=len(self.lines.starts)) == 0)
 
     @cached_property
     def _rows_before(self) -> Positions:
@@ -161,6 +179,7 @@ class _Quotes:
         delimiters = np.flatnonzero(self.codes == self.delimiter[0])
         line = np.searchsorted(self.lines.nexts, delimiters, side="right")
         outside = (np.searchsorted(self.quotes, delimiters) - self._first_quotes[line]) % 2 == 0
+        outside |= self._literal[line]
         found = np.bincount(line[outside], minlength=len(self.lines.starts)) + 1
         filled = self.lines.stops > self.lines.starts
         rows = self._alone & filled & (found == self.stretch.fields)
@@ -174,8 +193,11 @@ class _Quotes:
         stray: list[tuple[int, str]] = []
         resume = 0
         used = count
-        for line in np.flatnonzero(~self._alone).tolist():
-            if line < resume:
+        one_line = record_pattern(self.delimiter).fullmatch
+        doubtful = np.flatnonzero(~self._alone)
+        ranges = (doubtful.tolist(), self.lines.starts[doubtful].tolist(), self.lines.stops[doubtful].tolist())
+        for line, start, stop in zip(*ranges, strict=True):
+            if line < resume or one_line(self.text, start, stop):
                 continue
             found = self._record_at(line)
             if found is None:
@@ -218,7 +240,7 @@ class _Quotes:
         From within a quoted field the way on depends only on the next quote, so it is remembered by that: a file in
         which every line opens a quote is walked once and not once per line.
         """
-        head, closing, tail = patterns(self.delimiter)
+        head, closing, tail = _patterns(self.delimiter)
         text, end = self.text, self.end
         fields = 0
         path: list[tuple[int, int]] = []
