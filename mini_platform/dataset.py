@@ -97,20 +97,27 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Field:
-    """Describes a column of a `RowModel`; keywords other than the first three name Pandera's built-in checks.
-
-    `Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
-    """
+class FieldSpec:
+    """What `Field` was told about a column."""
 
     description: str
     unit: str | None
     source: str | None
     checks: Mapping[str, Any]
 
-    def __init__(self, description: str, *, unit: str | None = None, source: str | None = None, **checks: Any) -> None:
-        for name, value in (("description", description), ("unit", unit), ("source", source), ("checks", checks)):
-            object.__setattr__(self, name, value)
+
+def Field(description: str, *, unit: str | None = None, source: str | None = None, **checks: Any) -> Any:  # noqa: N802
+    """Describe a column of a `RowModel`, as `Field` of Pandera and pydantic do.
+
+    `temp_c: float | None = Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
+
+    Args:
+        description: what the column holds.
+        unit: of its values.
+        source: where its limits come from.
+        checks: Pandera's built-in checks by name, with their argument, or their arguments as a dict.
+    """
+    return FieldSpec(description, unit, source, checks)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _columns(model: type[RowModel]) -> tuple[Column, ...]:
     hints = typing.get_type_hints(model)
     columns = []
     for name, declared in vars(model).items():
-        if not isinstance(declared, Field):
+        if not isinstance(declared, FieldSpec):
             continue
         hint = hints[name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -276,7 +283,6 @@ class Dataset:
         source: how its files are read.
         limits: when a file has too many rejected rows.
         aggregates: what is computed from production.
-        chart: (x, y) columns of the small chart of the production table.
         realistic: makes one valid row from a random generator and a row number, for `mini-platform sample`; without
             it values are drawn from the declared types and ranges.
     """
@@ -291,13 +297,12 @@ class Dataset:
     source: Csv = Csv()
     limits: Limits = Limits()
     aggregates: tuple[Aggregate, ...] = ()
-    chart: tuple[str, str] | None = None
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives."""
         names = {column.name for column in self.columns}
-        for what, used in (("key", self.key), ("indexes", self.indexes), ("chart", self.chart or ())):
+        for what, used in (("key", self.key), ("indexes", self.indexes)):
             if unknown := set(used) - names:
                 raise ValueError(f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks")
         if optional := [c.name for c in self.columns if c.name in self.key and c.nullable]:

@@ -118,7 +118,6 @@ dataset = Dataset(
     rows=Measurement,
     key=("station_id", "date"),
     indexes=("date",),
-    chart=("date", "temp_c"),
     limits=Limits(warn_share=0.0, refuse_share=0.5),
     realistic=realistic,
     aggregates=(

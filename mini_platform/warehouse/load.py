@@ -54,7 +54,7 @@ def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[
         Ids of the files that were loaded.
     """
     done: list[int] = []
-    while len(done) < limit and (batch := ledger.claim(worker, dataset, "staged", limit - len(done), only)):
+    while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "staged", limit - len(done), only)):
         with worker.engine.begin() as conn:
             done += _load_batch(conn, worker, dataset, batch)
     return done

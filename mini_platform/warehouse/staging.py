@@ -127,7 +127,7 @@ def stage(
     """
     done: list[int] = []
     purged = False
-    while len(done) < limit and (batch := ledger.claim(worker, dataset, "landed", limit - len(done), only)):
+    while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only)):
         if not purged and not (purged := purge(worker, dataset)):
             with worker.engine.begin() as conn:
                 _forget(conn, dataset, [row.file_id for row in batch])

@@ -1,0 +1,127 @@
+"""Asset checks: one per declared rule, all from the one validation pass, whose counts are in the ledger.
+
+They report; they are not the gate. The gate stands before the load: a file over its dataset's limit is refused by
+`warehouse/staging.py`, because a failed blocking check would not undo a write.
+
+https://docs.dagster.io/guides/test/asset-checks
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Connection, Row, func, select
+
+from mini_platform.assets.metadata import given, records
+from mini_platform.assets.platform import Platform
+from mini_platform.dataset import Dataset, Rule
+from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files
+
+SAMPLE_ROWS = 10
+
+ACCEPTED = "files_accepted"
+NOT_EMPTY = "files_not_empty"
+AS_DECLARED = "columns_as_declared"
+
+
+def specs(dataset: Dataset, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of the staging asset."""
+    described = {
+        ACCEPTED: "No file was refused or failed.",
+        NOT_EMPTY: "Every file has rows.",
+        AS_DECLARED: "The files have no columns that the dataset does not declare; such columns are kept in staging.",
+    }
+    described |= {rule.name: f"No row breaks the rule: {rule.message}." for rule in dataset.rules}
+    return [dg.AssetCheckSpec(name, asset=asset, description=words) for name, words in described.items()]
+
+
+def results(conn: Connection, dataset: Dataset, asset: dg.AssetKey, file_ids: Sequence[int]) -> list[dg.AssetCheckResult]:
+    """What the checks say of these files."""
+    chosen = select(files).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id)
+    rows = conn.execute(chosen).all()
+    read = sum(row.rows_read or 0 for row in rows)
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(row.rule_counts or {})
+    rejected_files = [r for r in rows if r.status in ("refused", "failed")]
+    empty_files = [r for r in rows if r.rows_read == 0 and r not in rejected_files]
+    widened = [r for r in rows if r.extra_columns]
+    found = [
+        _about_files(asset, ACCEPTED, rejected_files, dg.AssetCheckSeverity.ERROR, "error"),
+        _about_files(asset, NOT_EMPTY, empty_files, dg.AssetCheckSeverity.WARN, "status"),
+        _about_files(asset, AS_DECLARED, widened, dg.AssetCheckSeverity.WARN, "extra_columns"),
+    ]
+    return found + [_about_rule(conn, dataset, asset, rule, counts[rule.name], read, file_ids) for rule in dataset.rules]
+
+
+def _about_files(
+    asset: dg.AssetKey, name: str, at_fault: Sequence[Row[Any]], severity: dg.AssetCheckSeverity, why: str
+) -> dg.AssetCheckResult:
+    table = records({"file_id": r.file_id, "file": r.name, why: str(getattr(r, why))} for r in at_fault[:SAMPLE_ROWS])
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=not at_fault,
+        severity=severity,
+        metadata=given({"files": len(at_fault), "which": table}),
+    )
+
+
+def _about_rule(
+    conn: Connection, dataset: Dataset, asset: dg.AssetKey, rule: Rule, count: int, read: int, file_ids: Sequence[int]
+) -> dg.AssetCheckResult:
+    limits = dataset.limits
+    too_many = rule.severity == "error" and limits.refuses(count, read)
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=rule.name,
+        passed=not limits.warns(count, read),
+        severity=dg.AssetCheckSeverity.ERROR if too_many else dg.AssetCheckSeverity.WARN,
+        description=f"{count} of {read} rows: {rule.message}",
+        metadata=given(
+            {
+                "rows_checked": read,
+                "rows_failed": count,
+                "rate": count / read if read else 0.0,
+                "threshold": f"warns above {limits.warn_share:.1%}, refuses the file above {limits.refuse_share:.1%}",
+                "failing_rows": _failing_rows(conn, dataset, rule, file_ids) if count else None,
+            }
+        ),
+    )
+
+
+def _failing_rows(
+    conn: Connection, dataset: Dataset, rule: Rule, file_ids: Sequence[int]
+) -> dg.TableMetadataValue | None:
+    staging = dataset_tables(dataset).staging.c
+    shown = [staging[rule.column]] if rule.column else [staging[c.name] for c in dataset.columns]
+    failing = (
+        select(files.c.name.label("file"), staging._line.label("line"), *shown, staging._raw.label("raw"))
+        .join(files, files.c.file_id == staging._file_id)
+        .where(staging._file_id == func.any(list(file_ids)), staging._rules.contains([rule.name]))
+        .limit(SAMPLE_ROWS)
+    )
+    return records(given(row) for row in conn.execute(failing).mappings())
+
+
+def accounting_check(dataset: Dataset) -> dg.AssetChecksDefinition:
+    """The check that every row of every loaded file is accounted for."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([dataset.name, dataset.table]),
+        name="every_row_accounted_for",
+        description="Of every loaded file: rows read = inserted + updated + unchanged + superseded + rejected.",
+    )
+    def every_row_accounted_for(platform: Platform) -> dg.AssetCheckResult:
+        columns = [files.c.rows_read, *(files.c[name] for name in COUNTERS)]
+        mine = select(*(func.coalesce(func.sum(c), 0).label(c.name) for c in columns)).where(
+            files.c.dataset == dataset.name, files.c.status == "loaded"
+        )
+        with platform.engine.connect() as conn:
+            row = conn.execute(mine).mappings().one()
+        totals = {name: int(value) for name, value in row.items()}
+        accounted = sum(totals[name] for name in COUNTERS)
+        return dg.AssetCheckResult(passed=accounted == totals["rows_read"], metadata=totals)
+
+    return every_row_accounted_for

@@ -1,0 +1,154 @@
+"""What the Dagster UI shows of a table: columns with units, previews, small charts, lineage of columns.
+
+https://docs.dagster.io/guides/build/assets/metadata-and-tags
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Column, Connection, Select, Table, func, select
+from sqlalchemy.sql import visitors
+
+from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.warehouse.tables import dataset_tables, files
+
+PREVIEW_ROWS = 5
+CHART_POINTS = 120
+CHART_FILES = 20
+WIDTH, HEIGHT = 480, 120
+COLOURS = ("#4c78a8", "#f58518", "#b8b8b8", "#9d755d", "#e45756")
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """What is known of a table before it has rows: its name and its columns with types, units and constraints."""
+    return {"dagster/table_name": table.fullname, "dagster/column_schema": _schema(table)}
+
+
+def _schema(table: Table) -> dg.TableSchema:
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=column.type.as_generic().__class__.__name__.lower() if not column.name.startswith("_") else "platform",
+            description=column.comment,
+            constraints=dg.TableColumnConstraints(
+                nullable=bool(column.nullable), other=["primary key"] if column.primary_key else []
+            ),
+        )
+        for column in table.columns
+    ]
+    return dg.TableSchema(columns=columns)
+
+
+def column_lineage(dataset: Dataset, aggregate: Aggregate) -> dg.TableColumnLineage:
+    """Which columns of production each column of an aggregate is computed from, read off its select."""
+    production = dataset_tables(dataset).production
+    upstream = dg.AssetKey([dataset.name, dataset.table])
+    deps = {}
+    for selected in aggregate.select(production).selected_columns:
+        found = {e.name for e in visitors.iterate(selected) if isinstance(e, Column) and e.table is production}
+        deps[selected.name] = [dg.TableColumnDep(upstream, name) for name in sorted(found)]
+    return dg.TableColumnLineage(deps)
+
+
+def records(rows: Iterable[Mapping[Any, Any]], description: str | None = None) -> dg.TableMetadataValue | None:
+    """Rows as a table in the UI; None where there are none. Values other than numbers are shown as text."""
+    shown = [
+        dg.TableRecord({str(k): v if isinstance(v, bool | int | float) else str("" if v is None else v) for k, v in r.items()})
+        for r in rows
+    ]
+    return dg.MetadataValue.table(records=shown) if shown else None
+
+
+def preview(conn: Connection, table: Table, order: Sequence[Any] = ()) -> dict[str, Any]:
+    """A few rows of a table and how many there are."""
+    rows = conn.execute(select(table).order_by(*order).limit(PREVIEW_ROWS)).mappings()
+    count = conn.scalar(select(func.count()).select_from(table)) or 0
+    return given({"dagster/row_count": count, "preview": records(rows)})
+
+
+def given(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata without the entries for which there is nothing to show."""
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def files_chart(conn: Connection, dataset: Dataset, counters: Sequence[str]) -> dg.MarkdownMetadataValue | None:
+    """Stacked bars of what the counters say of the last files, oldest first."""
+    last = (
+        select(files)
+        .where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
+        .order_by(files.c.file_id.desc())
+        .limit(CHART_FILES)
+    )
+    rows = list(reversed(conn.execute(last).mappings().all()))
+    names = [name.removeprefix("rows_") for name in counters]
+    return bars([row["name"] for row in rows], names, [[row[c] or 0 for c in counters] for row in rows])
+
+
+def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMetadataValue | None:
+    """Mean of `y` over `x`, in at most CHART_POINTS steps of equally many rows."""
+    steps = select(
+        table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")
+    ).subquery()
+    points: Select[Any] = (
+        select(func.min(steps.c.x).label("x"), func.avg(steps.c.y).label("y"))
+        .where(steps.c.y.is_not(None))
+        .group_by(steps.c.step)
+        .order_by(steps.c.step)
+    )
+    rows = conn.execute(points).all()
+    if len(rows) < 2:  # noqa: PLR2004  a line needs two points
+        return None
+    values = [float(row.y) for row in rows]
+    low, high = min(values), max(values)
+    scale = (HEIGHT - 30) / ((high - low) or 1)
+    step = (WIDTH - 50) / (len(values) - 1)
+    path = " ".join(f"{45 + i * step:.1f},{10 + (high - value) * scale:.1f}" for i, value in enumerate(values))
+    body = (
+        f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
+        + _text(2, 14, f"{high:.4g}")
+        + _text(2, HEIGHT - 20, f"{low:.4g}")
+        + _text(45, HEIGHT - 4, str(rows[0].x))
+        + _text(WIDTH - 5, HEIGHT - 4, str(rows[-1].x), "end")
+    )
+    return _svg(f"{y} over {x}", body)
+
+
+def bars(
+    labels: Sequence[str], series: Sequence[str], values: Sequence[Sequence[float]]
+) -> dg.MarkdownMetadataValue | None:
+    """Stacked bars, one per label, with a legend of the series. None where there is nothing to draw."""
+    highest = max((sum(v) for v in values), default=0)
+    if highest <= 0:
+        return None
+    width = (WIDTH - 50) / len(values)
+    body = _text(2, 24, f"{highest:.4g}") + _text(2, HEIGHT - 20, "0")
+    for i, (label, parts) in enumerate(zip(labels, values, strict=True)):
+        top = HEIGHT - 20.0
+        for part, colour in zip(parts, COLOURS, strict=False):
+            height = part / highest * (HEIGHT - 40)
+            top -= height
+            body += (
+                f'<rect x="{45 + i * width:.1f}" y="{top:.1f}" width="{max(width - 2, 1):.1f}" height="{height:.1f}" '
+                f'fill="{colour}"><title>{escape(label)}: {part:g}</title></rect>'
+            )
+    for i, (name, colour) in enumerate(zip(series, COLOURS, strict=False)):
+        body += f'<rect x="{45 + i * 85}" y="2" width="8" height="8" fill="{colour}"/>' + _text(56 + i * 85, 10, name)
+    body += _text(45, HEIGHT - 6, labels[0][:30]) + (_text(WIDTH - 5, HEIGHT - 6, labels[-1][:30], "end") if len(labels) > 1 else "")
+    return _svg(" and ".join(series), body)
+
+
+def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    return (
+        f'<text x="{x}" y="{y}" font-size="10" font-family="sans-serif" fill="#666" text-anchor="{anchor}">'
+        f"{escape(words)}</text>"
+    )
+
+
+def _svg(title: str, body: str) -> dg.MarkdownMetadataValue:
+    image = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{body}</svg>'
+    return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()})")

@@ -1,0 +1,247 @@
+"""The assets of a dataset: raw -> staging -> production -> aggregates -> quality report. Each is wiring.
+
+Assets are unpartitioned: a run takes whatever the ledger holds pending, or the files that its config names.
+
+https://docs.dagster.io/guides/build/assets/defining-assets
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from sqlalchemy import Connection, func, select
+
+from mini_platform.assets import checks
+from mini_platform.assets.metadata import bars, column_lineage, files_chart, given, preview, records, table_metadata
+from mini_platform.assets.platform import Platform
+from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.io_manager import StagedFiles
+from mini_platform.landing import folder
+from mini_platform.warehouse import ledger, quality
+from mini_platform.warehouse.tables import dataset_tables, files, quality_report
+
+if TYPE_CHECKING:
+    from mini_platform.warehouse.staging import Progress
+
+LISTED = 50
+"""Rows of a listing in the metadata at most."""
+
+progress: ContextVar["Progress | None"] = ContextVar("progress", default=None)
+"""Who is told of bytes and rows as they are read: the command line's progress bar; by default the log of the run."""
+
+
+class Files(dg.Config):
+    """Which files a run takes."""
+
+    files: list[int] | None = None
+    """Ids in the ledger; nothing means every pending file, and whatever stands in the drop folder."""
+
+
+def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
+    """Every asset of a dataset, with the checks that belong to one."""
+    computed = [_aggregate(dataset, aggregate) for aggregate in dataset.aggregates]
+    return [_raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
+
+
+def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
+    return {
+        "key_prefix": dataset.name,
+        "group_name": dataset.name,
+        "owners": list(dataset.owners),
+        "kinds": set(kinds),
+    }
+
+
+def _raw(dataset: Dataset) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=dataset.raw_asset,
+        description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
+        **_common(dataset, dataset.source.name),
+    )
+    def raw(context: dg.AssetExecutionContext, config: Files, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        landed, skipped = [], []
+        if config.files is None:
+            found = folder.look(platform.settings.data / dataset.name, dataset)
+            skipped = [{"file": f.name, "left alone because": f.left_alone} for f in found if f.left_alone]
+            with platform.engine.connect() as conn:
+                new = folder.changed(conn, dataset, found)
+            for file, row in folder.land(platform.engine, dataset, platform.store, new):
+                if row is None:
+                    skipped.append({"file": file.name, "left alone because": "it changed while it was read"})
+                else:
+                    landed.append(row.file_id)
+        for item in skipped[:LISTED]:
+            context.log.info(f"left alone: {item['file']}: {item['left alone because']}")
+        with platform.engine.connect() as conn:
+            return dg.MaterializeResult(metadata=_raw_metadata(conn, dataset, config.files or landed, skipped))
+
+    return raw
+
+
+def _raw_metadata(
+    conn: Connection, dataset: Dataset, file_ids: Sequence[int], skipped: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    shown = (files.c.file_id, files.c.name, files.c.version, files.c.bytes, files.c.status, files.c.arrived_at)
+    arrived = select(*shown).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id.desc())
+    versions = select(func.count(), func.coalesce(func.sum(files.c.bytes), 0)).where(
+        files.c.dataset == dataset.name, files.c.same_as.is_(None)
+    )
+    count, size = conn.execute(versions).one()
+    return given(
+        {
+            "dagster/row_count": count,
+            "bytes": int(size),
+            "files_arrived": len(file_ids),
+            "arrived": records(conn.execute(arrived.limit(LISTED)).mappings()),
+            "left_alone": records(skipped[:LISTED]),
+            "chart": files_chart(conn, dataset, ["bytes"]),
+        }
+    )
+
+
+def _staging(dataset: Dataset) -> dg.AssetsDefinition:
+    key = dg.AssetKey([dataset.name, dataset.staging_asset])
+    table = dataset_tables(dataset).staging
+
+    @dg.asset(
+        name=dataset.staging_asset,
+        deps=[dg.AssetKey([dataset.name, dataset.raw_asset])],
+        description=str(table.comment),
+        check_specs=checks.specs(dataset, key),
+        metadata=table_metadata(table),
+        **_common(dataset, "polars", "pandera", "postgres"),
+    )
+    def staging(context: dg.AssetExecutionContext, config: Files, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from mini_platform.warehouse.staging import stage  # Brings polars and Pandera: 2 s, not needed to load this module.
+
+        worker = platform.worker(context.run_id)
+        with ledger.lease(worker):
+            taken = stage(
+                worker,
+                dataset,
+                platform.store.path,
+                limit=platform.settings.run_files,
+                only=config.files,
+                limits=platform.read_limits,
+                progress=progress.get() or _to_log(context.log.info),
+            )
+        with worker.engine.connect() as conn:
+            # With nothing new, the checks speak of what is in staging: the files of the last load.
+            ids = taken or list(conn.execute(select(table.c._file_id).distinct()).scalars())
+            return dg.MaterializeResult(
+                metadata=given(
+                    {
+                        **preview(conn, table, [table.c._rules.is_(None)]),
+                        "files_staged": len(taken),
+                        "chart": files_chart(conn, dataset, ["rows_read", "rows_rejected"]),
+                    }
+                ),
+                check_results=checks.results(conn, dataset, key, ids),
+            )
+
+    return staging
+
+
+def _to_log(log: Callable[[str], None], seconds: float = 5.0) -> "Progress":
+    """Progress as a line in the log of the run, every few seconds."""
+    total = [0, 0]
+    last = time.monotonic()
+
+    def report(read: int, rows: int) -> None:
+        nonlocal last
+        total[0] += read
+        total[1] += rows
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            log(f"read {total[1]:,} rows, {total[0] / 2**20:,.1f} MB")
+
+    return report
+
+
+def _production(dataset: Dataset) -> dg.AssetsDefinition:
+    table = dataset_tables(dataset).production
+
+    @dg.asset(
+        name=dataset.table,
+        deps=[dg.AssetKey([dataset.name, dataset.staging_asset])],
+        description=f"{dataset.description} Valid rows, the last arrival of each key ({', '.join(dataset.key)}).",
+        metadata=table_metadata(table),
+        **_common(dataset, "postgres", "table"),
+    )
+    def production(config: Files, platform: Platform) -> StagedFiles:
+        return StagedFiles(config.files, platform.settings.run_files)
+
+    return production
+
+
+def _aggregate(dataset: Dataset, aggregate: Aggregate) -> dg.AssetsDefinition:
+    tables = dataset_tables(dataset)
+
+    @dg.asset(
+        name=aggregate.name,
+        deps=[dg.AssetKey([dataset.name, dataset.table])],
+        description=aggregate.description,
+        metadata={
+            **table_metadata(tables.aggregates[aggregate.name]),
+            "dagster/column_lineage": column_lineage(dataset, aggregate),
+        },
+        **_common(dataset, "postgres", "table"),
+    )
+    def computed() -> Any:
+        return aggregate.select(tables.production)
+
+    return computed
+
+
+def _quality_type() -> dg.DagsterType:
+    """The dagster-pandas type of the quality report, which is built when the first report is checked: pandas is slow."""
+
+    def check(context: dg.TypeCheckContext, value: Any) -> dg.TypeCheck | bool:
+        from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
+
+        made = create_dagster_pandas_dataframe_type(
+            name="QualityFrame",
+            columns=[
+                PandasColumn.string_column("table_name", non_nullable=True),
+                PandasColumn.string_column("column_name", non_nullable=True),
+                PandasColumn.integer_column("total_rows", non_nullable=True, min_value=0),
+                PandasColumn.integer_column("nulls", non_nullable=True, min_value=0),
+                PandasColumn.float_column("null_rate", non_nullable=True, min_value=0.0, max_value=1.0),
+                PandasColumn.integer_column("distinct_values", non_nullable=True, min_value=0),
+                PandasColumn.integer_column("duplicates", non_nullable=True, min_value=0),
+            ],
+        )
+        return made.type_check(context, value)
+
+    return dg.DagsterType(check, name="QualityReport", description="A row per table and column, see the table's schema.")
+
+
+QUALITY_TYPE = _quality_type()
+
+
+def _quality_report(dataset: Dataset) -> dg.AssetsDefinition:
+    upstream = [dataset.staging_asset, dataset.table, *(a.name for a in dataset.aggregates)]
+
+    @dg.asset(
+        name="quality_report",
+        deps=[dg.AssetKey([dataset.name, name]) for name in upstream],
+        description="Nulls, ranges, distinct values and duplicates of staging and production, column by column, by run.",
+        metadata=table_metadata(quality_report),
+        dagster_type=QUALITY_TYPE,
+        **_common(dataset, "pandas", "postgres"),
+    )
+    def report(context: dg.AssetExecutionContext, platform: Platform) -> Any:  # A pandas.DataFrame; its type is QUALITY_TYPE.
+        with platform.engine.connect() as conn:
+            frame = quality.measure(conn, dataset, context.run_id)
+        broken = [[float(sum(rules.values()))] for rules in frame["out_of_range"]]
+        labels = [f"{t} {c}" for t, c in zip(frame["table_name"], frame["column_name"], strict=True)]
+        shown = frame.drop(columns=["run_id", "dataset", "measured_at"]).to_dict("records")
+        parts = [[float(n), *b] for n, b in zip(frame["nulls"], broken, strict=True)]
+        context.add_output_metadata(
+            given({"report": records(shown), "chart": bars(labels, ["nulls", "out of range"], parts)})
+        )
+        return frame
+
+    return report

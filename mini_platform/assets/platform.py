@@ -1,0 +1,47 @@
+"""The resource through which assets, sensors and the IO manager reach the platform: its settings, database, raw store."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from mini_platform.landing.store import RawStore
+from mini_platform.readers import ReadLimits
+from mini_platform.settings import Settings, load_settings
+from mini_platform.warehouse.connection import database_url, engine
+from mini_platform.warehouse.ledger import Worker
+from mini_platform.warehouse.schema import create_all
+
+
+class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Settings and connections; everything is opened when it is first used."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, read once."""
+        return load_settings()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database, with every declared table in it."""
+        made = engine(database_url(self.settings))
+        create_all(made)
+        return made
+
+    @property
+    def store(self) -> RawStore:
+        """The raw files."""
+        return RawStore(self.settings.raw_store)
+
+    @property
+    def read_limits(self) -> ReadLimits:
+        """Limits of the readers."""
+        s = self.settings
+        return ReadLimits(max_file_bytes=s.max_file_bytes, max_ratio=s.max_ratio, max_field_bytes=s.max_field_bytes)
+
+    def worker(self, owner: str) -> Worker:
+        """The holder of leases for a run."""
+        s = self.settings
+        return Worker(self.engine, owner, s.lease_seconds, s.max_attempts, s.batch_files)

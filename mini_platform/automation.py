@@ -1,0 +1,55 @@
+"""Sensors: one per dataset. They ask the ledger and the drop folder, and request one run for all that waits.
+
+https://docs.dagster.io/guides/automate/sensors
+"""
+
+import dagster as dg
+
+from mini_platform.assets.platform import Platform
+from mini_platform.dataset import Dataset
+from mini_platform.landing import folder
+from mini_platform.warehouse import ledger
+
+DATASET_TAG = "mini_platform/dataset"
+"""Of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
+LISTED = 5
+
+ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def file_sensor(dataset: Dataset, seconds: int) -> dg.SensorDefinition:
+    """The sensor that sees files arrive in the dataset's drop folder, and files that an earlier run left behind.
+
+    It gives no run key: a key is remembered for ever, so that a lost run would never be made up for. What keeps it from
+    asking twice is the ledger, and the run that it asked for, while that is under way.
+    """
+
+    @dg.sensor(
+        name=f"{dataset.name}_files",
+        description=f"Looks for new files in data/{dataset.name}/ and for pending ones in the ledger.",
+        target=dg.AssetSelection.groups(dataset.name),
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        tags={DATASET_TAG: dataset.name},
+    )
+    def files_arrived(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+        found = folder.look(platform.settings.data / dataset.name, dataset)
+        with platform.engine.connect() as conn:
+            new = folder.changed(conn, dataset, found)
+            pending = ledger.pending(conn, dataset.name)
+        if not new and not pending:
+            alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
+            also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
+            return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
+        if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
+            return dg.SkipReason(f"{len(new)} new and {pending} pending files wait for the run that is under way.")
+        context.log.info(f"{len(new)} new and {pending} pending files")
+        return dg.RunRequest(tags={DATASET_TAG: dataset.name})
+
+    return files_arrived

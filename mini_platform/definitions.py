@@ -1,0 +1,32 @@
+"""What Dagster loads: the assets, checks and sensors of every declared dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from mini_platform.assets.checks import accounting_check
+from mini_platform.assets.pipeline import dataset_assets
+from mini_platform.assets.platform import Platform
+from mini_platform.automation import file_sensor
+from mini_platform.dataset import Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.io_manager import PostgresIOManager
+from mini_platform.settings import load_settings
+
+
+def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
+    """Derive the definitions of these datasets."""
+    platform = Platform()
+    seconds = load_settings().sensor_seconds
+    return dg.Definitions(
+        assets=[asset for dataset in datasets.values() for asset in dataset_assets(dataset)],
+        asset_checks=[accounting_check(dataset) for dataset in datasets.values()],
+        sensors=[file_sensor(dataset, seconds) for dataset in datasets.values()],
+        resources={"platform": platform, "io_manager": PostgresIOManager(platform, datasets)},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs(all_datasets())
