@@ -1,0 +1,96 @@
+"""Where Dagster keeps what it knows: classes that `dagster.yaml` names.
+
+Here: run history and ticks in the platform's own Postgres, logs and artifacts under the platform's home, so that Dagster
+needs no setting of its own and works with DAGSTER_HOME unset or set to the project's folder, from any working directory.
+Not here: what the pipeline writes (`warehouse/`), runs whose process died (`run_launcher.py`).
+
+https://docs.dagster.io/deployment/oss/oss-instance-configuration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.root import LocalArtifactStorage
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import make_url, text
+from sqlalchemy.schema import CreateSchema
+
+from mini_platform.settings import load_settings
+from mini_platform.warehouse.connection import database_url, engine
+
+SCHEMA = "dagster"
+"""Postgres schema of Dagster's own tables, which keeps `public` empty."""
+LOCK = 0x64616773
+"""Key of the advisory lock under which the tables are created ("dags"): Dagster's processes all start at once."""
+
+
+def dagster_url() -> str:
+    """URL of the platform's database with `dagster` as the schema in which tables are found and created."""
+    url = make_url(database_url(load_settings()))
+    given = url.query.get("options", "")
+    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA}".strip()
+    return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
+
+
+class PlatformStorage(DagsterPostgresStorage):
+    """Dagster's runs, events and schedules in the platform's database; the embedded server is started if need be."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PlatformStorage:
+        """Open the storage; create its schema and tables if they are not there.
+
+        Raises:
+            DatabaseAwayError: the database cannot be reached.
+        """
+        made = engine(database_url(load_settings()))
+        try:
+            with made.connect() as connection:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+                connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+                connection.commit()
+                return cls(postgres_url=dagster_url(), inst_data=inst_data)
+        finally:
+            made.dispose()  # closes the session, and with it ends the lock
+
+
+class PlatformArtifacts(LocalArtifactStorage):
+    """Dagster's local files, such as pickled outputs, under the platform's home."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PlatformArtifacts:
+        """Take the folder from the settings."""
+        return cls(base_dir=str(load_settings().home / "dagster"), inst_data=inst_data)
+
+
+class PlatformComputeLogs(LocalComputeLogManager):
+    """What steps print, under the platform's home."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PlatformComputeLogs:
+        """Take the folder from the settings."""
+        return cls(base_dir=str(load_settings().home / "dagster" / "logs"), inst_data=inst_data)
