@@ -8,6 +8,7 @@ Not here: the data. What a dead run had claimed is taken up by the ledger's leas
 from __future__ import annotations
 
 import json
+import sys
 
 import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, RunsFilter
@@ -64,3 +65,9 @@ def process_is_gone(instance: DagsterInstance, run: DagsterRun) -> bool:
         except psutil.NoSuchProcess:
             return True
     return False
+
+
+if __name__ == "__main__":
+    with DagsterInstance.get() as found:
+        for run_id in fail_dead_runs(found):
+            sys.stdout.write(f"run {run_id[:8]} is marked as failed: its process was killed\n")

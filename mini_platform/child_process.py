@@ -1,0 +1,133 @@
+"""One of Dagster's processes under the supervisor, and the finding of all that descend from it.
+
+Here: start, log filter, stop of one child; finding and ending every process of a home by the mark in its environment.
+Not here: which processes there are and when they start (`supervisor.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import psutil
+
+from mini_platform.settings import PROJECT
+
+MARK = "MINI_PLATFORM_SUPERVISED"
+"""Environment variable of every supervised process and, by inheritance, of its descendants; its value is the home."""
+SHOWN_EVENTS = ("RUN_START", "RUN_SUCCESS", "RUN_FAILURE", "RUN_CANCELED")
+LINE = re.compile(
+    r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S* [+-]\d{4} - (?P<logger>\S+) - (?P<level>[A-Z]+) - (?P<message>.*)"
+)
+"""A line of Dagster's log: time, logger, level, message."""
+RUN_EVENT = re.compile(r"(?P<job>\S+) - (?P<run>[0-9a-f-]{36}) - \d+ - (?:\S+ - )?(?P<event>[A-Z_]+) - (?P<message>.*)")
+"""The message of a line about a run: job, run, process, perhaps a step, event, sentence."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+KILL_SECONDS = 15.0
+"""How long a process may take to end on SIGTERM. The web server and the daemon need about one second."""
+
+Say = Callable[[str, str], None]
+"""Shows one line of the log: level, message."""
+
+
+class LogFilter:
+    """Picks from Dagster's log what a user wants to see: starts and ends of runs, warnings and errors with their traces."""
+
+    def __init__(self) -> None:
+        self._follows = False
+
+    def __call__(self, line: str) -> tuple[str, str] | None:
+        """Level and message to show for a line; None if it is noise."""
+        line = COLOUR.sub("", line.rstrip())
+        found = LINE.match(line)
+        if not found:
+            # A line without a time continues the one before it, as a stack trace does.
+            return ("", line) if self._follows and line else None
+        level, message = found["level"], found["message"]
+        self._follows = level in {"WARNING", "ERROR", "CRITICAL"}
+        run = RUN_EVENT.match(message)
+        if run:
+            message = f"{run['event'].lower().replace('_', ' ')} {run['run'][:8]}: {run['message']}"
+            if run["event"] in SHOWN_EVENTS:
+                return ("INFO" if level == "DEBUG" else level), message
+        return (level, message) if self._follows else None
+
+
+class ChildProcess:
+    """A process in a session of its own, so that Ctrl-C reaches only the supervisor, which then ends it in order."""
+
+    def __init__(self, name: str, arguments: Sequence[str], home: Path, say: Say) -> None:
+        self.name = name
+        self.started = time.monotonic()
+        environment = os.environ | {"DAGSTER_HOME": str(PROJECT), "PYTHONUNBUFFERED": "1", MARK: str(home)}
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, *arguments],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._log = home / f"{name}.log"
+        self._say = say
+        threading.Thread(target=self._read, name=f"log of {name}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
+    def _read(self) -> None:
+        """Write all that it says to its file, and show what passes the filter."""
+        shown = LogFilter()
+        with self._log.open("w") as file:
+            for line in self._process.stdout or ():
+                file.write(line)
+                file.flush()
+                if found := shown(line):
+                    self._say(*found)
+
+
+def marked(home: Path) -> list[psutil.Process]:
+    """Every process that descends from a supervisor of this home, even if its parent is gone; never Postgres."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        try:
+            if process.pid != os.getpid() and process.info["name"] != "postgres":
+                if process.environ().get(MARK) == str(home):
+                    found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def end(processes: Iterable[psutil.Process], seconds: float = KILL_SECONDS) -> list[int]:
+    """SIGTERM, then SIGKILL to what is left after a while.
+
+    Returns:
+        The ids of the processes that exist still (none, unless the kernel holds one).
+    """
+    alive = list(processes)
+    for signalled in (psutil.Process.terminate, psutil.Process.kill):
+        for process in alive:
+            try:
+                signalled(process)
+            except psutil.NoSuchProcess:
+                continue
+        _, alive = psutil.wait_procs(alive, timeout=seconds)
+        alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process.pid for process in alive]

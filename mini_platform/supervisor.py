@@ -1,0 +1,417 @@
+"""`mini-platform up`, `down` and `status`: the platform's processes as one thing that starts, runs and stops.
+
+Here: the order of start and stop, restarting what dies, the pid file, background operation.
+Not here: the command line itself (`cli.py`), one child process (`child_process.py`), Postgres (`warehouse/embedded.py`).
+
+    supervisor ── code server ── processes of runs
+               ├─ webserver                             Postgres (embedded) belongs to the home, not to this tree;
+               └─ daemon (sensors, run queue)           it is stopped last, and only if `up` had started it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from mini_platform.child_process import ChildProcess, end, marked
+from mini_platform.settings import PROJECT, Settings, load_settings
+from mini_platform.warehouse import embedded
+
+HOST = "127.0.0.1"
+READY_SECONDS = 180.0
+"""Longest wait for Dagster's UI. It takes about ten seconds on two cores."""
+RESTARTS = 5
+"""A process that ends this often within a minute is given up, and everything is stopped."""
+
+
+class PlatformError(RuntimeError):
+    """The platform cannot start; the message says why and what to do."""
+
+
+class _Stop(Exception):  # noqa: N818 - a request, not an error
+    """SIGINT, SIGTERM or SIGHUP was received."""
+
+
+def up(detach: bool = False) -> int:
+    """Start everything and stay until Ctrl-C or SIGTERM; or start it in the background and return when it is ready.
+
+    Returns:
+        The exit code: 0 when it ran (or runs already), 1 when it could not start.
+    """
+    settings = load_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if running := _supervisor(settings.home):
+        console.print(f"Already running (process {running}): {_dagster_url(settings)}")
+        return 0
+    return _up_in_background(settings, console) if detach else _up_here(settings, console)
+
+
+def down() -> int:
+    """Stop the platform of this home, however it was started, and check that every process is gone.
+
+    Returns:
+        The exit code: 0 when nothing runs any more, 1 if a process cannot be ended.
+    """
+    settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
+    state, running = _state(settings.home), _supervisor(settings.home)
+    if running:
+        console.print("Stopping…")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(running).terminate()
+        give_up = time.monotonic() + 60
+        while _supervisor(settings.home) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        if _supervisor(settings.home):
+            end([psutil.Process(running)], seconds=1)
+    # What a killed supervisor left behind.
+    left = end(marked(settings.home))
+    if state.get("owns_postgres") or not running:
+        embedded.stop(settings.home)
+    _state_file(settings.home).unlink(missing_ok=True)
+    if left:
+        console.print(f"[red]These processes cannot be ended: {left}[/red]")
+        return 1
+    console.print("Stopped." if running else "Nothing was running.")
+    return 0
+
+
+def status() -> dict[str, Any]:
+    """What runs: for `mini-platform status`. Primitive values only; no password."""
+    settings = load_settings()
+    running, state = _supervisor(settings.home), _state(settings.home)
+    return {
+        "running": running is not None,
+        "pid": running,
+        "since": state.get("since") if running else None,
+        "dagster_url": _dagster_url(settings),
+        "dagster_answers": _answers(settings),
+        "processes": {process.pid: _what(process) for process in marked(settings.home)},
+        "postgres": "DATABASE_URL" if settings.database_url else "embedded",
+        "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
+        "home": str(settings.home),
+        "data": str(settings.data),
+    }
+
+
+def _what(process: psutil.Process) -> str:
+    """The telling words of a process's command line."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()[1:4])[:60]
+    return ""
+
+
+def _dagster_url(settings: Settings) -> str:
+    return f"http://{HOST}:{settings.dagster_port}"
+
+
+def _state_file(home: Path) -> Path:
+    return home / "up.json"
+
+
+def _state(home: Path) -> dict[str, Any]:
+    """What the last supervisor wrote about itself."""
+    try:
+        found: dict[str, Any] = json.loads(_state_file(home).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
+
+
+def _supervisor(home: Path) -> int | None:
+    """Process id of the running supervisor, which holds a lock as long as it lives."""
+    try:
+        with (home / "up.pid").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Hold the pid file. The operating system frees it when this process ends, in whatever way."""
+    with (home / "up.pid").open("a+") as file:
+        give_up = time.monotonic() + 1
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # perhaps only somebody who looks whether we run
+                if time.monotonic() > give_up:
+                    raise PlatformError("Another `mini-platform up` is just starting.") from None
+                time.sleep(0.02)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _up_in_background(settings: Settings, console: Console) -> int:
+    log = settings.home / "up.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-m", "mini_platform.supervisor"],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    shown = 0
+    while True:
+        ended, ready = process.poll() is not None, _state(settings.home).get("ready") == process.pid
+        lines = log.read_text(errors="replace").splitlines()
+        for line in lines[shown:]:
+            console.print(line, markup=False)
+        shown = len(lines)
+        if ready:
+            console.print(f"Runs in the background; log: {log}; stop it with: mini-platform down", markup=False)
+            return 0
+        if ended:
+            return process.returncode or 1
+        time.sleep(0.1)
+
+
+def _up_here(settings: Settings, console: Console) -> int:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(further, signal.SIG_IGN)  # one is enough: the way down must not be interrupted
+        raise _Stop(signal.Signals(number).name)
+
+    # Set even where SIGINT was inherited as ignored, as in a script's background: Dagster's processes would inherit that,
+    # and with SIGINT ignored they do not end on SIGTERM either.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    platform = _Platform(settings, console)
+    try:
+        with _only_one(settings.home):
+            try:
+                platform.start()
+                platform.watch()
+            except _Stop:
+                pass
+            finally:
+                platform.stop()
+    except (PlatformError, embedded.EmbeddedPostgresError, ConnectionError) as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    return 0
+
+
+class _Platform:
+    """The processes of one `up`."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+        self._children: list[ChildProcess] = []
+        self._ends: dict[str, list[float]] = {}
+        self._owns_postgres = False
+        self._saying = threading.Lock()
+        self._began = time.monotonic()
+
+    def _say(self, level: str, message: str) -> None:
+        """One line of the log: time, level, message."""
+        style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
+        now = dt.datetime.now().astimezone().strftime("%H:%M:%S") if level else " " * 8
+        with self._saying:
+            self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
+
+    def start(self) -> None:
+        """Start everything in order, and wait until the UI answers with the definitions loaded."""
+        settings = self._settings
+        before = _state(settings.home)
+        if orphans := marked(settings.home):
+            self._say("WARNING", f"ending {len(orphans)} processes that an earlier, killed start left behind")
+            end(orphans)
+        self._check_ports()
+        if settings.database_url:
+            self._say("INFO", "using the Postgres of DATABASE_URL…")
+        else:
+            self._owns_postgres = bool(before.get("owns_postgres")) or not embedded.is_running(settings.home)
+            self._write_state(ready=False)
+            self._say("INFO", "starting Postgres…")
+        self._create_schemas()
+        self._say("INFO", "starting Dagster…")
+        for name in self._commands():
+            self._launch(name)
+        self._fail_dead_runs()
+        self._wait_until_ready()
+        self._write_state(ready=True)
+        seconds = time.monotonic() - self._began
+        self._say("INFO", f"ready after {seconds:.0f} s: Dagster {_dagster_url(settings)}, drop files in {settings.data}")
+
+    def watch(self) -> None:
+        """Restart what ends, until a signal arrives.
+
+        Raises:
+            PlatformError: a process ends again and again.
+        """
+        while True:
+            time.sleep(1)
+            if not self._settings.database_url and not embedded.is_running(self._settings.home):
+                self._say("WARNING", "Postgres was not running and is started again")
+                embedded.ensure_running(self._settings.home)
+            for child in [child for child in self._children if child.exit_code is not None]:
+                self._children.remove(child)
+                ends = [t for t in self._ends.get(child.name, []) if t > time.monotonic() - 60] + [time.monotonic()]
+                self._ends[child.name] = ends
+                if len(ends) >= RESTARTS:
+                    log = self._settings.home / f"{child.name}.log"
+                    raise PlatformError(f"Dagster's {child.name} ends again and again; the end of its log is in {log}.")
+                self._say("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
+                self._launch(child.name)
+
+    def stop(self) -> None:
+        """Stop Dagster, then Postgres: without its database Dagster does not end by itself."""
+        self._say("INFO", "stopping…")
+        left = end(marked(self._settings.home))
+        with contextlib.suppress(Exception):  # the database may be what is away
+            self._fail_dead_runs()
+        if self._owns_postgres:
+            embedded.stop(self._settings.home)
+        _state_file(self._settings.home).unlink(missing_ok=True)
+        if left:
+            raise PlatformError(f"These processes cannot be ended: {left}")
+        self._say("INFO", "stopped")
+
+    def _commands(self) -> dict[str, list[str]]:
+        settings = self._settings
+        server = str(settings.home / "code_server.sock")
+        workspace = settings.home / "workspace.yaml"
+        workspace.write_text(f"load_from:\n  - grpc_server: {{socket: {json.dumps(server)}, location_name: mini_platform}}\n")
+        module = ["--module-name", "mini_platform.definitions", "--working-directory", str(PROJECT)]
+        return {
+            # `code-server start` and not `api grpc`: the button "Reload definitions" then loads a new dataset.
+            "code_server": [
+                "-m", "dagster", "code-server", "start", "--socket", server, *module,
+                "--location-name", "mini_platform", "--inject-env-vars-from-instance", "--log-level", "warning",
+            ],
+            "webserver": [
+                "-m", "dagster_webserver", "--host", HOST, "--port", str(settings.dagster_port),
+                "--workspace", str(workspace), "--dagster-log-level", "warning",
+            ],
+            "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace), "--log-level", "warning"],
+        }  # fmt: skip
+
+    def _launch(self, name: str) -> None:
+        if name == "code_server":
+            (self._settings.home / "code_server.sock").unlink(missing_ok=True)
+        self._children.append(ChildProcess(name, self._commands()[name], self._settings.home, self._say))
+
+    def _check_ports(self) -> None:
+        port = self._settings.dagster_port
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                raise PlatformError(
+                    f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_DAGSTER_PORT to a free port."
+                ) from None
+
+    def _create_schemas(self) -> None:
+        from mini_platform.warehouse.connection import database_url, engine  # noqa: PLC0415 - `down` needs no SQLAlchemy
+        from mini_platform.warehouse.schema import create_all  # noqa: PLC0415
+
+        made = engine(database_url(self._settings))
+        self._say("INFO", "creating schemas…")
+        create_all(made)
+        made.dispose()
+
+    def _fail_dead_runs(self) -> None:
+        """Runs that were in progress and have no process any more hold their dataset's only slot: end them in Dagster's eyes.
+
+        Dagster is imported only if there are any, in a process of its own.
+        """
+        from sqlalchemy import text  # noqa: PLC0415
+
+        from mini_platform.warehouse.connection import database_url, engine  # noqa: PLC0415
+
+        made = engine(database_url(self._settings))
+        with made.connect() as connection:
+            if not connection.scalar(text("SELECT to_regclass('dagster.runs')")):
+                return
+            count = connection.scalar(
+                text("SELECT count(*) FROM dagster.runs WHERE status IN ('STARTING', 'STARTED', 'CANCELING')")
+            )
+        made.dispose()
+        if count:
+            command = [sys.executable, "-m", "mini_platform.run_launcher"]
+            environment = os.environ | {"DAGSTER_HOME": str(PROJECT)}
+            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+            for line in done.stdout.splitlines():
+                self._say("WARNING", line)
+
+    def _wait_until_ready(self) -> None:
+        give_up = time.monotonic() + READY_SECONDS
+        while not _answers(self._settings) or not _loaded(self._settings):
+            for child in self._children:
+                if child.exit_code is not None:
+                    log = self._settings.home / f"{child.name}.log"
+                    raise PlatformError(f"Dagster's {child.name} did not start: see {log}")
+            if time.monotonic() > give_up:
+                raise PlatformError(f"Dagster did not get ready: see the logs in {self._settings.home}")
+            time.sleep(0.1)
+
+    def _write_state(self, *, ready: bool) -> None:
+        state = {
+            "ready": os.getpid() if ready else None,
+            "since": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "owns_postgres": self._owns_postgres,
+        }
+        new = _state_file(self._settings.home).with_suffix(".new")
+        new.write_text(json.dumps(state))
+        new.replace(_state_file(self._settings.home))
+
+
+def _answers(settings: Settings) -> bool:
+    """Whether the UI answers over HTTP."""
+    try:
+        with urllib.request.urlopen(f"{_dagster_url(settings)}/server_info", timeout=2) as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _loaded(settings: Settings) -> bool:
+    """Whether the UI knows the definitions, or knows that they cannot be loaded (which its page then shows)."""
+    query = "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries { loadStatus } } } \
+        workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+    request = urllib.request.Request(  # noqa: S310 - http
+        f"{_dagster_url(settings)}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http
+            entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+    except (OSError, urllib.error.URLError, KeyError, TypeError, ValueError):
+        return False
+    return any((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries)
+
+
+if __name__ == "__main__":
+    sys.exit(_up_here(load_settings(), Console(highlight=False, soft_wrap=True)))
