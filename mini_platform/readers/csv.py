@@ -19,8 +19,8 @@ from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
 from mini_platform.readers.header import match_header
 from mini_platform.readers.lines import split_lines, whole_lines
-from mini_platform.readers.parse import RowParser, TrustMisplacedError, raw_text, split_fields
-from mini_platform.readers.records import Stretch, record_pattern
+from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text, split_fields
+from mini_platform.readers.records import QUOTE, Stretch, record_pattern
 from mini_platform.readers.unpack import Unpacked, unpacked
 
 BLOCK_BYTES = 4 * 2**20
@@ -91,7 +91,7 @@ def _read_header(window: _Window, delimiter: bytes, limits: ReadLimits) -> tuple
             continue
         found = record.match(window.text)
         stop = found.end() if found else 0
-        if window.final or stop < cut:
+        if window.final or (stop < cut and window.text[stop] != QUOTE):
             break
         if len(window.text) > limits.max_record_bytes:
             raise RefusedFileError(f"The header is longer than {limits.max_record_bytes:,} bytes or has an open quote.")
@@ -160,8 +160,9 @@ def _blocks(window: _Window, parser: RowParser, raw: Unpacked) -> Iterator[Block
     while window.text or not window.final:
         cut = whole_lines(window.text, final=window.final)
         if not cut:
-            if len(window.text) - window.text.endswith(b"\r") > longest:
-                malformed = parser.too_long(window.line, raw_text(window.text, 0, len(window.text)))
+            length = len(window.text) - window.text.endswith(b"\r")
+            if length > max(longest, RAW_BYTES):
+                malformed = parser.too_long(window.line, raw_text(window.text, 0, length))
                 window.drop_line()
                 yield _empty_block(parser, [malformed], raw)
             else:

@@ -20,6 +20,8 @@ from mini_platform.readers.lines import Positions
 from mini_platform.readers.records import Records, Stretch
 
 RAW_CHARACTERS = 10_000
+RAW_BYTES = 4 * RAW_CHARACTERS + 4
+"""Bytes that are certain to hold one character more than is shown."""
 RAW_CUT = "… (cut here; the whole is in the raw file)"
 _MARK = b"\xef\xbb\xbf"
 _TELLING_COLUMNS = 3
@@ -30,12 +32,12 @@ Fault = tuple[int, str, str]
 
 
 class TrustMisplacedError(Exception):
-    """A record of several lines has a wrong number of fields: the quotes must be looked at line by line."""
+    """A record of several lines is malformed: perhaps a stray quote made it; look at the quotes line by line."""
 
 
 def raw_text(text: bytes, start: int, stop: int) -> str:
     """The text of a record for people: NUL is shown as U+2400, and a very long text is cut."""
-    shown = text[start : min(stop, start + 4 * RAW_CHARACTERS + 4)].decode("utf-8", "ignore").replace("\0", "\u2400")
+    shown = text[start : min(stop, start + RAW_BYTES)].decode("utf-8", "ignore").replace("\0", "\u2400")
     return shown if len(shown) <= RAW_CHARACTERS else shown[:RAW_CHARACTERS] + RAW_CUT
 
 
@@ -83,13 +85,15 @@ class RowParser:
             The line and the fields of each good row, and the malformed records, each by line.
 
         Raises:
-            TrustMisplacedError: the records must be found again, carefully.
+            TrustMisplacedError: a record of several lines is malformed, so the records must be found again, carefully.
         """
         lines = stretch.lines
         starts, stops = lines.starts[records.first], lines.stops[records.last]
-        faults = [*self._with_nul(stretch, starts, stops), *self._too_long(stretch, starts, stops)]
+        faults = [*self._too_long(stretch, starts, stops), *self._with_nul(stretch, starts, stops)]
         good = np.ones(len(starts), np.bool_)
         good[[fault[0] for fault in faults]] = False
+        if records.trusting and (records.first != records.last)[~good].any():
+            raise TrustMisplacedError
         kept = np.flatnonzero(good) if faults else np.arange(len(starts))
         body = _body(stretch, starts[kept], lines.nexts[records.last[kept]], whole=not faults and not records.stray)
         rows, ragged = self._columns(body, len(kept))
@@ -156,7 +160,10 @@ class RowParser:
             if lengths[index] > self.limits.max_record_bytes:
                 yield index, "row_fields_bounded", self._too_long_detail
                 continue
-            fields = split_fields(stretch.text[starts[index] : stops[index]], self.delimiter.encode())
+            record = stretch.text[starts[index] : stops[index]]
+            if b"\0" in record:
+                continue  # is told of already
+            fields = split_fields(record, self.delimiter.encode())
             longest = max(map(len, fields))
             if longest > most:
                 yield index, "row_fields_bounded", f"a field has {longest:,} bytes; at most {most:,} are allowed"

@@ -4,7 +4,8 @@ A record is read from the start of a line. A field that begins with a quote ends
 a delimiter or a line end must follow; line ends within it belong to it. In any other field a quote is an ordinary character
 (`5" pipe`). Where that fails, the line alone is malformed and reading resumes at the next line, so that a stray quote costs
 one line and not the rest of the file. So does a record of several lines with a wrong number of fields, if one of its
-later lines is by itself a row with the right number: then the quote is taken for a stray one. Blank lines are no records.
+later lines is by itself a row with the right number and no literal quote: then the quote is taken for a stray one. Blank
+lines are no records.
 
 Here: records as lines from..to. Not here: their fields (`parse.py`). The result does not depend on where a stretch was cut.
 """
@@ -157,13 +158,13 @@ class _Quotes:
         return np.searchsorted(self.quotes, self.lines.starts)
 
     @cached_property
-    def _alone(self) -> npt.NDArray[np.bool_]:
-        """Whether each line is well-formed by itself."""
+    def _strict(self) -> npt.NDArray[np.bool_]:
+        """Whether the quotes of each line stand around whole fields of it, or it has none."""
         line = np.searchsorted(self.lines.nexts, self.quotes, side="right")
         right = self._well_formed(np.arange(len(self.quotes)) - self._first_quotes[line])
         count = len(self.lines.starts)
         even = np.bincount(line, minlength=count) % 2 == 0
-        return np.asarray(even & (np.bincount(line[~right], minlength=count) == 0) | self._literal)
+        return np.asarray(even & (np.bincount(line[~right], minlength=count) == 0))
 
     @cached_property
     def _literal(self) -> npt.NDArray[np.bool_]:
@@ -179,10 +180,8 @@ class _Quotes:
         delimiters = np.flatnonzero(self.codes == self.delimiter[0])
         line = np.searchsorted(self.lines.nexts, delimiters, side="right")
         outside = (np.searchsorted(self.quotes, delimiters) - self._first_quotes[line]) % 2 == 0
-        outside |= self._literal[line]
         found = np.bincount(line[outside], minlength=len(self.lines.starts)) + 1
-        filled = self.lines.stops > self.lines.starts
-        rows = self._alone & filled & (found == self.stretch.fields)
+        rows = self._strict & (self.lines.stops > self.lines.starts) & (found == self.stretch.fields)
         return np.concatenate([[0], np.cumsum(rows)])
 
     def resolving(self) -> Records:
@@ -194,7 +193,7 @@ class _Quotes:
         resume = 0
         used = count
         one_line = record_pattern(self.delimiter).fullmatch
-        doubtful = np.flatnonzero(~self._alone)
+        doubtful = np.flatnonzero(~(self._strict | self._literal))
         ranges = (doubtful.tolist(), self.lines.starts[doubtful].tolist(), self.lines.stops[doubtful].tolist())
         for line, start, stop in zip(*ranges, strict=True):
             if line < resume or one_line(self.text, start, stop):

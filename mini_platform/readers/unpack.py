@@ -58,7 +58,9 @@ class Unpacked:
         piece = self._read(min(size, _UNPACKED_PIECE) if self._packed else size)
         self.position += len(piece)
         if self.position > self._limits.max_file_bytes:
-            raise RefusedFileError(f"The file is larger than the {self._limits.max_file_bytes:,} bytes that are allowed.")
+            raise RefusedFileError(
+                f"The file is larger than the {self._limits.max_file_bytes:,} bytes that are allowed."
+            )
         if self._packed and self.position > self._limits.max_ratio * self._size:
             raise RefusedFileError(
                 f"The file unpacks to more than {self._limits.max_ratio} times its own size of {self._size:,} bytes, "
