@@ -8,13 +8,11 @@ a bad record costs, is written in `records`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mini_platform.dataset import Column, Csv
 from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
 from mini_platform.readers.header import match_header
@@ -22,6 +20,12 @@ from mini_platform.readers.lines import split_lines, whole_lines
 from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text, split_fields
 from mini_platform.readers.records import QUOTE, Stretch, record_pattern
 from mini_platform.readers.unpack import Unpacked, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from mini_platform.dataset import Column, Csv
 
 BLOCK_BYTES = 4 * 2**20
 """Text of one block."""

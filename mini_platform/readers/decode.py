@@ -6,10 +6,14 @@ Here: byte order marks, declared encodings, the offset of the first byte that is
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mini_platform.readers import RefusedFileError
-from mini_platform.readers.unpack import Unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mini_platform.readers.unpack import Unpacked
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with the one of UTF-16

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mini_platform.readers import RefusedFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SHOWN = 20
 """Column names shown in a sentence before it says how many more there are."""

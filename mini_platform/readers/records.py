@@ -15,11 +15,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mini_platform.readers.lines import Lines, Positions
+if TYPE_CHECKING:
+    from mini_platform.readers.lines import Lines, Positions
 
 QUOTE = 34
 _OPEN, _FAILED, _ENDED = range(3)

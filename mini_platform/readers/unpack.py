@@ -10,12 +10,14 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mini_platform.readers import ReadLimits, RefusedFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -80,12 +82,12 @@ class _GzipMembers:
 
     def read(self, size: int) -> bytes:
         while True:
-            if self._member is None and not self._begin_member():
+            member = self._member or self._next_member()
+            if member is None:
                 return b""
+            self._member = member
             if not self._packed:
                 self._packed = self._file.read(_PACKED_PIECE)
-            member = self._member
-            assert member is not None
             try:
                 # At the end of the file zlib may still hold output back; an empty input lets it out.
                 piece = member.decompress(self._packed, size)
@@ -100,8 +102,8 @@ class _GzipMembers:
             if piece:
                 return piece
 
-    def _begin_member(self) -> bool:
-        """Whether another member begins here; zeros after the last one are padding, as for gzip itself."""
+    def _next_member(self) -> zlib._Decompress | None:
+        """Begin another member, if one follows; zeros after the last one are padding, as for gzip itself."""
         while len(self._packed) < len(GZIP_MAGIC) and (more := self._file.read(_PACKED_PIECE)):
             self._packed += more
         if not self._first and not self._packed.startswith(GZIP_MAGIC):
@@ -109,10 +111,9 @@ class _GzipMembers:
                 if self._packed.strip(b"\0"):
                     raise RefusedFileError("The gzip file is damaged: something else follows its end.")
                 self._packed = self._file.read(_PACKED_PIECE)
-            return False
+            return None
         self._first = False
-        self._member = zlib.decompressobj(wbits=31)
-        return True
+        return zlib.decompressobj(wbits=31)
 
 
 def _directory_bytes(file: BinaryIO) -> int:

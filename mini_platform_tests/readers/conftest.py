@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from mini_platform.dataset import Column, Csv
 from mini_platform.readers import Malformed, ReadLimits
 from mini_platform.readers.csv import BLOCK_BYTES, read_csv
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Read(NamedTuple):

@@ -6,9 +6,10 @@ The fast reader is held to it on random input. It shares no code with the reader
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mini_platform.readers import ReadLimits
+if TYPE_CHECKING:
+    from mini_platform.readers import ReadLimits
 
 Row = tuple[int, tuple[str, ...]]
 Bad = tuple[int, str, str]

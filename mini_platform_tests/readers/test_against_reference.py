@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from mini_platform.dataset import Csv
 from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform_tests.readers.conftest import Reader
 from mini_platform_tests.readers.reference import read_reference
+
+if TYPE_CHECKING:
+    from mini_platform_tests.readers.conftest import Reader
 
 many = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PIECES = [

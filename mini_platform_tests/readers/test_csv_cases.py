@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from mini_platform.dataset import Csv
 from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform_tests.readers.conftest import Reader
+
+if TYPE_CHECKING:
+    from mini_platform_tests.readers.conftest import Reader
 
 FIELDS, QUOTES, NUL, HEADER, BOUND = (
     "row_has_header_fields",

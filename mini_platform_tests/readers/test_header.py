@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from mini_platform.readers import RefusedFileError
 from mini_platform.readers.header import match_header
-from mini_platform_tests.readers.conftest import Reader
+
+if TYPE_CHECKING:
+    from mini_platform_tests.readers.conftest import Reader
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform_tests.readers.conftest import Reader
+
+if TYPE_CHECKING:
+    from mini_platform_tests.readers.conftest import Reader
 
 TEXT = b"a,b\n" + b"".join(b"%d,%d\n" % (number, number * 7919 % 1000) for number in range(2000))
 ROWS = [(number + 2, (str(number), str(number * 7919 % 1000))) for number in range(2000)]
