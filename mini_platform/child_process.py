@@ -36,27 +36,21 @@ Say = Callable[[str, str], None]
 """Shows one line of the log: level, message."""
 
 
-class LogFilter:
-    """Picks from Dagster's log what a user wants to see: starts and ends of runs, warnings and errors with their traces."""
+def worth_showing(line: str) -> tuple[str, str] | None:
+    """Pick from Dagster's log what a user wants to see: starts and ends of runs, warnings and errors.
 
-    def __init__(self) -> None:
-        self._follows = False
-
-    def __call__(self, line: str) -> tuple[str, str] | None:
-        """Level and message to show for a line; None if it is noise."""
-        line = COLOUR.sub("", line.rstrip())
-        found = LINE.match(line)
-        if not found:
-            # A line without a time continues the one before it, as a stack trace does.
-            return ("", line) if self._follows and line else None
-        level, message = found["level"], found["message"]
-        self._follows = level in {"WARNING", "ERROR", "CRITICAL"}
-        run = RUN_EVENT.match(message)
-        if run:
-            message = f"{run['event'].lower().replace('_', ' ')} {run['run'][:8]}: {run['message']}"
-            if run["event"] in SHOWN_EVENTS:
-                return ("INFO" if level == "DEBUG" else level), message
-        return (level, message) if self._follows else None
+    Returns:
+        Level and message; None for noise, and for stack traces, which are in the file of the log.
+    """
+    found = LINE.match(COLOUR.sub("", line.rstrip()))
+    if not found:
+        return None
+    level, message = found["level"], found["message"]
+    if run := RUN_EVENT.match(message):
+        message = f"{run['event'].lower().replace('_', ' ')} {run['run'][:8]}: {run['message']}"
+        if run["event"] in SHOWN_EVENTS:
+            return ("INFO" if level == "DEBUG" else level), message
+    return (level, message) if level in {"WARNING", "ERROR", "CRITICAL"} else None
 
 
 class ChildProcess:
@@ -65,8 +59,8 @@ class ChildProcess:
     def __init__(self, name: str, arguments: Sequence[str], home: Path, say: Say) -> None:
         self.name = name
         self.started = time.monotonic()
-        environment = os.environ | {"DAGSTER_HOME": str(PROJECT), "PYTHONUNBUFFERED": "1", MARK: str(home)}
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        environment = os.environ | {"DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1", MARK: str(home)}
+        self._process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
             env=environment,
@@ -91,14 +85,18 @@ class ChildProcess:
         """How it ended; None while it runs."""
         return self._process.poll()
 
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.exit_code is None
+
     def _read(self) -> None:
         """Write all that it says to its file, and show what passes the filter."""
-        shown = LogFilter()
         with self._log.open("w") as file:
             for line in self._process.stdout or ():
                 file.write(line)
                 file.flush()
-                if found := shown(line):
+                if found := worth_showing(line):
                     self._say(*found)
 
 
@@ -107,9 +105,9 @@ def marked(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["name"]):
         try:
-            if process.pid != os.getpid() and process.info["name"] != "postgres":
-                if process.environ().get(MARK) == str(home):
-                    found.append(process)
+            ours = process.pid != os.getpid() and process.info["name"] != "postgres"
+            if ours and process.environ().get(MARK) == str(home):
+                found.append(process)
         except psutil.Error:
             continue
     return found

@@ -3,9 +3,9 @@
 Here: the order of start and stop, restarting what dies, the pid file, background operation.
 Not here: the command line itself (`cli.py`), one child process (`child_process.py`), Postgres (`warehouse/embedded.py`).
 
-    supervisor ── code server ── processes of runs
-               ├─ webserver                             Postgres (embedded) belongs to the home, not to this tree;
-               └─ daemon (sensors, run queue)           it is stopped last, and only if `up` had started it
+    supervisor ─┬─ code server                    Postgres (embedded) belongs to the home, not to this tree;
+                ├─ webserver                      it is stopped last, and only if `up` had started it
+                └─ daemon ── processes of runs
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,7 +36,6 @@ from mini_platform.child_process import ChildProcess, end, marked
 from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 
-HOST = "127.0.0.1"
 READY_SECONDS = 180.0
 """Longest wait for Dagster's UI. It takes about ten seconds on two cores."""
 RESTARTS = 5
@@ -120,7 +120,8 @@ def _what(process: psutil.Process) -> str:
 
 
 def _dagster_url(settings: Settings) -> str:
-    return f"http://{HOST}:{settings.dagster_port}"
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+    return f"http://{host}:{settings.dagster_port}"
 
 
 def _state_file(home: Path) -> Path:
@@ -171,7 +172,7 @@ def _only_one(home: Path) -> Iterator[None]:
 def _up_in_background(settings: Settings, console: Console) -> int:
     log = settings.home / "up.log"
     with log.open("w") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        process = subprocess.Popen(
             [sys.executable, "-m", "mini_platform.supervisor"],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -228,14 +229,18 @@ class _Platform:
         self._console = console
         self._children: list[ChildProcess] = []
         self._ends: dict[str, list[float]] = {}
+        self._declarations: dict[Path, int] = {}
+        self._ready = False
         self._owns_postgres = False
         self._saying = threading.Lock()
         self._began = time.monotonic()
 
     def _say(self, level: str, message: str) -> None:
-        """One line of the log: time, level, message."""
+        """One line of the log: time, level, message. While they start and stop, processes complain of each other."""
+        if not self._ready and level in {"WARNING", "ERROR"}:
+            return
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
-        now = dt.datetime.now().astimezone().strftime("%H:%M:%S") if level else " " * 8
+        now = dt.datetime.now().astimezone().strftime("%H:%M:%S")
         with self._saying:
             self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
 
@@ -244,7 +249,7 @@ class _Platform:
         settings = self._settings
         before = _state(settings.home)
         if orphans := marked(settings.home):
-            self._say("WARNING", f"ending {len(orphans)} processes that an earlier, killed start left behind")
+            self._say("INFO", f"ending {len(orphans)} processes that an earlier, killed start left behind")
             end(orphans)
         self._check_ports()
         if settings.database_url:
@@ -255,13 +260,20 @@ class _Platform:
             self._say("INFO", "starting Postgres…")
         self._create_schemas()
         self._say("INFO", "starting Dagster…")
+        (settings.home / "dagster").mkdir(exist_ok=True)
+        # Dagster makes folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
+        shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
+        self._declarations = _declarations()
         for name in self._commands():
             self._launch(name)
         self._fail_dead_runs()
         self._wait_until_ready()
+        self._ready = True
         self._write_state(ready=True)
         seconds = time.monotonic() - self._began
-        self._say("INFO", f"ready after {seconds:.0f} s: Dagster {_dagster_url(settings)}, drop files in {settings.data}")
+        self._say(
+            "INFO", f"ready after {seconds:.0f} s: Dagster {_dagster_url(settings)}, drop files in {settings.data}"
+        )
 
     def watch(self) -> None:
         """Restart what ends, until a signal arrives.
@@ -275,18 +287,38 @@ class _Platform:
                 self._say("WARNING", "Postgres was not running and is started again")
                 embedded.ensure_running(self._settings.home)
             for child in [child for child in self._children if child.exit_code is not None]:
-                self._children.remove(child)
-                ends = [t for t in self._ends.get(child.name, []) if t > time.monotonic() - 60] + [time.monotonic()]
-                self._ends[child.name] = ends
-                if len(ends) >= RESTARTS:
-                    log = self._settings.home / f"{child.name}.log"
-                    raise PlatformError(f"Dagster's {child.name} ends again and again; the end of its log is in {log}.")
-                self._say("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
-                self._launch(child.name)
+                self._restart(child)
+            self._reload_declarations()
+
+    def _restart(self, child: ChildProcess) -> None:
+        """Start a child again that ended by itself."""
+        self._children.remove(child)
+        ends = [t for t in self._ends.get(child.name, []) if t > time.monotonic() - 60] + [time.monotonic()]
+        self._ends[child.name] = ends
+        if len(ends) >= RESTARTS:
+            log = self._settings.home / f"{child.name}.log"
+            raise PlatformError(f"Dagster's {child.name} ends again and again; the end of its log is in {log}.")
+        self._say("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
+        self._launch(child.name)
+
+    def _reload_declarations(self) -> None:
+        """Restart the code server when a dataset was added or changed. Runs are not below it and go on."""
+        found = _declarations()
+        if found == self._declarations:
+            return
+        server = next(child for child in self._children if child.name == "code_server")
+        self._say("INFO", "the datasets changed: loading them again")
+        self._declarations = found
+        self._children.remove(server)
+        end([psutil.Process(server.pid)])
+        self._create_schemas()
+        self._launch("code_server")
 
     def stop(self) -> None:
         """Stop Dagster, then Postgres: without its database Dagster does not end by itself."""
         self._say("INFO", "stopping…")
+        self._ready = False
+        end([psutil.Process(child.pid) for child in self._children if child.name != "code_server" and child.running])
         left = end(marked(self._settings.home))
         with contextlib.suppress(Exception):  # the database may be what is away
             self._fail_dead_runs()
@@ -301,16 +333,19 @@ class _Platform:
         settings = self._settings
         server = str(settings.home / "code_server.sock")
         workspace = settings.home / "workspace.yaml"
-        workspace.write_text(f"load_from:\n  - grpc_server: {{socket: {json.dumps(server)}, location_name: mini_platform}}\n")
+        workspace.write_text(
+            f"load_from:\n  - grpc_server: {{socket: {json.dumps(server)}, location_name: mini_platform}}\n"
+        )
         module = ["--module-name", "mini_platform.definitions", "--working-directory", str(PROJECT)]
         return {
-            # `code-server start` and not `api grpc`: the button "Reload definitions" then loads a new dataset.
+            # Not `dagster code-server start`, which puts a second process before this one: two seconds more to start.
+            # Lazy: it listens before it has loaded the definitions, and lives on to report an error in them.
             "code_server": [
-                "-m", "dagster", "code-server", "start", "--socket", server, *module,
-                "--location-name", "mini_platform", "--inject-env-vars-from-instance", "--log-level", "warning",
+                "-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", server, *module,
+                "--location-name", "mini_platform", "--log-level", "warning",
             ],
             "webserver": [
-                "-m", "dagster_webserver", "--host", HOST, "--port", str(settings.dagster_port),
+                "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port),
                 "--workspace", str(workspace), "--dagster-log-level", "warning",
             ],
             "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace), "--log-level", "warning"],
@@ -326,15 +361,15 @@ class _Platform:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, port))
+                probe.bind((self._settings.host, port))
             except OSError:
                 raise PlatformError(
                     f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_DAGSTER_PORT to a free port."
                 ) from None
 
     def _create_schemas(self) -> None:
-        from mini_platform.warehouse.connection import database_url, engine  # noqa: PLC0415 - `down` needs no SQLAlchemy
-        from mini_platform.warehouse.schema import create_all  # noqa: PLC0415
+        from mini_platform.warehouse.connection import database_url, engine
+        from mini_platform.warehouse.schema import create_all
 
         made = engine(database_url(self._settings))
         self._say("INFO", "creating schemas…")
@@ -346,9 +381,9 @@ class _Platform:
 
         Dagster is imported only if there are any, in a process of its own.
         """
-        from sqlalchemy import text  # noqa: PLC0415
+        from sqlalchemy import text
 
-        from mini_platform.warehouse.connection import database_url, engine  # noqa: PLC0415
+        from mini_platform.warehouse.connection import database_url, engine
 
         made = engine(database_url(self._settings))
         with made.connect() as connection:
@@ -360,8 +395,8 @@ class _Platform:
         made.dispose()
         if count:
             command = [sys.executable, "-m", "mini_platform.run_launcher"]
-            environment = os.environ | {"DAGSTER_HOME": str(PROJECT)}
-            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+            environment = os.environ | {"DAGSTER_HOME": str(self._settings.home / "dagster")}
+            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
             for line in done.stdout.splitlines():
                 self._say("WARNING", line)
 
@@ -387,6 +422,12 @@ class _Platform:
         new.replace(_state_file(self._settings.home))
 
 
+def _declarations() -> dict[Path, int]:
+    """The files that declare datasets, with the times of their last change."""
+    folder = PROJECT / "mini_platform" / "datasets"
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*.py")}
+
+
 def _answers(settings: Settings) -> bool:
     """Whether the UI answers over HTTP."""
     try:
@@ -397,9 +438,8 @@ def _answers(settings: Settings) -> bool:
 
 
 def _loaded(settings: Settings) -> bool:
-    """Whether the UI knows the definitions, or knows that they cannot be loaded (which its page then shows)."""
-    query = "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries { loadStatus } } } \
-        workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+    """Whether the UI has loaded the definitions."""
+    query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
     request = urllib.request.Request(  # noqa: S310 - http
         f"{_dagster_url(settings)}/graphql",
         data=json.dumps({"query": query}).encode(),

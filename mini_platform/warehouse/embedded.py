@@ -229,7 +229,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(command: list[str], stdin: str = "") -> None:
-    done = subprocess.run(  # noqa: S603 - our own binaries
+    done = subprocess.run(
         command, input=stdin, capture_output=True, text=True, errors="replace", env=_environment(), check=False
     )
     if done.returncode != 0:
@@ -294,7 +294,7 @@ def _start(home: Path) -> None:
     server = _command(binary("postgres"), "-D", data_folder(home))
     with _nobody_left(home) as held, log.open("a") as output:
         # The shell ends at once, so the server has no parent that must collect it, whoever starts it.
-        shell = subprocess.Popen(  # noqa: S603 - our own binaries
+        shell = subprocess.Popen(
             ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *server],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

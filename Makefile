@@ -1,0 +1,47 @@
+# Needs python3 (3.11 to 3.13) and make, nothing else. The environment is remade when the lock changes.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
+
+.PHONY: help up down install test lint format lock clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+up: install ## install what is missing, start everything, stay in the foreground until Ctrl-C
+	@exec $(BIN)/mini-platform up
+
+down: ## stop what runs
+	@if [ -x $(BIN)/mini-platform ]; then $(BIN)/mini-platform down; fi
+
+install: $(STAMP) ## make .venv with the locked requirements
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12 …" % v)'
+	@echo "Installing the locked requirements into .venv (once; about a minute)…"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: install ## run every test
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install ## write all code as the linter wants it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## resolve the requirements anew (needs uv)
+	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet -o requirements.lock
+
+clean: down ## remove the environment and caches; data/ and .state/ stay
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tmp_dagster_home_*
+	@find mini_platform mini_platform_tests -name __pycache__ -type d -prune -exec rm -rf {} +
