@@ -3,6 +3,8 @@
 https://docs.dagster.io/guides/automate/sensors
 """
 
+import time
+
 import dagster as dg
 
 from mini_platform.assets.platform import Platform
@@ -14,6 +16,10 @@ DATASET_TAG = "mini_platform/dataset"
 """Of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
 LISTED = 5
 
+TICK_SECONDS = 4.0
+"""How long a tick watches. Dagster's daemon looks at its sensors every 5 s: a tick that looked once would let a file wait."""
+LOOK_SECONDS = 0.5
+
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -23,7 +29,7 @@ ACTIVE = [
 ]
 
 
-def file_sensor(dataset: Dataset, seconds: int) -> dg.SensorDefinition:
+def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     """The sensor that sees files arrive in the dataset's drop folder, and files that an earlier run left behind.
 
     It gives no run key: a key is remembered for ever, so that a lost run would never be made up for. What keeps it from
@@ -32,24 +38,31 @@ def file_sensor(dataset: Dataset, seconds: int) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=f"{dataset.name}_files",
-        description=f"Looks for new files in data/{dataset.name}/ and for pending ones in the ledger.",
+        description=f"Watches data/{dataset.name}/ for new files and the ledger for pending ones.",
         target=dg.AssetSelection.groups(dataset.name),
-        minimum_interval_seconds=seconds,
+        minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         tags={DATASET_TAG: dataset.name},
     )
     def files_arrived(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
-        found = folder.look(platform.settings.data / dataset.name, dataset)
-        with platform.engine.connect() as conn:
-            new = folder.changed(conn, dataset, found)
-            pending = ledger.pending(conn, dataset.name)
-        if not new and not pending:
-            alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
-            also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
-            return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
-        if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
-            return dg.SkipReason(f"{len(new)} new and {pending} pending files wait for the run that is under way.")
-        context.log.info(f"{len(new)} new and {pending} pending files")
-        return dg.RunRequest(tags={DATASET_TAG: dataset.name})
+        end = time.monotonic() + TICK_SECONDS
+        while isinstance(answer := _look(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
+            time.sleep(LOOK_SECONDS)
+        return answer
 
     return files_arrived
+
+
+def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    found = folder.look(platform.settings.data / dataset.name, dataset)
+    with platform.engine.connect() as conn:
+        new = folder.changed(conn, dataset, found)
+        pending = ledger.pending(conn, dataset.name)
+    if not new and not pending:
+        alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
+        also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
+        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
+    if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
+        return dg.SkipReason(f"{len(new)} new and {pending} pending files wait for the run that is under way.")
+    context.log.info(f"{len(new)} new and {pending} pending files")
+    return dg.RunRequest(tags={DATASET_TAG: dataset.name})

@@ -13,17 +13,15 @@ from mini_platform.automation import file_sensor
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager
-from mini_platform.settings import load_settings
 
 
 def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
     """Derive the definitions of these datasets."""
     platform = Platform()
-    seconds = load_settings().sensor_seconds
     return dg.Definitions(
         assets=[asset for dataset in datasets.values() for asset in dataset_assets(dataset)],
         asset_checks=[accounting_check(dataset) for dataset in datasets.values()],
-        sensors=[file_sensor(dataset, seconds) for dataset in datasets.values()],
+        sensors=[file_sensor(dataset) for dataset in datasets.values()],
         resources={"platform": platform, "io_manager": PostgresIOManager(platform, datasets)},
         executor=dg.in_process_executor,
     )

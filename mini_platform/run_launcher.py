@@ -1,26 +1,84 @@
-"""Runs whose process is gone: found, and marked as failed.
+"""The processes of runs: started warm, and marked as failed when they are gone.
 
-Here: the run launcher that `dagster.yaml` names, so that Dagster's run monitoring notices a dead run, and the same look at
-the start of the platform. Without it a run that was killed stays STARTED for ever and keeps its dataset's only slot.
+Here: the run launcher that `dagster.yaml` names. Dagster's run monitoring asks it for dead runs, and the start of the
+platform looks for them too: a run that was killed would stay STARTED for ever and keep its dataset's only slot.
 Not here: the data. What a dead run had claimed is taken up by the ledger's leases, whatever Dagster shows.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import signal
 import sys
 
 import psutil
-from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, RunsFilter
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    DagsterInvariantViolationError,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultRunLauncher,
+    RunsFilter,
+)
+from dagster._core.events import EngineEventData
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._grpc.types import ExecuteRunArgs
 
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 IN_PROGRESS = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
+WARM_MODULES = [
+    "dagster._cli.api",
+    "dagster_pandas",
+    "dagster_postgres",
+    "pandera.polars",
+    "polars",
+    "psycopg2.extras",
+    "pyarrow.csv",
+    "sqlalchemy.dialects.postgresql",
+    "typer",
+]
+"""Imported once, in the process from which runs are forked. Not our own modules: an edited dataset must be read anew."""
+
+
+def _run(arguments: list[str]) -> None:
+    """In the process of a run: the same as the command `dagster api execute_run ...`."""
+    from dagster._cli import cli
+
+    cli(arguments)
+
+
 class PlatformRunLauncher(DefaultRunLauncher):
-    """Dagster's default launcher (a process per run, below the code server) that can also tell whether a run lives."""
+    """A process for each run, forked from one that has imported the libraries: a run starts in 0.5 s instead of 5 s.
+
+    The fork server is a fresh process without threads, started by the daemon with its first run. It also tells whether a
+    run lives, which Dagster's default launcher does not.
+    """
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the run's process."""
+        run = context.dagster_run
+        origin = run.job_code_origin
+        if origin is None:
+            raise DagsterInvariantViolationError(f"Run {run.run_id} does not say where its code is.")
+        command = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref(), set_exit_code_on_failure=True)
+        warm = multiprocessing.get_context("forkserver")
+        warm.set_forkserver_preload(WARM_MODULES)
+        process = warm.Process(target=_run, args=(list(command.get_command_args())[1:],), name=f"run {run.run_id[:8]}")
+        process.start()
+        message = f"Launched run in process {process.pid}."
+        self._instance.report_engine_event(message, run, EngineEventData({"pid": str(process.pid)}))
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt the run's process; Dagster marks the run as canceled when it has wound up."""
+        run = self._instance.get_run_by_id(run_id)
+        process = run and process_of(self._instance, run)
+        if run is None or run.is_finished or process is None:
+            return False
+        self._instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        return True
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -49,22 +107,32 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
 def process_is_gone(instance: DagsterInstance, run: DagsterRun) -> bool:
     """Whether a run's process no longer exists, as far as this machine can tell.
 
-    A run's events name its process. A process that was born after the event that names it has only inherited the number.
-    Of a run that was launched on another machine, or has not named a process yet, nothing is known: it counts as alive.
+    Of a run that has not named a process yet nothing is known: it counts as alive.
     """
-    where = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
-    if where.get("host", "localhost") not in LOCAL_HOSTS:
-        return False
+    return _pid(instance, run) is not None and process_of(instance, run) is None
+
+
+def process_of(instance: DagsterInstance, run: DagsterRun) -> psutil.Process | None:
+    """The living process of a run; one that was born after the event that names it has only inherited the number."""
+    named = _pid(instance, run)
+    if named is None:
+        return None
+    pid, moment = named
+    try:
+        process = psutil.Process(pid)
+        alive = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= moment + 1
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _pid(instance: DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
+    """Number of a run's process and when an event named it."""
     for record in reversed(instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)):
         metadata = record.get_dagster_event().engine_event_data.metadata
-        if "pid" not in metadata:
-            continue
-        try:
-            process = psutil.Process(int(str(metadata["pid"].value)))
-            return process.status() == psutil.STATUS_ZOMBIE or process.create_time() > record.timestamp + 1
-        except psutil.NoSuchProcess:
-            return True
-    return False
+        if "pid" in metadata:
+            return int(str(metadata["pid"].value)), record.timestamp
+    return None
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """State that users never edit: raw files, the embedded database, Dagster's local artifacts, pid files."""
     data: Path = Path("data")
     """The watched folder; each dataset has its own drop folder in it."""
+    host: str = "127.0.0.1"
+    """Address that the web servers listen on. Nothing asks for a password: another one only inside a container."""
     api_port: int = 8000
     dagster_port: int = 3000
 
@@ -36,8 +38,6 @@ class Settings(BaseSettings):
     """Files taken in one batch (one COPY, one load transaction)."""
     run_files: int = Field(5000, ge=1)
     """Files one run takes before it leaves the rest to the next run."""
-    sensor_seconds: int = Field(2, ge=1)
-    """Pause between two looks at a drop folder; a file counts once it stood still over two looks."""
     max_file_bytes: int = Field(20 * 2**30, gt=0)
     """A file that is larger than this, once unpacked, is refused."""
     max_ratio: int = Field(200, gt=1)

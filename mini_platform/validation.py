@@ -188,13 +188,12 @@ def _assemble(
     return rows.with_columns(text.get_columns()).select(rules, reasons, pl.all())
 
 
-def judge_malformed(dataset: Dataset, malformed: list[Malformed]) -> pl.DataFrame:
+def judge_malformed(malformed: list[Malformed]) -> pl.DataFrame:
     """Records without columns -> rows with `_rules`, `_reasons`, `_line` and `_raw`."""
-    messages = {rule.name: rule.message for rule in dataset.rules}
     return pl.DataFrame(
         {
             "_rules": [_array_literal([m.rule]) for m in malformed],
-            "_reasons": [_array_literal([f"{messages[m.rule]}: {m.detail}"]) for m in malformed],
+            "_reasons": [_array_literal([m.detail]) for m in malformed],
             "_line": [m.line for m in malformed],
             "_raw": [m.raw for m in malformed],
         },

@@ -275,7 +275,7 @@ class _Reader:
         tally.rows_rejected += len(block.malformed)
         tally.rule_counts.update(m.rule for m in block.malformed)
         nothing = pl.lit(None, pl.String)
-        frame = judge_malformed(self._dataset, block.malformed)
+        frame = judge_malformed(block.malformed)
         return (
             frame.select(
                 "_rules",
