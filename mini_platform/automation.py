@@ -64,5 +64,5 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
         return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
         return dg.SkipReason(f"{len(new)} new and {pending} pending files wait for the run that is under way.")
-    context.log.info(f"{len(new)} new and {pending} pending files")
+    context.log.info("%d new and %d pending files", len(new), pending)
     return dg.RunRequest(tags={DATASET_TAG: dataset.name})

@@ -186,23 +186,24 @@ def _check_sentence(check: str, argument: Any, unit: str | None) -> str:
     of_unit = f" {unit}" if unit else ""
     match check, argument:
         case "in_range", {"min_value": low, "max_value": high}:
-            return f"is outside {low} to {high}{of_unit}"
+            sentence = f"is outside {low} to {high}{of_unit}"
         case "ge" | "greater_than_or_equal_to", _:
-            return f"is below {argument}{of_unit}"
+            sentence = f"is below {argument}{of_unit}"
         case "le" | "less_than_or_equal_to", _:
-            return f"is above {argument}{of_unit}"
+            sentence = f"is above {argument}{of_unit}"
         case "gt" | "greater_than", _:
-            return f"is not above {argument}{of_unit}"
+            sentence = f"is not above {argument}{of_unit}"
         case "lt" | "less_than", _:
-            return f"is not below {argument}{of_unit}"
+            sentence = f"is not below {argument}{of_unit}"
         case "str_length", {"min_value": low, "max_value": high}:
-            return f"is shorter than {low} or longer than {high} characters"
+            sentence = f"is shorter than {low} or longer than {high} characters"
         case "isin", _:
-            return f"is none of {', '.join(map(str, argument))}"
+            sentence = f"is none of {', '.join(map(str, argument))}"
         case "str_matches", _:
-            return f"does not match {argument}"
+            sentence = f"does not match {argument}"
         case _:
-            return f"fails {check}({argument})"
+            sentence = f"fails {check}({argument})"
+    return sentence
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,9 @@ class Dataset:
         names = {column.name for column in self.columns}
         for what, used in (("key", self.key), ("indexes", self.indexes)):
             if unknown := set(used) - names:
-                raise ValueError(f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks")
+                raise ValueError(
+                    f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
+                )
         if optional := [c.name for c in self.columns if c.name in self.key and c.nullable]:
             raise ValueError(f"dataset {self.name}: key columns {optional} may not be empty")
         if reserved := [name for name in names if name.startswith("_")]:

@@ -79,7 +79,9 @@ class PostgresIOManager(dg.IOManager):
             loaded = load(worker, dataset, limit=staged.limit, only=staged.only)
         production = dataset_tables(dataset).production
         with worker.engine.connect() as conn:
-            rows = conn.execute(select(files).where(files.c.file_id == func.any(loaded)).order_by(files.c.file_id)).all()
+            rows = conn.execute(
+                select(files).where(files.c.file_id == func.any(loaded)).order_by(files.c.file_id)
+            ).all()
             return given(
                 {
                     **preview(conn, production, [production.c[k].desc() for k in dataset.key]),

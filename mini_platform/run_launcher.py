@@ -73,7 +73,7 @@ class PlatformRunLauncher(DefaultRunLauncher):
     def terminate(self, run_id: str) -> bool:
         """Interrupt the run's process; Dagster marks the run as canceled when it has wound up."""
         run = self._instance.get_run_by_id(run_id)
-        process = run and process_of(self._instance, run)
+        process = None if run is None else process_of(self._instance, run)
         if run is None or run.is_finished or process is None:
             return False
         self._instance.report_run_canceling(run)

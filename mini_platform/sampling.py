@@ -373,7 +373,7 @@ def _structure_kinds(dataset: Dataset) -> dict[str, Spoil]:
     return kinds
 
 
-def _outside(column: Column, check: str, argument: Any) -> dict[str, str]:  # noqa: PLR0911 - one return per check
+def _outside(column: Column, check: str, argument: Any) -> dict[str, str]:
     """Texts that parse and fail one of Pandera's built-in checks, by side; none where it cannot be derived."""
     match check:
         case "in_range":
@@ -422,7 +422,7 @@ def _custom_spoil(dataset: Dataset, custom: CustomRule, specimens: list[Cells]) 
 
 def _hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> list[bool]:
     """For each valid row of texts, whether all the rules hold; null counts as holding."""
-    import polars as pl  # noqa: PLC0415 - slow, and needed only where there are custom rules
+    import polars as pl
 
     if not rows:
         return []

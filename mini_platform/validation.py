@@ -142,7 +142,7 @@ def _array_literal(items: list[str]) -> str:
 
 def _explain(broken: list[tuple[Rule, pl.Series]], rows: int) -> pl.DataFrame:
     """Broken rules by row -> `_rules` and `_reasons`: a bit mask per row, turned into text once per distinct mask."""
-    words = []
+    words: list[pl.Series] = []
     for start in range(0, len(broken), MASK_BITS):
         word = pl.zeros(rows, pl.UInt64, eager=True)
         for bit, (_, fails) in enumerate(broken[start : start + MASK_BITS]):

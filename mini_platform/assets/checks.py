@@ -36,7 +36,9 @@ def specs(dataset: Dataset, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(name, asset=asset, description=words) for name, words in described.items()]
 
 
-def results(conn: Connection, dataset: Dataset, asset: dg.AssetKey, file_ids: Sequence[int]) -> list[dg.AssetCheckResult]:
+def results(
+    conn: Connection, dataset: Dataset, asset: dg.AssetKey, file_ids: Sequence[int]
+) -> list[dg.AssetCheckResult]:
     """What the checks say of these files."""
     chosen = select(files).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id)
     rows = conn.execute(chosen).all()
@@ -52,7 +54,9 @@ def results(conn: Connection, dataset: Dataset, asset: dg.AssetKey, file_ids: Se
         _about_files(asset, NOT_EMPTY, empty_files, dg.AssetCheckSeverity.WARN, "status"),
         _about_files(asset, AS_DECLARED, widened, dg.AssetCheckSeverity.WARN, "extra_columns"),
     ]
-    return found + [_about_rule(conn, dataset, asset, rule, counts[rule.name], read, file_ids) for rule in dataset.rules]
+    return found + [
+        _about_rule(conn, dataset, asset, rule, counts[rule.name], read, file_ids) for rule in dataset.rules
+    ]
 
 
 def _about_files(
@@ -102,7 +106,7 @@ def _failing_rows(
         .where(staging._file_id == func.any(list(file_ids)), staging._rules.contains([rule.name]))
         .limit(SAMPLE_ROWS)
     )
-    return records(given(row) for row in conn.execute(failing).mappings())
+    return records(given(dict(row)) for row in conn.execute(failing).mappings())
 
 
 def accounting_check(dataset: Dataset) -> dg.AssetChecksDefinition:

@@ -58,7 +58,9 @@ def column_lineage(dataset: Dataset, aggregate: Aggregate) -> dg.TableColumnLine
 def records(rows: Iterable[Mapping[Any, Any]], description: str | None = None) -> dg.TableMetadataValue | None:
     """Rows as a table in the UI; None where there are none. Values other than numbers are shown as text."""
     shown = [
-        dg.TableRecord({str(k): v if isinstance(v, bool | int | float) else str("" if v is None else v) for k, v in r.items()})
+        dg.TableRecord(
+            {str(k): v if isinstance(v, bool | int | float) else str("" if v is None else v) for k, v in r.items()}
+        )
         for r in rows
     ]
     return dg.MetadataValue.table(records=shown) if shown else None
@@ -101,7 +103,7 @@ def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMet
         .order_by(steps.c.step)
     )
     rows = conn.execute(points).all()
-    if len(rows) < 2:  # noqa: PLR2004  a line needs two points
+    if len(rows) < 2:  # A line needs two points.
         return None
     values = [float(row.y) for row in rows]
     low, high = min(values), max(values)
@@ -138,7 +140,9 @@ def bars(
             )
     for i, (name, colour) in enumerate(zip(series, COLOURS, strict=False)):
         body += f'<rect x="{45 + i * 85}" y="2" width="8" height="8" fill="{colour}"/>' + _text(56 + i * 85, 10, name)
-    body += _text(45, HEIGHT - 6, labels[0][:30]) + (_text(WIDTH - 5, HEIGHT - 6, labels[-1][:30], "end") if len(labels) > 1 else "")
+    body += _text(45, HEIGHT - 6, labels[0][:30])
+    if len(labels) > 1:
+        body += _text(WIDTH - 5, HEIGHT - 6, labels[-1][:30], "end")
     return _svg(" and ".join(series), body)
 
 

@@ -73,7 +73,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
                 else:
                     landed.append(row.file_id)
         for item in skipped[:LISTED]:
-            context.log.info(f"left alone: {item['file']}: {item['left alone because']}")
+            context.log.info("left alone: %s: %s", item["file"], item["left alone because"])
         with platform.engine.connect() as conn:
             return dg.MaterializeResult(metadata=_raw_metadata(conn, dataset, config.files or landed, skipped))
 
@@ -114,7 +114,9 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
         **_common(dataset, "polars", "pandera", "postgres"),
     )
     def staging(context: dg.AssetExecutionContext, config: Files, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from mini_platform.warehouse.staging import stage  # Brings polars and Pandera: 2 s, not needed to load this module.
+        from mini_platform.warehouse.staging import (
+            stage,  # Brings polars and Pandera: 2 s, not needed to load this module.
+        )
 
         worker = platform.worker(context.run_id)
         with ledger.lease(worker):
@@ -215,7 +217,9 @@ def _quality_type() -> dg.DagsterType:
         )
         return made.type_check(context, value)
 
-    return dg.DagsterType(check, name="QualityReport", description="A row per table and column, see the table's schema.")
+    return dg.DagsterType(
+        check, name="QualityReport", description="A row per table and column, see the table's schema."
+    )
 
 
 QUALITY_TYPE = _quality_type()
@@ -232,7 +236,9 @@ def _quality_report(dataset: Dataset) -> dg.AssetsDefinition:
         dagster_type=QUALITY_TYPE,
         **_common(dataset, "pandas", "postgres"),
     )
-    def report(context: dg.AssetExecutionContext, platform: Platform) -> Any:  # A pandas.DataFrame; its type is QUALITY_TYPE.
+    def report(
+        context: dg.AssetExecutionContext, platform: Platform
+    ) -> Any:  # A pandas.DataFrame; its type is QUALITY_TYPE.
         with platform.engine.connect() as conn:
             frame = quality.measure(conn, dataset, context.run_id)
         broken = [[float(sum(rules.values()))] for rules in frame["out_of_range"]]

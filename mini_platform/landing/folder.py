@@ -34,7 +34,7 @@ class Found:
     """A file in a drop folder.
 
     Attributes:
-        name: as the ledger has it; bytes that are not UTF-8 are shown as `\\xNN`.
+        name: as the ledger has it; bytes that are not UTF-8 are shown as an escape.
         path: to open it by.
         signature: changes whenever the file is written, replaced or renamed.
         left_alone: why it does not count; None if it does.

@@ -54,7 +54,10 @@ class RawStore:
 
 def sha256_of(source: BinaryIO) -> str:
     """SHA-256 of a stream, read to its end."""
-    return hashlib.file_digest(source, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

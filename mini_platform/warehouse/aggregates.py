@@ -120,7 +120,8 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
     statement = (
         select(
             *(func.coalesce(stored.c[k], computed.c[k]).label(k) for k in aggregate.key),
-            *(column for v in values for column in (stored.c[v.name].label(f"a_{v.name}"), computed.c[v.name].label(f"b_{v.name}"))),
+            *(stored.c[v.name].label(f"a_{v.name}") for v in values),
+            *(computed.c[v.name].label(f"b_{v.name}") for v in values),
         )
         .select_from(stored.join(computed, same, full=True))
         .where(or_(stored.c[first].is_(None), computed.c[first].is_(None), *(differs(v.name) for v in values)))

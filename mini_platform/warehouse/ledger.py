@@ -116,7 +116,9 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
             .where(files.c.file_id.in_(given_up.with_only_columns(files.c.file_id).with_for_update(skip_locked=True)))
             .values(
                 status="failed",
-                error=func.concat("gave it up: its processing died ", files.c.attempts, " times, see the log of its run"),
+                error=func.concat(
+                    "gave it up: its processing died ", files.c.attempts, " times, see the log of its run"
+                ),
             )
         )
         for attempts, size in ((files.c.attempts == 0, min(limit, worker.batch_files)), (files.c.attempts > 0, 1)):

@@ -98,7 +98,9 @@ def _still_staged(
     gone = [row.file_id for row in batch if counts.get(row.file_id, 0) != row.rows_read]
     if gone:
         conn.execute(delete(staging).where(staging.c._file_id == func.any(gone)))
-        ledger.return_to_landed(conn, dataset.name, files.c.file_id == func.any(gone), files.c.leased_by == worker.owner)
+        ledger.return_to_landed(
+            conn, dataset.name, files.c.file_id == func.any(gone), files.c.leased_by == worker.owner
+        )
     return [row for row in batch if row.file_id not in gone]
 
 
@@ -147,7 +149,9 @@ def _merge(
     values = [c for c in production.c if c.name not in dataset.key and not c.name.startswith("_")]
     winners = _winners(dataset, tables, ids).subquery("incoming")
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
-    differs = tuple_(*(production.c[c.name] for c in values)).is_distinct_from(tuple_(*(winners.c[c.name] for c in values)))
+    differs = tuple_(*(production.c[c.name] for c in values)).is_distinct_from(
+        tuple_(*(winners.c[c.name] for c in values))
+    )
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
         (not_(differs), "unchanged"),
@@ -159,7 +163,9 @@ def _merge(
     conn.execute(insert(incoming).from_select([c.name for c in incoming.c], judged))
 
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    tally = select(incoming.c._file_id, incoming.c._outcome, func.count()).group_by(incoming.c._file_id, incoming.c._outcome)
+    tally = select(incoming.c._file_id, incoming.c._outcome, func.count()).group_by(
+        incoming.c._file_id, incoming.c._outcome
+    )
     for file_id, name, count in conn.execute(tally):
         counts[file_id][name] = count
 

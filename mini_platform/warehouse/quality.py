@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, case, func, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Text, and_, case, func, literal, not_, select, tuple_
 
 from mini_platform.dataset import Column, Dataset
 from mini_platform.warehouse.tables import TYPES, dataset_tables
@@ -26,12 +27,12 @@ def measure(conn: Connection, dataset: Dataset, run_id: str) -> pd.DataFrame:
     now = dt.datetime.now(dt.UTC)
     rows = [*_staging(conn, dataset), *_production(conn, dataset)]
     frame = pd.DataFrame({"run_id": run_id, "dataset": dataset.name, "measured_at": now, **row} for row in rows)
-    return frame.astype({name: "int64" for name in ("total_rows", "nulls", "distinct_values", "duplicates")})
+    return frame.astype(dict.fromkeys(("total_rows", "nulls", "distinct_values", "duplicates"), "int64"))
 
 
 def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
     staging = dataset_tables(dataset).staging
-    rules = func.coalesce(staging.c._rules, func.cast("{}", staging.c._rules.type))
+    rules = func.coalesce(staging.c._rules, literal([], staging.c._rules.type))
 
     def breaks(rule: str) -> ColumnElement[bool]:
         return func.array_position(rules, rule).is_not(None)
@@ -50,9 +51,7 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
         func.count().filter(with_columns).label("total_rows"),
         (func.count().filter(valid) - func.count(keys.distinct()).filter(valid)).label("duplicates"),
     ]
-    for rule in dataset.rules:
-        if rule.column:
-            totals.append(func.count().filter(breaks(rule.name)).label(f"rule {rule.name}"))
+    totals += [func.count().filter(breaks(r.name)).label(f"rule {r.name}") for r in dataset.rules if r.column]
     totals += _profile(values)
     row = conn.execute(select(*totals).select_from(staging)).mappings().one()
     return _rows(dataset, f"staging.{dataset.table}", row)
@@ -60,12 +59,12 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
 
 def _production(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
     production = dataset_tables(dataset).production
-    values = {column.name: production.c[column.name] for column in dataset.columns}
+    values: dict[str, ColumnElement[Any]] = {c.name: production.c[c.name] for c in dataset.columns}
     row = conn.execute(select(func.count().label("total_rows"), *_profile(values))).mappings().one()
     return _rows(dataset, f"production.{dataset.table}", row)
 
 
-def _profile(values: dict[str, ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+def _profile(values: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[Any]]:
     selected: list[ColumnElement[Any]] = []
     for name, value in values.items():
         selected += [
@@ -101,4 +100,3 @@ def _rows(dataset: Dataset, table: str, measured: Any) -> list[dict[str, Any]]:
             }
         )
     return rows
-

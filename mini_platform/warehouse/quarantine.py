@@ -19,7 +19,9 @@ def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
         return
     conn.execute(delete(tables.quarantine).where(tables.quarantine.c._file_id == func.any(ids)))
     names = [c.name for c in tables.staging.columns]
-    rejected = select(tables.staging).where(tables.staging.c._file_id == func.any(ids), tables.staging.c._rules.is_not(None))
+    rejected = select(tables.staging).where(
+        tables.staging.c._file_id == func.any(ids), tables.staging.c._rules.is_not(None)
+    )
     conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
 
 

@@ -26,6 +26,7 @@ from mini_platform.readers.csv import read_csv
 from mini_platform.validation import judge, judge_malformed
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.upsert import copy_in
 
 Progress = Callable[[int, int], None]
 """Called with the bytes and the rows that were read since the last call."""
@@ -67,7 +68,7 @@ class Tally:
         }
 
 
-class _Pipe:
+class Pipe:
     """File-like: what one thread writes as blocks of bytes, `COPY` reads in another."""
 
     def __init__(self) -> None:
@@ -168,7 +169,7 @@ def _stage_batch(
     progress: Progress | None,
 ) -> None:
     tallies = {row.file_id: Tally(row.file_id) for row in batch}
-    reader = _Reader(dataset, tallies, limits, progress)
+    reader = Reader(dataset, tallies, limits, progress)
     with worker.engine.begin() as conn:
         _copy(conn, dataset, reader.copy_blocks([(row.file_id, raw_path(row.sha256)) for row in batch]))
         verdicts = [tally.verdict(dataset) for tally in tallies.values()]
@@ -182,7 +183,7 @@ def _stage_batch(
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     """COPY blocks of CSV into the staging table; they are made in a thread of their own, so that both cores work."""
     columns = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *(c.name for c in dataset.columns))
-    pipe = _Pipe()
+    pipe = Pipe()
 
     def produce() -> None:
         try:
@@ -201,14 +202,13 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     thread = threading.Thread(target=produce, name="stage", daemon=True)
     thread.start()
     try:
-        with conn.connection.cursor() as cursor:
-            cursor.copy_expert(statement, pipe, 2**18)
+        copy_in(conn, statement, pipe)
     finally:
         pipe.close()
         thread.join()
 
 
-class _Reader:
+class Reader:
     """Reads the files of a batch, judges their rows, keeps the tallies."""
 
     def __init__(

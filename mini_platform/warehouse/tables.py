@@ -17,6 +17,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Date,
     DateTime,
     Double,
@@ -224,4 +225,4 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
 PROVENANCE = ("_file_id", "_loaded_at")
 """Columns of production that say where a row came from, not what it says."""
 
-NOW = literal_column("now()")
+NOW: ColumnElement[dt.datetime] = literal_column("now()")

@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
-from sqlalchemy import Connection, FromClause, MetaData, Select, Table, tuple_
 from sqlalchemy import Column as TableColumn
+from sqlalchemy import Connection, FromClause, MetaData, Select, Table, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def temporary(conn: Connection, name: str, like: FromClause, *more: TableColumn[
     return table
 
 
+def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
+    """Run `COPY ... FROM STDIN` in the transaction of `conn`; `source` has a `read` method."""
+    cursor: Any = conn.connection.cursor()
+    try:
+        cursor.copy_expert(statement, source, 2**18)
+    finally:
+        cursor.close()
+
+
 def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
     """Upsert a DataFrame by way of COPY; its columns are named as the table's. Returns how many rows were written.
 
@@ -68,8 +77,7 @@ def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
         sql.Identifier(incoming.name), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
     )
-    with conn.connection.cursor() as cursor:
-        cursor.copy_expert(copy, io.StringIO(frame.to_csv(index=False, header=False)))
+    copy_in(conn, copy, io.StringIO(frame.to_csv(index=False, header=False)))
     written = upsert(conn, table, incoming.select().with_only_columns(*(incoming.c[n] for n in frame.columns)))
     incoming.drop(conn)
     return written
