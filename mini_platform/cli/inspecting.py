@@ -1,0 +1,174 @@
+"""Looking into what is stored: does it agree with itself, and where does a row come from?"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mini_platform.cli.context import Opened, dataset_named, datasets_named, open_platform
+from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say, text, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mini_platform.dataset import Dataset
+    from mini_platform.explain import Explanation
+
+
+def verify(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Its name; without one, all of them.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every raw file and compare its bytes with its hash.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per check and line.")] = False,
+) -> None:
+    """Compute every aggregate anew from production and compare; look for every raw file. Nothing is written.
+
+    Exit code 1 if there is a difference.
+    """
+    chosen = datasets_named(dataset)
+    platform = open_platform()
+    checks = [check for one in chosen for check in _checks(platform, one, deep=deep)]
+    if as_json:
+        print_json(checks)
+    else:
+        shown = [
+            {**check, "result": "agrees" if check["ok"] else f"{len(check['differences'])} differences"}
+            for check in checks
+        ]
+        print_table(
+            {"dataset": "dataset", "check": "check", "compared": "compared", "result": "result"}, shown, "No datasets."
+        )
+        for check in checks:
+            for difference in check["differences"]:
+                say(f"{check['dataset']} {check['check']}: {text(difference)}")
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+def _checks(platform: Opened, dataset: "Dataset", *, deep: bool) -> "Iterator[dict[str, Any]]":
+    from sqlalchemy import func, select
+
+    from mini_platform.warehouse import aggregates
+    from mini_platform.warehouse.tables import dataset_tables
+
+    for aggregate in dataset.aggregates:
+        table = dataset_tables(dataset).aggregates[aggregate.name]
+        with platform.engine.connect() as conn:
+            differences = aggregates.differences(conn, dataset, aggregate)
+            groups = conn.scalar(select(func.count()).select_from(table))
+        yield _check(dataset, aggregate.name, groups or 0, differences)
+    compared, problems = _raw_files(platform, dataset, deep=deep)
+    yield _check(dataset, dataset.raw_asset, compared, problems)
+
+
+def _check(dataset: "Dataset", name: str, compared: int, differences: list[dict[str, Any]]) -> dict[str, Any]:
+    """`compared` counts groups of an aggregate, or files; of the groups that differ only the first are listed."""
+    return {
+        "dataset": dataset.name,
+        "check": name,
+        "ok": not differences,
+        "compared": compared,
+        "differences": differences,
+    }
+
+
+def _raw_files(platform: Opened, dataset: "Dataset", *, deep: bool) -> tuple[int, list[dict[str, Any]]]:
+    """Every version in the ledger must have its raw file, and that the size and, if asked, the hash that it is named by."""
+    from sqlalchemy import select
+
+    from mini_platform.landing.store import sha256_of
+    from mini_platform.warehouse.tables import files
+
+    versions = select(files.c.file_id, files.c.name, files.c.version, files.c.sha256, files.c.bytes)
+    with platform.engine.connect() as conn:
+        rows = conn.execute(
+            versions.where(files.c.dataset == dataset.name, files.c.same_as.is_(None)).order_by(files.c.file_id)
+        ).all()
+    problems = []
+    with progress_bar("Reading raw files", sum(row.bytes for row in rows) if deep else None) as advance:
+        for row in rows:
+            path = platform.store.path(row.sha256)
+            problem = None
+            if not path.is_file():
+                problem = "its raw file is missing"
+            elif (size := path.stat().st_size) != row.bytes:
+                problem = f"its raw file has {size} bytes instead of {row.bytes}"
+            elif deep:
+                with path.open("rb") as raw:
+                    problem = None if sha256_of(raw) == row.sha256 else "the bytes of its raw file were changed"
+            advance(row.bytes, None)
+            if problem:
+                problems.append(
+                    {
+                        "file_id": row.file_id,
+                        "name": row.name,
+                        "version": row.version,
+                        "path": str(path),
+                        "problem": problem,
+                    }
+                )
+    return len(rows), problems
+
+
+def explain(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY", help="The row's key values, in the order of the key.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show where a production row comes from, and everything that raw files ever said of its key.
+
+    Exit code 1 if there is no such row; what files said of it, and why it was rejected, is shown even then.
+    """
+    from sqlalchemy import func, select
+
+    from mini_platform.explain import KeyTextError, explain_row, parse_key
+    from mini_platform.warehouse.tables import files
+
+    chosen = dataset_named(dataset)
+    try:
+        values = parse_key(chosen, key)
+    except KeyTextError as error:
+        raise MistakeError(str(error)) from error
+    platform = open_platform()
+    mine = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
+        files.c.dataset == chosen.name, files.c.same_as.is_(None)
+    )
+    with platform.engine.connect() as conn:
+        total = int(conn.scalar(mine) or 0)
+        with progress_bar("Reading raw files", total) as advance:
+            found = explain_row(
+                conn, chosen, values, platform.store.path, platform.read_limits, lambda size: advance(size, None)
+            )
+    if as_json:
+        print_json([found.as_dict()])
+    else:
+        _show(chosen, found)
+    if found.row is None:
+        say(f"No row of production.{chosen.table} has the key {text(found.key)}.")
+        raise typer.Exit(1)
+
+
+def _show(dataset: "Dataset", found: "Explanation") -> None:
+    if found.row is not None:
+        print_facts(found.row)
+        origin = {
+            "file": f"{found.file_name} (file {found.file_id}, version {found.version})",
+            "line": found.line,
+            "loaded at": utc(found.loaded_at) if found.loaded_at else None,
+            "run": found.run_id,
+            "rules passed": ", ".join(found.rules),
+        }
+        typer.echo()
+        print_facts(origin)
+        typer.echo()
+    columns = {"file": "file", "version": "version", "line": "line"} | {c.name: c.name for c in dataset.columns}
+    occurrences = [
+        {**o.values, "file": o.file, "version": o.version, "line": o.line, "_verdict": o.verdict, "_why": o.reasons}
+        for o in found.occurrences
+    ]
+    print_table(columns | {"_verdict": "verdict", "_why": "why"}, occurrences, "No raw file has a row with this key.")
+    for problem in found.unread:
+        say(problem)

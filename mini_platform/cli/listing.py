@@ -1,0 +1,122 @@
+"""Listings: the ledger, and the rejected rows."""
+
+import itertools
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mini_platform.cli.context import Opened, dataset_named, open_platform
+from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import print_csv, print_json, print_table
+
+if TYPE_CHECKING:
+    from mini_platform.dataset import Dataset
+
+
+class Status(StrEnum):
+    """Of a file in the ledger."""
+
+    landed = "landed"
+    staged = "staged"
+    loaded = "loaded"
+    refused = "refused"
+    failed = "failed"
+    unchanged = "unchanged"
+
+
+LEDGER = {
+    "file_id": "file",
+    "dataset": "dataset",
+    "name": "name",
+    "version": "version",
+    "status": "status",
+    "arrived_at": "arrived",
+    "rows_read": "read",
+    "rows_inserted": "inserted",
+    "rows_updated": "updated",
+    "rows_unchanged": "unchanged",
+    "rows_superseded": "superseded",
+    "rows_rejected": "rejected",
+    "error": "why",
+}
+MORE = ("sha256", "bytes", "door", "loaded_at", "run_id", "same_as")
+"""Columns of the ledger that only the JSON shows."""
+REJECTS = ("file", "line", "column", "value", "rule", "sentence", "file_id")
+
+
+def files(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Its name; without one, all of them.")
+    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Only files of this status.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")] = False,
+) -> None:
+    """List the ledger: every file that ever arrived, and what became of it and of its rows."""
+    from sqlalchemy import select
+
+    from mini_platform.warehouse.tables import files as ledger
+
+    chosen = dataset_named(dataset) if dataset is not None else None
+    names = (*LEDGER, *MORE)
+    statement = select(*(ledger.c[name] for name in names)).order_by(ledger.c.file_id)
+    if chosen is not None:
+        statement = statement.where(ledger.c.dataset == chosen.name)
+    if status is not None:
+        statement = statement.where(ledger.c.status == status.value)
+    with open_platform().engine.connect() as conn:
+        rows = (dict(row) for row in conn.execution_options(yield_per=500).execute(statement).mappings())
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(LEDGER, rows, "No such files." if dataset or status else "No file has arrived yet.")
+
+
+def rejects(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    file: Annotated[int | None, typer.Option(help="Only rows of the file with this id.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, harmless to spreadsheet programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per broken rule and line.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="So many lines at most.")] = None,
+) -> None:
+    """List rejected rows: file, line, column, value, rule, and the rule as a sentence. A row per broken rule."""
+    if as_csv and as_json:
+        raise MistakeError("Choose one of --csv and --json.")
+    chosen = dataset_named(dataset)
+    platform = open_platform()
+    if file is not None:
+        ledger_row(platform, chosen, file)
+    rows = itertools.islice(_rejects(platform, chosen, file), limit)
+    if as_csv:
+        print_csv(REJECTS, rows)
+    elif as_json:
+        print_json(rows)
+    else:
+        headings = {"file_id": "id"} | {name: name for name in REJECTS if name != "file_id"}
+        print_table(headings, rows, f"{chosen.name} has no rejected rows{'' if file is None else f' of file {file}'}.")
+
+
+def _rejects(platform: Opened, dataset: "Dataset", file_id: int | None) -> Iterator[dict[str, Any]]:
+    from mini_platform.warehouse import quarantine
+
+    with platform.engine.connect() as conn:
+        for row in quarantine.rejects(conn, dataset, file_id=file_id):
+            yield {**{name: row[name] for name in REJECTS if name != "sentence"}, "sentence": row["reason"]}
+
+
+def ledger_row(platform: Opened, dataset: "Dataset", file_id: int) -> Any:
+    """The ledger row of a file that the user named.
+
+    Raises:
+        MistakeError: the dataset has no such file.
+    """
+    from sqlalchemy import select
+
+    from mini_platform.warehouse.tables import files as ledger
+
+    with platform.engine.connect() as conn:
+        row = conn.execute(select(ledger).where(ledger.c.dataset == dataset.name, ledger.c.file_id == file_id)).first()
+    if row is None:
+        raise MistakeError(f"{dataset.name} has no file {file_id}. See: mini-platform files {dataset.name}")
+    return row

@@ -1,0 +1,197 @@
+"""Loading files, and loading them again."""
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mini_platform.cli.context import Opened, dataset_named, open_platform
+from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.listing import ledger_row
+from mini_platform.cli.output import print_json, print_table, progress_bar, say
+from mini_platform.cli.runs import Processed, process
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from mini_platform.dataset import Dataset
+    from mini_platform.landing.folder import Found
+
+LAND_TRIES = 5
+"""Looks at a file that changes while it is read."""
+ACCOUNTING = {
+    "file_id": "file",
+    "name": "name",
+    "status": "status",
+    "rows_read": "read",
+    "rows_inserted": "inserted",
+    "rows_updated": "updated",
+    "rows_unchanged": "unchanged",
+    "rows_superseded": "superseded",
+    "rows_rejected": "rejected",
+}
+REDRIVEN = ("loaded", "refused", "failed")
+CHANGING = "it changes while it is read; load it again when it is complete"
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log.")]
+
+
+def load(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to load, in this order.")],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Load files now, in this process, and show what became of each of their rows.
+
+    A file whose bytes are the current version of its name already is unchanged, and costs no run.
+    Exit code 1 if a file was refused or failed.
+    """
+    chosen = dataset_named(dataset)
+    found = [_found(path) for path in paths]
+    platform = open_platform()
+    with progress_bar(f"Storing {found[0].name if len(found) == 1 else f'{len(found)} files'}", None) as advance:
+        landed = []
+        for file, row in _land(platform, chosen, found):
+            landed.append((file, row))
+            advance(row.bytes if row else 0, None)
+    done = process(platform, chosen, [row.same_as or row.file_id for _, row in landed if row], verbose=verbose)
+    rows = _rows(platform, {row.file_id for _, row in landed if row})
+    outcomes = [_outcome(platform, rows[row.file_id], done) if row else _never_landed(file) for file, row in landed]
+    _show(chosen, outcomes, done, as_json=as_json)
+
+
+def redrive(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    file: Annotated[int | None, typer.Option(help="Only the file with this id.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge and load files again, by today's rules, from the bytes that were kept; also refused and failed ones.
+
+    Doing it twice changes nothing more. Exit code 1 if a file was refused or failed.
+    """
+    from sqlalchemy import func, select
+
+    from mini_platform.warehouse import ledger
+    from mini_platform.warehouse.tables import files
+
+    chosen = dataset_named(dataset)
+    platform = open_platform()
+    versions = select(files.c.file_id).where(files.c.dataset == chosen.name, files.c.same_as.is_(None))
+    if file is not None:
+        named = ledger_row(platform, chosen, file)
+        versions = versions.where(files.c.file_id == (named.same_as or named.file_id))
+    with platform.engine.begin() as conn:
+        ids = list(conn.execute(versions).scalars())
+        ledger.return_to_landed(conn, chosen.name, files.c.file_id == func.any(ids), files.c.status.in_(REDRIVEN))
+    if not ids:
+        say(f"{chosen.name} has no file yet.")
+        return
+    done = process(platform, chosen, ids, verbose=verbose)
+    rows = _rows(platform, done.file_ids)
+    _show(chosen, [_outcome(platform, row, done) for row in rows.values()], done, as_json=as_json)
+
+
+def _found(path: Path) -> "Found":
+    """A file that the user named; links are followed, as they were named too."""
+    from mini_platform.landing.folder import Found, display_name
+
+    try:
+        target = path.resolve(strict=True)
+        info = target.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = getattr(error, "strerror", None) or "it is a loop of links"
+        raise MistakeError(f"{path}: {reason}") from error
+    if not stat.S_ISREG(info.st_mode):
+        what = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+        raise MistakeError(f"{path}: it is {what}")
+    if not os.access(target, os.R_OK):
+        raise MistakeError(f"{path}: you may not read it")
+    return Found(display_name(path.name or target.name), target, "")
+
+
+def _land(
+    platform: Opened, dataset: "Dataset", found: Sequence["Found"]
+) -> Iterator[tuple["Found", "Row[Any] | None"]]:
+    """Land files in their order; one that changes meanwhile is tried again for a while."""
+    from mini_platform.landing import folder
+
+    for batch in _by_distinct_names(found):
+        for file, landed in folder.land(platform.engine, dataset, platform.store, batch, door="load"):
+            row = landed
+            for _ in range(LAND_TRIES):
+                if row is not None:
+                    break
+                time.sleep(folder.SETTLE_SECONDS)
+                ((_, row),) = folder.land(platform.engine, dataset, platform.store, [file], door="load")
+            yield file, row
+
+
+def _by_distinct_names(found: Iterable["Found"]) -> Iterator[list["Found"]]:
+    """Consecutive files, cut where a name comes again: it is the next version of the one before."""
+    batch: list[Found] = []
+    for file in found:
+        if any(file.name == other.name for other in batch):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _rows(platform: Opened, file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:
+    """Ledger rows by id, in the order of the ids."""
+    from sqlalchemy import func, select
+
+    from mini_platform.warehouse.tables import files
+
+    statement = select(files).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id)
+    with platform.engine.connect() as conn:
+        return {row.file_id: row for row in conn.execute(statement)}
+
+
+def _outcome(platform: Opened, row: "Row[Any]", done: Processed) -> dict[str, Any]:
+    """The accounting of a file. Of one that is done every figure is known: what did not happen is 0."""
+    from mini_platform.warehouse import ledger
+
+    figures = ledger.accounting(row)
+    if row.status in ledger.PENDING:
+        return figures | {"error": done.failure or "it waits for the next run"}
+    figures = {name: 0 if value is None and name.startswith("rows_") else value for name, value in figures.items()}
+    if row.same_as is not None:
+        repeated = _rows(platform, [row.same_as])[row.same_as]
+        if repeated.status != "loaded":
+            why = repeated.error or done.failure
+            figures["error"] = f"it repeats file {repeated.file_id}, which is {repeated.status}: {why}"
+    return figures
+
+
+def _never_landed(file: "Found") -> dict[str, Any]:
+    return {**dict.fromkeys(ACCOUNTING, 0), "file_id": None, "name": file.name, "status": "failed", "error": CHANGING}
+
+
+def _show(dataset: "Dataset", outcomes: Sequence[dict[str, Any]], done: Processed, *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcomes)
+    else:
+        print_table(ACCOUNTING, outcomes, "No files.")
+        for outcome in outcomes:
+            if outcome["status"] in ("landed", "staged"):
+                say(f"{outcome['name']} (file {outcome['file_id']}) waits for the next run.")
+            elif outcome["error"]:
+                say(f"{outcome['name']} is {outcome['status']}: {outcome['error']}")
+            elif outcome["rows_rejected"]:
+                share = f"{outcome['rows_rejected']:,} of {outcome['rows_read']:,} rows were rejected"
+                say(
+                    f"{outcome['name']}: {share}, see: mini-platform rejects {dataset.name} --file {outcome['file_id']}"
+                )
+    if done.failure:
+        say(f"The run did not finish: {done.failure}")
+    if done.failure or any(outcome["error"] for outcome in outcomes):
+        raise typer.Exit(1)

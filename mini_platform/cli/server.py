@@ -1,0 +1,38 @@
+"""Starting, stopping and looking at the platform's processes."""
+
+from typing import Annotated
+
+import typer
+
+from mini_platform.cli.output import print_facts, print_json
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
+    ] = False,
+) -> None:
+    """Start Postgres and Dagster, and load what is dropped into the data folders. Ctrl-C stops everything."""
+    from mini_platform import supervisor
+
+    raise typer.Exit(supervisor.up(detach=detach))
+
+
+def down() -> None:
+    """Stop the platform, and check that nothing of it is left running."""
+    from mini_platform import supervisor
+
+    raise typer.Exit(supervisor.down())
+
+
+def status(as_json: Json = False) -> None:
+    """Show what runs, and where."""
+    from mini_platform import supervisor
+
+    found = supervisor.status()
+    if as_json:
+        print_json([found])
+    else:
+        print_facts({name.replace("_", " "): value for name, value in found.items()})

@@ -1,0 +1,230 @@
+"""Explain: where a production row comes from, and everything that the raw files ever said of its key.
+
+Here: reading the raw files of a dataset again for one key, and judging what they say by today's rules. Not here: how it is
+shown, Dagster.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from sqlalchemy import Connection, Row, and_, select
+
+from mini_platform.dataset import TYPE_RULES, Column, Dataset
+from mini_platform.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.readers.csv import read_csv
+from mini_platform.validation import clean, judge, parse
+from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse.tables import dataset_tables, files
+
+Verdict = Literal["current", "unchanged", "superseded", "rejected", "pending", "not loaded"]
+"""Of one occurrence of a key in a file.
+
+    current      the row of production
+    unchanged    came later and said what production said already
+    superseded   a later row of its key won, in its file or in a later one
+    rejected     breaks a rule
+    pending      its file waits to be loaded
+    not loaded   its file was refused or failed, or production does not have what it says
+"""
+
+
+class KeyTextError(ValueError):
+    """What was given as a key cannot be one; the message is a sentence."""
+
+
+@dataclass
+class Occurrence:
+    """A row of a raw file that has the key.
+
+    Attributes:
+        file_id: of the file in the ledger; `file` and `version` are its name and version.
+        file: name.
+        version: of the name.
+        line: on which the row starts.
+        values: cleaned text of each declared column; None where it is empty; as it arrived where it is at fault.
+        verdict: what became of it.
+        reasons: the sentences of the rules that it breaks, or why its file was not loaded.
+    """
+
+    file_id: int
+    file: str
+    version: int
+    line: int
+    values: dict[str, str | None]
+    verdict: Verdict
+    reasons: list[str]
+
+
+@dataclass
+class Explanation:
+    """A production row and its history.
+
+    Attributes:
+        dataset: name.
+        key: key columns and typed values.
+        row: every declared column of the row; None if production has no such row.
+        file_id: of the file that brought the row; `file_name`, `version` and `run_id` (its last run) are of that file.
+        file_name: name.
+        version: of the name.
+        line: in that file; None if its raw file cannot be read any more.
+        loaded_at: when the values were written.
+        run_id: run that loaded the file.
+        rules: names of the rules that every row of production has passed.
+        occurrences: of the key in raw files, in the order of arrival and line.
+        unread: sentences about raw files that could not be read, or not to their end.
+    """
+
+    dataset: str
+    key: dict[str, Any]
+    row: dict[str, Any] | None
+    file_id: int | None = None
+    file_name: str | None = None
+    version: int | None = None
+    line: int | None = None
+    loaded_at: dt.datetime | None = None
+    run_id: str | None = None
+    rules: list[str] = field(default_factory=list)
+    occurrences: list[Occurrence] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As dicts and lists; values keep their Python types."""
+        return asdict(self)
+
+
+def key_columns(dataset: Dataset) -> list[Column]:
+    """The columns of the key, in its order."""
+    columns = {column.name: column for column in dataset.columns}
+    return [columns[name] for name in dataset.key]
+
+
+def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
+    """Texts in the order of the key -> typed key values, read as the cells of a file are.
+
+    Raises:
+        KeyTextError: there are too few or too many, or one is not of its column's type.
+    """
+    columns = key_columns(dataset)
+    if len(texts) != len(columns):
+        raise KeyTextError(
+            f"The key of {dataset.name} has {len(columns)} values ({', '.join(dataset.key)}), not {len(texts)}."
+        )
+    given = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
+    typed = given.select(map(clean, columns)).select(map(parse, columns)).row(0, named=True)
+    for column, text in zip(columns, texts, strict=True):
+        if typed[column.name] is None:
+            what = TYPE_RULES[column.type][1] if text.strip() else "is empty"
+            raise KeyTextError(f"{column.name}: {text!r} {what}.")
+    return typed
+
+
+def explain_row(
+    conn: Connection,
+    dataset: Dataset,
+    key: Mapping[str, Any],
+    raw_path: Callable[[str], Path],
+    limits: ReadLimits,
+    progress: Callable[[int], None] | None = None,
+) -> Explanation:
+    """Find a row by its key, and every occurrence of the key in the raw files of the dataset.
+
+    Args:
+        conn: reads production and the ledger.
+        dataset: whose row.
+        key: every key column with its typed value, as from `parse_key`.
+        raw_path: SHA-256 -> path of the raw file.
+        limits: of the reader.
+        progress: called with bytes as they are read.
+    """
+    production = dataset_tables(dataset).production
+    same_key = and_(*(production.c[name] == key[name] for name in dataset.key))
+    row = conn.execute(
+        select(
+            production, files.c.name.label("_name"), files.c.version.label("_version"), files.c.run_id.label("_run_id")
+        )
+        .join(files, files.c.file_id == production.c._file_id)
+        .where(same_key)
+    ).first()
+    found = Explanation(dataset.name, {name: key[name] for name in dataset.key}, None)
+    if row is not None:
+        values = row._mapping
+        found.row = {column.name: values[column.name] for column in dataset.columns}
+        found.file_id, found.file_name, found.version = values["_file_id"], values["_name"], values["_version"]
+        found.loaded_at, found.run_id = values["_loaded_at"], values["_run_id"]
+        found.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
+    versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
+    for version in conn.execute(versions.order_by(files.c.file_id)).all():
+        occurrences, problem = _occurrences(dataset, key, version, raw_path(version.sha256), limits, progress)
+        if problem:
+            found.unread.append(f"{version.name} (file {version.file_id}): {problem}")
+        found.occurrences += _placed(found, version, occurrences)
+    found.line = next((o.line for o in found.occurrences if o.verdict == "current"), None)
+    return found
+
+
+def _occurrences(
+    dataset: Dataset,
+    key: Mapping[str, Any],
+    version: Row[Any],
+    path: Path,
+    limits: ReadLimits,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[tuple[Occurrence, dict[str, Any]]], str | None]:
+    """Rows of one file that have the key, with their typed values; and what kept the file from being read, if anything."""
+    rows: list[tuple[Occurrence, dict[str, Any]]] = []
+    seen = 0
+    try:
+        for block in read_csv(path, dataset.source, dataset.columns, limits=limits):
+            rows += _matching(dataset, key, version, block)
+            if progress:
+                progress(block.bytes_read - seen)
+            seen = block.bytes_read
+    except FileNotFoundError:
+        return rows, "its raw file is missing"
+    except RefusedFileError as refusal:
+        return rows, str(refusal)
+    return rows, None
+
+
+def _matching(
+    dataset: Dataset, key: Mapping[str, Any], version: Row[Any], block: Block
+) -> Iterator[tuple[Occurrence, dict[str, Any]]]:
+    columns = key_columns(dataset)
+    keys = block.rows.select(map(clean, columns)).select(map(parse, columns))
+    has_key = keys.select(pl.all_horizontal(pl.col(name) == key[name] for name in dataset.key)).to_series()
+    numbered = block.rows.select(pl.Series("_line", block.lines), *(c.name for c in dataset.columns)).filter(has_key)
+    if numbered.is_empty():
+        return
+    verdicts = judge(dataset, numbered)
+    broken = [(rule, fails) for rule, fails in verdicts.broken if rule.severity == "error"]
+    typed = verdicts.rows.select(map(parse, dataset.columns))
+    for i, row in enumerate(verdicts.rows.iter_rows(named=True)):
+        reasons = [rule.message for rule, fails in broken if fails[i]]
+        values = {column.name: row[column.name] for column in dataset.columns}
+        verdict: Verdict = "rejected" if reasons else "superseded"
+        occurrence = Occurrence(version.file_id, version.name, version.version, row["_line"], values, verdict, reasons)
+        yield occurrence, typed.row(i, named=True)
+
+
+def _placed(
+    found: Explanation, version: Row[Any], occurrences: Sequence[tuple[Occurrence, dict[str, Any]]]
+) -> list[Occurrence]:
+    """Give the valid rows of one file, in its order, their verdicts: the last one speaks for the file."""
+    valid = [(occurrence, typed) for occurrence, typed in occurrences if occurrence.verdict != "rejected"]
+    if version.status != "loaded":
+        for occurrence, _ in valid:
+            occurrence.verdict = "pending" if version.status in PENDING else "not loaded"
+            occurrence.reasons = [version.error] if version.error else []
+    elif valid:
+        last, typed = valid[-1]
+        if found.row is not None and version.file_id == found.file_id:
+            last.verdict = "current"
+        elif found.row is None or version.file_id > (found.file_id or 0):
+            last.verdict = "unchanged" if typed == found.row else "not loaded"
+    return [occurrence for occurrence, _ in occurrences]
