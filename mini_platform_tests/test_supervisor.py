@@ -1,0 +1,234 @@
+"""`up` and `down` with the real processes, in a home and a data folder of their own, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mini_platform.child_process import MARK, worth_showing
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import embedded
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Platform:
+    """The commands, as a user gives them, for one home."""
+
+    home: Path
+    data: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
+        }
+        return kept | {
+            "MINI_PLATFORM_HOME": str(self.home),
+            "MINI_PLATFORM_DATA": str(self.data),
+            "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
+        }
+
+    def call(self, expression: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; from mini_platform import supervisor; sys.exit({expression})"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        return self.call("supervisor.up(detach=True)")
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.call("supervisor.down()")
+
+    def status(self) -> dict[str, object]:
+        answer = self.call("print(__import__('json').dumps(supervisor.status()))")
+        found: dict[str, object] = json.loads(answer.stdout)
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives and belongs to this home, found independently of the supervisor's own book-keeping."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                told = process.environ()
+                if process.pid != os.getpid() and str(self.home) in (told.get("MINI_PLATFORM_HOME"), told.get(MARK)):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    made = Platform(tmp_path / "home", tmp_path / "data", free_port())
+    made.data.mkdir()
+    yield made
+    made.down()
+    for process in made.processes():
+        process.kill()
+    embedded.stop(made.home)
+
+
+def test_up_down(platform: Platform) -> None:
+    strays = {path.name for path in PROJECT.iterdir()}
+    up = platform.up()
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert "ready after" in up.stdout
+    assert platform.answers()
+    status = platform.status()
+    assert status["running"] is True
+    assert status["dagster_answers"] is True
+    assert status["postgres_pid"] == embedded.pid(platform.home)
+
+    second = platform.up()
+    assert second.returncode == 0
+    assert "Already running" in second.stdout
+
+    what_dies_is_started_again(platform)
+    running = platform.processes()
+    assert len(running) >= 4
+    down = platform.down()
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not platform.processes()
+    assert not any(process.is_running() for process in running)
+    assert embedded.pid(platform.home) is None
+    assert not platform.answers()
+    assert platform.status()["running"] is False
+    made = {path.name for path in PROJECT.iterdir()} - strays
+    assert not {
+        name for name in made if "dagster" in name or "log" in name or name in {"history", "schedules", "storage"}
+    }
+
+
+def test_killed_supervisor_is_followed_by_a_clean_start(platform: Platform) -> None:
+    assert platform.up().returncode == 0
+    status = platform.status()
+    os.kill(int(str(status["pid"])), signal.SIGKILL)
+    left = [process for process in platform.processes() if process.pid != status["pid"]]
+    assert left, "Dagster's processes outlive a killed supervisor"
+    again = platform.up()
+    assert again.returncode == 0, again.stdout + again.stderr
+    alive = {process.pid for process in left if process.is_running()}
+    assert alive <= set(embedded_processes(platform.home))
+    assert platform.answers()
+    os.kill(int(str(platform.status()["pid"])), signal.SIGKILL)
+    assert platform.down().returncode == 0
+    assert not platform.processes()
+    assert embedded.pid(platform.home) is None, "it was started by `up`, though by the one before"
+
+
+def embedded_processes(home: Path) -> list[int]:
+    server = embedded.pid(home)
+    return [server, *(child.pid for child in psutil.Process(server).children())] if server else []
+
+
+def what_dies_is_started_again(platform: Platform) -> None:
+    server = embedded.pid(platform.home)
+    assert server
+    daemon = next(process for process in platform.processes() if "dagster._daemon" in process.cmdline())
+    daemon.kill()
+    os.kill(server, signal.SIGKILL)
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        names = [" ".join(process.cmdline()) for process in platform.processes() if process.is_running()]
+        if embedded.pid(platform.home) not in (None, server) and any("dagster._daemon" in name for name in names):
+            break
+        time.sleep(0.2)
+    assert embedded.pid(platform.home) not in (None, server)
+    assert any("dagster._daemon" in name for name in names)
+
+
+def test_interrupt_in_the_foreground(platform: Platform) -> None:
+    """Started as by a script in the background, which leaves SIGINT ignored: it must stop all the same."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "from mini_platform import supervisor; sys.exit(supervisor.up())"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=PROJECT, env=platform.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout
+    lines = []
+    for line in started.stdout:
+        lines.append(line)
+        if "ready after" in line:
+            break
+    assert any("starting Postgres" in line for line in lines)
+    started.send_signal(signal.SIGINT)
+    assert "stopped" in started.stdout.read()
+    assert started.wait(timeout=60) == 0
+    started.stdout.close()
+    assert not platform.processes()
+    assert embedded.pid(platform.home) is None
+
+
+def test_taken_port_is_said_with_its_setting(platform: Platform) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", platform.port))
+        other.listen()
+        up = platform.up()
+    assert up.returncode == 1
+    assert f"Port {platform.port} is used by another program" in up.stdout
+    assert "MINI_PLATFORM_DAGSTER_PORT" in up.stdout
+    assert not platform.processes()
+
+
+def test_database_that_is_away_is_said(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from mini_platform import supervisor; sys.exit(supervisor.up(detach=True))"
+    environment = platform.environment | {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"}
+    up = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert up.returncode == 1
+    assert "The database db at 127.0.0.1:1 cannot be reached" in up.stdout
+    assert "secret" not in up.stdout + up.stderr
+    assert not platform.processes()
+
+
+RUN = "2026-01-01 10:00:00 +0000 - dagster - DEBUG - weather - e6cc03ff-c63b-4f93-8006-6925bbfe8911 - 135"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f"{RUN} - RUN_SUCCESS - Finished.", ("INFO", "run success e6cc03ff: Finished.")),
+        (f"{RUN} - a_step - STEP_START - Started.", None),
+        ("2026-01-01 10:00:00 +0000 - dagster.daemon - INFO - Sensor skipped", None),
+        (
+            "\x1b[32m2026-01-01 10:00:00 +0000\x1b[0m - dagster.daemon - \x1b[33mWARNING\x1b[0m - Odd",
+            ("WARNING", "Odd"),
+        ),
+        ("  File nonsense.py, line 1", None),
+    ],
+)
+def test_log_lines(line: str, shown: tuple[str, str] | None) -> None:
+    assert worth_showing(line) == shown

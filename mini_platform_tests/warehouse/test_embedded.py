@@ -1,0 +1,218 @@
+"""The embedded Postgres on a real server: started by whoever comes first, whatever happened before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from mini_platform.warehouse import embedded
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "home"
+    yield folder
+    embedded.stop(folder)
+
+
+def ask(url: str, statement: str) -> object:
+    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+    finally:
+        connection.close()
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_for(condition: object, seconds: float = 10) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < give_up, "timed out"
+        time.sleep(0.01)
+
+
+def backends(home: Path) -> list[int]:
+    data = str(embedded.data_folder(home))
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if str((entry / "cwd").readlink()) == data:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_start_gives_a_durable_utf8_database_in_utc(home: Path) -> None:
+    url = embedded.ensure_running(home)
+    assert url.startswith("postgresql+psycopg2://")
+    assert ask(url, "SELECT current_database()") == "mini_platform"
+    for name, value in {
+        "server_encoding": "UTF8",
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "TimeZone": "UTC",
+    }.items():
+        assert ask(url, f"SHOW {name}") == value
+    assert ask(url, "SHOW listen_addresses") == ""
+    assert ask(url, "SELECT upper('é') || ('B' < 'a')") == "Étrue"
+
+
+def test_second_call_uses_the_same_server_and_is_fast(home: Path) -> None:
+    url, process = embedded.ensure_running(home), embedded.pid(home)
+    began = time.perf_counter()
+    assert embedded.ensure_running(home) == url
+    assert time.perf_counter() - began < 0.05
+    assert embedded.pid(home) == process
+
+
+def test_processes_that_start_it_at_once_share_one_server(home: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from mini_platform.warehouse import embedded as e; h = Path(sys.argv[1]);"
+        "print(e.ensure_running(h), e.pid(h))"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    answers = {process.communicate(timeout=60)[0] for process in started}
+    assert [process.returncode for process in started] == [0] * 4
+    assert len(answers) == 1
+
+
+def test_killed_server_is_started_again_with_its_data(home: Path) -> None:
+    url = embedded.ensure_running(home)
+    ask(url, "CREATE TABLE kept AS SELECT 42 AS value")
+    for _ in range(3):
+        process = embedded.pid(home)
+        assert process
+        os.kill(process, signal.SIGKILL)
+        wait_for(lambda: embedded.pid(home) is None)
+        assert not embedded.is_running(home)
+        assert ask(embedded.ensure_running(home), "SELECT value FROM kept") == 42
+
+
+def test_busy_backend_of_a_killed_server_does_not_prevent_the_start(home: Path) -> None:
+    """It does not notice that its postmaster is gone while it computes."""
+    url, process = embedded.ensure_running(home), embedded.pid(home)
+    assert process
+    spin = "DO $$ DECLARE n bigint := 0; BEGIN WHILE true LOOP n := n + 1; END LOOP; END $$"
+
+    def compute() -> None:
+        with pytest.raises(psycopg2.Error):
+            ask(url, spin)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    time.sleep(0.5)
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: embedded.pid(home) is None)
+    time.sleep(0.2)
+    assert backends(home), "the backend was to be busy still"
+    assert ask(embedded.ensure_running(home), "SELECT 1") == 1
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_pid_file_that_names_a_foreign_process_does_not_prevent_the_start(home: Path) -> None:
+    """After a restart of the machine the number in the file may belong to any process."""
+    embedded.ensure_running(home)
+    process = embedded.pid(home)
+    assert process
+    file = embedded.data_folder(home) / "postmaster.pid"
+    lines = file.read_text().splitlines()
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not backends(home))
+    file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    assert embedded.pid(home) is None
+    assert ask(embedded.ensure_running(home), "SELECT 1") == 1
+
+
+def test_stop_leaves_no_process_and_start_finds_the_data(home: Path) -> None:
+    url = embedded.ensure_running(home)
+    ask(url, "CREATE TABLE kept AS SELECT 42 AS value")
+    processes = backends(home)
+    assert processes
+    assert embedded.stop(home) is True
+    wait_for(lambda: all(gone(process) for process in processes))
+    assert embedded.pid(home) is None
+    assert embedded.stop(home) is False
+    assert ask(embedded.ensure_running(home), "SELECT value FROM kept") == 42
+
+
+def test_interrupted_creation_is_begun_again(home: Path) -> None:
+    """The cluster appears under its name only when it is complete."""
+    half = embedded.data_folder(home).with_name("data.new")
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+    assert ask(embedded.ensure_running(home), "SELECT 1") == 1
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["long" * 40, "with space, 'quotes' and $dollar", "ünïcode"])
+def test_odd_paths(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    try:
+        url = embedded.ensure_running(home)
+        assert ask(url, "SELECT 1") == 1
+        assert embedded.ensure_running(home) == url
+    finally:
+        embedded.stop(home)
+
+
+def test_socket_folder_is_closed_to_others(home: Path) -> None:
+    embedded.ensure_running(home)
+    assert (home / "postgres" / "socket").stat().st_mode & 0o077 == 0
+    assert embedded.data_folder(home).stat().st_mode & 0o077 == 0
+
+
+def test_environment_of_the_user_does_not_steer_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PGPORT": "1", "PGDATA": "/nowhere", "PGHOST": "elsewhere", "LC_ALL": "xx_XX"}.items():
+        monkeypatch.setenv(name, value)
+    assert ask(embedded.ensure_running(home), "SELECT 1") == 1
+
+
+def test_server_outlives_the_session_of_the_process_that_started_it(home: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from mini_platform.warehouse import embedded as e;"
+        "e.ensure_running(Path(sys.argv[1])); print('up', flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert starter.stdout
+    assert starter.stdout.readline() == "up\n"
+    os.killpg(starter.pid, signal.SIGINT)
+    os.killpg(starter.pid, signal.SIGKILL)
+    starter.wait()
+    starter.stdout.close()
+    assert embedded.is_running(home)
+
+
+def test_configuration_can_be_overridden(home: Path) -> None:
+    assert ask(embedded.ensure_running(home, {"work_mem": "5MB"}), "SHOW work_mem") == "5MB"
+
+
+def test_binary() -> None:
+    answer = subprocess.run([embedded.binary("psql"), "--version"], capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("psql (PostgreSQL) 18")
+    with pytest.raises(embedded.EmbeddedPostgresError, match="no program nonsense"):
+        embedded.binary("nonsense")
