@@ -140,7 +140,11 @@ class _Quotes:
         return np.where(ordinal % 2 == 0, self.may_open, self.may_close)
 
     def trusting(self) -> Records | None:
-        """The records if every quote is well-formed, by the parity of the quotes alone; None otherwise."""
+        """The records if every quote is well-formed, by the parity of the quotes alone; None otherwise.
+
+        How long a record of several lines is and how many fields it has is left to the parser, which comes back where that
+        makes one malformed.
+        """
         quotes, lines = self.quotes, self.lines
         quotes_before = np.searchsorted(quotes, lines.stops)
         outside = np.flatnonzero(quotes_before % 2 == 0)
@@ -151,8 +155,6 @@ class _Quotes:
             return None
         first = np.zeros_like(outside)
         first[1:] = outside[:-1] + 1
-        if (lines.stops[outside] - lines.starts[first]).max() > self.stretch.max_record:
-            return None
         return _without_blank(lines, Records(first, outside, lines_used=int(outside[-1]) + 1, trusting=True))
 
     @cached_property

@@ -87,6 +87,12 @@ CASES = [
         ["3:3|4", "5:7|8"],
         [(2, QUOTES, '"1'), (4, QUOTES, '",5,6')],
     ),
+    Case(
+        "two open quotes that close at the same place",
+        b'p,"\nx","y\n1,2\n"\n5,6\n',
+        ['3:x"|y\n1,2\n', "6:5|6"],
+        [(2, QUOTES, 'p,"')],
+    ),
     Case("text after a closing quote", b'"1"x,2\n3,4\n', ["3:3|4"], [(2, QUOTES, '"1"x,2')]),
     Case("space after a closing quote", b'"1" ,2\n3,4\n', ["3:3|4"], [(2, QUOTES, '"1" ,2')]),
     Case("text after a quote over lines", b'"1\n2"x,2\n3,4\n', ['3:2"x|2', "4:3|4"], [(2, QUOTES, '"1')]),
@@ -154,7 +160,8 @@ def test_bounds_at_the_byte(read: Reader) -> None:
 @pytest.mark.parametrize("block_bytes", [2**14, 2**22])
 def test_a_very_long_line_is_cut_and_the_rest_loads(read: Reader, block_bytes: int) -> None:
     limits = ReadLimits(max_field_bytes=2**10, max_record_bytes=2**16)
-    body = b"1,2\r\n" + b"x" * 200_000 + b"\r\n3,4\r\n" + b'"' + b"y" * 200_000 + b"\r\n5,6\r\n" + b"z" * 200_000
+    length = 2**14 * 13 - len("a,b\r\n1,2\r\n\r")  # a smaller block ends between CR and LF
+    body = b"1,2\r\n" + b"x" * length + b"\r\n3,4\r\n" + b'"' + b"y" * 200_000 + b"\r\n5,6\r\n" + b"z" * 200_000
     found = read(b"a,b\r\n" + body, limits=limits, block_bytes=block_bytes)
     assert found.rows == [(2, ("1", "2")), (4, ("3", "4")), (6, ("5", "6"))]
     assert [(one.line, one.rule, one.raw[:2]) for one in found.malformed] == [
@@ -170,12 +177,15 @@ def test_an_open_quote_costs_one_line_of_a_large_file(read: Reader) -> None:
     found = read(b"a,b\n" + rows + b'3,"4\n' + rows, limits=ReadLimits(max_record_bytes=2**16), block_bytes=2**15)
     assert len(found.rows) == 100_000
     assert [(one.line, one.rule) for one in found.malformed] == [(50_002, QUOTES)]
+    assert found.blocks > 10  # it did not hold the rest of the file to look for the other quote
 
 
 def test_a_record_of_more_lines_than_a_block_may_have(read: Reader) -> None:
     text = "\n" * 300_000
     found = read(f'a,b\n1,"{text}"\n3,4\n'.encode())
     assert found.rows == [(2, ("1", text)), (300_003, ("3", "4"))]
+    limits = ReadLimits(max_record_bytes=300_010)
+    assert len(read(f'a,b\n1,"{text}"\n'.encode() + b"3,4\n" * 50_000, limits=limits).rows) == 50_001
 
 
 def test_many_short_lines_come_in_several_blocks(read: Reader) -> None:
@@ -197,6 +207,7 @@ def test_one_column(read: Reader) -> None:
     """An empty line is no record, even where it could be an empty field; a quoted empty field is one."""
     found = read(b'a\n1\n\n""\n"x\ny"\n', ["a"])
     assert found.rows == [(2, ("1",)), (4, ("",)), (5, ("x\ny",))]
+    assert [one.raw for one in read(b'a\n"x\n\ny",z\n', ["a"]).malformed] == ['"x\n\ny",z']
 
 
 def test_other_delimiters(read: Reader) -> None:
@@ -233,6 +244,7 @@ def test_a_header_of_several_lines(read: Reader, block_bytes: int) -> None:
         ("utf-8", None),
         ("utf-8-sig", None),
         ("utf-16", None),
+        ("utf-32", None),
         ("utf-8-sig", "cp1252"),
         ("utf-16", "cp1252"),
         ("utf-16-be", "utf-16-be"),
