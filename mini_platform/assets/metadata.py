@@ -33,7 +33,7 @@ def _schema(table: Table) -> dg.TableSchema:
     columns = [
         dg.TableColumn(
             name=column.name,
-            type=column.type.as_generic().__class__.__name__.lower() if not column.name.startswith("_") else "platform",
+            type=type(column.type).__name__.lower(),
             description=column.comment,
             constraints=dg.TableColumnConstraints(
                 nullable=bool(column.nullable), other=["primary key"] if column.primary_key else []
