@@ -217,28 +217,22 @@ class Csv:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When the rejects of one file are too many: as a share of its rows, or as a count.
+class Above:
+    """A limit on the rejected rows of one file, as a share of its rows, as a count, or as both: either one is enough."""
 
-    Above `warn_*` the file is loaded and a check warns; above `refuse_*` nothing of it is published.
-    """
+    share: float | None = None
+    rows: int | None = None
 
-    warn_share: float = 0.0
-    warn_rows: int | None = None
-    refuse_share: float = 0.5
-    refuse_rows: int | None = None
+    def exceeded(self, rejected: int, read: int) -> bool:
+        """Whether so many rejected rows of so many read are above it."""
+        over_share = self.share is not None and rejected > self.share * read
+        return over_share or (self.rows is not None and rejected > self.rows)
 
-    @staticmethod
-    def _above(rejected: int, read: int, share: float, rows: int | None) -> bool:
-        return rejected > share * read or (rows is not None and rejected > rows)
-
-    def warns(self, rejected: int, read: int) -> bool:
-        """Whether so many rejected rows of so many read call for a warning."""
-        return rejected > 0 and self._above(rejected, read, self.warn_share, self.warn_rows)
-
-    def refuses(self, rejected: int, read: int) -> bool:
-        """Whether so many rejected rows of so many read mean that the whole file is not to be trusted."""
-        return rejected > 0 and self._above(rejected, read, self.refuse_share, self.refuse_rows)
+    def __str__(self) -> str:
+        """As words: `50% or 1,000 rows`."""
+        share = [] if self.share is None else [f"{self.share * 100:g}%"]
+        rows = [] if self.rows is None else [f"{self.rows:,} rows"]
+        return " or ".join(share + rows) or "no limit"
 
 
 @dataclass(frozen=True)
@@ -282,7 +276,8 @@ class Dataset:
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
         source: how its files are read.
-        limits: when a file has too many rejected rows.
+        warn_above: rejected rows of a file above which its checks warn.
+        refuse_above: rejected rows of a file above which nothing of it is published.
         aggregates: what is computed from production.
         realistic: makes one valid row from a random generator and a row number, for `mini-platform sample`; without
             it values are drawn from the declared types and ranges.
@@ -296,7 +291,8 @@ class Dataset:
     owners: Sequence[str] = ()
     indexes: tuple[str, ...] = ()
     source: Csv = Csv()
-    limits: Limits = Limits()
+    warn_above: Above = Above(share=0)
+    refuse_above: Above = Above(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 

@@ -75,12 +75,11 @@ def _about_files(
 def _about_rule(
     conn: Connection, dataset: Dataset, asset: dg.AssetKey, rule: Rule, count: int, read: int, file_ids: Sequence[int]
 ) -> dg.AssetCheckResult:
-    limits = dataset.limits
-    too_many = rule.severity == "error" and limits.refuses(count, read)
+    too_many = rule.severity == "error" and dataset.refuse_above.exceeded(count, read)
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=rule.name,
-        passed=not limits.warns(count, read),
+        passed=count == 0 or not dataset.warn_above.exceeded(count, read),
         severity=dg.AssetCheckSeverity.ERROR if too_many else dg.AssetCheckSeverity.WARN,
         description=f"{count} of {read} rows: {rule.message}",
         metadata=given(
@@ -88,7 +87,7 @@ def _about_rule(
                 "rows_checked": read,
                 "rows_failed": count,
                 "rate": count / read if read else 0.0,
-                "threshold": f"warns above {limits.warn_share:.1%}, refuses the file above {limits.refuse_share:.1%}",
+                "threshold": f"warns above {dataset.warn_above}, refuses the file above {dataset.refuse_above}",
                 "failing_rows": _failing_rows(conn, dataset, rule, file_ids) if count else None,
             }
         ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Date, Double, FromClause, Integer, Select, func, select
 
-from mini_platform.dataset import Aggregate, Dataset, Field, Limits, RowModel, rule
+from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, rule
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ def daily_metrics(m: FromClause) -> Select[Any]:
     """Weather of a day over all stations."""
     return select(
         m.c.date,
-        func.count(m.c.station_id.distinct()).label("stations"),
+        func.count().label("stations"),  # The key is station and day: a station has one row of a day.
         func.count().label("rows"),
         func.avg(m.c.temp_c, type_=Double).label("avg_temp_c"),
         func.min(m.c.temp_c).label("min_temp_c"),
@@ -118,7 +118,8 @@ dataset = Dataset(
     rows=Measurement,
     key=("station_id", "date"),
     indexes=("date",),
-    limits=Limits(warn_share=0.0, refuse_share=0.5),
+    warn_above=Above(share=0),
+    refuse_above=Above(share=0.5),
     realistic=realistic,
     aggregates=(
         Aggregate(

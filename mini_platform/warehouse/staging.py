@@ -51,11 +51,11 @@ class Tally:
     def verdict(self, dataset: Dataset) -> dict[str, Any]:
         """The ledger's row: staged, or refused with the reason."""
         reason = self.refused
-        if reason is None and dataset.limits.refuses(self.rows_rejected, self.rows_read):
+        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read):
             worst, count = self.rule_counts.most_common(1)[0]
             reason = (
                 f"{self.rows_rejected} of {self.rows_read} rows are rejected, more than the dataset allows "
-                f"({dataset.limits.refuse_share:.0%}); most often: {worst} ({count} rows)"
+                f"({dataset.refuse_above}); most often: {worst} ({count} rows)"
             )
         return {
             "file_id": self.file_id,
