@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, func, select
 from mini_platform.assets.metadata import files_chart, given, line_chart, preview, records
 from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.faultpoints import reach
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, quality_report
@@ -96,6 +97,9 @@ class PostgresIOManager(dg.IOManager):
         table = dataset_tables(dataset).aggregates[aggregate.name]
         with self._platform.engine.begin() as conn:
             done = aggregates.refresh(conn, dataset, aggregate, rows)
+            reach("aggregate.before_commit")
+        reach("aggregate.after_commit")
+        with self._platform.engine.connect() as conn:
             return given(
                 {
                     **preview(conn, table, [table.c[k].desc() for k in aggregate.key]),

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, Row, select
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.dataset import Dataset
+from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStore, sha256_of
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import inbox
@@ -119,6 +120,8 @@ def land(
             rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], door)
             if door == "folder":
                 _remember(conn, dataset, [(file, row) for (file, _), row in zip(arrivals, rows, strict=True)])
+            reach("land.before_commit")
+        reach("land.after_commit")
         yield from zip((file for file, _ in arrivals), rows, strict=True)
 
 
@@ -139,6 +142,7 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
         if arrival is None:
             source.seek(0)
             arrival = ledger.Arrival(file.name, *store.put(source))
+            reach("land.raw_file_kept")
         after = os.fstat(handle)
     still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
     return arrival if still else None

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, and_, func, insert, or_, select, text, update
 from sqlalchemy.exc import OperationalError
 
+from mini_platform.faultpoints import reach
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import COUNTERS, files
 
@@ -144,8 +145,10 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
                 .returning(files)
             ).all()
             if claimed:
-                return sorted(claimed, key=lambda row: row.file_id)
-    return []
+                break
+        reach("claim.before_commit")
+    reach("claim.after_commit")
+    return sorted(claimed, key=lambda row: row.file_id)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from mini_platform.dataset import Dataset
+from mini_platform.faultpoints import reach
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
@@ -56,7 +57,10 @@ def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[
     done: list[int] = []
     while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "staged", limit - len(done), only)):
         with worker.engine.begin() as conn:
+            reach("load.started")
             done += _load_batch(conn, worker, dataset, batch)
+            reach("load.before_commit")
+        reach("load.after_commit")
     return done
 
 
@@ -77,6 +81,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
         again = [row.file_id for row in batch if row.loaded_at is not None]
         counts = _merge(conn, dataset, tables, ids, again)
     quarantine.write(conn, dataset, [row.file_id for row in batch if row.rows_rejected or row.loaded_at])
+    reach("load.quarantined")
     finished = []
     for row in batch:
         outcome = counts[row.file_id]
@@ -129,7 +134,9 @@ def _fill(
     winners = _winners(dataset, tables, ids)
     rows = winners.add_columns(NOW.label("_loaded_at"))
     conn.execute(insert(production).from_select([c.name for c in production.c], rows))
+    reach("load.rows_written")
     build_indexes(conn, production)
+    reach("load.indexes_built")
     conn.execute(text(f"ANALYZE {name}"))
     touch(conn, dataset, None)
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -177,6 +184,7 @@ def _merge(
         names = [c.name for c in production.c]
         rows = select(*(incoming.c[n] for n in names if n != "_loaded_at"), NOW.label("_loaded_at")).where(changed)
         upsert(conn, production, rows, differing=False)
+        reach("load.rows_written")
     if again:
         _retract(conn, dataset, production, incoming, again)
     _requeue_later(conn, dataset, counts)

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, delete, exists, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import Dataset
+from mini_platform.faultpoints import reach
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.csv import read_csv
 from mini_platform.validation import judge, judge_malformed
@@ -178,6 +179,8 @@ def _stage_batch(
         _forget(conn, dataset, unreadable)
         quarantine.write(conn, dataset, over_limit)
         ledger.move(conn, worker, "landed", verdicts)
+        reach("stage.before_commit")
+    reach("stage.after_commit")
 
 
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
@@ -190,6 +193,7 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
             with closing(blocks):  # type: ignore[type-var]
                 for block in blocks:
                     pipe.put(block)
+                    reach("stage.block_sent")
             pipe.put(None)
         except BrokenPipeError:
             return

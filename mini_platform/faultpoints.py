@@ -1,0 +1,46 @@
+"""Named instants at which tests kill the process; nothing happens at them unless a test asks for it.
+
+`MINI_PLATFORM_FAULT=<name>` kills the process (SIGKILL) when it first reaches that point, `<name>:<n>` when it reaches it
+for the n-th time. The fault matrix in `mini_platform_tests/faults/` walks through `POINTS`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+VARIABLE = "MINI_PLATFORM_FAULT"
+
+POINTS = (
+    "land.raw_file_kept",
+    "land.before_commit",
+    "land.after_commit",
+    "claim.before_commit",
+    "claim.after_commit",
+    "stage.block_sent",
+    "stage.before_commit",
+    "stage.after_commit",
+    "load.started",
+    "load.rows_written",
+    "load.indexes_built",
+    "load.quarantined",
+    "load.before_commit",
+    "load.after_commit",
+    "aggregate.before_commit",
+    "aggregate.after_commit",
+)
+
+_reached: Counter[str] = Counter()
+
+
+def reach(name: str) -> None:
+    """Die here if the environment says so."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    point, _, count = wanted.partition(":")
+    if point == name:
+        _reached[name] += 1
+        if _reached[name] == int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
