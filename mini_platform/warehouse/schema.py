@@ -96,7 +96,7 @@ def _add_to(conn: Connection, table: Table) -> None:
                 raise ValueError(f"{table.fullname}.{column.name} is new and may not be empty, but the table has rows")
             definition = CreateColumn(column).compile(dialect=conn.dialect)
             conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {definition}"))
-        elif columns[column.name].compile(conn.dialect) != column.type.compile(conn.dialect).split(" COLLATE")[0]:
+        elif len({kind.compile(conn.dialect).split(" COLLATE")[0] for kind in (columns[column.name], column.type)}) > 1:
             raise ValueError(
                 f"{table.fullname}.{column.name} is {columns[column.name]} in the database and {column.type} in the "
                 "declaration: change its type in the database first"
