@@ -34,7 +34,7 @@ def psql(
     if database.password:
         # Not as an argument: every user of the machine can see those.
         environment["PGPASSWORD"] = str(database.password)
-    os.execve(program, [program, libpq_url(database.set(password=None)), *(arguments or ())], environment)  # noqa: S606
+    os.execve(program, [program, libpq_url(database._replace(password=None)), *(arguments or ())], environment)  # noqa: S606
 
 
 def _database() -> "URL":

@@ -136,5 +136,7 @@ def _why(result: ExecuteInProcessResult) -> str:
             error = event.step_failure_data.error
             while error.cause:
                 error = error.cause
+            if error.cls_name == "DagsterExecutionInterruptedError":
+                return f"run {result.run_id} was interrupted in {event.step_key}"
             return f"run {result.run_id} failed in {event.step_key}: {' '.join(error.message.split())}"
     return f"run {result.run_id} failed; see the Dagster UI"

@@ -1,0 +1,162 @@
+"""A real Postgres for the tests: one server per test process, a database of its own for each test.
+
+    server          the server's URL; started when the first test needs it, stopped at the end of the session
+    database_url    an empty database with every table in it, Dagster's too; dropped afterwards
+    engine          on that database
+    home, data      folders of this test; the settings' environment points to them and to that database
+    platform        the platform's resource in that environment
+    pipeline        runs files through landing, staging, load and aggregates, without Dagster
+
+In-process tests of assets should build their own definitions by `build_defs(all_datasets())`: those in
+`mini_platform.definitions.defs` keep the engine of the first database that they saw.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine, make_url
+
+from mini_platform.assets.platform import Platform
+from mini_platform.dataset import Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.landing import folder
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import aggregates, connection, embedded, ledger
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.schema import create_all
+from mini_platform.warehouse.tables import dataset_tables
+
+TEMPLATE = "template_platform"
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+"""Server settings of a database that nobody will miss."""
+WATCH = """
+import sys; from pathlib import Path; sys.stdin.read()
+from mini_platform.warehouse import embedded; embedded.stop(Path(sys.argv[1]))
+"""
+"""Stops the server once the test process is gone, even if that was killed: its end of the pipe closes then."""
+
+Pipeline = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("server")
+    url = embedded.ensure_running(home, FAST)
+    watch = subprocess.Popen(
+        [sys.executable, "-c", WATCH, str(home)], stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True
+    )
+    yield url
+    watch.communicate(timeout=60)
+    assert embedded.pid(home) is None
+
+
+@pytest.fixture(scope="session")
+def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a database with every table in it, from which those of the tests are copied."""
+    from mini_platform.dagster_storage import PlatformStorage
+
+    _execute(server, f"CREATE DATABASE {TEMPLATE}")
+    url = _url(server, TEMPLATE)
+    with pytest.MonkeyPatch.context() as patch:
+        _set_environment(patch, url, tmp_path_factory.mktemp("template"))
+        made = connection.engine(url)
+        create_all(made)
+        made.dispose()
+        PlatformStorage.from_config_value(None, {})
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(server: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _url(server, name)
+    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = connection.engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    _set_environment(monkeypatch, database_url, tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def data(home: Path) -> Path:
+    folder = home.with_name("data")
+    for name in all_datasets():
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def platform(home: Path) -> Iterator[Platform]:
+    made = Platform()
+    assert made.settings.home == home
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def pipeline(platform: Platform) -> Pipeline:
+    """Called with a dataset and paths of files: lands and loads them; returns the ids of those that were staged."""
+    from mini_platform.warehouse.staging import stage
+
+    def run(dataset: Dataset, *paths: Path) -> list[int]:
+        for path in paths:
+            found = folder.Found(path.name, path, "")
+            assert [row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test")] != [None]
+        worker = platform.worker("test")
+        with ledger.lease(worker):
+            taken = stage(worker, dataset, platform.store.path, limit=1000)
+            load(worker, dataset, limit=1000)
+        with platform.engine.begin() as conn:
+            for aggregate in dataset.aggregates:
+                aggregates.refresh(conn, dataset, aggregate, aggregate.select(dataset_tables(dataset).production))
+        return taken
+
+    return run
+
+
+def _set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
+    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_"))]:
+        patch.delenv(name)
+    patch.setenv("DATABASE_URL", url)
+    patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))
+    patch.setenv("MINI_PLATFORM_DATA", str(folder / "data"))
+
+
+def _url(server: str, database: str) -> str:
+    return make_url(server).set(database=database).render_as_string(hide_password=False)
+
+
+def _execute(server: str, statement: str) -> None:
+    """A statement that cannot run in a transaction."""
+    with _connection(server) as conn, conn.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextmanager
+def _connection(server: str) -> Iterator[psycopg2.extensions.connection]:
+    url = make_url(server)
+    conn = psycopg2.connect(dbname=url.database, user=url.username, host=url.query["host"], port=url.query["port"])
+    conn.autocommit = True
+    try:
+        yield conn
+    finally:
+        conn.close()
