@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, and_, select
 from mini_platform.dataset import TYPE_RULES, Column, Dataset
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.csv import read_csv
-from mini_platform.validation import clean, judge, parse
+from mini_platform.validation import clean_columns, judge, parse
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files
 
@@ -116,7 +116,7 @@ def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
             f"The key of {dataset.name} has {len(columns)} values ({', '.join(dataset.key)}), not {len(texts)}."
         )
     given = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
-    typed = given.select(map(clean, columns)).select(map(parse, columns)).row(0, named=True)
+    typed = clean_columns(columns, given).select(map(parse, columns)).row(0, named=True)
     for column, text in zip(columns, texts, strict=True):
         if typed[column.name] is None:
             what = TYPE_RULES[column.type][1] if text.strip() else "is empty"
@@ -196,7 +196,7 @@ def _matching(
     dataset: Dataset, key: Mapping[str, Any], version: Row[Any], block: Block
 ) -> Iterator[tuple[Occurrence, dict[str, Any]]]:
     columns = key_columns(dataset)
-    keys = block.rows.select(map(clean, columns)).select(map(parse, columns))
+    keys = clean_columns(columns, block.rows).select(map(parse, columns))
     has_key = keys.select(pl.all_horizontal(pl.col(name) == key[name] for name in dataset.key)).to_series()
     numbered = block.rows.select(pl.Series("_line", block.lines), *(c.name for c in dataset.columns)).filter(has_key)
     if numbered.is_empty():

@@ -8,9 +8,10 @@ seconds per million rows at high reject rates, and one value that cannot be coer
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 import pandera.polars as pa
@@ -83,12 +84,19 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
     )
 
 
-def clean(column: Column) -> pl.Expr:
-    """Text of a cell -> trimmed text, in Unicode's composed form (NFC) where it is text; null where nothing is left."""
-    cleaned = pl.col(column.name).str.strip_chars()
-    if column.type is str:
-        cleaned = cleaned.str.normalize("NFC")
-    return pl.when(cleaned != "").then(cleaned)
+def clean(column: Column, cells: pl.Series) -> pl.Series:
+    """Text of cells -> trimmed text, in Unicode's composed form (NFC) where it is text; null where nothing is left."""
+    cleaned = cells.str.strip_chars()
+    if column.type is str and cleaned.str.len_bytes().sum() != cleaned.str.len_chars().sum():
+        cleaned = cleaned.str.normalize(
+            "NFC"
+        )  # ASCII is composed as it is: normalizing takes longer than all else here.
+    return cleaned.set(cleaned == "", None)
+
+
+def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
+    """These columns of text rows, cleaned."""
+    return pl.DataFrame([clean(column, rows[column.name]) for column in columns])
 
 
 def parse(column: Column) -> pl.Expr:
@@ -140,11 +148,11 @@ def _array_literal(items: list[str]) -> str:
     return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
 
 
-def _explain(broken: list[tuple[Rule, pl.Series]], rows: int) -> pl.DataFrame:
+def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
     """Broken rules by row -> `_rules` and `_reasons`: a bit mask per row, turned into text once per distinct mask."""
     words: list[pl.Series] = []
     for start in range(0, len(broken), MASK_BITS):
-        word = pl.zeros(rows, pl.UInt64, eager=True)
+        word = pl.zeros(len(broken[0][1]), pl.UInt64, eager=True)
         for bit, (_, fails) in enumerate(broken[start : start + MASK_BITS]):
             word = word | fails.cast(pl.UInt64) * (1 << bit)
         words.append(word.alias(f"word_{len(words)}"))
@@ -167,7 +175,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
         dataset: whose rules they are.
         rows: n rows; the declared columns as text (an empty field is ""), other columns are passed through.
     """
-    text = rows.select(clean(column) for column in dataset.columns)
+    text = clean_columns(dataset.columns, rows)
     typed = text.select(parse(column) for column in dataset.columns)
     broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed) if fails.any()]
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
@@ -175,11 +183,18 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
         nothing = pl.lit(None, pl.String)
         return Verdicts(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken)
     for name in {rule.column for rule, _ in errors if rule.column}:
-        at_fault = pl.any_horizontal([fails for rule, fails in errors if rule.column == name])
-        raw = pl.when(rows[name] != "").then(rows[name])
-        text = text.with_columns(pl.when(at_fault).then(raw).otherwise(pl.col(name)).alias(name))
-    explained = _explain(errors, rows.height)
-    return Verdicts(_assemble(rows, text, explained["_rules"], explained["_reasons"]), broken)
+        at_fault = _any([fails for rule, fails in errors if rule.column == name]).arg_true()
+        raw = rows[name].gather(at_fault)
+        text = text.with_columns(text[name].scatter(at_fault, raw.set(raw == "", None)))
+    rejected = _any([fails for _, fails in errors]).arg_true()
+    explained = _explain([(rule, fails.gather(rejected)) for rule, fails in errors])
+    columns = [pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias(name) for name in explained.columns]
+    rules, reasons = (column.scatter(rejected, explained[column.name]) for column in columns)
+    return Verdicts(_assemble(rows, text, rules, reasons), broken)
+
+
+def _any(booleans: list[pl.Series]) -> pl.Series:
+    return reduce(or_, booleans)
 
 
 def _assemble(
