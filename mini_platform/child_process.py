@@ -32,6 +32,9 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 KILL_SECONDS = 15.0
 """How long a process may take to end on SIGTERM. The web server and the daemon need about one second."""
 
+LOG_BYTES = 10 * 2**20
+"""A log that is longer is put aside as `.log.1`."""
+
 Say = Callable[[str, str], None]
 """Shows one line of the log: level, message."""
 
@@ -92,12 +95,17 @@ class ChildProcess:
 
     def _read(self) -> None:
         """Write all that it says to its file, and show what passes the filter."""
-        with self._log.open("w") as file:
-            for line in self._process.stdout or ():
-                file.write(line)
-                file.flush()
-                if found := worth_showing(line):
-                    self._say(*found)
+        file = self._log.open("a")
+        for line in self._process.stdout or ():
+            if file.tell() > LOG_BYTES:
+                file.close()
+                self._log.replace(self._log.with_suffix(".log.1"))
+                file = self._log.open("a")
+            file.write(line)
+            file.flush()
+            if found := worth_showing(line):
+                self._say(*found)
+        file.close()
 
 
 def marked(home: Path) -> list[psutil.Process]:
