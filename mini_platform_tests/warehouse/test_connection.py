@@ -18,7 +18,7 @@ from mini_platform.warehouse.connection import DatabaseAwayError, database_url, 
 )
 def test_away_is_said_without_the_password(where: str) -> None:
     made = engine(f"postgresql+psycopg2://user:secret@{where}")
-    with pytest.raises(DatabaseAwayError, match="The database nowhere at .* cannot be reached") as caught:
+    with pytest.raises(DatabaseAwayError, match=r"The database nowhere at .* cannot be reached") as caught:
         made.connect()
     assert "secret" not in str(caught.value)
 

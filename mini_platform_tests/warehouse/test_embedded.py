@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from sqlalchemy import make_url
 
 from mini_platform.warehouse import embedded
 
@@ -179,8 +180,8 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
 
 
 def test_socket_folder_is_closed_to_others(home: Path) -> None:
-    embedded.ensure_running(home)
-    assert (home / "postgres" / "socket").stat().st_mode & 0o077 == 0
+    folder = make_url(embedded.ensure_running(home)).query["host"]
+    assert Path(str(folder)).stat().st_mode & 0o077 == 0
     assert embedded.data_folder(home).stat().st_mode & 0o077 == 0
 
 
