@@ -41,10 +41,12 @@ class Verdicts:
         rows: as the block's, n rows, with `_rules` and `_reasons` (Postgres array literals; null for a valid row) put in
             front; a valid value is cleaned text, an empty one null, a rejected one stands as it arrived.
         broken: each rule that some row breaks, warnings too, with the n booleans of the rows that break it.
+        keys: UInt64, n hashes of the keys as typed values: equal keys have equal hashes.
     """
 
     rows: pl.DataFrame
     broken: list[tuple[Rule, pl.Series]]
+    keys: pl.Series
 
 
 def _custom_check(custom: CustomRule) -> pa.Check:
@@ -178,10 +180,11 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     text = clean_columns(dataset.columns, rows)
     typed = text.select(parse(column) for column in dataset.columns)
     broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed) if fails.any()]
+    keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
     if not errors:
         nothing = pl.lit(None, pl.String)
-        return Verdicts(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken)
+        return Verdicts(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken, keys)
     for name in {rule.column for rule, _ in errors if rule.column}:
         at_fault = _any([fails for rule, fails in errors if rule.column == name]).arg_true()
         raw = rows[name].gather(at_fault)
@@ -190,7 +193,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     explained = _explain([(rule, fails.gather(rejected)) for rule, fails in errors])
     columns = [pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias(name) for name in explained.columns]
     rules, reasons = (column.scatter(rejected, explained[column.name]) for column in columns)
-    return Verdicts(_assemble(rows, text, rules, reasons), broken)
+    return Verdicts(_assemble(rows, text, rules, reasons), broken, keys)
 
 
 def _any(booleans: list[pl.Series]) -> pl.Series:

@@ -66,32 +66,37 @@ def register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: 
     Returns:
         The ledger rows in the order of the arrivals; one whose bytes are the current version has the status `unchanged`.
     """
-    if not arrivals:
-        return []
     advisory_lock(conn, "register", dataset)
-    current = {
-        name: (row.version, row.sha256, row.file_id)
-        for name, row in current_versions(conn, dataset, [a.name for a in arrivals]).items()
-    }
+    rows: list[Row[Any]] = []
+    while rest := arrivals[len(rows) :]:
+        names = [arrival.name for arrival in rest]
+        first = {name: i for i, name in reversed(list(enumerate(names)))}
+        # Up to a name that comes again: it is the next version of a row, or the same as one, that must be written first.
+        distinct = next((i for i, name in enumerate(names) if first[name] != i), len(names))
+        rows += _register(conn, dataset, rest[:distinct], door)
+    return rows
+
+
+def _register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: str) -> Sequence[Row[Any]]:
+    """The same for arrivals of different names, under the lock."""
+    current = current_versions(conn, dataset, [a.name for a in arrivals])
     rows = []
     for arrival in arrivals:
-        version, sha256, file_id = current.get(arrival.name, (0, None, None))
-        unchanged = sha256 == arrival.sha256
+        before = current.get(arrival.name)
+        unchanged = before is not None and before.sha256 == arrival.sha256
         rows.append(
             {
                 "dataset": dataset,
                 "name": arrival.name,
-                "version": version if unchanged else version + 1,
+                "version": (before.version if before else 0) + (not unchanged),
                 "sha256": arrival.sha256,
                 "bytes": arrival.size,
                 "door": door,
                 "status": "unchanged" if unchanged else "landed",
-                "same_as": file_id if unchanged else None,
+                "same_as": before.file_id if before and unchanged else None,
             }
         )
-        if not unchanged:
-            current[arrival.name] = (version + 1, arrival.sha256, None)
-    return list(conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows))
+    return conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows).all()
 
 
 def _free(dataset: str, status: str, only: Sequence[int] | None) -> Select[Any]:
@@ -192,12 +197,14 @@ FINISH = text(
         rows_inserted = r.rows_inserted, rows_updated = r.rows_updated,
         rows_unchanged = r.rows_unchanged, rows_superseded = r.rows_superseded,
         rule_counts = coalesce(r.rule_counts, f.rule_counts),
+        keys_unique = coalesce(r.keys_unique, f.keys_unique),
         extra_columns = coalesce(r.extra_columns, f.extra_columns),
         staged_at = CASE r.status WHEN 'staged' THEN now() ELSE f.staged_at END,
         loaded_at = CASE r.status WHEN 'loaded' THEN now() ELSE f.loaded_at END
     FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
         file_id bigint, status text, error text, rows_read bigint, rows_rejected bigint, rows_inserted bigint,
-        rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, extra_columns text[])
+        rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, keys_unique boolean,
+        extra_columns text[])
     WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
     """
 )

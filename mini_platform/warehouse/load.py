@@ -39,7 +39,9 @@ from mini_platform.warehouse.tables import NOW, DatasetTables, dataset_tables, f
 from mini_platform.warehouse.upsert import temporary, upsert
 
 BULK_ROWS = 20_000
-"""An empty table that gets more rows than this is filled without indexes: 1M rows in 2 s instead of 6 s."""
+"""An empty table that gets more rows than this is filled without indexes: 1M rows in 2 s instead of 6 s.
+
+More rows than this are sampled first, too: the planner would join them as if they were a few."""
 
 
 def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[int] | None = None) -> list[int]:
@@ -70,6 +72,8 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     conn.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
     tables = dataset_tables(dataset)
     batch = _still_staged(conn, worker, dataset, batch)
+    if sum(row.rows_read for row in batch) > BULK_ROWS:
+        conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(tables.staging)}"))
     ids = [row.file_id for row in batch]
     if not ids:
         return []
@@ -79,8 +83,9 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
         counts = _fill(conn, dataset, tables, ids)
     else:
         again = [row.file_id for row in batch if row.loaded_at is not None]
-        counts = _merge(conn, dataset, tables, ids, again)
-    quarantine.write(conn, dataset, [row.file_id for row in batch if row.rows_rejected or row.loaded_at])
+        alone = len(batch) == 1 and batch[0].keys_unique and not again
+        counts = _merge(conn, dataset, tables, ids, again, valid[ids[0]] if alone else None)
+    quarantine.write(conn, dataset, ids, [row.file_id for row in batch if row.rows_rejected])
     reach("load.quarantined")
     finished = []
     for row in batch:
@@ -109,17 +114,16 @@ def _still_staged(
     return [row for row in batch if row.file_id not in gone]
 
 
-def _winners(dataset: Dataset, tables: DatasetTables, ids: Sequence[int]) -> Select[Any]:
-    """The valid rows of staged files as typed rows, the last of each key."""
+def _valid_rows(dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, distinct: bool) -> Select[Any]:
+    """The valid rows of staged files as typed rows; with `distinct` sorted by key, and only the last row of each."""
     staging = tables.staging.c
     values = [staging[c.name].cast(c.type).label(c.name) for c in tables.production.c if not c.name.startswith("_")]
     keys = [value for value in values if value.name in dataset.key]
-    return (
-        select(*values, staging._file_id)
-        .where(staging._file_id == func.any(list(ids)), staging._rules.is_(None))
-        .distinct(*(key.element for key in keys))
-        .order_by(*(key.element for key in keys), staging._file_id.desc(), staging._line.desc())
-    )
+    rows = select(*values, staging._file_id).where(staging._file_id == func.any(list(ids)), staging._rules.is_(None))
+    if not distinct:
+        return rows
+    last = (staging._file_id.desc(), staging._line.desc())
+    return rows.distinct(*(key.element for key in keys)).order_by(*(key.element for key in keys), *last)
 
 
 def _fill(
@@ -131,7 +135,7 @@ def _fill(
     # TRUNCATE in the same transaction lets the server skip the log where its wal_level is minimal.
     conn.execute(text(f"TRUNCATE {name}"))
     drop_indexes(conn, production)
-    winners = _winners(dataset, tables, ids)
+    winners = _valid_rows(dataset, tables, ids, distinct=True)
     rows = winners.add_columns(NOW.label("_loaded_at"))
     conn.execute(insert(production).from_select([c.name for c in production.c], rows))
     reach("load.rows_written")
@@ -146,27 +150,39 @@ def _fill(
 
 
 def _merge(
-    conn: Connection, dataset: Dataset, tables: DatasetTables, ids: Sequence[int], again: Sequence[int]
+    conn: Connection,
+    dataset: Dataset,
+    tables: DatasetTables,
+    ids: Sequence[int],
+    again: Sequence[int],
+    unique_rows: int | None,
 ) -> defaultdict[int, defaultdict[str, int]]:
     """Merge into production: write what is new or different, and nothing else.
 
-    The rows are joined with production first: `ON CONFLICT DO UPDATE` would lock and log unchanged rows too.
+    The rows are joined with production first: `ON CONFLICT DO UPDATE` would lock and log unchanged rows too. Where it is
+    known that the valid rows are `unique_rows` different keys of one file, they need not be sorted to find the last of
+    each, and the unchanged ones need not be kept to be counted: that halves the time of a reload.
     """
     production = tables.production
     values = [c for c in production.c if c.name not in dataset.key and not c.name.startswith("_")]
-    winners = _winners(dataset, tables, ids).subquery("incoming")
+    winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None).subquery("incoming")
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
     differs = tuple_(*(production.c[c.name] for c in values)).is_distinct_from(
         tuple_(*(winners.c[c.name] for c in values))
     )
+    later = production.c._file_id > winners.c._file_id
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
+        # A later file of this very batch brought the row, and does not contain it any more, judged again.
+        (and_(later, production.c._file_id == func.any(list(again))), "updated"),
         (not_(differs), "unchanged"),
-        (production.c._file_id > winners.c._file_id, "superseded"),
+        (later, "superseded"),
         else_="updated",
     )
     incoming = temporary(conn, "incoming", winners, Column("_outcome", Text))
     judged = select(*winners.c, outcome).select_from(winners.outerjoin(production, same_key))
+    if unique_rows is not None:
+        judged = judged.where(outcome != "unchanged")
     conn.execute(insert(incoming).from_select([c.name for c in incoming.c], judged))
 
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -175,6 +191,8 @@ def _merge(
     )
     for file_id, name, count in conn.execute(tally):
         counts[file_id][name] = count
+    if unique_rows is not None:
+        counts[ids[0]]["unchanged"] = unique_rows - sum(counts[ids[0]].values())
 
     changed = incoming.c._outcome.in_(("inserted", "updated"))
     if any(outcomes["inserted"] or outcomes["updated"] for outcomes in counts.values()):
@@ -194,14 +212,31 @@ def _merge(
 def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Table, again: Sequence[int]) -> None:
     """Take back rows that an earlier load of these files brought and that they, judged again, do not contain.
 
-    Earlier arrivals of the dataset are queued again: one of them may hold what the row was before.
+    The other files of the dataset are queued again: one of them may hold what the row was before, or the same value,
+    which left no trace on the row.
     """
     key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
     orphan = and_(production.c._file_id == func.any(list(again)), not_(exists(select(1).where(key_of))))
     touch(conn, dataset, select(production).where(orphan))
     if conn.execute(delete(production).where(orphan)).rowcount:
-        earlier = and_(files.c.status == "loaded", files.c.file_id < max(again))
-        ledger.return_to_landed(conn, dataset.name, earlier)
+        _requeue_others(conn, dataset, again)
+
+
+def take_back(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
+    """Take back every row that an earlier load of these files brought: judged again, they are refused.
+
+    The other files of the dataset are queued again, as in `_retract`.
+    """
+    advisory_lock(conn, "load", dataset.name)
+    production = dataset_tables(dataset).production
+    theirs = production.c._file_id == func.any(list(file_ids))
+    touch(conn, dataset, select(production).where(theirs))
+    if conn.execute(delete(production).where(theirs)).rowcount:
+        _requeue_others(conn, dataset, file_ids)
+
+
+def _requeue_others(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
+    ledger.return_to_landed(conn, dataset.name, files.c.status == "loaded", files.c.file_id.not_in(list(file_ids)))
 
 
 def _requeue_later(conn: Connection, dataset: Dataset, counts: defaultdict[int, defaultdict[str, int]]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Connection, Table, Text, and_, case, func, not_, or_, select, true
 
 from mini_platform.dataset import Column, Dataset
-from mini_platform.warehouse.tables import TYPES, dataset_tables
+from mini_platform.warehouse.tables import TYPES, dataset_tables, files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,13 +47,12 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
 
     rule = func.unnest(rules).label("rule")
     broken: dict[str, int] = dict(conn.execute(select(rule, func.count()).group_by(rule)).tuples().all())
-    keys = (
-        select(func.count().label("rows"))
-        .where(rules.is_(None))
-        .group_by(*(staging.c[k] for k in dataset.key))
-        .subquery()
-    )
-    duplicates = conn.scalar(select(func.coalesce(func.sum(keys.c.rows - 1), 0))) or 0
+    staged = select(files.c.keys_unique).where(files.c.file_id.in_(select(staging.c._file_id).distinct()))
+    if conn.execute(staged).scalars().all() == [True]:
+        duplicates = 0  # One file, and staging it has shown that its keys are unique.
+    else:
+        keys = select(func.count().label("rows")).where(rules.is_(None)).group_by(*(staging.c[k] for k in dataset.key))
+        duplicates = conn.scalar(select(func.coalesce(func.sum(keys.subquery().c.rows - 1), 0))) or 0
     values = {column.name: typed(column) for column in dataset.columns}
     return _profile(conn, dataset, staging, values, staging.c._raw.is_(None), broken, int(duplicates))
 

@@ -11,13 +11,21 @@ from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables, files
 
 
-def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
-    """Replace what is quarantined of these files by their rejected rows in staging."""
+def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int]) -> None:
+    """Replace what is quarantined of these files by their rejected rows in staging.
+
+    Args:
+        conn: the caller's transaction.
+        dataset: whose files.
+        file_ids: files of which nothing quarantined before may stay.
+        with_rejects: those of them that have rejected rows now.
+    """
     tables = dataset_tables(dataset)
-    ids = list(file_ids)
+    if file_ids:
+        conn.execute(delete(tables.quarantine).where(tables.quarantine.c._file_id == func.any(list(file_ids))))
+    ids = list(with_rejects)
     if not ids:
         return
-    conn.execute(delete(tables.quarantine).where(tables.quarantine.c._file_id == func.any(ids)))
     names = [c.name for c in tables.staging.columns]
     rejected = select(tables.staging).where(
         tables.staging.c._file_id == func.any(ids), tables.staging.c._rules.is_not(None)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psycopg2
 from psycopg2 import sql
 from sqlalchemy import Connection, Row, delete, exists, func, select, text
 from sqlalchemy.exc import OperationalError
@@ -26,6 +27,7 @@ from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.csv import read_csv
 from mini_platform.validation import judge, judge_malformed
 from mini_platform.warehouse import ledger, quarantine
+from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.warehouse.upsert import copy_in
 
@@ -34,6 +36,8 @@ Progress = Callable[[int, int], None]
 
 BLOCK_ROWS = 50_000
 """Rows of small files are judged together until there are this many: a call of every rule costs milliseconds."""
+UNIQUE_KEYS = 20_000_000
+"""Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
 QUEUE_BLOCKS = 4
 """Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
 
@@ -47,6 +51,7 @@ class Tally:
     rows_rejected: int = 0
     rule_counts: Counter[str] = field(default_factory=Counter)
     extra_columns: list[str] = field(default_factory=list)
+    keys: list[pl.Series] = field(default_factory=list)
     refused: str | None = None
 
     def verdict(self, dataset: Dataset) -> dict[str, Any]:
@@ -65,8 +70,18 @@ class Tally:
             "rows_read": self.rows_read,
             "rows_rejected": self.rows_rejected,
             "rule_counts": self.rule_counts,
+            "keys_unique": self._keys_unique(),
             "extra_columns": self.extra_columns,
         }
+
+    def _keys_unique(self) -> bool:
+        """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
+        valid = self.rows_read - self.rows_rejected
+        if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
+            return False
+        hashes = pl.concat(self.keys).sort()
+        self.keys.clear()
+        return bool((hashes != hashes.shift(1)).all())
 
 
 class Pipe:
@@ -76,6 +91,8 @@ class Pipe:
         self._blocks: queue.Queue[bytes | BaseException | None] = queue.Queue(QUEUE_BLOCKS)
         self._rest = memoryview(b"")
         self._closed = threading.Event()
+        self.failure: BaseException | None = None
+        """What the writer raised: the driver turns it into an error of its own on its way through COPY."""
 
     def put(self, block: bytes | BaseException | None) -> None:
         """Hand over a block, an exception to be raised in the reader, or None at the end."""
@@ -95,6 +112,7 @@ class Pipe:
         if not self._rest:
             block = self._blocks.get()
             if isinstance(block, BaseException):
+                self.failure = block
                 raise block
             if block is None:
                 return b""
@@ -149,14 +167,16 @@ def _stage_or_isolate(
     """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault."""
     try:
         _stage_batch(worker, dataset, batch, raw_path, limits, progress)
-    except (OperationalError, ledger.LeaseLostError):
-        raise
+    except (OperationalError, psycopg2.OperationalError, ledger.LeaseLostError):
+        raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
     except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
         if len(batch) > 1:
             for row in batch:
                 _stage_or_isolate(worker, dataset, [row], raw_path, limits, None)
             return
         reason = f"could not be processed: {type(error).__name__}: {str(error)[:500]}"
+        if isinstance(error, FileNotFoundError):
+            reason = f"its raw file is missing: {error.filename}"
         with worker.engine.begin() as conn:
             ledger.move(conn, worker, "landed", [{"file_id": batch[0].file_id, "status": "failed", "error": reason}])
 
@@ -177,7 +197,10 @@ def _stage_batch(
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
         _forget(conn, dataset, unreadable)
-        quarantine.write(conn, dataset, over_limit)
+        quarantine.write(conn, dataset, [*over_limit, *unreadable], over_limit)
+        refused = {*over_limit, *unreadable}
+        if loaded_before := [row.file_id for row in batch if row.file_id in refused and row.loaded_at]:
+            take_back(conn, dataset, loaded_before)
         ledger.move(conn, worker, "landed", verdicts)
         reach("stage.before_commit")
     reach("stage.after_commit")
@@ -207,6 +230,8 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     thread.start()
     try:
         copy_in(conn, statement, pipe)
+    except psycopg2.Error as error:
+        raise pipe.failure or error from error
     finally:
         pipe.close()
         thread.join()
@@ -266,6 +291,10 @@ class Reader:
     def _judged(self, rows: pl.DataFrame) -> bytes:
         verdicts = judge(self._dataset, rows)
         ids = rows["_file_id"]
+        if len(self._tallies) == 1:  # Only of a file that is loaded alone is it asked.
+            tally = next(iter(self._tallies.values()))
+            if tally.rows_read <= UNIQUE_KEYS:
+                tally.keys.append(verdicts.keys.filter(verdicts.rows["_rules"].is_null()))
         for rule, fails in verdicts.broken:
             for file_id, count in _count(ids.filter(fails)):
                 self._tallies[file_id].rule_counts[rule.name] += count
