@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test lint format lock clean
+.PHONY: help up down install test faults lint format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -27,6 +27,9 @@ $(STAMP):
 
 test: install ## run every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+faults: install ## kill, freeze, starve and race the pipeline, and show what survived
+	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults
 
 lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms
 	@$(BIN)/ruff check .

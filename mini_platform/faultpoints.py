@@ -1,7 +1,8 @@
 """Named instants at which tests kill the process; nothing happens at them unless a test asks for it.
 
 `MINI_PLATFORM_FAULT=<name>` kills the process (SIGKILL) when it first reaches that point, `<name>:<n>` when it reaches it
-for the n-th time. The fault matrix in `mini_platform_tests/faults/` walks through `POINTS`.
+for the n-th time; `<name>:<n>:stop` freezes it there (SIGSTOP), so that a test can do something to the world around it.
+The fault matrix in `mini_platform_tests/faults/` walks through `POINTS`.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ _reached: Counter[str] = Counter()
 
 
 def reach(name: str) -> None:
-    """Die here if the environment says so."""
+    """Die or freeze here if the environment says so."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
-    point, _, count = wanted.partition(":")
+    point, count, action, *_ = [*wanted.split(":"), "", ""]
     if point == name:
         _reached[name] += 1
         if _reached[name] == int(count or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)

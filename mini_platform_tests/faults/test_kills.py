@@ -1,0 +1,82 @@
+"""`kill -9` of the worker: at every fault point, and at random moments. The next worker finishes by itself."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from mini_platform.faultpoints import POINTS
+from mini_platform_tests.faults import waves
+from mini_platform_tests.faults.conftest import Survives
+from mini_platform_tests.faults.yard import Yard
+
+pytestmark = pytest.mark.faults
+
+ONLY_INTO_EMPTY_TABLES = "load.indexes_built"
+ONCE_IN_A_PASS = ("land.before_commit", "land.after_commit")
+MOMENTS = 50
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_first_load(point: str, yard: Yard, fault: Survives) -> None:
+    fault(f"kill -9 of the worker at {point}")
+    yard.drop(waves.first("first", big=point.startswith("load.")))
+    yard.kill_at(point)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point != ONLY_INTO_EMPTY_TABLES])
+def test_later_load_later_hit(point: str, yard: Yard, fault: Survives) -> None:
+    """Into full tables: some files were replaced, and the point is reached for the second time."""
+    fault(f"kill -9 of the worker at {point}")
+    yard.drop(waves.first("later"))
+    yard.finish()
+    yard.drop(waves.second("later"))
+    yard.kill_at(point if point in ONCE_IN_A_PASS else f"{point}:2")
+    yard.finish()
+    assert yard.wrong() == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_again_while_it_recovers(point: str, yard: Yard, fault: Survives) -> None:
+    """The second worker dies at the same point, if it comes by there again; in between, a file is replaced."""
+    fault(f"kill -9 of the worker at {point}")
+    yard.drop(waves.first("again", big=point == ONLY_INTO_EMPTY_TABLES))
+    yard.kill_at(point)
+    yard.drop(waves.second("again"))
+    assert yard.start(point).wait() in (-signal.SIGKILL, 0)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+@pytest.fixture(scope="session")
+def pass_seconds() -> list[float]:
+    """How long undisturbed passes took in this session, to choose moments within one."""
+    return []
+
+
+@pytest.mark.parametrize("seed", range(MOMENTS))
+def test_random_moment(seed: int, yard: Yard, fault: Survives, pass_seconds: list[float]) -> None:
+    fault("kill -9 of the worker at a random moment")
+    rng = random.Random(seed)
+    yard.drop(waves.first(f"random {seed}"))
+    if not pass_seconds:
+        begin = time.monotonic()
+        yard.finish()
+        pass_seconds.append(time.monotonic() - begin)
+    killed = 0
+    for attempt in range(12):
+        yard.drop(waves.second(f"random {seed} {attempt}"))
+        victim = yard.start()
+        time.sleep(rng.uniform(0, pass_seconds[0] / (1 + attempt / 3)))
+        victim.send(signal.SIGKILL)
+        killed += victim.wait() == -signal.SIGKILL
+        if killed > seed % 3:
+            break
+    assert killed, "no worker was still at work when it was to be killed"
+    yard.finish()
+    assert yard.wrong() == []

@@ -1,0 +1,96 @@
+"""What a run of the weather pipeline does, without the seconds that Dagster needs to start: the process that tests kill.
+
+    python -m mini_platform_tests.faults.worker      with the platform's settings in the environment
+
+Looks at the drop folder, lands, stages, loads and refreshes, by the same functions and the same IO manager as the assets,
+until nothing waits any more. Files that a killed worker held are waited for: their lease runs out by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy import func, select
+
+from mini_platform.assets.platform import Platform
+from mini_platform.dataset import Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.io_manager import PostgresIOManager, StagedFiles
+from mini_platform.landing import folder
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import dataset_tables, files, touched
+
+LOOK_SECONDS = 0.05
+
+
+def work(platform: Platform) -> None:
+    """Run again and again, until nothing waits and nobody else works on anything."""
+    dataset = all_datasets()["weather"]
+    while True:
+        free, held = waiting(platform, dataset)
+        if free:
+            run(platform, dataset)
+        elif held:
+            time.sleep(LOOK_SECONDS)
+        else:
+            return
+
+
+def run(platform: Platform, dataset: Dataset) -> None:
+    """One pass over the assets, as Dagster makes it."""
+    run_id = str(uuid.uuid4())
+    new = _new(platform, dataset)
+    for _ in folder.land(platform.engine, dataset, platform.store, new):
+        pass
+    worker = platform.worker(run_id)
+    limit = platform.settings.run_files
+    with ledger.lease(worker):
+        stage(worker, dataset, platform.store.path, limit=limit, limits=platform.read_limits)
+    manager = PostgresIOManager(platform, {dataset.name: dataset})
+
+    def output(name: str, value: object) -> None:
+        context = dg.build_output_context(asset_key=dg.AssetKey([dataset.name, name]), run_id=run_id)
+        manager.handle_output(context, value)  # type: ignore[arg-type]
+
+    output(dataset.table, StagedFiles(None, limit))
+    for aggregate in dataset.aggregates:
+        output(aggregate.name, aggregate.select(dataset_tables(dataset).production))
+
+
+def waiting(platform: Platform, dataset: Dataset) -> tuple[bool, bool]:
+    """Whether there is work that this process can do, and whether another one, dead or alive, holds some."""
+    new = _new(platform, dataset)
+    pending = files.c.status.in_(ledger.PENDING)
+    with platform.engine.connect() as conn:
+        free = ledger.pending(conn, dataset.name)
+        held = conn.scalar(select(func.count()).where(files.c.dataset == dataset.name, pending)) or 0
+        stale = conn.scalar(select(func.count()).where(touched.c.dataset == dataset.name))
+    return bool(new or free or stale), held > 0
+
+
+def _new(platform: Platform, dataset: Dataset) -> list[folder.Found]:
+    found = folder.look(platform.settings.data / dataset.name, dataset)
+    with platform.engine.connect() as conn:
+        return folder.changed(conn, dataset, found)
+
+
+def main(environment: Mapping[str, str], log: Path) -> None:
+    """In a process of its own: with exactly these settings, what it says going to a file."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    for name in [name for name in os.environ if name.startswith(("MINI_PLATFORM_", "DATABASE_"))]:
+        del os.environ[name]
+    os.environ.update(environment)
+    work(Platform())
+
+
+if __name__ == "__main__":
+    work(Platform())
