@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from psycopg2 import sql
 from sqlalchemy import Column as TableColumn
 from sqlalchemy import Connection, FromClause, MetaData, Select, Table, tuple_
@@ -52,10 +53,18 @@ def temporary(conn: Connection, name: str, like: FromClause, *more: TableColumn[
 
 
 def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
-    """Run `COPY ... FROM STDIN` in the transaction of `conn`; `source` has a `read` method."""
+    """Run `COPY ... FROM STDIN` in the transaction of `conn`; `source` has a `read` method.
+
+    Raises:
+        psycopg2.Error: what the server or `source` raised, as the driver has it.
+    """
     cursor: Any = conn.connection.cursor()
     try:
         cursor.copy_expert(statement, source, 2**18)
+    except psycopg2.Error:
+        if cursor.connection.closed:
+            conn.invalidate()  # Or the rollback of the lost transaction would raise another error in place of this one.
+        raise
     finally:
         cursor.close()
 
