@@ -1,0 +1,361 @@
+"""The stopwatch: the whole pipeline against the floor and against peers, each pair interleaved in one run.
+
+    make bench                       # all of it, about half an hour
+    make bench ARGS="--rounds 1 --only first_1m,reload"
+
+Own Postgres in a temporary folder; every measurement is a process of its own, in a fresh copy of a prepared database.
+Figures are medians over the rounds; what counts are the ratios, as the machine is shared. CPU is that of the process
+itself, memory its highest resident size; both without Postgres.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import create_engine, make_url, text
+
+from mini_platform.datasets import all_datasets
+from mini_platform.sampling import write_sample
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import embedded
+
+HERE = "mini_platform_tests.benchmarks"
+CONSOLE = Console(stderr=True)
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured process: seconds of wall clock and of CPU, highest memory in MB, what it printed."""
+
+    wall: float
+    cpu: float
+    memory: float
+    printed: str
+
+    @property
+    def inside(self) -> float:
+        """Seconds that the process itself says its work took."""
+        last = self.printed.strip().splitlines()[-1]
+        return float(json.loads(last)["all"]) if last.startswith("{") else float(last)
+
+
+class Bench:
+    """A server, sample files, and databases to measure in."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start the server; everything is kept under the folder."""
+        self.folder = folder
+        self.url = make_url(embedded.ensure_running(folder / "home"))
+        self.admin = create_engine(self.url, isolation_level="AUTOCOMMIT")
+
+    def database(self, name: str, template: str | None = None) -> None:
+        """Make a database anew, empty or as a copy."""
+        with self.admin.connect() as conn:
+            conn.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+            conn.execute(
+                text(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}" STRATEGY FILE_COPY' if template else ""))
+            )
+            conn.execute(text("CHECKPOINT"))
+
+    def plain_url(self, name: str) -> str:
+        """URL of a database, as psycopg2 takes it."""
+        return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+
+    def python(self, database: str, *arguments: str | Path, interpreter: str = sys.executable) -> Run:
+        """Run a Python process on a database and measure it."""
+        environment = {
+            **os.environ,
+            "DATABASE_URL": self.plain_url(database),
+            "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
+            "MINI_PLATFORM_DATA": str(self.folder / "data"),
+            "PYTHONPATH": str(PROJECT),
+        }
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [interpreter, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=PROJECT,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed, said = process.stdout.read().decode(), process.stderr.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        if status != 0:
+            raise RuntimeError(f"{arguments}: {said[-2000:]}{printed[-500:]}")
+        return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed)
+
+    def floor(self, database: str, path: Path) -> Run:
+        """The floor of a file."""
+        return self.python(database, "-m", f"{HERE}.floor", self.plain_url(database), path)
+
+    def inside(self, database: str, *paths: Path) -> Run:
+        """The work of a run."""
+        return self.python(database, "-m", f"{HERE}.inside", *paths)
+
+    def command(self, database: str, *paths: Path) -> Run:
+        """The whole command `mini-platform load`."""
+        return self.python(database, "-m", "mini_platform.cli", "load", "weather", *paths, "--json")
+
+    def prepared(self) -> None:
+        """Template databases: `empty` has every table, `loaded_1m` and `loaded_10m` have rows too, ours and the floor's."""
+        self.database("empty")
+        setup = "from dagster import DagsterInstance as D; D.get(); from mini_platform.assets.platform import Platform as P; P().engine"
+        os.environ["DAGSTER_HOME"] = str(PROJECT)
+        self.python("empty", "-c", setup)
+
+    def loaded(self, rows: int) -> str:
+        """Name of a database into which the first rows were loaded, ours and the floor's; made once."""
+        name = f"loaded_{rows}"
+        with self.admin.connect() as conn:
+            if conn.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name}):
+                return name
+        self.database(name, "empty")
+        clean, dirty = self.part(rows, 0, rows, 0.0), self.part(rows, 0, rows, 0.01)
+        self.floor(name, clean)
+        self.inside(name, dirty)
+        with self.admin.connect() as conn:
+            conn.execute(text("CHECKPOINT"))
+        return name
+
+    def part(self, total: int, start: int, stop: int, dirty: float) -> Path:
+        """Rows from `start` to `stop` of a weather file of `total` rows."""
+        path = self.folder / f"weather-{total}-{dirty}-{start}-{stop}.csv"
+        if not path.exists():
+            whole = self.folder / f"weather-{total}-{dirty}.csv"
+            if not whole.exists():
+                CONSOLE.log(f"writing {whole.name}")
+                write_sample(all_datasets()["weather"], whole, total, dirty, seed=1)
+            with whole.open("rb") as source, path.open("wb") as target:
+                target.write(source.readline())
+                for number, line in enumerate(source):
+                    if start <= number < stop:
+                        target.write(line)
+        return path
+
+    def changed(self, path: Path) -> Path:
+        """The same rows under another hash: a blank line more."""
+        copy = path.with_suffix(".again.csv")
+        shutil.copy(path, copy)
+        with copy.open("ab") as target:
+            target.write(b"\n")
+        return copy
+
+    def small_files(self, count: int, rows: int) -> list[Path]:
+        """Many small files of different rows."""
+        folder = self.folder / f"small-{count}-{rows}"
+        if not folder.exists():
+            folder.mkdir()
+            lines = self.part(MILLION, 0, MILLION, 0.01).read_bytes().split(b"\n")
+            for i in range(count):
+                body = lines[1 + i * rows : 1 + (i + 1) * rows]
+                (folder / f"{i:05}.csv").write_bytes(b"\n".join([lines[0], *body, b""]))
+        return sorted(folder.iterdir())
+
+    def peer(self, tool: str, database: str, path: Path) -> Run:
+        """The same file by another tool, from its own environment."""
+        interpreter = PROJECT / ".venv" / "peers" / "bin" / "python"
+        script = Path(__file__).with_name("peers.py")
+        return self.python(database, script, tool, self.plain_url(database), path, interpreter=str(interpreter))
+
+
+Pair = tuple[Run, Run]
+
+
+def _inside(ours: Run, other: Run) -> float:
+    return ours.inside / other.inside
+
+
+def _whole(ours: Run, other: Run) -> float:
+    return ours.wall / other.wall
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair that is measured: what, against what, the figure that counts, and its target."""
+
+    name: str
+    work: str
+    measure: Callable[[Bench], Pair]
+    ratio: Callable[[Run, Run], float]
+    target: float
+    rounds: int = 5
+    more_is_better: bool = False
+    memory: float | None = None
+
+
+def _fresh(bench: Bench, template: str, ours: Callable[[str], Run], other: Callable[[str], Run]) -> Pair:
+    bench.database("measured", template)
+    first = ours("measured")
+    bench.database("measured", template)
+    return first, other("measured")
+
+
+def _first(rows: int, run: str) -> Callable[[Bench], Pair]:
+    def measure(bench: Bench) -> Pair:
+        dirty, clean = bench.part(rows, 0, rows, 0.01), bench.part(rows, 0, rows, 0.0)
+        return _fresh(bench, "empty", lambda d: getattr(bench, run)(d, dirty), lambda d: bench.floor(d, clean))
+
+    return measure
+
+
+def _again(run: str) -> Callable[[Bench], Pair]:
+    def measure(bench: Bench) -> Pair:
+        template = bench.loaded(MILLION)
+        dirty, clean = bench.part(MILLION, 0, MILLION, 0.01), bench.part(MILLION, 0, MILLION, 0.0)
+        again = bench.changed(dirty)
+        return _fresh(bench, template, lambda d: getattr(bench, run)(d, again), lambda d: bench.floor(d, clean))
+
+    return measure
+
+
+def _identical(bench: Bench) -> Pair:
+    dirty, clean = bench.part(MILLION, 0, MILLION, 0.01), bench.part(MILLION, 0, MILLION, 0.0)
+    template = bench.loaded(MILLION)
+    return _fresh(bench, template, lambda d: bench.command(d, dirty), lambda d: bench.floor(d, clean))
+
+
+def _append(bench: Bench) -> Pair:
+    ten, eleven = 10 * MILLION, 11 * MILLION
+    template = bench.loaded(ten)
+    dirty, clean = bench.part(eleven, ten, eleven, 0.01), bench.part(eleven, ten, eleven, 0.0)
+    return _fresh(bench, template, lambda d: bench.inside(d, dirty), lambda d: bench.floor(d, clean))
+
+
+def _rejects(bench: Bench) -> Pair:
+    half, few = bench.part(MILLION, 0, MILLION, 0.5), bench.part(MILLION, 0, MILLION, 0.01)
+    return _fresh(bench, "empty", lambda d: bench.inside(d, half), lambda d: bench.inside(d, few))
+
+
+def _small(bench: Bench) -> Pair:
+    paths = bench.small_files(1000, 100)
+    bench.database("measured", "empty")
+    run = bench.inside("measured", *paths)
+    return run, run
+
+
+def _peer(tool: str) -> Callable[[Bench], Pair]:
+    def measure(bench: Bench) -> Pair:
+        clean = bench.part(MILLION, 0, MILLION, 0.0)
+        return _fresh(bench, "empty", lambda d: bench.command(d, clean), lambda d: bench.peer(tool, d, clean))
+
+    return measure
+
+
+def _import(bench: Bench) -> Pair:
+    return bench.python("empty", "-c", "import mini_platform.definitions"), bench.python(
+        "empty", "-c", "import dagster"
+    )
+
+
+CASES = (
+    Case("import", "cold import of the definitions / import dagster", _import, _whole, 1.6),
+    Case("first_1m_inside", "1M rows, first load, inside the run / floor", _first(MILLION, "inside"), _inside, 1.0),
+    Case(
+        "first_1m", "1M rows, first load, whole `mini-platform load` / floor", _first(MILLION, "command"), _whole, 1.5
+    ),
+    Case("reload", "same rows under a new hash, 1M, inside the run / floor", _again("inside"), _inside, 0.5),
+    Case("identical", "identical file again, 1M, whole command / floor", _identical, _whole, 0.1),
+    Case("rejects", "50 % rejected / 1 % rejected, 1M, inside the run", _rejects, _inside, 1.2),
+    Case(
+        "small", "1,000 files of 100 rows, inside the run: files/s", _small, lambda a, _: 1000 / a.inside, 500, 5, True
+    ),
+    Case(
+        "dlt",
+        "dlt / whole `mini-platform load`, 1M clean rows",
+        _peer("dlt"),
+        lambda a, b: b.wall / a.wall,
+        1.5,
+        3,
+        True,
+    ),
+    Case(
+        "pandas", "pandas / whole `mini-platform load`, 1M", _peer("pandas"), lambda a, b: b.wall / a.wall, 10, 1, True
+    ),
+    Case(
+        "first_10m",
+        "10M rows, first load, whole command / floor",
+        _first(10 * MILLION, "command"),
+        _whole,
+        0.5,
+        rounds=1,
+        memory=512,
+    ),
+    Case("append", "1M new rows into 10M, inside the run / floor", _append, _inside, 1.4, rounds=3),
+)
+
+
+@contextmanager
+def _bench(folder: Path | None) -> Iterator[Bench]:
+    kept = folder or Path(tempfile.mkdtemp(prefix="mini-platform-bench-"))
+    try:
+        bench = Bench(kept)
+        bench.prepared()
+        yield bench
+    finally:
+        embedded.stop(kept / "home")
+        if folder is None:
+            shutil.rmtree(kept, ignore_errors=True)
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Names of cases, with commas.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds of every case; 0: as each case says.")] = 0,
+    folder: Annotated[Path | None, typer.Option(help="Keep files and server here between benches.")] = None,
+    markdown: Annotated[bool, typer.Option(help="Print the table as the README has it.")] = False,
+) -> None:
+    """Measure, and print a row per case; exit 1 if a target is missed."""
+    chosen = [case for case in CASES if not only or case.name in only.split(",")]
+    lines, missed = [], 0
+    with _bench(folder) as bench:
+        for case in chosen:
+            pairs = []
+            for number in range(rounds or case.rounds):
+                CONSOLE.log(f"{case.name}: round {number + 1}")
+                pairs.append(case.measure(bench))
+            ratios = [case.ratio(*pair) for pair in pairs]
+            figure = statistics.median(ratios)
+            met = figure >= case.target if case.more_is_better else figure <= case.target
+            memory = max(ours.memory for ours, _ in pairs)
+            met = met and (case.memory is None or memory <= case.memory)
+            missed += not met
+            ours, other = (statistics.median(pair[i].wall for pair in pairs) for i in (0, 1))
+            cpu = statistics.median(pair[0].cpu for pair in pairs)
+            spread = f"{min(ratios):.3g}-{max(ratios):.3g}"
+            sign = ">=" if case.more_is_better else "<="
+            target = f"{sign} {case.target:g}" + (f", <= {case.memory:g} MB" if case.memory else "")
+            row = (case.work, f"{figure:.3g}", spread, target, "met" if met else "missed")
+            lines.append((*row, f"{ours:.2f}", f"{other:.2f}", f"{cpu:.2f}", f"{memory:.0f}"))
+            CONSOLE.log(*lines[-1])
+    heads = ("work", "figure", "spread", "target", "", "ours s", "other s", "ours CPU s", "ours MB")
+    if markdown:
+        rows = [heads, ("---",) * len(heads), *lines]
+        sys.stdout.write("\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n")
+    else:
+        table = Table(*heads)
+        for line in lines:
+            table.add_row(*line)
+        Console(width=200).print(table)
+    raise typer.Exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
