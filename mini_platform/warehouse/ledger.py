@@ -17,12 +17,16 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, func, insert, or_,
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
+from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import COUNTERS, files
 
 PENDING = ("landed", "staged")
 BATCH_BYTES = 256 * 2**20
 """A batch is closed before it grows over this, so that one transaction and its retry stay short."""
+
+AWAY = (OperationalError, DatabaseAwayError)
+"""What is raised where the database goes away in the middle of something, and where it cannot be reached at all."""
 
 
 class LeaseLostError(Exception):
@@ -164,15 +168,18 @@ def lease(worker: Worker) -> Iterator[None]:
     """
     done = threading.Event()
     mine = files.c.leased_by == worker.owner
+    held = and_(mine, files.c.status.in_(PENDING))
+    # Waits for no lock: `move` locks the same rows, perhaps in another order, and one of the two would be a deadlock's victim.
+    free = select(files.c.file_id).where(held).with_for_update(skip_locked=True)
     until = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, worker.lease_seconds)
 
     def renew() -> None:
         while not done.wait(worker.lease_seconds / 3):
             try:
                 with worker.engine.begin() as conn:
-                    conn.execute(update(files).where(mine, files.c.status.in_(PENDING)).values(leased_until=until))
-            except OperationalError:
-                continue  # The database is away: the worker's own statement will say so.
+                    conn.execute(update(files).where(files.c.file_id.in_(free)).values(leased_until=until))
+            except AWAY:
+                continue  # The worker's own statement will say so, and a database that is back must find the lease alive.
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -183,10 +190,9 @@ def lease(worker: Worker) -> Iterator[None]:
         thread.join()
         try:
             with worker.engine.begin() as conn:
-                release = update(files).where(mine, files.c.status.in_(PENDING))
-                conn.execute(release.values(leased_by=None, leased_until=None))
-        except OperationalError:
-            pass  # Away: the leases run out by themselves.
+                conn.execute(update(files).where(held).values(leased_by=None, leased_until=None))
+        except AWAY:
+            pass  # The leases run out by themselves.
 
 
 FINISH = text(

@@ -167,7 +167,7 @@ def _stage_or_isolate(
     """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault."""
     try:
         _stage_batch(worker, dataset, batch, raw_path, limits, progress)
-    except (OperationalError, psycopg2.OperationalError, ledger.LeaseLostError):
+    except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError):
         raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
     except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
         if len(batch) > 1:

@@ -61,10 +61,12 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
     cursor: Any = conn.connection.cursor()
     try:
         cursor.copy_expert(statement, source, 2**18)
-    except psycopg2.Error:
-        if cursor.connection.closed:
-            conn.invalidate()  # Or the rollback of the lost transaction would raise another error in place of this one.
-        raise
+    except (psycopg2.Error, SystemError) as error:
+        if not cursor.connection.closed:
+            raise
+        conn.invalidate()  # Or the rollback of the lost transaction would raise another error in place of this one.
+        # Where the connection is lost while `source` is read, Python reports the driver's error as a SystemError.
+        raise (error if isinstance(error, psycopg2.Error) else psycopg2.OperationalError(str(error.__cause__))) from error
     finally:
         cursor.close()
 
