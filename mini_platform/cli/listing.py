@@ -28,21 +28,18 @@ class Status(StrEnum):
 
 LEDGER = {
     "file_id": "file",
-    "dataset": "dataset",
     "name": "name",
     "version": "version",
     "status": "status",
     "arrived_at": "arrived",
     "rows_read": "read",
-    "rows_inserted": "inserted",
-    "rows_updated": "updated",
-    "rows_unchanged": "unchanged",
-    "rows_superseded": "superseded",
     "rows_rejected": "rejected",
     "error": "why",
 }
-MORE = ("sha256", "bytes", "door", "loaded_at", "run_id", "same_as")
-"""Columns of the ledger that only the JSON shows."""
+"""Columns of the ledger that people are shown, with their headings."""
+COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded")
+MORE = ("dataset", *COUNTERS, "sha256", "bytes", "door", "loaded_at", "run_id", "same_as")
+"""Further columns that are only in the JSON."""
 REJECTS = ("file", "line", "column", "value", "rule", "sentence", "file_id")
 
 
@@ -70,7 +67,8 @@ def files(
         if as_json:
             print_json(rows)
         else:
-            print_table(LEDGER, rows, "No such files." if dataset or status else "No file has arrived yet.")
+            columns = LEDGER if chosen else {"dataset": "dataset", **LEDGER}
+            print_table(columns, rows, "No such files." if dataset or status else "No file has arrived yet.")
 
 
 def rejects(

@@ -55,7 +55,8 @@ def load(
     chosen = dataset_named(dataset)
     found = [_found(path) for path in paths]
     platform = open_platform()
-    with progress_bar(f"Storing {found[0].name if len(found) == 1 else f'{len(found)} files'}", None) as advance:
+    what = found[0].name if len(found) == 1 else f"{len(found)} files"
+    with progress_bar(f"Storing {what}", sum(path.stat().st_size for path in paths)) as advance:
         landed = []
         for file, row in _land(platform, chosen, found):
             landed.append((file, row))

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 500
 """Rows of a table that are laid out together: a listing of any length needs bounded memory and begins at once."""
+SHORT, FOLDED, GAP = 20, 12, 2
+"""On a terminal: the widest column that is kept in one piece, the narrowest that others are folded to, the space between."""
 WIDE = 100_000
-"""Width of a table that nobody sees on a terminal: nothing of it is ever cut off or folded."""
+"""Width of a table in a pipe or on a terminal that is too narrow for it: nothing of it is ever cut off."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters that make spreadsheet programs take a cell for a formula."""
@@ -104,8 +106,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -
     from rich.table import Table
     from rich.text import Text
 
-    seen = isatty(sys.stdout)
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if seen else WIDE)
+    terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     widths: dict[str, int] = {}
     incoming = iter(rows)
     for number in itertools.count():
@@ -114,28 +115,25 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -
             if number == 0:
                 say(nothing)
             return
-        table = Table(box=SIMPLE_HEAD, show_header=number == 0, pad_edge=False, show_edge=False)
+        for name, heading in columns.items():
+            widths[name] = max(widths.get(name, len(heading)), *(len(row[name]) for row in chunk))
+        needed = sum(width if width <= SHORT else FOLDED for width in widths.values()) + GAP * len(widths)
+        folds = isatty(sys.stdout) and needed <= terminal.width
+        table = Table(box=SIMPLE_HEAD, show_header=number == 0, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for name, heading in columns.items():
             numeric = all(re.fullmatch(r"[\d,]*", row[name]) for row in chunk)
-            widths[name] = max(widths.get(name, len(heading)), *(len(row[name]) for row in chunk))
             table.add_column(
                 heading,
                 overflow="fold",
                 justify="right" if numeric else "left",
-                min_width=None if seen else widths[name],
+                no_wrap=widths[name] <= SHORT,
+                min_width=None if folds else widths[name],
             )
         for row in chunk:
             table.add_row(*(Text(row[name]) for name in columns))
-        if seen:
-            console.print(table)
-        else:
-            with console.capture() as shown:
-                console.print(table)
-            typer.echo("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()), nl=False)
-
-
-def _show_nothing(_more: int, _words: str | None = None) -> None:
-    """Progress that nobody looks at."""
+        with terminal.capture() as shown:
+            terminal.print(table, width=None if folds else WIDE, crop=False)
+        typer.echo("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()), nl=False)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -143,6 +141,10 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {text(value)}".rstrip())
+
+
+def _show_nothing(_more: int, _words: str | None = None) -> None:
+    """Progress that nobody looks at."""
 
 
 def isatty(stream: Any) -> bool:
