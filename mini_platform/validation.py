@@ -116,7 +116,8 @@ def parse(column: Column) -> pl.Expr:
         return pl.when(day).then(text).str.to_date("%Y-%m-%d", strict=False)
     if column.type is bool:
         word = text.str.to_lowercase()
-        return pl.when(word.is_in(TRUE_WORDS)).then(True).when(word.is_in(FALSE_WORDS)).then(False)
+        truth = pl.when(word.is_in(TRUE_WORDS)).then(True).when(word.is_in(FALSE_WORDS)).then(False)
+        return truth.alias(column.name)
     return text
 
 
