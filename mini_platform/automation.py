@@ -10,7 +10,7 @@ import dagster as dg
 from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset
 from mini_platform.landing import folder
-from mini_platform.warehouse import ledger
+from mini_platform.warehouse import aggregates, ledger
 
 DATASET_TAG = "mini_platform/dataset"
 """Of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
@@ -30,7 +30,7 @@ ACTIVE = [
 
 
 def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
-    """The sensor that sees files arrive in the dataset's drop folder, and files that an earlier run left behind.
+    """The sensor that sees files arrive in the dataset's drop folder, and what an earlier run left behind.
 
     It gives no run key: a key is remembered for ever, so that a lost run would never be made up for. What keeps it from
     asking twice is the ledger, and the run that it asked for, while that is under way.
@@ -38,7 +38,7 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=f"{dataset.name}_files",
-        description=f"Watches data/{dataset.name}/ for new files and the ledger for pending ones.",
+        description=f"Watches data/{dataset.name}/ for new files and the ledger for pending work.",
         target=dg.AssetSelection.groups(dataset.name),
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -58,7 +58,8 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
     with platform.engine.connect() as conn:
         new = folder.changed(conn, dataset, found)
         pending = ledger.pending(conn, dataset.name)
-    if not new and not pending:
+        stale = aggregates.stale(conn, dataset)
+    if not new and not pending and not stale:
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
         return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")

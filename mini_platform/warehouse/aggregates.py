@@ -64,6 +64,11 @@ def touch(conn: Connection, dataset: Dataset, rows: Select[Any] | None) -> None:
         conn.execute(insert(touched).from_select(["dataset", "aggregate", "group_key"], marks))
 
 
+def stale(conn: Connection, dataset: Dataset) -> bool:
+    """Whether groups wait to be computed again: a run that loads files and dies leaves nothing but such marks."""
+    return bool(conn.scalar(select(exists(select(touched.c.touch_id).where(touched.c.dataset == dataset.name)))))
+
+
 def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     """Bring the table of an aggregate up to date with production, in the caller's transaction.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, Table, exists, func, insert, inspect, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, CreateSchema, CreateTable, SetColumnComment
@@ -82,6 +82,8 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
         # Derived: dropped and computed again by the next refresh.
         table.drop(conn, checkfirst=True)
         table.create(conn)
+        if not conn.scalar(select(exists(select(tables.production.c._file_id)))):
+            continue  # Nothing to compute.
         conn.execute(insert(touched).values(dataset=dataset.name, aggregate=name, group_key=None))
 
 

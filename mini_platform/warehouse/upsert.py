@@ -66,7 +66,9 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
             raise
         conn.invalidate()  # Or the rollback of the lost transaction would raise another error in place of this one.
         # Where the connection is lost while `source` is read, Python reports the driver's error as a SystemError.
-        raise (error if isinstance(error, psycopg2.Error) else psycopg2.OperationalError(str(error.__cause__))) from error
+        raise (
+            error if isinstance(error, psycopg2.Error) else psycopg2.OperationalError(str(error.__cause__))
+        ) from error
     finally:
         cursor.close()
 
