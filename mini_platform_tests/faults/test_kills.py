@@ -62,12 +62,14 @@ def pass_seconds() -> list[float]:
 @pytest.mark.parametrize("seed", range(MOMENTS))
 def test_random_moment(seed: int, yard: Yard, fault: Survives, pass_seconds: list[float]) -> None:
     fault("kill -9 of the worker at a random moment")
-    rng = random.Random(seed)
-    yard.drop(waves.first(f"random {seed}"))
+    rng = random.Random(seed)  # noqa: S311
     if not pass_seconds:
-        begin = time.monotonic()
-        yard.finish()
-        pass_seconds.append(time.monotonic() - begin)
+        for again in ("", " again"):  # The first one waits for the fork server.
+            yard.drop(waves.first(f"random {seed}{again}"))
+            begin = time.monotonic()
+            yard.finish()
+            pass_seconds[:] = [time.monotonic() - begin]
+    yard.drop(waves.first(f"random {seed}"))
     killed = 0
     for attempt in range(12):
         yard.drop(waves.second(f"random {seed} {attempt}"))

@@ -11,14 +11,21 @@ from mini_platform.datasets import all_datasets
 from mini_platform.sampling import write_sample
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
-DIRT = ("S1,2024-02-30,1,1", "S1,2024-01-05,abc,1", "S2,2024-01-06,99,1", ",2024-01-05,1,1", "S3,2024-01-07", "S3,now,1,1")
+DIRT = (
+    "S1,2024-02-30,1,1",
+    "S1,2024-01-05,abc,1",
+    "S2,2024-01-06,99,1",
+    ",2024-01-05,1,1",
+    "S3,2024-01-07",
+    "S3,now,1,1",
+)
 BULK_ROWS = 20_500
 """More valid rows than fill an empty table without indexes (`load.BULK_ROWS`)."""
 
 
 def file(seed: int | str, rows: int = 40, dirt: float = 0.05) -> bytes:
     """Rows over 4 stations and 25 days, keys repeated, a share of them dirty."""
-    rng = random.Random(f"weather {seed}")
+    rng = random.Random(f"weather {seed}")  # noqa: S311
     lines = []
     for _ in range(rows):
         date = dt.date(2024, 1, 1) + dt.timedelta(days=rng.randrange(25))

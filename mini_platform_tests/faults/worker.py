@@ -23,9 +23,9 @@ from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager, StagedFiles
 from mini_platform.landing import folder
-from mini_platform.warehouse import ledger
+from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files, touched
+from mini_platform.warehouse.tables import dataset_tables, files
 
 LOOK_SECONDS = 0.05
 
@@ -71,7 +71,7 @@ def waiting(platform: Platform, dataset: Dataset) -> tuple[bool, bool]:
     with platform.engine.connect() as conn:
         free = ledger.pending(conn, dataset.name)
         held = conn.scalar(select(func.count()).where(files.c.dataset == dataset.name, pending)) or 0
-        stale = conn.scalar(select(func.count()).where(touched.c.dataset == dataset.name))
+        stale = aggregates.stale(conn, dataset)
     return bool(new or free or stale), held > 0
 
 

@@ -6,6 +6,7 @@ row was written in the very transaction that told the ledger of it, that no leas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, Engine, text
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import aggregates
+from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform_tests.faults import worker
 from mini_platform_tests.oracle import File, Oracle, differences
 
@@ -84,7 +86,8 @@ class Worker:
         return bool(self.process.is_alive())
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # It was faster.
+            os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = FINISH_SECONDS) -> int:
         """Its exit code, negative for a signal."""
@@ -182,6 +185,28 @@ class Yard:
         assert fresh.wait() == 0, fresh.said
         return fresh
 
+    def let_leases_run_out(self, seconds: float = 30) -> None:
+        held = text("SELECT count(*) FROM ops.files WHERE leased_until > clock_timestamp()")
+        end = time.monotonic() + seconds
+        with self.engine.connect() as conn:
+            while conn.scalar(held):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    def when_up(self, statement: str = "SELECT 1", seconds: float = 30) -> None:
+        """Run a statement as soon as the server answers."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with self.engine.begin() as conn:
+                    conn.execute(text(statement))
+            except DatabaseAwayError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
     def close(self) -> None:
         for started in self.workers:
             if started.alive:
@@ -201,10 +226,9 @@ class Yard:
         rows = self._ledger(conn)
         wrong = [f"{row.name}: bytes that never stood there" for row in rows if row.sha256 not in self.written]
         latest = {row.name: row.sha256 for row in rows}
-        for path in self.inbox.iterdir():
-            if latest.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
-                wrong.append(f"{path.name}: what stands there was not landed")
-        return wrong
+        standing = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.inbox.iterdir()}
+        lacking = [name for name, sha256 in standing.items() if latest.get(name) != sha256]
+        return wrong + [f"{name}: what stands there was not landed" for name in lacking]
 
     def _rows(self, conn: Connection) -> list[str]:
         oracle = Remembering()

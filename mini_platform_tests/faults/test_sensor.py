@@ -1,0 +1,47 @@
+"""What a dead run leaves behind is seen by the sensor, whatever it is: nobody has to start anything by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mini_platform.assets.platform import Platform
+from mini_platform.automation import _look
+from mini_platform_tests.faults import waves
+from mini_platform_tests.faults.conftest import Survives
+from mini_platform_tests.faults.yard import Yard
+
+pytestmark = pytest.mark.faults
+
+LEFT_BEHIND = (
+    "land.raw_file_kept",  # a file that only stands in the folder
+    "claim.after_commit",  # leases
+    "stage.after_commit",  # staged files
+    "aggregate.before_commit",  # nothing but marks on groups
+    "aggregate.after_commit",  # nothing but marks on groups of another aggregate
+)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("point", LEFT_BEHIND)
+def test_sensor_asks_for_a_run(
+    point: str, yard: Yard, platform: Platform, instance: dg.DagsterInstance, fault: Survives
+) -> None:
+    fault(f"kill -9 of the worker at {point}: the sensor asks for a run")
+    yard.drop(waves.first("sensor"))
+    yard.kill_at(point)
+    yard.let_leases_run_out()
+    with dg.build_sensor_context(instance=instance) as context:
+        asked = _look(context, yard.dataset, platform)
+    assert isinstance(asked, dg.RunRequest), asked
+    yard.finish()
+    with dg.build_sensor_context(instance=instance) as context:
+        assert isinstance(_look(context, yard.dataset, platform), dg.SkipReason)
