@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, exists, func, insert, inspect, select, text
+from sqlalchemy import Column, Connection, Engine, Table, exists, func, insert, inspect, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, CreateSchema, CreateTable, SetColumnComment
@@ -90,7 +91,8 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
 def _add_to(conn: Connection, table: Table) -> None:
     """Add declared columns and indexes that an existing table lacks."""
     found = inspect(conn)
-    columns = {c["name"]: c["type"] for c in found.get_columns(table.name, schema=table.schema)}
+    existing = {c["name"]: c for c in found.get_columns(table.name, schema=table.schema)}
+    columns = {name: c["type"] for name, c in existing.items()}
     preparer = conn.dialect.identifier_preparer
     for column in table.columns:
         if column.name not in columns:
@@ -103,6 +105,8 @@ def _add_to(conn: Connection, table: Table) -> None:
                 f"{table.fullname}.{column.name} is {columns[column.name]} in the database and {column.type} in the "
                 "declaration: change its type in the database first"
             )
+        elif existing[column.name]["nullable"] != column.nullable:
+            _set_nullable(conn, table, column)
         conn.execute(SetColumnComment(column))
     key = found.get_pk_constraint(table.name, schema=table.schema)["constrained_columns"]
     if key != [c.name for c in table.primary_key]:
@@ -111,6 +115,19 @@ def _add_to(conn: Connection, table: Table) -> None:
     for index in table.indexes:
         if index.name not in indexes:
             index.create(conn)
+
+
+def _set_nullable(conn: Connection, table: Table, column: Column[Any]) -> None:
+    """Let an existing column be empty, or forbid it."""
+    if not column.nullable and conn.scalar(select(func.count()).select_from(table).where(column.is_(None))):
+        raise ValueError(
+            f"{table.fullname}.{column.name} may not be empty any more, but is in some rows: fill them first"
+        )
+    preparer = conn.dialect.identifier_preparer
+    names = (preparer.format_table(table), preparer.quote(column.name))
+    conn.execute(
+        text("ALTER TABLE {} ALTER COLUMN {} {} NOT NULL".format(*names, "DROP" if column.nullable else "SET"))
+    )
 
 
 def drop_indexes(conn: Connection, table: Table) -> None:
