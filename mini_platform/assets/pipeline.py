@@ -23,7 +23,7 @@ from mini_platform.warehouse import ledger, quality
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 
 if TYPE_CHECKING:
-    from mini_platform.warehouse.staging import Progress
+    from mini_platform.warehouse.judged_rows import Progress
 
 LISTED = 50
 """Rows of a listing in the metadata at most."""

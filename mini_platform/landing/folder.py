@@ -9,9 +9,11 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Engine, Row, select
 from sqlalchemy.dialects.postgresql import insert
@@ -26,6 +28,8 @@ SETTLE_SECONDS = 1.0
 """A file that was written to less than this long ago may still grow and is left for the next look."""
 LAND_FILES = 500
 """Files landed in one transaction."""
+THREADS = 8
+"""Files copied at the same time: most of the time of a small one is the wait until the disk has it."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", "~")
 """Endings by which programs mark files that they have not finished."""
 
@@ -110,12 +114,13 @@ def land(
         part = found[start : start + LAND_FILES]
         with engine.connect() as conn:
             current = ledger.current_versions(conn, dataset.name, [file.name for file in part])
-        for file in part:
-            arrival = _take(file, store, current.get(file.name))
-            if arrival is None:
-                yield file, None
-            else:
-                arrivals.append((file, arrival))
+        with ThreadPoolExecutor(THREADS) as pool:
+            taken = pool.map(_take, part, repeat(store), [current.get(file.name) for file in part])
+            for file, arrival in zip(part, taken, strict=True):
+                if arrival is None:
+                    yield file, None
+                else:
+                    arrivals.append((file, arrival))
         with engine.begin() as conn:
             rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], door)
             if door == "folder":
@@ -136,16 +141,20 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             return None
-        arrival = None
-        if current is not None and before.st_size == current.bytes and sha256_of(source) == current.sha256:
+        if current is not None and _holds(source, before.st_size, store, current):
             arrival = ledger.Arrival(file.name, current.sha256, current.bytes)
-        if arrival is None:
+        else:
             source.seek(0)
             arrival = ledger.Arrival(file.name, *store.put(source))
             reach("land.raw_file_kept")
         after = os.fstat(handle)
     still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
     return arrival if still else None
+
+
+def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> bool:
+    """Whether an open file is the current version of its name, and the raw store has that: then it is only hashed."""
+    return size == current.bytes and store.path(current.sha256).exists() and sha256_of(source) == current.sha256
 
 
 def _remember(conn: Connection, dataset: Dataset, landed: Sequence[tuple[Found, Row[Any]]]) -> None:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import psycopg2
 from psycopg2 import sql
 from sqlalchemy import Connection, Row, delete, exists, func, select, text
@@ -23,65 +20,15 @@ from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.csv import read_csv
-from mini_platform.validation import judge, judge_malformed
+from mini_platform.readers import ReadLimits
 from mini_platform.warehouse import ledger, quarantine
+from mini_platform.warehouse.judged_rows import JudgedRows, Progress, Tally
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.warehouse.upsert import copy_in
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes and the rows that were read since the last call."""
-
-BLOCK_ROWS = 50_000
-"""Rows of small files are judged together until there are this many: a call of every rule costs milliseconds."""
-UNIQUE_KEYS = 20_000_000
-"""Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
 QUEUE_BLOCKS = 4
 """Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
-
-
-@dataclass
-class Tally:
-    """What is known of one file while it is read."""
-
-    file_id: int
-    rows_read: int = 0
-    rows_rejected: int = 0
-    rule_counts: Counter[str] = field(default_factory=Counter)
-    extra_columns: list[str] = field(default_factory=list)
-    keys: list[pl.Series] = field(default_factory=list)
-    refused: str | None = None
-
-    def verdict(self, dataset: Dataset) -> dict[str, Any]:
-        """The ledger's row: staged, or refused with the reason."""
-        reason = self.refused
-        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read):
-            worst, count = self.rule_counts.most_common(1)[0]
-            reason = (
-                f"{self.rows_rejected} of {self.rows_read} rows are rejected, more than the dataset allows "
-                f"({dataset.refuse_above}); most often: {worst} ({count} rows)"
-            )
-        return {
-            "file_id": self.file_id,
-            "status": "refused" if reason else "staged",
-            "error": reason,
-            "rows_read": self.rows_read,
-            "rows_rejected": self.rows_rejected,
-            "rule_counts": self.rule_counts,
-            "keys_unique": self._keys_unique(),
-            "extra_columns": self.extra_columns,
-        }
-
-    def _keys_unique(self) -> bool:
-        """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
-        valid = self.rows_read - self.rows_rejected
-        if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
-            return False
-        hashes = pl.concat(self.keys).sort()
-        self.keys.clear()
-        return bool((hashes != hashes.shift(1)).all())
 
 
 class Pipe:
@@ -190,9 +137,9 @@ def _stage_batch(
     progress: Progress | None,
 ) -> None:
     tallies = {row.file_id: Tally(row.file_id) for row in batch}
-    reader = Reader(dataset, tallies, limits, progress)
+    rows = JudgedRows(dataset, tallies, limits, progress)
     with worker.engine.begin() as conn:
-        _copy(conn, dataset, reader.copy_blocks([(row.file_id, raw_path(row.sha256)) for row in batch]))
+        _copy(conn, dataset, rows.as_csv([(row.file_id, raw_path(row.sha256)) for row in batch]))
         verdicts = [tally.verdict(dataset) for tally in tallies.values()]
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
@@ -235,97 +182,6 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     finally:
         pipe.close()
         thread.join()
-
-
-class Reader:
-    """Reads the files of a batch, judges their rows, keeps the tallies."""
-
-    def __init__(
-        self, dataset: Dataset, tallies: dict[int, Tally], limits: ReadLimits, progress: Progress | None
-    ) -> None:
-        self._dataset = dataset
-        self._tallies = tallies
-        self._limits = limits
-        self._progress = progress
-        self._columns = [column.name for column in dataset.columns]
-
-    def copy_blocks(self, paths: Sequence[tuple[int, Path]]) -> Iterator[bytes]:
-        """Files -> blocks of CSV for `_copy`; rows of small files share a block."""
-        frames: list[pl.DataFrame] = []
-        rows = 0
-        for file_id, path in paths:
-            tally = self._tallies[file_id]
-            seen = 0
-            try:
-                blocks = read_csv(path, self._dataset.source, self._dataset.columns, limits=self._limits)
-                for block in blocks:
-                    if block.malformed:
-                        yield self._malformed(tally, block)
-                    if block.rows.height:
-                        frames.append(self._frame(tally, block))
-                        rows += block.rows.height
-                    tally.extra_columns = block.rows.columns[len(self._columns) :]
-                    if self._progress:
-                        self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
-                        seen = block.bytes_read
-                    if rows >= BLOCK_ROWS:
-                        yield self._judged(pl.concat(frames))
-                        frames, rows = [], 0
-            except RefusedFileError as refusal:
-                tally.refused = str(refusal)
-        if frames:
-            yield self._judged(pl.concat(frames))
-
-    def _frame(self, tally: Tally, block: Block) -> pl.DataFrame:
-        extra = block.rows.columns[len(self._columns) :]
-        as_json = pl.struct(extra).struct.json_encode() if extra else pl.lit(None, pl.String)
-        tally.rows_read += block.rows.height
-        return block.rows.select(
-            pl.lit(tally.file_id, pl.Int64).alias("_file_id"),
-            pl.Series("_line", block.lines),
-            pl.lit(None, pl.String).alias("_raw"),
-            as_json.alias("_extra"),
-            *self._columns,
-        )
-
-    def _judged(self, rows: pl.DataFrame) -> bytes:
-        verdicts = judge(self._dataset, rows)
-        ids = rows["_file_id"]
-        if len(self._tallies) == 1:  # Only of a file that is loaded alone is it asked.
-            tally = next(iter(self._tallies.values()))
-            if tally.rows_read <= UNIQUE_KEYS:
-                tally.keys.append(verdicts.keys.filter(verdicts.rows["_rules"].is_null()))
-        for rule, fails in verdicts.broken:
-            for file_id, count in _count(ids.filter(fails)):
-                self._tallies[file_id].rule_counts[rule.name] += count
-        if verdicts.broken:
-            for file_id, count in _count(ids.filter(verdicts.rows["_rules"].is_not_null())):
-                self._tallies[file_id].rows_rejected += count
-        return verdicts.rows.write_csv(include_header=False).encode()
-
-    def _malformed(self, tally: Tally, block: Block) -> bytes:
-        tally.rows_read += len(block.malformed)
-        tally.rows_rejected += len(block.malformed)
-        tally.rule_counts.update(m.rule for m in block.malformed)
-        nothing = pl.lit(None, pl.String)
-        frame = judge_malformed(block.malformed)
-        return (
-            frame.select(
-                "_rules",
-                "_reasons",
-                pl.lit(tally.file_id, pl.Int64).alias("_file_id"),
-                "_line",
-                "_raw",
-                nothing.alias("_extra"),
-                *(nothing.alias(name) for name in self._columns),
-            )
-            .write_csv(include_header=False)
-            .encode()
-        )
-
-
-def _count(ids: pl.Series) -> Iterator[tuple[int, int]]:
-    yield from ids.value_counts(name="count").iter_rows()
 
 
 def _forget(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:

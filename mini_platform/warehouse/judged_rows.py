@@ -1,0 +1,153 @@
+"""Judged rows: raw files -> blocks of CSV as COPY takes them, and a tally of every file.
+
+Rows of small files are gathered and judged together: asking every rule costs milliseconds, whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mini_platform.dataset import Dataset
+from mini_platform.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.readers.csv import read_csv
+from mini_platform.validation import judge, judge_malformed
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes and the rows that were read since the last call."""
+
+GATHERED_ROWS = 50_000
+UNIQUE_KEYS = 20_000_000
+"""Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
+
+
+@dataclass
+class Tally:
+    """What is known of one file while it is read."""
+
+    file_id: int
+    rows_read: int = 0
+    rows_rejected: int = 0
+    rule_counts: Counter[str] = field(default_factory=Counter)
+    extra_columns: list[str] = field(default_factory=list)
+    keys: list[pl.Series] = field(default_factory=list)
+    refused: str | None = None
+
+    def verdict(self, dataset: Dataset) -> dict[str, Any]:
+        """The ledger's row: staged, or refused with the reason."""
+        reason = self.refused
+        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read):
+            worst, count = self.rule_counts.most_common(1)[0]
+            reason = (
+                f"{self.rows_rejected} of {self.rows_read} rows are rejected, more than the dataset allows "
+                f"({dataset.refuse_above}); most often: {worst} ({count} rows)"
+            )
+        return {
+            "file_id": self.file_id,
+            "status": "refused" if reason else "staged",
+            "error": reason,
+            "rows_read": self.rows_read,
+            "rows_rejected": self.rows_rejected,
+            "rule_counts": self.rule_counts,
+            "keys_unique": self._keys_unique(),
+            "extra_columns": self.extra_columns,
+        }
+
+    def _keys_unique(self) -> bool:
+        """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
+        valid = self.rows_read - self.rows_rejected
+        if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
+            return False
+        hashes = pl.concat(self.keys).sort()
+        self.keys.clear()
+        return bool((hashes != hashes.shift(1)).all())
+
+
+class JudgedRows:
+    """Reads the files of a batch, judges their rows, keeps the tallies."""
+
+    def __init__(
+        self, dataset: Dataset, tallies: dict[int, Tally], limits: ReadLimits, progress: Progress | None
+    ) -> None:
+        """Take the files that the tallies are of."""
+        self._dataset = dataset
+        self._tallies = tallies
+        self._limits = limits
+        self._progress = progress
+        self._columns = [column.name for column in dataset.columns]
+        self._gathered: list[tuple[int, Block]] = []
+        self._rows = 0
+
+    def as_csv(self, paths: Sequence[tuple[int, Path]]) -> Iterator[bytes]:
+        """Yield rows as CSV: rules, reasons, file id, line, raw text, extra columns, then the declared columns."""
+        for file_id, path in paths:
+            tally = self._tallies[file_id]
+            seen = 0
+            try:
+                for block in read_csv(path, self._dataset.source, self._dataset.columns, limits=self._limits):
+                    tally.rows_read += block.rows.height + len(block.malformed)
+                    tally.extra_columns = block.rows.columns[len(self._columns) :]
+                    self._gathered.append((file_id, block))
+                    self._rows += block.rows.height
+                    if self._progress:
+                        self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
+                        seen = block.bytes_read
+                    if self._rows >= GATHERED_ROWS:
+                        yield from self._judged()
+            except RefusedFileError as refusal:
+                tally.refused = str(refusal)
+        yield from self._judged()
+
+    def _judged(self) -> Iterator[bytes]:
+        gathered, self._gathered, self._rows = self._gathered, [], 0
+        if malformed := [(file_id, m) for file_id, block in gathered for m in block.malformed]:
+            for file_id, record in malformed:
+                self._tallies[file_id].rows_rejected += 1
+                self._tallies[file_id].rule_counts[record.rule] += 1
+            ids = pl.Series("_file_id", [file_id for file_id, _ in malformed], pl.Int64)
+            yield self._csv(judge_malformed([record for _, record in malformed]).with_columns(ids))
+        if filled := [(file_id, block) for file_id, block in gathered if block.rows.height]:
+            yield self._csv(self._judge(filled))
+
+    def _judge(self, filled: Sequence[tuple[int, Block]]) -> pl.DataFrame:
+        """Judge the rows of some blocks, with their file and line, and count what is broken."""
+        rows = pl.concat([block.rows.select(self._columns) for _, block in filled], rechunk=True)
+        ids = pl.Series(
+            "_file_id", np.repeat([i for i, _ in filled], [block.rows.height for _, block in filled]), pl.Int64
+        )
+        verdicts = judge(self._dataset, rows)
+        rejected = verdicts.rows["_rules"].is_not_null()
+        if len(self._tallies) == 1:  # Only of a file that is loaded alone is it asked.
+            tally = next(iter(self._tallies.values()))
+            if tally.rows_read <= UNIQUE_KEYS:
+                tally.keys.append(verdicts.keys.filter(~rejected))
+        for rule, fails in verdicts.broken:
+            for file_id, count in _count(ids.filter(fails)):
+                self._tallies[file_id].rule_counts[rule.name] += count
+        for file_id, count in _count(ids.filter(rejected)):
+            self._tallies[file_id].rows_rejected += count
+        lines = pl.Series("_line", np.concatenate([block.lines for _, block in filled]))
+        extra = pl.concat([self._extra(block) for _, block in filled])
+        return verdicts.rows.with_columns(ids, lines, extra)
+
+    def _extra(self, block: Block) -> pl.Series:
+        """Columns that are not declared, as a JSON object a row; null without any."""
+        names = block.rows.columns[len(self._columns) :]
+        if not names:
+            return pl.repeat(None, block.rows.height, dtype=pl.String, eager=True).alias("_extra")
+        return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
+
+    def _csv(self, rows: pl.DataFrame) -> bytes:
+        order = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *self._columns)
+        missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in rows.columns]
+        return rows.with_columns(missing).select(order).write_csv(include_header=False).encode()
+
+
+def _count(ids: pl.Series) -> Iterator[tuple[int, int]]:
+    yield from ids.value_counts(name="count").iter_rows()
