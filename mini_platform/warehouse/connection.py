@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
 
 from mini_platform.warehouse import embedded
 
@@ -53,13 +54,21 @@ def engine(url: str) -> Engine:
 
 
 def _say_away(context: ExceptionContext) -> None:
-    """Replace the error of a connection that could not be opened (one without a connection) by a sentence."""
+    """Replace the error of a connection that could not be opened (one without a connection) by a sentence.
+
+    That of a connection that was lost becomes an `OperationalError`, whatever the driver takes it for.
+    """
+    if context.is_disconnect and context.connection is not None:
+        lost = context.original_exception
+        if not isinstance(context.sqlalchemy_exception, OperationalError):
+            raise OperationalError(context.statement, None, lost, connection_invalidated=True) from lost
+        return
     if context.connection is not None or context.is_pre_ping or context.engine is None:
         return
     url = context.engine.url
     where = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
     reason = " ".join(str(context.original_exception).split())
     raise DatabaseAwayError(
-        f"The database {url.database or ''} at {where} cannot be reached: {reason}. "
+        f"The database {url.database or ''} at {where} cannot be reached: {reason.rstrip('.?')}. "
         "Check that the server runs and that DATABASE_URL is right."
     ) from context.original_exception

@@ -36,7 +36,10 @@ def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_reje
 def rejects(
     conn: Connection, dataset: Dataset, *, file_id: int | None = None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One item per broken rule of each rejected row: file, line, column, value, rule, sentence; in file order."""
+    """One item per broken rule of each rejected row: file, line, column, value, rule, sentence; in file order.
+
+    The value of a rule about a whole row is the row: its text as it arrived, or its cells.
+    """
     quarantine = dataset_tables(dataset).quarantine
     columns = {rule.name: rule.column for rule in dataset.rules}
     statement = (
@@ -51,7 +54,7 @@ def rejects(
     for row in conn.execute(statement).mappings():
         for rule, reason in zip(row["_rules"], row["_reasons"], strict=True):
             column = columns.get(rule)
-            value = row[column] if column else row["_raw"]
+            value = row[column] if column else row["_raw"] or ",".join(row[c.name] or "" for c in dataset.columns)
             yield {
                 "file_id": row["_file_id"],
                 "file": row["_file"],
