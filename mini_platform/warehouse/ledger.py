@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse.connection import DatabaseAwayError
-from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, files
 
 PENDING = ("landed", "staged")
@@ -120,6 +120,7 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
     that it delays nobody and takes nobody down with it; after `max_attempts` it is marked failed.
     """
     with worker.engine.begin() as conn:
+        lose_when_frozen(conn, worker.lease_seconds)
         given_up = _free(dataset, status, only).where(files.c.attempts >= worker.max_attempts)
         conn.execute(
             update(files)
@@ -177,6 +178,7 @@ def lease(worker: Worker) -> Iterator[None]:
         while not done.wait(worker.lease_seconds / 3):
             try:
                 with worker.engine.begin() as conn:
+                    lose_when_frozen(conn, worker.lease_seconds)
                     conn.execute(update(files).where(files.c.file_id.in_(free)).values(leased_until=until))
             except AWAY:
                 continue  # The worker's own statement will say so, and a database that is back must find the lease alive.
@@ -224,6 +226,7 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
     """
     if not rows:
         return
+    lose_when_frozen(conn, worker.lease_seconds)
     moved = conn.execute(FINISH, {"rows": json.dumps(rows), "owner": worker.owner, "status": status})
     if moved.rowcount != len(rows):
         raise LeaseLostError(f"{len(rows) - moved.rowcount} of {len(rows)} files were taken over by another process")

@@ -67,7 +67,7 @@ def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[
 
 
 def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch: Sequence[Row[Any]]) -> list[int]:
-    advisory_lock(conn, "load", dataset.name)
+    advisory_lock(conn, "load", dataset.name, frozen_seconds=worker.lease_seconds)
     conn.execute(text("SET LOCAL work_mem = '256MB'"))
     conn.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
     tables = dataset_tables(dataset)
