@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -73,6 +74,13 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
         cursor.close()
 
 
+def _csv_lines(frame: pd.DataFrame) -> Iterator[str]:
+    """The rows as COPY takes them: a missing value is an empty field, an empty text a quoted one (`to_csv` mixes them up)."""
+    filled = frame.astype(object).where(frame.notna(), None)
+    for row in filled.itertuples(index=False, name=None):
+        yield ",".join("" if value is None else '"' + str(value).replace('"', '""') + '"' for value in row)
+
+
 def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
     """Upsert a DataFrame by way of COPY; its columns are named as the table's. Returns how many rows were written.
 
@@ -90,7 +98,7 @@ def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
         sql.Identifier(incoming.name), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
     )
-    copy_in(conn, copy, io.StringIO(frame.to_csv(index=False, header=False)))
+    copy_in(conn, copy, io.StringIO("\n".join(_csv_lines(frame))))
     written = upsert(conn, table, incoming.select().with_only_columns(*(incoming.c[n] for n in frame.columns)))
     incoming.drop(conn)
     return written
