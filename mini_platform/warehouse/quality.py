@@ -10,13 +10,16 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Table, Text, and_, case, func, not_, or_, select, true
+from sqlalchemy import Boolean, ColumnElement, Connection, Table, Text, and_, case, func, not_, select, true
 
 from mini_platform.dataset import Column, Dataset
 from mini_platform.warehouse.tables import TYPES, dataset_tables, files
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space: what `validation.clean` trims."""
 
 
 def measure(conn: Connection, dataset: Dataset, run_id: str) -> pd.DataFrame:
@@ -42,8 +45,10 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
         text = staging.c[column.name]
         if column.type_rule is None:
             return text
-        readable = or_(rules.is_(None), not_(rules.contains([column.type_rule.name])))
-        return case((readable, text.cast(TYPES[column.type])))
+        kind = TYPES[column.type]
+        readable = not_(rules.contains([column.type_rule.name]))
+        # The cell of a rejected row may stand as it arrived, with space around it that Postgres does not take for any.
+        return case((rules.is_(None), text.cast(kind)), (readable, func.btrim(text, WHITE_SPACE).cast(kind)))
 
     rule = func.unnest(rules).label("rule")
     broken: dict[str, int] = dict(conn.execute(select(rule, func.count()).group_by(rule)).tuples().all())
@@ -75,10 +80,11 @@ def _profile(
     """Figures of every column over the rows of a table that fulfil a condition."""
     selected: list[ColumnElement[Any]] = [func.count().label("total_rows")]
     for name, value in values.items():
+        ordered = value.cast(Text) if isinstance(value.type, Boolean) else value  # There is no min(boolean).
         selected += [
             func.count(table.c[name]).label(f"filled {name}"),
-            func.min(value).cast(Text).label(f"minimum {name}"),
-            func.max(value).cast(Text).label(f"maximum {name}"),
+            func.min(ordered).cast(Text).label(f"minimum {name}"),
+            func.max(ordered).cast(Text).label(f"maximum {name}"),
         ]
     measured = conn.execute(select(*selected).where(rows)).mappings().one()
     total = measured["total_rows"]
