@@ -1,0 +1,169 @@
+"""The figures of the quality report, held to plain Python over what the oracle says of the same file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform.datasets.weather import dataset as weather
+from mini_platform.warehouse import quality
+from mini_platform.warehouse.schema import create_all
+from mini_platform.warehouse.tables import quality_report
+from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform_tests.oracle import COLUMNS, WHITE_SPACE
+from mini_platform_tests.test_pipeline import Flow, csv_of, random_arrivals, sample
+
+Figures = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture
+def flow(engine: Engine, tmp_path: Path) -> Flow:
+    return Flow(engine, tmp_path / "raw")
+
+
+def measured(engine: Engine, dataset: Dataset = weather) -> Figures:
+    with engine.connect() as conn:
+        frame = quality.measure(conn, dataset, "run")
+    return {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
+
+
+def expected_of_production(flow: Flow) -> Figures:
+    rows = [(*key, *row.values) for key, row in flow.oracle.production().items()]
+    result = {}
+    for n, name in enumerate(COLUMNS):
+        filled = [row[n] for row in rows if row[n] is not None]
+        result["production.measurements", name] = {
+            "total_rows": len(rows),
+            "nulls": len(rows) - len(filled),
+            "null_rate": (len(rows) - len(filled)) / len(rows),
+            "minimum": shown(min(filled, default=None)),
+            "maximum": shown(max(filled, default=None)),
+            "distinct_values": len(set(filled)),
+            "duplicates": 0,
+            "out_of_range": dict.fromkeys(rules_of(name), 0),
+        }
+    return result
+
+
+def rules_of(column: str) -> list[str]:
+    return [rule.name for rule in weather.rules if rule.column == column]
+
+
+def shown(value: Any) -> str | None:
+    return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_figures_of_production(flow: Flow, seed: int) -> None:
+    flow.land(("a.csv", sample(80, 0.2, seed)), ("b.csv", sample(40, 0.2, seed + 1)), *random_arrivals(seed, 3))
+    flow.run()
+    found = measured(flow.engine)
+    for place, figures in expected_of_production(flow).items():
+        assert {name: found[place][name] for name in figures} == figures, place
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_counts_of_staging(flow: Flow, seed: int) -> None:
+    flow.land(*((f"{n}.csv", sample(80, 0.3, seed + n)) for n in range(3)), *random_arrivals(seed, 3))
+    flow.run()
+    staged = [f for f in flow.oracle.files if f.same_as is None and not f.unreadable]
+    rules = sum((f.rule_counts for f in staged), Counter[str]())
+    formless = {"row_without_nul", "row_quotes_closed", "row_has_header_fields", "row_not_header"}
+    with_columns = [r for f in staged for r in f.rejected.values() if not r & formless] + [
+        key for f in staged for key, _ in f.valid.values()
+    ]
+    keys = Counter(key for f in staged for key, _ in f.valid.values())
+    found = measured(flow.engine)
+    for name in COLUMNS:
+        figures = found["staging.measurements", name]
+        assert figures["total_rows"] == len(with_columns)
+        assert figures["out_of_range"] == {rule: rules[rule] for rule in rules_of(name)}
+        assert figures["duplicates"] == sum(count - 1 for count in keys.values())
+
+
+def test_figures_of_staging(flow: Flow) -> None:
+    """Minimum and maximum are of the values that could be read, whether valid or not."""
+    flow.land(
+        (
+            "f.csv",
+            csv_of(
+                "A,2024-01-01,-99,1",
+                "A,2024-01-02,20,1",
+                "B,2024-02-30,nan,",
+                "B,2024-01-02,,3000",
+                "B,2024-01-02,9,2",
+                "B,2024-01-02,5,2",
+                "too,few",
+            ),
+        )
+    )
+    flow.run()
+    found = {column: figures for (table, column), figures in measured(flow.engine).items() if table[0] == "s"}
+    shown = ("total_rows", "nulls", "minimum", "maximum", "distinct_values", "duplicates")
+    assert {column: tuple(figures[name] for name in shown) for column, figures in found.items()} == {
+        "station_id": (6, 0, "A", "B", 2, 1),
+        "date": (6, 0, "2024-01-01", "2024-01-02", 3, 1),
+        "temp_c": (6, 1, "-99", "20", 5, 1),
+        "precip_mm": (6, 1, "1", "3000", 3, 1),
+    }
+    assert found["temp_c"]["out_of_range"] == {"temp_c_is_number": 1, "temp_c_in_range": 1}
+    assert found["date"]["out_of_range"] == {"date_required": 0, "date_is_date": 1, "date_not_after_tomorrow": 0}
+
+
+def test_values_out_of_range_with_space_around_them(flow: Flow) -> None:
+    """A cell at fault is staged as it arrived, with space that Postgres does not take for any."""
+    bad = [f'A,"{s}2999-01-{n:02}{s}","{s}{100 + n}{s}",1' for n, s in enumerate(WHITE_SPACE, start=1)]
+    flow.land(("f.csv", csv_of(*bad, *(f"A,2024-01-{n:02},1,1" for n in range(1, 32)))))
+    flow.run()
+    flow.check()
+    found = measured(flow.engine)
+    assert found["staging.measurements", "temp_c"]["maximum"] == str(100 + len(bad))
+    assert found["staging.measurements", "date"]["maximum"] == f"2999-01-{len(bad)}"
+
+
+def test_empty_tables(engine: Engine) -> None:
+    for figures in measured(engine).values():
+        assert (figures["total_rows"], figures["null_rate"], figures["distinct_values"]) == (0, 0.0, 0)
+        assert (figures["minimum"], figures["maximum"]) == (None, None)
+
+
+def test_the_report_is_kept_over_time(flow: Flow) -> None:
+    flow.land(("f.csv", sample(20, 0.2, seed=1)))
+    flow.run()
+    for run in ("first", "second", "second"):
+        with flow.engine.begin() as conn:
+            upsert_frame(conn, quality_report, quality.measure(conn, weather, run))
+    with flow.engine.connect() as conn:
+        rows = conn.execute(
+            text("SELECT run_id, count(*), count(DISTINCT table_name) FROM analytics.quality_report GROUP BY 1")
+        )
+        assert sorted(map(tuple, rows)) == [("first", 8, 2), ("second", 8, 2)]
+
+
+class Switch(RowModel):
+    """Columns of the other types."""
+
+    name: str = Field("Name")
+    on: bool = Field("On or off")
+    count: int | None = Field("How often", ge=0)
+
+
+def test_other_types(engine: Engine, tmp_path: Path) -> None:
+    switches = Dataset("switches", "switches", Switch, ("name",), "Switches.")
+    create_all(engine, [switches])
+    flow = Flow(engine, tmp_path / "raw", switches)
+    flow.land(("f.csv", b"name,on,count\na,yes,7\nb,N,\nc,maybe,1\nd,1, -2 \n"))
+    flow.run()
+    found = measured(engine, switches)
+    with engine.connect() as conn:
+        rows = conn.execute(text('SELECT name, "on", count FROM production.switches ORDER BY 1')).all()
+    assert rows == [("a", True, 7), ("b", False, None)]
+    assert found["production.switches", "count"]["maximum"] == "7"
+    assert found["staging.switches", "count"]["minimum"] == "-2"
+    assert found["staging.switches", "on"]["out_of_range"] == {"on_required": 0, "on_is_boolean": 1}
+    assert found["production.switches", "on"]["distinct_values"] == 2
