@@ -117,7 +117,7 @@ class JudgedRows:
 
     def _judge(self, filled: Sequence[tuple[int, Block]]) -> pl.DataFrame:
         """Judge the rows of some blocks, with their file and line, and count what is broken."""
-        rows = pl.concat([block.rows.select(self._columns) for _, block in filled], rechunk=True)
+        rows = pl.concat([block.rows[:, : len(self._columns)] for _, block in filled], rechunk=True)
         ids = pl.Series(
             "_file_id", np.repeat([i for i, _ in filled], [block.rows.height for _, block in filled]), pl.Int64
         )
@@ -133,8 +133,10 @@ class JudgedRows:
         for file_id, count in _count(ids.filter(rejected)):
             self._tallies[file_id].rows_rejected += count
         lines = pl.Series("_line", np.concatenate([block.lines for _, block in filled]))
-        extra = pl.concat([self._extra(block) for _, block in filled])
-        return verdicts.rows.with_columns(ids, lines, extra)
+        judged = verdicts.rows.with_columns(ids, lines)
+        if any(block.rows.width > len(self._columns) for _, block in filled):
+            judged = judged.with_columns(pl.concat([self._extra(block) for _, block in filled], rechunk=True))
+        return judged
 
     def _extra(self, block: Block) -> pl.Series:
         """Columns that are not declared, as a JSON object a row; null without any."""
