@@ -6,6 +6,7 @@ Names of dropped files are data, never paths: a file is opened by its entry in t
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,8 +71,12 @@ def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], no
 
 
 def display_name(name: str) -> str:
-    """A file's name as text that Postgres can hold."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""A file's name as text that Postgres can hold: bytes that are not UTF-8 as `\xff`.
+
+    Backslashes before such an escape, or before what looks like one, are doubled: different names stay different.
+    """
+    doubled = re.sub(r"\\+(?=x[0-9a-f]{2}|[\udc80-\udcff])", lambda backslashes: 2 * backslashes[0], name)
+    return os.fsencode(doubled).decode("utf-8", "backslashreplace")
 
 
 def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found]:
@@ -137,10 +142,11 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
         handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(handle)
+        return None
     with os.fdopen(handle, "rb") as source:
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            return None
         if current is not None and _holds(source, before.st_size, store, current):
             arrival = ledger.Arrival(file.name, current.sha256, current.bytes)
         else:
