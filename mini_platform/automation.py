@@ -6,6 +6,7 @@ https://docs.dagster.io/guides/automate/sensors
 import time
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset
@@ -29,6 +30,16 @@ ACTIVE = [
 ]
 
 
+def load_job(dataset: Dataset) -> UnresolvedAssetJobDefinition:
+    """The job that brings everything of a dataset up to date."""
+    return dg.define_asset_job(
+        f"load_{dataset.name}",
+        selection=dg.AssetSelection.groups(dataset.name),
+        description=f"Loads what is pending of {dataset.name}, and what stands in data/{dataset.name}/.",
+        tags={DATASET_TAG: dataset.name},
+    )
+
+
 def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     """The sensor that sees files arrive in the dataset's drop folder, and what an earlier run left behind.
 
@@ -39,7 +50,7 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{dataset.name}_files",
         description=f"Watches data/{dataset.name}/ for new files and the ledger for pending work.",
-        target=dg.AssetSelection.groups(dataset.name),
+        job=load_job(dataset),
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         tags={DATASET_TAG: dataset.name},
