@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -28,7 +29,20 @@ class RawStore:
         return self.folder / sha256[:2] / sha256
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
-        """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""
+        """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes.
+
+        Raises:
+            OSError: it cannot be kept; where the disk is full the message says so. Nothing is left of it.
+        """
+        try:
+            return self._put(source)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            said = f"there is no room left in {self.folder}: files that arrive wait until there is"
+            raise OSError(error.errno, said) from error
+
+    def _put(self, source: BinaryIO) -> tuple[str, int]:
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
         handle, name = tempfile.mkstemp(prefix=".arriving-", dir=self.folder)

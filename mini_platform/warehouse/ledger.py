@@ -27,6 +27,9 @@ BATCH_BYTES = 256 * 2**20
 
 AWAY = (OperationalError, DatabaseAwayError)
 """What is raised where the database goes away in the middle of something, and where it cannot be reached at all."""
+BLAMELESS = ("53100", "53300", "57P01", "57P03")
+"""SQLSTATEs that no file can be blamed for: disk full, too many connections, stopped by an administrator, starting or stopping.
+A connection that breaks without a word is not among them: a file may have brought the server down."""
 
 
 class LeaseLostError(Exception):
@@ -165,7 +168,8 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
 def lease(worker: Worker) -> Iterator[None]:
     """Keep the worker's leases alive while the body runs; give back what it still holds at the end.
 
-    A worker that is killed gives nothing back: its leases run out by themselves.
+    A worker that is killed gives nothing back: its leases run out by themselves. One that is interrupted, or that the
+    database has no room for, gives back the attempts too, or a full disk would make files fail for good.
     """
     done = threading.Event()
     mine = files.c.leased_by == worker.owner
@@ -185,16 +189,28 @@ def lease(worker: Worker) -> Iterator[None]:
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
+    given_back: dict[str, Any] = {"leased_by": None, "leased_until": None}
     try:
         yield
+    except BaseException as error:
+        if _blameless(error):
+            given_back["attempts"] = func.greatest(files.c.attempts - 1, 0)
+        raise
     finally:
         done.set()
         thread.join()
         try:
             with worker.engine.begin() as conn:
-                conn.execute(update(files).where(held).values(leased_by=None, leased_until=None))
+                conn.execute(update(files).where(held).values(given_back))
         except AWAY:
             pass  # The leases run out by themselves.
+
+
+def _blameless(error: BaseException) -> bool:
+    """Whether what ended a worker says nothing against the files that it held."""
+    interrupted = not isinstance(error, Exception)
+    said = getattr(getattr(error, "orig", error), "pgcode", None)
+    return interrupted or isinstance(error, DatabaseAwayError) or said in BLAMELESS
 
 
 FINISH = text(
