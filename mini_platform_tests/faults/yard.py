@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, text
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
+from mini_platform.landing.store import RawStore
 from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform_tests.faults import worker
@@ -146,6 +147,10 @@ class Yard:
     def inbox(self) -> Path:
         return self.data / "weather"
 
+    @property
+    def store(self) -> RawStore:
+        return RawStore(self.home / "raw")
+
     def watch(self) -> None:
         with self.engine.begin() as conn:
             conn.execute(text(WATCH))
@@ -248,7 +253,7 @@ class Yard:
     def _raw_store(self, conn: Connection) -> list[str]:
         wrong = []
         for sha256 in {row.sha256 for row in self._ledger(conn)}:
-            path = self.home / "raw" / sha256[:2] / sha256
+            path = self.store.path(sha256)
             if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 wrong.append(f"the raw file {sha256} is missing or is not what its name says")
         return wrong

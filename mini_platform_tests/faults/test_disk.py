@@ -1,0 +1,93 @@
+"""No room left: where raw files are kept, where Postgres keeps staged rows, where it keeps production."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from mini_platform_tests.faults import waves
+from mini_platform_tests.faults.conftest import Survives
+from mini_platform_tests.faults.yard import Yard
+
+pytestmark = pytest.mark.faults
+
+ATTEMPTS = 7
+"""More runs than a file has attempts: a full disk must not use them up."""
+
+
+def _mount(folder: Path, *options: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    _mount(folder, "size=1m", "mode=700")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def give_room(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
+
+
+def test_raw_store(yard: Yard, small: Path, fault: Survives) -> None:
+    fault("disk full where raw files are kept")
+    (small / "raw").mkdir()
+    yard.home.mkdir(exist_ok=True)
+    (yard.home / "raw").symlink_to(small / "raw")
+    yard.drop(waves.first("disk"))
+    yard.finish()
+    yard.drop(waves.second("disk") | {"big.csv": waves.padded("disk", megabytes=3)})
+    for _ in range(ATTEMPTS):
+        victim = yard.start()
+        assert victim.wait() == 1
+        assert f"there is no room left in {yard.home / 'raw'}" in victim.said.splitlines()[-1]
+    assert not list((yard.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
+    give_room(small)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+@pytest.fixture
+def tablespace(yard: Yard, small: Path) -> Iterator[str]:
+    """A tablespace on it."""
+    if os.geteuid() != 0:
+        pytest.skip("the server's user could not write into what root mounts")
+    name = f"small_{yard.engine.url.database}"
+    with yard.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(text(f"CREATE TABLESPACE {name} LOCATION '{small}'"))
+    yield name
+    with yard.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        for table in ("staging.measurements", "production.measurements"):
+            conn.execute(text(f"ALTER TABLE {table} SET TABLESPACE pg_default"))
+        conn.execute(text(f"DROP TABLESPACE {name}"))
+
+
+@pytest.mark.parametrize("table", ["staging", "production"])
+def test_postgres(table: str, yard: Yard, small: Path, tablespace: str, fault: Survives) -> None:
+    fault(f"disk full where Postgres keeps {table}")
+    with yard.engine.begin() as conn:
+        conn.execute(text(f"ALTER TABLE {table}.measurements SET TABLESPACE {tablespace}"))
+    yard.drop(waves.first("tablespace", big=True))
+    for _ in range(ATTEMPTS):
+        victim = yard.start()
+        assert victim.wait() == 1, victim.said
+        assert "No space left on device" in victim.said
+    give_room(small)
+    yard.finish()
+    assert yard.wrong() == []

@@ -1,0 +1,129 @@
+"""The file in the drop folder changes while it is read. What is landed are bytes that stood there, at last the final ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from mini_platform.landing import folder
+from mini_platform_tests.faults import waves
+from mini_platform_tests.faults.conftest import Survives
+from mini_platform_tests.faults.yard import Yard
+
+pytestmark = pytest.mark.faults
+
+TRIES = 8
+SETTLED = folder.SETTLE_SECONDS + 0.2
+MORE = b"S9,2024-02-01,1.5,2\n"
+
+
+def truncate(path: Path) -> bytes:
+    os.truncate(path, path.stat().st_size // 2 + 7)
+    return path.read_bytes()
+
+
+def append(path: Path) -> bytes:
+    with path.open("ab") as file:
+        file.write(MORE)
+    return path.read_bytes()
+
+
+def overwrite(path: Path) -> bytes:
+    """In place and at one blow, with as many bytes as before."""
+    old = path.read_bytes()
+    new = old[: len(old) // 3].replace(b"S1", b"S7") + old[len(old) // 3 :].replace(b"S2", b"S8")
+    with path.open("r+b", buffering=0) as file:
+        file.write(new)
+    return path.read_bytes()
+
+
+def replace(path: Path) -> bytes:
+    new = path.with_name(".new")
+    new.write_bytes(waves.file("replaced"))
+    new.rename(path)
+    return path.read_bytes()
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+CHANGES: dict[str, Callable[[Path], bytes | None]] = {
+    "truncated": truncate,
+    "appended to": append,
+    "overwritten": overwrite,
+    "replaced": replace,
+    "deleted": delete,
+}
+
+
+def copying(yard: Yard) -> Path | None:
+    """What the worker has copied so far, while it copies."""
+    for arriving in (yard.home / "raw").glob(".arriving-*"):
+        try:
+            if arriving.stat().st_size:
+                return arriving
+        except FileNotFoundError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_while_it_is_read(change: str, yard: Yard, fault: Survives) -> None:
+    fault(f"source file {change} while it is read")
+    hit = False
+    for attempt in range(TRIES):
+        name = f"big{attempt}.csv"
+        yard.drop({name: waves.padded(f"{change} {attempt}")})
+        reader = yard.start()
+        while reader.alive and not (arriving := copying(yard)):
+            time.sleep(0)
+        if reader.alive:
+            new = CHANGES[change](yard.inbox / name)
+            hit = arriving is not None and arriving.exists()
+            if new is not None:
+                yard.stood(new)
+        assert reader.wait() == 0, reader.said
+        if hit:
+            break
+    assert hit, "the file was never changed in time"
+    time.sleep(SETTLED)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+def test_while_it_grows(yard: Yard, fault: Survives) -> None:
+    """Written in pieces, with pauses that are shorter than a file must stand still: only the whole of it is landed."""
+    fault("source file looked at while it is written")
+    whole = yard.stood(waves.file("growing", rows=60))
+    pieces = [whole[start : start + len(whole) // 10 + 1] for start in range(0, len(whole), len(whole) // 10 + 1)]
+    path = yard.inbox / "growing.csv"
+    for piece in pieces:
+        with path.open("ab") as file:
+            file.write(piece)
+        begin = time.monotonic()
+        yard.finish()
+        time.sleep(max(0, folder.SETTLE_SECONDS / 2 - (time.monotonic() - begin)))
+    time.sleep(SETTLED)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+def test_between_the_look_and_the_reading(yard: Yard, platform: object, fault: Survives) -> None:
+    """It was written to once more: perhaps not for the last time, so it must stand still first."""
+    fault("source file changed between the look and the reading")
+    yard.drop({"a.csv": waves.file("looked at")})
+    found = folder.look(yard.inbox, yard.dataset)
+    assert [file.left_alone for file in found] == [None]
+    yard.stood(append(yard.inbox / "a.csv"))
+    assert [row for _, row in folder.land(yard.engine, yard.dataset, yard.store, found)] == [None]
+    time.sleep(SETTLED)
+    yard.finish()
+    assert yard.wrong() == []
+    with yard.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM ops.files")) == 1
