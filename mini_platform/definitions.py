@@ -9,7 +9,7 @@ import dagster as dg
 from mini_platform.assets.checks import accounting_check
 from mini_platform.assets.pipeline import dataset_assets
 from mini_platform.assets.platform import Platform
-from mini_platform.automation import file_sensor, load_job
+from mini_platform.automation import file_sensor
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager
@@ -21,7 +21,6 @@ def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
     return dg.Definitions(
         assets=[asset for dataset in datasets.values() for asset in dataset_assets(dataset)],
         asset_checks=[accounting_check(dataset) for dataset in datasets.values()],
-        jobs=[load_job(dataset) for dataset in datasets.values()],
         sensors=[file_sensor(dataset) for dataset in datasets.values()],
         resources={"platform": platform, "io_manager": PostgresIOManager(platform, datasets)},
         executor=dg.in_process_executor,
