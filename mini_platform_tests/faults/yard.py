@@ -151,6 +151,10 @@ class Yard:
     def store(self) -> RawStore:
         return RawStore(self.home / "raw")
 
+    def standing(self) -> dict[str, str]:
+        """Name -> SHA-256 of what stands in the folder now."""
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.inbox.iterdir()}
+
     def watch(self) -> None:
         with self.engine.begin() as conn:
             conn.execute(text(WATCH))
@@ -160,12 +164,12 @@ class Yard:
         self.written[hashlib.sha256(data).hexdigest()] = data
         return data
 
-    def drop(self, files: Mapping[str, bytes]) -> None:
+    def drop(self, files: Mapping[str, bytes], age: float = 10) -> None:
         """Put files into the folder, each at one blow, and looking as if they had stood there for a while."""
         for name, data in files.items():
             new = self.inbox / f".{name}.new"
             new.write_bytes(self.stood(data))
-            os.utime(new, (time.time() - 10,) * 2)
+            os.utime(new, (time.time() - age,) * 2)
             new.rename(self.inbox / name)
 
     def start(self, fault: str | None = None, **settings: str) -> Worker:
@@ -231,8 +235,7 @@ class Yard:
         rows = self._ledger(conn)
         wrong = [f"{row.name}: bytes that never stood there" for row in rows if row.sha256 not in self.written]
         latest = {row.name: row.sha256 for row in rows}
-        standing = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.inbox.iterdir()}
-        lacking = [name for name, sha256 in standing.items() if latest.get(name) != sha256]
+        lacking = [name for name, sha256 in self.standing().items() if latest.get(name) != sha256]
         return wrong + [f"{name}: what stands there was not landed" for name in lacking]
 
     def _rows(self, conn: Connection) -> list[str]:

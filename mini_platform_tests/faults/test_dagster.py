@@ -1,0 +1,139 @@
+"""Dagster's own life: everything killed in the middle of a run, files dropped meanwhile, everything started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from mini_platform.child_process import marked
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import connection, embedded
+from mini_platform_tests.faults import waves
+from mini_platform_tests.faults.conftest import Survives
+from mini_platform_tests.faults.yard import Yard
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+MOMENTS = {
+    "staging": "staging.measurements",
+    "loading": "production.measurements",
+    "aggregating": "analytics.daily_metrics",
+}
+"""What a run does -> a table that it needs for it, and that somebody else has locked, so that it is caught in the act."""
+DAY = 24 * 3600
+RUN_SECONDS = 120.0
+
+
+@dataclass
+class Life:
+    """`mini-platform up` in a home of its own."""
+
+    yard: Yard
+
+    def up(self) -> None:
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "mini_platform.cli", "up", "--detach"],
+            cwd=PROJECT, env=kept | self.yard.environment, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kill(self, *, postgres: bool) -> None:
+        """The supervisor, the daemon, the code server, the web server, the run: all at one blow."""
+        found = marked(self.yard.home)
+        names = [" ".join(process.cmdline()) for process in found]
+        assert any("dagster._daemon" in name for name in names), names
+        assert any("api grpc" in name for name in names), names
+        assert sum("forkserver" in name for name in names) >= 2, "a run and the process from which it was forked"
+        server = embedded.pid(self.yard.home)
+        for process in [*found, *([psutil.Process(server)] if server and postgres else [])]:
+            process.kill()
+        psutil.wait_procs(found, timeout=10)
+
+    def wait_until_caught(self, table: str) -> None:
+        """Wait until the run waits for a lock on this table."""
+        query = text(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted"
+            " AND application_name = 'mini_platform' AND relation = cast(:table AS regclass)"
+        )
+        end = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < end:
+            with self.yard.engine.connect() as conn:
+                if conn.scalar(query, {"table": table}):
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"no run ever asked for {table}")
+
+    def wait_until_done(self) -> None:
+        """Wait until everything that stands in the folder is loaded and nothing waits."""
+        open_ends = text(
+            "SELECT (SELECT count(*) FROM ops.files WHERE status IN ('landed', 'staged'))"
+            " + (SELECT count(*) FROM ops.touched)"
+        )
+        latest = text("SELECT DISTINCT ON (name) name, sha256 FROM ops.files ORDER BY name, file_id DESC")
+        end = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < end:
+            with self.yard.engine.connect() as conn:
+                landed = {row.name: row.sha256 for row in conn.execute(latest)}
+                if landed == self.yard.standing() and conn.scalar(open_ends) == 0:
+                    return
+            time.sleep(0.2)
+        log = (self.yard.home / "up.log").read_text()
+        raise AssertionError(f"not done after {RUN_SECONDS} s: {self.yard.wrong()[:5]}; {log}")
+
+
+@pytest.fixture
+def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home, data = tmp_path / "home", tmp_path / "data"
+    (data / "weather").mkdir(parents=True)
+    settings = {
+        "MINI_PLATFORM_HOME": str(home),
+        "MINI_PLATFORM_DATA": str(data),
+        "MINI_PLATFORM_DAGSTER_PORT": str(port),
+        "MINI_PLATFORM_LEASE_SECONDS": "3",
+    }
+    engine = connection.engine(embedded.ensure_running(home))
+    made = Life(Yard(engine, home, data, settings))
+    made.up()
+    made.yard.watch()
+    yield made
+    engine.dispose()
+    for process in marked(home):
+        process.send_signal(signal.SIGKILL)
+    embedded.stop(home)
+
+
+def test_everything_is_killed(life: Life, fault: Survives) -> None:
+    """Daemon, code server, web server, supervisor and run; the last time Postgres too. Files are dropped while all is down."""
+    fault("Dagster's daemon, code server and run killed while it is staging, loading, aggregating")
+    yard = life.yard
+    yard.drop(waves.first("dagster"))
+    life.wait_until_done()
+    assert yard.wrong() == []
+    for number, (moment, table) in enumerate(MOMENTS.items(), start=1):
+        with yard.engine.connect() as other:
+            other.execute(text(f"LOCK TABLE {table} IN SHARE MODE"))
+            yard.drop(waves.second(f"dagster {moment}"))
+            life.wait_until_caught(table)
+            life.kill(postgres=number == len(MOMENTS))
+            other.invalidate()
+        late = {f"{moment}.csv": waves.file(f"late {moment}"), "b.csv": waves.file(f"late b {moment}")}
+        yard.drop(late, age=DAY)
+        life.up()
+        life.wait_until_done()
+        assert yard.wrong() == [], moment
