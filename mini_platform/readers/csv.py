@@ -105,7 +105,8 @@ def _read_header(window: _Window, delimiter: bytes, limits: ReadLimits) -> tuple
     rest = window.text[stop : stop + 2]
     if rest and rest[0] not in b"\r\n":
         what = "a quote is opened and never closed" if rest.startswith(b'"') else "text follows a closing quote"
-        raise RefusedFileError(f"The header cannot be read: {what}.")
+        hint = " Is another delimiter in use?" if rest[0] in b",;\t|" else ""
+        raise RefusedFileError(f"The header cannot be read: {what}.{hint}")
     if b"\0" in window.text[:stop]:
         raise RefusedFileError("The header has NUL bytes. UTF-16 needs a byte order mark or a declaration.")
     fields = split_fields(window.text[:stop], delimiter)
