@@ -67,6 +67,11 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
 }
 """Rules about the form of a record, the same for every dataset: a row that breaks one has no columns, only its raw text."""
 
+INDEX_BYTES = 2600
+"""What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
+UTF8_BYTES = 4
+"""Of a character at most."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -331,8 +336,28 @@ class Dataset:
             for check, argument in column.checks.items():
                 sentence = _check_sentence(check, argument, column.unit)
                 rules.append(Rule(f"{column.name}_{check}", column.name, sentence))
+            if most := self.index_bounds.get(column.name):
+                sentence = f"is longer than the {most:,} bytes that can be indexed"
+                rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
         return tuple(rules)
+
+    @cached_property
+    def index_bounds(self) -> Mapping[str, int]:
+        """Indexed text columns with their most bytes: one longer value would make every load of its batch fail.
+
+        Left out are those whose own `str_length` keeps them below it.
+        """
+        limits: dict[str, int] = {}
+        for names in (self.key, *((name,) for name in self.indexes), *(a.key for a in self.aggregates)):
+            texts = [column for column in self.columns if column.name in names and column.type is str]
+            for column in texts:
+                length = column.checks.get("str_length")
+                longest = length.get("max_value") if isinstance(length, Mapping) else None
+                most = INDEX_BYTES // len(texts)
+                if longest is None or UTF8_BYTES * longest > most:
+                    limits[column.name] = min(most, limits.get(column.name, most))
+        return limits
 
     @property
     def raw_asset(self) -> str:

@@ -142,6 +142,9 @@ def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iter
             yield column.type_rule, fails
         for name, check in zip(column.checks, schema.columns[column.name].checks, strict=True):
             yield rules[f"{column.name}_{name}"], ask(check, column.name)
+        if most := dataset.index_bounds.get(column.name):
+            too_long = text[column.name].str.len_bytes() > most
+            yield rules[f"{column.name}_indexable"], too_long.fill_null(value=False)
     for check in schema.checks:
         yield rules[check.name], ask(check, None) & ~unread
 
