@@ -14,6 +14,7 @@ from collections import Counter
 VARIABLE = "MINI_PLATFORM_FAULT"
 
 POINTS = (
+    "land.copying",
     "land.raw_file_kept",
     "land.before_commit",
     "land.after_commit",

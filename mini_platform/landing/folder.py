@@ -79,6 +79,10 @@ def display_name(name: str) -> str:
     return os.fsencode(doubled).decode("utf-8", "backslashreplace")
 
 
+def _signature(info: os.stat_result) -> str:
+    return f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
+
+
 def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found]:
     """Everything in a drop folder, in the order of the names; nothing is opened. An absent folder is empty."""
     moment = time.time() if now is None else now
@@ -90,7 +94,7 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                     info = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # Gone between the two calls.
-                signature = f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
+                signature = _signature(info)
                 reason = _why_left_alone(entry.name, info, dataset.source.suffixes, moment)
                 found.append(Found(display_name(entry.name), Path(entry.path), signature, reason))
     except FileNotFoundError:
@@ -114,6 +118,7 @@ def land(
         Each file with its ledger row, or with None where it changed or vanished while it was read: it is left for the
         next look.
     """
+    store.sweep()
     for start in range(0, len(found), LAND_FILES):
         arrivals: list[tuple[Found, ledger.Arrival]] = []
         part = found[start : start + LAND_FILES]
@@ -143,7 +148,9 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
     except OSError:
         return None
     before = os.fstat(handle)
-    if not stat.S_ISREG(before.st_mode):
+    # Written to since the look, it may go on growing. A file named by its user has no signature.
+    changed_since = file.signature and file.signature != _signature(before)
+    if changed_since or not stat.S_ISREG(before.st_mode):
         os.close(handle)
         return None
     with os.fdopen(handle, "rb") as source:

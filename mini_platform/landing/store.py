@@ -6,12 +6,17 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from mini_platform.faultpoints import reach
+
 CHUNK = 2**20
+LEFT_OVER_SECONDS = 3600.0
+"""An unfinished copy that nobody wrote to for so long was left by a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class RawStore:
             said = f"there is no room left in {self.folder}: files that arrive wait until there is"
             raise OSError(error.errno, said) from error
 
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished."""
+        for arriving in self.folder.glob(".arriving-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - arriving.stat().st_mtime > LEFT_OVER_SECONDS:
+                    arriving.unlink()
+
     def _put(self, source: BinaryIO) -> tuple[str, int]:
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
@@ -53,6 +65,7 @@ class RawStore:
                     digest.update(chunk)
                     copy.write(chunk)
                     size += len(chunk)
+                    reach("land.copying")
                 copy.flush()
                 os.fsync(copy.fileno())
             final = self.path(digest.hexdigest())

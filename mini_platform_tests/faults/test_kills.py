@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from mini_platform.faultpoints import POINTS
+from mini_platform.landing.store import LEFT_OVER_SECONDS
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.faults.yard import Yard
@@ -50,6 +52,22 @@ def test_killed_again_while_it_recovers(point: str, yard: Yard, fault: Survives)
     yard.drop(waves.second("again"))
     assert yard.start(point).wait() in (-signal.SIGKILL, 0)
     yard.finish()
+    assert yard.wrong() == []
+
+
+def test_unfinished_copies_are_swept_away(yard: Yard, fault: Survives) -> None:
+    fault("unfinished copy left in the raw store")
+    yard.drop(waves.first("swept"))
+    yard.kill_at("land.copying")
+    left = list(yard.store.folder.glob(".arriving-*"))
+    assert left
+    yard.finish()
+    assert [copy for copy in left if copy.exists()] == left, "another process might be writing it"
+    for copy in left:
+        os.utime(copy, (time.time() - LEFT_OVER_SECONDS - 1,) * 2)
+    yard.drop(waves.second("swept"))
+    yard.finish()
+    assert not list(yard.store.folder.glob(".arriving-*"))
     assert yard.wrong() == []
 
 
