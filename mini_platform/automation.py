@@ -8,9 +8,9 @@ import time
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset
 from mini_platform.landing import folder
+from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 
 DATASET_TAG = "mini_platform/dataset"
@@ -55,7 +55,9 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         tags={DATASET_TAG: dataset.name},
     )
-    def files_arrived(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    def files_arrived(
+        context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.RunRequest | dg.SkipReason:
         end = time.monotonic() + TICK_SECONDS
         while isinstance(answer := _look(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
             time.sleep(LOOK_SECONDS)

@@ -8,11 +8,11 @@ import dagster as dg
 
 from mini_platform.assets.checks import accounting_check
 from mini_platform.assets.pipeline import dataset_assets
-from mini_platform.assets.platform import Platform
 from mini_platform.automation import file_sensor
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager
+from mini_platform.platform import Platform
 
 
 def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:

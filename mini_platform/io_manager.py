@@ -13,9 +13,9 @@ import dagster as dg
 from sqlalchemy import Connection, Select, func, select
 
 from mini_platform.assets.metadata import files_chart, given, line_chart, preview, records
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Aggregate, Dataset
 from mini_platform.faultpoints import reach
+from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, quality_report

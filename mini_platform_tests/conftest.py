@@ -25,10 +25,10 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, make_url
 
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
+from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import aggregates, connection, embedded, ledger
 from mini_platform.warehouse.load import load

@@ -32,7 +32,7 @@ from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mini_platform.assets.platform import Platform
+    from mini_platform.platform import Platform
 
     Pipeline = Callable[..., list[int]]
 

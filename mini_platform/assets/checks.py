@@ -14,8 +14,8 @@ import dagster as dg
 from sqlalchemy import Connection, Row, func, select
 
 from mini_platform.assets.metadata import given, records
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset, Rule
+from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files
 
 SAMPLE_ROWS = 10
@@ -116,7 +116,7 @@ def accounting_check(dataset: Dataset) -> dg.AssetChecksDefinition:
         name="every_row_accounted_for",
         description="Of every loaded file: rows read = inserted + updated + unchanged + superseded + rejected.",
     )
-    def every_row_accounted_for(platform: Platform) -> dg.AssetCheckResult:
+    def every_row_accounted_for(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
         columns = [files.c.rows_read, *(files.c[name] for name in COUNTERS)]
         mine = select(*(func.coalesce(func.sum(c), 0).label(c.name) for c in columns)).where(
             files.c.dataset == dataset.name, files.c.status == "loaded"

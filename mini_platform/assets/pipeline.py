@@ -6,6 +6,7 @@ https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ from sqlalchemy import Connection, func, select
 
 from mini_platform.assets import checks
 from mini_platform.assets.metadata import bars, column_lineage, files_chart, given, preview, records, table_metadata
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Aggregate, Dataset
 from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder
+from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger, quality
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 
@@ -60,7 +61,9 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
         **_common(dataset, dataset.source.name),
     )
-    def raw(context: dg.AssetExecutionContext, config: Files, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def raw(
+        context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         landed, skipped = [], []
         if config.files is None:
             found = folder.look(platform.settings.data / dataset.name, dataset)
@@ -113,12 +116,14 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
         metadata=table_metadata(table),
         **_common(dataset, "polars", "pandera", "postgres"),
     )
-    def staging(context: dg.AssetExecutionContext, config: Files, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def staging(
+        context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from mini_platform.warehouse.staging import (
             stage,  # Brings polars and Pandera: 2 s, not needed to load this module.
         )
 
-        worker = platform.worker(context.run_id)
+        worker = platform.worker(context.run.run_id)
         with ledger.lease(worker):
             taken = stage(
                 worker,
@@ -172,7 +177,7 @@ def _production(dataset: Dataset) -> dg.AssetsDefinition:
         metadata=table_metadata(table),
         **_common(dataset, "postgres", "table"),
     )
-    def production(config: Files, platform: Platform) -> StagedFiles:
+    def production(config: Files, platform: dg.ResourceParam[Platform]) -> StagedFiles:
         return StagedFiles(config.files, platform.settings.run_files)
 
     return production
@@ -203,18 +208,20 @@ def _quality_type() -> dg.DagsterType:
     def check(context: dg.TypeCheckContext, value: Any) -> dg.TypeCheck | bool:
         from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 
-        made = create_dagster_pandas_dataframe_type(
-            name="QualityFrame",
-            columns=[
-                PandasColumn.string_column("table_name", non_nullable=True),
-                PandasColumn.string_column("column_name", non_nullable=True),
-                PandasColumn.integer_column("total_rows", non_nullable=True, min_value=0),
-                PandasColumn.integer_column("nulls", non_nullable=True, min_value=0),
-                PandasColumn.float_column("null_rate", non_nullable=True, min_value=0.0, max_value=1.0),
-                PandasColumn.integer_column("distinct_values", non_nullable=True, min_value=0),
-                PandasColumn.integer_column("duplicates", non_nullable=True, min_value=0),
-            ],
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # All of dagster-pandas is marked as beta.
+            made = create_dagster_pandas_dataframe_type(
+                name="QualityFrame",
+                columns=[
+                    PandasColumn.string_column("table_name", non_nullable=True),
+                    PandasColumn.string_column("column_name", non_nullable=True),
+                    PandasColumn.integer_column("total_rows", non_nullable=True, min_value=0),
+                    PandasColumn.integer_column("nulls", non_nullable=True, min_value=0),
+                    PandasColumn.float_column("null_rate", non_nullable=True, min_value=0.0, max_value=1.0),
+                    PandasColumn.integer_column("distinct_values", non_nullable=True, min_value=0),
+                    PandasColumn.integer_column("duplicates", non_nullable=True, min_value=0),
+                ],
+            )
         return made.type_check(context, value)
 
     return dg.DagsterType(
@@ -237,10 +244,10 @@ def _quality_report(dataset: Dataset) -> dg.AssetsDefinition:
         **_common(dataset, "pandas", "postgres"),
     )
     def report(
-        context: dg.AssetExecutionContext, platform: Platform
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> Any:  # A pandas.DataFrame; its type is QUALITY_TYPE.
         with platform.engine.connect() as conn:
-            frame = quality.measure(conn, dataset, context.run_id)
+            frame = quality.measure(conn, dataset, context.run.run_id)
         broken = [[float(sum(rules.values()))] for rules in frame["out_of_range"]]
         labels = [f"{t} {c}" for t, c in zip(frame["table_name"], frame["column_name"], strict=True)]
         shown = frame.drop(columns=["run_id", "dataset", "measured_at"]).to_dict("records")

@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mini_platform.cli.errors import MistakeError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from mini_platform.dataset import Dataset
-    from mini_platform.landing.store import RawStore
-    from mini_platform.readers import ReadLimits
-    from mini_platform.settings import Settings
+    from mini_platform.platform import Platform
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The platform without Dagster, whose import takes seconds."""
-
-    settings: Settings
-    engine: Engine
-    store: RawStore
-
-    @property
-    def read_limits(self) -> ReadLimits:
-        """Limits of the readers."""
-        from mini_platform.readers import ReadLimits
-
-        s = self.settings
-        return ReadLimits(max_file_bytes=s.max_file_bytes, max_ratio=s.max_ratio, max_field_bytes=s.max_field_bytes)
-
-
-def settings_and_url() -> tuple[Settings, str]:
-    """The settings and the URL of the database; starts the embedded server if it is not running.
+def checked_url(platform: Platform) -> str:
+    """URL of the database; starts the embedded server if it is not running.
 
     Raises:
         MistakeError: DATABASE_URL names another kind of database.
     """
     from sqlalchemy import make_url
 
-    from mini_platform.settings import load_settings
-    from mini_platform.warehouse.connection import database_url
-
-    settings = load_settings()
-    url = database_url(settings)
-    if make_url(url).get_backend_name() != "postgresql":
-        raise MistakeError(f"DATABASE_URL names a {make_url(url).get_backend_name()} database; Postgres is needed.")
-    return settings, url
+    if (kind := make_url(platform.url).get_backend_name()) != "postgresql":
+        raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is needed.")
+    return platform.url
 
 
-def open_platform() -> Opened:
+def open_platform() -> Platform:
     """Open the platform; every declared table exists afterwards.
 
     Raises:
         MistakeError: what the datasets declare does not fit the tables that exist.
     """
-    from mini_platform.landing.store import RawStore
-    from mini_platform.warehouse.connection import engine
-    from mini_platform.warehouse.schema import create_all
+    from mini_platform.platform import Platform
 
-    settings, url = settings_and_url()
-    made = engine(url)
+    platform = Platform()
+    checked_url(platform)
     try:
-        create_all(made)
+        platform.engine.connect().close()
     except ValueError as error:
         raise MistakeError(str(error)) from error
-    return Opened(settings, made, RawStore(settings.raw_store))
+    return platform
 
 
 def dataset_named(name: str) -> Dataset:

@@ -40,9 +40,10 @@ def psql(
 def _database() -> "URL":
     from sqlalchemy import make_url
 
-    from mini_platform.cli.context import settings_and_url
+    from mini_platform.cli.context import checked_url
+    from mini_platform.platform import Platform
 
-    return make_url(settings_and_url()[1])
+    return make_url(checked_url(Platform()))
 
 
 def libpq_url(database: "URL") -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mini_platform.cli.context import Opened, dataset_named, datasets_named, open_platform
+from mini_platform.cli.context import dataset_named, datasets_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say, text, utc
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mini_platform.dataset import Dataset
     from mini_platform.explain import Explanation
+    from mini_platform.platform import Platform
 
 
 def verify(
@@ -48,7 +49,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _checks(platform: Opened, dataset: "Dataset", *, deep: bool) -> "Iterator[dict[str, Any]]":
+def _checks(platform: "Platform", dataset: "Dataset", *, deep: bool) -> "Iterator[dict[str, Any]]":
     from sqlalchemy import func, select
 
     from mini_platform.warehouse import aggregates
@@ -75,7 +76,7 @@ def _check(dataset: "Dataset", name: str, compared: int, differences: list[dict[
     }
 
 
-def _raw_files(platform: Opened, dataset: "Dataset", *, deep: bool) -> tuple[int, list[dict[str, Any]]]:
+def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple[int, list[dict[str, Any]]]:
     """Every version in the ledger must have its raw file, and that the size and, if asked, the hash that it is named by."""
     from sqlalchemy import select
 

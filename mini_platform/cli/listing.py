@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mini_platform.cli.context import Opened, dataset_named, open_platform
+from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_csv, print_json, print_table
 
 if TYPE_CHECKING:
     from mini_platform.dataset import Dataset
+    from mini_platform.platform import Platform
 
 
 class Status(StrEnum):
@@ -95,7 +96,7 @@ def rejects(
         print_table(headings, rows, f"{chosen.name} has no rejected rows{'' if file is None else f' of file {file}'}.")
 
 
-def _rejects(platform: Opened, dataset: "Dataset", file_id: int | None) -> Iterator[dict[str, Any]]:
+def _rejects(platform: "Platform", dataset: "Dataset", file_id: int | None) -> Iterator[dict[str, Any]]:
     from mini_platform.warehouse import quarantine
 
     with platform.engine.connect() as conn:
@@ -103,7 +104,7 @@ def _rejects(platform: Opened, dataset: "Dataset", file_id: int | None) -> Itera
             yield {**{name: row[name] for name in REJECTS if name != "sentence"}, "sentence": row["reason"]}
 
 
-def ledger_row(platform: Opened, dataset: "Dataset", file_id: int) -> Any:
+def ledger_row(platform: "Platform", dataset: "Dataset", file_id: int) -> Any:
     """The ledger row of a file that the user named.
 
     Raises:

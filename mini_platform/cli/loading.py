@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mini_platform.cli.context import Opened, dataset_named, open_platform
+from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
 from mini_platform.cli.output import print_json, print_table, progress_bar, say
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mini_platform.dataset import Dataset
     from mini_platform.landing.folder import Found
+    from mini_platform.platform import Platform
 
 LAND_TRIES = 5
 """Looks at a file that changes while it is read."""
@@ -118,7 +119,7 @@ def _found(path: Path) -> "Found":
 
 
 def _land(
-    platform: Opened, dataset: "Dataset", found: Sequence["Found"]
+    platform: "Platform", dataset: "Dataset", found: Sequence["Found"]
 ) -> Iterator[tuple["Found", "Row[Any] | None"]]:
     """Land files in their order; one that changes meanwhile is tried again for a while."""
     from mini_platform.landing import folder
@@ -146,7 +147,7 @@ def _by_distinct_names(found: Iterable["Found"]) -> Iterator[list["Found"]]:
         yield batch
 
 
-def _rows(platform: Opened, file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:
+def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:
     """Ledger rows by id, in the order of the ids."""
     from sqlalchemy import func, select
 
@@ -157,7 +158,7 @@ def _rows(platform: Opened, file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:
         return {row.file_id: row for row in conn.execute(statement)}
 
 
-def _outcome(platform: Opened, row: "Row[Any]", done: Processed) -> dict[str, Any]:
+def _outcome(platform: "Platform", row: "Row[Any]", done: Processed) -> dict[str, Any]:
     """The accounting of a file. Of one that is done every figure is known: what did not happen is 0."""
     from mini_platform.warehouse import ledger
 

@@ -13,7 +13,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.cli.context import Opened
 from mini_platform.cli.output import progress_bar, say
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from mini_platform.dataset import Dataset
+    from mini_platform.platform import Platform
 
 WAIT_SECONDS = 0.5
 """Pause between two looks at a file that another process works on."""
@@ -36,7 +36,7 @@ class Processed:
     failure: str | None
 
 
-def process(platform: Opened, dataset: Dataset, file_ids: Collection[int], *, verbose: bool = False) -> Processed:
+def process(platform: Platform, dataset: Dataset, file_ids: Collection[int], *, verbose: bool = False) -> Processed:
     """Run the pipeline until these files are done, and those that it queued again on their behalf.
 
     Loading a file late, or again, may queue other loaded files of the dataset (see `warehouse/load.py`).
@@ -65,7 +65,7 @@ def process(platform: Opened, dataset: Dataset, file_ids: Collection[int], *, ve
     return Processed(seen, None)
 
 
-def _pending(platform: Opened, dataset: Dataset, file_ids: Collection[int]) -> Sequence[Row[Any]]:
+def _pending(platform: Platform, dataset: Dataset, file_ids: Collection[int]) -> Sequence[Row[Any]]:
     """Those of the files that are not done, and loaded ones that wait to be loaded again; `held`: by a living lease."""
     from sqlalchemy import func, or_, select
 

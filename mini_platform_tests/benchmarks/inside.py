@@ -11,9 +11,9 @@ import time
 import uuid
 from pathlib import Path
 
-from mini_platform.assets.platform import Platform
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
+from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger, quality
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.quarantine import rejects  # noqa: F401  imported as a run does, before the clock starts

@@ -1,10 +1,9 @@
-"""The resource through which assets, sensors and the IO manager reach the platform: its settings, database, raw store."""
+"""The platform as its parts see it: settings, database with its tables, raw store. Opened when first used; no Dagster."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-import dagster as dg
 from sqlalchemy import Engine
 
 from mini_platform.landing.store import RawStore
@@ -15,8 +14,8 @@ from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
 
 
-class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Settings and connections; everything is opened when it is first used."""
+class Platform:
+    """What assets, sensors, the IO manager and commands work on."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -24,9 +23,19 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_settings()
 
     @cached_property
+    def url(self) -> str:
+        """URL of the database; starts the embedded server if it is not running."""
+        return database_url(self.settings)
+
+    @cached_property
     def engine(self) -> Engine:
-        """The database, with every declared table in it."""
-        made = engine(database_url(self.settings))
+        """The database, with every declared table in it.
+
+        Raises:
+            DatabaseAwayError: it cannot be reached.
+            ValueError: what the datasets declare does not fit the tables that exist.
+        """
+        made = engine(self.url)
         create_all(made)
         return made
 
