@@ -682,10 +682,14 @@ def test_workers_at_the_same_time_load_everything_once(flow: Flow, batch: int) -
 def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(flow: Flow) -> None:
     """A worker that is killed leaves its claims; when they run out, the files come back one at a time, after the others."""
     poison, fellow = flow.land(("poison.csv", csv_of("A,2024-01-01,1,0")), ("b.csv", csv_of("B,2024-01-01,1,0")))
-    worker = replace(flow.worker, lease_seconds=0.001, max_attempts=3)
+    worker = replace(flow.worker, max_attempts=3)
 
     def claimed() -> list[int]:
-        return [row.file_id for row in ledger.claim(worker, "weather", "landed", 10)]
+        """What a worker claims, dies with, and holds until its lease has run out."""
+        ids = [row.file_id for row in ledger.claim(worker, "weather", "landed", 10)]
+        with flow.engine.begin() as conn:
+            conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
+        return ids
 
     assert claimed() == [poison, fellow], "never tried: together"
     (fresh,) = flow.land(("c.csv", csv_of("C,2024-01-01,1,0")))
