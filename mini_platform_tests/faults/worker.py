@@ -18,11 +18,11 @@ from pathlib import Path
 import dagster as dg
 from sqlalchemy import func, select
 
-from mini_platform.assets.platform import Platform
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager, StagedFiles
 from mini_platform.landing import folder
+from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
