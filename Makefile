@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test faults lint format lock clean
+.PHONY: help up down install test bench faults ten-thousand lint format lock clean
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 up: install ## install what is missing, start everything, stay in the foreground until Ctrl-C
 	@exec $(BIN)/mini-platform up
@@ -30,6 +30,14 @@ test: install ## run every test
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults
+
+ten-thousand: install ## drop 10,000 files on a live platform, and show what became of its promises
+	@$(BIN)/python -m mini_platform_tests.benchmarks.ten_thousand $(ARGS)
+
+bench: install ## the whole pipeline against Postgres alone, dlt and pandas; half an hour
+	@test -x .venv/peers/bin/python || { $(PYTHON) -m venv .venv/peers && .venv/peers/bin/python -m pip install --quiet \
+	  --disable-pip-version-check 'dlt[postgres]==1.31.0' 'pandas>=2.2,<3' pyarrow 'sqlalchemy>=2.0,<2.1' psycopg2-binary; }
+	@$(BIN)/python -m mini_platform_tests.benchmarks.bench $(ARGS)
 
 lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms
 	@$(BIN)/ruff check .
