@@ -92,3 +92,21 @@ def test_frozen_without_a_lease(point: str, yard: Yard, fault: Survives) -> None
     yard.finish()
     assert yard.wrong() == []
     assert took_over, "the frozen worker held up the other one"
+
+
+@pytest.mark.parametrize("point", ["stage.block_sent", "claim.after_commit"])
+def test_taken_over_and_not_done_yet(point: str, yard: Yard, fault: Survives) -> None:
+    """Both are at work on the same file: the one whose lease was taken over rolls back, the other one goes on."""
+    fault(f"worker frozen past its lease at {point}, its heir still at work")
+    yard.drop({"a.csv": waves.file("heir")})
+    frozen = yard.start(f"{point}:1:stop")
+    frozen.wait_until_frozen()
+    yard.let_leases_run_out()
+    heir = yard.start("stage.block_sent:1:stop")
+    heir.wait_until_frozen()
+    frozen.send(signal.SIGCONT)
+    assert frozen.wait() == 1, frozen.said
+    assert "LeaseLostError" in frozen.said
+    heir.send(signal.SIGCONT)
+    assert heir.wait() == 0, heir.said
+    assert yard.wrong() == []
