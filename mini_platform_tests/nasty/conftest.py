@@ -20,7 +20,6 @@ from mini_platform.landing import folder
 from mini_platform.landing.store import RawStore
 from mini_platform.warehouse import aggregates, connection, ledger, quarantine
 from mini_platform.warehouse.load import load
-from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files, inbox, touched
 
@@ -167,6 +166,5 @@ def database(server: str, template: str) -> Iterator[Engine]:
 @pytest.fixture
 def bench(database: Engine, tmp_path: Path) -> Bench:
     made = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"))
-    create_all(database, made.known)
     made.clear()
     return made

@@ -180,10 +180,14 @@ POLLUTED = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tables(database: Engine) -> None:
+    create_all(database, [dataset])
+
+
 @pytest.fixture
-def bench(database: Engine, tmp_path: Path) -> Bench:
+def bench(database: Engine, tables: None, tmp_path: Path) -> Bench:
     made = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"), [dataset])
-    create_all(database, made.known)
     made.clear()
     return made
 
