@@ -118,7 +118,8 @@ class Bench:
     def prepared(self) -> None:
         """Template databases: `empty` has every table, `loaded_1m` and `loaded_10m` have rows too, ours and the floor's."""
         self.database("empty")
-        setup = "from dagster import DagsterInstance as D; D.get(); from mini_platform.platform import Platform as P; P().engine"
+        setup = "from dagster import DagsterInstance; DagsterInstance.get()\n"
+        setup += "from mini_platform.platform import Platform; Platform().engine"
         os.environ["DAGSTER_HOME"] = str(PROJECT)
         self.python("empty", "-c", setup)
 
