@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 from mini_platform.assets.metadata import given, records
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.platform import Platform
-from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files
+from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files
 
 SAMPLE_ROWS = 10
 
@@ -102,7 +102,7 @@ def _failing_rows(
     failing = (
         select(files.c.name.label("file"), staging._line.label("line"), *shown, staging._raw.label("raw"))
         .join(files, files.c.file_id == staging._file_id)
-        .where(staging._file_id == func.any(list(file_ids)), staging._rules.contains([rule.name]))
+        .where(among(staging._file_id, file_ids), staging._rules.contains([rule.name]))
         .limit(SAMPLE_ROWS)
     )
     return records(given(dict(row)) for row in conn.execute(failing).mappings())

@@ -35,7 +35,7 @@ from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import build_indexes, drop_indexes
-from mini_platform.warehouse.tables import NOW, DatasetTables, dataset_tables, files
+from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files
 from mini_platform.warehouse.upsert import temporary, upsert
 
 BULK_ROWS = 20_000
@@ -103,14 +103,12 @@ def _still_staged(
     """The files whose rows are all in staging; a crash of the server empties it, and such files are staged again."""
     staging = dataset_tables(dataset).staging
     ids = [row.file_id for row in batch]
-    found = select(staging.c._file_id, func.count()).where(staging.c._file_id == func.any(ids)).group_by("_file_id")
+    found = select(staging.c._file_id, func.count()).where(among(staging.c._file_id, ids)).group_by("_file_id")
     counts: dict[int, int] = dict(conn.execute(found).tuples().all())
     gone = [row.file_id for row in batch if counts.get(row.file_id, 0) != row.rows_read]
     if gone:
-        conn.execute(delete(staging).where(staging.c._file_id == func.any(gone)))
-        ledger.return_to_landed(
-            conn, dataset.name, files.c.file_id == func.any(gone), files.c.leased_by == worker.owner
-        )
+        conn.execute(delete(staging).where(among(staging.c._file_id, gone)))
+        ledger.return_to_landed(conn, dataset.name, among(files.c.file_id, gone), files.c.leased_by == worker.owner)
     return [row for row in batch if row.file_id not in gone]
 
 
@@ -119,7 +117,7 @@ def _valid_rows(dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, 
     staging = tables.staging.c
     values = [staging[c.name].cast(c.type).label(c.name) for c in tables.production.c if not c.name.startswith("_")]
     keys = [value for value in values if value.name in dataset.key]
-    rows = select(*values, staging._file_id).where(staging._file_id == func.any(list(ids)), staging._rules.is_(None))
+    rows = select(*values, staging._file_id).where(among(staging._file_id, ids), staging._rules.is_(None))
     if not distinct:
         return rows
     last = (staging._file_id.desc(), staging._line.desc())
@@ -174,7 +172,7 @@ def _merge(
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
         # A later file of this very batch brought the row, and does not contain it any more, judged again.
-        (and_(later, production.c._file_id == func.any(list(again))), "updated"),
+        (and_(later, among(production.c._file_id, again)), "updated"),
         (not_(differs), "unchanged"),
         (later, "superseded"),
         else_="updated",
@@ -216,7 +214,7 @@ def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Ta
     which left no trace on the row.
     """
     key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
-    orphan = and_(production.c._file_id == func.any(list(again)), not_(exists(select(1).where(key_of))))
+    orphan = and_(among(production.c._file_id, again), not_(exists(select(1).where(key_of))))
     touch(conn, dataset, select(production).where(orphan))
     if conn.execute(delete(production).where(orphan)).rowcount:
         _requeue_others(conn, dataset, again)
@@ -229,7 +227,7 @@ def take_back(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> No
     """
     advisory_lock(conn, "load", dataset.name)
     production = dataset_tables(dataset).production
-    theirs = production.c._file_id == func.any(list(file_ids))
+    theirs = among(production.c._file_id, file_ids)
     touch(conn, dataset, select(production).where(theirs))
     if conn.execute(delete(production).where(theirs)).rowcount:
         _requeue_others(conn, dataset, file_ids)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import among, dataset_tables, files
 
 
 def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int]) -> None:
@@ -22,14 +22,12 @@ def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_reje
     """
     tables = dataset_tables(dataset)
     if file_ids:
-        conn.execute(delete(tables.quarantine).where(tables.quarantine.c._file_id == func.any(list(file_ids))))
+        conn.execute(delete(tables.quarantine).where(among(tables.quarantine.c._file_id, file_ids)))
     ids = list(with_rejects)
     if not ids:
         return
     names = [c.name for c in tables.staging.columns]
-    rejected = select(tables.staging).where(
-        tables.staging.c._file_id == func.any(ids), tables.staging.c._rules.is_not(None)
-    )
+    rejected = select(tables.staging).where(among(tables.staging.c._file_id, ids), tables.staging.c._rules.is_not(None))
     conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from sqlalchemy import Connection, Row, delete, exists, func, select, text
+from sqlalchemy import Connection, Row, delete, exists, select, text
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import Dataset
@@ -24,7 +24,7 @@ from mini_platform.readers import ReadLimits
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.judged_rows import JudgedRows, Progress, Tally
 from mini_platform.warehouse.load import take_back
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import among, dataset_tables, files
 from mini_platform.warehouse.upsert import copy_in
 
 QUEUE_BLOCKS = 4
@@ -188,7 +188,7 @@ def _forget(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None
     """Delete what is staged of these files."""
     staging = dataset_tables(dataset).staging
     if file_ids:
-        conn.execute(delete(staging).where(staging.c._file_id == func.any(list(file_ids))))
+        conn.execute(delete(staging).where(among(staging.c._file_id, file_ids)))
 
 
 def purge(worker: ledger.Worker, dataset: Dataset) -> bool:
