@@ -5,7 +5,7 @@
 
 Two poison files stand first in the queue: one that is refused, and a small gzip that unpacks to two million lines, each of
 them rejected. While the platform works, the UI is asked twice a second, and one more file is dropped. What counts: every
-file gets its final status, every tick of the sensor takes less than 10 s (4 s of it it watches by design), the UI answers
+file gets its final status, the first good one within a minute of the drop, every tick of the sensor takes less than 10 s (4 s of it it watches by design), the UI answers
 95 of 100 requests within 2 s. The exit code is 1 if one of these promises is missed.
 
 What this cannot show: that other datasets are not starved, as there is only one. `dagster.yaml` allows one run of a dataset
@@ -48,6 +48,8 @@ CONSOLE = Console(stderr=True)
 GIVE_UP_SECONDS = 1800.0
 TICK_SECONDS, UI_SECONDS = 10.0, 2.0
 """What is promised of the longest tick, and of 95 of 100 answers of the UI."""
+FIRST, FIRST_SECONDS = "a good file is loaded", 60.0
+"""How long the poison files may keep the good ones behind them waiting; without them it takes about 25 s."""
 RUNS_QUERY = "{ runsOrError(limit: 10) { ... on Runs { results { runId status } } } }"
 
 COUNTS = "SELECT status, count(*) FROM ops.files WHERE dataset = 'weather' GROUP BY status"
@@ -214,7 +216,9 @@ def watch(platform: Live, expected: int, later: Path) -> Figures:
     while (now := time.perf_counter() - start) < GIVE_UP_SECONDS:
         counts = platform.counts()
         final = sum(counts.get(status, 0) for status in ("loaded", "refused", "failed"))
-        for name, share in (("first batch final", 0), ("half final", 0.5), ("all final", 1)):
+        if counts.get("loaded"):
+            figures.until.setdefault(FIRST, now)
+        for name, share in (("any final", 0), ("half final", 0.5), ("all final", 1)):
             if final > 0 and final >= share * expected:
                 figures.until.setdefault(name, now)
         if not dropped and final >= expected / 3:
@@ -255,7 +259,8 @@ def report(platform: Live, figures: Figures, ui: Ui, expected: int, poisons: int
     everything = loaded == expected + 1 and refused == poisons and sum(figures.counts.values()) == loaded + refused
     line("files", f"{loaded} loaded, {refused} refused", f"{expected + 1} and {poisons}", met=everything)
     for name, seconds in figures.until.items():
-        line(f"seconds until {name}", f"{seconds:.1f}")
+        promise, met = (f"< {FIRST_SECONDS:g}", seconds < FIRST_SECONDS) if name == FIRST else ("", True)
+        line(f"seconds until {name}", f"{seconds:.1f}", promise, met=met)
     if figures.seconds_of_later is not None:
         line("seconds until a file dropped meanwhile was loaded", f"{figures.seconds_of_later:.1f}")
     runs = platform.rows(RUNS)
