@@ -30,26 +30,26 @@ CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON ops.files DEFERRABLE INITIALLY DE
     FOR EACH ROW WHEN (NEW.status = 'loaded') EXECUTE FUNCTION watch.wait();
 """
 
-Strike = Callable[[Path, int], None]
+Strike = Callable[[Yard, int], None]
 
 
-def kill_server(home: Path, _backend: int) -> None:
+def kill_server(yard: Yard, _backend: int) -> None:
     """The postmaster; its backends die of it, or are killed by the next start."""
-    server = embedded.pid(home)
+    server = embedded.pid(yard.home)
     assert server
     os.kill(server, signal.SIGKILL)
-    while embedded.pid(home) == server:
+    while embedded.pid(yard.home) == server:
         time.sleep(0.005)
 
 
-def kill_backend(_home: Path, backend: int) -> None:
+def kill_backend(_yard: Yard, backend: int) -> None:
     """One backend; the server throws all others out and recovers as after a crash."""
     os.kill(backend, signal.SIGKILL)
 
 
-def end_backend(home: Path, backend: int) -> None:
+def end_backend(yard: Yard, backend: int) -> None:
     """One connection is ended, as an administrator or a failing network would."""
-    with cursor(home) as asked:
+    with cursor(yard) as asked:
         asked.execute("SELECT pg_terminate_backend(%s)", [backend])
 
 
@@ -62,9 +62,10 @@ strikes = pytest.mark.parametrize("strike", STRIKES)
 
 
 @contextlib.contextmanager
-def cursor(home: Path) -> Iterator[psycopg2.extensions.cursor]:
+def cursor(yard: Yard) -> Iterator[psycopg2.extensions.cursor]:
+    """On a connection of the test's own, wherever the server has its socket."""
     conn = psycopg2.connect(
-        dbname=embedded.DATABASE, user=embedded.USER, host=str(home / "postgres" / "socket"), port=embedded.PORT
+        dbname=embedded.DATABASE, user=embedded.USER, host=yard.engine.url.query["host"], port=embedded.PORT
     )
     conn.autocommit = True
     try:
@@ -107,12 +108,12 @@ def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     embedded.stop(home)
 
 
-def backend(home: Path, condition: str, seconds: float = 30) -> int:
+def backend(yard: Yard, condition: str, seconds: float = 30) -> int:
     """Process id of the worker's backend as soon as this is true of it."""
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mini_platform'"
     query = f"{ours} AND {condition}"
     end = time.monotonic() + seconds
-    with cursor(home) as asked:
+    with cursor(yard) as asked:
         while time.monotonic() < end:
             asked.execute(query)
             if found := asked.fetchone():
@@ -133,7 +134,7 @@ def recovers(yard: Yard, strike: str) -> None:
 def copying(yard: Yard, strike: str) -> None:
     yard.drop(waves.first("copy", big=True))
     yard.start()
-    STRIKES[strike](yard.home, backend(yard.home, "state = 'active' AND query LIKE 'COPY \"staging\"%'"))
+    STRIKES[strike](yard, backend(yard, "state = 'active' AND query LIKE 'COPY \"staging\"%'"))
 
 
 @strikes
@@ -154,7 +155,7 @@ def test_upserting(strike: str, own: Yard, fault: Survives) -> None:
         other.execute(text("SELECT FROM production.measurements FOR UPDATE")).all()
         own.start()
         waits = "wait_event_type = 'Lock' AND query ~ '(INSERT INTO|UPDATE|MERGE INTO) production.measurements'"
-        STRIKES[strike](own.home, backend(own.home, waits))
+        STRIKES[strike](own, backend(own, waits))
         with contextlib.suppress(Exception):
             other.rollback()
         other.invalidate()
@@ -169,7 +170,7 @@ def test_committing(strike: str, own: Yard, fault: Survives) -> None:
         conn.execute(text(SLOW_COMMIT))
     own.drop(waves.first("commit", big=True))
     victim = own.start()
-    STRIKES[strike](own.home, backend(own.home, "state = 'active' AND wait_event = 'PgSleep' AND query = 'COMMIT'"))
+    STRIKES[strike](own, backend(own, "state = 'active' AND wait_event = 'PgSleep' AND query = 'COMMIT'"))
     assert victim.wait() == 1, victim.said
     embedded.ensure_running(own.home)
     own.when_up("DROP TRIGGER slow ON ops.files")
@@ -187,14 +188,14 @@ def test_committed_without_an_answer(strike: str, own: Yard, fault: Survives) ->
     victim.wait_until_frozen()
     with (own.home / "postgres" / "data" / embedded.CONFIGURATION_FILE).open("a") as file:
         file.write("synchronous_standby_names = 'nobody'\n")
-    with cursor(own.home) as asked:
+    with cursor(own) as asked:
         asked.execute("SET synchronous_commit = local; SELECT pg_reload_conf()")
     time.sleep(0.2)
     victim.send(signal.SIGCONT)
-    waiting = backend(own.home, "wait_event = 'SyncRep' AND xact_start < now() - interval '0.1 s'")
+    waiting = backend(own, "wait_event = 'SyncRep' AND xact_start < now() - interval '0.1 s'")
     if strike == "connection to Postgres ended":
         own.engine.dispose()
-    STRIKES[strike](own.home, waiting)
+    STRIKES[strike](own, waiting)
     if STRIKES[strike] is not kill_server:
         conf = own.home / "postgres" / "data" / embedded.CONFIGURATION_FILE
         conf.write_text(conf.read_text().replace("synchronous_standby_names = 'nobody'\n", ""))
@@ -217,7 +218,7 @@ def test_staged_rows_are_lost_with_the_server(own: Yard, fault: Survives) -> Non
     with own.engine.connect() as conn:
         staged = conn.scalar(text("SELECT count(*) FROM ops.files WHERE status = 'staged' AND rows_read > 0"))
         assert staged
-    kill_server(own.home, 0)
+    kill_server(own, 0)
     embedded.ensure_running(own.home)
     with own.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM staging.measurements")) == 0
