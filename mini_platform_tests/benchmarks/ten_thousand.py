@@ -5,8 +5,9 @@
 
 Two poison files stand first in the queue: one that is refused, and a small gzip that unpacks to two million lines, each of
 them rejected. While the platform works, the UI is asked twice a second, and one more file is dropped. What counts: every
-file gets its final status, the first good one within a minute of the drop, every tick of the sensor takes less than 10 s (4 s of it it watches by design), the UI answers
-95 of 100 requests within 2 s. The exit code is 1 if one of these promises is missed.
+file gets its final status, the first good one within a minute of the drop; every tick of the sensor takes less than 10 s
+(for 4 s of which it watches by design); the UI answers 95 of 100 requests within 2 s. The exit code is 1 if one of these
+promises is missed.
 
 What this cannot show: that other datasets are not starved, as there is only one. `dagster.yaml` allows one run of a dataset
 at a time (`tag_concurrency_limits`) and two runs in all (`max_concurrent_runs`), so that the second slot is always another
@@ -49,7 +50,7 @@ GIVE_UP_SECONDS = 1800.0
 TICK_SECONDS, UI_SECONDS = 10.0, 2.0
 """What is promised of the longest tick, and of 95 of 100 answers of the UI."""
 FIRST, FIRST_SECONDS = "a good file is loaded", 60.0
-"""How long the poison files may keep the good ones behind them waiting; without them it takes about 25 s."""
+"""How long the poison files may keep the good ones behind them waiting; without them it took 30 s on two busy cores."""
 RUNS_QUERY = "{ runsOrError(limit: 10) { ... on Runs { results { runId status } } } }"
 
 COUNTS = "SELECT status, count(*) FROM ops.files WHERE dataset = 'weather' GROUP BY status"
