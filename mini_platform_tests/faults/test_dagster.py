@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -49,17 +49,42 @@ class Life:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def kill(self, *, postgres: bool) -> None:
-        """The supervisor, the daemon, the code server, the web server, the run: all at one blow."""
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(int((self.yard.home / "up.pid").read_text()))
+
+    def kill(self, *, supervisor: bool, postgres: bool) -> None:
+        """The daemon, the code server, the web server and the run, at one blow; first what would start them again."""
         found = marked(self.yard.home)
         names = [" ".join(process.cmdline()) for process in found]
         assert any("dagster._daemon" in name for name in names), names
         assert any("api grpc" in name for name in names), names
         assert sum("forkserver" in name for name in names) >= 2, "a run and the process from which it was forked"
         server = embedded.pid(self.yard.home)
-        for process in [*found, *([psutil.Process(server)] if server and postgres else [])]:
+        assert server
+        victims = [
+            *([self.supervisor()] if supervisor else []),
+            *([psutil.Process(server)] if postgres else []),
+            *found,
+        ]
+        for process in victims:
             process.kill()
-        psutil.wait_procs(found, timeout=10)
+        psutil.wait_procs(victims, timeout=10)
+        if supervisor:
+            assert not self.supervised(), "nothing of the platform may be alive while files are dropped"
+
+    def supervised(self) -> list[psutil.Process]:
+        return [process for process in marked(self.yard.home) if process.status() != psutil.STATUS_ZOMBIE]
+
+    def clear(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.supervisor().kill()
+        end = time.monotonic() + 20
+        while (left := self.supervised()) and time.monotonic() < end:
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.1)
+        embedded.stop(self.yard.home)
 
     def wait_until_caught(self, table: str) -> None:
         """Wait until the run waits for a lock on this table."""
@@ -112,14 +137,15 @@ def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
     made.up()
     made.yard.watch()
     yield made
+    made.clear()
     engine.dispose()
-    for process in marked(home):
-        process.send_signal(signal.SIGKILL)
-    embedded.stop(home)
 
 
 def test_everything_is_killed(life: Life, fault: Survives) -> None:
-    """Daemon, code server, web server, supervisor and run; the last time Postgres too. Files are dropped while all is down."""
+    """At first the supervisor lives and starts the others again; then it dies too, and files are dropped while all is down.
+
+    The last time Postgres is killed with them.
+    """
     fault("Dagster's daemon, code server and run killed while it is staging, loading, aggregating")
     yard = life.yard
     yard.drop(waves.first("dagster"))
@@ -130,10 +156,11 @@ def test_everything_is_killed(life: Life, fault: Survives) -> None:
             other.execute(text(f"LOCK TABLE {table} IN SHARE MODE"))
             yard.drop(waves.second(f"dagster {moment}"))
             life.wait_until_caught(table)
-            life.kill(postgres=number == len(MOMENTS))
+            life.kill(supervisor=number > 1, postgres=number == len(MOMENTS))
             other.invalidate()
         late = {f"{moment}.csv": waves.file(f"late {moment}"), "b.csv": waves.file(f"late b {moment}")}
         yard.drop(late, age=DAY)
-        life.up()
+        if number > 1:
+            life.up()
         life.wait_until_done()
         assert yard.wrong() == [], moment
