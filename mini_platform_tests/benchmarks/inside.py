@@ -31,13 +31,13 @@ def main(paths: list[Path]) -> dict[str, float]:
     def lap(name: str) -> None:
         laps[name] = time.perf_counter() - start - sum(laps.values())
 
-    found = [folder.Found(path.name, path, "bench") for path in paths]
+    found = [folder.Found(path.name, path, "") for path in paths]
     ids = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, found, "load") if row]
     lap("land")
     with ledger.lease(worker):
         stage(worker, dataset, platform.store.path, limit=len(ids), limits=platform.read_limits)
         lap("stage")
-        load(worker, dataset, limit=len(ids))
+        loaded = load(worker, dataset, limit=len(ids))
         lap("load")
     for aggregate in dataset.aggregates:
         with worker.engine.begin() as conn:
@@ -46,6 +46,8 @@ def main(paths: list[Path]) -> dict[str, float]:
     with worker.engine.begin() as conn:
         upsert_frame(conn, quality_report, quality.measure(conn, dataset, worker.owner))
     lap("quality")
+    if len(loaded) != len(paths):
+        raise RuntimeError(f"{len(loaded)} of {len(paths)} files were loaded: there is nothing to measure")
     return {**laps, "all": time.perf_counter() - start}
 
 
