@@ -151,15 +151,23 @@ def embedded_processes(home: Path) -> list[int]:
     return [server, *(child.pid for child in psutil.Process(server).children())] if server else []
 
 
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process; of one that has just ended, nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def what_dies_is_started_again(platform: Platform) -> None:
     server = embedded.pid(platform.home)
     assert server
-    daemon = next(process for process in platform.processes() if "dagster._daemon" in process.cmdline())
+    daemon = next(process for process in platform.processes() if "dagster._daemon" in command_of(process))
     daemon.kill()
     os.kill(server, signal.SIGKILL)
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
-        names = [" ".join(process.cmdline()) for process in platform.processes() if process.is_running()]
+        names = [command_of(process) for process in platform.processes()]
         if embedded.pid(platform.home) not in (None, server) and any("dagster._daemon" in name for name in names):
             break
         time.sleep(0.2)

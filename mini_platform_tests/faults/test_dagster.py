@@ -55,7 +55,10 @@ class Life:
     def kill(self, *, supervisor: bool, postgres: bool) -> None:
         """The daemon, the code server, the web server and the run, at one blow; first what would start them again."""
         found = marked(self.yard.home)
-        names = [" ".join(process.cmdline()) for process in found]
+        names = []
+        for process in found:
+            with contextlib.suppress(psutil.Error):  # It has just ended.
+                names.append(" ".join(process.cmdline()))
         assert any("dagster._daemon" in name for name in names), names
         assert any("api grpc" in name for name in names), names
         assert sum("forkserver" in name for name in names) >= 2, "a run and the process from which it was forked"
@@ -67,7 +70,8 @@ class Life:
             *found,
         ]
         for process in victims:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(victims, timeout=10)
         if supervisor:
             assert not self.supervised(), "nothing of the platform may be alive while files are dropped"
