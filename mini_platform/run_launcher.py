@@ -50,7 +50,9 @@ def _run(arguments: list[str]) -> None:
 
 
 class PlatformRunLauncher(DefaultRunLauncher):
-    """A process for each run, forked from one that has imported the libraries: a run starts in 0.5 s instead of 5 s.
+    """A process for each run, forked from one that has imported the libraries.
+
+    From the request of a run to its start it takes 1.2 to 1.7 s, half of it in the queue, instead of 4.5 s.
 
     The fork server is a fresh process without threads, started by the daemon with its first run. It also tells whether a
     run lives, which Dagster's default launcher does not.
