@@ -144,8 +144,8 @@ def _stage_batch(
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
         _forget(conn, dataset, unreadable)
-        quarantine.write(conn, dataset, [*over_limit, *unreadable], over_limit)
-        refused = {*over_limit, *unreadable}
+        refused = [*over_limit, *unreadable]
+        quarantine.write(conn, dataset, refused, over_limit)
         if loaded_before := [row.file_id for row in batch if row.file_id in refused and row.loaded_at]:
             take_back(conn, dataset, loaded_before)
         ledger.move(conn, worker, "landed", verdicts)

@@ -224,9 +224,6 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     return DatasetTables(staging, production, quarantine, aggregates)
 
 
-PROVENANCE = ("_file_id", "_loaded_at")
-"""Columns of production that say where a row came from, not what it says."""
-
 NOW: ColumnElement[dt.datetime] = literal_column("now()")
 
 
