@@ -174,13 +174,15 @@ class Bench:
 
     def peer(self, tool: str, database: str, path: Path) -> Run:
         """The same file by another tool, from its own environment."""
-        interpreter = PROJECT / ".venv" / "peers" / "bin" / "python"
+        interpreter = str(PROJECT / ".venv" / "peers" / "bin" / "python")
         script = Path(__file__).with_name("peers.py")
-        socket = quote(
-            str(self.url.query["host"]), safe=""
-        )  # dlt insists on a host, and on a password that nobody asks for.
-        url = f"postgresql://{self.url.username}:unused@{socket}:{self.url.query.get('port', 5432)}/{database}"
-        return self.python(database, script, tool, url, path, interpreter=str(interpreter))
+        url = self.plain_url(database)
+        if tool == "dlt":  # It insists on a host, and on a password that nobody asks for.
+            socket = quote(str(self.url.query["host"]), safe="")
+            port = self.url.query.get("port", 5432)
+            url = f"postgresql://{self.url.username}:unused@{socket}:{port}/{database}"
+        self.python(database, script, tool, url, path, "prepare", interpreter=interpreter)
+        return self.python(database, script, tool, url, path, interpreter=interpreter)
 
 
 Pair = tuple[Run, Run]

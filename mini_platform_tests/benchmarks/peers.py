@@ -1,19 +1,20 @@
 """The same file by other tools, into a table with the same key and index. Run in an environment that has the tool.
 
-    python peers.py dlt|pandas URL FILE
+    python peers.py dlt|pandas URL FILE [prepare]
 
-dlt: Arrow tables, merge with the upsert strategy; no rules, no quarantine, no line numbers. pandas: read_csv, then to_sql
-with an `ON CONFLICT` insert method in chunks, as its documentation shows; likewise.
+With `prepare` the table is made and given its indexes, from the file's first rows; that is not measured. dlt: Arrow tables,
+merge with the upsert strategy; no rules, no quarantine, no line numbers. pandas: read_csv, then to_sql with an
+`ON CONFLICT` insert method in chunks, as its documentation shows; likewise.
 """
 
 import os
+import shutil
 import sys
-import time
 
 KEY = ("station_id", "date")
 
 
-def by_dlt(url: str, path: str) -> None:
+def by_dlt(url: str, path: str, *, prepare: bool) -> None:
     """Load with dlt."""
     import dlt
     import pyarrow as pa
@@ -25,29 +26,32 @@ def by_dlt(url: str, path: str) -> None:
         name="measurements", write_disposition={"disposition": "merge", "strategy": "upsert"}, primary_key=KEY
     )
     def measurements():
-        yield csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
+        rows = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
+        yield rows.slice(0, 1) if prepare else rows
 
-    pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(url), dataset_name="by_dlt", dev_mode=False)
+    pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(url), dataset_name="by_dlt")
     pipeline.run(measurements())
-    with pipeline.sql_client() as client:
-        client.execute_sql("CREATE INDEX IF NOT EXISTS by_dlt_date ON by_dlt.measurements (date)")
+    if prepare:
+        with pipeline.sql_client() as client:
+            client.execute_sql("ALTER TABLE by_dlt.measurements ADD PRIMARY KEY (station_id, date)")
+            client.execute_sql("CREATE INDEX by_dlt_date ON by_dlt.measurements (date)")
 
 
-def by_pandas(url: str, path: str) -> None:
+def by_pandas(url: str, path: str, *, prepare: bool) -> None:
     """Load with pandas."""
     import pandas as pd
     import sqlalchemy as sa
     from sqlalchemy.dialects.postgresql import insert
 
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
-    with engine.begin() as conn:
-        conn.execute(
-            sa.text(
-                'CREATE TABLE IF NOT EXISTS by_pandas (station_id text COLLATE "C", date date, temp_c float8, '
-                "precip_mm float8, PRIMARY KEY (station_id, date))"
-            )
+    if prepare:
+        table = (
+            'station_id text COLLATE "C", date date, temp_c float8, precip_mm float8, PRIMARY KEY (station_id, date)'
         )
-        conn.execute(sa.text("CREATE INDEX IF NOT EXISTS by_pandas_date ON by_pandas (date)"))
+        with engine.begin() as conn:
+            conn.execute(sa.text(f"CREATE TABLE by_pandas ({table})"))
+            conn.execute(sa.text("CREATE INDEX by_pandas_date ON by_pandas (date)"))
+        return
 
     def upsert(table, conn, columns, rows):
         statement = insert(table.table).values([dict(zip(columns, row, strict=True)) for row in rows])
@@ -59,7 +63,8 @@ def by_pandas(url: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    start = time.perf_counter()
-    {"dlt": by_dlt, "pandas": by_pandas}[sys.argv[1]](sys.argv[2], sys.argv[3])
-    sys.stdout.write(f"{time.perf_counter() - start:.3f}\n")
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    os.environ["DLT_DATA_DIR"] = kept = os.environ["MINI_PLATFORM_HOME"] + "/dlt"
+    if "prepare" in sys.argv[4:]:
+        shutil.rmtree(kept, ignore_errors=True)
+    {"dlt": by_dlt, "pandas": by_pandas}[sys.argv[1]](sys.argv[2], sys.argv[3], prepare="prepare" in sys.argv[4:])
