@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,14 +24,29 @@ if typing.TYPE_CHECKING:
     from sqlalchemy import FromClause, Select
 
 Severity = Literal["error", "warn"]
+Case = Literal["lower", "upper"]
+Personal = Literal["mask", "hash", "last4", "redact"]
+"""What is done with personal data: `mask` keeps it in the tables and hides it wherever rows are shown. The others replace it
+before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by
+a word."""
+Given = Literal["file", "line", "source", "first_loaded", "last_loaded"]
+"""What the platform fills in: the name of the file, the line on which the row starts, the name of its source (a pull's, else
+the format's), when the key was first written, when the row was last changed."""
+Drift = Literal["rescue", "refuse", "ignore"]
+"""What becomes of columns that are not declared: kept as JSON in `_extra`, a reason to refuse the file, or dropped."""
 
-TYPE_RULES: Mapping[type, tuple[str, str]] = {
+TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     float: ("is_number", "is not a number"),
     int: ("is_integer", "is not a whole number"),
+    Decimal: ("is_decimal", "is not a plain number with at most {decimals} decimals"),
     dt.date: ("is_date", "is not a date of the form YYYY-MM-DD"),
+    dt.datetime: ("is_timestamp", "is not an ISO 8601 time with its offset from UTC"),
     bool: ("is_boolean", "is not true or false"),
+    list[float]: ("is_numbers", "is not a list of finite numbers"),
 }
 """Python type of a column -> the rule that its text must parse. Text columns have none: every text parses."""
+DECIMAL_DIGITS = 18
+"""Digits of a `Decimal` in all."""
 
 
 @dataclass(frozen=True)
@@ -74,55 +90,102 @@ UTF8_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Column:
-    """One declared column. `checks` maps the names of Pandera's built-in checks to their arguments."""
+class FieldSpec:
+    """What `Field` was told about a column; see there."""
 
-    name: str
-    type: type
-    nullable: bool
     description: str
     unit: str | None = None
     source: str | None = None
     checks: Mapping[str, Any] = field(default_factory=dict)
+    warn: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    may_lack: bool = False
+    null_tokens: tuple[str, ...] = ()
+    trim: bool = True
+    case: Case | None = None
+    decimals: int = 2
+    personal: Personal | None = None
+    stored: bool = True
+    given: Given | None = None
+    derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(FieldSpec):
+    """One declared column. `checks` maps the names of checks to their arguments."""
+
+    name: str
+    type: Any
+    nullable: bool
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its text comes from the file; the others are derived, or given by the platform."""
+        return self.given is None and self.derived is None
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether staging has it: all but what is only known when the row is written."""
+        return self.given not in ("first_loaded", "last_loaded")
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether its text is replaced before it is staged."""
+        return self.personal not in (None, "mask")
 
     @property
     def type_rule(self) -> Rule | None:
-        """The rule that its text must be one of its type; None for text."""
-        if self.type not in TYPE_RULES:
+        """The rule that its text must be one of its type; None for text and for what the platform gives."""
+        if self.type not in TYPE_RULES or self.given is not None:
             return None
         name, sentence = TYPE_RULES[self.type]
-        return Rule(f"{self.name}_{name}", self.name, sentence)
+        return Rule(f"{self.name}_{name}", self.name, sentence.format(decimals=self.decimals))
 
     @property
     def comment(self) -> str:
         """Description with unit and source, for the database, the UI and the docs."""
         unit = f" [{self.unit}]" if self.unit else ""
         source = f" ({self.source})" if self.source else ""
-        return f"{self.description}{unit}{source}"
+        personal = ". Personal data" if self.personal else ""
+        return f"{self.description}{unit}{source}{personal}"
 
 
-@dataclass(frozen=True)
-class FieldSpec:
-    """What `Field` was told about a column."""
-
-    description: str
-    unit: str | None
-    source: str | None
-    checks: Mapping[str, Any]
-
-
-def Field(description: str, *, unit: str | None = None, source: str | None = None, **checks: Any) -> Any:  # noqa: N802
+def Field(description: str, **said: Any) -> Any:  # noqa: N802
     """Describe a column of a `RowModel`, as `Field` of Pandera and pydantic do.
 
     `temp_c: float | None = Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
 
     Args:
         description: what the column holds.
-        unit: of its values.
-        source: where its limits come from.
-        checks: Pandera's built-in checks by name, with their argument, or their arguments as a dict.
+        **said: any of
+
+            - `unit` of its values; `source`: where its limits come from;
+            - `aliases`: other names of it in files, also paths of nested JSON joined by `_`; `may_lack`: a file without it
+              is taken, and it is empty;
+            - `null_tokens`: texts that mean nothing, such as `("NA", "-")`; `trim`: False keeps space around; `case`: "lower"
+              or "upper" to bring it into one;
+            - `decimals` of a `Decimal`, 2 unless said otherwise;
+            - `personal`: how personal data is protected, see `Personal`;
+            - `stored`: False if it is only there to be judged and derived from, and not kept in production;
+            - `given`: filled in by the platform, see `Given`;
+            - `derived`: a function that takes `col` (polars.col) and returns an expression over the columns that are read;
+            - `warn`: names of those of its checks that only warn;
+            - and every other keyword is a check: Pandera's built-in ones by name with their argument, or their arguments as
+              a dict, and those of `validation.CHECKS`.
+
+    Raises:
+        ValueError: what is said contradicts itself.
     """
-    return FieldSpec(description, unit, source, checks)
+    options = {name: said.pop(name) for name in list(said) if name in FieldSpec.__dataclass_fields__}
+    for name in ("aliases", "null_tokens", "warn"):
+        if isinstance(options.get(name), str):
+            options[name] = (options[name],)
+    spec = FieldSpec(description, checks=said, **options)
+    if spec.given and (spec.derived or spec.checks):
+        raise ValueError(f"{description!r}: a column that the platform gives has no checks and is not derived")
+    if unknown := set(spec.warn) - set(said):
+        raise ValueError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")
+    return spec
 
 
 @dataclass(frozen=True)
@@ -171,18 +234,10 @@ def _columns(model: type[RowModel]) -> tuple[Column, ...]:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         python_type = next(option for option in options if option is not types.NoneType)
         if python_type is not str and python_type not in TYPE_RULES:
-            raise TypeError(f"{model.__name__}.{name}: columns of type {python_type.__name__} are not supported")
-        columns.append(
-            Column(
-                name,
-                python_type,
-                types.NoneType in options,
-                declared.description,
-                declared.unit,
-                declared.source,
-                declared.checks,
-            )
-        )
+            raise TypeError(f"{model.__name__}.{name}: columns of type {python_type} are not supported")
+        if declared.personal and python_type is not str:
+            raise TypeError(f"{model.__name__}.{name}: only text can be marked as personal data")
+        columns.append(Column(**vars(declared), name=name, type=python_type, nullable=types.NoneType in options))
     return tuple(columns)
 
 
@@ -206,6 +261,8 @@ def _check_sentence(check: str, argument: Any, unit: str | None) -> str:
             sentence = f"is none of {', '.join(map(str, argument))}"
         case "str_matches", _:
             sentence = f"does not match {argument}"
+        case "email", _:
+            sentence = "does not look like an e-mail address"
         case _:
             sentence = f"fails {check}({argument})"
     return sentence
@@ -219,6 +276,13 @@ class Csv:
     encoding: str | None = None
     suffixes: tuple[str, ...] = (".csv", ".csv.gz", ".csv.zip", ".txt", ".tsv")
     name: str = "csv"
+
+
+@dataclass(frozen=True)
+class Highest:
+    """Of several rows of one file with the same key, the one with the highest value of this column wins."""
+
+    column: str
 
 
 @dataclass(frozen=True)
@@ -280,7 +344,11 @@ class Dataset:
         description: what a row is about, for the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
-        source: how its files are read.
+        sources: how its files are read: one format, or several told apart by the ending of a file's name.
+        drift: what becomes of columns that are not declared, see `Drift`.
+        duplicates: which of several rows of one file with the same key counts: the last, the first, the one with the
+            `Highest` value of a column, or none of them.
+        freshness: how old the newest load may be before the dataset is late; None means any age.
         warn_above: rejected rows of a file above which its checks warn.
         refuse_above: rejected rows of a file above which nothing of it is published.
         aggregates: what is computed from production.
@@ -295,7 +363,10 @@ class Dataset:
     description: str
     owners: Sequence[str] = ()
     indexes: tuple[str, ...] = ()
-    source: Csv = Csv()
+    sources: tuple[Csv, ...] = (Csv(),)
+    drift: Drift = "rescue"
+    duplicates: Literal["last", "first", "reject"] | Highest = "last"
+    freshness: dt.timedelta | None = None
     warn_above: Above = Above(share=0)
     refuse_above: Above = Above(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
@@ -304,13 +375,18 @@ class Dataset:
     def __post_init__(self) -> None:
         """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives."""
         names = {column.name for column in self.columns}
-        for what, used in (("key", self.key), ("indexes", self.indexes)):
+        highest = (self.duplicates.column,) if isinstance(self.duplicates, Highest) else ()
+        for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest)):
             if unknown := set(used) - names:
                 raise ValueError(
                     f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
                 )
+        if not self.key:
+            raise ValueError(f"dataset {self.name}: it needs a key, the columns that tell its rows apart")
         if optional := [c.name for c in self.columns if c.name in self.key and c.nullable]:
             raise ValueError(f"dataset {self.name}: key columns {optional} may not be empty")
+        if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
+            raise ValueError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
         if reserved := [name for name in names if name.startswith("_")]:
             raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
 
@@ -318,6 +394,26 @@ class Dataset:
     def columns(self) -> tuple[Column, ...]:
         """The declared columns, in order."""
         return _columns(self.rows)
+
+    @cached_property
+    def read_columns(self) -> tuple[Column, ...]:
+        """Those whose text comes from the file."""
+        return tuple(column for column in self.columns if column.is_read)
+
+    @cached_property
+    def staged_columns(self) -> tuple[Column, ...]:
+        """Those that staging and quarantine have, as text."""
+        return tuple(column for column in self.columns if column.is_staged)
+
+    @cached_property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """Those that production has."""
+        return tuple(column for column in self.columns if column.stored)
+
+    @cached_property
+    def is_protected(self) -> bool:
+        """Whether it has personal data that no table may hold: then nothing that stood in a file is shown as it stood."""
+        return any(column.is_protected for column in self.columns)
 
     @cached_property
     def custom_rules(self) -> tuple[CustomRule, ...]:
@@ -329,17 +425,20 @@ class Dataset:
         """Every rule a row is held to, in the order of the bits of a verdict: structure, columns, whole rows."""
         rules = list(STRUCTURE_RULES.values())
         for column in self.columns:
-            if not column.nullable:
+            if not column.nullable and column.given is None:
                 rules.append(Rule(f"{column.name}_required", column.name, "is empty"))
             if column.type_rule:
                 rules.append(column.type_rule)
             for check, argument in column.checks.items():
                 sentence = _check_sentence(check, argument, column.unit)
-                rules.append(Rule(f"{column.name}_{check}", column.name, sentence))
+                severity: Severity = "warn" if check in column.warn else "error"
+                rules.append(Rule(f"{column.name}_{check}", column.name, sentence, severity))
             if most := self.index_bounds.get(column.name):
                 sentence = f"is longer than the {most:,} bytes that can be indexed"
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
+        if self.duplicates == "reject":
+            rules.append(Rule("key_once", None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
         return tuple(rules)
 
     @cached_property
@@ -361,8 +460,13 @@ class Dataset:
 
     @property
     def raw_asset(self) -> str:
-        """Name of the asset of raw files, such as `raw_csv`."""
-        return f"raw_{self.source.name}"
+        """Name of the asset of raw files, such as `raw_csv`; `raw_files` where they have several formats."""
+        return f"raw_{self.sources[0].name}" if len(self.sources) == 1 else "raw_files"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the names of its files."""
+        return tuple(suffix for source in self.sources for suffix in source.suffixes)
 
     @property
     def staging_asset(self) -> str:

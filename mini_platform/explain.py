@@ -180,7 +180,7 @@ def _occurrences(
     rows: list[tuple[Occurrence, dict[str, Any]]] = []
     seen = 0
     try:
-        for block in read_csv(path, dataset.source, dataset.columns, limits=limits):
+        for block in read_csv(path, dataset.sources[0], dataset.columns, limits=limits):
             rows += _matching(dataset, key, version, block)
             if progress:
                 progress(block.bytes_read - seen)

@@ -109,8 +109,8 @@ def write_sample(
     clean_rows = _clean_rows(dataset, _generator(seed, "rows"))
     dirt = _Dirt(dataset, rows, round(rows * dirty), seed)
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, delimiter=dataset.source.delimiter, lineterminator="\n")
-    encoder = codecs.getincrementalencoder(dataset.source.encoding or "utf-8")()
+    writer = csv.writer(buffer, delimiter=dataset.sources[0].delimiter, lineterminator="\n")
+    encoder = codecs.getincrementalencoder(dataset.sources[0].encoding or "utf-8")()
     writer.writerow(column.name for column in dataset.columns)
     with _opened(out) as file:
         for start in range(0, rows, CHUNK_ROWS):
@@ -341,7 +341,7 @@ def _structure_kinds(dataset: Dataset) -> dict[str, Spoil]:
     No dirt breaks `row_fields_bounded`: a million rows would hold gigabytes of it.
     """
     names = [column.name for column in dataset.columns]
-    delimiter = dataset.source.delimiter
+    delimiter = dataset.sources[0].delimiter
 
     def plain(cells: Cells) -> Cells:
         return [re.sub(rf'["\r\n{re.escape(delimiter)}]', " ", cell) for cell in cells]

@@ -221,7 +221,7 @@ orders = Dataset(
     description="Orders.",
     rows=Order,
     key=("number", "line"),
-    source=Csv(delimiter=";", encoding="utf-16"),
+    sources=(Csv(delimiter=";", encoding="utf-16"),),
 )
 
 

@@ -57,7 +57,7 @@ def verdict(**cells: str) -> tuple[list[str], dict[str, str | None]]:
 
 def values(kind: type, texts: Sequence[str]) -> list[Any]:
     """What texts are read as, None where they are not of the type."""
-    column = Column("x", kind, nullable=True, description="")
+    column = Column(name="x", type=kind, nullable=True, description="")
     cells = clean(column, pl.Series("x", texts, pl.String))
     return pl.DataFrame([cells]).select(parse(column))["x"].to_list()
 
@@ -216,6 +216,7 @@ def test_a_rule_about_the_row_is_not_asked_where_a_column_could_not_be_read(
 class Warned(RowModel):
     """A model with a rule that only warns."""
 
+    k: str = Field("Key", str_length={"max_value": 9})
     a: int | None = Field("a", ge=0)
 
     @rule("is odd", column="a", severity="warn")
@@ -224,8 +225,8 @@ class Warned(RowModel):
 
 
 def test_a_warning_is_counted_and_rejects_nothing() -> None:
-    dataset = Dataset("warned", "warned", Warned, (), "Rows that warn")
-    verdicts = judge(dataset, pl.DataFrame({"a": ["1", "2", "-1", ""]}))
+    dataset = Dataset("warned", "warned", Warned, ("k",), "Rows that warn")
+    verdicts = judge(dataset, pl.DataFrame({"k": ["1", "2", "3", "4"], "a": ["1", "2", "-1", ""]}))
     assert [names(literal) for literal in verdicts.rows["_rules"]] == [[], [], ["a_ge"], []]
     assert {broken.name: fails.to_list() for broken, fails in verdicts.broken} == {
         "a_ge": [False, False, True, False],
@@ -363,7 +364,7 @@ def test_postgres_reads_every_boolean_as_we_do(engine: Engine) -> None:
 
 def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[str], read: list[Any]) -> None:
     """The server casts each text that we take, cleaned, to the same value."""
-    cleaned = clean(Column("x", float, nullable=True, description=""), pl.Series("x", texts, pl.String))
+    cleaned = clean(Column(name="x", type=float, nullable=True, description=""), pl.Series("x", texts, pl.String))
     taken = [(cell, value) for cell, value in zip(cleaned, read, strict=True) if value is not None]
     with engine.connect() as conn:
         cells = (

@@ -59,7 +59,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
     @dg.asset(
         name=dataset.raw_asset,
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
-        **_common(dataset, dataset.source.name),
+        **_common(dataset, *(source.name for source in dataset.sources)),
     )
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]

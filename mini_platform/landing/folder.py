@@ -95,7 +95,7 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                 except FileNotFoundError:
                     continue  # Gone between the two calls.
                 signature = _signature(info)
-                reason = _why_left_alone(entry.name, info, dataset.source.suffixes, moment)
+                reason = _why_left_alone(entry.name, info, dataset.suffixes, moment)
                 found.append(Found(display_name(entry.name), Path(entry.path), signature, reason))
     except FileNotFoundError:
         return []

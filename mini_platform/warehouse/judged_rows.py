@@ -90,7 +90,7 @@ class JudgedRows:
             tally = self._tallies[file_id]
             seen = 0
             try:
-                for block in read_csv(path, self._dataset.source, self._dataset.columns, limits=self._limits):
+                for block in read_csv(path, self._dataset.sources[0], self._dataset.columns, limits=self._limits):
                     tally.rows_read += block.rows.height + len(block.malformed)
                     tally.extra_columns = block.rows.columns[len(self._columns) :]
                     self._gathered.append((file_id, block))

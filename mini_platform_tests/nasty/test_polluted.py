@@ -194,7 +194,7 @@ def bench(database: Engine, tables: None, tmp_path: Path) -> Bench:
 
 @pytest.mark.parametrize("file", POLLUTED, ids=[file.name for file in POLLUTED])
 def test_every_cell(bench: Bench, file: Polluted) -> None:
-    declared = dataset if file.source == Csv() else replace(dataset, source=file.source)
+    declared = dataset if file.source == Csv() else replace(dataset, sources=(file.source,))
     bench.drop(("polluted.csv", file.data if isinstance(file.data, bytes) else file.data.encode()))
     (got,) = bench.run(declared)
     table = dataset_tables(declared).production

@@ -25,7 +25,7 @@ NAMES = ("station_id", "date", "temp_c", "precip_mm")
 
 DATASETS: dict[tuple[str, str | None], Dataset] = {
     (delimiter, encoding): replace(
-        weather, source=Csv(delimiter=delimiter, encoding=encoding), refuse_above=Above(rows=1000)
+        weather, sources=(Csv(delimiter=delimiter, encoding=encoding),), refuse_above=Above(rows=1000)
     )
     for delimiter in ",;\t|"
     for encoding in (None, "cp1252")

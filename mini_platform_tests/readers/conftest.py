@@ -41,7 +41,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Reader:
         block_bytes: int = BLOCK_BYTES,
     ) -> Read:
         path.write_bytes(data)
-        declared = [Column(name, str, nullable=True, description=name) for name in columns]
+        declared = [Column(name=name, type=str, nullable=True, description=name) for name in columns]
         blocks = list(read_csv(path, source or Csv(), declared, limits=limits or ReadLimits(), block_bytes=block_bytes))
         for block in blocks:
             assert len(block.lines) == len(block.rows)
