@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 if typing.TYPE_CHECKING:
     import random
@@ -79,9 +79,13 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
         Rule("row_without_nul", None, "the row contains a NUL byte"),
         Rule("row_not_header", None, "the row repeats the header"),
         Rule("row_fields_bounded", None, "a field of the row is too long"),
+        Rule("row_is_json", None, "the row is not strict JSON"),
+        Rule("row_is_object", None, "the row is not a JSON object"),
+        Rule("row_names_once", None, "the row names a column twice"),
+        Rule("row_names_bounded", None, "the row has too many unknown names, or too long ones"),
     )
 }
-"""Rules about the form of a record, the same for every dataset: a row that breaks one has no columns, only its raw text."""
+"""Rules about the form of a record: a row that breaks one has no columns, only its raw text. Each format has some of them."""
 
 INDEX_BYTES = 2600
 """What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
@@ -272,10 +276,46 @@ def _check_sentence(check: str, argument: Any, unit: str | None) -> str:
 class Csv:
     """CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name."""
 
+    structure_rules: ClassVar[tuple[str, ...]] = (
+        "row_has_header_fields",
+        "row_quotes_closed",
+        "row_without_nul",
+        "row_not_header",
+        "row_fields_bounded",
+    )
+
     delimiter: str = ","
     encoding: str | None = None
     suffixes: tuple[str, ...] = (".csv", ".csv.gz", ".csv.zip", ".txt", ".tsv")
     name: str = "csv"
+
+
+@dataclass(frozen=True)
+class Json:
+    """JSON files: a list of objects, JSON lines, or one object; told apart by what stands in the file.
+
+    An object within an object is flattened, its names joined by `_`: `{"user": {"email": …}}` is a column `user_email`.
+
+    Attributes:
+        rows: where the list stands that has the rows, if it is within an object: names joined by dots, such as `data.items`.
+        suffixes: endings of the names of such files.
+        name: of the format.
+    """
+
+    structure_rules: ClassVar[tuple[str, ...]] = (
+        "row_without_nul",
+        "row_fields_bounded",
+        "row_is_json",
+        "row_is_object",
+        "row_names_once",
+        "row_names_bounded",
+    )
+
+    rows: str | None = None
+    suffixes: tuple[str, ...] = tuple(
+        suffix + packing for suffix in (".json", ".jsonl", ".ndjson") for packing in ("", ".gz", ".zip")
+    )
+    name: str = "json"
 
 
 @dataclass(frozen=True)
@@ -423,7 +463,8 @@ class Dataset:
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """Every rule a row is held to, in the order of the bits of a verdict: structure, columns, whole rows."""
-        rules = list(STRUCTURE_RULES.values())
+        of_formats = {name for source in self.sources for name in source.structure_rules}
+        rules = [rule for name, rule in STRUCTURE_RULES.items() if name in of_formats]
         for column in self.columns:
             if not column.nullable and column.given is None:
                 rules.append(Rule(f"{column.name}_required", column.name, "is empty"))
