@@ -87,6 +87,8 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
 }
 """Rules about the form of a record: a row that breaks one has no columns, only its raw text. Each format has some of them."""
 
+KEY_ONCE = "key_once"
+"""Name of the rule of datasets that reject rows of one file with the same key."""
 INDEX_BYTES = 2600
 """What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
 UTF8_BYTES = 4
@@ -139,8 +141,8 @@ class Column(FieldSpec):
 
     @property
     def type_rule(self) -> Rule | None:
-        """The rule that its text must be one of its type; None for text and for what the platform gives."""
-        if self.type not in TYPE_RULES or self.given is not None:
+        """The rule that its text must be one of its type; None for text, and for what is not read."""
+        if self.type not in TYPE_RULES or not self.is_read:
             return None
         name, sentence = TYPE_RULES[self.type]
         return Rule(f"{self.name}_{name}", self.name, sentence.format(decimals=self.decimals))
@@ -274,7 +276,25 @@ def _check_sentence(check: str, argument: Any, unit: str | None) -> str:
 
 @dataclass(frozen=True)
 class Csv:
-    """CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name."""
+    """CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name.
+
+    Nothing of a dialect is guessed: what differs from the defaults is said here. CR, LF and CRLF end a line in every dialect.
+
+    Attributes:
+        delimiter: one or more ASCII characters, such as `;` or `||`.
+        encoding: of files without a byte order mark, by the name that Python knows it by.
+        quote: what stands around a field that holds delimiters or line ends, doubled where it stands for itself. None: no
+            field is quoted, and a quote is a character as any other.
+        escape: what makes the next character an ordinary one, within quotes and without, such as a backslash.
+        header: True for the first line; "find" for the first line that holds all declared columns, whatever stands before
+            it; False if there is none and the columns come in their declared order.
+        skip_lines: lines before the header, or before the first row where there is none.
+        skip_initial_space: spaces in front of a field do not belong to it, so that a quote after them is one.
+        trailing_delimiter: a delimiter at the end of a line begins no further field.
+        comment: lines that begin with it are no rows.
+        suffixes: endings of the names of such files.
+        name: of the format.
+    """
 
     structure_rules: ClassVar[tuple[str, ...]] = (
         "row_has_header_fields",
@@ -288,6 +308,51 @@ class Csv:
     encoding: str | None = None
     suffixes: tuple[str, ...] = (".csv", ".csv.gz", ".csv.zip", ".txt", ".tsv")
     name: str = "csv"
+    quote: str | None = '"'
+    escape: str | None = None
+    header: bool | Literal["find"] = True
+    skip_lines: int = 0
+    skip_initial_space: bool = False
+    trailing_delimiter: bool = False
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no file can be written in, or what could be read in two ways.
+
+        Raises:
+            ValueError: with a sentence that names the option.
+        """
+        self._refuse_marks()
+        if self.skip_initial_space and self.delimiter.startswith(" "):
+            raise ValueError(f"Csv: skip_initial_space would skip the delimiter {self.delimiter!r}")
+        if self.header not in (True, False, "find"):
+            raise ValueError(f"Csv: header is {self.header!r}; it can be True, False or 'find'")
+        if self.skip_lines < 0:
+            raise ValueError(f"Csv: skip_lines is {self.skip_lines}, which is below 0")
+        try:
+            "".encode(self.encoding or "utf-8")
+        except LookupError as error:
+            raise ValueError(f"Csv: the encoding {self.encoding!r} is not known") from error
+
+    def _refuse_marks(self) -> None:
+        """Refuse delimiter, quote, escape and comment that cannot be told from each other."""
+        marks = {"quote": self.quote, "escape": self.escape}
+        for name, text in {"delimiter": self.delimiter, **marks, "comment": self.comment}.items():
+            if text is not None and (not text or not text.isascii() or set(text) & set("\r\n\0")):
+                raise ValueError(f"Csv: the {name} {text!r} is not ASCII text without line ends and NUL")
+        for name, mark in marks.items():
+            if mark is None:
+                continue
+            if len(mark) != 1 or mark == " ":
+                raise ValueError(f"Csv: the {name} {mark!r} is not one character other than the space")
+            if mark in self.delimiter:
+                raise ValueError(f"Csv: the {name} {mark!r} is also in the delimiter {self.delimiter!r}")
+            if self.comment and self.comment.startswith(mark):
+                raise ValueError(f"Csv: the comment {self.comment!r} begins with the {name}")
+        if self.quote is not None and self.quote == self.escape:
+            raise ValueError(f"Csv: {self.quote!r} is quote and escape; a doubled quote needs no escape")
+        if self.comment and (self.comment.startswith(self.delimiter) or self.delimiter.startswith(self.comment)):
+            raise ValueError(f"Csv: the comment {self.comment!r} cannot be told from the delimiter {self.delimiter!r}")
 
 
 @dataclass(frozen=True)
@@ -427,6 +492,8 @@ class Dataset:
             raise ValueError(f"dataset {self.name}: key columns {optional} may not be empty")
         if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
             raise ValueError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
+        if self.is_protected and self.drift == "rescue":
+            raise ValueError(f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear")
         if reserved := [name for name in names if name.startswith("_")]:
             raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
 
@@ -451,6 +518,12 @@ class Dataset:
         return tuple(column for column in self.columns if column.stored)
 
     @cached_property
+    def masked_columns(self) -> frozenset[str]:
+        """Names of the columns whose values are hidden wherever rows are shown, and with them what holds whole records."""
+        personal = {column.name for column in self.columns if column.personal == "mask"}
+        return frozenset(personal | {"_raw", "_extra"} if personal else ())
+
+    @cached_property
     def is_protected(self) -> bool:
         """Whether it has personal data that no table may hold: then nothing that stood in a file is shown as it stood."""
         return any(column.is_protected for column in self.columns)
@@ -467,7 +540,8 @@ class Dataset:
         rules = [rule for name, rule in STRUCTURE_RULES.items() if name in of_formats]
         for column in self.columns:
             if not column.nullable and column.given is None:
-                rules.append(Rule(f"{column.name}_required", column.name, "is empty"))
+                sentence = "cannot be computed" if column.derived else "is empty"
+                rules.append(Rule(f"{column.name}_required", column.name, sentence))
             if column.type_rule:
                 rules.append(column.type_rule)
             for check, argument in column.checks.items():
@@ -479,7 +553,7 @@ class Dataset:
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
         if self.duplicates == "reject":
-            rules.append(Rule("key_once", None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
+            rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
         return tuple(rules)
 
     @cached_property

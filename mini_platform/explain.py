@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from sqlalchemy import Connection, Row, and_, select
 
-from mini_platform.dataset import TYPE_RULES, Column, Dataset
-from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.csv import read_csv
+from mini_platform.dataset import TYPE_RULES, Column, Dataset, Highest
+from mini_platform.protection import Keyring, masked, protect
+from mini_platform.readers import Block, RefusedFileError
+from mini_platform.readers.files import read_rows
 from mini_platform.validation import clean_columns, judge, parse
+from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files
 
@@ -128,18 +129,16 @@ def explain_row(
     conn: Connection,
     dataset: Dataset,
     key: Mapping[str, Any],
-    raw_path: Callable[[str], Path],
-    limits: ReadLimits,
+    raw: RawFiles,
     progress: Callable[[int], None] | None = None,
 ) -> Explanation:
-    """Find a row by its key, and every occurrence of the key in the raw files of the dataset.
+    """Find a row by its key, and every occurrence of the key in the raw files of the dataset; personal data is masked.
 
     Args:
         conn: reads production and the ledger.
         dataset: whose row.
         key: every key column with its typed value, as from `parse_key`.
-        raw_path: SHA-256 -> path of the raw file.
-        limits: of the reader.
+        raw: where the raw files are and how they are read.
         progress: called with bytes as they are read.
     """
     production = dataset_tables(dataset).production
@@ -154,17 +153,20 @@ def explain_row(
     found = Explanation(dataset.name, {name: key[name] for name in dataset.key}, None)
     if row is not None:
         values = row._mapping
-        found.row = {column.name: values[column.name] for column in dataset.columns}
+        found.row = {column.name: values[column.name] for column in dataset.stored_columns}
         found.file_id, found.file_name, found.version = values["_file_id"], values["_name"], values["_version"]
         found.loaded_at, found.run_id = values["_loaded_at"], values["_run_id"]
         found.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
     for version in conn.execute(versions.order_by(files.c.file_id)).all():
-        occurrences, problem = _occurrences(dataset, key, version, raw_path(version.sha256), limits, progress)
+        occurrences, problem = _occurrences(dataset, key, version, raw, progress)
         if problem:
             found.unread.append(f"{version.name} (file {version.file_id}): {problem}")
-        found.occurrences += _placed(found, version, occurrences)
+        found.occurrences += _placed(dataset, found, version, occurrences)
     found.line = next((o.line for o in found.occurrences if o.verdict == "current"), None)
+    found.row = found.row and masked(dataset.masked_columns, found.row)
+    for occurrence in found.occurrences:
+        occurrence.values = masked(dataset.masked_columns, occurrence.values)
     return found
 
 
@@ -172,16 +174,15 @@ def _occurrences(
     dataset: Dataset,
     key: Mapping[str, Any],
     version: Row[Any],
-    path: Path,
-    limits: ReadLimits,
+    raw: RawFiles,
     progress: Callable[[int], None] | None,
 ) -> tuple[list[tuple[Occurrence, dict[str, Any]]], str | None]:
     """Rows of one file that have the key, with their typed values; and what kept the file from being read, if anything."""
     rows: list[tuple[Occurrence, dict[str, Any]]] = []
     seen = 0
     try:
-        for block in read_csv(path, dataset.sources[0], dataset.columns, limits=limits):
-            rows += _matching(dataset, key, version, block)
+        for block in read_rows(dataset, raw.path(version.sha256), version.name, version.door, raw.limits):
+            rows += _matching(dataset, key, version, block, raw.keyring)
             if progress:
                 progress(block.bytes_read - seen)
             seen = block.bytes_read
@@ -193,38 +194,60 @@ def _occurrences(
 
 
 def _matching(
-    dataset: Dataset, key: Mapping[str, Any], version: Row[Any], block: Block
+    dataset: Dataset, key: Mapping[str, Any], version: Row[Any], block: Block, keyring: Keyring | None
 ) -> Iterator[tuple[Occurrence, dict[str, Any]]]:
     columns = key_columns(dataset)
     keys = clean_columns(columns, block.rows).select(map(parse, columns))
     has_key = keys.select(pl.all_horizontal(pl.col(name) == key[name] for name in dataset.key)).to_series()
-    numbered = block.rows.select(pl.Series("_line", block.lines), *(c.name for c in dataset.columns)).filter(has_key)
+    numbered = block.rows.select(
+        pl.Series("_line", block.lines), *(c.name for c in dataset.staged_columns if not c.derived)
+    ).filter(has_key)
     if numbered.is_empty():
         return
     verdicts = judge(dataset, numbered)
     broken = [(rule, fails) for rule, fails in verdicts.broken if rule.severity == "error"]
-    typed = verdicts.rows.select(map(parse, dataset.columns))
-    for i, row in enumerate(verdicts.rows.iter_rows(named=True)):
+    compared = [column for column in dataset.staged_columns if column.stored and not column.given]
+    rows = protect(dataset, verdicts.rows, keyring) if keyring else verdicts.rows
+    typed = rows.select(map(parse, compared))
+    for i, row in enumerate(rows.iter_rows(named=True)):
         reasons = [rule.message for rule, fails in broken if fails[i]]
-        values = {column.name: row[column.name] for column in dataset.columns}
+        values = {column.name: row[column.name] for column in dataset.staged_columns}
         verdict: Verdict = "rejected" if reasons else "superseded"
         occurrence = Occurrence(version.file_id, version.name, version.version, row["_line"], values, verdict, reasons)
         yield occurrence, typed.row(i, named=True)
 
 
+def _speaker(
+    dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]
+) -> tuple[Occurrence, dict[str, Any]] | None:
+    """Which of the valid rows of one file with one key counts; none where the dataset rejects such rows."""
+    if dataset.duplicates == "reject":
+        return valid[0] if len(valid) == 1 else None
+    if isinstance(dataset.duplicates, Highest):
+        name = dataset.duplicates.column
+        known = [item for item in valid if item[1][name] is not None]
+        best: tuple[Occurrence, dict[str, Any]] = max(reversed(known or valid), key=lambda i: i[1][name] if known else 0)
+        return best
+    return valid[0] if dataset.duplicates == "first" else valid[-1]
+
+
 def _placed(
-    found: Explanation, version: Row[Any], occurrences: Sequence[tuple[Occurrence, dict[str, Any]]]
+    dataset: Dataset,
+    found: Explanation,
+    version: Row[Any],
+    occurrences: Sequence[tuple[Occurrence, dict[str, Any]]],
 ) -> list[Occurrence]:
-    """Give the valid rows of one file, in its order, their verdicts: the last one speaks for the file."""
+    """Give the valid rows of one file, in its order, their verdicts: one of them speaks for the file."""
     valid = [(occurrence, typed) for occurrence, typed in occurrences if occurrence.verdict != "rejected"]
     if version.status != "loaded":
         for occurrence, _ in valid:
             occurrence.verdict = "pending" if version.status in PENDING else "not loaded"
             occurrence.reasons = [version.error] if version.error else []
-    elif valid:
-        last, typed = valid[-1]
+    elif valid and (speaker := _speaker(dataset, valid)):
+        last, typed = speaker
         if found.row is not None and version.file_id == found.file_id:
             last.verdict = "current"
         elif found.row is None or version.file_id > (found.file_id or 0):
-            last.verdict = "unchanged" if typed == found.row else "not loaded"
+            same = found.row is not None and typed == {name: found.row[name] for name in typed}
+            last.verdict = "unchanged" if same else "not loaded"
     return [occurrence for occurrence, _ in occurrences]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from mini_platform.landing.store import RawStore
+from mini_platform.protection import Keyring
 from mini_platform.readers import ReadLimits
 from mini_platform.settings import Settings, load_settings
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
+
+if TYPE_CHECKING:
+    from mini_platform.dataset import Dataset
+    from mini_platform.warehouse.judged_rows import RawFiles
 
 
 class Platform:
@@ -44,11 +50,28 @@ class Platform:
         """The raw files."""
         return RawStore(self.settings.raw_store)
 
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys that hash personal data.
+
+        Raises:
+            ValueError: the setting cannot be read.
+        """
+        if keys := self.settings.pii_keys:
+            return Keyring.from_text(keys.get_secret_value())
+        return Keyring.from_file(self.settings.home / "pii.key")
+
     @property
     def read_limits(self) -> ReadLimits:
         """Limits of the readers."""
         s = self.settings
-        return ReadLimits(max_file_bytes=s.max_file_bytes, max_ratio=s.max_ratio, max_field_bytes=s.max_field_bytes)
+        return ReadLimits(s.max_file_bytes, s.max_ratio, s.max_field_bytes, s.max_record_bytes)
+
+    def raw_files(self, dataset: Dataset) -> RawFiles:
+        """The raw files of a dataset, as staging reads them."""
+        from mini_platform.warehouse.judged_rows import RawFiles  # Brings polars and Pandera.
+
+        return RawFiles(self.store.path, self.read_limits, self.keyring if dataset.is_protected else None)
 
     def worker(self, owner: str) -> Worker:
         """The holder of leases for a run."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     api_port: int = 8000
     dagster_port: int = 3000
 
+    pii_keys: SecretStr | None = None
+    """Keys for the hashes of personal data: `id:secret,id:secret`, the one in use first. Without it a random one is made and
+    kept in `home`."""
+
     lease_seconds: float = Field(30.0, gt=0)
     """How long a claim on a file outlives the last sign of life of the process that holds it."""
     max_attempts: int = Field(5, ge=1)
@@ -44,6 +48,8 @@ class Settings(BaseSettings):
     """A compressed file that unpacks to more than this many times its own size is refused as a bomb."""
     max_field_bytes: int = Field(2**20, gt=0)
     """A row with a longer field is rejected."""
+    max_record_bytes: int = Field(8 * 2**20, gt=0)
+    """A longer row is rejected; nothing longer is ever held in memory."""
 
     @field_validator("home", "data", mode="after")
     @classmethod

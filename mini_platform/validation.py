@@ -8,8 +8,9 @@ seconds per million rows at high reject rates, and one value that cannot be coer
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, reduce
 from operator import or_
 from typing import Any
@@ -19,17 +20,32 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 from pandera.constants import CHECK_OUTPUT_KEY
 
-from mini_platform.dataset import Column, CustomRule, Dataset, Rule
+from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset, Rule
 from mini_platform.readers import Malformed
 
-DTYPES: dict[type, type[pl.DataType]] = {
-    str: pl.String,
-    float: pl.Float64,
-    int: pl.Int64,
-    dt.date: pl.Date,
-    bool: pl.Boolean,
+DTYPES: dict[Any, pl.DataType] = {
+    str: pl.String(),
+    float: pl.Float64(),
+    int: pl.Int64(),
+    dt.date: pl.Date(),
+    dt.datetime: pl.Datetime("us", "UTC"),
+    bool: pl.Boolean(),
+    list[float]: pl.List(pl.Float64()),
 }
+"""Python type of a column -> polars type; `Decimal` is missing, as its type depends on its decimals."""
 TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+"""A number as JSON has it: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
+TIMESTAMP = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?(?:[.,]([0-9]{1,9}))?"
+    r"(?:([+-](?:0[0-9]|1[0-4])):?([0-5][0-9])?|[Zz])$"
+)
+"""Day, hour and minute, second, fraction, and the offset's hours and minutes; ISO 8601 and RFC 3339."""
+PLAIN_EMAIL = (
+    r"^[A-Za-z0-9_+-]{1,16}(?:\.[A-Za-z0-9_+-]{1,15}){0,2}@"
+    r"(?:[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20})?\.){1,3}(?:com|org|net|info|biz|edu|gov|[a-z]{2})$"
+)
+"""Addresses that `email_validator` is known to take (a test asks it): asking it for each of a million takes half a minute."""
 MASK_BITS = 63
 
 
@@ -49,6 +65,37 @@ class Verdicts:
     keys: pl.Series
 
 
+def dtype(column: Column) -> pl.DataType:
+    """The polars type of a column."""
+    return pl.Decimal(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else DTYPES[column.type]
+
+
+def _is_email(address: str) -> bool:
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        validate_email(address, check_deliverability=False)
+    except EmailNotValidError:
+        return False
+    return True
+
+
+def _emails(data: PolarsData) -> pl.LazyFrame:
+    def are_emails(cells: pl.Series) -> pl.Series:
+        known = cells.str.contains(PLAIN_EMAIL)
+        asked = cells.filter(~known).unique()
+        accepted = [address for address in asked if _is_email(address)]
+        return known | cells.is_in(accepted)
+
+    return data.lazyframe.select(pl.col(data.key).map_batches(are_emails, return_dtype=pl.Boolean()))
+
+
+CHECKS: dict[str, Callable[[Any], pa.Check]] = {
+    "email": lambda _: pa.Check(_emails, name="email"),
+}
+"""Checks that Pandera does not have, by the keyword of `Field`: whether it looks like an e-mail address (without DNS)."""
+
+
 def _custom_check(custom: CustomRule) -> pa.Check:
     def holds(data: PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(custom.holds(pl.col))
@@ -61,24 +108,24 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
     """The Pandera schema of a valid row: typed columns, their checks, and the rules about whole rows.
 
     Raises:
-        AttributeError: a `Field` names a check that Pandera does not have.
+        AttributeError: a `Field` names a check that neither Pandera nor `CHECKS` has.
     """
 
     def check(name: str, argument: Any) -> pa.Check:
-        make = getattr(pa.Check, name)
+        make: Callable[..., pa.Check] = CHECKS.get(name) or getattr(pa.Check, name)
         made: pa.Check = make(**argument) if isinstance(argument, dict) else make(argument)
         return made
 
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
-                DTYPES[column.type],
+                dtype(column),
                 checks=[check(name, argument) for name, argument in column.checks.items()],
                 nullable=column.nullable,
                 description=column.comment,
                 title=column.description,
             )
-            for column in dataset.columns
+            for column in dataset.staged_columns
         },
         checks=[_custom_check(custom) for custom in dataset.custom_rules],
         name=dataset.table,
@@ -87,18 +134,26 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
 
 
 def clean(column: Column, cells: pl.Series) -> pl.Series:
-    """Text of cells -> trimmed text, in Unicode's composed form (NFC) where it is text; null where nothing is left."""
-    cleaned = cells.str.strip_chars()
+    """Text of cells as it is stored, null where nothing is left.
+
+    Unless the column says otherwise it is trimmed; text is brought into Unicode's composed form (NFC) and the declared case.
+    """
+    cleaned = cells.str.strip_chars() if column.trim else cells
     if column.type is str and cleaned.str.len_bytes().sum() != cleaned.str.len_chars().sum():
         cleaned = cleaned.str.normalize(
             "NFC"
         )  # ASCII is composed as it is: normalizing takes longer than all else here.
-    return cleaned.set(cleaned == "", None)
+    if column.case:
+        cleaned = cleaned.str.to_lowercase() if column.case == "lower" else cleaned.str.to_uppercase()
+    nothing = cleaned.is_in(["", *column.null_tokens]) if column.null_tokens else cleaned == ""
+    if column.type == list[float]:
+        nothing = nothing | cleaned.str.contains(r"^\[\s*\]$")
+    return cleaned.set(nothing, None)
 
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
-    """These columns of text rows, cleaned."""
-    return pl.DataFrame([clean(column, rows[column.name]) for column in columns])
+    """These columns of text rows, cleaned; what the platform gives is as it is."""
+    return pl.DataFrame([rows[c.name] if c.given else clean(c, rows[c.name]) for c in columns])
 
 
 def parse(column: Column) -> pl.Expr:
@@ -111,14 +166,68 @@ def parse(column: Column) -> pl.Expr:
         return pl.when(number.is_finite() & ~underflow).then(number)
     if column.type is int:
         return text.cast(pl.Int64, strict=False)
+    if column.type is Decimal:
+        # As a pattern: the cast would drop the decimals that are too many.
+        digits, decimals = DECIMAL_DIGITS - column.decimals, column.decimals
+        fraction = rf"(?:\.[0-9]{{1,{decimals}}})?" if decimals else ""
+        plain = text.str.contains(rf"^[+-]?[0-9]{{1,{digits}}}{fraction}$")
+        return pl.when(plain).then(text).cast(dtype(column), strict=False)
     if column.type is dt.date:
         day = text.str.contains("^[0-9]{4}-[0-9]{2}-[0-9]{2}$") & ~text.str.starts_with("0000")
         return pl.when(day).then(text).str.to_date("%Y-%m-%d", strict=False)
+    if column.type is dt.datetime:
+        return _parse_timestamp(text)
     if column.type is bool:
         word = text.str.to_lowercase()
         truth = pl.when(word.is_in(TRUE_WORDS)).then(True).when(word.is_in(FALSE_WORDS)).then(False)
         return truth.alias(column.name)
+    if column.type == list[float]:
+        items = pl.when(text.str.contains(rf"^\[\s*{NUMBER}\s*(?:,\s*{NUMBER}\s*)*\]$")).then(text)
+        numbers = items.str.strip_chars("[]").str.split(",").list.eval(pl.element().str.strip_chars().cast(pl.Float64))
+        return pl.when(numbers.list.eval(pl.element().is_finite()).list.all()).then(numbers)
     return text
+
+
+def _parse_timestamp(text: pl.Expr) -> pl.Expr:
+    part = text.str.extract_groups(TIMESTAMP).struct
+    written = pl.concat_str(
+        part[0],
+        pl.lit("T"),
+        part[1],
+        part[2].fill_null(":00"),
+        pl.lit("."),
+        part[3].fill_null("0").str.head(6),
+        part[4].fill_null("+00"),
+        pl.lit(":"),
+        part[5].fill_null("00"),
+    )
+    year = ~text.str.starts_with("0000")
+    return pl.when(year).then(written).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
+
+
+def _derived(column: Column) -> pl.Expr:
+    """Typed value of a derived column; null where it cannot be computed or is no finite number."""
+    assert column.derived is not None  # noqa: S101 - the caller chose it by that
+    value = column.derived(pl.col)
+    if column.type is Decimal:
+        value = value.round(column.decimals, mode="half_away_from_zero")
+    value = value.cast(dtype(column), strict=False).alias(column.name)
+    return pl.when(value.is_finite()).then(value) if column.type is float else value
+
+
+def _as_text(column: Column) -> pl.Expr:
+    """Typed value -> the one text that Postgres reads as the same value."""
+    value = pl.col(column.name)
+    if column.type is dt.datetime:
+        return value.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f%:z")
+    if column.type == list[float]:
+        return pl.format("{{{}}}", value.cast(pl.List(pl.String)).list.join(",")).alias(column.name)
+    return value.cast(pl.String)
+
+
+def _staged_as_typed(column: Column) -> bool:
+    """Whether staging gets the text of the typed value instead of the cleaned text: Postgres reads the latter differently."""
+    return column.derived is not None or column.type in (dt.datetime, list[float])
 
 
 def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[Rule, pl.Series]]:
@@ -133,13 +242,22 @@ def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iter
 
     # A rule written over columns cannot be judged where one of them could not be read: that row is rejected already.
     unread = pl.repeat(False, text.height, eager=True)
-    for column in dataset.columns:
+    missing = unread
+    for column in dataset.read_columns:
         if not column.nullable:
-            yield rules[f"{column.name}_required"], text[column.name].is_null()
+            missing = missing | text[column.name].is_null()
         if column.type_rule:
-            fails = text[column.name].is_not_null() & typed[column.name].is_null()
-            unread = unread | fails
-            yield column.type_rule, fails
+            unread = unread | (text[column.name].is_not_null() & typed[column.name].is_null())
+    for column in dataset.staged_columns:
+        if column.given:
+            continue
+        if not column.nullable:
+            empty = (
+                typed[column.name].is_null() & ~(unread | missing) if column.derived else text[column.name].is_null()
+            )
+            yield rules[f"{column.name}_required"], empty
+        if column.type_rule:
+            yield column.type_rule, text[column.name].is_not_null() & typed[column.name].is_null()
         for name, check in zip(column.checks, schema.columns[column.name].checks, strict=True):
             yield rules[f"{column.name}_{name}"], ask(check, column.name)
         if most := dataset.index_bounds.get(column.name):
@@ -179,17 +297,27 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
 
     Args:
         dataset: whose rules they are.
-        rows: n rows; the declared columns as text (an empty field is ""), other columns are passed through.
+        rows: n rows; the columns that are read, and given ones that are staged, as text (an empty field is ""); other
+            columns are passed through.
     """
-    text = clean_columns(dataset.columns, rows)
-    typed = text.select(parse(column) for column in dataset.columns)
+    sources = [column for column in dataset.staged_columns if not column.derived]
+    text = clean_columns(sources, rows)
+    typed = text.select(parse(column) for column in sources)
+    if derived := [_derived(column) for column in dataset.columns if column.derived]:
+        typed = typed.with_columns(derived)
+    if rewritten := [column for column in dataset.staged_columns if _staged_as_typed(column)]:
+        readable = typed.select(_as_text(column) for column in rewritten)
+        text = text.with_columns(
+            readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
+        )
     broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed) if fails.any()]
     keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
+    text = text.select(column.name for column in dataset.staged_columns)
     if not errors:
         nothing = pl.lit(None, pl.String)
         return Verdicts(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken, keys)
-    for name in {rule.column for rule, _ in errors if rule.column}:
+    for name in {rule.column for rule, _ in errors if rule.column in rows.columns}:
         at_fault = _any([fails for rule, fails in errors if rule.column == name]).arg_true()
         raw = rows[name].gather(at_fault)
         text = text.with_columns(text[name].scatter(at_fault, raw.set(raw == "", None)))

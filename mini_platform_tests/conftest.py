@@ -123,7 +123,7 @@ def pipeline(platform: Platform) -> Pipeline:
             assert [row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test")] != [None]
         worker = platform.worker("test")
         with ledger.lease(worker):
-            taken = stage(worker, dataset, platform.store.path, limit=1000)
+            taken = stage(worker, dataset, platform.raw_files(dataset), limit=1000)
             load(worker, dataset, limit=1000)
         with platform.engine.begin() as conn:
             for aggregate in dataset.aggregates:

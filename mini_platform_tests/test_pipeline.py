@@ -28,6 +28,7 @@ from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing.store import RawStore
 from mini_platform.sampling import write_sample
 from mini_platform.warehouse import aggregates, ledger, quarantine
+from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import BULK_ROWS, load
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.staging import stage
@@ -61,7 +62,7 @@ class Flow:
     def stage(self, only: Sequence[int] | None = None) -> list[int]:
         """Stage what is landed."""
         with ledger.lease(self.worker):
-            return stage(self.worker, self.dataset, self.store.path, limit=1000, only=only)
+            return stage(self.worker, self.dataset, RawFiles(self.store.path), limit=1000, only=only)
 
     def load(self, only: Sequence[int] | None = None) -> list[int]:
         """Load what is staged."""
@@ -581,7 +582,7 @@ def test_a_file_is_not_blamed_for_a_connection_that_broke(flow: Flow, count: int
                 ended.extend(conn.execute(text(query)).all())
 
     with pytest.raises(psycopg2.OperationalError), ledger.lease(flow.worker):
-        stage(flow.worker, weather, flow.store.path, limit=10, progress=cut)
+        stage(flow.worker, weather, RawFiles(flow.store.path), limit=10, progress=cut)
     assert {flow.status(i).status for i in ids} == {"landed"}
     flow.run()
     flow.check()
@@ -608,7 +609,7 @@ def test_the_lease_is_lost_while_the_file_is_staged(flow: Flow) -> None:
             conn.execute(update(files).values(leased_by="quick"))
 
     with pytest.raises(ledger.LeaseLostError):
-        stage(slow, weather, flow.store.path, limit=10, progress=taken_over)
+        stage(slow, weather, RawFiles(flow.store.path), limit=10, progress=taken_over)
     with flow.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM staging.measurements")) == 0
         assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 0
@@ -663,7 +664,7 @@ def test_workers_at_the_same_time_load_everything_once(flow: Flow, batch: int) -
             barrier.wait()
             for _ in range(30):
                 with ledger.lease(worker):
-                    stage(worker, weather, flow.store.path, limit=100)
+                    stage(worker, weather, RawFiles(flow.store.path), limit=100)
                     load(worker, weather, limit=100)
         except BaseException as error:
             errors.append(error)

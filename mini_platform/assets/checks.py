@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 from mini_platform.assets.metadata import given, records
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.platform import Platform
-from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files
+from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files, shown
 
 SAMPLE_ROWS = 10
 
@@ -98,14 +98,16 @@ def _failing_rows(
     conn: Connection, dataset: Dataset, rule: Rule, file_ids: Sequence[int]
 ) -> dg.TableMetadataValue | None:
     staging = dataset_tables(dataset).staging.c
-    shown = [staging[rule.column]] if rule.column else [staging[c.name] for c in dataset.columns]
+    names = [rule.column] if rule.column else [c.name for c in dataset.read_columns]
+    values = [staging[name] for name in (*names, "_raw")]
     failing = (
-        select(files.c.name.label("file"), staging._line.label("line"), *shown, staging._raw.label("raw"))
+        select(files.c.name.label("file"), staging._line.label("line"), *values)
         .join(files, files.c.file_id == staging._file_id)
         .where(among(staging._file_id, file_ids), staging._rules.contains([rule.name]))
         .limit(SAMPLE_ROWS)
     )
-    return records(given(dict(row)) for row in conn.execute(failing).mappings())
+    rows = (given(shown(values, row)) for row in conn.execute(failing).mappings())
+    return records({name.removeprefix("_"): value for name, value in row.items()} for row in rows)
 
 
 def accounting_check(dataset: Dataset) -> dg.AssetChecksDefinition:

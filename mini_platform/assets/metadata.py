@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Select, Table, func, select
 from sqlalchemy.sql import visitors
 
 from mini_platform.dataset import Aggregate, Dataset
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import dataset_tables, files, shown
 
 PREVIEW_ROWS = 5
 CHART_POINTS = 120
@@ -70,7 +70,7 @@ def preview(conn: Connection, table: Table, order: Sequence[Any] = ()) -> dict[s
     """A few rows of a table and how many there are."""
     rows = conn.execute(select(table).order_by(*order).limit(PREVIEW_ROWS)).mappings()
     count = conn.scalar(select(func.count()).select_from(table)) or 0
-    return given({"dagster/row_count": count, "preview": records(rows)})
+    return given({"dagster/row_count": count, "preview": records(shown(table.columns, row) for row in rows)})
 
 
 def given(metadata: Mapping[str, Any]) -> dict[str, Any]:

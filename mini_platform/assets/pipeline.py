@@ -128,10 +128,9 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
             taken = stage(
                 worker,
                 dataset,
-                platform.store.path,
+                platform.raw_files(dataset),
                 limit=platform.settings.run_files,
                 only=config.files,
-                limits=platform.read_limits,
                 progress=progress.get() or _to_log(context.log.info),
             )
         with worker.engine.connect() as conn:

@@ -140,9 +140,7 @@ def explain(
     with platform.engine.connect() as conn:
         total = int(conn.scalar(mine) or 0)
         with progress_bar("Reading raw files", total) as advance:
-            found = explain_row(
-                conn, chosen, values, platform.store.path, platform.read_limits, lambda size: advance(size, None)
-            )
+            found = explain_row(conn, chosen, values, platform.raw_files(chosen), lambda size: advance(size, None))
     if as_json:
         print_json([found.as_dict()])
     else:
@@ -165,7 +163,7 @@ def _show(dataset: "Dataset", found: "Explanation") -> None:
         typer.echo()
         print_facts(origin)
         typer.echo()
-    columns = {"file": "file", "version": "version", "line": "line"} | {c.name: c.name for c in dataset.columns}
+    columns = {"file": "file", "version": "version", "line": "line"} | {c.name: c.name for c in dataset.staged_columns}
     occurrences = [
         {**o.values, "file": o.file, "version": o.version, "line": o.line, "_verdict": o.verdict, "_why": o.reasons}
         for o in found.occurrences

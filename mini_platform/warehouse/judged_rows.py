@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 
 from mini_platform.dataset import Dataset
+from mini_platform.protection import WITHHELD, Keyring, protect
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.csv import read_csv
+from mini_platform.readers.files import read_rows
 from mini_platform.validation import judge, judge_malformed
 
 Progress = Callable[[int, int], None]
@@ -27,11 +28,29 @@ UNIQUE_KEYS = 20_000_000
 """Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
 
 
+@dataclass(frozen=True)
+class RawFiles:
+    """Where raw files are and how they are read.
+
+    Attributes:
+        path: SHA-256 -> path of the raw file.
+        limits: of the readers.
+        keyring: what hashes personal data; a dataset that has any to protect needs it.
+    """
+
+    path: Callable[[str], Path]
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    keyring: Keyring | None = None
+
+
 @dataclass
 class Tally:
-    """What is known of one file while it is read."""
+    """A file, and what is known of it while it is read."""
 
     file_id: int
+    name: str
+    door: str
+    path: Path
     rows_read: int = 0
     rows_rejected: int = 0
     rule_counts: Counter[str] = field(default_factory=Counter)
@@ -73,24 +92,30 @@ class JudgedRows:
     """Reads the files of a batch, judges their rows, keeps the tallies."""
 
     def __init__(
-        self, dataset: Dataset, tallies: dict[int, Tally], limits: ReadLimits, progress: Progress | None
+        self,
+        dataset: Dataset,
+        tallies: dict[int, Tally],
+        raw: RawFiles,
+        progress: Progress | None,
     ) -> None:
         """Take the files that the tallies are of."""
+        if dataset.is_protected and raw.keyring is None:
+            raise ValueError(f"dataset {dataset.name} has personal data to protect, and no key to do it")
         self._dataset = dataset
         self._tallies = tallies
-        self._limits = limits
+        self._raw = raw
         self._progress = progress
-        self._columns = [column.name for column in dataset.columns]
+        self._columns = [column.name for column in dataset.staged_columns if not column.derived]
+        self._staged = [column.name for column in dataset.staged_columns]
         self._gathered: list[tuple[int, Block]] = []
         self._rows = 0
 
-    def as_csv(self, paths: Sequence[tuple[int, Path]]) -> Iterator[bytes]:
+    def as_csv(self) -> Iterator[bytes]:
         """Yield rows as CSV: rules, reasons, file id, line, raw text, extra columns, then the declared columns."""
-        for file_id, path in paths:
-            tally = self._tallies[file_id]
+        for file_id, tally in self._tallies.items():
             seen = 0
             try:
-                for block in read_csv(path, self._dataset.sources[0], self._dataset.columns, limits=self._limits):
+                for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
                     tally.rows_read += block.rows.height + len(block.malformed)
                     tally.extra_columns = block.rows.columns[len(self._columns) :]
                     self._gathered.append((file_id, block))
@@ -111,7 +136,10 @@ class JudgedRows:
                 self._tallies[file_id].rows_rejected += 1
                 self._tallies[file_id].rule_counts[record.rule] += 1
             ids = pl.Series("_file_id", [file_id for file_id, _ in malformed], pl.Int64)
-            yield self._csv(judge_malformed([record for _, record in malformed]).with_columns(ids))
+            rows = judge_malformed([record for _, record in malformed]).with_columns(ids)
+            if self._dataset.is_protected:
+                rows = rows.with_columns(_raw=pl.lit(WITHHELD))
+            yield self._csv(rows)
         if filled := [(file_id, block) for file_id, block in gathered if block.rows.height]:
             yield self._csv(self._judge(filled))
 
@@ -134,6 +162,8 @@ class JudgedRows:
             self._tallies[file_id].rows_rejected += count
         lines = pl.Series("_line", np.concatenate([block.lines for _, block in filled]))
         judged = verdicts.rows.with_columns(ids, lines)
+        if self._raw.keyring is not None:
+            judged = protect(self._dataset, judged, self._raw.keyring)
         if any(block.rows.width > len(self._columns) for _, block in filled):
             judged = judged.with_columns(pl.concat([self._extra(block) for _, block in filled], rechunk=True))
         return judged
@@ -146,7 +176,7 @@ class JudgedRows:
         return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
 
     def _csv(self, rows: pl.DataFrame) -> bytes:
-        order = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *self._columns)
+        order = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *self._staged)
         missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in rows.columns]
         return rows.with_columns(missing).select(order).write_csv(include_header=False).encode()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -29,13 +30,13 @@ from sqlalchemy import (
     tuple_,
 )
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import Dataset, Highest
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import build_indexes, drop_indexes
-from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files
+from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import temporary, upsert
 
 BULK_ROWS = 20_000
@@ -116,13 +117,27 @@ def _still_staged(
 def _valid_rows(dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, distinct: bool) -> Select[Any]:
     """The valid rows of staged files as typed rows; with `distinct` sorted by key, and only the last row of each."""
     staging = tables.staging.c
-    values = [staging[c.name].cast(c.type).label(c.name) for c in tables.production.c if not c.name.startswith("_")]
-    keys = [value for value in values if value.name in dataset.key]
-    rows = select(*values, staging._file_id).where(among(staging._file_id, ids), staging._rules.is_(None))
+    values = [staging[c.name].cast(c.type).label(c.name) for c in tables.production.c if c.name in staging]
+    keys = [value.element for value in values if value.name in dataset.key]
+    rows = select(*values).where(among(staging._file_id, ids), staging._rules.is_(None))
     if not distinct:
         return rows
-    last = (staging._file_id.desc(), staging._line.desc())
-    return rows.distinct(*(key.element for key in keys)).order_by(*(key.element for key in keys), *last)
+    return rows.distinct(*keys).order_by(*keys, staging._file_id.desc(), *_within_file(dataset, staging))
+
+
+def _within_file(dataset: Dataset, staging: Any) -> list[ColumnElement[Any]]:
+    """The order of rows of one file with the same key: the first of them counts."""
+    if dataset.duplicates == "first":
+        return [staging._line.asc()]
+    if isinstance(dataset.duplicates, Highest):
+        column = next(c for c in dataset.columns if c.name == dataset.duplicates.column)
+        return [staging[column.name].cast(sql_type(column)).desc().nulls_last(), staging._line.desc()]
+    return [staging._line.desc()]
+
+
+def _moments(tables: DatasetTables) -> list[str]:
+    """Names of the columns of production that say when a row was written."""
+    return [c.name for c in tables.production.c if c.name not in tables.staging.c]
 
 
 def _fill(
@@ -138,8 +153,8 @@ def _fill(
     conn.execute(text(f"TRUNCATE {name}"))
     drop_indexes(conn, production)
     winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None)
-    rows = winners.add_columns(NOW.label("_loaded_at"))
-    conn.execute(insert(production).from_select([c.name for c in production.c], rows))
+    rows = winners.add_columns(*(NOW.label(name) for name in _moments(tables)))
+    conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
     reach("load.rows_written")
     build_indexes(conn, production)
     reach("load.indexes_built")
@@ -169,7 +184,10 @@ def _merge(
     each, and the unchanged ones need not be kept to be counted: that halves the time of a reload.
     """
     production = tables.production
-    values = [c for c in production.c if c.name not in dataset.key and not c.name.startswith("_")]
+    given = {column.name for column in dataset.columns if column.given}
+    values = [
+        c for c in production.c if c.name in tables.staging.c and c.name not in {*dataset.key, *given, "_file_id"}
+    ]
     winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None).subquery("incoming")
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
     differs = tuple_(*(production.c[c.name] for c in values)).is_distinct_from(
@@ -204,9 +222,12 @@ def _merge(
         key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
         touch(conn, dataset, select(production).join(incoming, and_(key_of, incoming.c._outcome == "updated")))
         touch(conn, dataset, select(incoming).where(changed))
-        names = [c.name for c in production.c]
-        rows = select(*(incoming.c[n] for n in names if n != "_loaded_at"), NOW.label("_loaded_at")).where(changed)
-        upsert(conn, production, rows, differing=False)
+        moments = _moments(tables)
+        rows = select(
+            *(incoming.c[c.name] for c in production.c if c.name not in moments), *(NOW.label(name) for name in moments)
+        )
+        first = [column.name for column in dataset.columns if column.given == "first_loaded"]
+        upsert(conn, production, rows.where(changed), differing=False, kept=first)
         reach("load.rows_written")
     if again:
         _retract(conn, dataset, production, incoming, again)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select
 
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.tables import among, dataset_tables, files
+from mini_platform.warehouse.tables import among, dataset_tables, files, shown
 
 
 def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int]) -> None:
@@ -52,7 +52,12 @@ def rejects(
     for row in conn.execute(statement).mappings():
         for rule, reason in zip(row["_rules"], row["_reasons"], strict=True):
             column = columns.get(rule)
-            value = row[column] if column else row["_raw"] or ",".join(row[c.name] or "" for c in dataset.columns)
+            cells = shown(quarantine.columns, row)
+            value = (
+                cells[column]
+                if column
+                else cells["_raw"] or ",".join(cells[c.name] or "" for c in dataset.read_columns)
+            )
             yield {
                 "file_id": row["_file_id"],
                 "file": row["_file"],

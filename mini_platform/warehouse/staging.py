@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from sqlalchemy import Connection, Row, delete, exists, select, text
+from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text, tuple_, update
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import KEY_ONCE, Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.readers import ReadLimits
 from mini_platform.warehouse import ledger, quarantine
-from mini_platform.warehouse.judged_rows import JudgedRows, Progress, Tally
+from mini_platform.warehouse.judged_rows import JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back
-from mini_platform.warehouse.tables import among, dataset_tables, files
+from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import copy_in
 
 QUEUE_BLOCKS = 4
@@ -71,11 +70,10 @@ class Pipe:
 def stage(
     worker: ledger.Worker,
     dataset: Dataset,
-    raw_path: Callable[[str], Path],
+    raw: RawFiles,
     *,
     limit: int,
     only: Sequence[int] | None = None,
-    limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> list[int]:
     """Stage the landed files of a dataset that nobody else works on.
@@ -83,10 +81,9 @@ def stage(
     Args:
         worker: who holds the leases; the caller keeps them alive by `ledger.lease`.
         dataset: whose files.
-        raw_path: SHA-256 -> path of the raw file.
+        raw: where the raw files are and how they are read.
         limit: files to take at most.
         only: file ids to choose from; None means all.
-        limits: of the reader.
         progress: called as bytes and rows are read.
 
     Returns:
@@ -98,7 +95,7 @@ def stage(
         if not purged and not (purged := purge(worker, dataset)):
             with worker.engine.begin() as conn:
                 _forget(conn, dataset, [row.file_id for row in batch])
-        _stage_or_isolate(worker, dataset, batch, raw_path, limits or ReadLimits(), progress)
+        _stage_or_isolate(worker, dataset, batch, raw, progress)
         done += [row.file_id for row in batch]
     return done
 
@@ -107,21 +104,23 @@ def _stage_or_isolate(
     worker: ledger.Worker,
     dataset: Dataset,
     batch: Sequence[Row[Any]],
-    raw_path: Callable[[str], Path],
-    limits: ReadLimits,
+    raw: RawFiles,
     progress: Progress | None,
 ) -> None:
     """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault."""
     try:
-        _stage_batch(worker, dataset, batch, raw_path, limits, progress)
+        _stage_batch(worker, dataset, batch, raw, progress)
     except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError):
         raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
     except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
         if len(batch) > 1:
             for row in batch:
-                _stage_or_isolate(worker, dataset, [row], raw_path, limits, None)
+                _stage_or_isolate(worker, dataset, [row], raw, None)
             return
-        reason = f"could not be processed: {type(error).__name__}: {str(error)[:500]}"
+        # The database's errors quote the row.
+        reason = f"could not be processed: {type(error).__name__}" + (
+            "" if dataset.is_protected else f": {str(error)[:500]}"
+        )
         if isinstance(error, FileNotFoundError):
             reason = f"its raw file is missing: {error.filename}"
         with worker.engine.begin() as conn:
@@ -132,14 +131,15 @@ def _stage_batch(
     worker: ledger.Worker,
     dataset: Dataset,
     batch: Sequence[Row[Any]],
-    raw_path: Callable[[str], Path],
-    limits: ReadLimits,
+    raw: RawFiles,
     progress: Progress | None,
 ) -> None:
-    tallies = {row.file_id: Tally(row.file_id) for row in batch}
-    rows = JudgedRows(dataset, tallies, limits, progress)
+    tallies = {row.file_id: Tally(row.file_id, row.name, row.door, raw.path(row.sha256)) for row in batch}
+    rows = JudgedRows(dataset, tallies, raw, progress)
     with worker.engine.begin() as conn:
-        _copy(conn, dataset, rows.as_csv([(row.file_id, raw_path(row.sha256)) for row in batch]))
+        _copy(conn, dataset, rows.as_csv())
+        if dataset.duplicates == "reject":
+            _reject_doubled(conn, dataset, tallies)
         verdicts = [tally.verdict(dataset) for tally in tallies.values()]
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
@@ -153,9 +153,33 @@ def _stage_batch(
     reach("stage.after_commit")
 
 
+def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Tally]) -> None:
+    """Reject the valid rows whose key another valid row of the same file has."""
+    staging = dataset_tables(dataset).staging
+    rule = next(rule for rule in dataset.rules if rule.name == KEY_ONCE)
+    types = {column.name: sql_type(column) for column in dataset.columns}
+    mine = and_(among(staging.c._file_id, list(tallies)), staging.c._rules.is_(None))
+    same = [staging.c._file_id, *(staging.c[name].cast(types[name]) for name in dataset.key)]
+    counted = (
+        select(staging.c._file_id, staging.c._line, func.count().over(partition_by=same).label("rows"))
+        .where(mine)
+        .subquery()
+    )
+    doubled = select(counted.c._file_id, counted.c._line).where(counted.c.rows > 1)
+    statement = (
+        update(staging)
+        .where(mine, tuple_(staging.c._file_id, staging.c._line).in_(doubled))
+        .values(_rules=[rule.name], _reasons=[rule.message])
+        .returning(staging.c._file_id)
+    )
+    for file_id, count in Counter(conn.execute(statement).scalars()).items():
+        tallies[file_id].rows_rejected += count
+        tallies[file_id].rule_counts[rule.name] += count
+
+
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     """COPY blocks of CSV into the staging table; they are made in a thread of their own, so that both cores work."""
-    columns = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *(c.name for c in dataset.columns))
+    columns = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *(c.name for c in dataset.staged_columns))
     pipe = Pipe()
 
     def produce() -> None:

@@ -7,8 +7,9 @@ Here: SQLAlchemy tables derived from a `Dataset`, and the tables of the schema `
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     Table,
     Text,
     cast,
@@ -33,23 +35,36 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql import visitors
 from sqlalchemy.types import NullType, TypeEngine
 
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Dataset
 from mini_platform.dataset import Column as DeclaredColumn
+from mini_platform.protection import masked
 
 SCHEMAS = ("ops", "staging", "production", "quarantine", "analytics")
 STATUSES = ("landed", "staged", "loaded", "refused", "failed", "unchanged")
 COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded", "rows_rejected")
 
-TYPES: Mapping[type, TypeEngine[Any]] = {
+TYPES: Mapping[Any, TypeEngine[Any]] = {
     # The C collation compares bytes: the same order on every server, and twice as fast to sort and index.
     str: Text(collation="C"),
     float: Double(),
     int: BigInteger(),
     dt.date: Date(),
+    dt.datetime: DateTime(timezone=True),
     bool: Boolean(),
+    list[float]: ARRAY(Double),
 }
+"""Python type of a column -> type in Postgres; `Decimal` is missing, as its type depends on its decimals."""
+PERSONAL = {"personal": True}
+"""`info` of columns whose values are masked wherever rows are shown."""
+
+
+def sql_type(column: DeclaredColumn) -> TypeEngine[Any]:
+    """The Postgres type of a column."""
+    return Numeric(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else TYPES[column.type]
+
 
 ops_metadata = MetaData(schema="ops")
 
@@ -151,8 +166,23 @@ class DatasetTables:
         return (self.staging, self.production, self.quarantine, *self.aggregates.values())
 
 
+def _info(personal: bool) -> dict[str, bool] | None:
+    return PERSONAL if personal else None
+
+
+def _extra(dataset: Dataset) -> Column[Any]:
+    comment = "Columns that the dataset does not declare"
+    return Column("_extra", JSONB, comment=comment, info=_info("_extra" in dataset.masked_columns))
+
+
 def _as_text(column: DeclaredColumn) -> Column[Any]:
-    return Column(column.name, Text(collation="C"), comment=f"As text: {column.comment}")
+    comment = f"As text: {column.comment}"
+    return Column(column.name, Text(collation="C"), comment=comment, info=_info(column.personal == "mask"))
+
+
+def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row of these columns as it may be shown: personal data masked."""
+    return masked({column.name for column in columns if column.info.get("personal")}, row)
 
 
 def _aggregate_table(dataset: Dataset, production: Table, aggregate: Aggregate, metadata: MetaData) -> Table:
@@ -165,7 +195,16 @@ def _aggregate_table(dataset: Dataset, production: Table, aggregate: Aggregate, 
     for column in selected:
         description, *unit = aggregate.columns[column.name]
         comment = f"{description} [{unit[0]}]" if unit else description
-        columns.append(Column(column.name, column.type, primary_key=column.name in aggregate.key, comment=comment))
+        personal = any(isinstance(e, Column) and e.info.get("personal") for e in visitors.iterate(column))
+        columns.append(
+            Column(
+                column.name,
+                column.type,
+                primary_key=column.name in aggregate.key,
+                comment=comment,
+                info=_info(personal),
+            )
+        )
     return Table(aggregate.name, metadata, *columns, schema="analytics", comment=aggregate.description)
 
 
@@ -185,9 +224,9 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         Column("_line", BigInteger, nullable=False, comment="Line of the file on which the row starts"),
         Column("_rules", ARRAY(Text), comment="Names of the rules it breaks; NULL for a valid row"),
         Column("_reasons", ARRAY(Text), comment="The same as sentences"),
-        Column("_raw", Text, comment="Text of a row that has no columns"),
-        Column("_extra", JSONB, comment="Columns that the dataset does not declare"),
-        *map(_as_text, dataset.columns),
+        Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),
+        _extra(dataset),
+        *(_as_text(column) for column in dataset.staged_columns),
         schema="staging",
         # Unlogged: it can be made again from the raw file, and is, when a crash of the server has emptied it.
         prefixes=["UNLOGGED"],
@@ -197,11 +236,19 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         dataset.table,
         metadata,
         *(
-            Column(c.name, TYPES[c.type], primary_key=c.name in dataset.key, nullable=c.nullable, comment=c.comment)
-            for c in sorted(dataset.columns, key=lambda c: c.name not in dataset.key)
+            Column(
+                c.name,
+                sql_type(c),
+                primary_key=c.name in dataset.key,
+                nullable=c.nullable,
+                comment=c.comment,
+                info=_info(c.name in dataset.masked_columns),
+            )
+            for c in sorted(dataset.stored_columns, key=lambda c: c.name not in dataset.key)
         ),
         Column("_file_id", BigInteger, nullable=False, comment="File that brought these values: ops.files"),
         Column("_loaded_at", DateTime(timezone=True), nullable=False, comment="When they were written"),
+        *([_extra(dataset)] if dataset.drift == "rescue" else []),
         *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes),
         schema="production",
         comment=dataset.description,
@@ -213,10 +260,10 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         Column("_line", BigInteger, primary_key=True, comment="Line of the file on which the row starts"),
         Column("_rules", ARRAY(Text), nullable=False, comment="Names of the rules it breaks"),
         Column("_reasons", ARRAY(Text), nullable=False, comment="The same as sentences"),
-        Column("_raw", Text, comment="Text of a row that has no columns"),
-        Column("_extra", JSONB, comment="Columns that the dataset does not declare"),
+        Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),
+        _extra(dataset),
         Column("_quarantined_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        *map(_as_text, dataset.columns),
+        *(_as_text(column) for column in dataset.staged_columns),
         schema="quarantine",
         comment=f"Rejected rows with their reasons. {dataset.description}",
     )

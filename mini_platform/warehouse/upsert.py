@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -22,7 +22,9 @@ def key_of(table: Table) -> list[str]:
     return [column.name for column in table.primary_key]
 
 
-def upsert(conn: Connection, table: Table, rows: Select[Any], *, differing: bool = True) -> int:
+def upsert(
+    conn: Connection, table: Table, rows: Select[Any], *, differing: bool = True, kept: Collection[str] = ()
+) -> int:
     """Insert rows; those whose key exists overwrite the row that has it. Returns how many rows were written.
 
     Args:
@@ -30,11 +32,12 @@ def upsert(conn: Connection, table: Table, rows: Select[Any], *, differing: bool
         table: with a primary key.
         rows: selects values for columns of the table, by name; every key at most once.
         differing: leave rows alone that already have the values; False where the select holds no such rows.
+        kept: columns that keep the value they were inserted with.
     """
     names = [column.name for column in rows.selected_columns]
     statement = insert(table).from_select(names, rows)
     key = key_of(table)
-    values = [name for name in names if name not in key]
+    values = [name for name in names if name not in key and name not in kept]
     if not values:
         return conn.execute(statement.on_conflict_do_nothing(index_elements=key)).rowcount
     new = statement.excluded

@@ -35,7 +35,7 @@ def main(paths: list[Path]) -> dict[str, float]:
     ids = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, found, "load") if row]
     lap("land")
     with ledger.lease(worker):
-        stage(worker, dataset, platform.store.path, limit=len(ids), limits=platform.read_limits)
+        stage(worker, dataset, platform.raw_files(dataset), limit=len(ids))
         lap("stage")
         loaded = load(worker, dataset, limit=len(ids))
         lap("load")

@@ -52,7 +52,7 @@ def run(platform: Platform, dataset: Dataset) -> None:
     worker = platform.worker(run_id)
     limit = platform.settings.run_files
     with ledger.lease(worker):
-        stage(worker, dataset, platform.store.path, limit=limit, limits=platform.read_limits)
+        stage(worker, dataset, platform.raw_files(dataset), limit=limit)
     manager = PostgresIOManager(platform, {dataset.name: dataset})
 
     def output(name: str, value: object) -> None:

@@ -19,6 +19,7 @@ from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.landing.store import RawStore
 from mini_platform.warehouse import aggregates, connection, ledger, quarantine
+from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files, inbox, touched
@@ -81,7 +82,7 @@ class Bench:
         """Stage, load and aggregate what is landed."""
         worker = ledger.Worker(self.engine, "nasty")
         with ledger.lease(worker):
-            stage(worker, dataset, self.store.path, limit=1000)
+            stage(worker, dataset, RawFiles(self.store.path), limit=1000)
             load(worker, dataset, limit=1000)
         for aggregate in dataset.aggregates:
             with self.engine.begin() as conn:

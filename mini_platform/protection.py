@@ -1,0 +1,139 @@
+"""Personal data: how it is replaced before it is staged, and how it is masked where rows are shown. Pure but for the key file.
+
+Which columns hold it, and what is done with each, is declared (`dataset.Personal`).
+
+https://www.rfc-editor.org/rfc/rfc2104 (HMAC)
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mini_platform.dataset import Dataset
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MASK = "***"
+REDACTED = "[redacted]"
+WITHHELD = "[withheld: personal data; the raw file has the line]"
+"""In place of the text of a record without columns."""
+SHOWN_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Key:
+    """A secret for hashes; its id stands before each of them, so that keys can be exchanged."""
+
+    id: str
+    secret: bytes
+
+    def digest(self, text: str) -> str:
+        """HMAC-SHA-256 of a normalized text, as `<key id>:<64 hexadecimal digits>`."""
+        return f"{self.id}:{hmac.digest(self.secret, text.encode(), 'sha256').hex()}"
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The keys: the first one hashes what arrives, the others are known to find again what they once hashed."""
+
+    keys: tuple[Key, ...]
+
+    @classmethod
+    def from_text(cls, text: str) -> Keyring:
+        """Read `id:secret,id:secret`.
+
+        Raises:
+            ValueError: an id or a secret is missing, an id stands twice or a secret is shorter than 16 characters.
+        """
+        keys = []
+        for part in text.split(","):
+            name, _, secret = part.strip().partition(":")
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", name) or len(secret) < 16:
+                raise ValueError(
+                    "MINI_PLATFORM_PII_KEYS is not of the form id:secret,id:secret with secrets of 16 or more characters"
+                )
+            keys.append(Key(name, secret.encode()))
+        if len({key.id for key in keys}) < len(keys):
+            raise ValueError("MINI_PLATFORM_PII_KEYS names an id twice")
+        return cls(tuple(keys))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Keyring:
+        """Read the key file; the first one to ask makes it, with a random key, readable by its owner only."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"local:{secrets.token_hex(32)}")
+            try:
+                os.link(made, path)  # Fails where another process was first; a rename would replace its key.
+            except FileExistsError:
+                pass
+            finally:
+                made.unlink()
+        return cls.from_text(path.read_text().strip())
+
+    def digests(self, text: str) -> list[str]:
+        """What a text may stand as in the tables: its hash by each key."""
+        return [key.digest(normalized(text)) for key in self.keys]
+
+
+def normalized(text: str) -> str:
+    """A text without what makes no other person of it: case, and how much space stands where."""
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def _hashed(cells: pl.Series, keyring: Keyring) -> pl.Series:
+    import polars as pl
+
+    plain = cells.str.replace_all(r"\s+", " ").str.strip_chars().str.to_lowercase()
+    digest = keyring.keys[0].digest
+    return pl.Series(cells.name, [None if text is None else digest(text) for text in plain], pl.String)
+
+
+def _last4(cells: pl.Series, _: Keyring) -> pl.Series:
+    import polars as pl
+
+    digits = cells.str.replace_all(r"\D", "")
+    frame = pl.DataFrame({"cell": cells, "digits": digits})
+    enough = pl.col("digits").str.len_bytes() > SHOWN_DIGITS
+    shown = pl.when(enough).then(pl.format("***-***-{}", pl.col("digits").str.tail(SHOWN_DIGITS)))
+    return frame.select(pl.when(pl.col("cell").is_not_null()).then(shown.otherwise(pl.lit("***-***-****")))).to_series()
+
+
+def _redacted(cells: pl.Series, _: Keyring) -> pl.Series:
+    return cells.set(cells.is_not_null(), REDACTED)
+
+
+PROTECTIONS: Mapping[str, Callable[[pl.Series, Keyring], pl.Series]] = {
+    "hash": _hashed,
+    "last4": _last4,
+    "redact": _redacted,
+}
+
+
+def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
+    """Replace the personal data in judged rows, valid or not, as the columns declare it.
+
+    Args:
+        dataset: whose rows.
+        rows: n rows of text with the columns of staging.
+        keyring: whose first key hashes.
+    """
+    protected = [column for column in dataset.staged_columns if column.is_protected]
+    return rows.with_columns(
+        PROTECTIONS[str(column.personal)](rows[column.name], keyring).alias(column.name) for column in protected
+    )
+
+
+def masked(hidden: Container[str], values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values by column name, as they may be shown: those of hidden columns masked."""
+    return {name: MASK if name in hidden and value is not None else value for name, value in values.items()}
