@@ -12,6 +12,8 @@ from psycopg2 import sql
 from sqlalchemy import Column as TableColumn
 from sqlalchemy import Connection, FromClause, MetaData, Select, Table, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,31 @@ def temporary(conn: Connection, name: str, like: FromClause, *more: TableColumn[
     table = Table(name, MetaData(), *columns, *more, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
     table.create(conn)
     return table
+
+
+class _CreateAs(Executable, ClauseElement):
+    """`CREATE TABLE AS`, which SQLAlchemy has no word for."""
+
+    inherit_cache = False
+
+    def __init__(self, name: str, rows: Select[Any]) -> None:
+        self.name = name
+        self.rows = rows
+
+
+@compiles(_CreateAs)
+def _create_as(element: _CreateAs, compiler: Any, **_: Any) -> str:
+    name = compiler.preparer.quote(element.name)
+    return f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {compiler.process(element.rows)}"
+
+
+def materialized(conn: Connection, name: str, rows: Select[Any]) -> Table:
+    """Keep the rows of a select in a table that is gone when the transaction ends.
+
+    The server selects them with several processes, which it never does for `INSERT ... SELECT`.
+    """
+    conn.execute(_CreateAs(name, rows))
+    return Table(name, MetaData(), *(TableColumn(column.name, column.type) for column in rows.selected_columns))
 
 
 def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
