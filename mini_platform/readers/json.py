@@ -14,11 +14,11 @@ other forms a missing bracket or comma refuses the file.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mini_platform.readers import Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.json_faults import Fault, examine
+from mini_platform.readers.json_faults import Fault, examine, shown
 from mini_platform.readers.json_rows import RowBuilder, RowFault
 from mini_platform.readers.json_window import BLANK, SCAN_ERRORS, Window, is_longer, scan
 from mini_platform.readers.parse import RAW_CHARACTERS, raw_text
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4 * 2**20
 """Text of one block."""
-_PIECE_BYTES = 2**18
+_PIECE_BYTES = 2**16
 """Text that is taken at once: an error costs the fast parser a look at all of it, to find line numbers that we do not use."""
 _BLOCK_RECORDS = 100_000
 """Records of one block, as very short ones take much more memory than their text."""
@@ -87,6 +87,8 @@ def _records(window: Window, rows: RowBuilder, source: Json) -> Iterator[None]:
     if char == "[":
         yield from _list(window, rows)
     elif source.rows is not None:
+        if char != "{":
+            raise window.refused(window.at, f"an object or a list is expected, but {shown(char)}")
         yield from _envelope(window, rows, source.rows.split("."))
     elif _is_lines(window):
         yield from _lines(window, rows)
@@ -116,11 +118,12 @@ def _is_lines(window: Window) -> bool:
 def _lines(window: Window, rows: RowBuilder) -> Iterator[None]:
     """JSON lines: whatever stands on a line is a record, good or malformed."""
     whole = min(window.limits.max_record_bytes, window.limits.max_field_bytes) // 4
+    longest = max(window.limits.max_record_bytes, RAW_CHARACTERS)
     window.drop()
     while window.text or not window.final:
         stop = window.whole_lines()
         if not stop:
-            if len(window.text) - window.text.endswith("\r") > window.limits.max_record_bytes:
+            if len(window.text) - window.text.endswith("\r") > longest:
                 rows.reject(_too_long(window.text, window.line(0), window.limits))
                 window.drop_line()
             else:
@@ -182,14 +185,15 @@ def _list(window: Window, rows: RowBuilder) -> Iterator[None]:
     while True:
         # Nearly always: an object that is a row, and another one after it in the same text.
         text, at = window.text, window.at
-        line, hidden = window.line, window.hidden
+        line, hidden, ends = window.line(at), window.hidden, window.ends
         try:
             for _ in range(_BLOCK_RECORDS):
                 value, stop = scan(text, at)
                 following = _TO_NEXT_OBJECT.match(text, stop)
                 if not following or stop - at > whole:
                     break
-                rows.add(value, line(at), hidden=hidden, long=False)
+                rows.add(value, line, hidden=hidden, long=False)
+                line += ends(at, following.end())
                 at = following.end()
         except (RowFault, *SCAN_ERRORS):
             pass
@@ -198,7 +202,7 @@ def _list(window: Window, rows: RowBuilder) -> Iterator[None]:
         yield
         char = window.peek()
         if char not in ("]", ","):
-            raise window.refused(window.at, f"a comma or ] is expected, but {_shown(char)}")
+            raise window.refused(window.at, f"a comma or ] is expected, but {shown(char)}")
         window.at += 1
         if char == "]":
             return
@@ -228,7 +232,7 @@ def _envelope(window: Window, rows: RowBuilder, path: Sequence[str]) -> Iterator
         char = window.peek()
         if char != ("{" if path[1:] else "["):
             what = "an object" if path[1:] else "the list of rows"
-            raise window.refused(window.at, f"{name} should be {what}, but {_shown(char)}")
+            raise window.refused(window.at, f"{name} should be {what}, but {shown(char)}")
         yield from _envelope(window, rows, path[1:]) if path[1:] else _list(window, rows)
     if not found:
         raise RefusedFileError(f"JSON line {start[0]:,}, column {start[1]:,}: the object has no {path[0]}.")
@@ -241,7 +245,7 @@ def _members(window: Window) -> Iterator[str]:
     char = window.peek()
     while char != "}":
         if char != '"':
-            raise window.refused(window.at, f"a name in double quotes is expected, but {_shown(char)}")
+            raise window.refused(window.at, f"a name in double quotes is expected, but {shown(char)}")
         name, stop = window.value()
         if isinstance(name, Fault):
             raise window.refused(name.at, name.why)
@@ -250,13 +254,13 @@ def _members(window: Window) -> Iterator[str]:
         seen.add(name)
         window.at = stop
         if (char := window.peek()) != ":":
-            raise window.refused(window.at, f"a colon is expected, but {_shown(char)}")
+            raise window.refused(window.at, f"a colon is expected, but {shown(char)}")
         window.at += 1
         if not window.peek():
-            raise window.refused(window.at, f"a value is expected, but {_shown('')}")
+            raise window.refused(window.at, f"a value is expected, but {shown('')}")
         yield name
         if (char := window.peek()) not in ("}", ","):
-            raise window.refused(window.at, f"a comma or }} is expected, but {_shown(char)}")
+            raise window.refused(window.at, f"a comma or }} is expected, but {shown(char)}")
         if char == ",":
             window.at += 1
             if (char := window.peek()) == "}":
@@ -267,7 +271,7 @@ def _members(window: Window) -> Iterator[str]:
 def _add(window: Window, rows: RowBuilder) -> None:
     """Add the value at `at`, which may need more text, as a row or as a malformed record, and go past it."""
     if not window.peek():
-        raise window.refused(window.at, f"a value is expected, but {_shown('')}")
+        raise window.refused(window.at, f"a value is expected, but {shown('')}")
     value, stop = window.value()
     start = window.at
     line = window.line(start)
@@ -295,9 +299,5 @@ def _too_long(text: str, line: int, limits: ReadLimits) -> Malformed:
 
 
 def _raw(text: str) -> str:
-    shown = text[: RAW_CHARACTERS + 1].encode()
-    return raw_text(shown, 0, len(shown))
-
-
-def _shown(char: Any) -> str:
-    return f"{char!r} follows" if char else "the file ends"
+    most = text[: RAW_CHARACTERS + 1].encode()
+    return raw_text(most, 0, len(most))

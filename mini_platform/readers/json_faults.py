@@ -15,7 +15,7 @@ MAX_DEPTH = 64
 
 _BLANK = re.compile(r"[ \t\n\r]*+")
 _STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
-_WORD = re.compile(r'[^\s,:\[\]{}"]++')
+_WORD = re.compile(r'[^\s\x00-\x1f,:\[\]{}"]++')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _IN_STRING = re.compile(
     r"(?P<nul>\x00|\\u0000)|(?P<control>[\x01-\x1f])|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -55,6 +55,13 @@ class Examined:
     fault: Fault | None
     broken: bool = False
     ended: bool = False
+
+
+def shown(char: str) -> str:
+    """What stands at a place, in words; an empty text is the end of the file."""
+    if char == "\0":
+        return "U+0000 follows (UTF-16 needs a byte order mark)"
+    return f"{char!r} follows" if char else "the file ends"
 
 
 class _BrokenError(Exception):
@@ -124,7 +131,7 @@ class _Walk:
             if char == closing:
                 self._note(self.at, "row_is_json", f"nothing follows the comma before {closing}")
         elif comma and char != closing:
-            raise self._broken(f"a comma or {closing} is expected, but {char!r} follows")
+            raise self._broken(f"a comma or {closing} is expected, but {shown(char)}")
         self._begun = False
         if char == closing:
             self.at += 1
@@ -146,7 +153,7 @@ class _Walk:
             word = self._word("a name in double quotes")
             self._note(start, "row_is_json", f"{word[:_SHOWN]} is not a name in double quotes")
         if (char := self._peek("a colon")) != ":":
-            raise self._broken(f"a colon is expected, but {char!r} follows")
+            raise self._broken(f"a colon is expected, but {shown(char)}")
         self.at += 1
 
     def _string(self) -> str:
@@ -174,7 +181,7 @@ class _Walk:
     def _word(self, expected: str) -> str:
         found = _WORD.match(self.text, self.at, self.stop)
         if not found:
-            raise self._broken(f"{expected} is expected, but {self.text[self.at]!r} follows")
+            raise self._broken(f"{expected} is expected, but {shown(self.text[self.at])}")
         self.at = found.end()
         return found[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +37,8 @@ _NAME_BYTES = 40
 Cells = tuple[Any, ...]
 """Of a row: text, the bytes of a number, True, False, None for null and for what is missing."""
 
+_key = lru_cache(maxsize=4096)(normalized)
+"""Remembered, as every object has the same names."""
 _PLAIN = frozenset((str, bytes, bool, type(None)))
 _MISSING: Cells = (None,)
 _WORDS = {True: "true", False: "false", None: ""}
@@ -79,7 +82,7 @@ class RowBuilder:
         self._columns = [column.name for column in columns]
         self._declared: dict[str, int] = {}
         for position, column in enumerate(columns):
-            for key in {normalized(name) for name in (column.name, *column.aliases)}:
+            for key in {_key(name) for name in (column.name, *column.aliases)}:
                 if self._declared.setdefault(key, position) != position:
                     raise ValueError(f"two declared columns cannot be told apart: both are called {key}")
         self._most_names = len(self._declared) + MAX_EXTRA
@@ -197,7 +200,7 @@ class RowBuilder:
                 raise _too_long(name)
             _check_text(name)
             shown = name.strip() or "column"
-            key = normalized(shown)
+            key = _key(shown)
             if key in seen:
                 both = name if name == seen[key] else f"{seen[key]} and {name}"
                 raise RowFault("row_names_once", f"two of its names are one column: {both}")

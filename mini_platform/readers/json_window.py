@@ -99,17 +99,17 @@ class Window:
 
     def line(self, offset: int) -> int:
         """Number of the line of an offset; offsets are asked for in rising order, and never one between a CR and its LF."""
-        self._line += self._ends(self._counted, offset)
+        self._line += self.ends(self._counted, offset)
         self._counted = offset
         return self._line
 
     def place(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset that is not before the one last asked for by `line`."""
-        line = self._line + self._ends(self._counted, offset)
+        line = self._line + self.ends(self._counted, offset)
         end = max(self.text.rfind("\n", 0, offset), self.text.rfind("\r", 0, offset) if self._returns else -1)
         return line, offset - end if end >= 0 else self._column + offset
 
-    def _ends(self, start: int, stop: int) -> int:
+    def ends(self, start: int, stop: int) -> int:
         """How many lines end between two offsets."""
         count = self.text.count("\n", start, stop)
         if self._returns:
