@@ -1,8 +1,8 @@
 """CSV files -> blocks of text rows.
 
 Here: the way through a file in bounded memory, a stretch of whole lines at a time. Each step has its own module:
-`unpack` (gzip, zip), `decode` (encodings), `lines`, `records` (quotes), `header`, `parse` (fields). What is accepted, and what
-a bad record costs, is written in `records`.
+`unpack` (gzip, zip), `decode` (encodings), `dialect`, `lines`, `records` (quotes), `header`, `parse` (fields). What is
+accepted, and what a bad record costs, is written in `records`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 
 from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.header import match_header
+from mini_platform.readers.dialect import Dialect, dialect_of
+from mini_platform.readers.header import by_position, lacking, listed, match_header
 from mini_platform.readers.lines import split_lines, whole_lines
-from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text, split_fields
-from mini_platform.readers.records import QUOTE, Stretch, record_pattern
+from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text
+from mini_platform.readers.records import Stretch
 from mini_platform.readers.unpack import Unpacked, unpacked
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ BLOCK_BYTES = 4 * 2**20
 """Text of one block."""
 _BLOCK_LINES = 250_000
 """Lines of one block, so that very short malformed lines, each an object, do not take a thousand times their size."""
+_SEARCHED_LINES = 1000
+"""Lines among which a header is looked for."""
 _LINE_END = re.compile(rb"[\r\n]")
+_BLANK = re.compile(rb"(?:[^\S\r\n]*+(?:\r\n|\r|\n))++|[^\S\r\n]++\Z")
 
 
 class _Window:
@@ -63,6 +67,12 @@ class _Window:
                 length += len(piece)
         self.text = b"".join(pieces)
 
+    def at_end(self) -> bool:
+        """Whether nothing is left of the file."""
+        if not self.text and not self.final:
+            self.fill()
+        return not self.text
+
     def drop(self, length: int, lines: int) -> None:
         """Forget `length` bytes, which end `lines` lines."""
         self.text = self.text[length:]
@@ -80,39 +90,92 @@ class _Window:
 
 
 @lru_cache(maxsize=16)
-def _parser(fields: tuple[str, ...], columns: tuple[str, ...], delimiter: str, limits: ReadLimits) -> RowParser:
+def _parser(
+    fields: tuple[str, ...] | None, columns: tuple[str, ...], dialect: Dialect, limits: ReadLimits
+) -> RowParser:
     """The parser of the files that have this header: remembered, as most files of a dataset have the same."""
-    return RowParser(match_header(fields, columns), delimiter, limits)
+    header = by_position(columns) if fields is None else match_header(fields, columns)
+    return RowParser(header, dialect, limits)
 
 
-def _read_header(window: _Window, delimiter: bytes, limits: ReadLimits) -> tuple[str, ...]:
-    """Take the header, the first line that is not blank, off the window; return its fields."""
-    record = record_pattern(delimiter)
+def _drop_blank_lines(window: _Window, dialect: Dialect, limits: ReadLimits) -> None:
+    """Go to the first line that is neither blank nor a comment."""
     while True:
         cut = whole_lines(window.text, final=window.final)
-        if cut and (blank := re.match(rb"(?:[^\S\r\n]*+(?:\r\n|\r|\n))++|[^\S\r\n]++\Z", window.text[:cut])):
+        if cut and (blank := _BLANK.match(window.text[:cut])):
             window.drop(blank.end(), len(split_lines(window.text, blank.end()).starts))
-            continue
-        found = record.match(window.text)
+        elif dialect.comment and window.text.startswith(dialect.comment):
+            window.drop_line()
+        elif cut or window.final or len(window.text) > limits.max_record_bytes:
+            return
+        else:
+            window.fill()
+
+
+def _first_record(window: _Window, dialect: Dialect, limits: ReadLimits) -> tuple[list[str], int] | str:
+    """The fields of the record at the start of the window and where it ends, or a sentence that says what is wrong."""
+    too_long = f"The header is longer than {limits.max_record_bytes:,} bytes or has an open quote."
+    while True:
+        cut = whole_lines(window.text, final=window.final)
+        found = dialect.record.match(window.text)
         stop = found.end() if found else 0
-        if window.final or (stop < cut and window.text[stop] != QUOTE):
+        if window.final or (stop < cut and window.text[stop : stop + 1] != dialect.quote):
             break
         if len(window.text) > limits.max_record_bytes:
-            raise RefusedFileError(f"The header is longer than {limits.max_record_bytes:,} bytes or has an open quote.")
+            return too_long
         window.fill()
-    if not window.text:
-        raise RefusedFileError("The file is empty: it has no header.")
     rest = window.text[stop : stop + 2]
     if rest and rest[0] not in b"\r\n":
-        what = "a quote is opened and never closed" if rest.startswith(b'"') else "text follows a closing quote"
+        opened = dialect.quote and rest.startswith(dialect.quote)
+        what = "a quote is opened and never closed" if opened else "text follows a closing quote"
         hint = " Is another delimiter in use?" if rest[0] in b",;\t|" else ""
-        raise RefusedFileError(f"The header cannot be read: {what}.{hint}")
+        return f"The header cannot be read: {what}.{hint}"
+    if stop > limits.max_record_bytes:
+        return too_long
     if b"\0" in window.text[:stop]:
-        raise RefusedFileError("The header has NUL bytes. UTF-16 needs a byte order mark or a declaration.")
-    fields = split_fields(window.text[:stop], delimiter)
-    end = stop + (2 if rest == b"\r\n" else len(rest[:1]))
+        return "The header has NUL bytes. UTF-16 needs a byte order mark or a declaration."
+    fields = [field.decode() for field in dialect.fields(window.text[:stop])]
+    if dialect.trailing_delimiter and len(fields) > 1 and not fields[-1]:
+        fields.pop()
+    return fields, stop + (2 if rest == b"\r\n" else len(rest[:1]))
+
+
+def _read_header(window: _Window, dialect: Dialect, limits: ReadLimits) -> tuple[str, ...]:
+    """Take the header, the first line that is not blank, off the window; return its fields."""
+    _drop_blank_lines(window, dialect, limits)
+    if not window.text:
+        raise RefusedFileError("The file is empty: it has no header.")
+    found = _first_record(window, dialect, limits)
+    if isinstance(found, str):
+        raise RefusedFileError(found)
+    fields, end = found
     window.drop(end, len(split_lines(window.text, end).starts))
-    return tuple(field.decode() for field in fields)
+    return tuple(fields)
+
+
+def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Take what is before the header, the first line that holds all declared columns, and the header off the window."""
+    nearest, least = "", len(columns)
+    for _ in range(_SEARCHED_LINES):
+        if window.at_end():
+            break
+        found = _first_record(window, dialect, limits)
+        if not isinstance(found, str):
+            fields, end = found
+            if not (missing := lacking(fields, columns)):
+                window.drop(end, len(split_lines(window.text, end).starts))
+                return tuple(fields)
+            if len(missing) < least:
+                nearest, least = f" Line {window.line} comes nearest; it lacks {listed(missing)}.", len(missing)
+        window.drop_line()
+    raise RefusedFileError(f"None of the first {window.line - 1:,} lines is a header with {listed(columns)}.{nearest}")
+
+
+def _skip_lines(window: _Window, count: int) -> None:
+    for _ in range(count):
+        if window.at_end():
+            raise RefusedFileError(f"The file ends within the {count:,} lines that are declared to be skipped.")
+        window.drop_line()
 
 
 def read_csv(
@@ -136,16 +199,20 @@ def read_csv(
     Raises:
         RefusedFileError: the file cannot be taken as a whole. It may come after blocks were given: a damaged end shows
             only when it is reached.
-        ValueError: the declared delimiter is not one ASCII character, or is a quote or a line end.
-        LookupError: the declared encoding does not exist.
     """
-    if len(source.delimiter) != 1 or not source.delimiter.isascii() or source.delimiter in '"\r\n\0':
-        raise ValueError(f"the delimiter {source.delimiter!r} is not one plain ASCII character")
+    dialect = dialect_of(source)
+    names = tuple(column.name for column in columns)
     with unpacked(path, limits) as raw:
         window = _Window(utf8_pieces(raw, source.encoding, block_bytes), block_bytes)
-        window.fill()
-        fields = _read_header(window, source.delimiter.encode(), limits)
-        parser = _parser(fields, tuple(column.name for column in columns), source.delimiter, limits)
+        if window.at_end():
+            raise RefusedFileError("The file is empty: it has no header." if source.header else "The file is empty.")
+        _skip_lines(window, source.skip_lines)
+        fields = None
+        if source.header == "find":
+            fields = _find_header(window, dialect, limits, names)
+        elif source.header:
+            fields = _read_header(window, dialect, limits)
+        parser = _parser(fields, names, dialect, limits)
         empty = True
         for block in _blocks(window, parser, raw):
             empty = False
@@ -181,7 +248,7 @@ def _blocks(window: _Window, parser: RowParser, raw: Unpacked) -> Iterator[Block
             lines=lines,
             final=window.final and not limited,
             reach=int(lines.nexts[-1]) if limited else len(window.text) - 1,
-            delimiter=parser.delimiter.encode(),
+            dialect=parser.dialect,
             fields=len(parser.header.names),
             max_record=longest,
         )

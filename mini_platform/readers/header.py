@@ -26,12 +26,14 @@ class Header:
     Attributes:
         names: column name of each field of a record, in the order of the file.
         ordered: the same names, the declared ones first and in their declared order, then the extra ones.
-        texts: the header's fields as they stood in the file.
+        texts: the header's fields as they stood in the file; where it has none, as they would stand.
+        stands: whether the file has a header.
     """
 
     names: tuple[str, ...]
     ordered: tuple[str, ...]
     texts: tuple[str, ...]
+    stands: bool = True
 
 
 def normalized(name: str) -> str:
@@ -40,7 +42,8 @@ def normalized(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", folded)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Column names for a sentence, the first of them if they are many."""
     shown = ", ".join(name[:100] or "(empty)" for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
 
@@ -51,8 +54,19 @@ def _refuse_doubled(texts: Sequence[str]) -> None:
         name = normalized(text)
         if name and name in seen:
             both = text if text == seen[name] else f"{seen[name]} and {text}"
-            raise RefusedFileError(f"The header names a column twice: {both[:200]}. It has {_listed(texts)}.")
+            raise RefusedFileError(f"The header names a column twice: {both[:200]}. It has {listed(texts)}.")
         seen[name] = text
+
+
+def by_position(columns: Sequence[str]) -> Header:
+    """The header that stands for none: the declared columns, in their order."""
+    return Header(tuple(columns), tuple(columns), tuple(columns), stands=False)
+
+
+def lacking(fields: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The declared columns that are not among the header's fields."""
+    found = {normalized(text) for text in fields}
+    return [name for name in columns if normalized(name) not in found]
 
 
 def match_header(fields: Sequence[str], columns: Sequence[str]) -> Header:
@@ -72,12 +86,11 @@ def match_header(fields: Sequence[str], columns: Sequence[str]) -> Header:
     if len(declared) != len(columns):
         raise ValueError("two declared columns cannot be told apart in a header: " + ", ".join(columns))
     texts = [text.strip() for text in fields]
-    found = {normalized(text) for text in texts}
-    if missing := [name for key, name in declared.items() if key not in found]:
+    if missing := lacking(texts, columns):
         hint = " Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else ""
         raise RefusedFileError(
-            f"The header lacks {_listed(missing)}. "
-            f"Expected {_listed(list(declared.values()))}; found {_listed(texts)}.{hint}"
+            f"The header lacks {listed(missing)}. "
+            f"Expected {listed(list(declared.values()))}; found {listed(texts)}.{hint}"
         )
     _refuse_doubled(texts)
     names: list[str] = []

@@ -5,8 +5,6 @@ Here: fields, counted and taken apart by pyarrow. Not here: which lines make a r
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,6 +18,7 @@ from mini_platform.readers.header import Header, normalized
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mini_platform.readers.dialect import Dialect
     from mini_platform.readers.lines import Positions
     from mini_platform.readers.records import Records, Stretch
 
@@ -47,24 +46,13 @@ def raw_text(text: bytes, start: int, stop: int) -> str:
     return shown if len(shown) <= RAW_CHARACTERS else shown[:RAW_CHARACTERS] + RAW_CUT
 
 
-@lru_cache(maxsize=16)
-def _field_pattern(delimiter: bytes) -> re.Pattern[bytes]:
-    d = re.escape(delimiter)
-    return re.compile(rb'%b(?:"((?:[^"]++|"")*+)"|([^%b]*+))' % (d, d))
-
-
-def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
-    """The fields of one well-formed record, quotes removed."""
-    found = _field_pattern(delimiter).finditer(delimiter + record)
-    return [m[2] if m[1] is None else m[1].replace(b'""', b'"') for m in found]
-
-
 class RowParser:
     """Parses the records of one file."""
 
-    def __init__(self, header: Header, delimiter: str, limits: ReadLimits) -> None:
+    def __init__(self, header: Header, dialect: Dialect, limits: ReadLimits) -> None:
         self.header = header
-        self.delimiter = delimiter
+        self.dialect = dialect
+        self.delimiter = dialect.delimiter.decode()
         self.limits = limits
         self.schema = dict.fromkeys(header.ordered, pl.String)
         self._convert = pc.ConvertOptions(
@@ -75,7 +63,10 @@ class RowParser:
         )
         self._header_key = [normalized(text) for text in header.texts]
         self._header_starts = pl.Series([*header.texts, "\ufeff" + header.texts[0]], dtype=pl.String)
-        self._header_mark = max((text for text in header.texts if '"' not in text), key=len, default="")
+        # Of the texts that stand in a file as they are, whatever the dialect.
+        special = dialect.quote + dialect.escape + (dialect.delimiter + b"\r\n" if dialect.escape else b"")
+        plain = (text for text in header.texts if not set(text) & set(special.decode()))
+        self._header_mark = max(plain, key=len, default="")
 
     def parse(
         self, stretch: Stretch, records: Records, first_line: int
@@ -101,8 +92,11 @@ class RowParser:
         if records.trusting and (records.first != records.last)[~good].any():
             raise TrustMisplacedError
         kept = np.flatnonzero(good) if faults else np.arange(len(starts))
-        body = _body(stretch, starts[kept], lines.nexts[records.last[kept]], whole=not faults and not records.stray)
-        rows, ragged = self._columns(body, len(kept))
+        if self.dialect.is_plain:
+            body = _body(stretch, starts[kept], lines.nexts[records.last[kept]], whole=not faults and not records.stray)
+            rows, ragged = self._columns(body, len(kept))
+        else:
+            rows, ragged = self._columns_one_by_one(stretch.text, starts[kept], stops[kept])
         for number, found in ragged:
             index = int(kept[number])
             if records.trusting and records.first[index] != records.last[index]:
@@ -169,8 +163,7 @@ class RowParser:
             record = stretch.text[starts[index] : stops[index]]
             if b"\0" in record:
                 continue  # is told of already
-            fields = split_fields(record, self.delimiter.encode())
-            longest = max(map(len, fields))
+            longest = max(map(len, self.dialect.fields(record)))
             if longest > most:
                 yield index, "row_fields_bounded", f"a field has {longest:,} bytes; at most {most:,} are allowed"
 
@@ -180,7 +173,7 @@ class RowParser:
             return self.no_rows(), []
         if count * len(self.header.names) <= _FEW_FIELDS:
             text = body.to_pybytes()
-            if b'"' not in text and b"\r" not in text:
+            if self.dialect.has_no_marks(text, len(text)) and b"\r" not in text:
                 return self._few_columns(text.decode())
         ragged: list[tuple[int, int]] = []
 
@@ -191,7 +184,12 @@ class RowParser:
         table = pc.read_csv(
             pa.BufferReader(body),
             pc.ReadOptions(column_names=self.header.names, use_threads=False, block_size=body.size + 1),
-            pc.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            pc.ParseOptions(
+                delimiter=self.delimiter,
+                quote_char=self.dialect.quote.decode() or False,
+                newlines_in_values=True,
+                invalid_row_handler=skip,
+            ),
             self._convert,
         )
         return cast("pl.DataFrame", pl.from_arrow(table)), ragged
@@ -212,6 +210,27 @@ class RowParser:
         columns = dict(zip(self.header.names, zip(*records, strict=True), strict=True))
         return pl.DataFrame([pl.Series(name, columns[name], pl.String) for name in self.header.ordered]), ragged
 
+    def _columns_one_by_one(
+        self, text: bytes, starts: Positions, stops: Positions
+    ) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+        """The same for the records from `starts` to `stops` in any dialect."""
+        width = len(self.header.names)
+        records: list[list[bytes]] = []
+        ragged: list[tuple[int, int]] = []
+        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+            fields = self.dialect.fields(text[start:stop])
+            if self.dialect.trailing_delimiter and len(fields) == width + 1 and not fields[-1]:
+                fields.pop()
+            if len(fields) == width:
+                records.append(fields)
+            else:
+                ragged.append((index, len(fields)))
+        if not records:
+            return self.no_rows(), ragged
+        columns = dict(zip(self.header.names, zip(*records, strict=True), strict=True))
+        made = [pl.Series(name, columns[name], pl.Binary).cast(pl.String) for name in self.header.ordered]
+        return pl.DataFrame(made), ragged
+
     def _repeats_header(self, stretch: Stretch, rows: pl.DataFrame) -> Iterator[tuple[int, str]]:
         """The rows that are the header again, in the same or another order, its longest name spelled as in the header.
 
@@ -226,7 +245,7 @@ class RowParser:
             if not any(self._header_mark in field for field in fields):
                 continue
             if key == self._header_key:
-                yield index, "the header stands here again"
+                yield index, "the header stands here again" if self.header.stands else "the header stands here"
             elif len(key) >= _TELLING_COLUMNS and sorted(key) == sorted(self._header_key):
                 yield index, "the header stands here again, its columns in another order"
 

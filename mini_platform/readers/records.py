@@ -5,25 +5,24 @@ a delimiter or a line end must follow; line ends within it belong to it. In any 
 (`5" pipe`). Where that fails, the line alone is malformed and reading resumes at the next line, so that a stray quote costs
 one line and not the rest of the file. So does a record of several lines with a wrong number of fields, if one of its
 later lines is by itself a row with the right number and no literal quote: then the quote is taken for a stray one. Blank
-lines are no records.
+lines are no records, and neither are comments, where they are declared.
 
 Here: records as lines from..to. Not here: their fields (`parse.py`). The result does not depend on where a stretch was cut.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from mini_platform.readers.dialect import Dialect
     from mini_platform.readers.lines import Lines, Positions
 
-QUOTE = 34
 _OPEN, _FAILED, _ENDED = range(3)
 
 Walk = tuple[int, int, int]
@@ -63,7 +62,7 @@ class Stretch:
         lines: its whole lines.
         final: whether nothing follows them in the file.
         reach: up to where a record that is open at the end of the lines is known to go on.
-        delimiter: one ASCII character.
+        dialect: how it is written.
         fields: how many fields the header has.
         max_record: bytes of the longest record.
     """
@@ -72,7 +71,7 @@ class Stretch:
     lines: Lines
     final: bool
     reach: int
-    delimiter: bytes
+    dialect: Dialect
     fields: int
     max_record: int
 
@@ -84,11 +83,21 @@ class Stretch:
     def records(self, *, careful: bool = False) -> Records:
         """Find the records; `careful` looks at the number of fields of those with several lines."""
         count = len(self.lines.starts)
-        if self.text.find(b'"', 0, self.end) < 0:
-            every = np.arange(count)
+        if self.dialect.has_no_marks(self.text, self.end):
+            every = np.flatnonzero(~self.comments) if self.dialect.comment else np.arange(count)
             return _without_blank(self.lines, Records(every, every, lines_used=count))
+        if not self.dialect.is_plain:
+            return _LineByLine(self).resolving()
         quotes = _Quotes(self)
         return (None if careful else quotes.trusting()) or quotes.resolving()
+
+    @cached_property
+    def comments(self) -> npt.NDArray[np.bool_]:
+        """Which lines are comments, if they do not belong to a record. One longer than a record may be is none."""
+        ranges = zip(self.lines.starts.tolist(), self.lines.stops.tolist(), strict=True)
+        prefix, longest = self.dialect.comment, self.max_record
+        found = (self.text.startswith(prefix, start, stop) and stop - start <= longest for start, stop in ranges)
+        return np.fromiter(found, np.bool_, len(self.lines.starts))
 
 
 def _without_blank(lines: Lines, records: Records) -> Records:
@@ -96,37 +105,144 @@ def _without_blank(lines: Lines, records: Records) -> Records:
     return records if filled.all() else replace(records, first=records.first[filled], last=records.last[filled])
 
 
-@lru_cache(maxsize=16)
-def record_pattern(delimiter: bytes) -> re.Pattern[bytes]:
-    """Pattern for a record up to its line end, or up to what is wrong with its quotes."""
-    d = re.escape(delimiter)
-    field = rb'(?:"(?:[^"]++|"")*+"|(?:[^"%b\r\n][^%b\r\n]*+)?+)' % (d, d)
-    return re.compile(rb"%b(?:%b%b)*+" % (field, d, field))
-
-
-@lru_cache(maxsize=16)
-def _patterns(delimiter: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
-    """Patterns for the unquoted fields at the start of a record, for a closing quote, and for the unquoted fields after it."""
-    d = re.escape(delimiter)
-    bare = rb'(?:[^"%b\r\n][^%b\r\n]*+)?+' % (d, d)
-    more = rb"(?:%b%b)*+" % (d, bare)
-    return re.compile(bare + more), re.compile(rb'(?:""[^"]*+)*+"'), re.compile(more)
-
-
-class _Quotes:
-    """Finds the records of a stretch that has quotes."""
+class _LineByLine:
+    """Finds the records of a stretch in any dialect, each from the start of its line."""
 
     def __init__(self, stretch: Stretch) -> None:
         self.stretch = stretch
         self.text, self.lines, self.end = stretch.text, stretch.lines, stretch.end
-        self.delimiter = stretch.delimiter
-        self.codes = np.frombuffer(self.text, np.uint8, self.end)
-        self.quotes = np.flatnonzero(self.codes == QUOTE)
+        self.dialect = stretch.dialect
         self.memo: dict[int, Walk] = {}
+        self.widths = {stretch.fields, stretch.fields + self.dialect.trailing_delimiter}
+
+    def _doubtful(self) -> Positions:
+        """The lines that are perhaps no record by themselves."""
+        return np.flatnonzero(~self.stretch.comments) if self.dialect.comment else np.arange(len(self.lines.starts))
+
+    @cached_property
+    def _rows_before(self) -> Positions:
+        """How many lines before each line are by themselves rows with the right number of fields."""
+        row, fields = self.dialect.strict_record.fullmatch, self.dialect.fields
+        ranges = zip(self.lines.starts.tolist(), self.lines.stops.tolist(), strict=True)
+        rows = [
+            start < stop
+            and row(self.text, start, stop) is not None
+            and len(fields(self.text[start:stop])) in self.widths
+            for start, stop in ranges
+        ]
+        return np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+
+    def resolving(self) -> Records:
+        """The records, line by line where a line is not well-formed by itself."""
+        count = len(self.lines.starts)
+        begins = np.ones(count, np.bool_)
+        is_record = ~self.stretch.comments if self.dialect.comment else np.ones(count, np.bool_)
+        stray: list[tuple[int, str]] = []
+        resume = 0
+        used = count
+        one_line = self.dialect.record.fullmatch
+        doubtful = self._doubtful()
+        ranges = (doubtful.tolist(), self.lines.starts[doubtful].tolist(), self.lines.stops[doubtful].tolist())
+        for line, start, stop in zip(*ranges, strict=True):
+            if line < resume or one_line(self.text, start, stop):
+                continue
+            found = self._record_at(line)
+            if found is None:
+                used = line
+                break
+            if isinstance(found, str):
+                stray.append((line, found))
+                is_record[line] = False
+                continue
+            begins[line + 1 : found + 1] = False
+            resume = found + 1
+        first = np.flatnonzero(begins[:used])
+        last = np.append(first[1:], used) - 1
+        kept = is_record[first]
+        return _without_blank(self.lines, Records(first[kept], last[kept], stray, used))
+
+    def _record_at(self, line: int) -> int | str | None:
+        """The last line of the record that begins at `line`, or what is wrong with it; None if more text must tell."""
+        start = int(self.lines.starts[line])
+        if self.lines.stops[line] - start > self.stretch.max_record:
+            return "the line is too long"
+        state, at, more = self.walk(start)
+        if state == _OPEN:
+            too_long = self.stretch.reach - start > self.stretch.max_record
+            return self._unclosed(line) if self.stretch.final or too_long else None
+        if state == _FAILED:
+            if self.text[at : at + 1] == self.dialect.escape:
+                return "nothing follows the escape character"
+            same_line = at <= self.lines.stops[line]
+            return "text follows a closing quote" if same_line else self._unclosed(line)
+        last = int(np.searchsorted(self.lines.stops, at))
+        if last == line:
+            return last
+        rows = self._rows_before[last + 1] - self._rows_before[line + 1]
+        if at - start > self.stretch.max_record or (more + 1 not in self.widths and rows):
+            return self._unclosed(line)
+        return last
+
+    def _unclosed(self, line: int) -> str:
+        """What is wrong with a line that does not end the record."""
+        stop = int(self.lines.stops[line])
+        if self.dialect.escape and self.text.endswith(self.dialect.escape, int(self.lines.starts[line]), stop):
+            return "the line end is escaped, and the record does not go on"
+        return "a quote is opened and never closed"
+
+    def walk(self, start: int) -> Walk:
+        """Follow the record that begins at `start` to its end.
+
+        From within a quoted field the way on depends only on the next quote, and after an escaped line end only on where it
+        is, so it is remembered by that: a file in which every line opens a quote is walked once and not once per line.
+        """
+        dialect, mark = self.dialect, self.dialect.quote
+        text, end = self.text, self.end
+        fields = 0
+        path: list[tuple[int, int]] = []
+        at = start
+        match = dialect.head.match(text, at, end)
+        while True:
+            after = match.end() if match else at
+            fields += dialect.count_delimiters(text, at, after)
+            at = after
+            if at == end or text[at] in b"\r\n":
+                result = _ENDED
+                break
+            if escaped := dialect.escaped_end.match(text, at, end):
+                key, onward = at, dialect.rest
+            elif text[at : at + 1] == mark:
+                key, onward = text.find(mark, at + 1, end), dialect.tail
+            else:
+                result = _FAILED
+                break
+            if key >= 0 and (known := self.memo.get(key)):
+                result, at, fields = known[0], known[1], fields + known[2]
+                break
+            path.append((key, fields))
+            passed = escaped or dialect.closing.match(text, at + 1, end)
+            if passed is None or (escaped and passed.end() == end):
+                result = _OPEN
+                break
+            at = passed.end()
+            match = onward.match(text, at, end)
+        for key, before in path:
+            self.memo[key] = (result, at, fields - before)
+        return result, at, fields
+
+
+class _Quotes(_LineByLine):
+    """Finds the records of a stretch of plain CSV that has quotes, all at once where that can be."""
+
+    def __init__(self, stretch: Stretch) -> None:
+        super().__init__(stretch)
+        self.delimiter = self.dialect.delimiter
+        self.codes = np.frombuffer(self.text, np.uint8, self.end)
+        self.quotes = np.flatnonzero(self.codes == self.dialect.quote[0])
         border = np.zeros(256, np.bool_)
         border[list(b"\r\n" + self.delimiter)] = True
         self.starts_field = border.copy()
-        border[QUOTE] = True
+        border[self.dialect.quote[0]] = True
         before = np.ones(len(self.quotes), np.bool_)
         inner = self.quotes > 0
         before[inner] = border[self.codes[self.quotes[inner] - 1]]
@@ -178,6 +294,9 @@ class _Quotes:
         line = np.searchsorted(self.lines.nexts, self.quotes[at_start], side="right")
         return np.asarray(np.bincount(line, minlength=len(self.lines.starts)) == 0)
 
+    def _doubtful(self) -> Positions:
+        return np.flatnonzero(~(self._strict | self._literal))
+
     @cached_property
     def _rows_before(self) -> Positions:
         """How many lines before each line are by themselves rows with the right number of fields."""
@@ -187,89 +306,3 @@ class _Quotes:
         found = np.bincount(line[outside], minlength=len(self.lines.starts)) + 1
         rows = self._strict & (self.lines.stops > self.lines.starts) & (found == self.stretch.fields)
         return np.concatenate([[0], np.cumsum(rows)])
-
-    def resolving(self) -> Records:
-        """The records, line by line where a line is not well-formed by itself."""
-        count = len(self.lines.starts)
-        begins = np.ones(count, np.bool_)
-        is_record = np.ones(count, np.bool_)
-        stray: list[tuple[int, str]] = []
-        resume = 0
-        used = count
-        one_line = record_pattern(self.delimiter).fullmatch
-        doubtful = np.flatnonzero(~(self._strict | self._literal))
-        ranges = (doubtful.tolist(), self.lines.starts[doubtful].tolist(), self.lines.stops[doubtful].tolist())
-        for line, start, stop in zip(*ranges, strict=True):
-            if line < resume or one_line(self.text, start, stop):
-                continue
-            found = self._record_at(line)
-            if found is None:
-                used = line
-                break
-            if isinstance(found, str):
-                stray.append((line, found))
-                is_record[line] = False
-                continue
-            begins[line + 1 : found + 1] = False
-            resume = found + 1
-        first = np.flatnonzero(begins[:used])
-        last = np.append(first[1:], used) - 1
-        kept = is_record[first]
-        return _without_blank(self.lines, Records(first[kept], last[kept], stray, used))
-
-    def _record_at(self, line: int) -> int | str | None:
-        """The last line of the record that begins at `line`, or what is wrong with it; None if more text must tell."""
-        start = int(self.lines.starts[line])
-        if self.lines.stops[line] - start > self.stretch.max_record:
-            return "the line is too long"
-        state, at, more = self.walk(start)
-        if state == _OPEN:
-            too_long = self.stretch.reach - start > self.stretch.max_record
-            return "a quote is opened and never closed" if self.stretch.final or too_long else None
-        if state == _FAILED:
-            same_line = at <= self.lines.stops[line]
-            return "text follows a closing quote" if same_line else "a quote is opened and never closed"
-        last = int(np.searchsorted(self.lines.stops, at))
-        if last == line:
-            return last
-        rows = self._rows_before[last + 1] - self._rows_before[line + 1]
-        if at - start > self.stretch.max_record or (more + 1 != self.stretch.fields and rows):
-            return "a quote is opened and never closed"
-        return last
-
-    def walk(self, start: int) -> Walk:
-        """Follow the record that begins at `start` to its end.
-
-        From within a quoted field the way on depends only on the next quote, so it is remembered by that: a file in
-        which every line opens a quote is walked once and not once per line.
-        """
-        head, closing, tail = _patterns(self.delimiter)
-        text, end = self.text, self.end
-        fields = 0
-        path: list[tuple[int, int]] = []
-        at = start
-        match = head.match(text, at, end)
-        while True:
-            after = match.end() if match else at
-            fields += text.count(self.delimiter, at, after)
-            at = after
-            if at == end or text[at] in b"\r\n":
-                result = _ENDED
-                break
-            if text[at] != QUOTE:
-                result = _FAILED
-                break
-            quote = text.find(b'"', at + 1, end)
-            if quote >= 0 and (known := self.memo.get(quote)):
-                result, at, fields = known[0], known[1], fields + known[2]
-                break
-            path.append((quote, fields))
-            closed = closing.match(text, quote, end) if quote >= 0 else None
-            if closed is None:
-                result = _OPEN
-                break
-            at = closed.end()
-            match = tail.match(text, at, end)
-        for quote, before in path:
-            self.memo[quote] = (result, at, fields - before)
-        return result, at, fields

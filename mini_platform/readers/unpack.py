@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 """A zip's first bytes: with a member, without one, and split over several files."""
+_MAGIC_BYTES = 4
+"""Of the longest."""
 
 _PACKED_PIECE = 2**16
 """Packed bytes given to zlib at once. Small, as the rest of a piece is copied for every member that ends within it."""
@@ -44,6 +46,7 @@ class Unpacked:
         self._limits = limits
         self._size = os.fstat(file.fileno()).st_size
         self._packed = packed
+        self._head = b""
         self.position = 0
 
     @property
@@ -58,6 +61,8 @@ class Unpacked:
             RefusedFileError: the file is larger than the limits allow, is damaged or ends too soon.
         """
         piece = self._read(min(size, _UNPACKED_PIECE) if self._packed else size)
+        if self._packed and self.position < _MAGIC_BYTES:
+            self._refuse_packed_twice(piece)
         self.position += len(piece)
         if self.position > self._limits.max_file_bytes:
             raise RefusedFileError(
@@ -69,6 +74,15 @@ class Unpacked:
                 "which is the mark of a decompression bomb."
             )
         return piece
+
+    def _refuse_packed_twice(self, piece: bytes) -> None:
+        """Look at the first unpacked bytes: what is packed in a pack is not unpacked, as bombs are made so."""
+        self._head += piece[:_MAGIC_BYTES]
+        for what, magics in (("a gzip", (GZIP_MAGIC,)), ("a zip", ZIP_MAGICS)):
+            if self._head.startswith(magics):
+                raise RefusedFileError(
+                    f"The file is packed twice: {what} file is within it. Pack the text itself, once."
+                )
 
 
 class _GzipMembers:

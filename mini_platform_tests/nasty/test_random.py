@@ -91,7 +91,7 @@ def lines_of(file: Written) -> set[int] | None:
     if first.text != header:
         return None
     body = "".join(line.text + line.end for line in rest)
-    rows, malformed = read_reference(body, NAMES, file.delimiter, ReadLimits())
+    rows, malformed = read_reference(body, NAMES, Csv(delimiter=file.delimiter), ReadLimits())
     return {line for line, *_ in (*rows, *malformed)}
 
 

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from mini_platform.dataset import Csv
     from mini_platform.readers import ReadLimits
 
 Row = tuple[int, tuple[str, ...]]
@@ -27,43 +28,70 @@ def physical_lines(text: str) -> list[Line]:
     return [Line(m[1], m[2]) for m in re.finditer(r"([^\r\n]*)(\r\n|\r|\n|\Z)", text) if m[0]]
 
 
-def fields_of(text: str, delimiter: str, *, literal_quotes: bool = True) -> list[str] | None:
-    """The fields of a record that is all of `text`; None where its quotes make no sense."""
+def fields_of(text: str, source: Csv, *, literal_quotes: bool = True) -> list[str] | None:
+    """The fields of a record that is all of `text`; None where its quotes and escapes make no sense."""
     fields = []
     at = 0
     while True:
-        if text[at : at + 1] == '"':
+        while source.skip_initial_space and text[at : at + 1] == " ":
             at += 1
-            value = ""
-            while True:
-                if at == len(text):
-                    return None
-                if text[at : at + 2] == '""':
-                    value += '"'
-                    at += 2
-                elif text[at] == '"':
-                    at += 1
-                    break
-                else:
-                    value += text[at]
-                    at += 1
-        else:
-            value = ""
-            while at < len(text) and text[at] not in delimiter + "\r\n":
-                value += text[at]
-                at += 1
-            if '"' in value and not literal_quotes:
-                return None
+        found = (
+            _quoted(text, at, source) if source.quote and text.startswith(source.quote, at) else _bare(text, at, source)
+        )
+        if found is None:
+            return None
+        value, at, has_quote = found
+        if has_quote and not literal_quotes:
+            return None
         fields.append(value)
         if at == len(text):
             return fields
-        if text[at] != delimiter:
+        if not text.startswith(source.delimiter, at):
             return None
-        at += 1
+        at += len(source.delimiter)
+
+
+def _escaped(text: str, at: int, source: Csv) -> str | None:
+    """What is escaped at `at`; None if no escape stands there."""
+    if source.escape is None or text[at] != source.escape:
+        return None
+    return "\r\n" if text.startswith("\r\n", at + 1) else text[at + 1 : at + 2]
+
+
+def _quoted(text: str, at: int, source: Csv) -> tuple[str, int, bool] | None:
+    at += 1
+    value = ""
+    quote = source.quote or ""
+    while at < len(text):
+        escaped = _escaped(text, at, source)
+        if escaped is not None:
+            value += escaped
+            at += 1 + len(escaped)
+        elif text.startswith(quote * 2, at):
+            value += quote
+            at += 2
+        elif text[at] == quote:
+            return value, at + 1, False
+        else:
+            value += text[at]
+            at += 1
+    return None
+
+
+def _bare(text: str, at: int, source: Csv) -> tuple[str, int, bool] | None:
+    value, has_quote = "", False
+    while at < len(text) and text[at] not in "\r\n" and not text.startswith(source.delimiter, at):
+        escaped = _escaped(text, at, source)
+        if escaped == "":
+            return None
+        has_quote |= escaped is None and text[at] == source.quote
+        value += escaped or text[at]
+        at += 1 + len(escaped or "")
+    return value, at, has_quote
 
 
 def read_reference(
-    text: str, header: tuple[str, ...], delimiter: str, limits: ReadLimits, first_line: int = 2
+    text: str, header: tuple[str, ...], source: Csv, limits: ReadLimits, first_line: int = 2
 ) -> tuple[list[Row], list[Bad]]:
     """Rows and malformed records of the text after the header, each with its line."""
     lines = physical_lines(text)
@@ -72,14 +100,17 @@ def read_reference(
     index = 0
     while index < len(lines):
         line = lines[index]
-        if not line.text:
+        is_short = len(line.text.encode()) <= limits.max_record_bytes
+        if not line.text or (source.comment and line.text.startswith(source.comment) and is_short):
             index += 1
             continue
         here = first_line + index
-        count, bad = _record(lines, index, len(header), delimiter, limits)
+        count, bad = _record(lines, index, len(header), source, limits)
         record = "".join(one.text + one.end for one in lines[index : index + count - 1]) + lines[index + count - 1].text
         index += count
-        fields = fields_of(record, delimiter)
+        fields = fields_of(record, source)
+        if fields is not None and source.trailing_delimiter and len(fields) == len(header) + 1 and not fields[-1]:
+            fields.pop()
         if not bad and len(record.encode()) > limits.max_record_bytes:
             bad = "row_fields_bounded"
         elif not bad and "\0" in record:
@@ -98,25 +129,26 @@ def read_reference(
     return rows, malformed
 
 
-def _record(lines: list[Line], index: int, width: int, delimiter: str, limits: ReadLimits) -> tuple[int, str]:
+def _record(lines: list[Line], index: int, width: int, source: Csv, limits: ReadLimits) -> tuple[int, str]:
     """How many lines the record has that begins at `index`, and the rule it breaks by its quotes alone."""
     if len(lines[index].text.encode()) > limits.max_record_bytes:
         return 1, "row_fields_bounded"
     text = ""
     for count, line in enumerate(lines[index:], start=1):
         text += line.text
-        fields = fields_of(text, delimiter)
+        fields = fields_of(text, source)
         if fields is not None:
             if count > 1 and len(text.encode()) > limits.max_record_bytes:
                 break
             later = lines[index + 1 : index + count]
-            if len(fields) != width and any(_is_row(one.text, width, delimiter) for one in later):
+            widths = {width, width + source.trailing_delimiter}
+            if len(fields) not in widths and any(_is_row(one.text, widths, source) for one in later):
                 break
             return count, ""
         text += line.end
     return 1, "row_quotes_closed"
 
 
-def _is_row(text: str, width: int, delimiter: str) -> bool:
-    fields = fields_of(text, delimiter, literal_quotes=False)
-    return bool(text) and fields is not None and len(fields) == width
+def _is_row(text: str, widths: set[int], source: Csv) -> bool:
+    fields = fields_of(text, source, literal_quotes=False)
+    return bool(text) and fields is not None and len(fields) in widths

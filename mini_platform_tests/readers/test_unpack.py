@@ -88,7 +88,10 @@ def test_read(read: Reader, data: bytes, block_bytes: int) -> None:
         pytest.param(PACKED + b"more", "something else follows", id="gzip and more"),
         pytest.param(PACKED + bytes(100_000) + b"x", "something else follows", id="gzip, zeros and more"),
         pytest.param(gzip.compress(b""), "empty", id="empty gzip"),
-        pytest.param(gzip.compress(PACKED), "cannot be decoded", id="gzip in gzip"),
+        pytest.param(gzip.compress(PACKED), "packed twice: a gzip", id="gzip in gzip"),
+        pytest.param(gzip.compress(zipped(("x.csv", TEXT))), "packed twice: a zip", id="zip in gzip"),
+        pytest.param(zipped(("x.csv.gz", PACKED)), "packed twice: a gzip", id="gzip in zip"),
+        pytest.param(zipped(("x.zip", zipped(("x.csv", TEXT)))), "packed twice: a zip", id="zip in zip"),
         pytest.param(zipped(("x.csv", TEXT))[:-30], "damaged or cut off", id="cut zip"),
         pytest.param(b"PK\x03\x04", "damaged or cut off", id="zip's magic"),
         pytest.param(zipped(), "holds 0 files", id="empty zip"),
@@ -105,6 +108,11 @@ def test_refused(read: Reader, data: bytes, words: str, block_bytes: int) -> Non
     with pytest.raises(RefusedFileError) as refusal:
         read(data, block_bytes=block_bytes)
     assert words in str(refusal.value)
+
+
+def test_packed_twice_is_seen_byte_by_byte(read: Reader) -> None:
+    with pytest.raises(RefusedFileError, match="packed twice: a zip"):
+        read(zipped(("x.zip", zipped(("x.csv", TEXT)))), block_bytes=1)
 
 
 @pytest.mark.parametrize("data", [gzip.compress(BOMB), zipped(("x", BOMB))], ids=["gzip", "zip"])
