@@ -32,7 +32,16 @@ class ReadLimits:
 
 
 class RefusedFileError(Exception):
-    """A file that cannot be taken at all; the message is a sentence for its sender."""
+    """A file that cannot be taken at all; the message is a sentence for its sender.
+
+    Attributes:
+        sentence: the message without what stands in the file, which may be personal data.
+    """
+
+    def __init__(self, sentence: str, seen: str = "") -> None:
+        """Say what is wrong, and then what was seen in the file."""
+        super().__init__(sentence + seen)
+        self.sentence = sentence
 
 
 @dataclass(frozen=True, slots=True)

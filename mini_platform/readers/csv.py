@@ -168,7 +168,7 @@ def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, columns:
             if len(missing) < least:
                 nearest, least = f" Line {window.line} comes nearest; it lacks {listed(missing)}.", len(missing)
         window.drop_line()
-    raise RefusedFileError(f"None of the first {window.line - 1:,} lines is a header with {listed(columns)}.{nearest}")
+    raise RefusedFileError(f"None of the first {window.line - 1:,} lines is a header with {listed(columns)}.", nearest)
 
 
 def _skip_lines(window: _Window, count: int) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mini_platform.dataset import Csv, Json
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.csv import read_csv
-from mini_platform.readers.json import read_json
+from mini_platform.readers.dispatch import format_of, read_file
+from mini_platform.readers.header import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
 
 PULL = "pull:"
 """How the doors of pulled pages begin; the name of the source follows."""
-_SHOWN = 10
-
-
-def format_of(dataset: Dataset, name: str) -> Csv | Json:
-    """The declared format of a file, by the ending of its name; the first one where none fits."""
-    fitting = (source for source in dataset.sources if name.lower().endswith(source.suffixes))
-    return next(fitting, dataset.sources[0])
 
 
 def read_rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits) -> Iterator[Block]:
@@ -45,35 +37,31 @@ def read_rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLi
     Raises:
         RefusedFileError: it cannot be taken as a whole; it may come after blocks were given.
     """
-    source = format_of(dataset, name)
-    if isinstance(source, Json):
-        blocks = read_json(path, source, dataset.read_columns, limits=limits)
-    else:
-        blocks = read_csv(path, source, dataset.read_columns, limits=limits)
+    try:
+        yield from _rows(dataset, path, name, door, limits)
+    except RefusedFileError as refusal:
+        raise (RefusedFileError(refusal.sentence) if dataset.is_protected else refusal) from refusal
+
+
+def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits) -> Iterator[Block]:
     read = {column.name for column in dataset.read_columns}
-    declared = [column for column in dataset.staged_columns if not column.derived]
-    origin = door.removeprefix(PULL) if door.startswith(PULL) else source.name
-    constants = {"file": pl.lit(name), "source": pl.lit(origin)}
-    for block in blocks:
+    columns = [column for column in dataset.staged_columns if not column.derived]
+    as_read = len(columns) == len(read)
+    pull = door.removeprefix(PULL) if door.startswith(PULL) else None
+    constants = {"file": name, "source": pull or format_of(name, dataset.sources).name}
+    for block in read_file(path, name, dataset.sources, dataset.read_columns, limits=limits):
         extra = [column for column in block.rows.columns if column not in read]
         if extra and dataset.drift == "refuse":
-            more = f" and {len(extra) - _SHOWN} more" if len(extra) > _SHOWN else ""
-            # A file without a header has data in its place: nothing of it may be shown where personal data is protected.
-            names = "" if dataset.is_protected else f": {', '.join(extra[:_SHOWN])}{more}"
-            raise RefusedFileError(f"The file has {len(extra)} columns that the dataset does not declare{names}.")
-        columns = [
-            pl.col(column.name)
-            if column.is_read
-            else (
-                pl.lit(pl.Series(block.lines).cast(pl.String))
-                if column.given == "line"
-                else constants[str(column.given)]
-            ).alias(column.name)
-            for column in declared
-        ]
-        kept = extra if dataset.drift == "rescue" else []
-        yield (
-            block
-            if len(declared) == len(read) and len(kept) == len(extra)
-            else replace(block, rows=block.rows.select(*columns, *kept))
-        )
+            raise RefusedFileError("The file has columns that the dataset does not declare", f": {listed(extra)}.")
+        if as_read and (not extra or dataset.drift == "rescue"):
+            yield block
+            continue
+        given = {
+            column.name: pl.Series(block.lines).cast(pl.String)
+            if column.given == "line"
+            else pl.lit(constants[str(column.given)])
+            for column in columns
+            if column.given
+        }
+        names = [column.name for column in columns] + (extra if dataset.drift == "rescue" else [])
+        yield replace(block, rows=block.rows.with_columns(**given).select(names))

@@ -54,7 +54,7 @@ def _refuse_doubled(texts: Sequence[str]) -> None:
         name = normalized(text)
         if name and name in seen:
             both = text if text == seen[name] else f"{seen[name]} and {text}"
-            raise RefusedFileError(f"The header names a column twice: {both[:200]}. It has {listed(texts)}.")
+            raise RefusedFileError("The header names a column twice", f": {both[:200]}. It has {listed(texts)}.")
         seen[name] = text
 
 
@@ -89,8 +89,8 @@ def match_header(fields: Sequence[str], columns: Sequence[str]) -> Header:
     if missing := lacking(texts, columns):
         hint = " Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else ""
         raise RefusedFileError(
-            f"The header lacks {listed(missing)}. "
-            f"Expected {listed(list(declared.values()))}; found {listed(texts)}.{hint}"
+            f"The header lacks {listed(missing)}. Expected {listed(list(declared.values()))}",
+            f"; found {listed(texts)}.{hint}",
         )
     _refuse_doubled(texts)
     names: list[str] = []
