@@ -42,8 +42,12 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         advisory_lock(conn, "schema")
         for schema in SCHEMAS:
             conn.execute(CreateSchema(schema, if_not_exists=True))
+        existing = inspect(conn)
         for table in (*ops_metadata.sorted_tables, quality_report):
-            table.create(conn, checkfirst=True)
+            if existing.has_table(table.name, schema=table.schema):
+                _add_to(conn, table)
+            else:
+                table.create(conn)
         stored = _stored(conn)
         for dataset in chosen:
             if stored.get(dataset.name) != wanted[dataset.name]:

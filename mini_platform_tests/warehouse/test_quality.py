@@ -43,6 +43,7 @@ def expected_of_production(flow: Flow) -> Figures:
             "null_rate": (len(rows) - len(filled)) / len(rows),
             "minimum": shown(min(filled, default=None)),
             "maximum": shown(max(filled, default=None)),
+            "mean": pytest.approx(sum(filled) / len(filled)) if filled and isinstance(filled[0], float) else None,
             "distinct_values": len(set(filled)),
             "duplicates": 0,
             "out_of_range": dict.fromkeys(rules_of(name), 0),
@@ -104,12 +105,12 @@ def test_figures_of_staging(flow: Flow) -> None:
     )
     flow.run()
     found = {column: figures for (table, column), figures in measured(flow.engine).items() if table[0] == "s"}
-    shown = ("total_rows", "nulls", "minimum", "maximum", "distinct_values", "duplicates")
+    shown = ("total_rows", "nulls", "minimum", "maximum", "mean", "distinct_values", "duplicates")
     assert {column: tuple(figures[name] for name in shown) for column, figures in found.items()} == {
-        "station_id": (6, 0, "A", "B", 2, 1),
-        "date": (6, 0, "2024-01-01", "2024-01-02", 3, 1),
-        "temp_c": (6, 1, "-99", "20", 5, 1),
-        "precip_mm": (6, 1, "1", "3000", 3, 1),
+        "station_id": (6, 0, "A", "B", None, 2, 1),
+        "date": (6, 0, "2024-01-01", "2024-01-02", None, 3, 1),
+        "temp_c": (6, 1, "-99", "20", -16.25, 5, 1),
+        "precip_mm": (6, 1, "1", "3000", 601.2, 3, 1),
     }
     assert found["temp_c"]["out_of_range"] == {"temp_c_is_number": 1, "temp_c_in_range": 1}
     assert found["date"]["out_of_range"] == {"date_required": 0, "date_is_date": 1, "date_not_after_tomorrow": 0}
@@ -145,6 +146,48 @@ def test_the_report_is_kept_over_time(flow: Flow) -> None:
         assert sorted(map(tuple, rows)) == [("first", 8, 2), ("second", 8, 2)]
 
 
+def test_a_large_table_is_measured_again_when_a_fifth_may_have_changed(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "ALWAYS_MEASURED", 50)
+
+    def report(file: bytes | None = None) -> dict[str, Any]:
+        if file:
+            flow.land((f"{len(file)}.csv", file))
+            flow.run()
+        with flow.engine.begin() as conn:
+            upsert_frame(conn, quality_report, frame := quality.measure(conn, weather, "run"))
+        found = {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
+        return found["production.measurements", "temp_c"]
+
+    first = report(sample(100, 0, seed=1))
+    assert first["total_rows"] == 100
+    assert report() == first
+    few = report(csv_of("A,2024-01-01,-40,1"))
+    assert few == first
+    many = report(csv_of(*(f"A,2024-01-{day:02},1,1" for day in range(2, 22))))
+    assert many["measured_at"] > first["measured_at"]
+    assert (many["total_rows"], many["minimum"]) == (121, "-40")
+
+
+def test_personal_data_is_counted_and_not_shown(engine: Engine, tmp_path: Path) -> None:
+    people = Dataset(name="people", table="people", description="People.", rows=Person, key=("name",))
+    create_all(engine, [people])
+    flow = Flow(engine, tmp_path / "raw", people)
+    flow.land(("f.csv", b"name,town\nAda,Rome\nBob,Oslo\n"))
+    flow.run()
+    for figures in measured(engine, people).values():
+        assert figures["distinct_values"] == 2
+        assert (figures["minimum"], figures["maximum"]) == (None, None)
+
+
+class Person(RowModel):
+    """Who they are and where they live, masked wherever it is shown."""
+
+    name: str = Field("Name", personal="mask")
+    town: str = Field("Town", personal="mask")
+
+
 class Switch(RowModel):
     """Columns of the other types."""
 
@@ -164,6 +207,8 @@ def test_other_types(engine: Engine, tmp_path: Path) -> None:
         rows = conn.execute(text('SELECT name, "on", count FROM production.switches ORDER BY 1')).all()
     assert rows == [("a", True, 7), ("b", False, None)]
     assert found["production.switches", "count"]["maximum"] == "7"
+    assert found["production.switches", "count"]["mean"] == 7
+    assert found["production.switches", "on"]["mean"] is None
     assert found["staging.switches", "count"]["minimum"] == "-2"
     assert found["staging.switches", "on"]["out_of_range"] == {"on_required": 0, "on_is_boolean": 1}
     assert found["production.switches", "on"]["distinct_values"] == 2
