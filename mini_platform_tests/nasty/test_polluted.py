@@ -1,8 +1,8 @@
 """Polluted files of a fresh dataset, cell by cell, in the spirit of public collections such as the Pollock benchmark.
 
 The dataset is declared here: text columns and a key, nothing else. Every cell of production is compared with what a careful
-reader of the file would write down. Where a row is rejected or a file refused, the case says why that is right, or which
-option of the declaration is missing (GAP).
+reader of the file would write down, with the options declared that the file needs. Where a row is rejected or a file refused,
+the case says why that is right.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def with_line(at: int, line: str) -> str:
     return lines(*LINES[: at - 1], line, *LINES[at:])
 
 
-def redelimited(delimiter: str) -> str:
-    """The clean rows, with another delimiter."""
+def redelimited(delimiter: str, quote: str = '"', escaped: str = '""', space: str = "") -> str:
+    """The clean rows with every cell quoted, with another delimiter, quote, or text for a quote within quotes."""
     quoted = [
-        delimiter.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in row)
+        delimiter.join(f"{quote}{space}{cell.replace(quote, escaped)}{space}{quote}" if cell else "" for cell in row)
         for row in (HEADER.split(","), *ROWS)
     ]
     return "\n".join(quoted)
@@ -113,31 +113,71 @@ POLLUTED = [
     Polluted("declared tab", redelimited("\t"), source=Csv(delimiter="\t")),
     Polluted("declared |", redelimited("|"), source=Csv(delimiter="|")),
     Polluted("declared space", redelimited(" "), source=Csv(delimiter=" ")),
+    *(
+        Polluted(f"declared {delimiter!r}", redelimited(delimiter), source=Csv(delimiter=delimiter))
+        for delimiter in (":", "\t\t", ", ", "||", "\\t")
+    ),
     Polluted("undeclared ;", redelimited(";"), (), refused="Is another delimiter in use?", why="never guessed"),
     Polluted("comma and space", lines("1, a, 2, 3, x"), (("1", "a", "2", "3", "x"),)),
+    Polluted("comma, space and quotes", redelimited(",  "), source=Csv(skip_initial_space=True)),
     Polluted(
-        "comma, space and quotes", lines(*LINES[2:], '5, "a, b", 2, 3, "x"', '6, "a", 2, 3, "x"'),
-        (THREE, FOUR, ("6", '"a"', "2", "3", '"x"')), (f"4 {FIELDS}",),
-        why="GAP: Csv(skip_initial_space=True); a quote after a space is a character",
+        "undeclared space before quotes", lines(*LINES[2:], '5, "a, b", 2, 3, "x"', '6, "a", 2, 3, "x"'),
+        (THREE, FOUR, ("6", '"a"', "2", "3", '"x"')), (f"4 {FIELDS}",), why="a quote after a space is a character",
     ),
-    Polluted(
-        "single quotes", lines(*LINES[2:], "5,'a, b',2,3,x", "6,'a',2,3,x"), (THREE, FOUR, ("6", "'a'", "2", "3", "x")),
-        (f"4 {FIELDS}",), why='GAP: Csv(quote="\'")',
+    Polluted("space within the quotes", redelimited(",", space=" ")),
+    Polluted("single quotes", redelimited(",", "'", "''"), source=Csv(quote="'")),
+    Polluted("single quotes, where they are needed", lines(*LINES[2:], "1,'Widget, large',10,'1.234,50',first"),
+             (ONE, THREE, FOUR), source=Csv(quote="'")),
+    Polluted("undeclared single quotes", lines(*LINES[2:], "5,'a, b',2,3,x", "6,'a',2,3,x"),
+             (THREE, FOUR, ("6", "'a'", "2", "3", "x")), (f"4 {FIELDS}",), why="never guessed"),
+    Polluted("no quotes", lines(*LINES[2:], '1,"a",5" pipe,",').replace(",", "\t"),
+             (("1", '"a"', '5" pipe', '"', None), THREE, FOUR), source=Csv(delimiter="\t", quote=None)),
+    Polluted("backslash as escape", redelimited(",", escaped='\\"'), source=Csv(escape="\\")),
+    Polluted("backslash as escape of anything", lines(*LINES, r"6,a\,b,\\,3,x", "7,a\\b,2,3\\", "8,y"),
+             (*ROWS, ("6", "a,b", "\\", "3", "x"), ("7", "ab", "2", "3\n8", "y")), source=Csv(escape="\\")),
+    Polluted("undeclared escapes", lines(*LINES[2:], r'5,"a\"b",2,3,x', r"7,a\b,2,3,x"),
+             (THREE, FOUR, ("7", r"a\b", "2", "3", "x")), (f"4 {QUOTES}",), why="never guessed"),
+    *(
+        Polluted(f"preamble {number}, {name}", preamble + lines(), source=source)
+        for number, preamble in enumerate((
+            "Orders of 2024\nprinted,today\n\n", "PREAMBLE,,,,\n" * 3, "PREAMBLE\n" * 3, "PREAMBLE,,,,\n,,,,\n\n",
+        ))
+        for name, source in (("skipped", Csv(skip_lines=3)), ("found", Csv(header="find")))
     ),
-    Polluted(
-        "backslash as escape", lines(*LINES[2:], r'5,"a\"b",2,3,x', r"6,a\,b,2,3,x", r"7,a\b,2,3,x"),
-        (THREE, FOUR, ("7", r"a\b", "2", "3", "x")), (f"4 {QUOTES}", f"5 {FIELDS}"), why=r'GAP: Csv(escape="\\")',
-    ),
-    Polluted("preamble", "Orders of 2024\nprinted,today\n\n" + lines(), (), refused="found Orders of 2024",
-             why="GAP: Csv(skip_lines=3), or to look for the header among the first lines"),
+    Polluted("an undeclared preamble", "Orders of 2024\n\n" + lines(), (), refused="found Orders of 2024",
+             why="never guessed"),
+    Polluted("comments", lines("# one", *LINES[:2], '# "two', *LINES[2:]), source=Csv(comment="#")),
     Polluted("footer", lines(*LINES, "", "Total,,,5", "(c) Example Ltd"), ROWS, (f"8 {FIELDS}", f"9 {FIELDS}"),
              why="a footer is no row: rejected"),
     Polluted("footer as wide as the table", lines(*LINES, "Total,,12,5,"), (*ROWS, ("Total", None, "12", "5", None)),
-             why="nothing in a text dataset tells it from a row; a rule of the row model would"),
+             why="nothing in a text dataset tells it from a row; a rule of the row model would, or the next case"),
+    Polluted("declared footer", lines(*LINES, ",,,,", "FOOTNOTE,,,,", "FOOTNOTE"), ROWS, ("7 id_required",),
+             source=Csv(comment="FOOTNOTE"), why="a row of nothing has no key: rejected"),
     Polluted("a header of two rows", lines(",,pieces,EUR,", *LINES), ROWS, ("2 id_required",),
              why="rejected for its empty key; otherwise as the footer"),
-    Polluted("no header", lines()[len(HEADER) + 1 :], (), refused="found 1, Widget, large, 10",
-             why="GAP: Csv(header=False), columns by position"),
+    Polluted("a header with rows above it", ",,HEADER,,\n,,HEADER,,\n" + lines(), source=Csv(header="find")),
+    Polluted("no header", lines()[len(HEADER) + 1 :], source=Csv(header=False)),
+    Polluted("undeclared: no header", lines()[len(HEADER) + 1 :], (), refused="found 1, Widget, large, 10",
+             why="never guessed"),
+    *(
+        Polluted(f"a header that says {name}, skipped", lines(header=header), source=Csv(header=False, skip_lines=1))
+        for name, header in {
+            "a name twice": "id,id,quantity,price,comment", "nothing of a column": "id,,quantity,price,comment",
+            "other names": "HEAD/%R,product,quantity,price,comment", "600,000 bytes": "HEADER" * 100_000 + ",a,b,c,d",
+            "it with other marks": HEADER.replace(",", ";"), "it in single quotes": "'id','product','quantity','price','x'",
+            "too few names": "id,product", "too many": HEADER + ",x,y", "nothing": "",
+        }.items()
+    ),
+    Polluted("a name twice", lines(header="id,product,quantity,price,comment,ID"), (), refused="twice: id and ID",
+             why="which of them is meant is not known"),
+    Polluted("one column of five", "id\n1\n", (), refused="lacks product, quantity", why="the others are declared"),
+    Polluted("nothing", "", (), refused="The file is empty", why="not even a header"),
+    *(
+        Polluted(f"{count} columns more", lines(
+            *(line + ",x" * count for line in LINES), header=HEADER + "".join(f",c{n}" for n in range(count))
+        ))
+        for count in (1_019, 16_995)
+    ),
     Polluted("header alone", HEADER, ()),
     Polluted("one row", lines(LINES[0]), (ONE,)),
     Polluted("a second table with the same header", lines(*LINES[:2], "", HEADER, *LINES[2:]), ROWS, (f"6 {HEADERS}",)),
@@ -152,9 +192,17 @@ POLLUTED = [
     Polluted("one delimiter less in a row", with_line(1, "1,Widget10,9,first"), ROWS[1:], (f"2 {FIELDS}",),
              why="where the cells belong is not known: rejected, never padded"),
     Polluted("another delimiter in a row", with_line(4, "4;plain;007;1e3;NA"), ROWS[:3], (f"6 {FIELDS}",)),
-    Polluted("a delimiter at the end of every row", lines(*(f"{line}," for line in LINES)), (),
-             tuple(f"{n} {FIELDS}" for n in (2, 3, 5, 6)), refused="4 of 4 rows",
-             why="GAP: trailing delimiters that the header has not"),
+    Polluted("a delimiter at the end of every row", lines(*(f"{line}," for line in LINES)),
+             source=Csv(trailing_delimiter=True)),
+    Polluted("an undeclared delimiter at the end of every row", lines(*(f"{line}," for line in LINES)), (),
+             tuple(f"{n} {FIELDS}" for n in (2, 3, 5, 6)), refused="4 of 4 rows", why="never guessed"),
+    Polluted("a row of nothing", lines(*LINES[:2], "", *LINES[2:]), ROWS),
+    Polluted("a row of delimiters", lines(*LINES[:2], ",,,,", *LINES[2:]), ROWS, ("5 id_required",), why="no key"),
+    Polluted("a row of single quotes", with_line(4, "'4','plain','007','1e3','NA'"),
+             (("'4'", "'plain'", "'007'", "'1e3'", "'NA'"), *ROWS[:3]),
+             why="nothing tells them from quotes that belong to the text"),
+    Polluted("an escape in one row", with_line(4, r'"4\"","plain\"",007,1e3,NA'), ROWS[:3], (f"6 {QUOTES}",),
+             why="never guessed"),
     Polluted("a delimiter at the end of every line", lines(*(f"{line}," for line in LINES), header=HEADER + ",")),
     Polluted("an empty column in front", lines(*(f",{line}" for line in LINES), header="," + HEADER)),
     Polluted("a header over two lines", lines(header='id,product,quantity,price,"comment\n"')),
@@ -173,10 +221,10 @@ POLLUTED = [
     Polluted("a CR in a cell without quotes", with_line(4, "4,pl\rain,007,1e3,NA"), ROWS[:3], (f"6 {FIELDS}", f"7 {FIELDS}")),
     Polluted("cells of any kind", lines('1, x ,"",\t,"  "', "2,a\tb,\\N,{},NULL", "3,\x01\x7f,\u200b,🎉,e\u0301"),
              (("1", "x", None, None, None), ("2", "a\tb", "\\N", "{}", "NULL"), ("3", "\x01\x7f", "\u200b", "🎉", "é")),
-             why="GAP: cells are trimmed and composed (NFC), and an empty cell is NULL, quoted or not"),
+             why="cells are trimmed, unless Field(trim=False), and composed (NFC); an empty cell is NULL, quoted or not"),
     Polluted("a long cell", lines(f"1,{LONG},,,"), (("1", LONG, None, None, None),)),
     Polluted("a key that says two things", lines(*LINES, "4,other,1,2,x"), (*ROWS[:3], ("4", "other", "1", "2", "x")),
-             why="the last row of a key wins; GAP: a dataset without a key"),
+             why="the last row of a key wins, unless duplicates says otherwise"),
 ]  # fmt: skip
 
 
