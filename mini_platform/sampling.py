@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mini_platform.dataset import TYPE_RULES, Column, CustomRule, Dataset
+from mini_platform.dataset import TYPE_RULES, Column, Csv, CustomRule, Dataset
 
 CHUNK_ROWS = 10_000
 """Rows made, encoded and written at a time: under 1 MB for weather, and larger chunks are no faster."""
@@ -102,10 +102,14 @@ def write_sample(
         progress: called after each chunk with the number of rows written so far.
 
     Raises:
-        ValueError: a number is out of its range, or valid rows of this dataset cannot be drawn without `realistic`.
+        ValueError: a number is out of its range, or valid rows of this dataset cannot be drawn without `realistic`, or
+            its files are no plain CSV.
     """
     if rows < 0 or not 0 <= dirty <= 1:
         raise ValueError(f"rows must be 0 or more and dirty between 0 and 1, not {rows} and {dirty}")
+    source = dataset.sources[0]
+    if len(source.delimiter) > 1 or source != Csv(source.delimiter, source.encoding, source.suffixes, source.name):
+        raise ValueError(f"dataset {dataset.name}: samples are written as plain CSV, and it declares another dialect")
     clean_rows = _clean_rows(dataset, _generator(seed, "rows"))
     dirt = _Dirt(dataset, rows, round(rows * dirty), seed)
     buffer = io.StringIO(newline="")

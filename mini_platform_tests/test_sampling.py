@@ -7,6 +7,7 @@ import re
 import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -380,3 +381,9 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sample(weather, 300, 0.1)
     monkeypatch.setattr(sampling, "CHUNK_ROWS", 7)
     assert sample(weather, 300, 0.1) == whole
+
+
+@pytest.mark.parametrize("source", [Csv(delimiter="||"), Csv(quote="'"), Csv(header=False), Csv(skip_lines=1)])
+def test_another_dialect_is_refused(source: Csv) -> None:
+    with pytest.raises(ValueError, match="samples are written as plain CSV"):
+        write_sample(replace(orders, sources=(source,)), io.BytesIO(), 1, 0, 1)
