@@ -8,15 +8,17 @@ accepted, and what a bad record costs, is written in `records`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
 from mini_platform.readers.dialect import Dialect, dialect_of
-from mini_platform.readers.header import by_position, lacking, listed, match_header
+from mini_platform.readers.header import Wanted, by_position, listed, match_header
 from mini_platform.readers.lines import split_lines, whole_lines
 from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text
 from mini_platform.readers.records import Stretch
@@ -90,11 +92,9 @@ class _Window:
 
 
 @lru_cache(maxsize=16)
-def _parser(
-    fields: tuple[str, ...] | None, columns: tuple[str, ...], dialect: Dialect, limits: ReadLimits
-) -> RowParser:
+def _parser(fields: tuple[str, ...] | None, wanted: Wanted, dialect: Dialect, limits: ReadLimits) -> RowParser:
     """The parser of the files that have this header: remembered, as most files of a dataset have the same."""
-    header = by_position(columns) if fields is None else match_header(fields, columns)
+    header = by_position(wanted.names) if fields is None else match_header(fields, wanted)
     return RowParser(header, dialect, limits)
 
 
@@ -153,22 +153,24 @@ def _read_header(window: _Window, dialect: Dialect, limits: ReadLimits) -> tuple
     return tuple(fields)
 
 
-def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, columns: tuple[str, ...]) -> tuple[str, ...]:
+def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, wanted: Wanted) -> tuple[str, ...]:
     """Take what is before the header, the first line that holds all declared columns, and the header off the window."""
-    nearest, least = "", len(columns)
+    nearest, least = "", len(wanted.names)
     for _ in range(_SEARCHED_LINES):
         if window.at_end():
             break
         found = _first_record(window, dialect, limits)
         if not isinstance(found, str):
             fields, end = found
-            if not (missing := lacking(fields, columns)):
+            if not (missing := wanted.lacking(fields)):
                 window.drop(end, len(split_lines(window.text, end).starts))
                 return tuple(fields)
             if len(missing) < least:
                 nearest, least = f" Line {window.line} comes nearest; it lacks {listed(missing)}.", len(missing)
         window.drop_line()
-    raise RefusedFileError(f"None of the first {window.line - 1:,} lines is a header with {listed(columns)}.", nearest)
+    raise RefusedFileError(
+        f"None of the first {window.line - 1:,} lines is a header with {listed(wanted.names)}.", nearest
+    )
 
 
 def _skip_lines(window: _Window, count: int) -> None:
@@ -201,7 +203,7 @@ def read_csv(
             only when it is reached.
     """
     dialect = dialect_of(source)
-    names = tuple(column.name for column in columns)
+    wanted = Wanted.of(columns)
     with unpacked(path, limits) as raw:
         window = _Window(utf8_pieces(raw, source.encoding, block_bytes), block_bytes)
         if window.at_end():
@@ -209,16 +211,26 @@ def read_csv(
         _skip_lines(window, source.skip_lines)
         fields = None
         if source.header == "find":
-            fields = _find_header(window, dialect, limits, names)
+            fields = _find_header(window, dialect, limits, wanted)
         elif source.header:
             fields = _read_header(window, dialect, limits)
-        parser = _parser(fields, names, dialect, limits)
+        parser = _parser(fields, wanted, dialect, limits)
+        absent = [name for name in wanted.names if name not in parser.header.ordered]
         empty = True
         for block in _blocks(window, parser, raw):
             empty = False
-            yield block
+            yield _completed(block, wanted, absent)
         if empty:
-            yield _empty_block(parser, [], raw)
+            yield _completed(_empty_block(parser, [], raw), wanted, absent)
+
+
+def _completed(block: Block, wanted: Wanted, absent: Sequence[str]) -> Block:
+    """The block with the columns that the file may lack, and does, empty."""
+    if not absent:
+        return block
+    extra = [name for name in block.rows.columns if name not in wanted.names]
+    rows = block.rows.with_columns(pl.lit("").alias(name) for name in absent).select(*wanted.names, *extra)
+    return replace(block, rows=rows)
 
 
 def _empty_block(parser: RowParser, malformed: list[Malformed], raw: Unpacked) -> Block:
