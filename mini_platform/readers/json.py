@@ -235,7 +235,7 @@ def _envelope(window: Window, rows: RowBuilder, path: Sequence[str]) -> Iterator
             raise window.refused(window.at, f"{name} should be {what}, but {shown(char)}")
         yield from _envelope(window, rows, path[1:]) if path[1:] else _list(window, rows)
     if not found:
-        raise RefusedFileError(f"JSON line {start[0]:,}, column {start[1]:,}: the object has no {path[0]}.")
+        raise window.refused_at(start, f"the object has no {path[0]}")
 
 
 def _members(window: Window) -> Iterator[str]:
@@ -250,7 +250,7 @@ def _members(window: Window) -> Iterator[str]:
         if isinstance(name, Fault):
             raise window.refused(name.at, name.why)
         if name in seen:
-            raise window.refused(window.at, f"the name {name[:30]!r} stands here a second time")
+            raise window.refused(window.at, "a name stands here a second time")
         seen.add(name)
         window.at = stop
         if (char := window.peek()) != ":":

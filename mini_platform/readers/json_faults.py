@@ -22,7 +22,24 @@ _IN_STRING = re.compile(
     r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\u[0-9a-fA-F]{4}|\\[\"\\/bfnrt]|(?P<escape>\\.)",
     re.DOTALL,
 )
-_SHOWN = 30
+_KNOWN_WORDS = frozenset(
+    (
+        "NaN",
+        "nan",
+        "Infinity",
+        "-Infinity",
+        "inf",
+        "-inf",
+        "None",
+        "True",
+        "False",
+        "NULL",
+        "TRUE",
+        "FALSE",
+        "undefined",
+    )
+)
+"""Words that are shown. Others are not: what stands in a file may be personal data, and a fault is told to everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,7 @@ class Fault:
     Attributes:
         at: offset in the text.
         rule: name of the rule in `dataset.STRUCTURE_RULES`.
-        why: what was found, in words.
+        why: what was found, in words; never more than one character of the text.
     """
 
     at: int
@@ -62,6 +79,14 @@ def shown(char: str) -> str:
     if char == "\0":
         return "U+0000 follows (UTF-16 needs a byte order mark)"
     return f"{char!r} follows" if char else "the file ends"
+
+
+def _why_no_value(word: str) -> str:
+    if word in _KNOWN_WORDS:
+        return f"{word} is not a JSON value"
+    if word[0] in "+-.0123456789":
+        return "a number is not written as JSON has it"
+    return "a word stands here that is not a JSON value"
 
 
 class _BrokenError(Exception):
@@ -117,7 +142,7 @@ class _Walk:
         else:
             word = self._word("a value")
             if word not in ("true", "false", "null") and not _NUMBER.fullmatch(word):
-                self._note(self.at - len(word), "row_is_json", f"{word[:_SHOWN]} is not a JSON value")
+                self._note(self.at - len(word), "row_is_json", _why_no_value(word))
 
     def member(self) -> None:
         """Pass the next member of the innermost object or list, with the comma before it; or its closing bracket."""
@@ -147,11 +172,11 @@ class _Walk:
             body = self._string()
             name = json.loads(f'"{body}"') if "\\" in body and self.fault is None else body
             if name in names:
-                self._note(start, "row_names_once", f"the name {name[:_SHOWN]!r} stands here a second time")
+                self._note(start, "row_names_once", "a name stands here a second time")
             names.add(name)
         else:
-            word = self._word("a name in double quotes")
-            self._note(start, "row_is_json", f"{word[:_SHOWN]} is not a name in double quotes")
+            self._word("a name in double quotes")
+            self._note(start, "row_is_json", "a name is not in double quotes")
         if (char := self._peek("a colon")) != ":":
             raise self._broken(f"a colon is expected, but {shown(char)}")
         self.at += 1

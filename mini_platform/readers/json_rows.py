@@ -31,8 +31,6 @@ _BLOCK_CELLS = 2_000_000
 """Cells of one block. Rows that each have other names make a table that is much larger than their text."""
 _PLANS = 1000
 """Sets of names of which the plan is kept."""
-_NAME_BYTES = 40
-"""Bytes of a name that are shown in a sentence."""
 
 Cells = tuple[Any, ...]
 """Of a row: text, the bytes of a number, True, False, None for null and for what is missing."""
@@ -180,7 +178,7 @@ class RowBuilder:
             name = prefix + key
             if type(cell) is tuple and cell:
                 if len(name) > MAX_NAME:  # here already: many names may begin with it
-                    raise _too_long(name)
+                    raise _too_long()
                 self._flatten(cell, name + "_", depth + 1, names, cells)
                 continue
             names.append(name)
@@ -194,17 +192,17 @@ class RowBuilder:
             raise self._too_many()
         found: dict[int, list[int]] = {}
         extra: list[tuple[str, str, int]] = []
-        seen: dict[str, str] = {}
+        seen: set[str] = set()
         for position, name in enumerate(names):
             if len(name) > MAX_NAME:
-                raise _too_long(name)
+                raise _too_long()
             _check_text(name)
             shown = name.strip() or "column"
             key = _key(shown)
             if key in seen:
-                both = name if name == seen[key] else f"{seen[key]} and {name}"
-                raise RowFault("row_names_once", f"two of its names are one column: {both}")
-            seen[key] = name
+                column = self._columns[self._declared[key]] if key in self._declared else "one that is not declared"
+                raise RowFault("row_names_once", f"two of its names are one column: {column}")
+            seen.add(key)
             if key in self._declared:
                 found.setdefault(self._declared[key], []).append(position)
             else:
@@ -240,7 +238,7 @@ class RowBuilder:
         for number, positions in plan.several:
             filled = [position for position in positions if cells[position] not in (None, "")]
             if len(filled) > 1:
-                both = " and ".join(names[position] for position in filled)
+                both = " and ".join(_key(names[position]) for position in filled)
                 raise RowFault("row_names_once", f"both stand for {self._columns[number]}: {both}")
             chosen[number] = cells[filled[0]] if filled else None
         return tuple(chosen)
@@ -255,8 +253,8 @@ _KINDS: dict[type, str] = {
 }
 
 
-def _too_long(name: str) -> RowFault:
-    return RowFault("row_names_bounded", f"a name is longer than {MAX_NAME:,} characters: {name[:_NAME_BYTES]}…")
+def _too_long() -> RowFault:
+    return RowFault("row_names_bounded", f"a name is longer than {MAX_NAME:,} characters")
 
 
 def _picker(positions: list[int]) -> Callable[[Cells], Cells]:

@@ -129,8 +129,12 @@ class Window:
 
     def refused(self, offset: int, why: str) -> RefusedFileError:
         """The refusal of the file for what is at an offset."""
-        line, column = self.place(offset)
-        return RefusedFileError(f"JSON line {line:,}, column {column:,}: {why}.")
+        return self.refused_at(self.place(offset), why)
+
+    @staticmethod
+    def refused_at(place: tuple[int, int], why: str) -> RefusedFileError:
+        """The refusal of the file for what is at a line and column."""
+        return RefusedFileError(f"The file cannot be read at JSON line {place[0]:,}, column {place[1]:,}", f": {why}.")
 
     def whole_lines(self) -> int:
         """Where the last whole line of the text ends, though not far beyond a piece; 0 where not one line is whole.

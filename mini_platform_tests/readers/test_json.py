@@ -215,7 +215,7 @@ def test_rows_with_names_of_their_own_come_in_several_blocks(read: Callable[...,
     assert found.rows[4321][2] == {"x321": "1"}
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "data",
     [
