@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from mini_platform.assets.checks import accounting_check
+from mini_platform.assets.checks import accounting_check, anomaly_checks
 from mini_platform.assets.pipeline import dataset_assets
 from mini_platform.automation import file_sensor
 from mini_platform.dataset import Dataset
@@ -20,7 +20,7 @@ def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
     platform = Platform()
     return dg.Definitions(
         assets=[asset for dataset in datasets.values() for asset in dataset_assets(dataset)],
-        asset_checks=[accounting_check(dataset) for dataset in datasets.values()],
+        asset_checks=[make(dataset) for dataset in datasets.values() for make in (accounting_check, anomaly_checks)],
         sensors=[file_sensor(dataset) for dataset in datasets.values()],
         resources={"platform": platform, "io_manager": PostgresIOManager(platform, datasets)},
         executor=dg.in_process_executor,

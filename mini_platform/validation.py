@@ -176,7 +176,7 @@ def parse(column: Column) -> pl.Expr:
         day = text.str.contains("^[0-9]{4}-[0-9]{2}-[0-9]{2}$") & ~text.str.starts_with("0000")
         return pl.when(day).then(text).str.to_date("%Y-%m-%d", strict=False)
     if column.type is dt.datetime:
-        return _parse_timestamp(text)
+        return _parse_timestamp(text).alias(column.name)
     if column.type is bool:
         word = text.str.to_lowercase()
         truth = pl.when(word.is_in(TRUE_WORDS)).then(True).when(word.is_in(FALSE_WORDS)).then(False)

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, update
 
 from mini_platform import automation
+from mini_platform.assets.checks import USUAL
 from mini_platform.automation import DATASET_TAG
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
@@ -183,7 +184,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     }
 
     found = checks(result)
-    assert set(found) == {*CHECKS, "every_row_accounted_for"}
+    assert set(found) == {*CHECKS, "every_row_accounted_for", *(f"{kind}_as_usual" for kind in USUAL)}
     rows = {name: found[name].metadata["rows_failed"].value for name in CHECKS if "rows_failed" in found[name].metadata}
     assert rows == {rule.name: dirty.rule_counts.get(rule.name, 0) for rule in weather.rules}
     assert sum(count > 0 for count in rows.values()) >= 10, "the sample is to show most kinds of dirt"
@@ -193,6 +194,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
         "files_not_empty": True,
         "columns_as_declared": False,
         "every_row_accounted_for": True,
+        **{f"{kind}_as_usual": True for kind in USUAL},
     }
     assert {check.severity for name, check in found.items() if not check.passed} == {dg.AssetCheckSeverity.WARN}
     in_range = found["temp_c_in_range"]

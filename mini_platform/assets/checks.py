@@ -7,18 +7,21 @@ https://docs.dagster.io/guides/test/asset-checks
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 from sqlalchemy import Connection, Row, func, select
 
-from mini_platform.assets.metadata import given, records
+from mini_platform.assets.metadata import given, line, records
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.platform import Platform
+from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files, shown
 
 SAMPLE_ROWS = 10
+CHARTS = 3
+"""Charts of one anomaly check at most."""
 
 ACCEPTED = "files_accepted"
 NOT_EMPTY = "files_not_empty"
@@ -108,6 +111,58 @@ def _failing_rows(
     )
     rows = (given(shown(values, row)) for row in conn.execute(failing).mappings())
     return records({name.removeprefix("_"): value for name, value in row.items()} for row in rows)
+
+
+USUAL = {
+    "rows": "The newest load has about as many rows as the loads before it.",
+    "rejects": "The newest load has about the usual share of rejected rows.",
+    "nulls": "The columns of the newest load are empty about as often as usual.",
+    "means": "The means of the numeric columns of the newest load are about the usual ones.",
+}
+"""Kind of figure (`warehouse.anomalies`) -> what its check says."""
+
+
+def anomaly_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
+    """The checks that compare the newest load with the dataset's own recent loads; they only ever warn."""
+    asset = dg.AssetKey([dataset.name, "quality_report"])
+
+    @dg.multi_asset_check(
+        name=f"{dataset.name}_as_usual",
+        specs=[dg.AssetCheckSpec(f"{kind}_as_usual", asset=asset, description=words) for kind, words in USUAL.items()],
+    )
+    def as_usual(platform: dg.ResourceParam[Platform]) -> Iterator[dg.AssetCheckResult]:
+        with platform.engine.connect() as conn:
+            found = anomalies.figures(conn, dataset)
+        for kind in USUAL:
+            yield _about_figures(asset, kind, [figure for figure in found if figure.kind == kind])
+
+    return as_usual
+
+
+def _about_figures(asset: dg.AssetKey, kind: str, found: Sequence[anomalies.Figure]) -> dg.AssetCheckResult:
+    unusual = [figure for figure in found if figure.is_unusual]
+    shown = [
+        {"figure": f.name, "newest": f.value, "usually from": f.usual and f.usual[0], "to": f.usual and f.usual[1]}
+        for f in unusual or found
+    ]
+    charts = {
+        f"chart_{f.name.replace(' ', '_')}": line(
+            f"{f.name} by load", [*f.history, f.value or 0.0], f"{len(f.history)} loads ago", "newest", f.usual
+        )
+        for f in (unusual or found)[:CHARTS]
+        if f.history and f.value is not None
+    }
+    compared = max((len(figure.history) for figure in found), default=0)
+    few = f"{compared} earlier loads: too few to say what is usual" if compared < anomalies.FEWEST_LOADS else None
+    names = ", ".join(figure.name for figure in unusual)
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=f"{kind}_as_usual",
+        passed=not unusual,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"out of the usual range: {names}" if unusual else few,
+        metadata=given({"loads_compared": compared, "figures": records(shown), **charts}),
+    )
 
 
 def accounting_check(dataset: Dataset) -> dg.AssetChecksDefinition:

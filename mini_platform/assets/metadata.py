@@ -105,19 +105,31 @@ def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMet
     rows = conn.execute(points).all()
     if len(rows) < 2:  # A line needs two points.
         return None
-    values = [float(row.y) for row in rows]
-    low, high = min(values), max(values)
+    return line(f"{y} over {x}", [float(row.y) for row in rows], str(rows[0].x), str(rows[-1].x))
+
+
+def line(
+    title: str, values: Sequence[float], first: str, last: str, usual: tuple[float, float] | None = None
+) -> dg.MarkdownMetadataValue:
+    """A line through at least two values, named at both ends; `usual` is a range to be shaded, and the last value a dot."""
+    low, high = min((*values, *(usual or ()))), max((*values, *(usual or ())))
     scale = (HEIGHT - 30) / ((high - low) or 1)
     step = (WIDTH - 50) / (len(values) - 1)
-    path = " ".join(f"{45 + i * step:.1f},{10 + (high - value) * scale:.1f}" for i, value in enumerate(values))
-    body = (
+    places = [(45 + i * step, 10 + (high - value) * scale) for i, value in enumerate(values)]
+    body = ""
+    if usual:
+        top, bottom = (10 + (high - value) * scale for value in reversed(usual))
+        body += f'<rect x="45" y="{top:.1f}" width="{WIDTH - 50}" height="{bottom - top:.1f}" fill="#8882"/>'
+        body += f'<circle cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="3" fill="{COLOURS[-1]}"/>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    body += (
         f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
         + _text(2, 14, f"{high:.4g}")
         + _text(2, HEIGHT - 20, f"{low:.4g}")
-        + _text(45, HEIGHT - 4, str(rows[0].x))
-        + _text(WIDTH - 5, HEIGHT - 4, str(rows[-1].x), "end")
+        + _text(45, HEIGHT - 4, first)
+        + _text(WIDTH - 5, HEIGHT - 4, last, "end")
     )
-    return _svg(f"{y} over {x}", body)
+    return _svg(title, body)
 
 
 def bars(

@@ -174,6 +174,7 @@ def _production(dataset: Dataset) -> dg.AssetsDefinition:
         deps=[dg.AssetKey([dataset.name, dataset.staging_asset])],
         description=f"{dataset.description} Valid rows, the last arrival of each key ({', '.join(dataset.key)}).",
         metadata=table_metadata(table),
+        freshness_policy=dataset.freshness and dg.FreshnessPolicy.time_window(dataset.freshness),
         **_common(dataset, "postgres", "table"),
     )
     def production(config: Files, platform: dg.ResourceParam[Platform]) -> StagedFiles:
