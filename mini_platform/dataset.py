@@ -468,7 +468,7 @@ class Dataset:
     description: str
     owners: Sequence[str] = ()
     indexes: tuple[str, ...] = ()
-    sources: tuple[Csv, ...] = (Csv(),)
+    sources: tuple[Csv | Json, ...] = (Csv(),)
     drift: Drift = "rescue"
     duplicates: Literal["last", "first", "reject"] | Highest = "last"
     freshness: dt.timedelta | None = None

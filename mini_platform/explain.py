@@ -226,7 +226,9 @@ def _speaker(
     if isinstance(dataset.duplicates, Highest):
         name = dataset.duplicates.column
         known = [item for item in valid if item[1][name] is not None]
-        best: tuple[Occurrence, dict[str, Any]] = max(reversed(known or valid), key=lambda i: i[1][name] if known else 0)
+        best: tuple[Occurrence, dict[str, Any]] = max(
+            reversed(known or valid), key=lambda i: i[1][name] if known else 0
+        )
         return best
     return valid[0] if dataset.duplicates == "first" else valid[-1]
 

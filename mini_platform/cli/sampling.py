@@ -17,12 +17,21 @@ def sample(
     rows: Annotated[int, typer.Option(min=0, help="Rows, without the header.")] = 1000,
     dirty: Annotated[float, typer.Option(min=0, max=1, help="Share of the rows that break a rule.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 0,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="csv, jsonl (lines) or json (a list); by default what the name of the file says."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """Write a realistic file of a dataset, a share of its rows spoiled by each kind of dirt in turn."""
-    from mini_platform.sampling import write_sample
+    from mini_platform.sampling import FORMS, form_of, write_sample
 
     chosen = dataset_named(dataset)
+    known = next((known for known in FORMS if known == form), None)
+    if form and not known:
+        raise MistakeError(f"{form!r} is no format. There are: {', '.join(FORMS)}.")
     if not out.parent.is_dir():
         raise MistakeError(f"{out.parent} is not a folder.")
     target: Path | IO[bytes] = sys.stdout.buffer if str(out) == "-" else out
@@ -35,7 +44,7 @@ def sample(
             done = written
 
         try:
-            summary = write_sample(chosen, target, rows, dirty, seed, report)
+            summary = write_sample(chosen, target, rows, dirty, seed, report, known or form_of(chosen, out.name))
         except ValueError as error:
             raise MistakeError(str(error)) from error
     if as_json and target is out:

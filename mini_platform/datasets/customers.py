@@ -1,0 +1,126 @@
+"""Customers: one row per customer, from CSV exports and from JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Date, FromClause, Select, func, select
+
+from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, RowModel
+
+
+class Customer(RowModel):
+    """A customer: a line of an export, or an object whose parts stand in objects of their own, under `user`."""
+
+    index: int | None = Field("Number of the row in its export", aliases=("user_index",), may_lack=True, ge=0)
+    customer_id: str = Field(
+        "Identifier of the customer", aliases=("user_id", "id"), str_length={"min_value": 1, "max_value": 64}
+    )
+    first_name: str = Field("First name", aliases=("user_first_name", "user_name_first"), personal="mask")
+    last_name: str = Field("Last name", aliases=("user_last_name", "user_name_last"), personal="mask")
+    company: str = Field("Company", aliases=("user_company", "user_company_name"))
+    city: str = Field("City", aliases=("user_address_city", "user_city"))
+    country: str = Field(
+        "Country",
+        aliases=("user_address_country", "user_country"),
+        str_length={"min_value": 1, "max_value": 100},
+    )
+    phone_1: str | None = Field("Telephone", aliases=("user_contact_phone_1", "user_contact_phone"), personal="mask")
+    phone_2: str | None = Field("Second telephone", aliases=("user_contact_phone_2",), personal="mask")
+    email: str = Field("E-mail address", aliases=("user_contact_email", "user_email"), personal="mask", email=True)
+    subscription_date: dt.date = Field(
+        "Day of the subscription", aliases=("user_subscription_date", "subscription_day")
+    )
+    website: str | None = Field("Website", aliases=("user_contact_website", "user_website"), personal="mask")
+    subscription_month: dt.date = Field(
+        "First day of the month of the subscription", derived=lambda col: col("subscription_date").dt.truncate("1mo")
+    )
+    source_file: str = Field("File that brought the row as it is", given="file")
+    ingested_at: dt.datetime = Field("When the row was last changed", given="last_loaded")
+
+
+def customers_by_country(c: FromClause) -> Select[Any]:
+    """Customers of each country."""
+    return select(
+        c.c.country,
+        func.count().label("customers"),
+        func.count(c.c.phone_1).label("with_phone"),
+        func.min(c.c.subscription_date, type_=Date).label("first_subscription"),
+        func.max(c.c.subscription_date, type_=Date).label("last_subscription"),
+    ).group_by(c.c.country)
+
+
+def subscriptions_by_month(c: FromClause) -> Select[Any]:
+    """Customers who subscribed in each month."""
+    return select(c.c.subscription_month, func.count().label("customers")).group_by(c.c.subscription_month)
+
+
+FIRST = ("Ada", "Björn", "Chloé", "Dmitri", "Esra", "Fatima", "Grace", "Hiro", "Inés", "José", "Olga", "Søren")
+LAST = ("Abara", "Berg", "Costa", "Dubois", "Fischer", "García", "Haddad", "Ivanova", "Kim", "Novák", "Patel")
+PLACES = (
+    *(("Norway", "Oslo"), ("Norway", "Bergen"), ("Kenya", "Nairobi"), ("Japan", "Ōsaka"), ("Peru", "Lima")),
+    *(("Portugal", "Porto"), ("India", "Pune"), ("Canada", "Québec"), ("Côte d'Ivoire", "Abidjan"), ("Chile", "Arica")),
+)
+TRADES = ("Bakery", "Bikes", "Books", "Instruments", "Timber", "Travel")
+FORMS = ("{0} {1}", "{0}, {2} & Sons {1}", "{0} and {2} {1}")
+
+
+def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+    """An invented person: names from a list, numbers that nobody has (555-01xx), addresses under example.*."""
+    first, last = rng.choice(FIRST), rng.choice(LAST)
+    country, city = rng.choice(PLACES)
+    company = rng.choice(FORMS).format(rng.choice(LAST), rng.choice(TRADES), rng.choice(LAST))
+    day = dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(1800))
+    user = f"{first[0]}{row}".lower().replace("ø", "o")
+    domain = rng.choice(("example.com", "example.net", "example.org"))
+    return {
+        "index": str(row + 1),
+        "customer_id": f"C{row:08d}",
+        "first_name": first,
+        "last_name": last,
+        "company": company,
+        "city": city,
+        "country": country,
+        "phone_1": f"+1-{rng.randrange(200, 999)}-555-01{rng.randrange(100):02d}" if rng.random() < 0.9 else "",
+        "phone_2": f"({rng.randrange(200, 999)})555-01{rng.randrange(100):02d}x{rng.randrange(1, 999)}"
+        if rng.random() < 0.4
+        else "",
+        "email": f"{user}@{domain}",
+        "subscription_date": day.isoformat(),
+        "website": f"https://www.{domain}/{user}/" if rng.random() < 0.7 else "",
+    }
+
+
+dataset = Dataset(
+    name="customers",
+    table="customers",
+    description="Customers and how to reach them.",
+    owners=["team:customers"],
+    rows=Customer,
+    key=("customer_id",),
+    sources=(Csv(), Json()),
+    realistic=realistic,
+    aggregates=(
+        Aggregate(
+            customers_by_country,
+            key=("country",),
+            chart=("country", "customers"),
+            columns={
+                "country": ("Country",),
+                "customers": ("Customers in the country",),
+                "with_phone": ("Those of them with a telephone",),
+                "first_subscription": ("Day of the first subscription",),
+                "last_subscription": ("Day of the last subscription",),
+            },
+        ),
+        Aggregate(
+            subscriptions_by_month,
+            key=("subscription_month",),
+            chart=("subscription_month", "customers"),
+            columns={"subscription_month": ("First day of the month",), "customers": ("Customers who subscribed",)},
+        ),
+    ),
+)

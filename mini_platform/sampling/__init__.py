@@ -1,0 +1,102 @@
+"""Sample files for any dataset: as many valid rows as wanted, and an exact number of rows that break a rule.
+
+Here: the generator behind `mini-platform sample`. Valid rows are made in `rows`, what can be wrong with one in `dirt`, and
+`formats` writes them as CSV or JSON. All of it is derived from the declaration, so that a new dataset gets its dirt without a
+line of code. Not here: judging rows (`validation.py`), reading files (`readers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from mini_platform.dataset import Dataset
+from mini_platform.sampling.dirt import Dirt
+from mini_platform.sampling.formats import FORMS, Form, form_of, writer_of
+from mini_platform.sampling.rows import clean_rows, generator
+
+__all__ = ["FORMS", "Form", "SampleSummary", "form_of", "write_sample"]
+
+CHUNK_ROWS = 10_000
+"""Rows made, encoded and written at a time: under 1 MB for weather, and larger chunks are no faster."""
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """What a sample holds.
+
+    Attributes:
+        rows: data rows written, the dirty ones among them.
+        dirty: rows per kind of dirt. A kind is the name of the rule that is broken and, where there are several ways
+            to break it, a colon and the way: `date_required`, `temp_c_in_range:above`, `row_quotes_closed:unclosed`.
+            The kinds are in the order of their turns: the first dirty row is of the first kind, the next of the second.
+    """
+
+    rows: int
+    dirty: dict[str, int]
+
+
+def write_sample(
+    dataset: Dataset,
+    out: Path | IO[bytes],
+    rows: int,
+    dirty: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    form: Form | None = None,
+) -> SampleSummary:
+    """Write a file of valid rows, some of them spoiled; the same arguments give the same bytes.
+
+    Exactly `round(rows * dirty)` rows are spoiled, at random places, by each kind of dirt in turn. The other rows do
+    not depend on `dirty`. Each record stands on a line of its own. Memory stays flat whatever the number of rows.
+
+    Args:
+        dataset: whose rows; valid ones come from `dataset.realistic`, else from the declared types and checks.
+        out: a path, which appears under its name only once it is complete, or an open binary file.
+        rows: data rows to write, without the header.
+        dirty: share of spoiled rows, 0 to 1.
+        seed: of all randomness.
+        progress: called after each chunk with the number of rows written so far.
+        form: how they are written; without it as the dataset's first source says, JSON as lines.
+
+    Raises:
+        ValueError: a number is out of its range, the dataset has no such files or none that are plain, or valid rows of it
+            cannot be drawn without `realistic`.
+    """
+    if rows < 0 or not 0 <= dirty <= 1:
+        raise ValueError(f"rows must be 0 or more and dirty between 0 and 1, not {rows} and {dirty}")
+    writer = writer_of(dataset, form)
+    make = clean_rows(dataset, generator(seed, "rows"))
+    dirt = Dirt(dataset, writer, rows, round(rows * dirty), seed)
+    with _opened(out) as file:
+        text = writer.start()
+        for start in range(0, rows, CHUNK_ROWS):
+            chunk = range(start, min(start + CHUNK_ROWS, rows))
+            records = (dirt.applied(row, cells) for row, cells in zip(chunk, make(chunk), strict=True))
+            file.write(writer.encode(text + writer.records(records, first=not start)))
+            text = ""
+            if progress:
+                progress(chunk.stop)
+        file.write(writer.encode(text + writer.end()))
+    return SampleSummary(rows, {kind: count for kind, count in dirt.counts.items() if count})
+
+
+@contextmanager
+def _opened(out: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open for writing; a file is renamed into place when complete, as a sensor may watch its folder."""
+    if not isinstance(out, Path):
+        yield out
+    elif out.is_symlink() or (out.exists() and not out.is_file()):
+        with out.open("wb") as file:  # /dev/stdout, a pipe: not to be replaced by a file
+            yield file
+    else:
+        part = out.with_name(f".{out.name}.part")
+        try:
+            with part.open("wb") as file:
+                yield file
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,229 @@
+"""Valid rows of a sample, as the texts of the columns that are read: declared ones, or drawn from types and checks.
+
+Not here: rows that break a rule (`dirt.py`), and how a row is written (`formats.py`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Cells = list[str]
+
+FIRST_DAY, LAST_DAY = dt.date(1970, 1, 1), dt.date(2019, 12, 31)
+"""Between them lie drawn dates without declared bounds: safely in the past, for rules that forbid the future."""
+FIRST_SECOND, LAST_SECOND = 0, 50 * 365 * 86_400
+"""The same for times, counted from 1970."""
+
+LOWER = {"ge": False, "greater_than_or_equal_to": False, "gt": True, "greater_than": True}
+UPPER = {"le": False, "less_than_or_equal_to": False, "lt": True, "less_than": True}
+"""Pandera's one-sided checks -> whether the bound itself is excluded."""
+
+DRAWABLE = {"in_range", "isin", "str_length", "email", *LOWER, *UPPER}
+"""Checks under which values can be drawn."""
+
+REDRAWS = 1000
+"""How often a drawn row that breaks a custom rule is drawn again before the dataset is said to need `realistic`."""
+
+PARSERS: Mapping[Any, Callable[[str], Any]] = {
+    str: str,
+    float: float,
+    int: int,
+    Decimal: Decimal,
+    dt.date: dt.date.fromisoformat,
+    dt.datetime: dt.datetime.fromisoformat,
+    bool: lambda text: text == "true",
+    list[float]: lambda text: list(map(float, json.loads(text))),
+}
+"""Type of a column -> how the text of a valid cell, as written here, is read back for the custom rules."""
+
+
+def generator(seed: int, purpose: str) -> random.Random:
+    """One stream of random numbers per purpose, so that more dirt does not change the clean rows."""
+    return random.Random(f"{seed}/{purpose}")  # noqa: S311 - sample data, not secrets
+
+
+def clean_rows(dataset: Dataset, rng: random.Random) -> Callable[[range], list[Cells]]:
+    """Return what makes the valid rows of a range of row numbers, cells in the order of the columns that are read."""
+    columns = dataset.read_columns
+    if (realistic := dataset.realistic) is not None:
+        names = [column.name for column in columns]
+
+        def described(numbers: range) -> list[Cells]:
+            return [[cells[name] for name in names] for cells in (realistic(rng, number) for number in numbers)]
+
+        return described
+
+    for column in columns:
+        if undrawable := set(column.checks) - DRAWABLE - set(column.warn):
+            raise ValueError(
+                f"dataset {dataset.name}: no value of {column.name} can be drawn under {sorted(undrawable)};"
+                " declare `realistic`"
+            )
+    rules = [custom for custom in dataset.custom_rules if custom.rule.severity == "error"]
+    keys = sorted((c for c in columns if c.name in dataset.key), key=_capacity)
+    capacity = math.prod(map(_capacity, keys))
+
+    def drawn(numbers: range) -> list[Cells]:
+        if numbers.stop > capacity:
+            raise ValueError(f"dataset {dataset.name}: its key has only {capacity} different values to draw")
+        rows = {number: _draw(columns, keys, rng, number) for number in numbers}
+        unsettled = list(numbers) if rules else []
+        for _ in range(REDRAWS):
+            holding = hold(dataset, rules, [rows[number] for number in unsettled])
+            unsettled = [number for number, holds in zip(unsettled, holding, strict=True) if not holds]
+            if not unsettled:
+                return list(rows.values())
+            rows.update((number, _draw(columns, keys, rng, number)) for number in unsettled)
+        names = [custom.rule.name for custom in rules]
+        raise ValueError(f"dataset {dataset.name}: rows drawn at random do not satisfy {names}; declare `realistic`")
+
+    return drawn
+
+
+def hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> list[bool]:
+    """For each valid row of texts, whether all the rules hold; null counts as holding."""
+    import polars as pl
+
+    if not rows:
+        return []
+    frame = pl.DataFrame(
+        {
+            column.name: [PARSERS[column.type](text) if text else None for text in texts]
+            for column, texts in zip(dataset.read_columns, zip(*rows, strict=True), strict=True)
+        },
+        schema={column.name: _dtype(column) for column in dataset.read_columns},
+    )
+    given = {"file": "sample", "line": "1", "source": dataset.sources[0].name}
+    frame = frame.with_columns(pl.lit(given[c.given]).alias(c.name) for c in dataset.columns if c.given in given)
+    frame = frame.with_columns(c.derived(pl.col).alias(c.name) for c in dataset.columns if c.derived)
+    holds = pl.all_horizontal([custom.holds(pl.col).fill_null(value=True) for custom in rules])
+    return frame.with_columns(_holds=holds)["_holds"].to_list()
+
+
+def _dtype(column: Column) -> Any:
+    import polars as pl
+
+    special: Mapping[Any, pl.DataType] = {
+        Decimal: pl.Decimal(DECIMAL_DIGITS, column.decimals),
+        dt.datetime: pl.Datetime("us", "UTC"),
+        list[float]: pl.List(pl.Float64()),
+    }
+    return special.get(column.type, column.type)
+
+
+def _draw(columns: Sequence[Column], keys: Sequence[Column], rng: random.Random, number: int) -> Cells:
+    """Draw a row: the key from the row number, written in the mixed radix of the key columns, the rest at random."""
+    texts = {}
+    for column in keys:
+        number, index = divmod(number, _capacity(column))
+        texts[column.name] = _nth(column, index)
+    return [texts[c.name] if c.name in texts else _at_random(rng, c) for c in columns]
+
+
+def _at_random(rng: random.Random, column: Column) -> str:
+    if column.nullable and rng.random() < 0.05:  # as often as values are missing in tidy data
+        return ""
+    if "isin" in column.checks or column.type is bool:
+        return rng.choice(_options(column))
+    if column.type is str:
+        low, high = _lengths(column)
+        word = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(low, min(high, low + 12))))
+        return f"{word[:20]}@example.org" if "email" in column.checks else word
+    if column.type == list[float]:
+        return json.dumps([round(rng.uniform(-100, 100), 3) for _ in range(rng.randint(1, 5))])
+    lowest, highest = _bounds(column, 1000)
+    if column.type in (float, Decimal):
+        value = rng.uniform(lowest, highest)
+        decimals = 2 if column.type is float else column.decimals
+        short = round(value, decimals)
+        if column.type is Decimal:
+            return f"{short if lowest <= short <= highest else math.ceil(lowest):.{decimals}f}"
+        return repr(short if lowest <= short <= highest else value)
+    return _number_text(column, rng.randint(math.ceil(lowest), math.floor(highest)))
+
+
+def _capacity(column: Column) -> int:
+    """How many different keys `_nth` can give for a column."""
+    if "isin" in column.checks or column.type is bool:
+        return len(_options(column))
+    if column.type is str:
+        return int(10 ** (_lengths(column)[1] - len(_prefix(column))))
+    lowest, highest = _bounds(column, 10**12)
+    return math.floor(highest) - math.ceil(lowest) + 1
+
+
+def _nth(column: Column, index: int) -> str:
+    """The index-th different valid value of a key column."""
+    if "isin" in column.checks or column.type is bool:
+        return _options(column)[index]
+    if column.type is str:
+        low, high = _lengths(column)
+        prefix = _prefix(column)
+        width = max(low, min(high, 6)) - len(prefix)
+        text = f"{prefix}{index:0{width}d}"
+        return f"{text}@example.org" if "email" in column.checks else text
+    return _number_text(column, math.ceil(_bounds(column, 10**12)[0]) + index)
+
+
+def _prefix(column: Column) -> str:
+    return column.name[0].upper() if _lengths(column)[1] > 1 else ""
+
+
+def _options(column: Column) -> list[str]:
+    values = column.checks.get("isin", (False, True))
+    return [str(value).lower() if column.type is bool else str(value) for value in values]
+
+
+def _lengths(column: Column) -> tuple[int, int]:
+    limits = column.checks.get("str_length") or {}
+    low = max(limits.get("min_value") or 0, 1)
+    return low, limits.get("max_value") or low + 40
+
+
+def _bounds(column: Column, span: int) -> tuple[float, float]:
+    """Lowest and highest valid value (dates as day numbers, times as seconds); `span` apart where only one is declared."""
+    lows, highs = [], []
+    for check, argument in column.checks.items():
+        if check == "in_range":
+            lows.append(_bound(column, argument["min_value"], not argument.get("include_min", True), math.inf))
+            highs.append(_bound(column, argument["max_value"], not argument.get("include_max", True), -math.inf))
+        elif check in LOWER:
+            lows.append(_bound(column, argument, LOWER[check], math.inf))
+        elif check in UPPER:
+            highs.append(_bound(column, argument, UPPER[check], -math.inf))
+    if column.type in (dt.date, dt.datetime):
+        if not lows and not highs:
+            days = FIRST_DAY.toordinal(), LAST_DAY.toordinal()
+            return days if column.type is dt.date else (FIRST_SECOND, LAST_SECOND)
+        span = min(span, 1000)
+    low = max(lows) if lows else min(highs) - span if highs else 0
+    return low, min(highs, default=low + span)
+
+
+def _bound(column: Column, limit: Any, excluded: bool, inwards: float) -> float:
+    if column.type is dt.date:
+        day: int = limit.toordinal()
+        return day + int(math.copysign(excluded, inwards))
+    if column.type is dt.datetime:
+        second: float = limit.timestamp()
+        return second + int(math.copysign(excluded, inwards))
+    if column.type is Decimal:
+        return float(limit) + math.copysign(excluded * 10.0**-column.decimals, inwards)
+    return math.nextafter(limit, inwards) if excluded else limit
+
+
+def _number_text(column: Column, number: int) -> str:
+    if column.type is dt.datetime:
+        return dt.datetime.fromtimestamp(number, dt.UTC).isoformat()
+    return dt.date.fromordinal(number).isoformat() if column.type is dt.date else str(number)
