@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from email_validator import EmailNotValidError, validate_email
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from mini_platform.dataset import Column, Csv, Dataset, Field, Highest, Json, RowModel
+from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.validation import PLAIN_EMAIL, clean, judge, parse
 from mini_platform.warehouse.quarantine import rejects
@@ -371,3 +374,51 @@ def test_contradictions_of_a_dataset() -> None:
         replace(READINGS, key=())
     with pytest.raises(ValueError, match="duplicates names"):
         replace(READINGS, duplicates=Highest("nothing"))
+
+
+def test_the_contract_is_compared_with_the_declaration_and_with_the_last_load(
+    defs_of: Callable[[Dataset], Any],
+) -> None:
+    class Point(RowModel):
+        k: str = Field("Key", str_length={"max_value": 9})
+        v: int | None = Field("Value", may_lack=True)
+
+    dataset = Dataset("points_of_contract", "points_of_contract", Point, ("k",), "Points")
+    assert contract(defs_of(dataset), "k,v,w\na,1,2\n") == {
+        "k": ("yes", 1, "", ""),
+        "v": ("yes", 1, "", ""),
+        "w": ("no", 1, "", ""),
+    }
+    assert contract(defs_of(dataset), "k,x\nb,2\n") == {
+        "k": ("yes", 1, 1, ""),
+        "v": ("yes", 0, 1, "gone"),
+        "x": ("no", 1, 0, "new"),
+        "w": ("no", 0, 1, "gone"),
+    }
+
+
+@pytest.fixture
+def defs_of(data: Path) -> Callable[[Dataset], Callable[[str], dg.ExecuteInProcessResult]]:
+    """Of a dataset: what materializes everything after a file of this text was dropped."""
+
+    def of(dataset: Dataset) -> Callable[[str], dg.ExecuteInProcessResult]:
+        def run(content: str) -> dg.ExecuteInProcessResult:
+            create_all(Platform().engine, [dataset])
+            folder = data / dataset.name
+            folder.mkdir(exist_ok=True)
+            path = folder / f"{len(list(folder.iterdir()))}.csv"
+            path.write_text(content)
+            os.utime(path, (1, 1))
+            job = build_defs({dataset.name: dataset}).resolve_job_def(f"load_{dataset.name}")
+            return job.execute_in_process()
+
+        return run
+
+    return of
+
+
+def contract(run: Callable[[str], dg.ExecuteInProcessResult], content: str) -> dict[str, tuple[Any, ...]]:
+    """Column -> declared, files that have it, files of the last load that had it, change."""
+    checks = {check.check_name: check for check in run(content).get_asset_check_evaluations()}
+    records = [record.data for record in checks["columns_as_declared"].metadata["contract"].records]
+    return {str(r["column"]): (r["declared"], r["files"], r["files_of_last_load"], r["change"]) for r in records}

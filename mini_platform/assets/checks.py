@@ -51,11 +51,10 @@ def results(
         counts.update(row.rule_counts or {})
     rejected_files = [r for r in rows if r.status in ("refused", "failed")]
     empty_files = [r for r in rows if r.rows_read == 0 and r not in rejected_files]
-    widened = [r for r in rows if r.extra_columns]
     found = [
         _about_files(asset, ACCEPTED, rejected_files, dg.AssetCheckSeverity.ERROR, "error"),
         _about_files(asset, NOT_EMPTY, empty_files, dg.AssetCheckSeverity.WARN, "status"),
-        _about_files(asset, AS_DECLARED, widened, dg.AssetCheckSeverity.WARN, "extra_columns"),
+        _about_columns(conn, dataset, asset, rows),
     ]
     return found + [
         _about_rule(conn, dataset, asset, rule, counts[rule.name], read, file_ids) for rule in dataset.rules
@@ -73,6 +72,57 @@ def _about_files(
         severity=severity,
         metadata=given({"files": len(at_fault), "which": table}),
     )
+
+
+def _about_columns(
+    conn: Connection, dataset: Dataset, asset: dg.AssetKey, rows: Sequence[Row[Any]]
+) -> dg.AssetCheckResult:
+    """The columns that these files have, against the declared ones and those of the load before: a diff of the contract."""
+    first = min((row.file_id for row in rows), default=0)
+    last_run = (
+        select(files.c.run_id)
+        .where(files.c.dataset == dataset.name, files.c.status == "loaded", files.c.file_id < first)
+        .order_by(files.c.file_id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    before = conn.execute(select(files).where(files.c.dataset == dataset.name, files.c.run_id == last_run)).all()
+    now, then = _seen(dataset, rows), _seen(dataset, before)
+    declared = {column.name: column for column in dataset.read_columns}
+    contract = [
+        {
+            "column": name,
+            "declared": "yes" if name in declared else "no",
+            "files": now[name],
+            "files_of_last_load": then[name] if before else "",
+            "change": "new" if before and not then[name] else "gone" if before and not now[name] else "",
+        }
+        for name in dict.fromkeys([*declared, *now, *then])
+    ]
+    widened = [row for row in rows if row.extra_columns]
+    which = records(
+        {"file_id": r.file_id, "file": r.name, "extra_columns": str(r.extra_columns)} for r in widened[:SAMPLE_ROWS]
+    )
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=AS_DECLARED,
+        passed=not widened,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(widened)} of {len(rows)} files have columns that are not declared ({dataset.drift})"
+        if widened
+        else None,
+        metadata=given({"files": len(widened), "which": which, "contract": records(contract)}),
+    )
+
+
+def _seen(dataset: Dataset, rows: Sequence[Row[Any]]) -> Counter[str]:
+    """How many of these files have each column."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        if row.rows_read is not None:
+            found.update({column.name for column in dataset.read_columns} - set(row.absent_columns or ()))
+            found.update(row.extra_columns or ())
+    return found
 
 
 def _about_rule(

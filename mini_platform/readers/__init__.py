@@ -71,9 +71,13 @@ class Block:
             file. First the declared columns by their declared names, then the extra ones by the names in the header.
         malformed: the records of this stretch that have no columns, by line.
         bytes_read: how much of the raw file (packed, where it is packed) was read when the block was made.
+        extra: names of the columns that are not declared, also where they were dropped.
+        absent: names of declared columns that the file does not have.
     """
 
     lines: np.ndarray
     rows: pl.DataFrame
     malformed: list[Malformed] = field(default_factory=list)
     bytes_read: int = 0
+    extra: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()

@@ -230,7 +230,7 @@ def _completed(block: Block, wanted: Wanted, absent: Sequence[str]) -> Block:
         return block
     extra = [name for name in block.rows.columns if name not in wanted.names]
     rows = block.rows.with_columns(pl.lit("").alias(name) for name in absent).select(*wanted.names, *extra)
-    return replace(block, rows=rows)
+    return replace(block, rows=rows, absent=tuple(absent))
 
 
 def _empty_block(parser: RowParser, malformed: list[Malformed], raw: Unpacked) -> Block:

@@ -53,7 +53,7 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
         extra = [column for column in block.rows.columns if column not in read]
         if extra and dataset.drift == "refuse":
             raise RefusedFileError("The file has columns that the dataset does not declare", f": {listed(extra)}.")
-        if as_read and (not extra or dataset.drift == "rescue"):
+        if as_read and not extra:
             yield block
             continue
         given = {
@@ -64,4 +64,4 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
             if column.given
         }
         names = [column.name for column in columns] + (extra if dataset.drift == "rescue" else [])
-        yield replace(block, rows=block.rows.with_columns(**given).select(names))
+        yield replace(block, rows=block.rows.with_columns(**given).select(names), extra=tuple(extra))

@@ -54,7 +54,8 @@ class Tally:
     rows_read: int = 0
     rows_rejected: int = 0
     rule_counts: Counter[str] = field(default_factory=Counter)
-    extra_columns: list[str] = field(default_factory=list)
+    extra_columns: dict[str, None] = field(default_factory=dict)
+    absent_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
     refused: str | None = None
 
@@ -75,7 +76,8 @@ class Tally:
             "rows_rejected": self.rows_rejected,
             "rule_counts": self.rule_counts,
             "keys_unique": self._keys_unique(),
-            "extra_columns": self.extra_columns,
+            "extra_columns": list(self.extra_columns),
+            "absent_columns": list(self.absent_columns),
         }
 
     def _keys_unique(self) -> bool:
@@ -117,7 +119,8 @@ class JudgedRows:
             try:
                 for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
                     tally.rows_read += block.rows.height + len(block.malformed)
-                    tally.extra_columns = block.rows.columns[len(self._columns) :]
+                    tally.extra_columns.update(dict.fromkeys(block.extra))
+                    tally.absent_columns.update(dict.fromkeys(block.absent))
                     self._gathered.append((file_id, block))
                     self._rows += block.rows.height
                     if self._progress:

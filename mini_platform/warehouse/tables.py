@@ -92,6 +92,7 @@ files = Table(
     Column("rule_counts", JSONB, comment="Broken rule -> rows, from the one validation pass"),
     Column("keys_unique", Boolean, comment="No two valid rows of the file have one key; false where it is not known"),
     Column("extra_columns", ARRAY(Text), comment="Columns in the file that the dataset does not declare"),
+    Column("absent_columns", ARRAY(Text), comment="Declared columns that the file may lack, and does"),
     Column("same_as", BigInteger, comment="For an arrival of unchanged bytes: the version that they are"),
     Index("files_version", "dataset", "name", "version", unique=True, postgresql_where=text("same_as IS NULL")),
     CheckConstraint(f"status IN {STATUSES}", name="known_status"),
