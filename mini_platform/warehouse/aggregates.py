@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from mini_platform.dataset import Aggregate, Dataset
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import dataset_tables, touched
-from mini_platform.warehouse.upsert import temporary, upsert
+from mini_platform.warehouse.upsert import materialized, upsert
 
 TOUCHED_GROUPS = 10_000
 """With more touched groups than this, computing all of them in one scan is cheaper than looking each one up."""
@@ -93,8 +93,7 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
         keys = select(*(given.c.value.cast(JSONB)[k].astext.cast(tables.production.c[k].type) for k in aggregate.key))
         inside = tuple_(*(table.c[k] for k in aggregate.key)).in_(keys)
         rows = rows.where(tuple_(*(tables.production.c[k] for k in aggregate.key)).in_(keys))
-    fresh = temporary(conn, f"fresh_{table.name}", table)
-    conn.execute(insert(fresh).from_select([c.name for c in rows.selected_columns], rows))
+    fresh = materialized(conn, f"fresh_{table.name}", rows)
     written = upsert(conn, table, select(fresh))
     same = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
     gone = conn.execute(delete(table).where(inside, not_(exists(select(1).select_from(fresh).where(same)))))
