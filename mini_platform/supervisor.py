@@ -82,7 +82,7 @@ def down() -> int:
     # What a killed supervisor left behind.
     left = end(marked(settings.home))
     if state.get("owns_postgres") or not running:
-        embedded.stop(settings.home)
+        embedded.stop(settings.home, console.print)
     _state_file(settings.home).unlink(missing_ok=True)
     if left:
         console.print(f"[red]These processes cannot be ended: {left}[/red]")
@@ -321,7 +321,7 @@ class _Platform:
             with contextlib.suppress(OSError):  # the database may be what is away
                 self._fail_dead_runs()
         if self._owns_postgres:
-            embedded.stop(self._settings.home)
+            embedded.stop(self._settings.home, lambda words: self._say("WARNING", words))
         _state_file(self._settings.home).unlink(missing_ok=True)
         if left:
             raise PlatformError(f"These processes cannot be ended: {left}")

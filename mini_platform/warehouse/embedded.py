@@ -29,9 +29,11 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
+
+import psutil
 
 DATABASE = "mini_platform"
 USER = "postgres"
@@ -70,6 +72,9 @@ CONFIGURATION_FILE = "mini_platform.conf"
 START_SECONDS = 300.0
 """Longest wait for a start: replaying `max_wal_size` of WAL after a crash takes minutes on a slow disk."""
 STOP_SECONDS = 60.0
+"""Longest wait for the last checkpoint."""
+RECOVERY_STOP_SECONDS = 5.0
+"""Longest wait for a server that replays its log: asked to stop after the crash of a backend, it may go on for minutes."""
 RETRY_SECONDS = 20.0
 """How long a start is tried again while processes of a killed server are still going away."""
 LOG_BYTES = 10 * 2**20
@@ -146,8 +151,12 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
     raise EmbeddedPostgresError(f"Postgres stopped again right after its start. {_last_words(home)}")
 
 
-def stop(home: Path) -> bool:
+def stop(home: Path, say: Callable[[str], None] = lambda _: None) -> bool:
     """Stop the server of this home and wait until its process is gone; clients are disconnected.
+
+    Args:
+        home: the folder of the platform's state.
+        say: told in a sentence when the server has to be stopped the hard way; nothing is lost by that.
 
     Returns:
         Whether it was running.
@@ -158,7 +167,7 @@ def stop(home: Path) -> bool:
     if not pid(home):
         return False
     with _lock(home):
-        return _stop(home)
+        return _stop(home, say)
 
 
 @contextlib.contextmanager
@@ -368,7 +377,7 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _stop(home: Path) -> bool:
+def _stop(home: Path, say: Callable[[str], None] = lambda _: None) -> bool:
     """Fast shutdown (disconnect, write a checkpoint), then immediate, then SIGKILL."""
     process = pid(home)
     if process is None:
@@ -376,12 +385,27 @@ def _stop(home: Path) -> bool:
     for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+        begin = time.monotonic()
+        while (waited := time.monotonic() - begin) < seconds:
             if not _runs(process):
                 return True
+            if number == signal.SIGINT and waited > RECOVERY_STOP_SECONDS and _recovers(process):
+                break
             time.sleep(0.01)
+        if number == signal.SIGINT:
+            busy = "is recovering from a crash" if _recovers(process) else "is still writing its last checkpoint"
+            say(
+                f"Postgres {busy} after {waited:.0f} s: it is stopped in the middle of it, and recovers at its next start."
+            )
     raise EmbeddedPostgresError(f"Postgres (process {process}) does not stop.")
+
+
+def _recovers(process: int) -> bool:
+    """Whether a server replays its log: its pid file does not say so after the crash of a backend."""
+    with contextlib.suppress(psutil.Error):
+        titles = (child.cmdline() for child in psutil.Process(process).children())
+        return any(" ".join(title).startswith("postgres: startup") for title in titles)
+    return False
 
 
 def _last_words(home: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 from sqlalchemy import make_url
@@ -157,6 +159,33 @@ def test_stop_leaves_no_process_and_start_finds_the_data(home: Path) -> None:
     assert embedded.pid(home) is None
     assert embedded.stop(home) is False
     assert ask(embedded.ensure_running(home), "SELECT value FROM kept") == 42
+
+
+def test_stop_does_not_wait_for_a_long_recovery(home: Path) -> None:
+    """After the crash of a backend the log is replayed, here by a process that never gets on with it."""
+    url = embedded.ensure_running(home)
+    ask(url, "CREATE TABLE kept AS SELECT g AS value FROM generate_series(1, 100000) g")
+    process = embedded.pid(home)
+    assert process
+    os.kill(next(p.pid for p in psutil.Process(process).children() if "checkpointer" in p.cmdline()[0]), signal.SIGKILL)
+    replaying: list[int] = []
+
+    def found() -> bool:
+        with contextlib.suppress(psutil.Error, IndexError):
+            children = psutil.Process(process).children()
+            replaying[:] = [p.pid for p in children if p.cmdline()[0].startswith("postgres: startup")]
+        return bool(replaying)
+
+    wait_for(found)
+    os.kill(replaying[0], signal.SIGSTOP)
+    said: list[str] = []
+    begin = time.monotonic()
+    assert embedded.stop(home, said.append) is True
+    assert time.monotonic() - begin < embedded.STOP_SECONDS / 2
+    assert said == [
+        "Postgres is recovering from a crash after 5 s: it is stopped in the middle of it, and recovers at its next start."
+    ]
+    assert ask(embedded.ensure_running(home), "SELECT count(*) FROM kept") == 100000
 
 
 def test_interrupted_creation_is_begun_again(home: Path) -> None:
