@@ -342,10 +342,15 @@ def judge_malformed(malformed: list[Malformed]) -> pl.DataFrame:
     """Records without columns -> rows with `_rules`, `_reasons`, `_line` and `_raw`."""
     return pl.DataFrame(
         {
-            "_rules": [_array_literal([m.rule]) for m in malformed],
-            "_reasons": [_array_literal([m.detail]) for m in malformed],
-            "_line": [m.line for m in malformed],
-            "_raw": [m.raw for m in malformed],
-        },
-        schema={"_rules": pl.String, "_reasons": pl.String, "_line": pl.Int64, "_raw": pl.String},
+            "_rules": _array_literals([m.rule for m in malformed]),
+            "_reasons": _array_literals([m.detail for m in malformed]),
+            "_line": pl.Series([m.line for m in malformed], dtype=pl.Int64),
+            "_raw": pl.Series([m.raw for m in malformed], dtype=pl.String),
+        }
     )
+
+
+def _array_literals(items: list[str]) -> pl.Series:
+    """Each item as an array of one; made once per distinct item, as a million records have a few things wrong with them."""
+    literals = {item: _array_literal([item]) for item in set(items)}
+    return pl.Series(map(literals.__getitem__, items), dtype=pl.String)
