@@ -184,12 +184,13 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     }
 
     found = checks(result)
-    assert set(found) == {*CHECKS, "every_row_accounted_for", *(f"{kind}_as_usual" for kind in USUAL)}
+    assert set(found) == {*CHECKS, "files_taken", "every_row_accounted_for", *(f"{kind}_as_usual" for kind in USUAL)}
     rows = {name: found[name].metadata["rows_failed"].value for name in CHECKS if "rows_failed" in found[name].metadata}
     assert rows == {rule.name: dirty.rule_counts.get(rule.name, 0) for rule in weather.rules}
     assert sum(count > 0 for count in rows.values()) >= 10, "the sample is to show most kinds of dirt"
     assert {name: check.passed for name, check in found.items()} == {
         **{name: count == 0 for name, count in rows.items()},
+        "files_taken": True,
         "files_accepted": True,
         "files_not_empty": True,
         "columns_as_declared": False,

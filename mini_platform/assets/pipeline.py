@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,13 +22,17 @@ from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger, quality
-from mini_platform.warehouse.tables import dataset_tables, files, quality_report
+from mini_platform.warehouse.tables import among, dataset_tables, files, quality_report
 
 if TYPE_CHECKING:
     from mini_platform.warehouse.judged_rows import Progress
 
+TAKEN = "files_taken"
 LISTED = 50
 """Rows of a listing in the metadata at most."""
+
+SENSOR_TAG = "dagster/sensor_name"
+"""Dagster gives it to the runs that a sensor asked for."""
 
 progress: ContextVar["Progress | None"] = ContextVar("progress", default=None)
 """Who is told of bytes and rows as they are read: the command line's progress bar; by default the log of the run."""
@@ -56,38 +61,60 @@ def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
 
 
 def _raw(dataset: Dataset) -> dg.AssetsDefinition:
+    key = dg.AssetKey([dataset.name, dataset.raw_asset])
+
     @dg.asset(
         name=dataset.raw_asset,
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
+        check_specs=[dg.AssetCheckSpec(TAKEN, asset=key, description="Every dropped file could be read and kept.")],
         **_common(dataset, *(source.name for source in dataset.sources)),
     )
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        landed, skipped = [], []
+        landed, alone = [], []
         if config.files is None:
             found = folder.look(platform.settings.data / dataset.name, dataset)
-            skipped = [{"file": f.name, "left alone because": f.left_alone} for f in found if f.left_alone]
+            alone = [file for file in found if file.left_alone]
             with platform.engine.connect() as conn:
                 new = folder.changed(conn, dataset, found)
             for file, row in folder.land(platform.engine, dataset, platform.store, new):
                 if row is None:
-                    skipped.append({"file": file.name, "left alone because": "it changed while it was read"})
+                    alone.append(file)
                 else:
                     landed.append(row.file_id)
-        for item in skipped[:LISTED]:
-            context.log.info("left alone: %s: %s", item["file"], item["left alone because"])
+        alone.sort(key=lambda file: not file.stuck)
+        for file in alone[:LISTED]:
+            log = context.log.error if file.stuck else context.log.info
+            log("left alone: %s: %s", file.name, file.left_alone)
+        skipped = [{"file": file.name, "left alone because": file.left_alone} for file in alone]
         with platform.engine.connect() as conn:
-            return dg.MaterializeResult(metadata=_raw_metadata(conn, dataset, config.files or landed, skipped))
+            return dg.MaterializeResult(
+                metadata=_raw_metadata(conn, dataset, config.files or landed, skipped),
+                check_results=[_taken(key, [file for file in alone if file.stuck])],
+            )
 
     return raw
+
+
+def _taken(asset: dg.AssetKey, stuck: Sequence[folder.Found]) -> dg.AssetCheckResult:
+    """Fails where files wait for somebody's help. The run goes on: what was landed before is not to wait with them."""
+    shown = [{"file": file.name, "left alone because": file.left_alone} for file in stuck[:LISTED]]
+    first = f": {stuck[0].name}: {stuck[0].left_alone}" if stuck else ""
+    return dg.AssetCheckResult(
+        check_name=TAKEN,
+        asset_key=asset,
+        passed=not stuck,
+        description=f"{len(stuck)} file{'' if len(stuck) == 1 else 's'} cannot be taken{first}",
+        metadata=given({"files": len(stuck), "left_alone": records(shown)}),
+    )
 
 
 def _raw_metadata(
     conn: Connection, dataset: Dataset, file_ids: Sequence[int], skipped: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     shown = (files.c.file_id, files.c.name, files.c.version, files.c.bytes, files.c.status, files.c.arrived_at)
-    arrived = select(*shown).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id.desc())
+    arrived = select(*shown).where(among(files.c.file_id, file_ids)).order_by(files.c.file_id.desc())
     versions = select(func.count(), func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == dataset.name, files.c.same_as.is_(None)
     )
@@ -123,7 +150,8 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
             stage,  # Brings polars and Pandera: 2 s, not needed to load this module.
         )
 
-        worker = platform.worker(context.run.run_id)
+        # The sensor asks for another run for what is left; who starts one by hand wants everything now.
+        worker = replace(platform.worker(context.run.run_id), others_first=SENSOR_TAG in context.run.tags)
         with ledger.lease(worker):
             taken = stage(
                 worker,
@@ -141,6 +169,7 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
                     {
                         **preview(conn, table, [table.c._rules.is_(None)]),
                         "files_staged": len(taken),
+                        "files_set_aside": conn.scalar(select(func.count()).where(ledger.waits_aside(dataset.name))),
                         "chart": files_chart(conn, dataset, ["rows_read", "rows_rejected"]),
                     }
                 ),

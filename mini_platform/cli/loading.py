@@ -125,13 +125,13 @@ def _land(
     from mini_platform.landing import folder
 
     for batch in _by_distinct_names(found):
-        for file, landed in folder.land(platform.engine, dataset, platform.store, batch, door="load"):
-            row = landed
+        for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, door="load"):
+            file, row = taken, landed
             for _ in range(LAND_TRIES):
-                if row is not None:
+                if row is not None or file.stuck:
                     break
                 time.sleep(folder.SETTLE_SECONDS)
-                ((_, row),) = folder.land(platform.engine, dataset, platform.store, [file], door="load")
+                ((file, row),) = folder.land(platform.engine, dataset, platform.store, [file], door="load")
             yield file, row
 
 
@@ -175,7 +175,8 @@ def _outcome(platform: "Platform", row: "Row[Any]", done: Processed) -> dict[str
 
 
 def _never_landed(file: "Found") -> dict[str, Any]:
-    return {**dict.fromkeys(ACCOUNTING, 0), "file_id": None, "name": file.name, "status": "failed", "error": CHANGING}
+    error = file.left_alone if file.stuck else CHANGING
+    return {**dict.fromkeys(ACCOUNTING, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
 
 
 def _show(dataset: "Dataset", outcomes: Sequence[dict[str, Any]], done: Processed, *, as_json: bool) -> None:

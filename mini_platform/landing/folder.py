@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.landing.store import RawStore, sha256_of
+from mini_platform.landing.store import NoRoomError, RawStore, sha256_of
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import inbox
 
@@ -33,6 +33,8 @@ THREADS = 8
 """Files copied at the same time: most of the time of a small one is the wait until the disk has it."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", "~")
 """Endings by which programs mark files that they have not finished."""
+CHANGED = "it changed while it was read"
+UNREADABLE = "the platform may not read it"
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Found:
         path: to open it by.
         signature: changes whenever the file is written, replaced or renamed.
         left_alone: why it does not count; None if it does.
+        stuck: whether it will not count until somebody helps.
     """
 
     name: str
     path: Path
     signature: str
     left_alone: str | None = None
+    stuck: bool = False
 
 
 def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
@@ -96,7 +100,9 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                     continue  # Gone between the two calls.
                 signature = _signature(info)
                 reason = _why_left_alone(entry.name, info, dataset.suffixes, moment)
-                found.append(Found(display_name(entry.name), Path(entry.path), signature, reason))
+                stuck = reason is None and not os.access(entry.path, os.R_OK)
+                reason = UNREADABLE if stuck else reason
+                found.append(Found(display_name(entry.name), Path(entry.path), signature, reason, stuck))
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda file: file.name)
@@ -115,8 +121,8 @@ def land(
     """Copy files into the raw store and write them into the ledger.
 
     Yields:
-        Each file with its ledger row, or with None where it changed or vanished while it was read: it is left for the
-        next look.
+        Each file with its ledger row; or with None, and the reason why it is left alone, where it cannot be had: it
+        changed or vanished while it was read, it may not be read, or there is no room for it. The next look may have it.
     """
     store.sweep()
     for start in range(0, len(found), LAND_FILES):
@@ -125,10 +131,13 @@ def land(
         with engine.connect() as conn:
             current = ledger.current_versions(conn, dataset.name, [file.name for file in part])
         with ThreadPoolExecutor(THREADS) as pool:
-            taken = pool.map(_take, part, repeat(store), [current.get(file.name) for file in part])
-            for file, arrival in zip(part, taken, strict=True):
-                if arrival is None:
-                    yield file, None
+            taken = list(pool.map(_take, part, repeat(store), [current.get(file.name) for file in part]))
+            for file, first in zip(part, taken, strict=True):
+                # A large file that found no room may have taken that of small ones for a while.
+                again = isinstance(first, Found) and first.stuck
+                arrival = _take(file, store, current.get(file.name)) if again else first
+                if isinstance(arrival, Found):
+                    yield arrival, None
                 else:
                     arrivals.append((file, arrival))
         with engine.begin() as conn:
@@ -140,29 +149,35 @@ def land(
         yield from zip((file for file, _ in arrivals), rows, strict=True)
 
 
-def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arrival | None:
-    """Bytes of a file into the raw store; None where it did not stand still meanwhile."""
+def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arrival | Found:
+    """Bytes of a file into the raw store; the file and the reason where it is left alone."""
+    changed = replace(file, left_alone=CHANGED)
     try:
         # Not following a link and not blocking on a FIFO that took the file's place since the look.
         handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:
+        return replace(file, left_alone=UNREADABLE, stuck=True)
     except OSError:
-        return None
+        return changed
     before = os.fstat(handle)
     # Written to since the look, it may go on growing. A file named by its user has no signature.
     changed_since = file.signature and file.signature != _signature(before)
     if changed_since or not stat.S_ISREG(before.st_mode):
         os.close(handle)
-        return None
+        return changed
     with os.fdopen(handle, "rb") as source:
-        if current is not None and _holds(source, before.st_size, store, current):
-            arrival = ledger.Arrival(file.name, current.sha256, current.bytes)
-        else:
-            source.seek(0)
-            arrival = ledger.Arrival(file.name, *store.put(source))
-            reach("land.raw_file_kept")
+        try:
+            if current is not None and _holds(source, before.st_size, store, current):
+                arrival = ledger.Arrival(file.name, current.sha256, current.bytes)
+            else:
+                source.seek(0)
+                arrival = ledger.Arrival(file.name, *store.put(source))
+                reach("land.raw_file_kept")
+        except NoRoomError as error:
+            return replace(file, left_alone=error.strerror, stuck=True)
         after = os.fstat(handle)
     still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
-    return arrival if still else None
+    return arrival if still else changed
 
 
 def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> bool:

@@ -19,6 +19,10 @@ LEFT_OVER_SECONDS = 3600.0
 """An unfinished copy that nobody wrote to for so long was left by a process that was killed."""
 
 
+class NoRoomError(OSError):
+    """The disk that raw files are kept on is full, or a quota is used up."""
+
+
 @dataclass(frozen=True)
 class RawStore:
     """A folder of raw files.
@@ -37,7 +41,8 @@ class RawStore:
         """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes.
 
         Raises:
-            OSError: it cannot be kept; where the disk is full the message says so. Nothing is left of it.
+            NoRoomError: there is no room for it.
+            OSError: it cannot be kept for another reason. Nothing is left of it in either case.
         """
         try:
             return self._put(source)
@@ -45,7 +50,7 @@ class RawStore:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             said = f"there is no room left in {self.folder}: files that arrive wait until there is"
-            raise OSError(error.errno, said) from error
+            raise NoRoomError(error.errno, said) from error
 
     def sweep(self) -> None:
         """Remove what killed processes left unfinished."""

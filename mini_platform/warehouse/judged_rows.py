@@ -24,6 +24,10 @@ Progress = Callable[[int, int], None]
 """Called with the bytes and the rows that were read since the last call."""
 
 GATHERED_ROWS = 50_000
+SLOW_BYTES = 32 * 2**20
+"""A file of more text than this (about half a million rows, one second) is set aside while others wait in its batch."""
+MALFORMED_BYTES = 1000
+"""Text of good rows that takes as long as one malformed record, which is an object of its own."""
 UNIQUE_KEYS = 20_000_000
 """Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
 KEY_PARTS = 8
@@ -59,6 +63,7 @@ class Tally:
     absent_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
     refused: str | None = None
+    set_aside: bool = False
 
     def verdict(self, dataset: Dataset) -> dict[str, Any]:
         """The ledger's row: staged, or refused with the reason."""
@@ -119,15 +124,25 @@ class JudgedRows:
 
     def as_csv(self) -> Iterator[bytes]:
         """Yield rows as CSV: rules, reasons, file id, line, raw text, extra columns, then the declared columns."""
+        quick = {tally.file_id for tally in self._tallies.values() if tally.path.stat().st_size <= SLOW_BYTES}
         for file_id, tally in self._tallies.items():
-            seen = 0
+            others = len(quick) > (file_id in quick)
+            if others and file_id not in quick:
+                tally.set_aside = True
+                continue
+            seen, weight = 0, 0.0
             try:
                 for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
+                    weight += block.rows.estimated_size() + MALFORMED_BYTES * len(block.malformed)
+                    if others and weight > SLOW_BYTES:
+                        tally.set_aside = True
+                        quick.discard(file_id)
+                        break
                     tally.rows_read += block.rows.height + len(block.malformed)
                     tally.extra_columns.update(dict.fromkeys(block.extra))
                     tally.absent_columns.update(dict.fromkeys(block.absent))
                     self._gathered.append((file_id, block))
-                    self._rows += block.rows.height
+                    self._rows += block.rows.height + len(block.malformed)
                     if self._progress:
                         self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
                         seen = block.bytes_read

@@ -11,15 +11,31 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
-from mini_platform.warehouse.tables import COUNTERS, files
+from mini_platform.warehouse.tables import COUNTERS, among, files
 
 PENDING = ("landed", "staged")
 BATCH_BYTES = 256 * 2**20
@@ -30,6 +46,17 @@ AWAY = (OperationalError, DatabaseAwayError)
 BLAMELESS = ("53100", "53300", "57P01", "57P03")
 """SQLSTATEs that no file can be blamed for: disk full, too many connections, stopped by an administrator, starting or stopping.
 A connection that breaks without a word is not among them: a file may have brought the server down."""
+
+
+Kind = Literal["fresh", "tried", "due", "alone"]
+"""Of pending files. Fresh: never tried. Tried: a process died on it and on others with it. Due: set aside, and neither does
+a file wait that arrived before that, nor one whose rows are staged and would have to wait longer to be published. Alone:
+every file that is not fresh."""
+EVERYTHING: tuple[Kind, ...] = ("fresh", "alone")
+OTHERS_FIRST: tuple[Kind, ...] = ("due", "fresh", "tried")
+"""How a run begins that leaves what is slow to a later run ..."""
+OTHERS_ONLY: tuple[Kind, ...] = ("fresh", "tried", "due")
+"""... and how it goes on, so that nobody waits for more than one slow file."""
 
 
 class LeaseLostError(Exception):
@@ -47,13 +74,18 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Worker:
-    """Who works: the owner of the leases, how long they last, and when to give a file up."""
+    """Who works: the owner of the leases, how long they last, and when to give a file up.
+
+    With `others_first` it does not stage what was set aside while rows of other files are staged and not loaded: its next
+    run does.
+    """
 
     engine: Engine
     owner: str
     lease_seconds: float = 30.0
     max_attempts: int = 5
     batch_files: int = 1000
+    others_first: bool = False
 
 
 def current_versions(conn: Connection, dataset: str, names: Sequence[str]) -> dict[str, Row[Any]]:
@@ -113,15 +145,40 @@ def _free(dataset: str, status: str, only: Sequence[int] | None) -> Select[Any]:
         files.c.status == status,
         or_(files.c.leased_until.is_(None), files.c.leased_until < func.clock_timestamp()),
     )
-    return chosen if only is None else chosen.where(files.c.file_id == func.any(list(only)))
+    return chosen if only is None else chosen.where(among(files.c.file_id, only))
 
 
-def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[int] | None = None) -> list[Row[Any]]:
-    """Take pending files under a lease, oldest arrival first.
+def _kinds(dataset: str, status: str, only: Sequence[int] | None) -> dict[Kind, ColumnElement[bool]]:
+    """What is true of the pending files of each kind."""
+    aside = files.c.set_aside_at.is_not(None)
+    fresh = and_(files.c.attempts == 0, not_(aside))
+    earlier = _free(dataset, status, only).subquery()
+    staged = _free(dataset, "staged", None).subquery()
+    nobody_before = not_(exists().where(earlier.c.set_aside_at.is_(None), earlier.c.arrived_at <= files.c.set_aside_at))
+    nobody_staged = not_(exists().where(staged.c.set_aside_at.is_(None)))
+    return {
+        "fresh": fresh,
+        "tried": and_(files.c.attempts > 0, not_(aside)),
+        "due": and_(aside, nobody_before, nobody_staged),
+        "alone": not_(fresh),
+    }
 
-    Files that were never tried come in batches. One whose processing died before comes alone and after the others, so
-    that it delays nobody and takes nobody down with it; after `max_attempts` it is marked failed.
+
+def claim(
+    worker: Worker,
+    dataset: str,
+    status: str,
+    limit: int,
+    only: Sequence[int] | None = None,
+    order: Sequence[Kind] = EVERYTHING,
+) -> list[Row[Any]]:
+    """Take pending files under a lease: those of the first kind that has any, oldest arrival first.
+
+    Files that were never tried come in batches. One whose processing died before, or that was set aside, comes alone, so
+    that it delays nobody and takes nobody down with it. One that dies alone is set aside too; after `max_attempts` it is
+    marked failed.
     """
+    kinds = _kinds(dataset, status, only)
     with worker.engine.begin() as conn:
         lose_when_frozen(conn, worker.lease_seconds)
         given_up = _free(dataset, status, only).where(files.c.attempts >= worker.max_attempts)
@@ -135,8 +192,10 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
                 ),
             )
         )
-        for attempts, size in ((files.c.attempts == 0, min(limit, worker.batch_files)), (files.c.attempts > 0, 1)):
-            queue = _free(dataset, status, only).where(attempts).subquery()
+        claimed: Sequence[Row[Any]] = []
+        for kind in order:
+            size = min(limit, worker.batch_files) if kind == "fresh" else 1
+            queue = _free(dataset, status, only).where(kinds[kind]).subquery()
             running = func.sum(queue.c.bytes).over(order_by=(queue.c.attempts, queue.c.file_id)) - queue.c.bytes
             ranked = select(queue.c.file_id, running.label("before")).order_by(queue.c.attempts, queue.c.file_id)
             first = ranked.limit(size).subquery()
@@ -154,6 +213,7 @@ def claim(worker: Worker, dataset: str, status: str, limit: int, only: Sequence[
                     leased_by=worker.owner,
                     leased_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, worker.lease_seconds),
                     run_id=worker.owner,
+                    set_aside_at=case((files.c.attempts > 0, func.clock_timestamp()), else_=files.c.set_aside_at),
                 )
                 .returning(files)
             ).all()
@@ -194,7 +254,7 @@ def lease(worker: Worker) -> Iterator[None]:
         yield
     except BaseException as error:
         if _blameless(error):
-            given_back["attempts"] = func.greatest(files.c.attempts - 1, 0)
+            given_back |= {"attempts": func.greatest(files.c.attempts - 1, 0), "set_aside_at": None}
         raise
     finally:
         done.set()
@@ -217,6 +277,8 @@ FINISH = text(
     """
     UPDATE ops.files AS f
     SET status = r.status, error = r.error, attempts = 0, leased_by = NULL, leased_until = NULL,
+        -- A slow file is loaded alone too. One that died when it was staged (it has more attempts) was well this time.
+        set_aside_at = CASE WHEN r.status = 'staged' AND f.attempts = 1 THEN f.set_aside_at END,
         rows_read = coalesce(r.rows_read, f.rows_read), rows_rejected = coalesce(r.rows_rejected, f.rows_rejected),
         rows_inserted = r.rows_inserted, rows_updated = r.rows_updated,
         rows_unchanged = r.rows_unchanged, rows_superseded = r.rows_superseded,
@@ -249,11 +311,24 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
         raise LeaseLostError(f"{len(rows) - moved.rowcount} of {len(rows)} files were taken over by another process")
 
 
+def set_aside(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None:
+    """Give claimed files back, as if they had not been tried, to be taken alone after all that have arrived by now."""
+    mine = and_(among(files.c.file_id, file_ids), files.c.leased_by == worker.owner)
+    free = {"leased_by": None, "leased_until": None, "attempts": files.c.attempts - 1}
+    conn.execute(update(files).where(mine).values(set_aside_at=func.clock_timestamp(), **free))
+
+
 def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> int:
     """Queue files for another pass from their raw bytes; returns how many."""
-    values = {"status": "landed", "attempts": 0, "error": None, "leased_by": None, "leased_until": None}
+    free = {"leased_by": None, "leased_until": None, "set_aside_at": None}
+    values = {"status": "landed", "attempts": 0, "error": None, **free}
     chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), *criteria)
     return conn.execute(update(files).where(chosen).values(values)).rowcount
+
+
+def waits_aside(dataset: str) -> ColumnElement[bool]:
+    """Whether a file waits to be read alone, after the others."""
+    return and_(files.c.dataset == dataset, files.c.status == "landed", files.c.set_aside_at.is_not(None))
 
 
 def pending(conn: Connection, dataset: str) -> int:

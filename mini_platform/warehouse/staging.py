@@ -29,6 +29,9 @@ from mini_platform.warehouse.upsert import copy_in
 QUEUE_BLOCKS = 4
 """Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
 
+MANY_ROWS = 100_000
+"""Rows of a refused file stay for the quality report until the next run; of more than this, loads till then would suffer."""
+
 
 class Pipe:
     """File-like: what one thread writes as blocks of bytes, `COPY` reads in another."""
@@ -78,6 +81,8 @@ def stage(
 ) -> list[int]:
     """Stage the landed files of a dataset that nobody else works on.
 
+    A file that turns out to be slow while others wait in its batch is set aside: it is taken alone, after them.
+
     Args:
         worker: who holds the leases; the caller keeps them alive by `ledger.lease`.
         dataset: whose files.
@@ -87,16 +92,17 @@ def stage(
         progress: called as bytes and rows are read.
 
     Returns:
-        Ids of the files that were taken, whatever became of them.
+        Ids of the files that were taken, whatever became of them; not of those that were set aside.
     """
     done: list[int] = []
     purged = False
-    while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only)):
+    order = ledger.OTHERS_FIRST if worker.others_first else ledger.EVERYTHING
+    while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only, order)):
         if not purged and not (purged := purge(worker, dataset)):
             with worker.engine.begin() as conn:
                 _forget(conn, dataset, [row.file_id for row in batch])
-        _stage_or_isolate(worker, dataset, batch, raw, progress)
-        done += [row.file_id for row in batch]
+        done += _stage_or_isolate(worker, dataset, batch, raw, progress)
+        order = ledger.OTHERS_ONLY if worker.others_first else ledger.EVERYTHING
     return done
 
 
@@ -106,17 +112,19 @@ def _stage_or_isolate(
     batch: Sequence[Row[Any]],
     raw: RawFiles,
     progress: Progress | None,
-) -> None:
-    """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault."""
+) -> list[int]:
+    """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault.
+
+    Returns:
+        Ids of the files that were taken.
+    """
     try:
-        _stage_batch(worker, dataset, batch, raw, progress)
+        return _stage_batch(worker, dataset, batch, raw, progress)
     except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError):
         raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
     except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
         if len(batch) > 1:
-            for row in batch:
-                _stage_or_isolate(worker, dataset, [row], raw, None)
-            return
+            return [i for row in batch for i in _stage_or_isolate(worker, dataset, [row], raw, None)]
         # The database's errors quote the row.
         reason = f"could not be processed: {type(error).__name__}" + (
             "" if dataset.is_protected else f": {str(error)[:500]}"
@@ -125,6 +133,7 @@ def _stage_or_isolate(
             reason = f"its raw file is missing: {error.filename}"
         with worker.engine.begin() as conn:
             ledger.move(conn, worker, "landed", [{"file_id": batch[0].file_id, "status": "failed", "error": reason}])
+        return [batch[0].file_id]
 
 
 def _stage_batch(
@@ -133,24 +142,31 @@ def _stage_batch(
     batch: Sequence[Row[Any]],
     raw: RawFiles,
     progress: Progress | None,
-) -> None:
+) -> list[int]:
     tallies = {row.file_id: Tally(row.file_id, row.name, row.door, raw.path(row.sha256)) for row in batch}
     rows = JudgedRows(dataset, tallies, raw, progress)
     with worker.engine.begin() as conn:
         _copy(conn, dataset, rows.as_csv())
+        aside = [tally.file_id for tally in tallies.values() if tally.set_aside]
+        taken = {file_id: tally for file_id, tally in tallies.items() if not tally.set_aside}
         if dataset.duplicates == "reject":
-            _reject_doubled(conn, dataset, tallies)
-        verdicts = [tally.verdict(dataset) for tally in tallies.values()]
+            _reject_doubled(conn, dataset, taken)
+        verdicts = [tally.verdict(dataset) for tally in taken.values()]
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
-        _forget(conn, dataset, unreadable)
         refused = [*over_limit, *unreadable]
         quarantine.write(conn, dataset, refused, over_limit)
+        large = [file_id for file_id in over_limit if tallies[file_id].rows_read > MANY_ROWS]
+        _forget(conn, dataset, [*unreadable, *aside, *large])
         if loaded_before := [row.file_id for row in batch if row.file_id in refused and row.loaded_at]:
             take_back(conn, dataset, loaded_before)
         ledger.move(conn, worker, "landed", verdicts)
+        ledger.set_aside(conn, worker, aside)
         reach("stage.before_commit")
     reach("stage.after_commit")
+    if large or aside:
+        purge(worker, dataset)
+    return list(taken)
 
 
 def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Tally]) -> None:

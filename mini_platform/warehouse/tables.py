@@ -84,6 +84,7 @@ files = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("leased_by", Text, comment="Run that works on it"),
     Column("leased_until", DateTime(timezone=True)),
+    Column("set_aside_at", DateTime(timezone=True), comment="Since when it waits for the others: slow, or died alone"),
     Column("run_id", Text, comment="Run that brought it into its status"),
     Column("staged_at", DateTime(timezone=True)),
     Column("loaded_at", DateTime(timezone=True)),

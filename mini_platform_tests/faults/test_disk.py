@@ -7,12 +7,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from mini_platform.datasets import all_datasets
+from mini_platform.definitions import build_defs
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import Yard
+from mini_platform_tests.faults.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -45,6 +48,14 @@ def give_room(folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
 
 
+def unfinished(yard: Yard) -> set[str]:
+    """Names of what stands in the folder, and is not in production."""
+    done = text("SELECT sha256 FROM ops.files WHERE status IN ('loaded', 'refused')")
+    with yard.engine.connect() as conn:
+        finished = set(conn.execute(done).scalars())
+    return {name for name, sha256 in yard.standing().items() if sha256 not in finished}
+
+
 def test_raw_store(yard: Yard, small: Path, fault: Survives) -> None:
     fault("disk full where raw files are kept")
     (small / "raw").mkdir()
@@ -54,10 +65,33 @@ def test_raw_store(yard: Yard, small: Path, fault: Survives) -> None:
     yard.finish()
     yard.drop(waves.second("disk") | {"big.csv": waves.padded("disk", megabytes=3)})
     for _ in range(ATTEMPTS):
-        victim = yard.start()
+        victim = yard.start(**PATIENT)
         assert victim.wait() == 1
-        assert f"there is no room left in {yard.home / 'raw'}" in victim.said.splitlines()[-1]
+        said = f"big.csv: there is no room left in {yard.home / 'raw'}: files that arrive wait until there is"
+        assert victim.said.splitlines()[-1:] == [said]
+        assert unfinished(yard) == {"big.csv"}, "the others do not wait for room for one"
     assert not list((yard.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
+    give_room(small)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+def test_run_goes_on(yard: Yard, small: Path, fault: Survives) -> None:
+    """As Dagster runs it: the raw asset's check says what is wrong, and all that was landed is loaded."""
+    fault("disk full where raw files are kept")
+    yard.home.mkdir(exist_ok=True)
+    (yard.home / "raw").symlink_to(small)
+    yard.drop(waves.first("goes on") | {"big.csv": waves.padded("disk", megabytes=3)})
+    job = build_defs(all_datasets()).resolve_job_def("load_weather")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+    assert result.success
+    assert unfinished(yard) == {"big.csv"}
+    (taken,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
+    assert not taken.passed
+    assert taken.severity == dg.AssetCheckSeverity.ERROR
+    said = f"1 file cannot be taken: big.csv: there is no room left in {yard.home / 'raw'}"
+    assert str(taken.description).startswith(said)
     give_room(small)
     yard.finish()
     assert yard.wrong() == []
@@ -85,7 +119,7 @@ def test_postgres(table: str, yard: Yard, small: Path, tablespace: str, fault: S
         conn.execute(text(f"ALTER TABLE {table}.measurements SET TABLESPACE {tablespace}"))
     yard.drop(waves.first("tablespace", big=True))
     for _ in range(ATTEMPTS):
-        victim = yard.start()
+        victim = yard.start(**PATIENT)
         assert victim.wait() == 1, victim.said
         assert "No space left on device" in victim.said
     give_room(small)

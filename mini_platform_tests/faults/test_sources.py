@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.landing import folder
+from mini_platform.settings import PROJECT
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import Yard
+from mini_platform_tests.faults.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -80,7 +83,7 @@ def test_while_it_is_read(change: str, yard: Yard, fault: Survives) -> None:
     for attempt in range(TRIES):
         name = f"big{attempt}.csv"
         yard.drop({name: waves.padded(f"{change} {attempt}")})
-        reader = yard.start()
+        reader = yard.start(**PATIENT)
         while reader.alive and not (arriving := copying(yard)):
             time.sleep(0)
         if reader.alive:
@@ -110,6 +113,27 @@ def test_while_it_grows(yard: Yard, fault: Survives) -> None:
         yard.finish()
         time.sleep(max(0, folder.SETTLE_SECONDS / 2 - (time.monotonic() - begin)))
     time.sleep(SETTLED)
+    yard.finish()
+    assert yard.wrong() == []
+
+
+AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+"""Root may read everything; in a namespace in which it is an ordinary user it may not."""
+
+
+def test_that_may_not_be_read(yard: Yard, fault: Survives) -> None:
+    fault("source file that may not be read")
+    yard.drop(waves.first("closed"))
+    (yard.inbox / "b.csv").chmod(0)
+    done = subprocess.run(
+        [*AS_A_USER, sys.executable, "-m", "mini_platform_tests.faults.worker"],
+        cwd=PROJECT, env=os.environ | yard.environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with yard.engine.connect() as conn:
+        names = set(conn.execute(text("SELECT name FROM ops.files WHERE status IN ('loaded', 'refused')")).scalars())
+    assert names == set(waves.first("closed")) - {"b.csv"}
+    (yard.inbox / "b.csv").chmod(0o600)
     yard.finish()
     assert yard.wrong() == []
 

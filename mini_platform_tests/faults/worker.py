@@ -3,7 +3,8 @@
     python -m mini_platform_tests.faults.worker      with the platform's settings in the environment
 
 Looks at the drop folder, lands, stages, loads and refreshes, by the same functions and the same IO manager as the assets,
-until nothing waits any more. Files that a killed worker held are waited for: their lease runs out by itself.
+until nothing waits any more. Files that a killed worker held are waited for: their lease runs out by itself. Where files
+cannot be taken and nothing else is left to do, it says so and exits with 1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -36,20 +38,22 @@ def work(platform: Platform) -> None:
     while True:
         free, held = waiting(platform, dataset)
         if free:
-            run(platform, dataset)
+            stuck = run(platform, dataset)
+            if stuck and not any(waiting(platform, dataset, landed=True)):
+                sys.exit("\n".join(f"{file.name}: {file.left_alone}" for file in stuck))
         elif held:
             time.sleep(LOOK_SECONDS)
         else:
             return
 
 
-def run(platform: Platform, dataset: Dataset) -> None:
-    """One pass over the assets, as Dagster makes it."""
+def run(platform: Platform, dataset: Dataset) -> list[folder.Found]:
+    """One pass over the assets, as a sensor's run makes it; returns the files that could not be taken."""
     run_id = str(uuid.uuid4())
     new = _new(platform, dataset)
-    for _ in folder.land(platform.engine, dataset, platform.store, new):
-        pass
-    worker = platform.worker(run_id)
+    landed = folder.land(platform.engine, dataset, platform.store, new)
+    stuck = [file for file, row in landed if row is None and file.stuck]
+    worker = replace(platform.worker(run_id), others_first=True)
     limit = platform.settings.run_files
     with ledger.lease(worker):
         stage(worker, dataset, platform.raw_files(dataset), limit=limit)
@@ -62,11 +66,12 @@ def run(platform: Platform, dataset: Dataset) -> None:
     output(dataset.table, StagedFiles(None, limit))
     for aggregate in dataset.aggregates:
         output(aggregate.name, aggregate.select(dataset_tables(dataset).production))
+    return stuck
 
 
-def waiting(platform: Platform, dataset: Dataset) -> tuple[bool, bool]:
-    """Whether there is work that this process can do, and whether another one, dead or alive, holds some."""
-    new = _new(platform, dataset)
+def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tuple[bool, bool]:
+    """Whether there is work (`landed`: other than to land files) for this process, and whether another one holds some."""
+    new = [] if landed else _new(platform, dataset)
     pending = files.c.status.in_(ledger.PENDING)
     with platform.engine.connect() as conn:
         free = ledger.pending(conn, dataset.name)

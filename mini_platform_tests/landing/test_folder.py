@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.landing.folder import Found, display_name
 from mini_platform.landing.store import RawStore
+from mini_platform.settings import PROJECT
 from mini_platform.warehouse.tables import files
 
 
@@ -387,3 +391,34 @@ def test_what_the_inbox_remembers_is_of_the_version_in_the_ledger(drop: Drop) ->
     drop.land()
     with drop.engine.connect() as conn:
         assert conn.execute(text("SELECT name, file_id FROM ops.inbox")).all() == [("a.csv", 1)]
+
+
+ORDINARY_USER = """
+import json, sys
+from pathlib import Path
+from mini_platform.datasets.weather import dataset
+from mini_platform.landing import folder
+from mini_platform.landing.store import RawStore
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import connection
+
+path, raw, url = sys.argv[1:]
+looked = folder.look(Path(path), dataset)
+named = [folder.Found(file.name, file.path, "") for file in looked]  # as if it was closed after the look
+landed = folder.land(connection.engine(url), dataset, RawStore(Path(raw)), named)
+print(json.dumps([[[f.name, f.left_alone, f.stuck] for f in files] for files in (looked, [f for f, row in landed if not row])]))
+"""
+AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+"""Root may read everything; in a namespace in which it is an ordinary user it may not."""
+
+
+def test_a_file_that_may_not_be_read(drop: Drop, database_url: str) -> None:
+    drop.write("closed.csv").chmod(0)
+    drop.write("open.csv")
+    script = [sys.executable, "-c", ORDINARY_USER, str(drop.path), str(drop.store.folder), database_url]
+    said = subprocess.run([*AS_A_USER, *script], cwd=PROJECT, stdout=subprocess.PIPE, check=True).stdout
+    looked, left = json.loads(said)
+    closed = ["closed.csv", "the platform may not read it", True]
+    assert looked == [closed, ["open.csv", None, False]]
+    assert left == [closed]
+    assert drop.ledger() == [("open.csv", 1, "landed")]

@@ -167,6 +167,64 @@ def test_what_died_before_comes_alone_and_after_the_others(engine: Engine, worke
     assert claim(worker) == ["a"]
 
 
+def died(worker: Worker) -> list[str]:
+    """What a run takes next, and dies with."""
+    names = [row.name for row in ledger.claim(worker, "weather", "landed", 100, order=ledger.OTHERS_FIRST)]
+    with worker.engine.begin() as conn:
+        conn.execute(update(files).values(leased_until=func.clock_timestamp()))
+    return names
+
+
+def test_what_died_alone_waits_until_the_others_are_loaded(engine: Engine, worker: Worker) -> None:
+    register(engine, *((name, "a") for name in "abc"))
+    assert died(worker) == ["a", "b", "c"]
+    assert died(worker) == ["a"]
+    assert claim(worker) == ["b"]
+    with engine.begin() as conn:
+        ledger.move(conn, worker, "landed", [{"file_id": 2, "status": "staged"}])
+    assert claim(worker, only=[3]) == ["c"]
+    with engine.begin() as conn:
+        ledger.move(conn, worker, "landed", [{"file_id": 3, "status": "refused"}])
+    assert died(worker) == [], "the rows of b are staged"
+    (row,) = ledger.claim(worker, "weather", "staged", 100)
+    assert (row.name, row.set_aside_at) == ("b", None), "what was well this time is no different from others"
+    with engine.begin() as conn:
+        zero = dict.fromkeys(("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded"), 0)
+        counted = {"rows_read": 0, "rows_rejected": 0, **zero}
+        ledger.move(conn, worker, "staged", [{"file_id": 2, "status": "loaded", **counted}])
+    register(engine, ("d", "a"))
+    assert died(worker) == ["a"], "it was due before d came"
+    assert died(worker) == ["d"], "it died again, and waits again"
+
+
+def test_an_interrupted_run_says_nothing_against_its_files(engine: Engine, worker: Worker) -> None:
+    register(engine, ("f", "a"))
+    attempted(engine, "f", 1)
+
+    def interrupted() -> None:
+        with ledger.lease(worker):
+            assert claim(worker) == ["f"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (rows(engine)[0].attempts, rows(engine)[0].set_aside_at) == (1, None)
+
+
+def test_what_is_set_aside_was_not_tried(engine: Engine, worker: Worker) -> None:
+    register(engine, ("a", "a"), ("b", "a"))
+    claim(worker)
+    with engine.begin() as conn:
+        ledger.set_aside(conn, replace(worker, owner="other"), [1])
+    assert rows(engine)[0].leased_by == "worker"
+    with engine.begin() as conn:
+        ledger.set_aside(conn, worker, [1])
+    assert (rows(engine)[0].attempts, rows(engine)[0].leased_by) == (0, None)
+    with engine.begin() as conn:
+        ledger.return_to_landed(conn, "weather")
+    assert rows(engine)[0].set_aside_at is None
+
+
 def test_what_died_too_often_is_given_up(engine: Engine, worker: Worker) -> None:
     register(engine, ("a", "a"), ("b", "a"))
     attempted(engine, "a", 5)

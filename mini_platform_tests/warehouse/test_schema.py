@@ -346,3 +346,12 @@ def test_types_of_computed_columns() -> None:
     types = {c.name: type(c.type) for c in dataset_tables(weather).aggregates["summary"].columns}
     assert types["missing_days"] is Integer
     assert issubclass(types["rows"], Integer | BigInteger)
+
+
+def test_a_new_column_of_the_ledger_is_added_to_an_old_database(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("ALTER TABLE ops.files DROP COLUMN set_aside_at"))
+        conn.execute(text("DELETE FROM ops.fingerprints"))
+    create_all(engine)
+    with engine.connect() as conn:
+        assert conn.execute(select(files.c.set_aside_at)).all() == []
