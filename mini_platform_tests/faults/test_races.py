@@ -11,7 +11,7 @@ import pytest
 from mini_platform.warehouse import locks
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import LEASE_SECONDS, Yard
+from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -41,7 +41,7 @@ def test_two_workers_at_once(seed: int, yard: Yard, fault: Survives) -> None:
     rng = random.Random(seed)  # noqa: S311
     for wave in (waves.first(f"race {seed}", big=seed == 0), waves.second(f"race {seed}")):
         yard.drop(wave)
-        workers = [yard.start(), yard.start()]
+        workers = [yard.start(**PATIENT), yard.start(**PATIENT)]
         while any(worker.alive for worker in workers):
             victim = rng.choice(workers)
             victim.send(signal.SIGSTOP)
@@ -62,7 +62,7 @@ def test_frozen_past_its_lease(point: str, yard: Yard, fault: Survives) -> None:
     frozen = yard.start(f"{point}:1:stop")
     frozen.wait_until_frozen()
     yard.let_leases_run_out()
-    other = yard.start()
+    other = yard.start(**PATIENT)
     other.process.join(LATE_SECONDS)
     took_over = not other.alive
     frozen.send(signal.SIGCONT)
@@ -82,7 +82,7 @@ def test_frozen_without_a_lease(point: str, yard: Yard, fault: Survives) -> None
     yard.drop(waves.first("frozen"))
     frozen = yard.start(f"{point}:1:stop")
     frozen.wait_until_frozen()
-    other = yard.start()
+    other = yard.start(**PATIENT)
     other.process.join(LATE_SECONDS)
     took_over = not other.alive
     yard.drop(waves.second("frozen"))
@@ -102,7 +102,7 @@ def test_taken_over_and_not_done_yet(point: str, yard: Yard, fault: Survives) ->
     frozen = yard.start(f"{point}:1:stop")
     frozen.wait_until_frozen()
     yard.let_leases_run_out()
-    heir = yard.start("stage.block_sent:1:stop")
+    heir = yard.start("stage.block_sent:1:stop", **PATIENT)
     heir.wait_until_frozen()
     frozen.send(signal.SIGCONT)
     assert frozen.wait() == 1, frozen.said
