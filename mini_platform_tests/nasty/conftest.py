@@ -18,6 +18,7 @@ from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.landing.store import RawStore
+from mini_platform.protection import Keyring
 from mini_platform.warehouse import aggregates, connection, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import load
@@ -27,6 +28,7 @@ from mini_platform.warehouse.tables import dataset_tables, files, inbox, touched
 COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 SHOWN = 80
 """Characters of a rejected value that are compared: more of a field of a megabyte nobody reads."""
+KEYRING = Keyring.from_text("test:a secret of the tests")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Bench:
         """Stage, load and aggregate what is landed."""
         worker = ledger.Worker(self.engine, "nasty")
         with ledger.lease(worker):
-            stage(worker, dataset, RawFiles(self.store.path), limit=1000)
+            stage(worker, dataset, RawFiles(self.store.path, keyring=KEYRING), limit=1000)
             load(worker, dataset, limit=1000)
         for aggregate in dataset.aggregates:
             with self.engine.begin() as conn:
@@ -128,7 +130,7 @@ def _outcome(conn: Any, dataset: Dataset, file_id: int) -> Outcome:
     found = list(quarantine.rejects(conn, dataset, file_id=file_id))
     assert all(one["file"] == row.name and one["reason"] for one in found)
     production = dataset_tables(dataset).production
-    names = [column.name for column in dataset.columns]
+    names = [column.name for column in dataset.stored_columns]
     rows = conn.execute(select(*(production.c[name] for name in names)).where(production.c._file_id == file_id))
     return Outcome(
         row.name,

@@ -1,0 +1,145 @@
+"""Every dataset: dirt of every rule, and nasty files of every form that it has, through the real pipeline."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from mini_platform.dataset import Above, Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.tables import COUNTERS, files
+from mini_platform_tests.nasty.conftest import Bench, Outcome, explained
+from mini_platform_tests.nasty.pollution import BEFORE, POLLUTION, ROWS, Pollution
+from mini_platform_tests.samples import EVERY, Sample, encoding, production, sample
+
+FORMS = [pytest.param(name, form, id=f"{name} {form}") for name, form in EVERY]
+SMALL = [(name, form) for name, form in EVERY if encoding(all_datasets()[name], form) == "utf-8"]
+CASES = [
+    pytest.param(name, case, id=f"{name} {case.form}: {case.name}")
+    for name, form in SMALL
+    for case in POLLUTION
+    if case.form == form
+]
+
+
+def lenient(name: str) -> Dataset:
+    """The dataset, without a limit on rejects: here they are counted, one by one."""
+    return replace(all_datasets()[name], refuse_above=Above(rows=10**9))
+
+
+@pytest.fixture
+def everybody(bench: Bench) -> Bench:
+    bench.known = list(all_datasets().values())
+    bench.clear()
+    return bench
+
+
+def counted(got: Outcome) -> dict[str, int]:
+    return {name: int(number) for number, name in re.findall(r"(\d+) (\w+)", got.summary)}
+
+
+def nonzero(counts: dict[str, int]) -> dict[str, int]:
+    return {name: number for name, number in counts.items() if number}
+
+
+def held(bench: Bench, dataset: Dataset) -> Counter[tuple[object, ...]]:
+    with bench.engine.connect() as conn:
+        return production(conn, dataset)
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_clean(everybody: Bench, name: str, form: str) -> None:
+    """Every row arrives with the values that the file has, and once more changes nothing."""
+    wanted = sample(lenient(name), form, 300)  # type: ignore[arg-type]
+    everybody.drop((f"clean.{form}", wanted.data))
+    (got,) = everybody.run(wanted.dataset)
+    assert counted(got) == {"read": 300, "inserted": 300}
+    assert held(everybody, wanted.dataset) == wanted.valid
+    assert everybody.run(wanted.dataset) == [], "it was looked at, and is not new any more"
+    everybody.drop((f"again.{form}", wanted.data))
+    (again,) = everybody.run(wanted.dataset)
+    assert counted(again) == {"read": 300, "unchanged": 300}
+    assert held(everybody, wanted.dataset) == wanted.valid
+    assert everybody.wrong(wanted.dataset) == []
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_dirt_of_every_rule(everybody: Bench, name: str, form: str) -> None:
+    """Each spoiled line is rejected by the rule that it breaks, every other one is loaded; again and redriven, too."""
+    wanted = sample(lenient(name), form, 400, dirty=0.5, seed=1)  # type: ignore[arg-type]
+    everybody.drop((f"dirty.{form}", wanted.data))
+    (got,) = everybody.run(wanted.dataset)
+    check(wanted, got)
+    assert counted(got) == {"read": 400, "inserted": 200, "rejected": 200}
+    assert held(everybody, wanted.dataset) == wanted.valid
+    with everybody.engine.begin() as conn:
+        ledger.return_to_landed(conn, name, files.c.status == "loaded")
+    everybody.work(wanted.dataset)
+    with everybody.engine.connect() as conn:
+        row = conn.execute(select(files)).mappings().one()
+    assert [row[counter] for counter in COUNTERS] == [0, 0, 200, 0, 200], "redriven: all unchanged"
+    assert held(everybody, wanted.dataset) == wanted.valid
+    assert everybody.wrong(wanted.dataset) == []
+
+
+def check(wanted: Sample, got: Outcome) -> None:
+    """Whether just the spoiled lines are rejected, each by its rule."""
+    rejected: dict[int, set[str]] = {}
+    for reject in got.rejects:
+        line, rule, _ = reject.split(" ", 2)
+        rejected.setdefault(int(line), set()).add(rule)
+    wrong = [
+        f"line {line}: {kind} expected, {rejected.get(line)} got: {wanted.lines[line - 1][:200]}"
+        for line, kind in wanted.broken.items()
+        if kind.partition(":")[0] not in rejected.get(line, ())
+    ]
+    wrong += [
+        f"line {line}: rejected by {rules}, but valid: {wanted.lines[line - 1][:200]}"
+        for line, rules in rejected.items()
+        if line not in wanted.broken
+    ]
+    if wrong:
+        pytest.fail("\n".join(wrong[:20]), pytrace=False)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_nasty_file(everybody: Bench, name: str, case: Pollution) -> None:
+    dataset = lenient(name)
+    clean = sample(dataset, "csv" if case.form == "csv" else "jsonl", ROWS)
+    everybody.drop((f"nasty.{case.form}{case.file}", case.make(clean.lines)))
+    (got,) = everybody.run(dataset)
+    why = case.refused
+    if case.extra and dataset.drift == "refuse":
+        why = "columns that the dataset does not declare"
+    if case.superseded and dataset.duplicates == "reject":
+        pytest.skip("it rejects rows with the same key, and has tests of that")
+    counts = (case.rows, case.superseded, len(case.rejects))
+    expected = dict(zip(("inserted", "superseded", "rejected", "read"), (*counts, sum(counts)), strict=True))
+    rejects = [reject.split(" ")[:2] for reject in got.rejects]
+    wrong = explained(
+        [
+            ("status", "loaded" if why is None else "refused", got.summary.split(":")[0]),
+            ("sentence", True, ((why or "") in got.error and bool(got.error) == (why is not None)) or got.error),
+            ("accounting", {} if why else nonzero(expected), {} if why else nonzero(counted(got))),
+            ("rejects", [] if why else [[str(line_of(case)), rule] for rule in case.rejects], rejects),
+            ("production", clean.valid if case.rows and why is None else Counter(), held(everybody, dataset)),
+        ]
+    )
+    if wrong:
+        pytest.fail(f"{name}, {case.name}{wrong}", pytrace=False)
+    assert everybody.wrong(dataset) == []
+
+
+def line_of(case: Pollution) -> int:
+    """The line of the bad record: a header or an opening bracket stands before the good ones."""
+    return BEFORE + 1 + (case.form in ("csv", "json"))
+
+
+def test_the_table() -> None:
+    assert len(POLLUTION) >= 80
+    assert len({(case.form, case.name) for case in POLLUTION}) == len(POLLUTION)
