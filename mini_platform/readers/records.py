@@ -171,7 +171,7 @@ class _LineByLine:
             too_long = self.stretch.reach - start > self.stretch.max_record
             return self._unclosed(line) if self.stretch.final or too_long else None
         if state == _FAILED:
-            if self.text[at : at + 1] == self.dialect.escape:
+            if self.text[at : at + 1] == self.dialect.escape and at + 1 == self.end:
                 return "nothing follows the escape character"
             same_line = at <= self.lines.stops[line]
             return "text follows a closing quote" if same_line else self._unclosed(line)
@@ -201,6 +201,7 @@ class _LineByLine:
         fields = 0
         path: list[tuple[int, int]] = []
         at = start
+        closed = -1
         match = dialect.head.match(text, at, end)
         while True:
             after = match.end() if match else at
@@ -209,7 +210,8 @@ class _LineByLine:
             if at == end or text[at] in b"\r\n":
                 result = _ENDED
                 break
-            if escaped := dialect.escaped_end.match(text, at, end):
+            escaped = None if at == closed else dialect.escaped_end.match(text, at, end)
+            if escaped:
                 key, onward = at, dialect.rest
             elif text[at : at + 1] == mark:
                 key, onward = text.find(mark, at + 1, end), dialect.tail
@@ -225,6 +227,7 @@ class _LineByLine:
                 result = _OPEN
                 break
             at = passed.end()
+            closed = -1 if escaped else at
             match = onward.match(text, at, end)
         for key, before in path:
             self.memo[key] = (result, at, fields - before)

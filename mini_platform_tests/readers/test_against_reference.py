@@ -78,6 +78,7 @@ MARKS = ["E", "E\r\n", 'E"', "EE", "E,", "#", "\n#x", "\n# 1,2\n", "  ", ' "', "
     st.sampled_from([ReadLimits(), ReadLimits(max_field_bytes=6, max_record_bytes=20)]),
     st.sampled_from(ODD),
 )
+@example('""E\r\n"', 2**22, ReadLimits(), Csv(escape="\\"))
 def test_odd_dialects(read: Reader, text: str, block_bytes: int, limits: ReadLimits, source: Csv) -> None:
     for mark, written in {"#": source.comment, '"': source.quote, "E": source.escape, ",": source.delimiter}.items():
         text = text.replace(mark, written or mark)

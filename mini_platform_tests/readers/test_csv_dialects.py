@@ -92,6 +92,7 @@ def test_case(read: Reader, case: Case, block_bytes: int) -> None:
     [
         (SINGLE, b"1,'2\n", OPEN),
         (SINGLE, b"'1'x,2\n", "text follows a closing quote"),
+        (ESCAPED, b'"1"\\,2\n', "text follows a closing quote"),
         (ESCAPED, b"1,2\\", "nothing follows the escape character"),
         (ESCAPED, b"1,2\\\n", "the line end is escaped, and the record does not go on"),
         (ESCAPED, b'1,"\\2\n', OPEN),
