@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
     import random
 
     import polars as pl
-    from sqlalchemy import FromClause, Select
+    from sqlalchemy import Select
 
 Severity = Literal["error", "warn"]
 Case = Literal["lower", "upper"]
@@ -409,32 +409,66 @@ class Above:
         return " or ".join(share + rows) or "no limit"
 
 
-@dataclass(frozen=True)
-class Aggregate:
-    """A table computed from production by a SQLAlchemy select, one row per group.
+class Computed:
+    """What aggregates and views have in common: a select, a name and a description, both taken from its function."""
 
-    Attributes:
-        select: takes the production table, returns the select; its function's name is the table's, its docstring the
-            description. Every selected column has a SQLAlchemy type.
-        key: the selected columns that the select groups by, each a plain column of production.
-        columns: description of each selected column; the unit may follow as a second item.
-        chart: (x, y) columns of the small chart shown in the Dagster UI.
-    """
-
-    select: Callable[[FromClause], Select[Any]]
-    key: tuple[str, ...]
-    columns: Mapping[str, tuple[str, ...]]
-    chart: tuple[str, str]
+    select: Callable[..., Select[Any]]
 
     @property
     def name(self) -> str:
-        """Name of the asset and of the table in schema `analytics`."""
+        """Name of the asset and of the table or view in schema `analytics`."""
         return self.select.__name__
 
     @property
     def description(self) -> str:
         """First paragraph of the select's docstring."""
         return (inspect.getdoc(self.select) or self.name).split("\n\n")[0]
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the aggregates and views that the select reads besides production: its further parameters."""
+        return tuple(inspect.signature(self.select).parameters)[1:]
+
+
+@dataclass(frozen=True)
+class Aggregate(Computed):
+    """A table computed by a SQLAlchemy select, one row per group: a summary, a dimension, a table of facts.
+
+    It is brought up to date group by group, where a group is known by columns of production and where of other
+    aggregates only keys and surrogates are read; else it is computed as a whole. A column that is the surrogate of another
+    aggregate, or its key, is a foreign key.
+
+    Attributes:
+        select: takes the production table, and the tables of the aggregates that its further parameters name; returns
+            the select. Its function's name is the table's, its docstring the description. Every selected column has a
+            SQLAlchemy type.
+        key: the selected columns that tell the rows apart. They are plain columns of production, by whatever name, if only
+            touched groups are to be computed.
+        columns: description of each selected column; the unit may follow as a second item.
+        chart: (x, y) columns of the small chart shown in the Dagster UI.
+        surrogate: name of a column with a number that each key is given once and for all.
+    """
+
+    select: Callable[..., Select[Any]]
+    key: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]]
+    chart: tuple[str, str]
+    surrogate: str | None = None
+
+
+@dataclass(frozen=True)
+class View(Computed):
+    """A select that is computed when it is asked: a view in schema `analytics`.
+
+    Attributes:
+        select: as an aggregate's; it may read views too.
+        columns: description of each selected column; the unit may follow as a second item.
+        chart: (x, y) columns of the small chart shown in the Dagster UI.
+    """
+
+    select: Callable[..., Select[Any]]
+    columns: Mapping[str, tuple[str, ...]]
+    chart: tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -456,7 +490,9 @@ class Dataset:
         freshness: how old the newest load may be before the dataset is late; None means any age.
         warn_above: rejected rows of a file above which its checks warn.
         refuse_above: rejected rows of a file above which nothing of it is published.
-        aggregates: what is computed from production.
+        aggregates: tables that are computed from production, each after those that it reads.
+        views: selects over production, aggregates and earlier views.
+        raw_retention: how long its raw files are kept; None means for ever. A setting may say otherwise.
         realistic: makes one valid row from a random generator and a row number, for `mini-platform sample`; without
             it values are drawn from the declared types and ranges.
     """
@@ -475,6 +511,8 @@ class Dataset:
     warn_above: Above = Above(share=0)
     refuse_above: Above = Above(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
+    views: tuple[View, ...] = ()
+    raw_retention: dt.timedelta | None = None
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
@@ -496,6 +534,18 @@ class Dataset:
             raise ValueError(f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear")
         if reserved := [name for name in names if name.startswith("_")]:
             raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
+        known: set[str] = set()
+        for computed in self.computed:
+            if unknown := set(computed.reads) - known:
+                raise ValueError(
+                    f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
+                )
+            known.add(computed.name)
+
+    @property
+    def computed(self) -> tuple[Aggregate | View, ...]:
+        """Everything that is computed, each after what it reads."""
+        return (*self.aggregates, *self.views)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -564,7 +614,8 @@ class Dataset:
         """
         limits: dict[str, int] = {}
         for names in (self.key, *((name,) for name in self.indexes), *(a.key for a in self.aggregates)):
-            texts = [column for column in self.columns if column.name in names and column.type is str]
+            # A column that is replaced by its hash is short.
+            texts = [c for c in self.columns if c.name in names and c.type is str and not c.is_protected]
             for column in texts:
                 length = column.checks.get("str_length")
                 longest = length.get("max_value") if isinstance(length, Mapping) else None

@@ -13,7 +13,7 @@ import dagster as dg
 from sqlalchemy import Connection, Select, func, select
 
 from mini_platform.assets.metadata import files_chart, given, line_chart, preview, records
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.faultpoints import reach
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
@@ -41,8 +41,8 @@ class StagedFiles:
 class PostgresIOManager(dg.IOManager):
     """Materializes assets as Postgres tables; the last part of the asset's key names the table.
 
-    Takes what an asset returns: `StagedFiles` are loaded into production, a SQLAlchemy select is the aggregate of that
-    name, a pandas DataFrame is upserted as it is. A downstream asset gets the table as a DataFrame.
+    Takes what an asset returns: `StagedFiles` are loaded into production, a SQLAlchemy select is the aggregate or view of
+    that name, a pandas DataFrame is upserted as it is. A downstream asset gets the table as a DataFrame.
     """
 
     def __init__(self, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
@@ -50,17 +50,19 @@ class PostgresIOManager(dg.IOManager):
         self._platform = platform
         self._datasets = datasets
 
-    def _declared(self, key: dg.AssetKey) -> tuple[Dataset, Aggregate | None]:
+    def _declared(self, key: dg.AssetKey) -> tuple[Dataset, Aggregate | View | None]:
         dataset = self._datasets[key.path[0]]
-        return dataset, next((a for a in dataset.aggregates if a.name == key.path[-1]), None)
+        return dataset, next((computed for computed in dataset.computed if computed.name == key.path[-1]), None)
 
     def handle_output(self, context: dg.OutputContext, obj: StagedFiles | Select[Any] | pd.DataFrame) -> None:
         """Write what an asset returned, and say what was written."""
-        dataset, aggregate = self._declared(context.asset_key)
+        dataset, declared = self._declared(context.asset_key)
         if isinstance(obj, StagedFiles):
             context.add_output_metadata(self._load(context.run_id, dataset, obj))
-        elif isinstance(obj, Select) and aggregate is not None:
-            context.add_output_metadata(self._refresh(dataset, aggregate, obj))
+        elif isinstance(obj, Select) and isinstance(declared, Aggregate):
+            context.add_output_metadata(self._refresh(dataset, declared, obj))
+        elif isinstance(obj, Select) and isinstance(declared, View):
+            context.add_output_metadata(self._look(dataset, declared))
         elif obj is not None:
             context.add_output_metadata(self._upsert(dataset, obj))
 
@@ -68,9 +70,9 @@ class PostgresIOManager(dg.IOManager):
         """The whole table of an upstream asset."""
         import pandas as pd
 
-        dataset, aggregate = self._declared(context.asset_key)
+        dataset, declared = self._declared(context.asset_key)
         tables = dataset_tables(dataset)
-        table = tables.aggregates[aggregate.name] if aggregate else tables.production
+        table = (tables.aggregates | tables.views)[declared.name] if declared else tables.production
         with self._platform.engine.connect() as conn:
             return pd.read_sql(select(table), conn)
 
@@ -109,6 +111,12 @@ class PostgresIOManager(dg.IOManager):
                     "chart": line_chart(conn, table, *aggregate.chart),
                 }
             )
+
+    def _look(self, dataset: Dataset, view: View) -> dict[str, Any]:
+        """A view is there since its dataset was declared: what it shows now."""
+        table = dataset_tables(dataset).views[view.name]
+        with self._platform.engine.connect() as conn:
+            return given({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
 
     def _upsert(self, dataset: Dataset, frame: pd.DataFrame) -> dict[str, Any]:
         with self._platform.engine.begin() as conn:

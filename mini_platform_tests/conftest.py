@@ -127,7 +127,7 @@ def pipeline(platform: Platform) -> Pipeline:
             load(worker, dataset, limit=1000)
         with platform.engine.begin() as conn:
             for aggregate in dataset.aggregates:
-                aggregates.refresh(conn, dataset, aggregate, aggregate.select(dataset_tables(dataset).production))
+                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
         return taken
 
     return run

@@ -71,10 +71,10 @@ class Flow:
 
     def refresh(self) -> None:
         """Bring the aggregates up to date."""
-        production = dataset_tables(self.dataset).production
+        tables = dataset_tables(self.dataset)
         for aggregate in self.dataset.aggregates:
             with self.engine.begin() as conn:
-                aggregates.refresh(conn, self.dataset, aggregate, aggregate.select(production))
+                aggregates.refresh(conn, self.dataset, aggregate, tables.rows(aggregate))
 
     def run(self, only: Sequence[int] | None = None) -> None:
         """One run over some files, or over all that wait; and more of them until none waits."""
@@ -308,9 +308,9 @@ def test_an_empty_table_is_filled_in_bulk(flow: Flow) -> None:
 
 
 def indexes(flow: Flow) -> list[str]:
-    query = text("SELECT indexdef FROM pg_indexes WHERE schemaname = 'production' ORDER BY 1")
+    query = text("SELECT indexdef FROM pg_indexes WHERE schemaname = 'production' AND tablename = :table ORDER BY 1")
     with flow.engine.connect() as conn:
-        return list(conn.execute(query).scalars())
+        return list(conn.execute(query, {"table": flow.dataset.table}).scalars())
 
 
 # Again

@@ -11,11 +11,10 @@ from html import escape
 from typing import Any
 
 import dagster as dg
-from sqlalchemy import Column, Connection, Select, Table, func, select
-from sqlalchemy.sql import visitors
+from sqlalchemy import Connection, Select, Table, func, select
 
-from mini_platform.dataset import Aggregate, Dataset
-from mini_platform.warehouse.tables import dataset_tables, files, shown
+from mini_platform.dataset import Computed, Dataset
+from mini_platform.warehouse.tables import columns_read, dataset_tables, files, shown
 
 PREVIEW_ROWS = 5
 CHART_POINTS = 120
@@ -44,14 +43,12 @@ def _schema(table: Table) -> dg.TableSchema:
     return dg.TableSchema(columns=columns)
 
 
-def column_lineage(dataset: Dataset, aggregate: Aggregate) -> dg.TableColumnLineage:
-    """Which columns of production each column of an aggregate is computed from, read off its select."""
-    production = dataset_tables(dataset).production
-    upstream = dg.AssetKey([dataset.name, dataset.table])
+def column_lineage(dataset: Dataset, computed: Computed) -> dg.TableColumnLineage:
+    """Which columns of which tables each column of an aggregate or a view is computed from, read off its select."""
     deps = {}
-    for selected in aggregate.select(production).selected_columns:
-        found = {e.name for e in visitors.iterate(selected) if isinstance(e, Column) and e.table is production}
-        deps[selected.name] = [dg.TableColumnDep(upstream, name) for name in sorted(found)]
+    for selected in dataset_tables(dataset).rows(computed).selected_columns:
+        found = sorted({(column.table.name, column.name) for column in columns_read(selected)})
+        deps[selected.name] = [dg.TableColumnDep(dg.AssetKey([dataset.name, table]), name) for table, name in found]
     return dg.TableColumnLineage(deps)
 
 

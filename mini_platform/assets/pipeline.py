@@ -17,12 +17,12 @@ from sqlalchemy import Connection, func, select
 
 from mini_platform.assets import checks
 from mini_platform.assets.metadata import bars, column_lineage, files_chart, given, preview, records, table_metadata
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger, quality
-from mini_platform.warehouse.tables import among, dataset_tables, files, quality_report
+from mini_platform.warehouse.tables import among, columns_read, dataset_tables, files, quality_report
 
 if TYPE_CHECKING:
     from mini_platform.warehouse.judged_rows import Progress
@@ -47,7 +47,7 @@ class Files(dg.Config):
 
 def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
     """Every asset of a dataset, with the checks that belong to one."""
-    computed = [_aggregate(dataset, aggregate) for aggregate in dataset.aggregates]
+    computed = [_computed(dataset, declared) for declared in dataset.computed]
     return [_raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
 
 
@@ -212,21 +212,20 @@ def _production(dataset: Dataset) -> dg.AssetsDefinition:
     return production
 
 
-def _aggregate(dataset: Dataset, aggregate: Aggregate) -> dg.AssetsDefinition:
+def _computed(dataset: Dataset, declared: Aggregate | View) -> dg.AssetsDefinition:
     tables = dataset_tables(dataset)
+    rows = tables.rows(declared)
+    table = (tables.aggregates | tables.views)[declared.name]
 
     @dg.asset(
-        name=aggregate.name,
-        deps=[dg.AssetKey([dataset.name, dataset.table])],
-        description=aggregate.description,
-        metadata={
-            **table_metadata(tables.aggregates[aggregate.name]),
-            "dagster/column_lineage": column_lineage(dataset, aggregate),
-        },
-        **_common(dataset, "postgres", "table"),
+        name=declared.name,
+        deps=[dg.AssetKey([dataset.name, name]) for name in sorted({c.table.name for c in columns_read(rows)})],
+        description=declared.description,
+        metadata={**table_metadata(table), "dagster/column_lineage": column_lineage(dataset, declared)},
+        **_common(dataset, "postgres", "view" if isinstance(declared, View) else "table"),
     )
     def computed() -> Any:
-        return aggregate.select(tables.production)
+        return rows
 
     return computed
 
@@ -262,7 +261,7 @@ QUALITY_TYPE = _quality_type()
 
 
 def _quality_report(dataset: Dataset) -> dg.AssetsDefinition:
-    upstream = [dataset.staging_asset, dataset.table, *(a.name for a in dataset.aggregates)]
+    upstream = [dataset.staging_asset, dataset.table, *(computed.name for computed in dataset.computed)]
 
     @dg.asset(
         name="quality_report",

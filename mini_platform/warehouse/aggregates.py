@@ -1,4 +1,4 @@
-"""Aggregates: selects over production, materialized by upsert; only the groups that were touched are computed again."""
+"""Aggregates: selects over production and over each other, materialized by upsert; touched groups alone are computed again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Select,
+    Table,
     and_,
     delete,
     exists,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
     true,
     tuple_,
 )
@@ -26,11 +28,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from mini_platform.dataset import Aggregate, Dataset
 from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.schema import build_indexes, drop_indexes
 from mini_platform.warehouse.tables import dataset_tables, touched
 from mini_platform.warehouse.upsert import materialized, upsert
 
 TOUCHED_GROUPS = 10_000
 """With more touched groups than this, computing all of them in one scan is cheaper than looking each one up."""
+BULK_ROWS = 20_000
+"""An empty table that is computed from more rows than this is filled without indexes and constraints."""
 TOLERANCE = 1e-9
 """Relative difference up to which floating-point sums, whose last bits depend on the order of the rows, are equal."""
 
@@ -54,12 +59,17 @@ def touch(conn: Connection, dataset: Dataset, rows: Select[Any] | None) -> None:
     """
     for aggregate in dataset.aggregates:
         names = (literal(dataset.name), literal(aggregate.name))
+        every = select(*names, literal(None, JSONB(none_as_null=True)))
+        columns = dataset_tables(dataset).groups.get(aggregate.name)
         if rows is None:
-            marks = select(*names, literal(None, JSONB(none_as_null=True)))
+            marks = every
+        elif columns is None:
+            marks = every.where(exists(rows))
         else:
             source = rows.subquery()
-            groups = select(*(source.c[name] for name in aggregate.key)).distinct().limit(TOUCHED_GROUPS + 1).subquery()
-            pairs = [item for name in aggregate.key for item in (literal(name), groups.c[name])]
+            keys = [source.c[column.name].label(name) for name, column in columns.items()]
+            groups = select(*keys).distinct().limit(TOUCHED_GROUPS + 1).subquery()
+            pairs = [item for name in columns for item in (literal(name), groups.c[name])]
             marks = select(*names, func.jsonb_build_object(*pairs)).select_from(groups)
         conn.execute(insert(touched).from_select(["dataset", "aggregate", "group_key"], marks))
 
@@ -72,11 +82,14 @@ def stale(conn: Connection, dataset: Dataset) -> bool:
 def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     """Bring the table of an aggregate up to date with production, in the caller's transaction.
 
+    The aggregates that it reads are brought up to date before, once its own marks are taken: so they know all that the
+    groups to be computed refer to, whatever is loaded meanwhile.
+
     Args:
         conn: the caller's transaction.
         dataset: whose aggregate.
         aggregate: the declaration.
-        rows: the aggregate's select over production.
+        rows: the aggregate's select.
     """
     tables = dataset_tables(dataset)
     table = tables.aggregates[aggregate.name]
@@ -85,20 +98,67 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
     marks = conn.execute(delete(touched).where(mine).returning(touched.c.group_key)).scalars().all()
     if not marks:
         return Refreshed(0, 0, 0)
-    inside: ColumnElement[bool] = true()
-    groups = None
-    if None not in marks and len(marks) <= TOUCHED_GROUPS:
-        groups = len(marks)
-        given = func.jsonb_array_elements(literal(list(marks), JSONB)).table_valued("value")
-        keys = select(*(given.c.value.cast(JSONB)[k].astext.cast(tables.production.c[k].type) for k in aggregate.key))
-        inside = tuple_(*(table.c[k] for k in aggregate.key)).in_(keys)
-        rows = rows.where(tuple_(*(tables.production.c[k] for k in aggregate.key)).in_(keys))
+    for other in dataset.aggregates:
+        if other.name in aggregate.reads:
+            refresh(conn, dataset, other, tables.rows(other))
+    groups = tables.groups.get(aggregate.name)
+    if groups is None or None in marks or len(marks) > TOUCHED_GROUPS:
+        if _is_bulk(conn, tables.production, table):
+            return _fill(conn, dataset, aggregate, rows)
+        return _merge(conn, dataset, aggregate, rows, true(), None)
+    given = func.jsonb_array_elements(literal(list(marks), JSONB)).table_valued("value")
+    keys = select(*(given.c.value.cast(JSONB)[k].astext.cast(column.type) for k, column in groups.items()))
+    inside = tuple_(*(table.c[k] for k in groups)).in_(keys)
+    rows = rows.where(tuple_(*groups.values()).in_(keys))
+    return _merge(conn, dataset, aggregate, rows, inside, len(marks))
+
+
+def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
+    """Whether an empty table is to be filled from many rows."""
+    if conn.scalar(select(exists(select(literal(1)).select_from(table)))):
+        return False
+    some = select(literal(1)).select_from(production).limit(BULK_ROWS + 1).subquery()
+    return (conn.scalar(select(func.count()).select_from(some)) or 0) > BULK_ROWS
+
+
+def _fill(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
+    """Fill an empty table without its indexes and constraints, which are built afterwards."""
+    table = dataset_tables(dataset).aggregates[aggregate.name]
+    if aggregate.surrogate:
+        rows = _numbered(conn, dataset, aggregate, materialized(conn, f"fresh_{table.name}", rows))
+    drop_indexes(conn, table)
+    written = conn.execute(insert(table).from_select([c.name for c in rows.selected_columns], rows)).rowcount
+    build_indexes(conn, table)
+    conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(table)}"))
+    return Refreshed(written, 0, None)
+
+
+def _merge(
+    conn: Connection,
+    dataset: Dataset,
+    aggregate: Aggregate,
+    rows: Select[Any],
+    inside: ColumnElement[bool],
+    groups: int | None,
+) -> Refreshed:
+    """Write the rows that differ, and delete those that are inside of what was computed and not among them."""
+    table = dataset_tables(dataset).aggregates[aggregate.name]
     fresh = materialized(conn, f"fresh_{table.name}", rows)
-    written = upsert(conn, table, select(fresh))
+    numbered = _numbered(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
     same = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
     gone = conn.execute(delete(table).where(inside, not_(exists(select(1).select_from(fresh).where(same)))))
+    written = upsert(conn, table, numbered)
     fresh.drop(conn)
     return Refreshed(written, gone.rowcount, groups)
+
+
+def _numbered(conn: Connection, dataset: Dataset, aggregate: Aggregate, fresh: Table) -> Select[Any]:
+    """Computed rows with their surrogates; a key that has none is given the next number."""
+    numbers = dataset_tables(dataset).surrogates[aggregate.name]
+    same = and_(*(fresh.c[k] == numbers.c[k] for k in aggregate.key))
+    new = select(*(fresh.c[k] for k in aggregate.key)).where(not_(exists(select(1).select_from(numbers).where(same))))
+    conn.execute(insert(numbers).from_select(list(aggregate.key), new.order_by(*(fresh.c[k] for k in aggregate.key))))
+    return select(numbers.c[str(aggregate.surrogate)], *fresh.c).join_from(fresh, numbers, same)
 
 
 def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit: int = 20) -> list[dict[str, Any]]:
@@ -109,7 +169,12 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
     """
     tables = dataset_tables(dataset)
     stored = tables.aggregates[aggregate.name]
-    computed = aggregate.select(tables.production).subquery("computed")
+    rows = tables.rows(aggregate)
+    if aggregate.surrogate:
+        found, numbers = rows.subquery(), tables.surrogates[aggregate.name]
+        known = and_(*(found.c[k] == numbers.c[k] for k in aggregate.key))
+        rows = select(numbers.c[aggregate.surrogate], *found.c).select_from(found.outerjoin(numbers, known))
+    computed = rows.subquery("computed")
     same = and_(*(stored.c[k] == computed.c[k] for k in aggregate.key))
     values = [c for c in stored.c if c.name not in aggregate.key]
 

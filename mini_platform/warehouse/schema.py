@@ -9,16 +9,41 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, exists, func, insert, inspect, select, text
+from psycopg2 import sql
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKeyConstraint,
+    Select,
+    Table,
+    UniqueConstraint,
+    exists,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, CreateSchema, CreateTable, SetColumnComment
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import (
+    AddConstraint,
+    CreateColumn,
+    CreateIndex,
+    CreateSchema,
+    CreateTable,
+    ExecutableDDLElement,
+    SetColumnComment,
+)
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import (
     SCHEMAS,
+    DatasetTables,
     dataset_tables,
     fingerprints,
     ops_metadata,
@@ -65,14 +90,21 @@ def _fingerprint(tables: Iterable[Table], *more: str) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     words = [str(CreateTable(table).compile(dialect=dialect)) for table in tables]
     words += [f"{c.name}: {c.comment}" for table in tables for c in table.columns]
-    words += [str(CreateIndex(index).compile(dialect=dialect)) for table in tables for index in table.indexes]
+    # A set has another order in each process.
+    words += sorted(str(CreateIndex(index).compile(dialect=dialect)) for table in tables for index in table.indexes)
     return hashlib.sha256("\n".join([*words, *more]).encode()).hexdigest()
 
 
 def _dataset_fingerprint(dataset: Dataset) -> str:
     tables = dataset_tables(dataset)
-    selects = [str(aggregate.select(tables.production)) for aggregate in dataset.aggregates]
-    return _fingerprint(tables.all, *selects)
+    selects = [_sql(tables.rows(computed)) for computed in dataset.computed]
+    return _fingerprint((*tables.all, *tables.views.values()), *selects)
+
+
+def _sql(rows: Select[Any]) -> str:
+    """A select as the server is told it, its values within."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return str(rows.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
@@ -83,13 +115,84 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
             _add_to(conn, table)
         else:
             table.create(conn)
+    _drop_computed(conn, tables)
+    for table in tables.surrogates.values():
+        _keep_surrogates(conn, table)
+    empty = not conn.scalar(select(exists(select(tables.production.c._file_id))))
     for name, table in tables.aggregates.items():
-        # Derived: dropped and computed again by the next refresh.
-        table.drop(conn, checkfirst=True)
         table.create(conn)
-        if not conn.scalar(select(exists(select(tables.production.c._file_id)))):
-            continue  # Nothing to compute.
-        conn.execute(insert(touched).values(dataset=dataset.name, aggregate=name, group_key=None))
+        if not empty:
+            conn.execute(insert(touched).values(dataset=dataset.name, aggregate=name, group_key=None))
+    for view in dataset.views:
+        _create_view(conn, tables.views[view.name], tables.rows(view))
+
+
+def _drop_computed(conn: Connection, tables: DatasetTables) -> None:
+    """Drop what is derived: it is computed again by the next refresh.
+
+    Views of the schema `analytics` that read it go too, and foreign keys that refer to it: an earlier declaration may have
+    had others than today's. What others have built upon it elsewhere is not ours to drop, and keeps it in place.
+    """
+    preparer = conn.dialect.identifier_preparer
+    names = [*tables.aggregates, *tables.views]
+    for name in conn.execute(VIEWS_UPON, {"names": [*names, tables.production.name]}).scalars():
+        conn.execute(text(f"DROP VIEW IF EXISTS analytics.{preparer.quote(name)} CASCADE"))
+    for table, constraint in conn.execute(REFERENCES_TO, {"names": names}).tuples().all():
+        conn.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {preparer.quote(constraint)}"))
+    for table in reversed(tables.aggregates.values()):
+        table.drop(conn, checkfirst=True)
+
+
+VIEWS_UPON = text(
+    """
+    SELECT DISTINCT view_name FROM information_schema.view_table_usage
+    WHERE view_schema = 'analytics' AND table_schema IN ('analytics', 'production') AND table_name = ANY (:names)
+    """
+)
+REFERENCES_TO = text(
+    """
+    SELECT conrelid::regclass::text, conname FROM pg_constraint JOIN pg_class ON pg_class.oid = confrelid
+    WHERE contype = 'f' AND relnamespace = 'analytics'::regnamespace AND relname = ANY (:names)
+    """
+)
+
+
+def _keep_surrogates(conn: Connection, table: Table) -> None:
+    """The numbers of keys outlive any change but one of the key itself."""
+    found = inspect(conn)
+    if found.has_table(table.name, schema=table.schema):
+        columns = {
+            c["name"]: c["type"].compile(conn.dialect) for c in found.get_columns(table.name, schema=table.schema)
+        }
+        if columns == {c.name: c.type.compile(conn.dialect) for c in table.columns}:
+            return
+        table.drop(conn)
+    table.create(conn)
+
+
+class _CreateView(ExecutableDDLElement):
+    """`CREATE VIEW`, which SQLAlchemy has no word for."""
+
+    inherit_cache = False
+
+    def __init__(self, view: Table, rows: Select[Any]) -> None:
+        self.view = view
+        self.rows = rows
+
+
+@compiles(_CreateView)
+def _create_view_sql(element: _CreateView, compiler: Any, **_: Any) -> str:
+    rows = compiler.sql_compiler.process(element.rows, literal_binds=True)
+    return f"CREATE VIEW {compiler.preparer.format_table(element.view)} AS {rows}"
+
+
+def _create_view(conn: Connection, view: Table, rows: Select[Any]) -> None:
+    conn.execute(_CreateView(view, rows))
+    name = conn.dialect.identifier_preparer.format_table(view)
+    comment = sql.Literal(view.comment).as_string(conn.connection.driver_connection)  # DDL takes no parameters.
+    conn.exec_driver_sql(f"COMMENT ON VIEW {name} IS {comment}")
+    for column in view.columns:
+        conn.execute(SetColumnComment(column))
 
 
 def _add_to(conn: Connection, table: Table) -> None:
@@ -135,17 +238,41 @@ def _set_nullable(conn: Connection, table: Table, column: Column[Any]) -> None:
 
 
 def drop_indexes(conn: Connection, table: Table) -> None:
-    """Take the key and the indexes off an empty table, to put them back by `build_indexes` once it is filled."""
+    """Take key, constraints and indexes off an empty table, to put them back by `build_indexes` once it is filled.
+
+    Foreign keys that refer to it go too: the tables that have them are empty as well.
+    """
     preparer = conn.dialect.identifier_preparer
-    name = inspect(conn).get_pk_constraint(table.name, schema=table.schema)["name"]
-    if name:
+    for constraint in _referring(table):
+        name = preparer.quote(str(constraint.name))
+        conn.execute(text(f"ALTER TABLE {preparer.format_table(constraint.table)} DROP CONSTRAINT IF EXISTS {name}"))
+    found = inspect(conn)
+    constraints = [
+        *found.get_foreign_keys(table.name, schema=table.schema),
+        *found.get_unique_constraints(table.name, schema=table.schema),
+        found.get_pk_constraint(table.name, schema=table.schema),
+    ]
+    for name in filter(None, (constraint["name"] for constraint in constraints)):
         conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} DROP CONSTRAINT {preparer.quote(name)}"))
     for index in table.indexes:
         index.drop(conn, checkfirst=True)
 
 
 def build_indexes(conn: Connection, table: Table) -> None:
-    """Build the key and the declared indexes of a filled table, each in one sort."""
+    """Build the key, the declared indexes and the constraints of a filled table, each in one pass."""
     conn.execute(AddConstraint(table.primary_key, isolate_from_table=False))
     for index in table.indexes:
         index.create(conn)
+    unique = [constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
+    for constraint in (*unique, *_by_name(table.foreign_key_constraints), *_referring(table)):
+        conn.execute(AddConstraint(constraint, isolate_from_table=False))
+
+
+def _referring(table: Table) -> list[ForeignKeyConstraint]:
+    """Foreign keys of other tables that refer to this one."""
+    others = (constraint for other in table.metadata.tables.values() for constraint in other.foreign_key_constraints)
+    return _by_name(constraint for constraint in others if constraint.referred_table is table)
+
+
+def _by_name(constraints: Iterable[ForeignKeyConstraint]) -> list[ForeignKeyConstraint]:
+    return sorted(constraints, key=lambda constraint: str(constraint.name))

@@ -7,7 +7,7 @@ Here: SQLAlchemy tables derived from a `Dataset`, and the tables of the schema `
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -22,23 +22,29 @@ from sqlalchemy import (
     Date,
     DateTime,
     Double,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
+    Label,
     MetaData,
     Numeric,
+    PrimaryKeyConstraint,
+    Select,
     Table,
     Text,
+    UniqueConstraint,
     cast,
     func,
     literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.sql import visitors
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.types import NullType, TypeEngine
 
-from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Dataset
+from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Computed, Dataset, View
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
 
@@ -166,16 +172,30 @@ class DatasetTables:
     staging: Table
     production: Table
     quarantine: Table
-    aggregates: Mapping[str, Table]
+    aggregates: dict[str, Table]
+    views: dict[str, Table]
+    surrogates: dict[str, Table]
+    """Of aggregates that have a surrogate: the number of each key."""
+    groups: dict[str, Mapping[str, Column[Any]]]
+    """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
 
     @property
     def all(self) -> tuple[Table, ...]:
-        """Every table of the dataset."""
-        return (self.staging, self.production, self.quarantine, *self.aggregates.values())
+        """Every table of the dataset; views aside."""
+        return (self.staging, self.production, self.quarantine, *self.surrogates.values(), *self.aggregates.values())
+
+    def rows(self, computed: Computed) -> Select[Any]:
+        """What an aggregate or a view selects."""
+        return computed.select(self.production, *((self.aggregates | self.views)[name] for name in computed.reads))
 
 
 def _info(personal: bool) -> dict[str, bool] | None:
     return PERSONAL if personal else None
+
+
+def _hidden(column: DeclaredColumn) -> bool:
+    """Whether its values are hidden wherever rows are shown: a hash too, as a copy in a log could not be forgotten."""
+    return column.personal in ("mask", "hash")
 
 
 def _extra(dataset: Dataset) -> Column[Any]:
@@ -185,7 +205,7 @@ def _extra(dataset: Dataset) -> Column[Any]:
 
 def _as_text(column: DeclaredColumn) -> Column[Any]:
     comment = f"As text: {column.comment}"
-    return Column(column.name, Text(collation="C"), comment=comment, info=_info(column.personal == "mask"))
+    return Column(column.name, Text(collation="C"), comment=comment, info=_info(_hidden(column)))
 
 
 def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -193,27 +213,113 @@ def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict
     return masked({column.name for column in columns if column.info.get("personal")}, row)
 
 
-def _aggregate_table(dataset: Dataset, production: Table, aggregate: Aggregate, metadata: MetaData) -> Table:
-    selected = aggregate.select(production).selected_columns
+def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
+    """The columns of tables that an expression, or a whole select, is made of; those within subqueries too."""
+    for part in visitors.iterate(element):
+        if isinstance(part, Column) and isinstance(part.table, Table):
+            yield part
+        elif isinstance(part, ColumnElement):
+            for base in part.base_columns:
+                if base is not part:
+                    yield from columns_read(base)
+
+
+def plain_column(element: ColumnElement[Any]) -> Column[Any] | None:
+    """The column of a table that an expression is, by whatever label; None if it is anything else."""
+    if isinstance(element, Label):
+        return plain_column(element.element)
+    return element if isinstance(element, Column) and isinstance(element.table, Table) else None
+
+
+def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> list[Column[Any]]:
+    selected = rows.selected_columns
     if untyped := [c.name for c in selected if isinstance(c.type, NullType)]:
-        raise TypeError(f"{dataset.name}.{aggregate.name}: give {untyped} a type, as in func.avg(x, type_=Double)")
-    if undescribed := {c.name for c in selected} ^ set(aggregate.columns):
-        raise ValueError(f"{dataset.name}.{aggregate.name}: selected and described columns differ in {undescribed}")
+        raise TypeError(f"{dataset.name}.{computed.name}: give {untyped} a type, as in func.avg(x, type_=Double)")
+    if undescribed := {c.name for c in selected} ^ set(computed.columns):
+        raise ValueError(f"{dataset.name}.{computed.name}: selected and described columns differ in {undescribed}")
     columns = []
     for column in selected:
-        description, *unit = aggregate.columns[column.name]
+        description, *unit = computed.columns[column.name]
         comment = f"{description} [{unit[0]}]" if unit else description
-        personal = any(isinstance(e, Column) and e.info.get("personal") for e in visitors.iterate(column))
-        columns.append(
-            Column(
-                column.name,
-                column.type,
-                primary_key=column.name in aggregate.key,
-                comment=comment,
-                info=_info(personal),
-            )
-        )
-    return Table(aggregate.name, metadata, *columns, schema="analytics", comment=aggregate.description)
+        personal = any(e.info.get("personal") for e in columns_read(column))
+        columns.append(Column(column.name, column.type, comment=comment, info=_info(personal)))
+    return columns
+
+
+def _foreign_key(
+    aggregate: Aggregate, column: ColumnElement[Any], known: Mapping[Table, Aggregate]
+) -> Column[Any] | None:
+    """The surrogate or the key of another aggregate that a selected column is."""
+    origin = plain_column(column)
+    if origin is None or not isinstance(origin.table, Table) or (other := known.get(origin.table)) is None:
+        return None
+    return origin if origin.name == other.surrogate or other.key == (origin.name,) else None
+
+
+def _aggregate_table(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables, metadata: MetaData) -> Table:
+    rows = tables.rows(aggregate)
+    columns = _computed_columns(dataset, aggregate, rows)
+    if unknown := set(aggregate.key) - {c.name for c in columns}:
+        raise ValueError(f"{dataset.name}.{aggregate.name}: its key has {sorted(unknown)}, which it does not select")
+    for made in columns:
+        made.nullable = made.name not in aggregate.key
+    items: list[SchemaItem] = list(columns)
+    if aggregate.surrogate:
+        comment = f"Number that was given to the {' and '.join(aggregate.key)} once and for all"
+        items = [Column(aggregate.surrogate, BigInteger, comment=comment, autoincrement=False), *columns]
+        items.append(UniqueConstraint(*aggregate.key, name=f"{aggregate.name}_key"))
+    items.append(PrimaryKeyConstraint(*([aggregate.surrogate] if aggregate.surrogate else aggregate.key)))
+    known = {tables.aggregates[a.name]: a for a in dataset.aggregates if a.name in tables.aggregates}
+    for column in rows.selected_columns:
+        if (target := _foreign_key(aggregate, column, known)) is not None:
+            name = f"{aggregate.name}_{column.name}"
+            # What a row refers to goes only with the rows of production that it was computed from: so does the row.
+            items.append(ForeignKeyConstraint([column.name], [target], name=f"{name}_fkey", ondelete="CASCADE"))
+            if aggregate.key != (column.name,):
+                items.append(Index(name, column.name))  # Or each deleted row would be looked for in the whole table.
+    return Table(aggregate.name, metadata, *items, schema="analytics", comment=aggregate.description)
+
+
+def _surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table:
+    """Kept apart from the aggregate, which is dropped and computed anew where its declaration changes."""
+    return Table(
+        f"surrogates_{aggregate.name}",
+        metadata,
+        *(Column(name, table.c[name].type, primary_key=True, autoincrement=False) for name in aggregate.key),
+        Column(aggregate.surrogate, BigInteger, Identity(always=True), nullable=False),
+        schema="ops",
+        comment=f"Number of each key of analytics.{aggregate.name}, given once and for all",
+    )
+
+
+def _groups(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables) -> dict[str, Column[Any]] | None:
+    """The columns of production by which groups of an aggregate are known; None where it must be computed as a whole."""
+    rows = tables.rows(aggregate)
+    lasting = {
+        tables.aggregates[a.name]: {*a.key, a.surrogate} for a in dataset.aggregates if a.name in aggregate.reads
+    }
+    if any(c.table is not tables.production and c.name not in lasting[c.table] for c in columns_read(rows)):
+        return None
+    groups = {}
+    declared = {column.name: column for column in dataset.columns}
+    for name in aggregate.key:
+        origin = plain_column(rows.selected_columns[name])
+        if origin is None or origin.table is not tables.production:
+            return None
+        column = declared[origin.name]
+        if column.nullable:
+            raise ValueError(f"{dataset.name}.{aggregate.name}: {column.name} is in its key, so it may not be empty")
+        if column.type is str and not column.is_protected and column.name != name:
+            length = column.checks.get("str_length")
+            if column.name not in dataset.index_bounds and not (
+                isinstance(length, Mapping) and length.get("max_value")
+            ):
+                raise ValueError(
+                    f"{dataset.name}.{aggregate.name}: its key calls {column.name} {name}; give {column.name} a "
+                    "str_length with a max_value, as it is indexed"
+                )
+        groups[name] = origin
+    return groups
 
 
 @cache
@@ -250,7 +356,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
                 primary_key=c.name in dataset.key,
                 nullable=c.nullable,
                 comment=c.comment,
-                info=_info(c.name in dataset.masked_columns),
+                info=_info(_hidden(c)),
             )
             for c in sorted(dataset.stored_columns, key=lambda c: c.name not in dataset.key)
         ),
@@ -275,8 +381,20 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         schema="quarantine",
         comment=f"Rejected rows with their reasons. {dataset.description}",
     )
-    aggregates = {a.name: _aggregate_table(dataset, production, a, metadata) for a in dataset.aggregates}
-    return DatasetTables(staging, production, quarantine, aggregates)
+    tables = DatasetTables(staging, production, quarantine, {}, {}, {}, {})
+    for aggregate in dataset.aggregates:
+        table = _aggregate_table(dataset, aggregate, tables, metadata)
+        if aggregate.surrogate:
+            tables.surrogates[aggregate.name] = _surrogates(aggregate, table, metadata)
+        if groups := _groups(dataset, aggregate, tables):
+            tables.groups[aggregate.name] = groups
+        tables.aggregates[aggregate.name] = table
+    for view in dataset.views:
+        columns = _computed_columns(dataset, view, tables.rows(view))
+        tables.views[view.name] = Table(
+            view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True}
+        )
+    return tables
 
 
 NOW: ColumnElement[dt.datetime] = literal_column("now()")

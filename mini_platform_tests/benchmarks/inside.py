@@ -6,6 +6,7 @@ python -m mini_platform_tests.benchmarks.inside FILE...
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -24,7 +25,7 @@ from mini_platform.warehouse.upsert import upsert_frame
 
 def main(paths: list[Path]) -> dict[str, float]:
     """Seconds of each stage and of all."""
-    platform, dataset = Platform(), all_datasets()["weather"]
+    platform, dataset = Platform(), all_datasets()[os.environ.get("BENCH_DATASET", "weather")]
     worker = platform.worker(str(uuid.uuid4()))
     laps, start = {}, time.perf_counter()
 
@@ -41,7 +42,7 @@ def main(paths: list[Path]) -> dict[str, float]:
         lap("load")
     for aggregate in dataset.aggregates:
         with worker.engine.begin() as conn:
-            aggregates.refresh(conn, dataset, aggregate, aggregate.select(dataset_tables(dataset).production))
+            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
     lap("aggregates")
     with worker.engine.begin() as conn:
         upsert_frame(conn, quality_report, quality.measure(conn, dataset, worker.owner))

@@ -65,7 +65,7 @@ def run(platform: Platform, dataset: Dataset) -> list[folder.Found]:
 
     output(dataset.table, StagedFiles(None, limit))
     for aggregate in dataset.aggregates:
-        output(aggregate.name, aggregate.select(dataset_tables(dataset).production))
+        output(aggregate.name, dataset_tables(dataset).rows(aggregate))
     return stuck
 
 

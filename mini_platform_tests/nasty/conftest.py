@@ -88,7 +88,7 @@ class Bench:
             load(worker, dataset, limit=1000)
         for aggregate in dataset.aggregates:
             with self.engine.begin() as conn:
-                aggregates.refresh(conn, dataset, aggregate, aggregate.select(dataset_tables(dataset).production))
+                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
 
     def left_alone(self, dataset: Dataset = weather) -> dict[str, str]:
         """Name -> why, of the files in the folder that do not count."""
