@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from mini_platform.cli.database import psql, url
+from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import Sentences
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.listing import files, rejects
@@ -32,7 +33,7 @@ for group, commands in {
     "The platform": (up, down, status),
     "Loading": (load, redrive),
     "Looking": (files, rejects, explain, verify),
-    "Tools": (sample, url),
+    "Tools": (new, sample, url),
 }.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
