@@ -1,4 +1,4 @@
-"""What a run of the weather pipeline does, without the seconds that Dagster needs to start: the process that tests kill.
+"""What a run of a pipeline does, without the seconds that Dagster needs to start: the process that tests kill.
 
     python -m mini_platform_tests.faults.worker      with the platform's settings in the environment
 
@@ -30,11 +30,13 @@ from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 
 LOOK_SECONDS = 0.05
+DATASET = "FAULTS_DATASET"
+"""Variable that names another dataset than weather."""
 
 
 def work(platform: Platform) -> None:
     """Run again and again, until nothing waits and nobody else works on anything."""
-    dataset = all_datasets()["weather"]
+    dataset = all_datasets()[os.environ.get(DATASET, "weather")]
     while True:
         free, held = waiting(platform, dataset)
         if free:
