@@ -1,6 +1,9 @@
 """Sensors: one per dataset. They ask the ledger and the drop folder, and request one run for all that waits.
 
+And schedules: one per source that is pulled. A dropped file does not make anybody ask the sources.
+
 https://docs.dagster.io/guides/automate/sensors
+https://docs.dagster.io/guides/automate/schedules
 """
 
 import time
@@ -8,13 +11,16 @@ import time
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from mini_platform.dataset import Dataset
+from mini_platform.assets.pulls import pull_keys
+from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 
 DATASET_TAG = "mini_platform/dataset"
 """Of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
+PULL_TAG = "mini_platform/pull"
+"""Of every run that a schedule asked for: which source it pulls."""
 LISTED = 5
 
 TICK_SECONDS = 4.0
@@ -30,14 +36,59 @@ ACTIVE = [
 ]
 
 
+def load_selection(dataset: Dataset) -> dg.AssetSelection:
+    """All assets of a dataset but those that pull."""
+    everything = dg.AssetSelection.groups(dataset.name)
+    return everything - dg.AssetSelection.assets(*pull_keys(dataset)) if dataset.pulls else everything
+
+
 def load_job(dataset: Dataset) -> UnresolvedAssetJobDefinition:
     """The job that brings everything of a dataset up to date."""
     return dg.define_asset_job(
         f"load_{dataset.name}",
-        selection=dg.AssetSelection.groups(dataset.name),
+        selection=load_selection(dataset),
         description=f"Loads what is pending of {dataset.name}, and what stands in data/{dataset.name}/.",
         tags={DATASET_TAG: dataset.name},
     )
+
+
+def pull_job(dataset: Dataset, source: Pull) -> UnresolvedAssetJobDefinition:
+    """The job that pulls a source and loads what it brought, and what else waits."""
+    everything = dg.AssetSelection.groups(dataset.name)
+    others = [key for key in pull_keys(dataset) if key.path[-1] != source.asset]
+    return dg.define_asset_job(
+        f"pull_{dataset.name}_{source.name}",
+        selection=everything - dg.AssetSelection.assets(*others) if others else everything,
+        description=f"Pulls {source.name} and loads what is pending of {dataset.name}.",
+        tags={DATASET_TAG: dataset.name, PULL_TAG: source.name},
+    )
+
+
+def pull_schedule(dataset: Dataset, source: Pull, interval: str, *, running: bool) -> dg.ScheduleDefinition:
+    """The schedule of a source; a pull that takes longer than the interval is left to end.
+
+    Args:
+        dataset: whose source.
+        source: to be pulled.
+        interval: cron expression, where the source declares none.
+        running: whether it runs by default: where the source is configured.
+    """
+    tags = {DATASET_TAG: dataset.name, PULL_TAG: source.name}
+
+    @dg.schedule(
+        name=f"{dataset.name}_pull_{source.name}",
+        cron_schedule=source.schedule or interval,
+        job=pull_job(dataset, source),
+        description=f"Pulls {source.name}.",
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        tags=tags,
+    )
+    def pull_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=ACTIVE)):
+            return dg.SkipReason(f"A run that pulls {source.name} is under way.")
+        return dg.RunRequest(tags=tags)
+
+    return pull_due
 
 
 def file_sensor(dataset: Dataset) -> dg.SensorDefinition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -383,6 +384,125 @@ class Json:
     name: str = "json"
 
 
+PULL_DOOR = "pull:"
+"""How the doors of pulled pages begin in the ledger; the name of the source follows."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows is the end.
+
+    Attributes:
+        page: name of the parameter.
+        first: number of the first page.
+        limit: name of the parameter for the rows of a page; None if the API has none.
+    """
+
+    page: str = "page"
+    first: int = 1
+    limit: str | None = "limit"
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Paging by the header `Link: <…>; rel="next"` (RFC 8288); a page without one is the last.
+
+    Attributes:
+        limit: name of the parameter for the rows of a page; None if the API has none.
+    """
+
+    limit: str | None = None
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Paging by a cursor in the body of each page; one without a cursor, or with an empty one, is the last.
+
+    Attributes:
+        path: where the cursor stands: names joined by dots, such as `meta.next`.
+        parameter: name of the parameter that asks for the page after it.
+        limit: name of the parameter for the rows of a page; None if the API has none.
+    """
+
+    path: str = "next"
+    parameter: str = "cursor"
+    limit: str | None = "limit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """An HTTP API that is asked for its rows, page by page; each page becomes a raw file, as if it had been dropped.
+
+    The pages are read as the dataset's JSON files are. Where the API is, and credentials, are settings:
+    `MINI_PLATFORM_PULL__<DATASET>_<NAME>__URL` and `…__HEADER`. Times are seconds.
+
+    Attributes:
+        name: of the source: lower case letters, digits and `_`. A column with `given="source"` has it.
+        url: of the first page, where no setting says otherwise; None: the source is not pulled until it is set.
+        paging: how one page leads to the next.
+        page_size: rows that are asked for.
+        since: name of the parameter that takes an ISO 8601 time and limits the answer to what changed after it; None if
+            the API has none.
+        overlap: how much earlier than the last crawl it asks, as clocks differ.
+        whole_every: so often at least everything is asked for, without `since` and `If-None-Match`: rows that moved from
+            page to page while a crawl was under way are found then.
+        rate: requests a second at most.
+        tries: of one page, before the crawl is given up for now.
+        backoff: first pause before another try; it doubles, and the true one is drawn at random below it.
+        longest_wait: no pause is longer. A source that asks for a longer one is left alone for that time.
+        connect_seconds, read_seconds, answer_seconds: how long a connection, a silence and a whole answer may take.
+        crawl_seconds: a crawl that takes longer pauses, and the next run goes on with it.
+        max_pages: of one crawl; more are taken for an endless loop.
+        schedule: when it is pulled, as a cron expression; None: by the setting ETL_INTERVAL.
+        suffix: how the names of the pages end; it chooses among several JSON formats of the dataset.
+    """
+
+    name: str
+    url: str | None = None
+    paging: Numbered | Linked | Cursor = Numbered()
+    page_size: int = 100
+    since: str | None = None
+    overlap: dt.timedelta = dt.timedelta(minutes=5)
+    whole_every: dt.timedelta = dt.timedelta(days=1)
+    rate: float = 5.0
+    tries: int = 5
+    backoff: float = 1.0
+    longest_wait: float = 60.0
+    connect_seconds: float = 10.0
+    read_seconds: float = 30.0
+    answer_seconds: float = 120.0
+    crawl_seconds: float = 600.0
+    max_pages: int = 100_000
+    schedule: str | None = None
+    suffix: str = ".json"
+
+    def __post_init__(self) -> None:
+        """Refuse what no source can be.
+
+        Raises:
+            ValueError: with a sentence that names the option.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or "__" in self.name:
+            raise ValueError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
+        if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
+            raise ValueError(f"Pull {self.name}: rate, tries and page_size are above 0")
+
+    @property
+    def door(self) -> str:
+        """By which its pages come in, as the ledger has it."""
+        return PULL_DOOR + self.name
+
+    @property
+    def asset(self) -> str:
+        """Name of its asset."""
+        return f"pull_{self.name}"
+
+    @property
+    def check(self) -> str:
+        """Name of the check of its asset."""
+        return f"{self.name}_reachable"
+
+
 @dataclass(frozen=True)
 class Highest:
     """Of several rows of one file with the same key, the one with the highest value of this column wins."""
@@ -484,6 +604,7 @@ class Dataset:
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
         sources: how its files are read: one format, or several told apart by the ending of a file's name.
+        pulls: APIs that are asked for rows.
         drift: what becomes of columns that are not declared, see `Drift`.
         duplicates: which of several rows of one file with the same key counts: the last, the first, the one with the
             `Highest` value of a column, or none of them.
@@ -505,6 +626,7 @@ class Dataset:
     owners: Sequence[str] = ()
     indexes: tuple[str, ...] = ()
     sources: tuple[Csv | Json, ...] = (Csv(),)
+    pulls: tuple[Pull, ...] = ()
     drift: Drift = "rescue"
     duplicates: Literal["last", "first", "reject"] | Highest = "last"
     freshness: dt.timedelta | None = None
@@ -541,11 +663,22 @@ class Dataset:
                     f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
                 )
             known.add(computed.name)
+        self._check_pulls()
 
     @property
     def computed(self) -> tuple[Aggregate | View, ...]:
         """Everything that is computed, each after what it reads."""
         return (*self.aggregates, *self.views)
+
+    def _check_pulls(self) -> None:
+        origins = [*(source.name for source in self.sources), *(pull.name for pull in self.pulls)]
+        if doubled := {name for name in origins if origins.count(name) > 1}:
+            raise ValueError(f"dataset {self.name}: two formats or pulls have the name {min(doubled)}")
+        for pull in self.pulls:
+            if self.page_format(pull) is None:
+                raise ValueError(
+                    f"dataset {self.name}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
+                )
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -623,6 +756,11 @@ class Dataset:
                 if longest is None or UTF8_BYTES * longest > most:
                     limits[column.name] = min(most, limits.get(column.name, most))
         return limits
+
+    def page_format(self, pull: Pull) -> Json | None:
+        """The format of the pages of a source; None where none fits."""
+        formats = (source for source in self.sources if isinstance(source, Json))
+        return next((source for source in formats if pull.suffix in source.suffixes), None)
 
     @property
     def raw_asset(self) -> str:

@@ -33,6 +33,18 @@ POINTS = (
     "aggregate.after_commit",
 )
 
+PULL_POINTS = (
+    "pull.before_begin",
+    "pull.after_begin",
+    "pull.page_received",
+    "pull.page_kept",
+    "pull.before_commit",
+    "pull.after_commit",
+    "pull.before_end",
+    "pull.after_end",
+)
+"""Those of a pull; `test_pull_kills.py` walks through them."""
+
 _reached: Counter[str] = Counter()
 
 

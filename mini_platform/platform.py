@@ -10,13 +10,14 @@ from sqlalchemy import Engine
 from mini_platform.landing.store import RawStore
 from mini_platform.protection import Keyring
 from mini_platform.readers import ReadLimits
-from mini_platform.settings import Settings, load_settings
+from mini_platform.settings import PullSettings, Settings, between_commas, load_settings
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.dataset import Dataset, Pull
+    from mini_platform.landing.access import Access
     from mini_platform.warehouse.judged_rows import RawFiles
 
 
@@ -72,6 +73,27 @@ class Platform:
         from mini_platform.warehouse.judged_rows import RawFiles  # Brings polars and Pandera.
 
         return RawFiles(self.store.path, self.read_limits, self.keyring if dataset.is_protected else None)
+
+    def access(self, dataset: Dataset, source: Pull) -> Access:
+        """Where a source is, and what may be asked for it."""
+        from ipaddress import ip_network
+
+        from mini_platform.landing.access import Access  # Brings httpx.
+
+        s = self.settings
+        set_for_it = s.pull.get(f"{dataset.name}_{source.name}", PullSettings())
+        name, _, value = (set_for_it.header.get_secret_value() if set_for_it.header else "").partition(":")
+        return Access(
+            url=set_for_it.url or source.url,
+            header=(name, value.strip()) if name else None,
+            hosts=frozenset(between_commas(s.pull_hosts)),
+            networks=tuple(ip_network(network) for network in between_commas(s.pull_networks)),
+            max_bytes=min(s.max_page_bytes, s.max_file_bytes),
+        )
+
+    def is_configured(self, dataset: Dataset, source: Pull) -> bool:
+        """Whether it is known where a source is."""
+        return bool(self.settings.pull.get(f"{dataset.name}_{source.name}", PullSettings()).url or source.url)
 
     def worker(self, owner: str) -> Worker:
         """The holder of leases for a run."""

@@ -5,19 +5,48 @@ Nothing is read at import; call `load_settings()` where a setting is needed.
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The project's folder: where workspace.yaml, dagster.yaml, `data/` and `.state/` are."""
 
 
+CRON_FIELDS = 5
+INTERVAL_SECONDS = (60, 86_400)
+"""A schedule has the grain of a minute; for less often than once a day a cron expression says the time of the day."""
+
+
+class PullSettings(BaseModel):
+    """Where a source is: `MINI_PLATFORM_PULL__<DATASET>_<SOURCE>__URL` and so on."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    url: str | None = None
+    """Of the first page. Without one, neither here nor in the declaration, the source is not pulled."""
+    header: SecretStr | None = None
+    """A header with credentials, such as `Authorization: Bearer …`; only the URL's own host is sent it."""
+
+    @field_validator("header")
+    @classmethod
+    def _named(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            name, _, content = value.get_secret_value().partition(":")
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\x20-\x7e]+", content):
+                raise ValueError("it should look like `Name: value`")
+        return value
+
+
 class Settings(BaseSettings):
     """What can be set. Sizes are bytes, times are seconds unless a name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="MINI_PLATFORM_", env_file=PROJECT / ".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MINI_PLATFORM_", env_file=PROJECT / ".env", env_nested_delimiter="__", extra="ignore"
+    )
 
     database_url: str | None = Field(None, validation_alias="DATABASE_URL")
     """Where Postgres is; None means the embedded server under `home`."""
@@ -51,6 +80,47 @@ class Settings(BaseSettings):
     max_record_bytes: int = Field(8 * 2**20, gt=0)
     """A longer row is rejected; nothing longer is ever held in memory."""
 
+    pull: dict[str, PullSettings] = {}
+    """Where the sources are that are pulled, by `<dataset>_<source>`."""
+    etl_interval: str = Field("900", validation_alias=AliasChoices("MINI_PLATFORM_ETL_INTERVAL", "ETL_INTERVAL"))
+    """How often sources are pulled: seconds, or a cron expression."""
+    pull_hosts: str = ""
+    """Hosts that may be asked, between commas; empty: of each source only the host of its own URL."""
+    pull_networks: str = ""
+    """Private networks that may be asked, between commas, such as `10.0.0.0/8`. Without it, addresses that are private,
+    loopback, link-local or reserved are not connected to, whatever name leads there."""
+    max_page_bytes: int = Field(64 * 2**20, gt=0)
+    """A page that is larger is not taken; it is held in memory."""
+
+    @field_validator("etl_interval", mode="after")
+    @classmethod
+    def _as_cron(cls, value: str) -> str:
+        """Bring an interval into the form of a cron expression.
+
+        Raises:
+            ValueError: it is neither seconds that divide an hour or a day evenly, nor a cron expression.
+        """
+        if len(value.split()) == CRON_FIELDS:
+            return value
+        least, most = INTERVAL_SECONDS
+        if not value.isdecimal() or not least <= int(value) <= most or int(value) % 60:
+            raise ValueError(f"it should be whole minutes in seconds, {least} to {most}, or a cron expression")
+        minutes = int(value) // 60
+        if minutes < 60 and 60 % minutes == 0:
+            return f"*/{minutes} * * * *"
+        if minutes % 60 == 0 and 24 % (minutes // 60) == 0:
+            return f"0 */{minutes // 60} * * *" if minutes < 24 * 60 else "0 0 * * *"
+        raise ValueError(
+            "seconds should divide an hour or a day evenly, such as 300, 900 or 3600; else give a cron expression"
+        )
+
+    @field_validator("pull_networks", mode="after")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for name in between_commas(value):
+            ip_network(name)
+        return value
+
     @field_validator("home", "data", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -72,6 +142,11 @@ class Settings(BaseSettings):
     def raw_store(self) -> Path:
         """The folder of raw files, each named by its SHA-256."""
         return self.home / "raw"
+
+
+def between_commas(value: str) -> list[str]:
+    """The words of a setting that takes several."""
+    return [word.strip() for word in value.split(",") if word.strip()]
 
 
 def load_settings() -> Settings:

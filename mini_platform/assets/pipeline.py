@@ -1,4 +1,4 @@
-"""The assets of a dataset: raw -> staging -> production -> aggregates -> quality report. Each is wiring.
+"""The assets of a dataset: (pulls ->) raw -> staging -> production -> aggregates -> quality report. Each is wiring.
 
 Assets are unpartitioned: a run takes whatever the ledger holds pending, or the files that its config names.
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func, select
 
 from mini_platform.assets import checks
 from mini_platform.assets.metadata import bars, column_lineage, files_chart, given, preview, records, table_metadata
+from mini_platform.assets.pulls import pull_asset, pull_keys
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder
@@ -48,7 +49,8 @@ class Files(dg.Config):
 def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
     """Every asset of a dataset, with the checks that belong to one."""
     computed = [_computed(dataset, declared) for declared in dataset.computed]
-    return [_raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
+    pulled = [pull_asset(dataset, source) for source in dataset.pulls]
+    return [*pulled, _raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
 
 
 def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=dataset.raw_asset,
+        deps=pull_keys(dataset),
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
         check_specs=[dg.AssetCheckSpec(TAKEN, asset=key, description="Every dropped file could be read and kept.")],
         **_common(dataset, *(source.name for source in dataset.sources)),

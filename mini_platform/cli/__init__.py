@@ -7,6 +7,8 @@ Modules of commands import nothing heavy at their top (Dagster, polars, SQLAlche
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import typer
 
 from mini_platform.cli.database import psql, url
@@ -15,6 +17,7 @@ from mini_platform.cli.errors import Sentences
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import load, redrive
+from mini_platform.cli.pulling import pull, sources
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, status, up
 
@@ -29,12 +32,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group, commands in {
+GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "The platform": (up, down, status),
-    "Loading": (load, redrive),
-    "Looking": (files, rejects, explain, verify),
+    "Loading": (load, pull, redrive),
+    "Looking": (files, sources, rejects, explain, verify),
     "Tools": (new, sample, url),
-}.items():
+}
+for group, commands in GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
 # What follows `psql` is for psql: nothing of it is ours, not even -h.

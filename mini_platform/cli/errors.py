@@ -67,7 +67,7 @@ def _settings(error: ValidationError) -> str:
     """Invalid settings as a sentence each, by the names under which they are set; a value may be a password."""
     lines = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        name = "_".join(map(str, item["loc"])).upper()
-        variable = name if name == "DATABASE_URL" else f"MINI_PLATFORM_{name}"
+        name = "__".join(map(str, item["loc"])).upper()
+        variable = name if name.startswith(("DATABASE_URL", "MINI_PLATFORM_")) else f"MINI_PLATFORM_{name}"
         lines.append(f"{variable} is not valid: {item['msg']}.")
     return "\n".join(lines)

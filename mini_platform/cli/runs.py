@@ -120,7 +120,7 @@ def _execute(dataset: Dataset, file_ids: Sequence[int], report: Any, *, verbose:
 
         import mini_platform.warehouse.staging  # noqa: F401  needed anyway, and as slow to import as Dagster
         from mini_platform.assets import pipeline
-        from mini_platform.automation import DATASET_TAG
+        from mini_platform.automation import DATASET_TAG, load_selection
         from mini_platform.definitions import defs
 
     takes = {"config": {"files": list(file_ids)}}
@@ -133,7 +133,7 @@ def _execute(dataset: Dataset, file_ids: Sequence[int], report: Any, *, verbose:
             instance.optimize_for_webserver(STATEMENT_SECONDS * 1000, pool_recycle=3600, max_overflow=10)
             result = job.execute_in_process(
                 instance=instance,
-                asset_selection=sorted(dg.AssetSelection.groups(dataset.name).resolve(job.asset_layer.asset_graph)),
+                asset_selection=sorted(load_selection(dataset).resolve(job.asset_layer.asset_graph)),
                 run_config={
                     "ops": {f"{dataset.name}__{step}": takes for step in steps},
                     "loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}},

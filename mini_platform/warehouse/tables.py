@@ -120,6 +120,50 @@ inbox = Table(
     comment="What stood in the drop folders when last looked at, so that an untouched file is not hashed again",
 )
 
+checkpoints = Table(
+    "checkpoints",
+    ops_metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("source", Text, primary_key=True, comment="Name of the pull"),
+    Column(
+        "step", BigInteger, nullable=False, comment="Counts every change: who meets another one than it left, stops"
+    ),
+    Column("crawl", BigInteger, nullable=False, comment="Number of the crawl that is under way, or was the last"),
+    Column("target", Text, nullable=False, comment="SHA-256 of where and how the crawl asks"),
+    Column("position", Text, comment="Page that comes next; NULL where no crawl is under way"),
+    Column("whole", Boolean, nullable=False, comment="The crawl asks for everything, unchanged or not"),
+    Column("begun_at", DateTime(timezone=True), nullable=False, comment="When the crawl began"),
+    Column("since", DateTime(timezone=True), comment="The crawl asks for what changed after it; NULL means everything"),
+    Column("pages", BigInteger, nullable=False, comment="Of the crawl, with those that had not changed"),
+    Column("pages_landed", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False, comment="On the pages that were landed"),
+    Column("last_started", DateTime(timezone=True), nullable=False, comment="When it was last asked, or asked again"),
+    Column("last_succeeded", DateTime(timezone=True), comment="When a crawl last came to its end"),
+    Column("last_failed", DateTime(timezone=True)),
+    Column("last_error", Text, comment="Why the last crawl failed, as a sentence; NULL if it did not"),
+    Column("succeeded_begun_at", DateTime(timezone=True), comment="When the last crawl that succeeded had begun"),
+    Column("whole_begun_at", DateTime(timezone=True), comment="The same of the last one that asked for everything"),
+    Column("not_before", DateTime(timezone=True), comment="Until then the source asked to be left alone"),
+    comment="How far each source is pulled; changed in the transactions that write its pages into the ledger",
+)
+
+pages = Table(
+    "pages",
+    ops_metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("request", Text, primary_key=True, comment="SHA-256 of the URL; it may hold what nobody should read"),
+    Column("crawl", BigInteger, nullable=False, comment="That met it last"),
+    Column("page", BigInteger, nullable=False, comment="Its number in that crawl"),
+    Column("etag", Text),
+    Column("sha256", Text, nullable=False, comment="Of the body"),
+    Column("rows_sha256", Text, nullable=False, comment="Of its rows alone"),
+    Column("rows", BigInteger, nullable=False),
+    Column("next", Text, comment="Page that it leads to"),
+    Index("pages_rows", "dataset", "source", "rows_sha256"),
+    comment="Pages of the last crawls, to ask only for those that changed and to see when pages repeat",
+)
+
 touched = Table(
     "touched",
     ops_metadata,

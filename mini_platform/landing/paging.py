@@ -1,0 +1,117 @@
+"""How one page leads to the next.
+
+Here: the URL of a page, its rows, and the position of the page after it. A position is a text: a number, a URL or a cursor,
+by the declared kind of paging. Pure; nothing is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from mini_platform.dataset import Cursor, Linked, Numbered, Pull
+from mini_platform.landing.fetch import AgainError, Answer, PullError
+
+if TYPE_CHECKING:
+    from mini_platform.dataset import Json
+
+POSITION_CHARACTERS = 10_000
+"""A longer link or cursor is nothing that leads to a page."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page is about.
+
+    Attributes:
+        rows: how many.
+        rows_sha256: of the rows, whatever stands beside them.
+        next: position of the next page; None: this is the last one.
+    """
+
+    rows: int
+    rows_sha256: str
+    next: str | None
+
+
+def first(source: Pull) -> str:
+    """Position of the first page."""
+    return str(source.paging.first) if isinstance(source.paging, Numbered) else ""
+
+
+def url_of(source: Pull, base: str, position: str, since: dt.datetime | None) -> str:
+    """The URL of the page at a position.
+
+    Raises:
+        PullError: there is none.
+    """
+    paging = source.paging
+    if isinstance(paging, Linked) and position:
+        return position
+    asked: dict[str, str] = {}
+    if paging.limit:
+        asked[paging.limit] = str(source.page_size)
+    if source.since and since:
+        asked[source.since] = since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(paging, Numbered):
+        asked[paging.page] = position
+    elif isinstance(paging, Cursor) and position:
+        asked[paging.parameter] = position
+    try:
+        return str(httpx.URL(base).copy_merge_params(asked))
+    except httpx.InvalidURL as error:
+        raise PullError(f"The URL that is set for it cannot be read: {error}.") from error
+
+
+def read(source: Pull, form: Json, position: str, answer: Answer) -> Page:
+    """Look into a page.
+
+    Numbers are left as they stand, and what is wrong with a row is not judged here.
+
+    Raises:
+        AgainError: it is not JSON: an error page, perhaps, or half of one.
+        PullError: it has no list of rows, or no cursor that can be read.
+    """
+    try:
+        body = json.loads(answer.body, parse_int=str, parse_float=str)
+        rows = body if isinstance(body, list) else _within(body, form.rows or "")
+        digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    except (ValueError, RecursionError) as error:
+        said = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise AgainError(f"The page is not JSON ({said}).") from error
+    if not isinstance(rows, list):
+        where = f" at {form.rows}" if form.rows else ""
+        raise PullError(f"The page has no list of rows{where}.")
+    following = _next(source, body, position, answer, len(rows))
+    if following is not None and (len(following) > POSITION_CHARACTERS or not following.isprintable()):
+        raise PullError(
+            f"The page leads to a next one by {len(following):,} characters that are no link and no cursor."
+        )
+    return Page(len(rows), digest, following)
+
+
+def _next(source: Pull, body: Any, position: str, answer: Answer, rows: int) -> str | None:
+    paging = source.paging
+    if isinstance(paging, Numbered):
+        return str(int(position) + 1) if rows else None
+    if isinstance(paging, Linked):
+        return answer.next_link
+    cursor = _within(body, paging.path)
+    if cursor in (None, "", False):
+        return None
+    if not isinstance(cursor, str):
+        raise PullError(f"The page has a cursor at {paging.path} that is neither text nor a number.")
+    return cursor
+
+
+def _within(body: Any, path: str) -> Any:
+    """What stands at a path of names; None where nothing does."""
+    for name in path.split("."):
+        body = body.get(name) if isinstance(body, Mapping) else None
+    return body

@@ -1,0 +1,780 @@
+"""Pulling from a real HTTP server that misbehaves on purpose.
+
+Waits are milliseconds here, by the declaration of the source. A crawl's every promise is looked up in the ledger, the raw store
+and the checkpoint, not in what the function says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text
+
+from mini_platform.dataset import Cursor, Dataset, Json, Linked, Numbered, Pull
+from mini_platform.datasets.records import dataset as records
+from mini_platform.landing.access import Access, ForbiddenError
+from mini_platform.landing.fetch import retry_after
+from mini_platform.landing.pull import Pulled, pull
+from mini_platform.landing.store import RawStore
+from mini_platform.warehouse.tables import checkpoints, files
+from mini_platform_tests.landing.api_server import Api, Reply, Request, numbered, serving, things
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+QUICK = Pull(name="api", rate=1000, tries=3, backoff=0.01, longest_wait=0.5, connect_seconds=2, read_seconds=2)
+NOON = "Tue, 01 Jul 2025 12:00:00 GMT"
+
+
+class Door:
+    """A database, a raw store, and a source to be pulled from a server."""
+
+    def __init__(self, engine: Engine, folder: Path, api: Api) -> None:
+        self.engine = engine
+        self.store = RawStore(folder)
+        self.api = api
+        self.said: list[str] = []
+        self.dataset = records
+
+    def pull(self, source: Pull = QUICK, answer: Callable[[Request], Reply] | None = None, **access: Any) -> Pulled:
+        """One attempt."""
+        if answer is not None:
+            self.api.answer = answer
+        self.api.requests.clear()
+        dataset = declared(source, self.dataset)
+        where = Access(**{"url": self.api.url, "networks": LOOPBACK, **access})
+        return pull(self.engine, dataset, source, self.store, where, self.said.append)
+
+    def landed(self) -> list[tuple[str, Any]]:
+        """Names and JSON of what was landed, by the ledger and the raw store."""
+        with self.engine.connect() as conn:
+            rows = conn.execute(select(files).order_by(files.c.file_id)).all()
+        for row in rows:
+            data = self.store.path(row.sha256).read_bytes()
+            assert (hashlib.sha256(data).hexdigest(), len(data)) == (row.sha256, row.bytes)
+            assert (row.dataset, row.door, row.status) == ("records", "pull:api", "landed")
+        return [(row.name, json.loads(self.store.path(row.sha256).read_bytes())) for row in rows]
+
+    def ids(self) -> list[Any]:
+        """The ids of everything that was landed, in its order."""
+        found = [page if isinstance(page, list) else page["items"] for _, page in self.landed()]
+        return [row["id"] for page in found for row in page]
+
+    @property
+    def checkpoint(self) -> Any:
+        with self.engine.connect() as conn:
+            return conn.execute(select(checkpoints)).one()
+
+    def later(self, **moved: str) -> None:
+        """Move times of the checkpoint into the past."""
+        sets = ", ".join(f"{name} = {name} - interval '{by}'" for name, by in moved.items())
+        with self.engine.begin() as conn:
+            conn.execute(text(f"UPDATE ops.checkpoints SET {sets}"))  # noqa: S608 - names from this file
+
+
+def declared(source: Pull, dataset: Dataset = records) -> Dataset:
+    """The dataset with another source."""
+    return replace(dataset, pulls=(source,))
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with serving(numbered([things(1, 2), things(3, 4), things(5)])) as made:
+        yield made
+
+
+@pytest.fixture
+def door(engine: Engine, tmp_path: Path, api: Api) -> Door:
+    return Door(engine, tmp_path / "raw", api)
+
+
+def succeeded(done: Pulled) -> Pulled:
+    assert (done.state, done.why) == ("succeeded", None)
+    return done
+
+
+def failed(done: Pulled, *words: str) -> str:
+    assert done.state == "failed"
+    assert done.why is not None
+    for word in words:
+        assert word in done.why
+    return done.why
+
+
+# Paging
+
+
+def test_by_number(door: Door) -> None:
+    done = succeeded(door.pull())
+    assert door.landed() == [
+        ("api/1/page-000001.json", things(1, 2)),
+        ("api/1/page-000002.json", things(3, 4)),
+        ("api/1/page-000003.json", things(5)),
+    ]
+    assert door.api.pages == ["1", "2", "3", "4"], "the first page without rows is the end"
+    assert {request.query["limit"] for request in door.api.requests} == {"100"}
+    assert (done.pages, done.rows, done.crawl, len(done.file_ids)) == (4, 5, 1, 3)
+    row = door.checkpoint
+    assert (row.crawl, row.position, row.pages, row.pages_landed, row.rows, row.last_error) == (1, None, 4, 3, 5, None)
+    assert row.last_started <= row.last_succeeded
+    assert row.last_failed is None
+
+
+def test_other_names_and_another_first_page(door: Door) -> None:
+    def answer(request: Request) -> Reply:
+        assert set(request.query) == {"key", "offset"}
+        return Reply(things(int(request.query["offset"])) if request.query["offset"] != "2" else [])
+
+    source = replace(QUICK, paging=Numbered(page="offset", first=0, limit=None))
+    succeeded(door.pull(source, answer, url=f"{door.api.url}?key=7"))
+    assert door.ids() == [0, 1]
+
+
+def test_by_links(door: Door) -> None:
+    def answer(request: Request) -> Reply:
+        number = int(request.query.get("p", "1"))
+        links = '<?p=1>; rel="first"' + (f', <?p={number + 1}>; rel="next"' if number < 3 else "")
+        # The second page has no rows, and is not the last.
+        return Reply(things(number) if number != 2 else [], headers={"Link": links})
+
+    succeeded(door.pull(replace(QUICK, paging=Linked(limit="per_page")), answer))
+    assert door.ids() == [1, 3]
+    assert [request.query for request in door.api.requests] == [{"per_page": "100"}, {"p": "2"}, {"p": "3"}]
+
+
+@pytest.mark.parametrize("end", [None, "", False, "left out"])
+def test_by_cursors(door: Door, end: Any) -> None:
+    def answer(request: Request) -> Reply:
+        at = request.query.get("after", "0")
+        following: Any = {"0": "a b&c", "a b&c": 17, "17": end}[at]
+        body = {"items": things(len(at)), "meta": {"next": following} if following != "left out" else {}}
+        return Reply(body)
+
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+    source = replace(QUICK, paging=Cursor(path="meta.next", parameter="after", limit=None))
+    succeeded(door.pull(source, answer))
+    assert [request.query.get("after") for request in door.api.requests] == [None, "a b&c", "17"]
+    assert door.ids() == [1, 5, 2]
+
+
+def test_no_url(door: Door) -> None:
+    done = door.pull(url=None)
+    assert (done.state, done.ok) == ("not configured", True)
+    assert door.api.requests == []
+    with door.engine.connect() as conn:
+        assert conn.execute(select(checkpoints)).all() == []
+
+
+# Sources that go in circles, or nowhere
+
+
+def test_the_same_cursor_twice(door: Door) -> None:
+    def answer(request: Request) -> Reply:
+        at = request.query.get("cursor", "")
+        return Reply({"items": things(len(door.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
+
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+    done = door.pull(replace(QUICK, paging=Cursor()), answer)
+    assert failed(done, "Page 4", "as page 2", "circle") == door.checkpoint.last_error
+    assert door.ids() == [1, 2, 3]
+    assert len(door.api.requests) == 3, "the page was not asked for again"
+    assert door.checkpoint.position is None, "the next crawl begins anew"
+
+
+def test_a_link_to_itself(door: Door) -> None:
+    answer = Reply(things(1), headers={"Link": f'<{door.api.url}>; rel="next"'})
+    failed(door.pull(replace(QUICK, paging=Linked()), lambda _: answer), "Page 2", "as page 1")
+    assert door.ids() == [1]
+
+
+def test_a_page_that_repeats(door: Door) -> None:
+    """A server that does not know the parameter gives the first page for ever; the time beside the rows tells nothing."""
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+    done = door.pull(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
+    failed(done, "Page 2", "same rows as page 1")
+    assert door.ids() == [1, 2]
+
+
+def test_no_end(door: Door) -> None:
+    done = door.pull(replace(QUICK, max_pages=7), lambda request: Reply(things(int(request.query["page"]))))
+    failed(done, "more than 7 pages")
+    assert door.ids() == [1, 2, 3, 4, 5, 6, 7]
+
+
+# Misbehaviour that another try helps against
+
+
+def once(*wrong: Reply) -> Callable[[Request], Reply]:
+    """Page 2 goes wrong in these ways, one after the other, and then is well."""
+    left = list(wrong)
+    well = numbered([things(1), things(2), things(3)])
+
+    def answer(request: Request) -> Reply:
+        return left.pop(0) if request.query["page"] == "2" and left else well(request)
+
+    return answer
+
+
+BODY = json.dumps(things(2)).encode()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [Reply(status=500), Reply(b"oh no", status=502)],
+        [Reply(status=429, headers={"Retry-After": "0"})],
+        [Reply(status=429, headers={"Retry-After": "soon"})],
+        [Reply(BODY, cut=10)],
+        [Reply(BODY, cut=0)],
+        [Reply(BODY, cut=len(BODY) - 1), Reply(BODY, cut=len(BODY) - 1)],
+        [Reply(BODY, cut=30, chunked=True)],
+        [Reply(BODY, cut=-5, chunked=True)],
+        [Reply(drop=True)],
+        [Reply(BODY[:-7])],
+        [Reply(b"<html>Down for maintenance</html>")],
+        [Reply(b"")],
+        [Reply(b"\xff\xfe\x00")],
+        [Reply(b"[" * 100_000)],
+        [Reply(BODY, pause=0.6)],
+        [Reply(BODY, drip=0.05)],
+    ],
+    ids=lambda wrong: f"{wrong[0].status}-{bytes(wrong[0].body)[:9]!r}-{wrong[0].cut}-{wrong[0].pause + wrong[0].drip}",
+)
+def test_well_in_the_end(door: Door, wrong: list[Reply]) -> None:
+    source = replace(QUICK, read_seconds=0.3, answer_seconds=0.5)
+    succeeded(door.pull(source, once(*wrong)))
+    assert door.ids() == [1, 2, 3]
+    assert door.api.pages == ["1", *["2"] * (1 + len(wrong)), "3", "4"]
+    assert len(door.said) == len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (Reply(status=500), "answered 500"),
+        (Reply(BODY, cut=10), "could not be read to the end"),
+        (Reply(BODY, cut=10, chunked=True), "could not be read to the end"),
+        (Reply(pause=0.4), "did not answer in time"),
+        (Reply(b"nonsense"), "not JSON"),
+    ],
+)
+def test_given_up_for_now_and_gone_on_with(door: Door, wrong: Reply, words: str) -> None:
+    source = replace(QUICK, read_seconds=0.2)
+    why = failed(door.pull(source, once(wrong, wrong, wrong)), "Page 2", words)
+    assert door.ids() == [1]
+    row = door.checkpoint
+    assert (row.last_error, row.position, row.last_succeeded) == (why, "2", None)
+    assert row.last_failed is not None
+    done = succeeded(door.pull(source, once()))
+    assert done.crawl == 1, "the same crawl goes on"
+    assert door.api.pages == ["2", "3", "4"]
+    assert door.ids() == [1, 2, 3]
+    assert door.checkpoint.last_error is None
+
+
+def test_pauses_grow_and_are_drawn(door: Door) -> None:
+    source = replace(QUICK, tries=6, backoff=0.05, longest_wait=0.2)
+    failed(door.pull(source, lambda _: Reply(status=503)))
+    asked = [request.at for request in door.api.requests]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    said = [float(sentence.split("Again in ")[1].split()[0]) for sentence in door.said]
+    assert len(pauses) == len(said) == 5
+    assert all(0 <= pause <= most + 0.05 for pause, most in zip(said, [0.05, 0.1, 0.2, 0.2, 0.2], strict=True))
+    assert all(pause >= wished - 0.06 for pause, wished in zip(pauses, said, strict=True))
+
+
+@pytest.mark.parametrize("wish", ["1", "Tue, 01 Jul 2025 12:00:01 GMT"])
+def test_retry_after_is_honoured(door: Door, wish: str) -> None:
+    """A date is counted by the server's own clock, which is wrong here."""
+    door.api.date = NOON
+    succeeded(door.pull(replace(QUICK, longest_wait=3), once(Reply(status=429, headers={"Retry-After": wish}))))
+    first, second = (request.at for request in door.api.requests if request.query["page"] == "2")
+    assert second - first >= 1.0
+
+
+def test_a_longer_wait_is_left_to_the_next_runs(door: Door) -> None:
+    done = door.pull(answer=once(Reply(status=429, headers={"Retry-After": "3600"})))
+    failed(done, "left alone for 3,600 s")
+    assert door.api.pages == ["1", "2"], "no other try"
+    assert door.checkpoint.not_before - door.checkpoint.last_failed > dt.timedelta(minutes=59)
+    waiting = door.pull()
+    assert (waiting.state, waiting.ok) == ("waiting", False)
+    assert door.api.requests == []
+    door.later(not_before="1 hour")
+    assert succeeded(door.pull(answer=once())).crawl == 1
+    assert door.ids() == [1, 2, 3]
+
+
+def test_no_source_is_left_alone_for_ever(door: Door) -> None:
+    failed(door.pull(answer=once(Reply(status=503, headers={"Retry-After": "999999999"}))))
+    row = door.checkpoint
+    assert dt.timedelta(hours=23) < row.not_before - row.last_failed <= dt.timedelta(days=1, seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "120"}, 120),
+        ({"retry-after": " 7 "}, 7),
+        ({"retry-after": "Tue, 01 Jul 2025 12:00:30 GMT", "date": NOON}, 30),
+        ({"retry-after": "Tuesday, 01-Jul-25 12:00:30 GMT", "date": NOON}, 30),
+        ({"retry-after": "Tue, 01 Jul 2025 11:00:00 GMT", "date": NOON}, 0),
+        ({"retry-after": "Tue, 01 Jul 2025 13:00:09 +0100"}, 9),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "1.5"}, None),
+        ({"retry-after": "²"}, None),
+        ({"retry-after": "later"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, dt.datetime(2025, 7, 1, 12, tzinfo=dt.UTC)) == seconds
+
+
+def test_the_pace_is_kept(door: Door) -> None:
+    succeeded(door.pull(replace(QUICK, rate=10)))
+    asked = [request.at for request in door.api.requests]
+    assert asked[-1] - asked[0] >= 0.1 * (len(asked) - 1) - 0.05
+
+
+def test_a_slow_source_is_cut_off_whatever_it_sends(door: Door) -> None:
+    """A byte now and then keeps every single read short; the answer as a whole is not let last."""
+    started = time.monotonic()
+    source = replace(QUICK, tries=1, read_seconds=1, answer_seconds=0.3)
+    failed(door.pull(source, lambda _: Reply(BODY, drip=0.05)), "in time")
+    assert time.monotonic() - started < 2
+
+
+# Misbehaviour that nothing helps against
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(b"x" * 2001), "more than the 2,000 bytes"),
+        (Reply(b"x" * 2001, chunked=True), "more than the 2,000 bytes"),
+        (Reply(status=404), "answered 404"),
+        (Reply(status=401), "answered 401"),
+        (Reply(status=204), "answered 204"),
+        (Reply(status=304), "was not asked"),
+        (Reply({"message": "wrong key"}), "no list of rows"),
+        (Reply(b"7"), "no list of rows"),
+        (Reply(b"null"), "no list of rows"),
+        (Reply(things(1), headers={"Content-Encoding": "gzip"}), "encoding"),
+        (Reply(status=302, headers={"Location": "/things?page=1&limit=100"}), "more than 5 times"),
+        (Reply(status=302, headers={"Location": "http://[::1"}), "cannot be read"),
+        (Reply(status=302), "answered 302"),
+    ],
+)
+def test_failed_at_once(door: Door, reply: Reply, words: str) -> None:
+    why = failed(door.pull(answer=lambda _: reply, max_bytes=2000), words)
+    assert door.landed() == []
+    assert not list(door.store.folder.rglob("*"))
+    assert (door.checkpoint.position, door.checkpoint.last_error) == (None, why)
+    assert len(door.api.requests) in (1, 6)
+    assert succeeded(door.pull(answer=numbered([things(1)]))).crawl == 2, "the next one begins anew"
+
+
+def test_a_huge_body_is_not_taken_into_memory(door: Door) -> None:
+    """The server sends as fast as it can; what is over the limit is never read."""
+    sent = threading.Event()
+
+    def answer(_: Request) -> Reply:
+        sent.set()
+        return Reply(b" " * 50_000_000)
+
+    failed(door.pull(answer=answer, max_bytes=100_000), "more than the 100,000 bytes")
+    assert sent.is_set()
+
+
+@pytest.mark.parametrize("cursor", [{"a": 1}, ["x"], True, "a\0b", "\ud800", "x" * 10_001])
+def test_cursors_that_are_none(door: Door, cursor: Any) -> None:
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+    failed(door.pull(replace(QUICK, paging=Cursor()), lambda _: Reply({"items": things(1), "next": cursor})))
+    assert door.landed() == []
+
+
+def test_wrong_rows_are_landed_and_judged_later(door: Door) -> None:
+    """What is wrong with a row is the reader's business: the page is kept as it came."""
+    page = b'[{"id": 1, "title": NaN}, 7, {"id": 123456789012345678901234567890}]'
+    succeeded(door.pull(answer=lambda request: Reply(page if request.query["page"] == "1" else b"[]")))
+    with door.engine.connect() as conn:
+        (sha256,) = conn.execute(select(files.c.sha256)).scalars()
+    assert door.store.path(sha256).read_bytes() == page
+
+
+# Where may be asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "//127.0.0.1/x",
+        "127.0.0.1",
+        "",
+        "http://",
+        "http://user:secret@127.0.0.1/",
+        "http://127.0.0.1:99999/",
+        "http://[::1",
+        "javascript:alert(1)",
+    ],
+)
+def test_urls_that_are_none(door: Door, url: str) -> None:
+    done = door.pull(url=url)
+    why = failed(done)
+    assert "secret" not in why
+    assert door.api.requests == []
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "localhost",
+    "0.0.0.0",  # noqa: S104 - asked for, not bound
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:169.254.169.254]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "[fe80::1]",
+    "[fc00::1]",
+    "[ff02::1]",
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_private_addresses_are_refused_by_default(door: Door, host: str) -> None:
+    port = door.api.url.split(":")[2].split("/")[0]
+    failed(door.pull(url=f"http://{host}:{port}/things", networks=()), "MINI_PLATFORM_PULL_NETWORKS")
+    assert door.api.requests == []
+
+
+def test_a_network_that_is_allowed_allows_no_other() -> None:
+    access = Access("http://x/", networks=(ip_network("127.0.0.0/8"), ip_network("10.0.0.0/24")))
+    assert access.addresses("127.0.0.1", 80) == ["127.0.0.1"]
+    assert access.addresses("10.0.0.9", 80) == ["10.0.0.9"]
+    assert access.addresses("1.1.1.1", 80) == ["1.1.1.1"]
+    for host in ("10.0.1.1", "169.254.169.254", "::1"):
+        with pytest.raises(ForbiddenError, match="link-local"):
+            access.addresses(host, 80)
+
+
+def test_the_address_that_was_checked_is_the_one_connected_to(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves to a good address when it is looked at, and to a bad one the next time (DNS rebinding)."""
+    real, asked = socket.getaddrinfo, []
+
+    def rebinding(host: Any, port: Any, *more: Any, **named: Any) -> Any:
+        asked.append(host)
+        if host != "rebinding.test":
+            return real(host, port, *more, **named)
+        good = len([name for name in asked if name == host]) == 1
+        return real("127.0.0.1" if good else "127.0.0.99", port, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    url = door.api.url.replace("127.0.0.1", "rebinding.test")
+    succeeded(door.pull(url=url, networks=(ip_network("127.0.0.1/32"),)))
+    assert asked.count("rebinding.test") == 1
+    assert set(asked) == {"rebinding.test", "127.0.0.1"}, "what was connected to is the address"
+    assert {request.headers["host"].split(":")[0] for request in door.api.requests} == {"rebinding.test"}
+
+
+def test_an_address_that_does_not_answer_gives_way_to_the_next(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def several(host: Any, port: Any, *more: Any, **named: Any) -> Any:
+        if host != "several.test":
+            return real(host, port, *more, **named)
+        hosts = ("10.0.0.1", "127.0.0.77", "127.0.0.1")  # The first is not allowed, nobody listens on the second.
+        return [entry for one in hosts for entry in real(one, port, *more, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    succeeded(door.pull(url=door.api.url.replace("127.0.0.1", "several.test")))
+    assert door.ids() == [1, 2, 3, 4, 5]
+
+
+def test_a_host_that_cannot_be_found_may_be_found_later(door: Door) -> None:
+    for host in ("nowhere.invalid", "x" * 70):
+        failed(door.pull(url=f"http://{host}/"), "cannot be resolved")
+    assert door.checkpoint.position == "1"
+
+
+def test_no_redirect_to_another_host(door: Door) -> None:
+    with serving(numbered([things(9)]), "127.0.0.2") as other:
+        target = other.url + "?page=1"
+        redirect = Reply(status=302, headers={"Location": target})
+        failed(door.pull(answer=lambda _: redirect), "redirects, but", "127.0.0.2", "not among the allowed hosts")
+        assert other.requests == []
+        hosts = frozenset(("127.0.0.1", "127.0.0.2"))
+        secret = ("Authorization", "Bearer secret")
+        door.api.answer = lambda request: redirect if request.query["page"] == "1" else Reply([])
+        succeeded(door.pull(hosts=hosts, header=secret))
+        assert door.ids() == [9]
+        assert [request.headers.get("authorization") for request in other.requests] == [None]
+        assert {request.headers["authorization"] for request in door.api.requests} == {"Bearer secret"}
+
+
+def test_no_link_to_another_host(door: Door) -> None:
+    reply = Reply(things(1), headers={"Link": '<http://169.254.169.254/latest/meta-data>; rel="next"'})
+    failed(door.pull(replace(QUICK, paging=Linked()), lambda _: reply), "Page 2", "169.254.169.254")
+    assert door.ids() == [1]
+
+
+def test_a_redirect_to_a_private_address_of_an_allowed_host(door: Door) -> None:
+    redirect = Reply(status=307, headers={"Location": "http://169.254.169.254/x"})
+    hosts = frozenset(("127.0.0.1", "169.254.169.254"))
+    failed(door.pull(answer=lambda _: redirect, hosts=hosts), "169.254.169.254", "link-local")
+
+
+def test_redirects_on_the_own_host_are_followed(door: Door) -> None:
+    def answer(request: Request) -> Reply:
+        if request.path == "/things":
+            return Reply(status=301, headers={"Location": f"/v2{request.path}?page={request.query['page']}"})
+        return numbered([things(1)])(request)
+
+    succeeded(door.pull(answer=answer, header=("X-Key", "k")))
+    assert door.ids() == [1]
+    assert {request.headers["x-key"] for request in door.api.requests} == {"k"}
+
+
+def test_an_allowed_host_must_be_the_own_one_too(door: Door) -> None:
+    failed(door.pull(hosts=frozenset(("example.org",))), "127.0.0.1, which is not among the allowed hosts: example.org")
+    assert door.api.requests == []
+
+
+def test_credentials_are_said_nowhere(door: Door) -> None:
+    header = ("Authorization", "Bearer s3cr3t")
+    done = door.pull(answer=lambda _: Reply(status=500), header=header, url=door.api.url + "?key=t0ken")
+    shown = repr(done) + repr(Access("http://x", header)) + "".join(door.said) + repr(door.checkpoint)
+    assert "s3cr3t" not in shown
+    assert "t0ken" not in shown
+    assert door.api.requests[0].headers["authorization"] == "Bearer s3cr3t"
+
+
+def test_no_proxy_of_the_environment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would connect for us to wherever it likes."""
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    succeeded(door.pull())
+
+
+# What did not change
+
+
+def with_etags(pages: list[list[Any]]) -> Callable[[Request], Reply]:
+    def answer(request: Request) -> Reply:
+        reply = numbered(pages)(request)
+        etag = '"' + hashlib.sha256(json.dumps(reply.body).encode()).hexdigest()[:8] + '"'
+        if request.headers.get("if-none-match") == etag:
+            return Reply(status=304, headers={"ETag": etag})
+        return replace(reply, headers={"ETag": etag})
+
+    return answer
+
+
+@pytest.mark.parametrize("make", [with_etags, numbered])
+def test_only_pages_that_changed_are_landed_again(door: Door, make: Callable[..., Any]) -> None:
+    pages = [things(1, 2), things(3, 4), things(5)]
+    succeeded(door.pull(answer=make(pages)))
+    again = succeeded(door.pull())
+    assert (again.pages, again.unchanged, again.rows, again.file_ids) == (4, 4, 0, [])
+    assert len(door.landed()) == 3
+    pages[1] = things(3, 4, value=0)
+    pages.append(things(6))
+    changed = succeeded(door.pull(answer=make(pages)))
+    assert changed.unchanged == 2
+    assert door.landed()[3:] == [("api/3/page-000002.json", pages[1]), ("api/3/page-000004.json", things(6))]
+    sent = [request.headers.get("if-none-match") for request in door.api.requests]
+    assert [etag is not None for etag in sent] == ([True] * 4 + [False] if make is with_etags else [False] * 5)
+
+
+def test_everything_is_asked_for_now_and_then(door: Door) -> None:
+    succeeded(door.pull(answer=with_etags([things(1), things(2)])))
+    door.later(whole_begun_at="25 hours")
+    whole = succeeded(door.pull())
+    assert (whole.unchanged, whole.rows) == (0, 2)
+    assert all("if-none-match" not in request.headers for request in door.api.requests)
+    assert succeeded(door.pull()).unchanged == 3
+
+
+def test_an_unchanged_page_leads_on_by_what_is_known_of_it(door: Door) -> None:
+    def answer(request: Request) -> Reply:
+        if request.headers.get("if-none-match"):
+            return Reply(status=304)
+        at = request.query.get("cursor", "a")
+        return Reply({"items": things(ord(at)), "next": {"a": "b", "b": None}[at]}, headers={"ETag": f'"{at}"'})
+
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+    source = replace(QUICK, paging=Cursor())
+    succeeded(door.pull(source, answer))
+    for _ in range(2):
+        done = succeeded(door.pull(source))
+        assert (done.pages, done.unchanged) == (2, 2)
+        assert [r.headers["if-none-match"] for r in door.api.requests] == ['"a"', '"b"'], "it is known beyond a 304"
+
+
+def test_since(door: Door) -> None:
+    source = replace(QUICK, since="changed_after", overlap=dt.timedelta(minutes=5))
+    succeeded(door.pull(source))
+    assert all("changed_after" not in request.query for request in door.api.requests), "the first asks for everything"
+    first = door.checkpoint
+    succeeded(door.pull(source, numbered([things(2)])))
+    asked = {request.query["changed_after"] for request in door.api.requests}
+    since = dt.datetime.fromisoformat(asked.pop())
+    assert not asked
+    assert since == (first.begun_at - source.overlap).replace(microsecond=0)
+    assert door.ids() == [1, 2, 3, 4, 5, 2]
+    door.later(whole_begun_at="25 hours")
+    succeeded(door.pull(source, numbered([things(1)])))
+    assert all("changed_after" not in request.query for request in door.api.requests)
+
+
+def test_a_crawl_that_failed_moves_since_not_on(door: Door) -> None:
+    source = replace(QUICK, since="since")
+    succeeded(door.pull(source))
+    begun = door.checkpoint.begun_at
+    failed(door.pull(source, lambda _: Reply(status=404)))
+    succeeded(door.pull(source, numbered([])))
+    assert door.checkpoint.since == begun - source.overlap
+
+
+def test_another_url_is_another_source(door: Door) -> None:
+    """Nothing that is known of the one holds for the other."""
+    source = replace(QUICK, since="since")
+    succeeded(door.pull(source, with_etags([things(1)])))
+    failed(door.pull(source, lambda _: Reply(status=404), url=door.api.url + "/2"))
+    succeeded(door.pull(source, with_etags([things(1)]), url=door.api.url + "/2"))
+    assert all("since" not in r.query and "if-none-match" not in r.headers for r in door.api.requests)
+    assert door.ids() == [1, 1]
+
+
+# Crawls that are interrupted
+
+
+def test_a_crawl_that_takes_long_pauses(door: Door) -> None:
+    source = replace(QUICK, crawl_seconds=0.0)
+    paused = door.pull(source)
+    assert (paused.state, paused.ok, paused.pages) == ("paused", True, 0)
+    slow = replace(QUICK, crawl_seconds=0.3, rate=8)
+    assert door.pull(slow).state == "paused"
+    reached = door.checkpoint.position
+    assert reached in ("2", "3", "4")
+    succeeded(door.pull(QUICK))
+    assert door.api.pages[0] == reached
+    assert door.ids() == [1, 2, 3, 4, 5]
+
+
+def test_an_old_crawl_is_not_gone_on_with(door: Door) -> None:
+    failed(door.pull(answer=once(*[Reply(status=500)] * 3)))
+    door.later(begun_at="25 hours")
+    assert succeeded(door.pull(answer=once())).crawl == 2
+    assert door.api.pages == ["1", "2", "3", "4"]
+
+
+def test_of_two_that_pull_one_source_one_stops(door: Door) -> None:
+    """The second takes the crawl over while the first waits for page 2; no page is landed twice."""
+    first_waits, go_on = threading.Event(), threading.Event()
+    well = numbered([things(1, 2), things(3, 4), things(5)])
+
+    def answer(request: Request) -> Reply:
+        if request.query["page"] == "2" and not first_waits.is_set():
+            first_waits.set()
+            assert go_on.wait(20)
+        return well(request)
+
+    done: list[Pulled] = []
+    source = replace(QUICK, read_seconds=30)
+    first = threading.Thread(target=lambda: done.append(door.pull(source, answer)))
+    first.start()
+    assert first_waits.wait(20)
+    second = pull(door.engine, records, source, door.store, Access(door.api.url, networks=LOOPBACK), lambda _: None)
+    go_on.set()
+    first.join(20)
+    assert (succeeded(second).pages, done[0].state, done[0].ok) == (3, "overtaken", True)
+    assert door.ids() == [1, 2, 3, 4, 5]
+    assert door.checkpoint.pages == 4
+
+
+def test_a_page_that_changes_while_the_crawl_is_under_way(door: Door) -> None:
+    """A new row at the front moves the others: one of them is met twice, none is lost; the upsert takes the last."""
+    state = {"rows": things(1, 2, 3, 4, 5)}
+
+    def answer(request: Request) -> Reply:
+        page = int(request.query["page"])
+        reply = Reply(state["rows"][2 * page - 2 : 2 * page])
+        if page == 1:
+            state["rows"] = [*things(9), *state["rows"]]
+        return reply
+
+    succeeded(door.pull(answer=answer))
+    assert door.ids() == [1, 2, 2, 3, 4, 5]
+    succeeded(door.pull(answer=answer))
+    assert 9 in door.ids()
+
+
+def test_two_sources_of_which_one_fails(door: Door) -> None:
+    with serving(lambda _: Reply(status=500)) as broken:
+        sources = (replace(QUICK, name="broken"), QUICK)
+        dataset = replace(records, pulls=sources)
+        done = [
+            pull(door.engine, dataset, one, door.store, Access(api.url, networks=LOOPBACK))
+            for one, api in zip(sources, (broken, door.api), strict=True)
+        ]
+    failed(done[0], "answered 500")
+    succeeded(done[1])
+    assert door.ids() == [1, 2, 3, 4, 5]
+    with door.engine.connect() as conn:
+        rows = {row.source: row for row in conn.execute(select(checkpoints))}
+    assert rows["broken"].last_error == done[0].why
+    assert (rows["api"].last_error, rows["api"].pages) == (None, 4)
+
+
+def test_what_goes_wrong_here_is_no_fault_of_the_source(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "raw").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="raw"):
+        door.pull()
+    assert door.checkpoint.last_error is None
+    (tmp_path / "raw").unlink()
+    succeeded(door.pull())
+
+
+# Declarations
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Pull(name="Api"),
+        lambda: Pull(name="a__b"),
+        lambda: Pull(name="api", rate=0),
+        lambda: replace(records, pulls=(Pull(name="api"), Pull(name="api"))),
+        lambda: replace(records, pulls=(Pull(name="json"),)),
+        lambda: replace(records, pulls=(Pull(name="api", suffix=".xml"),)),
+    ],
+)
+def test_declarations_that_contradict_themselves(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"Pull|dataset records"):
+        wrong()
