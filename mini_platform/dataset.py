@@ -712,6 +712,11 @@ class Dataset:
         return any(column.is_protected for column in self.columns)
 
     @cached_property
+    def is_personal(self) -> bool:
+        """Whether any column has personal data: then no sentence about a file quotes what stands in it."""
+        return any(column.personal for column in self.columns)
+
+    @cached_property
     def custom_rules(self) -> tuple[CustomRule, ...]:
         """The rules written as methods of the row model."""
         return tuple(value for value in vars(self.rows).values() if isinstance(value, CustomRule))

@@ -40,7 +40,7 @@ def read_rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLi
     try:
         yield from _rows(dataset, path, name, door, limits)
     except RefusedFileError as refusal:
-        raise (RefusedFileError(refusal.sentence) if dataset.is_protected else refusal) from refusal
+        raise (RefusedFileError(refusal.sentence) if dataset.is_personal else refusal) from refusal
 
 
 def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits) -> Iterator[Block]:

@@ -127,7 +127,7 @@ def _stage_or_isolate(
             return [i for row in batch for i in _stage_or_isolate(worker, dataset, [row], raw, None)]
         # The database's errors quote the row.
         reason = f"could not be processed: {type(error).__name__}" + (
-            "" if dataset.is_protected else f": {str(error)[:500]}"
+            "" if dataset.is_personal else f": {str(error)[:500]}"
         )
         if isinstance(error, FileNotFoundError):
             reason = f"its raw file is missing: {error.filename}"
