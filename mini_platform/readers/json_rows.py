@@ -83,6 +83,7 @@ class RowBuilder:
             for key in {_key(name) for name in (column.name, *column.aliases)}:
                 if self._declared.setdefault(key, position) != position:
                     raise ValueError(f"two declared columns cannot be told apart: both are called {key}")
+        self._lists = {key for key, position in self._declared.items() if columns[position].type == list[float]}
         self._most_names = len(self._declared) + MAX_EXTRA
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._extra_names: dict[str, str] = {}
@@ -112,6 +113,8 @@ class RowBuilder:
         """
         if type(value) is not tuple:
             raise RowFault("row_is_object", f"{_KINDS.get(type(value), 'a constant')} stands where an object should")
+        if self._lists:  # A string that looks like a list is none: it keeps its quotes.
+            value = [(n, _string(cell) if type(cell) is str and _key(n) in self._lists else cell) for n, cell in value]
         names: tuple[str, ...]
         cells: Cells
         names, cells = zip(*value, strict=True) if value else ((), ())
@@ -262,6 +265,11 @@ def _picker(positions: list[int]) -> Callable[[Cells], Cells]:
         only = positions[0]
         return lambda cells: (cells[only],)
     return cast("Callable[[Cells], Cells]", itemgetter(*positions))
+
+
+def _string(text: str) -> str:
+    _check_text(text)
+    return quoted(text)
 
 
 def _check_text(text: str) -> None:
