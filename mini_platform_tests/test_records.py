@@ -176,3 +176,25 @@ def test_the_samples(platform: Platform, pipeline: Pipeline) -> None:
     ]
     assert ("csv", "901", "value nought", 0.0, "0 is a value") in rows(platform)
     assert ("json", "1", "spare filter", None, "Fits the small pump.\nTwo in stock.") in rows(platform)
+
+
+def test_of_several_records_on_one_line_the_last_counts(platform: Platform, pipeline: Pipeline, tmp_path: Path) -> None:
+    """An API writes a page on one line: many records, good and bad, have the same line, and their order counts still."""
+    page = [{"id": n % 100, "title": f"round {n // 100}"} for n in range(30_000)] + [
+        {"title": str(n)} for n in range(50)
+    ]
+    (tmp_path / "page.json").write_text(json.dumps(page))
+    pipeline(records, tmp_path / "page.json")
+    assert last_file(platform) == {"inserted": 100, "superseded": 29_900, "rejected": 50}
+    assert {row[2] for row in rows(platform)} == {"round 299"}
+    assert rows(platform, "SELECT count(DISTINCT name), min(_line), max(_line) FROM quarantine.records") == [(50, 1, 1)]
+
+
+def test_first_and_reject_on_one_line(platform: Platform, pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([*things(1, 2), {"id": 1, "title": "again"}, *things(3, 4)]))
+    pipeline(replace(records, duplicates="first"), tmp_path / "a.json")
+    assert rows(platform)[0][:3] == ("json", "1", "thing 1")
+    (tmp_path / "b.json").write_text(json.dumps([*things(5, 6), {"id": 5, "title": "again"}, *things(7, 8)]))
+    pipeline(replace(records, duplicates="reject"), tmp_path / "b.json")
+    assert [row[1] for row in rows(platform)] == ["1", "2", "3", "4", "6", "7", "8"]
+    assert last_file(platform) == {"inserted": 3, "rejected": 2}

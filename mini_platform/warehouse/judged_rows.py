@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import Dataset, Json
 from mini_platform.protection import WITHHELD, Keyring, protect
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
 from mini_platform.validation import judge, judge_malformed
 
@@ -31,6 +32,8 @@ MALFORMED_BYTES = 1000
 UNIQUE_KEYS = 20_000_000
 """Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
 KEY_PARTS = 8
+PLATFORM_COLUMNS = ("_rules", "_reasons", "_file_id", "_line", "_record", "_raw", "_extra")
+"""Columns of staging before the declared ones, as they are copied."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,26 @@ class Tally:
         return True
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A block of a file.
+
+    Attributes:
+        first: number of its first record where several records of the file may stand on one line; else None.
+    """
+
+    file_id: int
+    block: Block
+    first: int | None
+
+    def numbers(self, *, malformed: bool = False) -> np.ndarray:
+        """The `_record` of its rows, or of its malformed records, which are numbered after the rows."""
+        count = len(self.block.malformed) if malformed else self.block.rows.height
+        if self.first is None:
+            return np.zeros(count, np.int64)
+        return np.arange(count) + self.first + (self.block.rows.height if malformed else 0)
+
+
 class JudgedRows:
     """Reads the files of a batch, judges their rows, keeps the tallies."""
 
@@ -119,7 +142,7 @@ class JudgedRows:
         self._progress = progress
         self._columns = [column.name for column in dataset.staged_columns if not column.derived]
         self._staged = [column.name for column in dataset.staged_columns]
-        self._gathered: list[tuple[int, Block]] = []
+        self._gathered: list[_Part] = []
         self._rows = 0
 
     def as_csv(self) -> Iterator[bytes]:
@@ -130,6 +153,7 @@ class JudgedRows:
             if others and file_id not in quick:
                 tally.set_aside = True
                 continue
+            several = isinstance(format_of(tally.name, self._dataset.sources), Json)
             seen, weight = 0, 0.0
             try:
                 for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
@@ -138,10 +162,11 @@ class JudgedRows:
                         tally.set_aside = True
                         quick.discard(file_id)
                         break
+                    first = tally.rows_read if several else None
                     tally.rows_read += block.rows.height + len(block.malformed)
                     tally.extra_columns.update(dict.fromkeys(block.extra))
                     tally.absent_columns.update(dict.fromkeys(block.absent))
-                    self._gathered.append((file_id, block))
+                    self._gathered.append(_Part(file_id, block, first))
                     self._rows += block.rows.height + len(block.malformed)
                     if self._progress:
                         self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
@@ -154,23 +179,27 @@ class JudgedRows:
 
     def _judged(self) -> Iterator[bytes]:
         gathered, self._gathered, self._rows = self._gathered, [], 0
-        if malformed := [(file_id, m) for file_id, block in gathered for m in block.malformed]:
+        if malformed := [(part.file_id, m) for part in gathered for m in part.block.malformed]:
             for file_id, record in malformed:
                 self._tallies[file_id].rows_rejected += 1
                 self._tallies[file_id].rule_counts[record.rule] += 1
             ids = pl.Series("_file_id", [file_id for file_id, _ in malformed], pl.Int64)
-            rows = judge_malformed([record for _, record in malformed]).with_columns(ids)
+            rows = judge_malformed([record for _, record in malformed])
+            rows = rows.with_columns(
+                ids, pl.Series("_record", np.concatenate([part.numbers(malformed=True) for part in gathered]))
+            )
             if self._dataset.is_protected:
                 rows = rows.with_columns(_raw=pl.lit(WITHHELD))
             yield self._csv(rows)
-        if filled := [(file_id, block) for file_id, block in gathered if block.rows.height]:
+        if filled := [part for part in gathered if part.block.rows.height]:
             yield self._csv(self._judge(filled))
 
-    def _judge(self, filled: Sequence[tuple[int, Block]]) -> pl.DataFrame:
+    def _judge(self, filled: Sequence[_Part]) -> pl.DataFrame:
         """Judge the rows of some blocks, with their file and line, and count what is broken."""
-        rows = pl.concat([block.rows[:, : len(self._columns)] for _, block in filled], rechunk=True)
+        blocks = [part.block for part in filled]
+        rows = pl.concat([block.rows[:, : len(self._columns)] for block in blocks], rechunk=True)
         ids = pl.Series(
-            "_file_id", np.repeat([i for i, _ in filled], [block.rows.height for _, block in filled]), pl.Int64
+            "_file_id", np.repeat([part.file_id for part in filled], [block.rows.height for block in blocks]), pl.Int64
         )
         verdicts = judge(self._dataset, rows)
         rejected = verdicts.rows["_rules"].is_not_null()
@@ -183,12 +212,13 @@ class JudgedRows:
                 self._tallies[file_id].rule_counts[rule.name] += count
         for file_id, count in _count(ids.filter(rejected)):
             self._tallies[file_id].rows_rejected += count
-        lines = pl.Series("_line", np.concatenate([block.lines for _, block in filled]))
-        judged = verdicts.rows.with_columns(ids, lines)
+        lines = pl.Series("_line", np.concatenate([block.lines for block in blocks]))
+        numbers = pl.Series("_record", np.concatenate([part.numbers() for part in filled]))
+        judged = verdicts.rows.with_columns(ids, lines, numbers)
         if self._raw.keyring is not None:
             judged = protect(self._dataset, judged, self._raw.keyring)
-        if any(block.rows.width > len(self._columns) for _, block in filled):
-            judged = judged.with_columns(pl.concat([self._extra(block) for _, block in filled], rechunk=True))
+        if any(block.rows.width > len(self._columns) for block in blocks):
+            judged = judged.with_columns(pl.concat([self._extra(block) for block in blocks], rechunk=True))
         return judged
 
     def _extra(self, block: Block) -> pl.Series:
@@ -199,7 +229,7 @@ class JudgedRows:
         return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
 
     def _csv(self, rows: pl.DataFrame) -> bytes:
-        order = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *self._staged)
+        order = (*PLATFORM_COLUMNS, *self._staged)
         missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in rows.columns]
         return rows.with_columns(missing).select(order).write_csv(include_header=False).encode()
 

@@ -126,12 +126,13 @@ def _valid_rows(dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, 
 
 def _within_file(dataset: Dataset, staging: Any) -> list[ColumnElement[Any]]:
     """The order of rows of one file with the same key: the first of them counts."""
+    last = [staging._line.desc(), staging._record.desc()]
     if dataset.duplicates == "first":
-        return [staging._line.asc()]
+        return [staging._line.asc(), staging._record.asc()]
     if isinstance(dataset.duplicates, Highest):
         column = next(c for c in dataset.columns if c.name == dataset.duplicates.column)
-        return [staging[column.name].cast(sql_type(column)).desc().nulls_last(), staging._line.desc()]
-    return [staging._line.desc()]
+        return [staging[column.name].cast(sql_type(column)).desc().nulls_last(), *last]
+    return last
 
 
 def _moments(tables: DatasetTables) -> list[str]:

@@ -43,7 +43,7 @@ def rejects(
     statement = (
         select(quarantine, files.c.name.label("_file"))
         .join(files, files.c.file_id == quarantine.c._file_id)
-        .order_by(quarantine.c._file_id, quarantine.c._line)
+        .order_by(quarantine.c._file_id, quarantine.c._line, quarantine.c._record)
         .limit(limit)
         .execution_options(yield_per=1000)
     )

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from mini_platform.dataset import KEY_ONCE, Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import ledger, quarantine
-from mini_platform.warehouse.judged_rows import JudgedRows, Progress, RawFiles, Tally
+from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import copy_in
@@ -176,15 +176,12 @@ def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Ta
     types = {column.name: sql_type(column) for column in dataset.columns}
     mine = and_(among(staging.c._file_id, list(tallies)), staging.c._rules.is_(None))
     same = [staging.c._file_id, *(staging.c[name].cast(types[name]) for name in dataset.key)]
-    counted = (
-        select(staging.c._file_id, staging.c._line, func.count().over(partition_by=same).label("rows"))
-        .where(mine)
-        .subquery()
-    )
-    doubled = select(counted.c._file_id, counted.c._line).where(counted.c.rows > 1)
+    row = (staging.c._file_id, staging.c._line, staging.c._record)
+    counted = select(*row, func.count().over(partition_by=same).label("rows")).where(mine).subquery()
+    doubled = select(*(counted.c[column.name] for column in row)).where(counted.c.rows > 1)
     statement = (
         update(staging)
-        .where(mine, tuple_(staging.c._file_id, staging.c._line).in_(doubled))
+        .where(mine, tuple_(*row).in_(doubled))
         .values(_rules=[rule.name], _reasons=[rule.message])
         .returning(staging.c._file_id)
     )
@@ -195,7 +192,7 @@ def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Ta
 
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     """COPY blocks of CSV into the staging table; they are made in a thread of their own, so that both cores work."""
-    columns = ("_rules", "_reasons", "_file_id", "_line", "_raw", "_extra", *(c.name for c in dataset.staged_columns))
+    columns = (*PLATFORM_COLUMNS, *(c.name for c in dataset.staged_columns))
     pipe = Pipe()
 
     def produce() -> None:

@@ -63,6 +63,7 @@ TYPES: Mapping[Any, TypeEngine[Any]] = {
     list[float]: ARRAY(Double),
 }
 """Python type of a column -> type in Postgres; `Decimal` is missing, as its type depends on its decimals."""
+RECORD = "Number of the record in a file where several may stand on one line, as in JSON; else 0"
 PERSONAL = {"personal": True}
 """`info` of columns whose values are masked wherever rows are shown."""
 
@@ -380,6 +381,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         metadata,
         Column("_file_id", BigInteger, nullable=False, comment="ops.files"),
         Column("_line", BigInteger, nullable=False, comment="Line of the file on which the row starts"),
+        Column("_record", BigInteger, server_default=text("0"), comment=RECORD),
         Column("_rules", ARRAY(Text), comment="Names of the rules it breaks; NULL for a valid row"),
         Column("_reasons", ARRAY(Text), comment="The same as sentences"),
         Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),
@@ -416,6 +418,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         metadata,
         Column("_file_id", BigInteger, primary_key=True, comment="ops.files"),
         Column("_line", BigInteger, primary_key=True, comment="Line of the file on which the row starts"),
+        Column("_record", BigInteger, primary_key=True, server_default=text("0"), autoincrement=False, comment=RECORD),
         Column("_rules", ARRAY(Text), nullable=False, comment="Names of the rules it breaks"),
         Column("_reasons", ARRAY(Text), nullable=False, comment="The same as sentences"),
         Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),

@@ -357,3 +357,19 @@ def test_a_new_column_of_the_ledger_is_added_to_an_old_database(engine: Engine) 
     create_all(engine)
     with engine.connect() as conn:
         assert conn.execute(select(files.c.set_aside_at)).all() == []
+
+
+def test_the_number_of_a_record_is_added_to_an_old_quarantine_and_its_key(engine: Engine) -> None:
+    old = "INSERT INTO quarantine.measurements (_file_id, _line, _rules, _reasons) VALUES (1, 7, '{x}', '{y}')"
+    with engine.begin() as conn:
+        for schema in ("quarantine", "staging"):
+            conn.execute(text(f"ALTER TABLE {schema}.measurements DROP COLUMN _record"))
+        conn.execute(text("ALTER TABLE quarantine.measurements ADD PRIMARY KEY (_file_id, _line)"))
+        conn.execute(text(old))
+        conn.execute(text("DELETE FROM ops.fingerprints"))
+    create_all(engine, [weather])
+    with engine.begin() as conn:
+        assert conn.execute(text("SELECT _file_id, _line, _record FROM quarantine.measurements")).all() == [(1, 7, 0)]
+        conn.execute(text(old.replace("_line,", "_line, _record,").replace("7,", "7, 1,")))
+        key = inspect(conn).get_pk_constraint("measurements", schema="quarantine")["constrained_columns"]
+    assert key == ["_file_id", "_line", "_record"]
