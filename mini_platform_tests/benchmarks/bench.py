@@ -10,6 +10,7 @@ itself, memory its highest resident size; both without Postgres.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -79,7 +80,9 @@ class Bench:
         """URL of a database, as psycopg2 takes it."""
         return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
-    def python(self, database: str, *arguments: str | Path, interpreter: str = sys.executable) -> Run:
+    def python(
+        self, database: str, *arguments: str | Path, interpreter: str = sys.executable, dataset: str = "weather"
+    ) -> Run:
         """Run a Python process on a database and measure it."""
         environment = {
             **os.environ,
@@ -87,6 +90,7 @@ class Bench:
             "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
             "MINI_PLATFORM_DATA": str(self.folder / "data"),
             "PYTHONPATH": str(PROJECT),
+            "BENCH_DATASET": dataset,
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
         start = time.perf_counter()
@@ -110,9 +114,9 @@ class Bench:
         """The floor of a file."""
         return self.python(database, "-m", f"{HERE}.floor", self.plain_url(database), path)
 
-    def inside(self, database: str, *paths: Path) -> Run:
+    def inside(self, database: str, *paths: Path, dataset: str = "weather") -> Run:
         """The work of a run."""
-        return self.python(database, "-m", f"{HERE}.inside", *paths)
+        return self.python(database, "-m", f"{HERE}.inside", *paths, dataset=dataset)
 
     def command(self, database: str, *paths: Path) -> Run:
         """The whole command `mini-platform load`."""
@@ -185,6 +189,17 @@ class Bench:
             for i in range(count):
                 body = lines[1 + i * rows : 1 + (i + 1) * rows]
                 (folder / f"{i:05}.csv").write_bytes(b"\n".join([lines[0], *body, b""]))
+        return sorted(folder.iterdir())
+
+    def payloads(self, count: int) -> list[Path]:
+        """Files of one signal each, of 100 numbers."""
+        folder = self.folder / f"payloads-{count}"
+        if not folder.exists():
+            folder.mkdir()
+            written = io.BytesIO()
+            write_sample(all_datasets()["signals"], written, count)
+            for i, line in enumerate(written.getvalue().splitlines()):
+                (folder / f"{i:05}.json").write_bytes(line)
         return sorted(folder.iterdir())
 
     def peer(self, tool: str, database: str, path: Path) -> Run:
@@ -275,6 +290,13 @@ def _small(bench: Bench) -> Pair:
     return run, run
 
 
+def _payloads(bench: Bench) -> Pair:
+    paths = bench.payloads(5000)
+    bench.database("measured", "empty")
+    run = bench.inside("measured", *paths, dataset="signals")
+    return run, run
+
+
 def _few(bench: Bench) -> Pair:
     """The first load beside the ten million may compute every aggregate anew: the second one is measured."""
     ten, eleven = 10 * MILLION, 11 * MILLION
@@ -317,6 +339,15 @@ CASES = (
     Case("rejects", "50 % rejected / 1 % rejected, 1M, inside the run", _rejects, _inside, 1.2),
     Case(
         "small", "1,000 files of 100 rows, inside the run: files/s", _small, lambda a, _: 1000 / a.inside, 500, 5, True
+    ),
+    Case(
+        "payloads",
+        "5,000 signal files of 100 numbers, inside the run: files/s",
+        _payloads,
+        lambda a, _: 5000 / a.inside,
+        500,
+        5,
+        True,
     ),
     Case(
         "dlt",
