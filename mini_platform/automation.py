@@ -13,7 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from mini_platform.assets.pulls import pull_keys
 from mini_platform.dataset import Dataset, Pull
-from mini_platform.landing import folder
+from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 
@@ -123,7 +123,8 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
         new = folder.changed(conn, dataset, found)
         pending = ledger.pending(conn, dataset.name)
         stale = aggregates.stale(conn, dataset)
-    if not new and not pending and not stale:
+        old = retention.due(conn, dataset, platform.raw_retention(dataset))
+    if not new and not pending and not stale and not old:
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
         return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")

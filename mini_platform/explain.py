@@ -180,6 +180,8 @@ def _occurrences(
     """Rows of one file that have the key, with their typed values; and what kept the file from being read, if anything."""
     rows: list[tuple[Occurrence, dict[str, Any]]] = []
     seen = 0
+    if version.raw_dropped_at is not None:
+        return rows, f"its raw file was dropped on {version.raw_dropped_at:%Y-%m-%d}"
     try:
         for block in read_rows(dataset, raw.path(version.sha256), version.name, version.door, raw.limits):
             rows += _matching(dataset, key, version, block, raw.keyring)

@@ -13,6 +13,14 @@ from collections import Counter
 
 VARIABLE = "MINI_PLATFORM_FAULT"
 
+FORGETTING = (
+    "forget.files_written",
+    "forget.before_commit",
+    "forget.after_commit",
+    "retention.noted",
+    "retention.removed",
+)
+"""Reached by `mini-platform forget` and where raw files are too old, and not by a plain load."""
 POINTS = (
     "land.copying",
     "land.raw_file_kept",

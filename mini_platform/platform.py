@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,13 @@ class Platform:
         if keys := self.settings.pii_keys:
             return Keyring.from_text(keys.get_secret_value())
         return Keyring.from_file(self.settings.home / "pii.key")
+
+    def raw_retention(self, dataset: Dataset) -> dt.timedelta | None:
+        """How long the raw files of a dataset are kept; None means for ever."""
+        if dataset.name not in self.settings.raw_retention:
+            return dataset.raw_retention
+        days = self.settings.raw_retention[dataset.name]
+        return None if days is None else dt.timedelta(days=days)
 
     @property
     def read_limits(self) -> ReadLimits:

@@ -125,22 +125,23 @@ def normalized(text: str) -> str:
     """A text without what makes no other person of it: case, how its characters are composed, how much space stands where."""
     import polars as pl
 
-    plain: str = _plain(pl.Series([text], dtype=pl.String))[0]
-    return plain
+    only: str = plain(pl.Series([text], dtype=pl.String))[0]
+    return only
 
 
-def _plain(cells: pl.Series) -> pl.Series:
+def plain(cells: pl.Series) -> pl.Series:
+    """The same of a column."""
     if cells.str.len_bytes().sum() != cells.str.len_chars().sum():
         cells = cells.str.normalize("NFC")
-    plain = cells.str.to_lowercase()
+    cells = cells.str.to_lowercase()
     # Most texts are well spaced, and to see that is quicker than to replace.
-    if plain.str.contains(r"\s\s|[^\S ]|^\s|\s$").any():
-        plain = plain.str.replace_all(r"\s+", " ").str.strip_chars()
-    return plain
+    if cells.str.contains(r"\s\s|[^\S ]|^\s|\s$").any():
+        cells = cells.str.replace_all(r"\s+", " ").str.strip_chars()
+    return cells
 
 
 def _hashed(cells: pl.Series, keyring: Keyring) -> pl.Series:
-    return keyring.keys[0].digests(_plain(cells))
+    return keyring.keys[0].digests(plain(cells))
 
 
 def _last4(cells: pl.Series, _: Keyring) -> pl.Series:

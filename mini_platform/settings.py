@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     """Keys for the hashes of personal data: `id:secret,id:secret`, the one in use first. Without it a random one is made and
     kept in `home`."""
 
+    raw_retention: dict[str, float | None] = {}
+    """Days that the raw files of a dataset are kept, by its name; null for ever. A dataset that is not named here is kept as
+    its declaration says."""
+
     lease_seconds: float = Field(30.0, gt=0)
     """How long a claim on a file outlives the last sign of life of the process that holds it."""
     max_attempts: int = Field(5, ge=1)

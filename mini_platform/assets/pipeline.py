@@ -20,7 +20,7 @@ from mini_platform.assets.metadata import bars, column_lineage, files_chart, giv
 from mini_platform.assets.pulls import pull_asset, pull_keys
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
-from mini_platform.landing import folder
+from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger, quality
 from mini_platform.warehouse.tables import among, columns_read, dataset_tables, files, quality_report
@@ -91,6 +91,8 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
             log = context.log.error if file.stuck else context.log.info
             log("left alone: %s: %s", file.name, file.left_alone)
         skipped = [{"file": file.name, "left alone because": file.left_alone} for file in alone]
+        for old in retention.drop_old(platform.engine, dataset, platform.store, platform.raw_retention(dataset)):
+            context.log.info("raw file removed, older than such files are kept: %s (file %d)", old.name, old.file_id)
         with platform.engine.connect() as conn:
             return dg.MaterializeResult(
                 metadata=_raw_metadata(conn, dataset, config.files or landed, skipped),

@@ -14,6 +14,7 @@ import typer
 from mini_platform.cli.database import psql, url
 from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import Sentences
+from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import load, redrive
@@ -34,7 +35,7 @@ app = typer.Typer(
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "The platform": (up, down, status),
-    "Loading": (load, pull, redrive),
+    "Loading": (load, pull, redrive, forget),
     "Looking": (files, sources, rejects, explain, verify),
     "Tools": (new, sample, url),
 }

@@ -83,11 +83,14 @@ def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple
     from mini_platform.landing.store import sha256_of
     from mini_platform.warehouse.tables import files
 
-    versions = select(files.c.file_id, files.c.name, files.c.version, files.c.sha256, files.c.bytes)
+    versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
     with platform.engine.connect() as conn:
-        rows = conn.execute(
-            versions.where(files.c.dataset == dataset.name, files.c.same_as.is_(None)).order_by(files.c.file_id)
-        ).all()
+        known = conn.execute(versions.order_by(files.c.file_id)).all()
+    rows = [row for row in known if row.raw_dropped_at is None]
+    if dropped := len(known) - len(rows):
+        say(
+            f"{dataset.name}: of {dropped} files the raw file was dropped, as the ledger says; they cannot be judged again."
+        )
     problems = []
     with progress_bar("Reading raw files", sum(row.bytes for row in rows) if deep else None) as advance:
         for row in rows:

@@ -39,7 +39,8 @@ LEDGER = {
 }
 """Columns of the ledger that people are shown, with their headings."""
 COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded")
-MORE = ("dataset", *COUNTERS, "sha256", "bytes", "door", "loaded_at", "run_id", "same_as")
+ERASED = ("raw_dropped_at", "erased_at", "rows_erased")
+MORE = ("dataset", *COUNTERS, "sha256", "bytes", "door", "loaded_at", "run_id", "same_as", *ERASED)
 """Further columns that are only in the JSON."""
 REJECTS = ("file", "line", "column", "value", "rule", "sentence", "file_id")
 

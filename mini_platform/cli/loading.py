@@ -90,10 +90,14 @@ def redrive(
         named = ledger_row(platform, chosen, file)
         versions = versions.where(files.c.file_id == (named.same_as or named.file_id))
     with platform.engine.begin() as conn:
-        ids = list(conn.execute(versions).scalars())
+        without = versions.with_only_columns(files).where(files.c.raw_dropped_at.is_not(None)).order_by(files.c.file_id)
+        for row in conn.execute(without):
+            said = f"{row.name} (file {row.file_id}) cannot be judged again: its raw file was dropped on"
+            say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
+        ids = list(conn.execute(versions.where(files.c.raw_dropped_at.is_(None))).scalars())
         ledger.return_to_landed(conn, chosen.name, files.c.file_id == func.any(ids), files.c.status.in_(REDRIVEN))
     if not ids:
-        say(f"{chosen.name} has no file yet.")
+        say(f"{chosen.name} has no file that can be loaded again.")
         return
     done = process(platform, chosen, ids, verbose=verbose)
     rows = _rows(platform, done.file_ids)

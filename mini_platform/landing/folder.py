@@ -27,6 +27,7 @@ from mini_platform.warehouse.tables import inbox
 
 SETTLE_SECONDS = 1.0
 """A file that was written to less than this long ago may still grow and is left for the next look."""
+GROWING = "it may still be growing"
 LAND_FILES = 500
 """Files landed in one transaction."""
 THREADS = 8
@@ -55,6 +56,11 @@ class Found:
     left_alone: str | None = None
     stuck: bool = False
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it is a file of the dataset, now or in a second."""
+        return self.left_alone in (None, GROWING)
+
 
 def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
     if name.startswith("."):
@@ -70,7 +76,7 @@ def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], no
     if not name.lower().endswith(tuple(suffixes)):
         return f"its name ends in none of {' '.join(suffixes)}"
     if 0 <= now - info.st_mtime < SETTLE_SECONDS:
-        return "it may still be growing"
+        return GROWING
     return None
 
 
@@ -83,7 +89,8 @@ def display_name(name: str) -> str:
     return os.fsencode(doubled).decode("utf-8", "backslashreplace")
 
 
-def _signature(info: os.stat_result) -> str:
+def signature(info: os.stat_result) -> str:
+    """What changes whenever a file is written, replaced or renamed."""
     return f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
 
 
@@ -98,11 +105,10 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                     info = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # Gone between the two calls.
-                signature = _signature(info)
                 reason = _why_left_alone(entry.name, info, dataset.suffixes, moment)
                 stuck = reason is None and not os.access(entry.path, os.R_OK)
                 reason = UNREADABLE if stuck else reason
-                found.append(Found(display_name(entry.name), Path(entry.path), signature, reason, stuck))
+                found.append(Found(display_name(entry.name), Path(entry.path), signature(info), reason, stuck))
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda file: file.name)
@@ -161,7 +167,7 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
         return changed
     before = os.fstat(handle)
     # Written to since the look, it may go on growing. A file named by its user has no signature.
-    changed_since = file.signature and file.signature != _signature(before)
+    changed_since = file.signature and file.signature != signature(before)
     if changed_since or not stat.S_ISREG(before.st_mode):
         os.close(handle)
         return changed
@@ -181,8 +187,9 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
 
 
 def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> bool:
-    """Whether an open file is the current version of its name, and the raw store has that: then it is only hashed."""
-    return size == current.bytes and store.path(current.sha256).exists() and sha256_of(source) == current.sha256
+    """Whether an open file is the current version of its name, and the raw store has that or had it: then it is only hashed."""
+    known = size == current.bytes and (current.raw_dropped_at is not None or store.path(current.sha256).exists())
+    return known and sha256_of(source) == current.sha256
 
 
 def _remember(conn: Connection, dataset: Dataset, landed: Sequence[tuple[Found, Row[Any]]]) -> None:

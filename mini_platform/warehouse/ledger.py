@@ -319,10 +319,10 @@ def set_aside(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None
 
 
 def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> int:
-    """Queue files for another pass from their raw bytes; returns how many."""
+    """Queue files for another pass from their raw bytes, if those are kept; returns how many."""
     free = {"leased_by": None, "leased_until": None, "set_aside_at": None}
     values = {"status": "landed", "attempts": 0, "error": None, **free}
-    chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), *criteria)
+    chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None), *criteria)
     return conn.execute(update(files).where(chosen).values(values)).rowcount
 
 

@@ -101,6 +101,13 @@ files = Table(
     Column("keys_unique", Boolean, comment="No two valid rows of the file have one key; false where it is not known"),
     Column("extra_columns", ARRAY(Text), comment="Columns in the file that the dataset does not declare"),
     Column("absent_columns", ARRAY(Text), comment="Declared columns that the file may lack, and does"),
+    Column("raw_dropped_at", DateTime(timezone=True), comment="When its raw file was removed; NULL while it is kept"),
+    Column(
+        "erased_at",
+        DateTime(timezone=True),
+        comment="When a person was erased from it; sha256 and bytes are of the rest",
+    ),
+    Column("rows_erased", BigInteger, comment="Rows of erased persons; the other figures are those of its last load"),
     Column("same_as", BigInteger, comment="For an arrival of unchanged bytes: the version that they are"),
     Index("files_version", "dataset", "name", "version", unique=True, postgresql_where=text("same_as IS NULL")),
     CheckConstraint(f"status IN {STATUSES}", name="known_status"),
@@ -163,6 +170,13 @@ pages = Table(
     Column("next", Text, comment="Page that it leads to"),
     Index("pages_rows", "dataset", "source", "rows_sha256"),
     comment="Pages of the last crawls, to ask only for those that changed and to see when pages repeat",
+)
+
+dropping = Table(
+    "dropping",
+    ops_metadata,
+    Column("sha256", Text, primary_key=True),
+    comment="Raw files that are to be removed from the raw store, written with the change after which none needs them",
 )
 
 touched = Table(

@@ -1,0 +1,80 @@
+"""Retention: raw files are removed once they are older than their dataset keeps them, and the ledger says so.
+
+Removing a file is two steps, of which the second can be repeated: the ledger's transaction notes it in `ops.dropping`; then
+the file goes, and the note with it. A process that is killed between them leaves the note to the next one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from mini_platform.dataset import Dataset
+from mini_platform.faultpoints import reach
+from mini_platform.landing.store import RawStore
+from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.tables import dropping, files
+
+DONE = ("loaded", "refused", "failed")
+
+
+def _over_age(dataset: Dataset, age: dt.timedelta) -> ColumnElement[bool]:
+    return and_(
+        files.c.dataset == dataset.name,
+        files.c.same_as.is_(None),
+        files.c.raw_dropped_at.is_(None),
+        files.c.status.in_(DONE),
+        files.c.arrived_at < func.now() - age,
+    )
+
+
+def due(conn: Connection, dataset: Dataset, age: dt.timedelta | None) -> bool:
+    """Whether raw files wait to be removed."""
+    return age is not None and bool(conn.scalar(select(exists(select(files.c.file_id).where(_over_age(dataset, age))))))
+
+
+def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelta | None) -> Sequence[Row[Any]]:
+    """Remove the raw files of a dataset that are older than this, and what an earlier call left.
+
+    Returns:
+        The ledger rows of the files whose raw file went now.
+    """
+    dropped: Sequence[Row[Any]] = []
+    if age is not None:
+        with engine.begin() as conn:
+            gone = update(files).where(_over_age(dataset, age)).values(raw_dropped_at=func.now()).returning(files)
+            dropped = conn.execute(gone).all()
+            to_drop(conn, [row.sha256 for row in dropped])
+        reach("retention.noted")
+    sweep(engine, store)
+    return dropped
+
+
+def to_drop(conn: Connection, hashes: Sequence[str]) -> None:
+    """Note raw files that are to be removed, in the transaction after which no file of the ledger needs them."""
+    if hashes:
+        statement = insert(dropping).on_conflict_do_nothing()
+        conn.execute(statement, [{"sha256": sha256} for sha256 in sorted(set(hashes))])
+
+
+def sweep(engine: Engine, store: RawStore) -> int:
+    """Remove the raw files that are noted, unless the ledger names them again; returns how many went."""
+    with engine.begin() as conn:
+        advisory_lock(conn, "dropping")
+        noted = conn.execute(select(dropping.c.sha256)).scalars().all()
+        if not noted:
+            return 0
+        kept = (files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
+        needed = select(files.c.sha256).where(files.c.sha256.in_(noted), *kept)
+        unneeded = set(noted) - set(conn.execute(needed).scalars())
+        for sha256 in unneeded:
+            with suppress(FileNotFoundError):
+                store.path(sha256).unlink()
+        reach("retention.removed")
+        conn.execute(delete(dropping).where(dropping.c.sha256.in_(noted)))
+    return len(unneeded)

@@ -1,0 +1,430 @@
+"""Forgetting a person, and raw files that are kept for a while only: on the real pipeline, in every form that files have."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select, text, update
+
+from mini_platform.dataset import Csv, Dataset, Json
+from mini_platform.datasets.sales import dataset as sales
+from mini_platform.faultpoints import FORGETTING
+from mini_platform.forget import Forgotten, forget
+from mini_platform.landing import folder, retention
+from mini_platform.platform import Platform
+from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.tables import COUNTERS, dropping, files
+
+MARIA = "Maria.Marker@Example.org"
+HEADER = ",".join(column.name for column in sales.read_columns)
+
+
+def order(number: int, email: str, name: str = "Somebody", title: str = "Kite", **cells: str) -> str:
+    values = {
+        "order_id": f"T{number:09d}",
+        "customer_name": name,
+        "customer_email": email,
+        "customer_phone": "+1 202 555 0199",
+        "customer_address": "1 Oak Street",
+        "product_title": title,
+        "product_rating": "4",
+        "discounted_price": "9.00",
+        "original_price": "10.00",
+        "discount_percentage": "10",
+        "is_best_seller": "true",
+        "delivery_date": "2024-05-03",
+        "data_collected_at": "2024-05-02T10:00:00Z",
+        "product_category": "Toys",
+        "quantity": "2",
+        "order_date": "2024-05-02",
+    } | cells
+    return ",".join(f'"{value}"' if set(value) & set(',"\n') else value for value in values.values())
+
+
+def csv_of(*rows: str, end: str = "\n") -> bytes:
+    return end.join([HEADER, *rows, ""]).encode()
+
+
+def gz(data: bytes) -> bytes:
+    return gzip.compress(data)
+
+
+def zipped(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("orders.csv", data)
+    return buffer.getvalue()
+
+
+OTHERS = [order(1, "ada@example.org"), order(2, "ben@example.org", title="Kettlebell, 16 kg")]
+HERS = [
+    order(3, MARIA, name="Maria Marker"),
+    order(4, " maria.marker@example.org ", customer_address="a\nline, and\nanother"),
+    order(5, "MARIA.MARKER@EXAMPLE.ORG", quantity="0"),
+    f"T000000006,one field too few,{MARIA}",
+    order(7, "ben@example.org", customer_address=f"c/o {MARIA}"),
+]
+NOT_HERS = [
+    order(8, "notmaria.marker@example.org"),
+    order(9, "maria.marker@example.org.uk"),
+    "T000000010,too few,xmaria.marker@example.org",
+]
+
+
+@pytest.fixture
+def forgetting(platform: Platform, data: Path) -> Callable[..., Forgotten]:
+    def run(value: str = MARIA, dataset: Dataset = sales) -> Forgotten:
+        raw = platform.raw_files(dataset)
+        return forget(platform.engine, dataset, value, raw, platform.store, data / dataset.name)
+
+    return run
+
+
+@pytest.fixture
+def drop(platform: Platform, data: Path, pipeline: Any) -> Callable[..., list[int]]:
+    """Files are dropped, landed and loaded, as the sensor has it."""
+
+    def run(dataset: Dataset = sales, **contents: bytes) -> list[int]:
+        for name, content in contents.items():
+            path = data / dataset.name / name.replace("_", ".")
+            path.write_bytes(content)
+            os.utime(path, (path.stat().st_mtime - 60,) * 2)
+        found = folder.look(data / dataset.name, dataset)
+        with platform.engine.connect() as conn:
+            new = folder.changed(conn, dataset, found)
+        landed = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, new) if row]
+        pipeline(dataset)
+        return landed
+
+    return run
+
+
+def everything(platform: Platform, data: Path) -> Iterator[tuple[str, bytes]]:
+    """Each table as text, each raw file and each dropped one, unpacked."""
+    with platform.engine.connect() as conn:
+        names = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname !~ '^(pg_|information)'"
+        for table in conn.execute(text(names)).scalars().all():
+            rows = conn.execute(text(f"SELECT t::text FROM {table} t")).scalars()  # noqa: S608 - its name is quoted
+            yield table, "\n".join(rows).encode()
+    for root in (platform.settings.home, data):
+        for path in root.rglob("*"):
+            if path.is_file() and path.name != "pii.key":
+                yield str(path), unpacked(path.read_bytes())
+
+
+def unpacked(data: bytes) -> bytes:
+    if data.startswith(b"\x1f\x8b"):
+        return gzip.decompress(data)
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return b"\n".join(archive.read(name) for name in archive.namelist())
+    return data
+
+
+def left_of_her(platform: Platform, data: Path) -> list[str]:
+    """Where something of her is left: the address in clear, or a hash of it."""
+    marks = [MARIA.lower(), *platform.keyring.digests(MARIA)]
+    clear = re.compile(rf"(?<![\w.]){re.escape(marks[0])}(?!\.uk)|" + "|".join(map(re.escape, marks[1:])))
+    return [
+        place
+        for place, content in everything(platform, data)
+        if clear.search(content.decode("utf-8", "replace").lower())
+    ]
+
+
+def production(engine: Engine) -> list[str]:
+    with engine.connect() as conn:
+        return list(conn.execute(text("SELECT order_id FROM production.orders ORDER BY 1")).scalars())
+
+
+def consistent(platform: Platform) -> None:
+    """Every computed table is what its select says, and the ledger adds up, names its raw files, and their sizes."""
+    with platform.engine.connect() as conn:
+        for aggregate in sales.aggregates:
+            assert aggregates.differences(conn, sales, aggregate) == []
+        for row in conn.execute(select(files).where(files.c.same_as.is_(None))):
+            path = platform.store.path(row.sha256)
+            assert path.exists() == (row.raw_dropped_at is None)
+            assert row.raw_dropped_at or path.stat().st_size == row.bytes
+            if row.status == "loaded":
+                assert row.rows_read == sum(getattr(row, name) for name in COUNTERS)
+        assert conn.scalar(select(func.count()).select_from(dropping)) == 0
+        needed = select(files.c.sha256).where(files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
+        named = set(conn.execute(needed).scalars())
+    kept = {path.name for path in platform.store.folder.rglob("*") if path.is_file()}
+    assert kept == named, "no raw file is left that the ledger does not name"
+
+
+# Everywhere
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "csv": lambda data: data,
+    "csv_gz": gz,
+    "csv_zip": zipped,
+    "txt": lambda data: data.replace(b"\n", b"\r\n"),
+    "tsv": lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_person_is_gone_and_the_others_stay(
+    platform: Platform, data: Path, drop: Any, forgetting: Any, pipeline: Any, form: str
+) -> None:
+    rows = [OTHERS[0], *HERS[:3], NOT_HERS[0], *HERS[3:], OTHERS[1], *NOT_HERS[1:]]
+    (file_id,) = drop(**{f"a_{form}": FORMS[form](csv_of(*rows))})
+    assert len(left_of_her(platform, data)) >= 5
+    with platform.engine.connect() as conn:
+        customers = dict(conn.execute(text("SELECT email_hash, customer_id FROM analytics.dim_customer")).all())
+    done = forgetting()
+    assert done.unread == []
+    assert [(item["records"], item["outcome"]) for item in (*done.files, *done.dropped_files)] == [
+        (5, "rewritten without them")
+    ] * 2
+    # The row of ben that was sent care of her went out of the file; in production it has none of her address.
+    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 7, 8, 9)]
+    assert left_of_her(platform, data) == []
+    consistent(platform)
+    with platform.engine.connect() as conn:
+        row = conn.execute(select(files)).one()
+        assert (row.rows_erased, row.rows_read, row.erased_at is not None) == (5, 10, True)
+        after = dict(conn.execute(text("SELECT email_hash, customer_id FROM analytics.dim_customer")).all())
+        lines = dict(conn.execute(text("SELECT _line, _rules FROM quarantine.orders")).all())
+        assert conn.scalar(text("SELECT count(*) FROM ops.surrogates_dim_customer")) == len(after)
+    assert after == {key: number for key, number in customers.items() if key in after}, "numbers stay"
+    assert lines == {13: ["row_has_header_fields"]}, "what is left stands on the line on which it stood"
+
+    with platform.engine.connect() as conn:
+        found = folder.look(data / "sales", sales)
+        assert folder.changed(conn, sales, found) == [], "the sensor sees no new file"
+    again = forgetting()
+    assert (again.nothing, again.unread) == (True, [])
+
+    with platform.engine.begin() as conn:
+        ledger.return_to_landed(conn, "sales", files.c.file_id == file_id)
+    pipeline(sales)
+    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 8, 9)], "a redrive reads what is left"
+    assert left_of_her(platform, data) == []
+    consistent(platform)
+
+
+def test_a_name_is_a_value_of_a_hashed_column_too(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
+    drop(
+        a_csv=csv_of(order(1, "a@example.org", name="Maria  Marker"), order(2, "b@example.org", name="Maria Marker Jr"))
+    )
+    done = forgetting("maria marker")
+    assert done.rows["production.orders"] == 1
+    assert production(platform.engine) == ["T000000002"]
+    assert b"Marker Jr" in (data / "sales" / "a.csv").read_bytes(), "another one"
+
+
+def test_every_known_key_finds(
+    platform: Platform, data: Path, drop: Any, forgetting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINI_PLATFORM_PII_KEYS", "old:0123456789abcdef")
+    del platform.__dict__["settings"]
+    platform.__dict__.pop("keyring", None)
+    drop(a_csv=csv_of(HERS[0], *OTHERS))
+    monkeypatch.setenv("MINI_PLATFORM_PII_KEYS", "new:fedcba9876543210,old:0123456789abcdef")
+    del platform.__dict__["settings"], platform.__dict__["keyring"]
+    drop(b_csv=csv_of(HERS[1], *OTHERS))
+    with platform.engine.connect() as conn:
+        ids = (
+            conn.execute(text("SELECT DISTINCT split_part(customer_email, ':', 1) FROM production.orders"))
+            .scalars()
+            .all()
+        )
+    assert sorted(ids) == ["new", "old"]
+    forgetting()
+    assert left_of_her(platform, data) == []
+    assert production(platform.engine) == ["T000000001", "T000000002"]
+
+
+def test_what_a_row_was_before_comes_back(
+    platform: Platform, data: Path, drop: Any, forgetting: Any, pipeline: Any
+) -> None:
+    """Her row had replaced somebody else's row of the same key, which an earlier file still has."""
+    (first,) = drop(a_csv=csv_of(order(3, "ada@example.org"), OTHERS[1]))
+    drop(b_csv=csv_of(HERS[0]))
+    done = forgetting()
+    assert done.queued == [first]
+    pipeline(sales)
+    assert production(platform.engine) == ["T000000002", "T000000003"]
+    assert left_of_her(platform, data) == []
+    consistent(platform)
+
+
+def test_files_that_wait_and_versions_of_one_name(
+    platform: Platform, data: Path, drop: Any, forgetting: Any, pipeline: Any
+) -> None:
+    drop(a_csv=csv_of(HERS[0], *OTHERS))
+    drop(a_csv=csv_of(HERS[0], HERS[1], *OTHERS))
+    path = data / "sales" / "waits.csv"
+    path.write_bytes(csv_of(HERS[2], HERS[3], order(11, "eve@example.org"), order(12, "eve@example.org")))
+    for _ in folder.land(platform.engine, sales, platform.store, [folder.Found("waits.csv", path, "")], "folder"):
+        pass
+    forgetting()
+    assert left_of_her(platform, data) == []
+    pipeline(sales)
+    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 11, 12)]
+    consistent(platform)
+
+
+def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
+    """UTF-16, and a file that is no table at all."""
+    drop(a_csv=csv_of(HERS[0], *OTHERS).decode().encode("utf-16"), b_csv=f"some,text\nof {MARIA},1\n".encode())
+    done = forgetting()
+    assert [item["outcome"].split(":")[0] for item in (*done.files, *done.dropped_files)] == ["dropped"] * 4
+    assert left_of_her(platform, data) == []
+    assert production(platform.engine) == ["T000000001", "T000000002"], "what was loaded of it stays"
+    assert list((data / "sales").iterdir()) == []
+    consistent(platform)
+    assert forgetting().nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "outcome"),
+    [
+        ("a.jsonl", lambda rows: "\n".join(map(json.dumps, rows)) + "\n", "rewritten without them"),
+        ("a.json", lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]", "rewritten without them"),
+        ("a.json", json.dumps, "dropped"),
+        ("a.json", lambda rows: json.dumps(rows[0]), "dropped"),
+    ],
+    ids=["lines", "a list by lines", "a list on one line", "one object"],
+)
+def test_json(
+    platform: Platform, data: Path, drop: Any, forgetting: Any, name: str, make: Callable[[Any], str], outcome: str
+) -> None:
+    dataset = dataclasses.replace(sales, sources=(Csv(), Json()))
+    names = HEADER.split(",")
+    rows = [dict(zip(names, row.split(","), strict=True)) for row in (HERS[0], OTHERS[0], HERS[2])]
+    if name == "a.json" and outcome != "dropped":
+        rows.append(dict(zip(names, order(9, "zoe@example.org").split(","), strict=True)))
+    drop(dataset, **{name.replace(".", "_"): make(rows).encode()})
+    done = forgetting(MARIA, dataset)
+    assert [item["outcome"].split(":")[0] for item in done.files] == [outcome]
+    assert left_of_her(platform, data) == []
+    assert set(production(platform.engine)) <= {"T000000001", "T000000009"}
+
+
+# Killed in the middle
+
+
+@pytest.mark.parametrize("point", [point for point in FORGETTING if point != "retention.noted"])
+def test_killed_and_repeated(platform: Platform, data: Path, drop: Any, forgetting: Any, point: str) -> None:
+    drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS), b_csv=csv_of(HERS[0], order(12, "eve@example.org")))
+    killed = subprocess.run(
+        [sys.executable, "-m", "mini_platform.cli", "forget", "sales", MARIA],
+        env={**os.environ, "MINI_PLATFORM_FAULT": point},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr
+    forgetting()
+    assert left_of_her(platform, data) == []
+    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 7, 8, 9, 12)]
+
+
+# The command
+
+
+def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mini_platform.cli", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+
+def test_the_command(platform: Platform, data: Path, drop: Any) -> None:
+    drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS))
+    done = cli("forget", "sales", "-", "--json", given=MARIA + "\n")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["rows"]["production.orders"] == 2
+    assert [item["records"] for item in said["files"]] == [5]
+    assert MARIA.lower() not in (done.stdout + done.stderr).lower()
+    again = cli("forget", "sales", MARIA)
+    assert (again.returncode, again.stderr.strip()) == (0, "Nothing of this person was found in sales.")
+    assert cli("verify", "sales", "--deep").returncode == 0
+    assert left_of_her(platform, data) == []
+
+
+def test_a_dataset_without_hashes(platform: Platform) -> None:
+    assert platform.engine is not None
+    done = cli("forget", "weather", "ada")
+    assert (done.returncode, "weather has no hashed columns" in done.stderr) == (2, True)
+    assert cli("forget", "sales", " ").returncode == 2
+
+
+# Retention
+
+
+def aged(platform: Platform, days: float) -> None:
+    with platform.engine.begin() as conn:
+        conn.execute(update(files).values(arrived_at=files.c.arrived_at - dt.timedelta(days=days)))
+
+
+def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: Any, pipeline: Any) -> None:
+    (old,) = drop(a_csv=csv_of(*OTHERS))
+    age = platform.raw_retention(sales)
+    assert age == dt.timedelta(days=90)
+    aged(platform, 89)
+    with platform.engine.connect() as conn:
+        assert not retention.due(conn, sales, age)
+    assert list(retention.drop_old(platform.engine, sales, platform.store, age)) == []
+    aged(platform, 2)
+    drop(b_csv=csv_of(order(3, "zoe@example.org")))
+    with platform.engine.connect() as conn:
+        assert retention.due(conn, sales, age)
+        assert not retention.due(conn, sales, None)
+    assert [row.file_id for row in retention.drop_old(platform.engine, sales, platform.store, age)] == [old]
+    consistent(platform)
+    assert production(platform.engine) == ["T000000001", "T000000002", "T000000003"]
+
+    verified = cli("verify", "sales")
+    assert verified.returncode == 0
+    assert "of 1 files the raw file was dropped" in verified.stderr
+    explained = cli("explain", "sales", "T000000001")
+    assert "its raw file was dropped on" in explained.stderr
+    redriven = cli("redrive", "sales", "--json")
+    assert "a.csv (file 1) cannot be judged again: its raw file was dropped on" in redriven.stderr
+    assert [json.loads(line)["name"] for line in redriven.stdout.splitlines()] == ["b.csv"]
+    assert production(platform.engine) == ["T000000001", "T000000002", "T000000003"]
+
+    # The same bytes once more are the current version still, and are not kept anew.
+    same = cli("load", "sales", str(data / "sales" / "a.csv"), "--json")
+    assert json.loads(same.stdout)["status"] == "unchanged"
+    consistent(platform)
+    forgotten = cli("forget", "sales", "ada@example.org", "--json")
+    assert json.loads(forgotten.stdout)["rows"]["production.orders"] == 1
+    assert production(platform.engine) == ["T000000002", "T000000003"]
+
+
+def test_a_setting_says_otherwise(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINI_PLATFORM_RAW_RETENTION", '{"sales": null, "weather": 1.5}')
+    assert Platform().raw_retention(sales) is None
+    assert Platform().raw_retention(dataclasses.replace(sales, name="weather")) == dt.timedelta(hours=36)
+    assert platform.settings is not None
+
+
+def test_a_raw_file_that_another_file_needs_stays(platform: Platform, drop: Any) -> None:
+    data = csv_of(*OTHERS)
+    drop(a_csv=data)
+    aged(platform, 91)
+    drop(b_csv=data)
+    assert len(retention.drop_old(platform.engine, sales, platform.store, dt.timedelta(days=90))) == 1
+    with platform.engine.connect() as conn:
+        kept = conn.execute(select(files).where(files.c.raw_dropped_at.is_(None))).one()
+    assert platform.store.path(kept.sha256).exists()
