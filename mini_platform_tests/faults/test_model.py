@@ -21,7 +21,7 @@ from mini_platform.warehouse import connection, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.faults import waves, worker
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import LEASE_SECONDS, Yard
+from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -115,7 +115,7 @@ def open_yard(server: str, template: str, tmp_path: Path, monkeypatch: pytest.Mo
             "MINI_PLATFORM_BATCH_FILES": "2",
             "MINI_PLATFORM_MAX_ATTEMPTS": "50",  # More kills than a life has steps: none is given up.
         }
-        for variable, value in values.items():
+        for variable, value in (values | PATIENT).items():
             monkeypatch.setenv(variable, value)
         (folder / "data" / "weather").mkdir(parents=True)
         platform = Platform()
