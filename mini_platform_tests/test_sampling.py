@@ -1,13 +1,16 @@
 """Sample files: the same for a seed, exactly as dirty as asked, valid elsewhere. Judged by rules written again here."""
 
+import csv
 import datetime as dt
 import io
+import json
 import random
 import re
 import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,10 +19,10 @@ import polars as pl
 import pytest
 
 from mini_platform import sampling
-from mini_platform.dataset import Csv, Dataset, Field, RowModel, rule
+from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel, rule
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.datasets.weather import realistic
-from mini_platform.sampling import SampleSummary, write_sample
+from mini_platform.sampling import FORMS, Form, SampleSummary, form_of, write_sample
 
 ROWS = 2000
 HEADER = "station_id,date,temp_c,precip_mm"
@@ -387,3 +390,131 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_dialect_is_refused(source: Csv) -> None:
     with pytest.raises(ValueError, match="samples are written as plain CSV"):
         write_sample(replace(orders, sources=(source,)), io.BytesIO(), 1, 0, 1)
+
+
+class Kinds(RowModel):
+    """A column of every type that JSON makes a difference for; two of them are called otherwise in files."""
+
+    id: int = Field("Key", aliases=("thing_id",), ge=0)
+    name: str = Field("Name", aliases=("thing_name",))
+    price: Decimal = Field("Price", decimals=3, gt=0)
+    seen: dt.datetime = Field("When", ge=dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
+    paid: bool = Field("Paid")
+    series: list[float] = Field("Numbers", stored=False)
+    mail: str | None = Field("Address", email=True)
+    total: float = Field("Sum", derived=lambda col: col("series").list.sum())
+    origin: str = Field("File", given="file")
+
+    @rule("is of the future", column="seen")
+    def in_the_past(col: Callable[[str], pl.Expr]) -> pl.Expr:
+        """Nobody has seen tomorrow."""
+        return col("seen") < dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+
+kinds = Dataset("kinds", "kinds", Kinds, ("id",), "Kinds.", sources=(Json(), Csv()))
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_json_has_the_kinds_of_the_columns_and_neither_what_is_derived_nor_what_is_given() -> None:
+    text, summary = sample(kinds, 200)
+    rows = objects(text)
+    assert (len(rows), summary.dirty) == (200, {})
+    for number, row in enumerate(rows):
+        assert row["thing"].keys() == {"id", "name"}
+        assert row["thing"]["id"] == number
+        assert re.fullmatch(r"\d+\.\d{3}", str(Decimal(repr(row["price"])).quantize(Decimal("0.001"))))
+        assert dt.datetime.fromisoformat(row["seen"]) >= dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+        assert row["paid"] in (True, False)
+        assert row["series"]
+        assert all(isinstance(one, float) for one in row["series"])
+        assert row["mail"] is None or row["mail"].endswith("@example.org")
+        assert row.keys() == {"thing", "price", "seen", "paid", "series", "mail"}
+
+
+def test_every_form_says_the_same() -> None:
+    forms: dict[str, str] = {}
+    for form in FORMS:
+        out = io.BytesIO()
+        write_sample(kinds, out, 50, form=form)
+        forms[form] = out.getvalue().decode()
+    rows = objects(forms["jsonl"])
+    assert json.loads(forms["json"]) == rows
+    assert [line.rstrip(",") for line in forms["json"].splitlines()[1:-1]] == forms["jsonl"].splitlines()
+    table = list(csv.DictReader(forms["csv"].splitlines()))
+    assert list(table[0]) == ["id", "name", "price", "seen", "paid", "series", "mail"]
+    for row, cells in zip(rows, table, strict=True):
+        assert (str(row["thing"]["id"]), row["thing"]["name"], row["mail"] or "") == (
+            cells["id"], cells["name"], cells["mail"]
+        )  # fmt: skip
+        assert (float(cells["price"]), json.loads(cells["series"])) == (row["price"], row["series"])
+
+
+def test_json_dirt_is_strict_jsons_and_of_every_type() -> None:
+    text, summary = sample(kinds, 1000, 0.5)
+    assert {
+        *("row_is_json:NaN", "row_is_json:no colon", "row_is_json:text after", "row_is_json:half a surrogate pair"),
+        *("row_is_object:list", "row_is_object:null", "row_is_object:text", "row_names_once", "row_without_nul"),
+        *("id_required", "id_ge:below", "price_is_decimal:decimals", "price_is_decimal:1e2", "price_gt:below"),
+        *("seen_is_timestamp:2024-01-01T12:00:00", "seen_ge:below", "seen_in_the_past", "paid_is_boolean:maybe"),
+        *("series_required", "series_required:empty list", "series_is_numbers:[true]", "mail_email:two"),
+    } < set(summary.dirty)
+    lines = text.splitlines()
+    assert len(lines) == 1000
+    strict = Counter(_strictly(line) for line in lines)
+    wanted: Counter[str] = Counter()
+    for kind, count in summary.dirty.items():
+        wanted[kind if kind in STRUCTURE else "an object"] += count
+    assert strict == wanted + Counter({"an object": 500})
+
+
+STRUCTURE = {
+    *("row_is_json:NaN", "row_is_json:no colon", "row_is_json:text after", "row_is_json:half a surrogate pair"),
+    *("row_is_object:list", "row_is_object:null", "row_is_object:text", "row_names_once", "row_names_bounded"),
+    "row_without_nul",
+}
+
+
+def _strictly(line: str) -> str:
+    """What a strict reader says of a line."""
+    seen = list[str]()
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in found}) < len(found):
+            seen.append("row_names_once")
+        if any(len(name) > 1000 for name, _ in found):
+            seen.append("row_names_bounded")
+        return dict(found)
+
+    try:
+        value = json.loads(line, object_pairs_hook=pairs, parse_constant=lambda _: seen.append("row_is_json:NaN"))
+    except json.JSONDecodeError as error:
+        return "row_is_json:text after" if error.msg == "Extra data" else "row_is_json:no colon"
+    if not isinstance(value, dict):
+        return {list: "row_is_object:list", str: "row_is_object:text"}.get(type(value), "row_is_object:null")
+    for text, kind in (("\\ud800", "row_is_json:half a surrogate pair"), ("\\u0000", "row_without_nul")):
+        if text in line:
+            return kind
+    return seen[0] if seen else "an object"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "form", "said"),
+    [(weather, "json", "has no files of the form json; it has csv"),
+     (replace(kinds, sources=(Json(),)), "csv", "has no files of the form csv; it has json"),
+     (replace(kinds, sources=(Json(rows="data.items"),)), "jsonl", "no JSON lines")],
+)  # fmt: skip
+def test_a_form_that_the_dataset_has_not(dataset: Dataset, form: Form, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        write_sample(dataset, io.BytesIO(), 1, form=form)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "form"),
+    [(kinds, "x.csv", "csv"), (kinds, "x.JSONL", "jsonl"), (kinds, "x.ndjson", "jsonl"), (kinds, "x.json", "json"),
+     (kinds, "-", None), (kinds, "json", None), (weather, "x.json", None), (weather, "x.txt", "csv")],
+)  # fmt: skip
+def test_the_name_of_a_file_says_its_form(dataset: Dataset, name: str, form: Form | None) -> None:
+    assert form_of(dataset, name) == form

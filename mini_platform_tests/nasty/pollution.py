@@ -172,7 +172,7 @@ CSV = [
     refused("one column is left", "csv", csv_rows(lambda rows: [row[:1] for row in rows]), "The header lacks"),
     refused("a column twice", "csv", csv_rows(lambda rows: [[*row, row[0]] for row in rows]), "twice"),
     refused("no header", "csv", lambda lines: plain(lines[1:]), "The header lacks"),
-    refused("another delimiter", "csv", csv_rows(lambda rows: rows, delimiter=";"), "Is another delimiter in use?"),
+    refused("another delimiter", "csv", csv_rows(lambda rows: rows, delimiter=";"), "The header lacks"),
     refused("UTF-16 without BOM", "csv", lambda lines: lines[0].encode("utf-16-le"), "UTF-16 needs a byte order mark"),
     refused("a header with an open quote", "csv", as_text(lambda t: '"' + t.replace('"', "")), "never closed"),
     refused("a header with a NUL", "csv", as_text(lambda t: "\0" + t), "NUL"),
