@@ -17,6 +17,8 @@ from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mini_platform.dataset import Dataset, Pull
     from mini_platform.landing.access import Access
     from mini_platform.warehouse.judged_rows import RawFiles
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 class Platform:
     """What assets, sensors, the IO manager and commands work on."""
+
+    def __init__(self, datasets: Mapping[str, Dataset] | None = None) -> None:
+        """Open it for these datasets, or for all that are declared; more may be added until the database is opened."""
+        self._datasets = datasets
 
     @cached_property
     def settings(self) -> Settings:
@@ -44,7 +50,7 @@ class Platform:
             ValueError: what the datasets declare does not fit the tables that exist.
         """
         made = engine(self.url)
-        create_all(made)
+        create_all(made, None if self._datasets is None else self._datasets.values())
         return made
 
     @property

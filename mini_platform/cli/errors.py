@@ -50,6 +50,8 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.PlatformError",
     }:
         return str(error), FAILED
+    if "mini_platform.YamlError" in kinds:
+        return str(error), USAGE
     if "pydantic_core.ValidationError" in kinds:
         return _settings(error), USAGE  # type: ignore[arg-type]
     if "sqlalchemy.ArgumentError" in kinds:

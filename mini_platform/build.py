@@ -1,0 +1,53 @@
+"""Build: datasets -> Dagster's definitions. What is loaded is said in `definitions.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from mini_platform.assets.checks import accounting_check, anomaly_checks
+from mini_platform.assets.pipeline import dataset_assets
+from mini_platform.automation import file_sensor, pull_schedule
+from mini_platform.dataset import Dataset
+from mini_platform.io_manager import PostgresIOManager
+from mini_platform.platform import Platform
+
+
+class Shared:
+    """What the definitions of several datasets share: the platform, the IO manager, the executor.
+
+    Attributes:
+        datasets: by name; the platform has the tables of those that are there when it is opened.
+        definitions: the resources and the executor.
+    """
+
+    def __init__(self, datasets: Mapping[str, Dataset]) -> None:
+        """Begin with these datasets."""
+        self.datasets = dict(datasets)
+        platform = Platform(self.datasets)
+        self.definitions = dg.Definitions(
+            resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
+            executor=dg.in_process_executor,
+        )
+
+
+def dataset_defs(dataset: Dataset) -> dg.Definitions:
+    """The assets, checks, sensor and schedules of a dataset."""
+    now = (
+        Platform()
+    )  # When to pull, and whether at all, is read now; the shared one reads its settings when it is used.
+    return dg.Definitions(
+        assets=dataset_assets(dataset),
+        asset_checks=[accounting_check(dataset), anomaly_checks(dataset)],
+        sensors=[file_sensor(dataset)],
+        schedules=[
+            pull_schedule(dataset, source, now.settings.etl_interval, running=now.is_configured(dataset, source))
+            for source in dataset.pulls
+        ],
+    )
+
+
+def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
+    """Derive the definitions of these datasets."""
+    return dg.Definitions.merge(*map(dataset_defs, datasets.values()), Shared(datasets).definitions)
