@@ -397,16 +397,31 @@ def test_the_contract_is_compared_with_the_declaration_and_with_the_last_load(
     }
 
 
+def test_rows_that_fail_in_different_ways_are_shown_in_one_table(defs_of: Callable[[Dataset], Any]) -> None:
+    class Point(RowModel):
+        k: str = Field("Key", str_length={"max_value": 9})
+        v: int = Field("Value")
+
+    dataset = Dataset("points_that_fail", "points_that_fail", Point, ("k",), "Points", sources=(Json(),))
+    lines = '{"k": "a", "v": 1}\n' * 9 + '{"k": "b"}\n{"v": 2}\n{"k": "c", "v": "x"}\n{\n'
+    result = defs_of(dataset)(lines, "jsonl")
+    assert result.success
+    shown = {check.check_name: check.metadata.get("failing_rows") for check in result.get_asset_check_evaluations()}
+    assert [dict(r.data) for r in shown["v_required"].records] == [{"file": "0.jsonl", "line": 10}]
+    assert [dict(r.data) for r in shown["k_required"].records] == [{"file": "0.jsonl", "line": 11}]
+    assert [dict(r.data) for r in shown["row_is_json"].records] == [{"file": "0.jsonl", "line": 13, "raw": "{"}]
+
+
 @pytest.fixture
-def defs_of(data: Path) -> Callable[[Dataset], Callable[[str], dg.ExecuteInProcessResult]]:
+def defs_of(data: Path) -> Callable[[Dataset], Callable[..., dg.ExecuteInProcessResult]]:
     """Of a dataset: what materializes everything after a file of this text was dropped."""
 
-    def of(dataset: Dataset) -> Callable[[str], dg.ExecuteInProcessResult]:
-        def run(content: str) -> dg.ExecuteInProcessResult:
+    def of(dataset: Dataset) -> Callable[..., dg.ExecuteInProcessResult]:
+        def run(content: str, suffix: str = "csv") -> dg.ExecuteInProcessResult:
             create_all(Platform().engine, [dataset])
             folder = data / dataset.name
             folder.mkdir(exist_ok=True)
-            path = folder / f"{len(list(folder.iterdir()))}.csv"
+            path = folder / f"{len(list(folder.iterdir()))}.{suffix}"
             path.write_text(content)
             os.utime(path, (1, 1))
             job = build_defs({dataset.name: dataset}).resolve_job_def(f"load_{dataset.name}")

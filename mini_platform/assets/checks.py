@@ -159,8 +159,9 @@ def _failing_rows(
         .where(among(staging._file_id, file_ids), staging._rules.contains([rule.name]))
         .limit(SAMPLE_ROWS)
     )
-    rows = (given(shown(values, row)) for row in conn.execute(failing).mappings())
-    return records({name.removeprefix("_"): value for name, value in row.items()} for row in rows)
+    rows = [shown(values, row) for row in conn.execute(failing).mappings()]
+    filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
+    return records({name.removeprefix("_"): row[name] for name in filled} for row in rows)
 
 
 USUAL = {
