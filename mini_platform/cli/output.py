@@ -131,8 +131,12 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -
             )
         for row in chunk:
             table.add_row(*(Text(row[name]) for name in columns))
-        with terminal.capture() as shown:
-            terminal.print(table, width=None if folds else WIDE, crop=False)
+        # A console of that width: rich never prints wider than its console, and drops the columns that do not fit.
+        console = (
+            terminal if folds else Console(file=sys.stdout, width=WIDE, highlight=False, markup=False, emoji=False)
+        )
+        with console.capture() as shown:
+            console.print(table, crop=False)
         typer.echo("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()), nl=False)
 
 
