@@ -79,7 +79,11 @@ class DatasetYard(Yard):
         return self.data / self.name
 
     def contents(self) -> Contents:
-        """What must not depend on when workers die. What names a file does: one that changes nothing writes nothing."""
+        """What must not depend on when workers die.
+
+        What names a file does (one that changes nothing writes nothing), and times and surrogate keys do: so aggregates are
+        compared with production instead, in `wrong`.
+        """
         tables = dataset_tables(self.dataset)
         kept = [c.name for c in self.dataset.stored_columns if not c.given or c.name in self.dataset.key]
         ledger = ("name", "version", "sha256", "status", "error", "rows_read", "rows_rejected")
@@ -90,7 +94,6 @@ class DatasetYard(Yard):
                     files.c.name, files.c.version, tables.quarantine.c._line, tables.quarantine.c._rules
                 ).join(files, files.c.file_id == tables.quarantine.c._file_id),
                 "ledger": select(*(files.c[column] for column in ledger)),
-                **{aggregate: select(table) for aggregate, table in tables.aggregates.items()},
             }
             return {what: Counter(map(repr, conn.execute(query))) for what, query in found.items()}  # type: ignore[misc]
 
@@ -178,7 +181,8 @@ def test_killed(name: str, point: str, open_yard: Any, fault: Survives) -> None:
     if big or point.startswith(NO_ROWS):
         return
     yard.drop(later)
-    yard.kill_at(f"{point}:2")
+    one_pass = point.startswith("aggregate.") and len(yard.dataset.aggregates) == 1
+    yard.kill_at(point if one_pass else f"{point}:2")
     yard.finish()
     assert yard.wrong() == []
     assert yard.contents() == expected[1]
