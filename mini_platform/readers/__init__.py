@@ -38,10 +38,10 @@ class RefusedFileError(Exception):
         sentence: the message without what stands in the file, which may be personal data.
     """
 
-    def __init__(self, sentence: str, seen: str = "") -> None:
-        """Say what is wrong, and then what was seen in the file."""
-        super().__init__(sentence + seen)
-        self.sentence = sentence
+    def __init__(self, sentence: str, seen: str = "", hint: str = "") -> None:
+        """Say what is wrong, then what was seen in the file, then what may help."""
+        super().__init__(sentence + seen + hint)
+        self.sentence = sentence + hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,10 +123,11 @@ def match_header(fields: Sequence[str], wanted: Wanted) -> Header:
     """
     texts = [text.strip() for text in fields]
     if missing := wanted.lacking(texts):
-        hint = " Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else ""
+        hint = ". Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else "."
         raise RefusedFileError(
             f"The header lacks {listed(missing)}. Expected {listed(wanted.names)}",
-            f"; found {listed(texts)}.{hint}",
+            f"; found {listed(texts)}",
+            hint,
         )
     _refuse_doubled(texts, wanted)
     names: list[str] = []
