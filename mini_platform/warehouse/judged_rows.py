@@ -5,6 +5,7 @@ Rows of small files are gathered and judged together: asking every rule costs mi
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -231,7 +232,9 @@ class JudgedRows:
     def _csv(self, rows: pl.DataFrame) -> bytes:
         order = (*PLATFORM_COLUMNS, *self._staged)
         missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in rows.columns]
-        return rows.with_columns(missing).select(order).write_csv(include_header=False).encode()
+        written = io.BytesIO()  # As a str it would be decoded, and encoded again.
+        rows.with_columns(missing).select(order).write_csv(written, include_header=False)
+        return written.getvalue()
 
 
 def _count(ids: pl.Series) -> Iterator[tuple[int, int]]:
