@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.warehouse import embedded
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
@@ -33,7 +32,11 @@ def database_url(settings: Settings) -> str:
     Raises:
         EmbeddedPostgresError: the embedded server could not be started.
     """
-    return settings.database_url or embedded.ensure_running(settings.home)
+    if settings.database_url:
+        return settings.database_url
+    from mini_platform.warehouse import embedded  # Brings psutil, which a database of one's own has no need of.
+
+    return embedded.ensure_running(settings.home)
 
 
 def engine(url: str) -> Engine:
