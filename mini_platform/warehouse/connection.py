@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
-
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
