@@ -253,12 +253,10 @@ def drop_indexes(conn: Connection, table: Table) -> None:
     Foreign keys that refer to it go too: the tables that have them are empty as well.
     """
     preparer = conn.dialect.identifier_preparer
-    for constraint in _referring(table):
-        name = preparer.quote(str(constraint.name))
-        conn.execute(text(f"ALTER TABLE {preparer.format_table(constraint.table)} DROP CONSTRAINT IF EXISTS {name}"))
+    _drop_constraints(conn, referring(table))
+    drop_foreign_keys(conn, table)
     found = inspect(conn)
     constraints = [
-        *found.get_foreign_keys(table.name, schema=table.schema),
         *found.get_unique_constraints(table.name, schema=table.schema),
         found.get_pk_constraint(table.name, schema=table.schema),
     ]
@@ -274,11 +272,30 @@ def build_indexes(conn: Connection, table: Table) -> None:
     for index in table.indexes:
         index.create(conn)
     unique = [constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
-    for constraint in (*unique, *_by_name(table.foreign_key_constraints), *_referring(table)):
+    for constraint in (*unique, *referring(table)):
+        conn.execute(AddConstraint(constraint, isolate_from_table=False))
+    build_foreign_keys(conn, table)
+
+
+def drop_foreign_keys(conn: Connection, table: Table) -> None:
+    """Let rows refer to nothing until `build_foreign_keys`, in the same transaction."""
+    _drop_constraints(conn, table.foreign_key_constraints)
+
+
+def build_foreign_keys(conn: Connection, table: Table) -> None:
+    """Put the foreign keys of a table back: all of its rows are checked in one pass for each."""
+    for constraint in _by_name(table.foreign_key_constraints):
         conn.execute(AddConstraint(constraint, isolate_from_table=False))
 
 
-def _referring(table: Table) -> list[ForeignKeyConstraint]:
+def _drop_constraints(conn: Connection, constraints: Iterable[ForeignKeyConstraint]) -> None:
+    preparer = conn.dialect.identifier_preparer
+    for constraint in constraints:
+        name = preparer.quote(str(constraint.name))
+        conn.execute(text(f"ALTER TABLE {preparer.format_table(constraint.table)} DROP CONSTRAINT IF EXISTS {name}"))
+
+
+def referring(table: Table) -> list[ForeignKeyConstraint]:
     """Foreign keys of other tables that refer to this one."""
     others = (constraint for other in table.metadata.tables.values() for constraint in other.foreign_key_constraints)
     return _by_name(constraint for constraint in others if constraint.referred_table is table)

@@ -302,6 +302,14 @@ def _payloads(bench: Bench) -> Pair:
     return run, run
 
 
+def _sales(bench: Bench) -> Pair:
+    path = bench.folder / "sales-1m.csv"
+    if not path.exists():
+        write_sample(all_datasets()["sales"], path, MILLION, 0.01, seed=1)
+    weather = bench.part(MILLION, 0, MILLION, 0.01)
+    return _fresh(bench, "empty", lambda d: bench.inside(d, path, dataset="sales"), lambda d: bench.inside(d, weather))
+
+
 def _few(bench: Bench) -> Pair:
     """The first load beside the ten million may compute every aggregate anew: the second one is measured."""
     ten, eleven = 10 * MILLION, 11 * MILLION
@@ -395,6 +403,15 @@ CASES = (
     ),
     Case("few", "100 rows into 10M, inside the run: seconds", _few, lambda a, _: a.inside, 2.0),
     Case("append", "1M new rows into 10M, inside the run / floor", _append, _inside, 1.4, rounds=3),
+    Case(
+        "sales",
+        "1M sales (16 columns, hashes, star) / 1M weather rows (4 columns), first load, rows/s inside the run",
+        _sales,
+        lambda a, b: b.inside / a.inside,
+        0.5,
+        3,
+        more_is_better=True,
+    ),
 )
 
 
