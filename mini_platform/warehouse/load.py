@@ -7,7 +7,8 @@ batches are loaded: the last arrival of a key wins, by the ledger's sequence.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -42,6 +43,8 @@ BULK_ROWS = 20_000
 """An empty table that gets more rows than this is filled without indexes: 1M rows in 2 s instead of 6 s.
 
 More rows than this are sampled first, too: the planner would join them as if they were a few."""
+LOOKED_UP = 4
+"""Rows are looked up one by one in a table that has more than so many times as many."""
 
 
 def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[int] | None = None) -> list[int]:
@@ -207,7 +210,8 @@ def _merge(
     judged = select(*winners.c, outcome.label("_outcome")).select_from(winners.outerjoin(production, same_key))
     if unique_rows is not None:
         judged = judged.where(outcome != "unchanged")
-    incoming = materialized(conn, "incoming", judged)
+    with _looked_up(conn, winners, production):
+        incoming = materialized(conn, "incoming", judged)
 
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     tally = select(incoming.c._file_id, incoming.c._outcome, func.count()).group_by(
@@ -238,6 +242,23 @@ def _merge(
         _retract(conn, dataset, production, incoming, again)
     _requeue_later(conn, dataset, counts)
     return counts
+
+
+@contextmanager
+def _looked_up(conn: Connection, few: Table, many: Table) -> Iterator[None]:
+    """Have rows looked up by key, one by one, in a table that has several times as many.
+
+    The planner, which does not know that it is in memory, would read all of it: 10 s instead of 2 s for 1M rows beside 10M.
+    """
+    rows = "(SELECT reltuples FROM pg_class WHERE oid = CAST(:{} AS regclass))"
+    names = {"few": few.name, "many": conn.dialect.identifier_preparer.format_table(many)}
+    joins = ("enable_hashjoin", "enable_mergejoin")
+    lookups = conn.scalar(text(f"SELECT {rows.format('few')} * {LOOKED_UP} < {rows.format('many')}"), names)
+    for join in joins if lookups else ():
+        conn.execute(text(f"SET LOCAL {join} = off"))
+    yield
+    for join in joins if lookups else ():
+        conn.execute(text(f"SET LOCAL {join} TO DEFAULT"))
 
 
 def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Table, again: Sequence[int]) -> None:
