@@ -133,8 +133,8 @@ class Window:
 
     @staticmethod
     def refused_at(place: tuple[int, int], why: str) -> RefusedFileError:
-        """The refusal of the file for what is at a line and column."""
-        return RefusedFileError(f"The file cannot be read at JSON line {place[0]:,}, column {place[1]:,}", f": {why}.")
+        """The refusal of the file for what is at a line and column; the reason shows one character of it at most."""
+        return RefusedFileError(f"The file cannot be read at JSON line {place[0]:,}, column {place[1]:,}: {why}.")
 
     def whole_lines(self) -> int:
         """Where the last whole line of the text ends, though not far beyond a piece; 0 where not one line is whole.

@@ -678,10 +678,10 @@ def test_a_crawl_that_takes_long_pauses(door: Door) -> None:
     source = replace(QUICK, crawl_seconds=0.0)
     paused = door.pull(source)
     assert (paused.state, paused.ok, paused.pages) == ("paused", True, 0)
-    slow = replace(QUICK, crawl_seconds=0.3, rate=8)
+    slow = replace(QUICK, crawl_seconds=0.05, rate=4)
     assert door.pull(slow).state == "paused"
     reached = door.checkpoint.position
-    assert reached in ("2", "3", "4")
+    assert reached in ("2", "3")
     succeeded(door.pull(QUICK))
     assert door.api.pages[0] == reached
     assert door.ids() == [1, 2, 3, 4, 5]
