@@ -161,8 +161,8 @@ def test_any_bytes_are_read_or_refused(read: Callable[..., JsonRead], data: byte
     def outcome(block_bytes: int) -> object:
         try:
             return read(start + data, block_bytes=block_bytes)[:2]
-        except RefusedFileError as error:
-            return str(error)
+        except RefusedFileError:
+            return "refused"  # A file with two faults is refused for the one that is met first, which the size decides.
 
     assert outcome(size) == outcome(2**22)
 
