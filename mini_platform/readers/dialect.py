@@ -68,11 +68,17 @@ class Dialect:
             ways.append(rb"(?!%b)%b" % (re.escape(self.delimiter), first))
         if self.escape:
             ways.append(escaped)
-        return rb"(?:%b)*+" % b"|".join(ways)
+        if len(ways) == 1:
+            return ways[0][:-2] + b"*+"
+        return rb"(?:%b)%b" % (b"|".join(ways), b"*" if rest else b"*+")  # For the reason see `_bare`.
 
     def _bare(self, body: bytes) -> bytes:
-        """A field without quotes around it; empty where a quote stands, which begins another kind of field."""
-        return rb"(?:(?!%b)%b)?+" % (re.escape(self.quote), body) if self.quote else body
+        """A field without quotes around it; empty where a quote stands, which begins another kind of field.
+
+        Not `(?:...)?+`: up to Python 3.11.4 a possessive group that fails in its middle does not go back to its start
+        (https://github.com/python/cpython/issues/106052).
+        """
+        return rb"(?:(?!%b)%b|)" % (re.escape(self.quote), body) if self.quote else body
 
     def _record(self, bare: bytes) -> Pattern:
         q, d = re.escape(self.quote), re.escape(self.delimiter)
