@@ -55,8 +55,11 @@ class Settings(BaseSettings):
     data: Path = Path("data")
     """The watched folder; each dataset has its own drop folder in it."""
     host: str = "127.0.0.1"
-    """Address that the web servers listen on. Nothing asks for a password: another one only inside a container."""
+    """Address that the web servers listen on. Dagster asks for no password: another one only inside a container."""
     api_port: int = 8000
+    """Of the API and the dashboard."""
+    read_seconds: float = Field(10.0, gt=0)
+    """A read of the API or the dashboard that takes longer is ended."""
     dagster_port: int = 3000
 
     pii_keys: SecretStr | None = None

@@ -6,6 +6,8 @@
     home, data      folders of this test; the settings' environment points to them and to that database
     platform        the platform's resource in that environment
     pipeline        runs files through landing, staging, load and aggregates, without Dagster
+    web             URL of the web process's app on that database, served by uvicorn on a free port
+    client          an HTTP client of it
 
 In-process tests of assets should build their own definitions by `build_defs(all_datasets())`: those in
 `mini_platform.definitions.defs` keep the engine of the first database that they saw.
@@ -14,17 +16,23 @@ In-process tests of assets should build their own definitions by `build_defs(all
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psycopg2
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import Engine, make_url
 
+from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
@@ -34,6 +42,7 @@ from mini_platform.warehouse import aggregates, connection, embedded, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.web import create_app
 
 TEMPLATE = "template_platform"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -131,6 +140,35 @@ def pipeline(platform: Platform) -> Pipeline:
         return taken
 
     return run
+
+
+@pytest.fixture
+def web(platform: Platform) -> Iterator[str]:
+    site = Site(platform)
+    with serving(create_app(site)) as url:
+        yield url
+    site.close()
+
+
+@pytest.fixture
+def client(web: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=web, timeout=30) as made:
+        yield made
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve an app over real sockets; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
 
 
 def _set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:

@@ -6,7 +6,7 @@ Not here: the embedded server's life (`embedded.py`), tables and statements.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
@@ -38,19 +38,25 @@ def database_url(settings: Settings) -> str:
     return embedded.ensure_running(settings.home)
 
 
-def engine(url: str) -> Engine:
-    """Make an engine with a small pool, which replaces connections that broke while they lay idle.
+def engine(url: str, *, name: str = APPLICATION_NAME, options: str = "", pool: int = 12, **more: Any) -> Engine:
+    """Make an engine with a pool, which replaces connections that broke while they lay idle.
 
     Opening a connection raises `DatabaseAwayError` where SQLAlchemy would raise its `OperationalError`.
+
+    Args:
+        url: of the database.
+        name: by which its connections are known to the server.
+        options: settings of its sessions, as `-c name=value`.
+        pool: connections at the same time; a third of them is kept open.
+        **more: for `sqlalchemy.create_engine`.
     """
-    timeout = {} if "connect_timeout" in make_url(url).query else {"connect_timeout": CONNECT_SECONDS}
-    made = create_engine(
-        url,
-        pool_pre_ping=True,
-        pool_size=4,
-        max_overflow=8,
-        connect_args={"application_name": APPLICATION_NAME, **timeout},
-    )
+    told: dict[str, Any] = {"application_name": name}
+    if "connect_timeout" not in make_url(url).query:
+        told["connect_timeout"] = CONNECT_SECONDS
+    if options:
+        told["options"] = options
+    kept = pool // 3
+    made = create_engine(url, pool_pre_ping=True, pool_size=kept, max_overflow=pool - kept, connect_args=told, **more)
     event.listen(made, "handle_error", _say_away)
     return made
 

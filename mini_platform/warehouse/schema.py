@@ -41,6 +41,7 @@ from sqlalchemy.schema import (
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.roles import GRANTS, grant_reader
 from mini_platform.warehouse.tables import (
     SCHEMAS,
     DatasetTables,
@@ -59,7 +60,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         ValueError: a declared change cannot be made without losing data (a type or a key changed).
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
-    wanted = {"ops": _fingerprint([*ops_metadata.sorted_tables, quality_report])}
+    wanted = {"ops": _fingerprint([*ops_metadata.sorted_tables, quality_report], GRANTS)}
     wanted |= {dataset.name: _dataset_fingerprint(dataset) for dataset in chosen}
     with engine.begin() as conn:
         if conn.scalar(text("SELECT to_regclass('ops.fingerprints')")) and wanted.items() <= _stored(conn).items():
@@ -77,6 +78,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         for dataset in chosen:
             if stored.get(dataset.name) != wanted[dataset.name]:
                 _migrate(conn, dataset)
+        grant_reader(conn)
         for name, sha256 in wanted.items():
             statement = upsert(fingerprints).values(name=name, sha256=sha256)
             conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))

@@ -189,6 +189,21 @@ touched = Table(
     comment="Groups whose rows changed since their aggregate was computed, written with the change itself",
 )
 
+api_keys = Table(
+    "api_keys",
+    ops_metadata,
+    Column("key_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, comment="What it is for, in the words of who made it"),
+    Column("prefix", Text, nullable=False, unique=True, comment="First characters of the key, to tell it by"),
+    Column("sha256", Text, nullable=False, unique=True, comment="Of the whole key, which is kept nowhere"),
+    Column("scopes", ARRAY(Text), nullable=False, comment="What it may do, such as read, write:sales, admin"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True), comment="NULL: never"),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True), comment="To the minute"),
+    comment="Keys of the HTTP API: only their hashes",
+)
+
 fingerprints = Table(
     "fingerprints",
     ops_metadata,

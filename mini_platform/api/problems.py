@@ -1,0 +1,113 @@
+"""Errors as programs and people read them: `application/problem+json`, with a sentence that says what to do.
+
+https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from mini_platform.warehouse.connection import DatabaseAwayError
+
+MEDIA_TYPE = "application/problem+json"
+CANCELED = "57014"
+"""SQLSTATE of a statement that ran into its time limit."""
+
+
+class ProblemError(Exception):
+    """What a request asked for cannot be had.
+
+    Attributes:
+        status: of the response.
+        detail: a sentence for people.
+        headers: of the response.
+        more: further members of the problem, for programs.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(
+        self, detail: str, status: HTTPStatus | None = None, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
+        """See the attributes."""
+        super().__init__(detail)
+        self.status = status or self.status
+        self.detail = detail
+        self.headers = headers
+        self.more = more
+
+
+class NotFoundError(ProblemError):
+    """There is no such thing."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
+    """The response of a problem."""
+    title = HTTPStatus(status).phrase
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return JSONResponse(content, status, headers, MEDIA_TYPE)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Let the app answer every error as a problem."""
+    for kind, handler in HANDLERS.items():
+        app.exception_handler(kind)(handler)
+
+
+async def _problem(_: Request, error: ProblemError) -> JSONResponse:
+    return problem(error.status, error.detail, error.headers, **error.more)
+
+
+async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """What FastAPI could not read of a request: each parameter with what is wrong about it."""
+    errors = [{"parameter": ".".join(map(str, e["loc"][1:])), "message": e["msg"]} for e in error.errors()]
+    detail = "; ".join(f"{e['parameter']}: {e['message']}" for e in errors)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+async def _away(_: Request, __: Exception) -> JSONResponse:
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached; try again later.", {"Retry-After": "5"}
+    )
+
+
+async def _operational(request: Request, error: OperationalError) -> JSONResponse:
+    if getattr(error.orig, "pgcode", None) == CANCELED:
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "This takes too long to compute: ask for less, by filters on indexed columns.",
+        )
+    return await _away(request, error)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    """A mistake of ours: the sentence says so, the log has the trace."""
+    logging.getLogger(__name__).error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[JSONResponse]]] = {
+    ProblemError: _problem,
+    HTTPException: _http,
+    RequestValidationError: _invalid,
+    DatabaseAwayError: _away,
+    PoolTimeoutError: _away,
+    OperationalError: _operational,
+    Exception: _unexpected,
+}

@@ -1,0 +1,98 @@
+"""What all routes share: the settings, the datasets, connections that read, and the platform that files are landed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from mini_platform.api.problems import NotFoundError
+from mini_platform.dataset import Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.platform import Platform
+from mini_platform.settings import Settings
+from mini_platform.warehouse.connection import APPLICATION_NAME, DatabaseAwayError, engine
+from mini_platform.warehouse.roles import READER, may_become_reader
+
+READERS = 16
+"""Requests that read at the same time; the others wait for their turn."""
+
+
+class Site:
+    """One per process, in `app.state.site`; routes take it as a parameter of the type `TheSite`.
+
+    Attributes:
+        platform: the database as its owner, and the raw store: for landing files and rows of `ops`, nothing else.
+        datasets: by name.
+    """
+
+    def __init__(self, platform: Platform | None = None, datasets: Mapping[str, Dataset] | None = None) -> None:
+        """Serve these datasets, or all that are declared. Nothing is opened yet."""
+        self.datasets = dict(all_datasets() if datasets is None else datasets)
+        self.platform = platform or Platform(self.datasets)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once."""
+        return self.platform.settings
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if name not in self.datasets:
+            raise NotFoundError(f"There is no dataset {name!r}. The datasets are: {', '.join(self.datasets)}.")
+        return self.datasets[name]
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that can write nothing, in one transaction that sees one state of the data.
+
+        Raises:
+            DatabaseAwayError: the database cannot be reached.
+        """
+        with self._reader.connect() as conn:
+            yield conn
+
+    @cached_property
+    def _reader(self) -> Engine:
+        with self.platform.engine.connect() as conn:
+            role = f" -c role={READER}" if may_become_reader(conn) else ""
+        milliseconds = round(self.settings.read_seconds * 1000)
+        options = f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c timezone=UTC{role}"
+        return engine(
+            self.platform.url,
+            name=f"{APPLICATION_NAME}_api",
+            options=options,
+            pool=READERS,
+            isolation_level="REPEATABLE READ",
+        )
+
+    def close(self) -> None:
+        """Give the connections that read back."""
+        if "_reader" in vars(self):
+            self._reader.dispose()
+
+    def is_away(self) -> str | None:
+        """Why the database does not answer, as a sentence; None if it does."""
+        try:
+            with self.read() as conn:
+                conn.exec_driver_sql("SELECT 1")
+        except (DatabaseAwayError, OperationalError):
+            return "The database cannot be reached."
+        return None
+
+
+def _site(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+TheSite = Annotated[Site, Depends(_site)]
