@@ -603,6 +603,7 @@ class Dataset:
         description: what a row is about, for the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
+        search: text columns that a search looks in; None means all stored ones whose text is not replaced.
         sources: how its files are read: one format, or several told apart by the ending of a file's name.
         pulls: APIs that are asked for rows.
         drift: what becomes of columns that are not declared, see `Drift`.
@@ -625,6 +626,7 @@ class Dataset:
     description: str
     owners: Sequence[str] = ()
     indexes: tuple[str, ...] = ()
+    search: tuple[str, ...] | None = None
     sources: tuple[Csv | Json, ...] = (Csv(),)
     pulls: tuple[Pull, ...] = ()
     drift: Drift = "rescue"
@@ -641,7 +643,8 @@ class Dataset:
         """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives."""
         names = {column.name for column in self.columns}
         highest = (self.duplicates.column,) if isinstance(self.duplicates, Highest) else ()
-        for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest)):
+        search = self.search or ()
+        for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest), ("search", search)):
             if unknown := set(used) - names:
                 raise ValueError(
                     f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
@@ -652,6 +655,8 @@ class Dataset:
             raise ValueError(f"dataset {self.name}: key columns {optional} may not be empty")
         if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
             raise ValueError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
+        if other := [name for name in search if name not in self._searchable]:
+            raise ValueError(f"dataset {self.name}: search names {other}, which are not stored text as it arrived")
         if self.is_protected and self.drift == "rescue":
             raise ValueError(f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear")
         if reserved := [name for name in names if name.startswith("_")]:
@@ -699,6 +704,15 @@ class Dataset:
     def stored_columns(self) -> tuple[Column, ...]:
         """Those that production has."""
         return tuple(column for column in self.columns if column.stored)
+
+    @cached_property
+    def searched(self) -> tuple[str, ...]:
+        """Names of the columns that a search looks in."""
+        return self._searchable if self.search is None else self.search
+
+    @property
+    def _searchable(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.stored_columns if c.type is str and not c.is_protected)
 
     @cached_property
     def masked_columns(self) -> frozenset[str]:

@@ -89,6 +89,7 @@ class Attributes(BaseModel):
     description: str | None = Field(None, description="What a row is about; else the model's docstring.")
     owners: Names = Field(default=[], description="E-mail addresses, or team:name.")
     indexes: Names = Field(default=[], description="Columns with an index of their own.")
+    search: Names | None = Field(None, description="Text columns that a search looks in; else all of them.")
     csv: CsvWords | None = Field(
         None, description="How its CSV files are written; said by default if there is no json."
     )
@@ -137,6 +138,7 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             description=_sentence(said, model),
             owners=tuple(said.owners),
             indexes=tuple(said.indexes),
+            search=None if said.search is None else tuple(said.search),
             sources=sources or (Csv(),),
             drift=said.drift or model.drift or "rescue",
             duplicates=duplicates,
@@ -146,7 +148,9 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             aggregates=aggregates,
         )
     except (ValueError, TypeError) as error:
-        about = next((word for word in ("key", "indexes", "duplicates") if f": {word}" in str(error)), "model")
+        about = next(
+            (word for word in ("key", "indexes", "search", "duplicates") if f": {word}" in str(error)), "model"
+        )
         raise YamlError(f"{place(about)}: {error}.") from error
 
 

@@ -1,0 +1,140 @@
+"""Values as text: what stands in a parameter or a cursor, as a value of the column's type.
+
+What cannot be read raises a ValueError whose message completes the sentence "<name>: '<text>' ...".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+BIGINT = 2**63
+DIGITS = 100
+"""A number has at most so many characters: the longest float has 24."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})([T ]([0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?) ?(Z|[+-]?[0-9]{2}:[0-9]{2})?)?"
+)
+TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read(kind: Any, words: str) -> Any:
+    """A text as a value of a type of `Listed.type`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return READERS[kind](words)
+
+
+def _text(words: str) -> str:
+    if "\0" in words:
+        raise ValueError("holds a NUL character, which no text here does")
+    if not words.isascii() and any("\ud800" <= c <= "\udfff" for c in words):
+        raise ValueError("is not Unicode text")
+    return words
+
+
+def _whole(words: str) -> int:
+    if len(words) > DIGITS or not re.fullmatch(r"[+-]?[0-9]+", words):
+        raise ValueError("is not a whole number")
+    return _bigint(int(words))
+
+
+def _bigint(number: int) -> int:
+    if not -BIGINT <= number < BIGINT:
+        raise ValueError("is a whole number of more than 64 bits")
+    return number
+
+
+def _plain(words: str) -> str:
+    if len(words) > DIGITS or not NUMBER.fullmatch(words):
+        raise ValueError("is not a number")
+    return words
+
+
+def _number(words: str) -> float:
+    number = float(_plain(words))
+    if math.isinf(number):
+        raise ValueError("is too large a number")
+    return number
+
+
+def _truth(words: str) -> bool:
+    if words.lower() not in TRUTHS:
+        raise ValueError("is neither true nor false")
+    return TRUTHS[words.lower()]
+
+
+def _day(words: str) -> dt.date:
+    try:
+        if DAY.fullmatch(words):
+            return dt.date.fromisoformat(words)
+    except ValueError:
+        pass  # Of the right form, but of no such day.
+    raise ValueError("is not a date of the form YYYY-MM-DD")
+
+
+def _moment(words: str) -> dt.datetime:
+    """An ISO 8601 time; without an offset it is in UTC, and a plus that became a space on its way is a plus."""
+    try:
+        if found := MOMENT.fullmatch(words):
+            day, _, clock, _, _, zone = found.groups()
+            offset = {None: "+00:00", "Z": "+00:00"}.get(zone) or (zone if zone[0] in "+-" else f"+{zone}")
+            return dt.datetime.fromisoformat(f"{day}T{_six(clock or '00:00')}{offset}")
+    except ValueError:
+        pass
+    raise ValueError("is not an ISO 8601 time, such as 2024-01-31T12:00:00Z")
+
+
+def _six(clock: str) -> str:
+    """The time of the day with its seconds' decimals as Python 3.11 takes them: six or none."""
+    seconds, dot, decimals = clock.partition(".")
+    return f"{seconds}.{decimals.ljust(6, '0')}" if dot else seconds
+
+
+READERS: Mapping[Any, Callable[[str], Any]] = {
+    str: _text,
+    int: _whole,
+    float: _number,
+    Decimal: lambda words: Decimal(_plain(words)),
+    bool: _truth,
+    dt.date: _day,
+    dt.datetime: _moment,
+}
+
+
+def packed(value: Any) -> Any:
+    """A value as JSON can hold it, and `unpacked` reads it again."""
+    if isinstance(value, list):
+        return [packed(item) for item in value]
+    if isinstance(value, dt.date):  # A datetime is one.
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def unpacked(kind: Any, value: Any) -> Any:
+    """What was packed, as the type that it had.
+
+    Raises:
+        ValueError, TypeError: it was not packed from a value of this type.
+    """
+    if value is None:
+        return None
+    if items := typing.get_args(kind):
+        return [unpacked(items[0], item) for item in value]
+    if kind is Decimal and value == "NaN":
+        return Decimal(value)
+    if kind in (dt.date, dt.datetime, Decimal, str) and isinstance(value, str):
+        return read(kind, value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of the type {kind}")
+    return _bigint(value) if kind is int else value
