@@ -103,22 +103,27 @@ class Keyring:
     @classmethod
     def from_file(cls, path: Path) -> Keyring:
         """Read the key file; the first one to ask makes it, with a random key, readable by its owner only."""
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"local:{secrets.token_hex(32)}")
-            try:
-                os.link(made, path)  # Fails where another process was first; a rename would replace its key.
-            except FileExistsError:
-                pass
-            finally:
-                made.unlink()
-        return cls.from_text(path.read_text().strip())
+        return cls.from_text(kept_secret(path, f"local:{secrets.token_hex(32)}"))
 
     def digests(self, text: str) -> list[str]:
         """What a text may stand as in the tables: its hash by each key."""
         return [key.digest(normalized(text)) for key in self.keys]
+
+
+def kept_secret(path: Path, new: str) -> str:
+    """The secret in a file that its owner alone may read; the first process to ask makes it, of what is given as new."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(new)
+        try:
+            os.link(made, path)  # Fails where another process was first; a rename would replace its key.
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink()
+    return path.read_text().strip()
 
 
 def normalized(text: str) -> str:

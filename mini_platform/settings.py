@@ -6,8 +6,9 @@ Nothing is read at import; call `load_settings()` where a setting is needed.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +59,22 @@ class Settings(BaseSettings):
     """Address that the web servers listen on. Dagster asks for no password: another one only inside a container."""
     api_port: int = 8000
     """Of the API and the dashboard."""
+    api_auth: Literal["auto", "always"] = "auto"
+    """When the API and the dashboard ask for a key: off loopback, or always."""
+    api_hosts: str = ""
+    """Names that they may be asked by, between commas, besides those of loopback; off loopback, without it, any name."""
+    api_origins: str = ""
+    """Other sites whose pages may use the API, between commas, such as `https://example.com`."""
+    api_proxies: str = ""
+    """Addresses of proxies that are believed whom they ask for (X-Forwarded-For, X-Forwarded-Proto), between commas."""
+    api_reads: int = Field(6000, ge=1)
+    """Requests that read, a minute, of one key from one address."""
+    api_writes: int = Field(3000, ge=1)
+    """Requests that write, likewise."""
+    api_failed_keys: int = Field(10, ge=1)
+    """Keys that are refused, a minute, from one address; further ones are answered 429."""
+    web_secret: SecretStr | None = None
+    """Signs the sessions of the dashboard. Without it a random one is made and kept in `home`."""
     read_seconds: float = Field(10.0, gt=0)
     """A read of the API or the dashboard that takes longer is ended."""
     dagster_port: int = 3000
@@ -146,9 +163,22 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def needs_keys(self) -> bool:
+        """Whether the API and the dashboard let nobody in without a key."""
+        return self.api_auth == "always" or not is_loopback(self.host)
+
+    @property
     def raw_store(self) -> Path:
         """The folder of raw files, each named by its SHA-256."""
         return self.home / "raw"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def between_commas(value: str) -> list[str]:

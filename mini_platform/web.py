@@ -8,6 +8,7 @@ from __future__ import annotations
 import uvicorn
 from fastapi import FastAPI
 
+from mini_platform.api.guard import protect
 from mini_platform.api.problems import handle_problems
 from mini_platform.api.site import Site
 
@@ -17,6 +18,7 @@ def create_app(site: Site | None = None) -> FastAPI:
     app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None)
     app.state.site = site or Site()
     handle_problems(app)
+    protect(app, app.state.site.settings)
     return app
 
 

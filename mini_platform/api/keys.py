@@ -1,0 +1,170 @@
+"""Keys of the HTTP API: making, listing and revoking them, and telling whether one is good and what it may do.
+
+A key is shown once, when it is made; the table `ops.api_keys` has its SHA-256, which is enough for 256 random bits. Not
+here: requests (`guard.py`) and the command line, which both use this.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
+
+from mini_platform.dataset import Dataset
+from mini_platform.settings import Settings
+from mini_platform.warehouse.tables import api_keys
+
+SCOPES = ("read", "write", "admin")
+FORM = re.compile(r"(mp_[a-z0-9]{8})_[A-Za-z0-9_-]{43}")
+"""A key: its prefix, by which it is told, and 256 random bits."""
+NONE_YET = (
+    "The API listens on {host}, where others can reach it, and no key would let anybody in. Make one, for example: "
+    "mini-platform key create me --scope admin --expires 90d"
+)
+
+
+class KeyRefusedError(Exception):
+    """A key lets nobody in; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key, without what is secret of it.
+
+    Attributes:
+        key_id: in `ops.api_keys`.
+        name: what it is for.
+        prefix: its first characters.
+        scopes: what it may do: `read`, `write`, `admin`, or one of the first two in one dataset, as `read:customers`.
+        created_at: when it was made; `expires_at`, `revoked_at` and `last_used_at` likewise, None for never.
+        state: `valid`, `expired` or `revoked`.
+    """
+
+    key_id: int
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None
+    last_used_at: dt.datetime | None
+    state: str
+
+    def may(self, scope: str, dataset: Dataset | None = None) -> bool:
+        """Whether it may do this, in a dataset or in what belongs to none. See `needed` for what it takes."""
+        wide = {"admin"} if dataset and dataset.is_personal else {"admin", scope}
+        narrow = {f"{scope}:{dataset.name}"} if dataset else set()
+        return not (wide | narrow).isdisjoint(self.scopes)
+
+
+def needed(scope: str, dataset: Dataset | None = None) -> str:
+    """The scope that it takes: personal data need that of their dataset by name."""
+    return f"{scope}:{dataset.name}" if dataset and dataset.is_personal else scope
+
+
+def checked_scopes(scopes: Collection[str], datasets: Collection[str]) -> tuple[str, ...]:
+    """Scopes as they are stored.
+
+    Raises:
+        ValueError: there is none, or one that does not exist; the message is a sentence.
+    """
+    if not scopes:
+        raise ValueError("A key needs a scope: read, write or admin, or in one dataset such as read:customers.")
+    for scope in scopes:
+        what, colon, name = scope.partition(":")
+        if what not in SCOPES or (colon and what == "admin"):
+            raise ValueError(
+                f"There is no scope {scope!r}: it should be read, write, admin, read:DATASET or write:DATASET."
+            )
+        if colon and name not in datasets:
+            raise ValueError(f"Scope {scope!r}: there is no dataset {name!r}. The datasets are: {', '.join(datasets)}.")
+    return tuple(dict.fromkeys(scopes))
+
+
+def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.datetime | None = None) -> str:
+    """Make a key and return it: nobody can ever read it again."""
+    word = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    key = f"mp_{word}_{secrets.token_urlsafe(32)}"
+    values = {"name": name, "prefix": f"mp_{word}", "sha256": _sha256(key), "scopes": list(scopes)}
+    conn.execute(insert(api_keys).values(**values, expires_at=expires_at))
+    return key
+
+
+def listed(conn: Connection) -> list[Key]:
+    """Every key that was ever made, oldest first."""
+    return [_key(row) for row in conn.execute(KEYS.order_by(api_keys.c.key_id))]
+
+
+def revoke(conn: Connection, prefix: str) -> Key | None:
+    """Let a key, named by its prefix, be of no use from now on; None if there is none."""
+    revoked_at = func.coalesce(api_keys.c.revoked_at, func.now())
+    conn.execute(update(api_keys).where(api_keys.c.prefix == prefix).values(revoked_at=revoked_at))
+    row = conn.execute(KEYS.where(api_keys.c.prefix == prefix)).first()
+    return _key(row) if row else None
+
+
+def verify(conn: Connection, text: str) -> Key:
+    """The key that this is.
+
+    Raises:
+        KeyRefusedError: it is not known, expired or revoked.
+    """
+    form = FORM.fullmatch(text)
+    row = conn.execute(KEYS.where(api_keys.c.prefix == form[1])).first() if form else None
+    if row is None or not hmac.compare_digest(row.sha256, _sha256(text)):
+        raise KeyRefusedError("This key is not known.")
+    return _valid(conn, row)
+
+
+def by_id(conn: Connection, key_id: int) -> Key:
+    """The key that a session was opened with.
+
+    Raises:
+        KeyRefusedError: it is not known, expired or revoked.
+    """
+    row = conn.execute(KEYS.where(api_keys.c.key_id == key_id)).first()
+    if row is None:
+        raise KeyRefusedError("This key is not known.")
+    return _valid(conn, row)
+
+
+def refusal(conn: Connection, settings: Settings) -> str | None:
+    """Why nothing should be served with these settings, as a sentence; None if it may be."""
+    valid = and_(
+        api_keys.c.revoked_at.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
+    )
+    if not settings.needs_keys or conn.scalar(select(exists().where(valid))):
+        return None
+    return NONE_YET.format(host=settings.host)
+
+
+KEYS = select(api_keys, (api_keys.c.expires_at <= func.now()).label("expired"), func.now().label("now"))
+
+
+def _key(row: Row[Any]) -> Key:
+    state = "revoked" if row.revoked_at else "expired" if row.expired else "valid"
+    times = (row.created_at, row.expires_at, row.revoked_at, row.last_used_at)
+    return Key(row.key_id, row.name, row.prefix, tuple(row.scopes), *times, state)
+
+
+def _valid(conn: Connection, row: Row[Any]) -> Key:
+    """The key of a row, its use noted to the minute: a write for each request would cost more than the request."""
+    key = _key(row)
+    if key.state != "valid":
+        raise KeyRefusedError(f"This key is {key.state}.")
+    minute = row.now.replace(second=0, microsecond=0)
+    if key.last_used_at is None or key.last_used_at < minute:
+        conn.execute(update(api_keys).where(api_keys.c.key_id == key.key_id).values(last_used_at=minute))
+    return key
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
