@@ -320,12 +320,24 @@ def _few(bench: Bench) -> Pair:
     return run, run
 
 
+def _web(what: str) -> Callable[[Bench], Pair]:
+    def measure(bench: Bench) -> Pair:
+        run = bench.python(bench.loaded(10 * MILLION), "-m", f"{HERE}.web_load", what)
+        return run, run
+
+    return measure
+
+
 def _peer(tool: str, *, shuffled: bool = False) -> Callable[[Bench], Pair]:
     def measure(bench: Bench) -> Pair:
         clean = bench.part(MILLION, 0, MILLION, 0.0, shuffled=shuffled)
         return _fresh(bench, "empty", lambda d: bench.command(d, clean), lambda d: bench.peer(tool, d, clean))
 
     return measure
+
+
+def _p95(ours: Run, _: Run) -> float:
+    return ours.inside
 
 
 def _import(bench: Bench) -> Pair:
@@ -403,6 +415,11 @@ CASES = (
     ),
     Case("few", "100 rows into 10M, inside the run: seconds", _few, lambda a, _: a.inside, 2.0),
     Case("append", "1M new rows into 10M, inside the run / floor", _append, _inside, 1.4, rounds=3),
+    Case("api_rows", "a page of 100 rows of 10M, 50 requests/s: 95th percentile, s", _web("rows"), _p95, 0.1, 3),
+    Case(
+        "api_series", "a year of a station of 10M rows, 50 requests/s: 95th percentile, s", _web("series"), _p95, 0.1, 3
+    ),
+    Case("page", "first load of the weather page over 10M rows, in Chromium: s", _web("page"), _p95, 2.0, 3),
     Case(
         "sales",
         "1M sales (16 columns, hashes, star) / 1M weather rows (4 columns), first load, rows/s inside the run",
