@@ -215,7 +215,7 @@ def _derived(column: Column) -> pl.Expr:
     return pl.when(value.is_finite()).then(value) if column.type is float else value
 
 
-def _as_text(column: Column) -> pl.Expr:
+def as_text(column: Column) -> pl.Expr:
     """Typed value -> the one text that Postgres reads as the same value."""
     value = pl.col(column.name)
     if column.type is dt.datetime:
@@ -306,7 +306,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     if derived := [_derived(column) for column in dataset.columns if column.derived]:
         typed = typed.with_columns(derived)
     if rewritten := [column for column in dataset.staged_columns if _staged_as_typed(column)]:
-        readable = typed.select(_as_text(column) for column in rewritten)
+        readable = typed.select(as_text(column) for column in rewritten)
         text = text.with_columns(
             readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
         )

@@ -21,6 +21,7 @@ from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
 from mini_platform.validation import judge, judge_malformed
+from mini_platform.warehouse.figures import Figures
 
 Progress = Callable[[int, int], None]
 """Called with the bytes and the rows that were read since the last call."""
@@ -66,6 +67,7 @@ class Tally:
     extra_columns: dict[str, None] = field(default_factory=dict)
     absent_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
+    figures: Figures | None = None
     refused: str | None = None
     set_aside: bool = False
 
@@ -86,6 +88,7 @@ class Tally:
             "rows_rejected": self.rows_rejected,
             "rule_counts": self.rule_counts,
             "keys_unique": self._keys_unique(),
+            "figures": self.figures and self.figures.measured(),
             "extra_columns": list(self.extra_columns),
             "absent_columns": list(self.absent_columns),
         }
@@ -218,6 +221,9 @@ class JudgedRows:
         judged = verdicts.rows.with_columns(ids, lines, numbers)
         if self._raw.keyring is not None:
             judged = protect(self._dataset, judged, self._raw.keyring)
+        if len(self._tallies) == 1 and tally.rows_read >= GATHERED_ROWS:
+            tally.figures = tally.figures or Figures(self._dataset)
+            tally.figures.add(judged)
         if any(block.rows.width > len(self._columns) for block in blocks):
             judged = judged.with_columns(pl.concat([self._extra(block) for block in blocks], rechunk=True))
         return judged

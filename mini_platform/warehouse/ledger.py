@@ -284,6 +284,7 @@ FINISH = text(
         rows_unchanged = r.rows_unchanged, rows_superseded = r.rows_superseded,
         rule_counts = coalesce(r.rule_counts, f.rule_counts),
         keys_unique = coalesce(r.keys_unique, f.keys_unique),
+        figures = CASE r.status WHEN 'loaded' THEN f.figures ELSE r.figures END,
         extra_columns = coalesce(r.extra_columns, f.extra_columns),
         absent_columns = coalesce(r.absent_columns, f.absent_columns),
         staged_at = CASE r.status WHEN 'staged' THEN now() ELSE f.staged_at END,
@@ -291,7 +292,7 @@ FINISH = text(
     FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
         file_id bigint, status text, error text, rows_read bigint, rows_rejected bigint, rows_inserted bigint,
         rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, keys_unique boolean,
-        extra_columns text[], absent_columns text[])
+        figures jsonb, extra_columns text[], absent_columns text[])
     WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
     """
 )

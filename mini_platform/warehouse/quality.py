@@ -2,12 +2,15 @@
 
 A column is grouped by its values once, which hashes and runs in parallel, and every figure is computed over the groups:
 over a few thousand values instead of a million rows. `count(DISTINCT ...)` would sort: ten times slower on 1M rows.
+
+Of a large file that comes alone, the validation pass has counted the same already (`figures.py`): nothing is read again.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,8 @@ from mini_platform.warehouse.tables import among, dataset_tables, files, quality
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mini_platform.warehouse.figures import ColumnFigures
+
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space: what `validation.clean` trims."""
 ALWAYS_MEASURED = 1_000_000
@@ -54,7 +59,7 @@ def measure(conn: Connection, dataset: Dataset, run_id: str) -> pd.DataFrame:
     import pandas as pd
 
     now = dt.datetime.now(dt.UTC)
-    production = _still_good(conn, dataset) or _production(conn, dataset)
+    production = _still_good(conn, dataset) or _production(conn, dataset, _filled(conn, dataset, run_id))
     rows = [{"measured_at": now, **row} for row in (*_staging(conn, dataset), *production)]
     frame = pd.DataFrame({**row, "run_id": run_id, "dataset": dataset.name} for row in rows)
     frame["mean"] = pd.Series([row["mean"] for row in rows], dtype=object)  # None stays None, and is no NaN.
@@ -65,19 +70,21 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
     staging = dataset_tables(dataset).staging
     verdicts = select(staging.c._file_id, staging.c._rules, func.count()).group_by(staging.c._file_id, staging.c._rules)
     broken: Counter[str] = Counter()
-    ids = set()
+    staged: Counter[int] = Counter()
     for file_id, rules, count in conn.execute(verdicts):
-        ids.add(file_id)
+        staged[file_id] += count
         broken.update(dict.fromkeys(rules or (), count))
-    unique = select(files.c.keys_unique).where(among(files.c.file_id, list(ids)))
-    if conn.execute(unique).scalars().all() == [True]:
+    found = conn.execute(select(files).where(among(files.c.file_id, list(staged)))).all()
+    alone = found[0] if len(found) == 1 and found[0].rows_read == staged[found[0].file_id] else None
+    if alone and alone.keys_unique:
         duplicates = 0  # One file, and staging it has shown that its keys are unique.
     else:
         valid = staging.c._rules.is_(None)
         keys = select(func.count().label("rows")).where(valid).group_by(*(staging.c[k] for k in dataset.key))
         duplicates = int(conn.scalar(select(func.coalesce(func.sum(keys.subquery().c.rows - 1), 0))) or 0)
+    known = _known(conn, staging, dataset.staged_columns, (alone and alone.figures) or {}, "staged")
     return [
-        _figures(conn, staging, column, _staged_values(staging, column))
+        (known.get(column.name) or _figures(conn, staging, column, _staged_values(staging, column)))
         | {"out_of_range": {r.name: broken[r.name] for r in dataset.rules if r.column == column.name}}
         | {"duplicates": duplicates}
         for column in dataset.staged_columns
@@ -100,14 +107,43 @@ def _staged_values(staging: Table, column: Column) -> Select[Any]:
     return select(texts.c.text, value.label("value"), texts.c.rows)
 
 
-def _production(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
+def _filled(conn: Connection, dataset: Dataset, run_id: str) -> dict[str, ColumnFigures]:
+    """Figures of the one file with which this very run has filled the empty production table; else none."""
+    loaded = select(files).where(files.c.dataset == dataset.name, files.c.loaded_at.is_not(None)).limit(2)
+    found = conn.execute(loaded).all()
+    if len(found) != 1 or found[0].run_id != run_id or not (found[0].figures and found[0].keys_unique):
+        return {}
+    rows = conn.scalar(select(func.count()).select_from(dataset_tables(dataset).production))
+    return found[0].figures if found[0].rows_inserted == rows == found[0].rows_read - found[0].rows_rejected else {}
+
+
+def _known(
+    conn: Connection, table: Table, columns: Sequence[Column], figures: Mapping[str, ColumnFigures], which: str
+) -> dict[str, dict[str, Any]]:
+    """Figures that were counted, as `_figures` has them; the server says how the smallest and largest values are written."""
+    known = [(column, figures[column.name][which]) for column in columns if column.name in figures]
+    ends = [
+        literal(of[end]).cast(sql_type(column)).cast(Text).label(f"{n} {end}")
+        for n, (column, of) in enumerate(known)
+        for end in ("minimum", "maximum")
+    ]
+    written = conn.execute(select(*ends)).mappings().one() if ends else {}
+    return {
+        column.name: _row(table, column, {**of, **{end: written[f"{n} {end}"] for end in ("minimum", "maximum")}})
+        for n, (column, of) in enumerate(known)
+    }
+
+
+def _production(conn: Connection, dataset: Dataset, filled: Mapping[str, ColumnFigures]) -> list[dict[str, Any]]:
     table = dataset_tables(dataset).production
+    known = _known(conn, table, dataset.stored_columns, filled, "valid")
     result = []
     for column in dataset.stored_columns:
         value = table.c[column.name]
         values = select(value.label("text"), value.label("value"), func.count().label("rows")).group_by(value)
         rules = {r.name: 0 for r in dataset.rules if r.column == column.name}
-        result.append(_figures(conn, table, column, values) | {"out_of_range": rules, "duplicates": 0})  # It has a key.
+        figures = known.get(column.name) or _figures(conn, table, column, values)
+        result.append(figures | {"out_of_range": rules, "duplicates": 0})  # It has a key.
     return result
 
 
@@ -152,15 +188,18 @@ def _figures(conn: Connection, table: Table, column: Column, values: Select[Any]
             # As numeric: a sum of large floats would be an error.
             total = func.sum(value.cast(Numeric) * rows) / func.sum(rows).filter(value.is_not(None))
             selected.append(total.cast(Double).label("mean"))
-    found = dict(conn.execute(select(*selected)).mappings().one())
-    total_rows, nulls = int(found["total_rows"]), int(found["nulls"])
+    return _row(table, column, conn.execute(select(*selected)).mappings().one())
+
+
+def _row(table: Table, column: Column, figures: Mapping[str, Any]) -> dict[str, Any]:
+    total_rows, nulls = int(figures["total_rows"]), int(figures["nulls"])
     return {
         "table_name": table.fullname,
         "column_name": column.name,
         "minimum": None,
         "maximum": None,
         "mean": None,
-        **found,
+        **figures,
         "total_rows": total_rows,
         "nulls": nulls,
         "null_rate": nulls / total_rows if total_rows else 0.0,
