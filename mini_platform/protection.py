@@ -62,15 +62,11 @@ class Key:
         import polars as pl
 
         distinct = texts.drop_nulls().unique()
-        if len(self._known) + len(distinct) > KNOWN_HASHES:
-            self._known.clear()
-        known = self._known
-        for text in distinct:
-            if text not in known:
-                known[text] = self.digest(text)
-        hashes = pl.DataFrame(
-            {"text": distinct, "hash": pl.Series([known[text] for text in distinct], dtype=pl.String)}
-        )
+        asked, known = distinct.to_list(), self._known
+        known.update((text, self.digest(text)) for text in asked if text not in known)
+        hashes = pl.DataFrame({"text": distinct, "hash": pl.Series([known[text] for text in asked], dtype=pl.String)})
+        if len(known) > KNOWN_HASHES:
+            known.clear()
         column = pl.DataFrame({"text": texts}).join(hashes, on="text", how="left", maintain_order="left")
         return column["hash"].alias(texts.name)
 
