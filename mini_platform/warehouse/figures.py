@@ -6,8 +6,10 @@ is left out, and measured by the server (`quality.py`).
 
 from __future__ import annotations
 
+import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -30,28 +32,26 @@ class Figures:
     def __init__(self, dataset: Dataset) -> None:
         """Count the columns that staging has."""
         self._columns = {column.name: column for column in dataset.staged_columns}
-        self._counts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._columns}
+        self._counts: dict[str, list[_Counts]] = {name: [] for name in self._columns}
         self._bytes = 0
 
     def add(self, rows: pl.DataFrame) -> None:
         """Count judged rows, as they are staged; malformed records aside."""
         valid = rows["_rules"].is_null()
-        for part, are_valid in ((rows.filter(valid), True), (rows.filter(~valid), False)):
-            if not part.height or not self._counts:
-                continue
-            counted = part.select(pl.col(name).value_counts(name="_rows").implode() for name in self._counts)
-            for name, counts in self._counts.items():
-                block = counted[name].explode().struct.unnest()
-                block.columns = ["text", "rows"]
-                counts.append(block.with_columns(valid=pl.lit(are_valid)))
-                self._bytes += int(block.estimated_size())
+        counted = [
+            rows.filter(part).select(pl.col(name).value_counts(name="_rows").implode() for name in self._counts)
+            for part in (valid, ~valid)
+        ]
+        for name, counts in self._counts.items():
+            counts.append(_Counts(*(_unpacked(part[name]) for part in counted)))
+            self._bytes += counts[-1].bytes
         if self._bytes > KEPT_BYTES:
             self._shrink()
 
     def _shrink(self) -> None:
         """Add up the counts of the blocks, and give up the columns with the most texts until half of the space is free."""
-        self._counts = {name: [_summed(counts)] for name, counts in self._counts.items() if counts}
-        sizes = {name: int(counts[0].estimated_size()) for name, counts in self._counts.items()}
+        self._counts = {name: [_summed(counts)] for name, counts in self._counts.items()}
+        sizes = {name: counts[0].bytes for name, counts in self._counts.items()}
         while sum(sizes.values()) > KEPT_BYTES / 2:
             largest = max(sizes, key=lambda name: sizes[name])
             del sizes[largest], self._counts[largest]
@@ -62,47 +62,79 @@ class Figures:
         found = {}
         for name in list(self._counts):
             counts = self._counts.pop(name)  # Column by column: what is done with is given back.
-            if counts and (figures := _column_figures(self._columns[name], _summed(counts))):
+            if figures := _column_figures(self._columns[name], _summed(counts)):
                 found[name] = figures
         return found
 
 
-def _summed(counts: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat(counts).group_by("text", "valid").agg(pl.col("rows").cast(pl.Int64).sum())
+@dataclass(frozen=True)
+class _Counts:
+    """Different `text`s of a column, one of them null, with their `rows`: of valid rows, and of rejected ones."""
+
+    valid: pl.DataFrame
+    rejected: pl.DataFrame
+
+    @property
+    def bytes(self) -> int:
+        return int(self.valid.estimated_size() + self.rejected.estimated_size())
 
 
-def _column_figures(column: Column, counted: pl.DataFrame) -> ColumnFigures | None:
-    values = counted["text"].alias(column.name)
-    if column.type is not str and not column.personal:
-        # The cell of a rejected row stands as it arrived.
-        values = clean(column, values).to_frame().select(parse(column)).to_series()
-    counted = counted.with_columns(values.alias("value"))
-    valid = counted.filter("valid")
+def _unpacked(counted: pl.Series) -> pl.DataFrame:
+    block = counted.explode(empty_as_null=False).struct.unnest()
+    block.columns = ["text", "rows"]
+    return block
+
+
+def _summed(counts: list[_Counts]) -> _Counts:
+    def summed(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+        return pl.concat(parts).group_by("text").agg(pl.col("rows").cast(pl.Int64).sum())
+
+    return _Counts(summed(c.valid for c in counts), summed(c.rejected for c in counts))
+
+
+def _column_figures(column: Column, counts: _Counts) -> ColumnFigures | None:
+    valid, rejected = (
+        part.with_columns(value=_values(column, part["text"], are_valid=part is counts.valid))
+        for part in (counts.valid, counts.rejected)
+    )
+    texts = [part["text"].drop_nulls() for part in (valid, rejected)]
+    both = texts[0].is_in(texts[1].implode()).sum()
     try:
-        return {"staged": _figures(column, counted, "text"), "valid": _figures(column, valid, "value")}
+        return {
+            "staged": _figures(column, pl.concat([valid, rejected]), len(texts[0]) + len(texts[1]) - both),
+            "valid": _figures(column, valid, valid["value"].drop_nulls().n_unique()),
+        }
     except OverflowError:  # A sum of large floats, which the server has as numeric.
         return None
 
 
-def _figures(column: Column, counted: pl.DataFrame, different: str) -> dict[str, Any]:
-    """Figures of texts with their `value` and their `rows`; `different` says which of the two are counted as distinct."""
+def _values(column: Column, texts: pl.Series, *, are_valid: bool) -> pl.Series:
+    """What texts stand for, as what sorts like it; null where they could not be read."""
+    if column.type in (str, list[float]) or column.is_protected or (column.type is dt.datetime and are_valid):
+        return texts  # Valid times all are in UTC and of one form.
+    # The cell of a rejected row stands as it arrived.
+    values = clean(column, texts.alias(column.name)).to_frame().select(parse(column))
+    return values.select(as_text(column)).to_series() if column.type is dt.datetime else values.to_series()
+
+
+def _figures(column: Column, counted: pl.DataFrame, distinct: int) -> dict[str, Any]:
+    """Figures of texts with their `value` and their `rows`."""
     value, rows = counted["value"], counted["rows"]
     figures: dict[str, Any] = {
         "total_rows": int(rows.sum()),
         "nulls": int(rows.filter(counted["text"].is_null()).sum()),
-        "distinct_values": counted[different].drop_nulls().n_unique(),
+        "distinct_values": distinct,
         "minimum": None,
         "maximum": None,
         "mean": None,
     }
     if column.personal or column.type == list[float]:
         return figures
-    ends = pl.DataFrame({column.name: [value.min(), value.max()]}, {column.name: value.dtype}).select(as_text(column))
-    figures["minimum"], figures["maximum"] = ends.to_series()
+    figures["minimum"], figures["maximum"] = pl.Series([value.min(), value.max()], dtype=value.dtype).cast(pl.String)
     filled = value.is_not_null()
     if column.type in NUMBERS and filled.any():
         products = value.filter(filled).cast(pl.Float64) * rows.filter(filled)
-        figures["mean"] = math.fsum(products) / int(rows.filter(filled).sum())
+        figures["mean"] = math.fsum(products.to_list()) / int(rows.filter(filled).sum())
         if not math.isfinite(figures["mean"]):
             raise OverflowError
     return figures
