@@ -33,7 +33,8 @@ DTYPES: dict[Any, pl.DataType] = {
     list[float]: pl.List(pl.Float64()),
 }
 """Python type of a column -> polars type; `Decimal` is missing, as its type depends on its decimals."""
-USUAL_TIMESTAMP = r"^(?:[1-9][0-9]{3}|0[0-9]{2}[1-9])-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
+USUAL_TIMESTAMP = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
+"""Whole seconds of UTC, as most systems write them."""
 TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 """A number as JSON has it: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
@@ -196,7 +197,9 @@ def _parse_timestamp(text: pl.Expr) -> pl.Expr:
         others = (~cells.str.contains(USUAL_TIMESTAMP)).arg_true()
         if not len(others):
             return read
-        return read.scatter(others, cells.gather(others).to_frame().select(_any_timestamp(pl.col(cells.name))).to_series())
+        return read.scatter(
+            others, cells.gather(others).to_frame().select(_any_timestamp(pl.col(cells.name))).to_series()
+        )
 
     return text.map_batches(times, return_dtype=DTYPES[dt.datetime])
 

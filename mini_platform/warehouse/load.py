@@ -75,8 +75,6 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     conn.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
     tables = dataset_tables(dataset)
     batch = _still_staged(conn, worker, dataset, batch)
-    if sum(row.rows_read for row in batch) > BULK_ROWS:
-        conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(tables.staging)}"))
     ids = [row.file_id for row in batch]
     if not ids:
         return []
@@ -87,6 +85,8 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     if empty and sum(valid.values()) > BULK_ROWS:
         counts = _fill(conn, dataset, tables, ids, unique_rows)
     else:
+        if sum(row.rows_read for row in batch) > BULK_ROWS:
+            conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(tables.staging)}"))
         again = [row.file_id for row in batch if row.loaded_at is not None]
         counts = _merge(conn, dataset, tables, ids, again, None if again else unique_rows)
     quarantine.write(conn, dataset, ids, [row.file_id for row in batch if row.rows_rejected])

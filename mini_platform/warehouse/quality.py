@@ -188,7 +188,7 @@ def _figures(conn: Connection, table: Table, column: Column, values: Select[Any]
             # As numeric: a sum of large floats would be an error.
             total = func.sum(value.cast(Numeric) * rows) / func.sum(rows).filter(value.is_not(None))
             selected.append(total.cast(Double).label("mean"))
-    return _row(table, column, conn.execute(select(*selected)).mappings().one())
+    return _row(table, column, dict(conn.execute(select(*selected)).mappings().one()))
 
 
 def _row(table: Table, column: Column, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,9 @@ files = Table(
     *(Column(counter, BigInteger) for counter in COUNTERS),
     Column("rule_counts", JSONB, comment="Broken rule -> rows, from the one validation pass"),
     Column("keys_unique", Boolean, comment="No two valid rows of the file have one key; false where it is not known"),
-    Column("figures", JSONB(none_as_null=True), comment="What its columns hold, if it is large: see the quality report"),
+    Column(
+        "figures", JSONB(none_as_null=True), comment="What its columns hold, if it is large: see the quality report"
+    ),
     Column("extra_columns", ARRAY(Text), comment="Columns in the file that the dataset does not declare"),
     Column("absent_columns", ARRAY(Text), comment="Declared columns that the file may lack, and does"),
     Column("raw_dropped_at", DateTime(timezone=True), comment="When its raw file was removed; NULL while it is kept"),

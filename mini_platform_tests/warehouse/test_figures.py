@@ -1,0 +1,136 @@
+"""What is counted while a large file is judged, held to what the server says of the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from sqlalchemy import select, update
+
+from mini_platform.dataset import Dataset
+from mini_platform.datasets import all_datasets
+from mini_platform.landing import folder
+from mini_platform.platform import Platform
+from mini_platform.warehouse import figures, judged_rows, ledger, quality
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import files
+from mini_platform_tests.samples import EVERY, sample
+
+RUN = "run"
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judged_rows, "GATHERED_ROWS", 100)
+
+
+def loaded(platform: Platform, dataset: Dataset, path: Path) -> None:
+    found = folder.Found(path.name, path, "")
+    assert all(row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test"))
+    worker = platform.worker(RUN)
+    with ledger.lease(worker):
+        stage(worker, dataset, platform.raw_files(dataset), limit=10)
+        load(worker, dataset, limit=10)
+
+
+def report(platform: Platform, dataset: Dataset, run: str = RUN) -> list[dict[str, Any]]:
+    with platform.engine.connect() as conn:
+        frame = quality.measure(conn, dataset, run).drop(columns=["run_id", "measured_at"])
+    return [{**row, "mean": row["mean"] and pytest.approx(row["mean"])} for row in frame.to_dict("records")]
+
+
+def counted(platform: Platform) -> dict[str, Any]:
+    with platform.engine.connect() as conn:
+        return conn.scalar(select(files.c.figures)) or {}
+
+
+def forgotten(platform: Platform) -> None:
+    with platform.engine.begin() as conn:
+        conn.execute(update(files).values(figures=None))
+
+
+@pytest.mark.parametrize(("name", "form"), EVERY)
+def test_the_server_measures_the_same(platform: Platform, tmp_path: Path, name: str, form: str) -> None:
+    dataset = all_datasets()[name]
+    path = tmp_path / f"f.{form}"
+    path.write_bytes(sample(dataset, form, 400, dirty=0.3, seed=3).data)  # type: ignore[arg-type]
+    loaded(platform, dataset, path)
+    assert set(counted(platform)) == {column.name for column in dataset.staged_columns}
+    known = report(platform, dataset)
+    forgotten(platform)
+    assert known == report(platform, dataset)
+
+
+def test_production_is_measured_where_another_run_asks(platform: Platform, tmp_path: Path) -> None:
+    """Somebody may have changed it since."""
+    dataset = all_datasets()["weather"]
+    path = tmp_path / "f.csv"
+    path.write_bytes(sample(dataset, "csv", 400).data)
+    loaded(platform, dataset, path)
+    with platform.engine.begin() as conn:
+        conn.exec_driver_sql("UPDATE production.measurements SET temp_c = 59.5")
+    (row,) = [r for r in report(platform, dataset, "later") if (r["table_name"], r["column_name"]) == PRODUCTION]
+    assert (row["distinct_values"], row["minimum"]) == (1, "59.5")
+
+
+PRODUCTION = ("production.measurements", "temp_c")
+
+
+def test_rows_that_no_file_brought_are_measured_too(platform: Platform, tmp_path: Path) -> None:
+    dataset = all_datasets()["weather"]
+    path = tmp_path / "f.csv"
+    path.write_bytes(sample(dataset, "csv", 400).data)
+    with platform.engine.begin() as conn:
+        conn.exec_driver_sql(
+            "INSERT INTO production.measurements (station_id, date, temp_c, precip_mm, _file_id, _loaded_at)"
+            " VALUES ('by hand', '2020-01-01', -59.5, 0, 0, now())"
+        )
+    loaded(platform, dataset, path)
+    (row,) = [r for r in report(platform, dataset) if (r["table_name"], r["column_name"]) == PRODUCTION]
+    assert (row["total_rows"], row["minimum"]) == (401, "-59.5")
+
+
+def blocks(count: int) -> list[pl.DataFrame]:
+    """Judged rows of the weather: the stations all differ, of the rest only a few values do."""
+    rules = pl.Series("_rules", [None, "{temp_c_in_range}"] * 500, pl.String)
+    rows = pl.int_range(1000, eager=True)
+    return [
+        pl.DataFrame(
+            {
+                "_rules": rules,
+                "station_id": (rows + 1000 * block).cast(pl.String),
+                "date": pl.repeat("2024-01-01", 1000, eager=True),
+                "temp_c": (rows % 7 + block).cast(pl.String),
+                "precip_mm": pl.repeat(None, 1000, dtype=pl.String, eager=True),
+            }
+        )
+        for block in range(count)
+    ]
+
+
+def test_a_column_of_too_many_texts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    weather = all_datasets()["weather"]
+    whole, bounded = figures.Figures(weather), figures.Figures(weather)
+    for block in blocks(5):
+        whole.add(block)
+    monkeypatch.setattr(figures, "KEPT_BYTES", 60_000)
+    for block in blocks(5):
+        bounded.add(block)
+    expected = dict(whole.measured())
+    assert expected["station_id"]["staged"]["distinct_values"] == 5000
+    assert expected["station_id"]["valid"]["distinct_values"] == 2500
+    assert expected["temp_c"]["staged"]["distinct_values"] == 11
+    assert expected["precip_mm"]["valid"]["nulls"] == 2500
+    del expected["station_id"]
+    assert bounded.measured() == expected
+
+
+def test_a_sum_beyond_any_float_is_left_to_the_server() -> None:
+    weather = all_datasets()["weather"]
+    (block,) = blocks(1)
+    counted = figures.Figures(weather)
+    counted.add(block.with_columns(temp_c=pl.lit("1e308")))
+    assert set(counted.measured()) == {"station_id", "date", "precip_mm"}
