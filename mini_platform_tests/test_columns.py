@@ -97,7 +97,14 @@ def test_timestamps(cell: str, value: dt.datetime | None) -> None:
 
 
 def test_timestamps_of_several_forms_in_one_column() -> None:
-    cells = ("2024-02-29T12:30:45Z", "", "2024-02-29T23:59:60Z", "2024-02-29T12:30:45.5+01", "0000-01-01T00:00:00Z", "now")
+    cells = (
+        "2024-02-29T12:30:45Z",
+        "",
+        "2024-02-29T23:59:60Z",
+        "2024-02-29T12:30:45.5+01",
+        "0000-01-01T00:00:00Z",
+        "now",
+    )
     each = [value for cell in cells for value in values(column(dt.datetime), cell)]
     assert values(column(dt.datetime), *cells) == each
     assert [value is None for value in each] == [False, True, True, False, True, True]
