@@ -8,7 +8,10 @@ from __future__ import annotations
 import uvicorn
 from fastapi import FastAPI
 
+from mini_platform.api import datasets
 from mini_platform.api.guard import protect
+from mini_platform.api.head import Head
+from mini_platform.api.openapi import describe
 from mini_platform.api.problems import handle_problems
 from mini_platform.api.site import Site
 
@@ -18,6 +21,9 @@ def create_app(site: Site | None = None) -> FastAPI:
     app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None)
     app.state.site = site or Site()
     handle_problems(app)
+    app.include_router(datasets.router)
+    describe(app, app.state.site)
+    app.add_middleware(Head)
     protect(app, app.state.site.settings)
     return app
 

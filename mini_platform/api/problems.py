@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -58,6 +59,26 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     return JSONResponse(content, status, headers, MEDIA_TYPE)
+
+
+class Problem(BaseModel):
+    """What went wrong, by RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = Field(description="A sentence for people")
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problems that a route answers with, for its documentation."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
 
 
 def handle_problems(app: FastAPI) -> None:

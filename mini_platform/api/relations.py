@@ -275,7 +275,7 @@ def _shown(column: Column[Any]) -> ColumnElement[Any]:
     """A column as it may be shown: personal data masked, in the type that it has."""
     if not column.info.get("personal"):
         return column
-    mask = cast(literal(MASK), JSONB) if isinstance(column.type, JSONB) else literal(MASK, Text)
+    mask = cast(literal(MASK, column.type), column.type)
     return case((column.is_not(None), mask), else_=None)
 
 

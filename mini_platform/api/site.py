@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.api.problems import NotFoundError
+from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
@@ -21,6 +23,8 @@ from mini_platform.warehouse.roles import READER, may_become_reader
 
 READERS = 16
 """Requests that read at the same time; the others wait for their turn."""
+EXPORTS = 6
+"""Of these so many may be exports, which can take as long as their clients like."""
 
 
 class Site:
@@ -35,6 +39,7 @@ class Site:
         """Serve these datasets, or all that are declared. Nothing is opened yet."""
         self.datasets = dict(all_datasets() if datasets is None else datasets)
         self.platform = platform or Platform(self.datasets)
+        self._exports = BoundedSemaphore(EXPORTS)
 
     @property
     def settings(self) -> Settings:
@@ -60,6 +65,26 @@ class Site:
         """
         with self._reader.connect() as conn:
             yield conn
+
+    @contextmanager
+    def export(self) -> Iterator[Connection]:
+        """The same for as long as an export takes.
+
+        Raises:
+            ProblemError: there are as many exports already as may be.
+            DatabaseAwayError: the database cannot be reached.
+        """
+        if not self._exports.acquire(blocking=False):
+            raise ProblemError(
+                f"{EXPORTS} exports are under way already; try again later.",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                {"Retry-After": "10"},
+            )
+        try:
+            with self.read() as conn:
+                yield conn
+        finally:
+            self._exports.release()
 
     @cached_property
     def _reader(self) -> Engine:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mini_platform.spreadsheets import harmless
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,10 +30,6 @@ SHORT, FOLDED, GAP = 20, 12, 2
 """On a terminal: the widest column that is kept in one piece, the narrowest that others are folded to, the space between."""
 WIDE = 100_000
 """Width of a table in a pipe or on a terminal that is too narrow for it: nothing of it is ever cut off."""
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters that make spreadsheet programs take a cell for a formula."""
-PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 Row = Mapping[str, Any]
 
@@ -80,17 +78,11 @@ def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow(_harmless(row[name]) for name in columns)
+        writer.writerow(harmless(row[name]) for name in columns)
         typer.echo(buffer.getvalue(), nl=False)
         buffer.seek(0)
         buffer.truncate()
     typer.echo(buffer.getvalue(), nl=False)
-
-
-def _harmless(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA) and not PLAIN_NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
 
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -> None:

@@ -117,6 +117,8 @@ files = Table(
     CheckConstraint(
         f"status <> 'loaded' OR coalesce(rows_read = {' + '.join(COUNTERS)}, false)", name="every_row_accounted_for"
     ),
+    Index("files_loaded", "dataset", "loaded_at"),
+    Index("files_erased", "dataset", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     Index("files_pending", "dataset", "status", postgresql_where=text("status IN ('landed', 'staged')")),
     comment="The ledger: every file that ever arrived, what became of it and of each of its rows",
 )

@@ -293,7 +293,7 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
         ([("colour", "red")], "There is no parameter 'colour'."),
         ([("", "")], "There is no parameter ''."),
         ([("ordering", "text,-text")], "a column is named twice"),
-        ([("ordering", "--text")], "a column"),
+        ([("ordering", "--text")], "there is no column '-text'"),
         ([("ordering", "colour")], "The columns are: id, kind"),
         ([("ordering", "")], "there is no column ''"),
         ([("fields", "-text")], "there is no column '-text'"),

@@ -1,0 +1,184 @@
+"""The OpenAPI document, made complete: what FastAPI cannot know of routes that read their parameters by what is listed.
+
+Each listing has its parameters there, one per column and operator, and its rows with their types; rows and analytics differ from
+dataset to dataset and have a path each. One route serves them all.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, get_args
+
+from fastapi import FastAPI
+
+from mini_platform.api import relations
+from mini_platform.api.problems import Problem
+from mini_platform.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
+from mini_platform.api.relations import Listed, Relation
+from mini_platform.api.site import Site
+
+BIGINT = {"minimum": -(2**63), "maximum": 2**63 - 1}
+TYPES: Mapping[Any, tuple[dict[str, Any], str]] = {
+    str: ({"type": "string"}, "Oslo"),
+    int: ({"type": "integer", "format": "int64", **BIGINT}, "7"),
+    float: ({"type": "number", "format": "double"}, "1.5"),
+    Decimal: ({"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}, "12.50"),
+    bool: ({"type": "boolean"}, "true"),
+    dt.date: ({"type": "string", "format": "date"}, "2024-01-31"),
+    dt.datetime: ({"type": "string", "format": "date-time"}, "2024-01-31T12:00:00Z"),
+    dict: ({}, ""),
+}
+"""Type of a column -> its JSON schema, and a value as a parameter has it."""
+MEANINGS: Mapping[str, str] = {
+    "eq": "is",
+    "ne": "is not; empty values are others",
+    "gt": "is above",
+    "gte": "is or is above",
+    "lt": "is below",
+    "lte": "is or is below",
+    "in": "is one of these, between commas; given several times, each is a value",
+    "contains": "contains, in upper or lower case",
+    "isnull": "is empty (true) or is not (false)",
+}
+LINK = {"type": ["string", "null"], "format": "uri"}
+
+
+def describe(app: FastAPI, site: Site) -> None:
+    """Let the app's document be the complete one."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        made = app.openapi_schema is not None
+        document = plain()
+        return document if made else _completed(document, site)
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
+    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    paths: dict[str, Any] = document["paths"]
+    for path, item in paths.items():
+        for parameter in item.get("get", {}).get("parameters", ()):
+            if path.startswith("/api/datasets/{dataset}/") and parameter["name"] == "dataset":
+                parameter["schema"]["enum"] = list(site.datasets)
+    some = next(iter(site.datasets.values()), None)
+    for kind, of in (("files", relations.files), ("rejects", relations.rejects), ("quality", relations.quality)):
+        if some is not None:
+            _tell(paths, f"/api/datasets/{{dataset}}/{kind}", of(some))
+    for ending in ("/", ".csv"):
+        for generic in (
+            f"/api/datasets/{{dataset}}/rows{ending}",
+            f"/api/datasets/{{dataset}}/analytics/{{analytics}}{ending}",
+        ):
+            operation = paths.pop(generic)["get"]
+            for path, relation in _own(site):
+                if ("analytics" in path) == ("analytics" in generic):
+                    paths[path + ending] = {"get": _of(operation, f"{relation.name}{ending}")}
+    for path, relation in _own(site):
+        _tell(paths, path, relation)
+    for path in ("/api/datasets/", "/api/datasets/{dataset}/", "/api/datasets/{dataset}/files/{file_id}/"):
+        _answers(paths[path]["get"], "application/json", {"type": "object"})
+    if some is not None:
+        _answers(
+            paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(some))
+        )
+    return document
+
+
+def _own(site: Site) -> Iterator[tuple[str, Relation]]:
+    """The listings that are another one for every dataset, by their paths without an ending."""
+    for dataset in site.datasets.values():
+        yield f"/api/datasets/{dataset.name}/rows", relations.rows(dataset)
+        for item in dataset.computed:
+            yield (
+                f"/api/datasets/{dataset.name}/analytics/{item.name}",
+                relations.computed(dataset, item.name),
+            )
+
+
+def _of(operation: dict[str, Any], name: str) -> dict[str, Any]:
+    """The operation of one dataset out of that of any."""
+    own: dict[str, Any] = copy.deepcopy(operation)
+    own["operationId"] = f"list_{name.strip('/').replace('.', '_')}"
+    own["summary"] = f"{own['summary']}: {name.removesuffix('/').removesuffix('.csv').replace('.', ' ')}"
+    own["parameters"] = [p for p in own.get("parameters", ()) if p["in"] != "path"]
+    return own
+
+
+def _tell(paths: dict[str, Any], path: str, relation: Relation) -> None:
+    """Write parameters and answers of a listing into its two operations."""
+    as_json, as_csv = paths[f"{path}/"]["get"], paths[f"{path}.csv"]["get"]
+    for operation, export in ((as_json, False), (as_csv, True)):
+        operation["parameters"] = [*operation.get("parameters", ()), *_parameters(relation, export=export)]
+        operation["responses"]["200"]["content"] = {"text/csv": {"schema": {"type": "string"}}}
+    rows = {"type": "array", "items": _row(relation)}
+    page = {"type": "object", "properties": {"next": LINK, "previous": LINK, "results": rows}}
+    _answers(as_json, "application/json", page | {"required": ["next", "previous", "results"]})
+
+
+def _answers(operation: dict[str, Any], media_type: str, schema: dict[str, Any]) -> None:
+    content = operation["responses"]["200"].setdefault("content", {})
+    content[media_type] = {"schema": schema}
+
+
+def _row(relation: Relation) -> dict[str, Any]:
+    return {"type": "object", "properties": {c.name: _property(c) for c in relation.columns.values()}}
+
+
+def _property(column: Listed) -> dict[str, Any]:
+    items = get_args(column.type)
+    schema: dict[str, Any] = {"type": "array", "items": TYPES[items[0]][0]} if items else dict(TYPES[column.type][0])
+    schema = {name: value for name, value in schema.items() if name not in BIGINT}
+    if "type" in schema and (column.nullable or column.type is float):
+        schema["type"] = [schema["type"], "null"]
+    return schema | {"description": _about(column)} | ({"examples": ["***"]} if column.masked else {})
+
+
+def _about(column: Listed) -> str:
+    unit = f" [{column.unit}]" if column.unit else ""
+    return f"{column.description}{unit}"
+
+
+def _parameters(relation: Relation, *, export: bool) -> Iterator[dict[str, Any]]:
+    sortable = [name for name, column in relation.columns.items() if column.can_sort]
+    orders = [sign + name for name in sortable for sign in ("", "-")]
+    if relation.search:
+        text = f"Words that must all stand in {', '.join(relation.search)}, in upper or lower case"
+        yield _parameter("search", text, {"type": "string"}, "north")
+    about = f"Columns to sort by, `-` before those that descend; else {', '.join(relation.order)}"
+    listed = {"style": "form", "explode": False}
+    some = {"type": "array", "minItems": 1, "uniqueItems": True}
+    yield _parameter("ordering", about, some | {"items": {"enum": orders}}, orders[:1]) | listed
+    names = list(relation.columns)
+    yield _parameter("fields", "Columns to show", some | {"items": {"enum": names}}, names[:2]) | listed
+    if export:
+        yield _parameter("limit", "Rows at most; else all of them", {"type": "integer", "minimum": 1}, 1000)
+    else:
+        yield _parameter(
+            "cursor", "Where the page begins: from `next` or `previous` of another one", {"type": "string"}
+        )
+        limit = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": PAGE_ROWS}
+        yield _parameter("limit", "Rows of a page", limit, PAGE_ROWS)
+    for column in relation.columns.values():
+        for operator in operators(column):
+            yield _filter(column, operator)
+
+
+def _filter(column: Listed, operator: str) -> dict[str, Any]:
+    if operator == "isnull":
+        schema, example = TYPES[bool]
+    elif operator in COMPARISONS:
+        schema, example = TYPES[column.type]
+    else:
+        schema, example = {"type": "string"}, TYPES[column.type][1]
+    name = column.name if operator == "eq" else f"{column.name}__{operator}"
+    return _parameter(name, f"{_about(column)}: {MEANINGS[operator]}", schema, example)
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
+    made = {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+    return made if example is None else made | {"example": example}
