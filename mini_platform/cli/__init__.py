@@ -16,6 +16,7 @@ from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import Sentences
 from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
+from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import load, redrive
 from mini_platform.cli.pulling import pull, sources
@@ -42,6 +43,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
 for group, commands in GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
+app.add_typer(key, name="key", rich_help_panel="The platform")
 # What follows `psql` is for psql: nothing of it is ours, not even -h.
 app.command(
     rich_help_panel="Tools",
