@@ -16,9 +16,8 @@ from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.run_history import DATASET_TAG
 
-DATASET_TAG = "mini_platform/dataset"
-"""Of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
 PULL_TAG = "mini_platform/pull"
 """Of every run that a schedule asked for: which source it pulls."""
 LISTED = 5

@@ -1,37 +1,75 @@
 """The web process: the API and the dashboard as one FastAPI app.
 
-Run by `mini-platform up` as `python -m mini_platform.web`.
+Run by `mini-platform up` as `python -m mini_platform.web`. Its start is quick: it imports neither Dagster nor polars, pandas
+or Plotly. Where the database is away it starts all the same, says so, and is well again by itself.
 """
 
 from __future__ import annotations
 
+import sys
+
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 
-from mini_platform.api import datasets
+from mini_platform.api import datasets, health, keys, logs, metrics, reference
 from mini_platform.api.guard import protect
 from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
 from mini_platform.api.problems import handle_problems
 from mini_platform.api.site import Site
+from mini_platform.warehouse.connection import DatabaseAwayError
+
+STOP_SECONDS = 10
+"""How long requests that are under way may take to end, once the process is told to; less than until it is killed."""
 
 
 def create_app(site: Site | None = None) -> FastAPI:
     """The app over a site; without one, over the platform that the settings name."""
-    app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site or Site()
     handle_problems(app)
-    app.include_router(datasets.router)
-    describe(app, app.state.site)
     app.add_middleware(Head)
     protect(app, app.state.site.settings)
+    metrics.measure(app, app.state.site)
+    reference.serve_swagger(app)
+    for room in (datasets, health, metrics, reference):
+        app.include_router(room.router)
+    describe(app, app.state.site)
     return app
 
 
 def main() -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C; exit code 1 and a sentence where others could ask and nobody has a key."""
+    logs.configure()
     site = Site()
-    uvicorn.run(create_app(site), host=site.settings.host, port=site.settings.api_port, log_level="warning")
+    if refusal := _refusal(site):
+        sys.exit(refusal)
+    settings = site.settings
+    uvicorn.run(
+        create_app(site),
+        host=settings.host,
+        port=settings.api_port,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Else everybody on this machine could give a request the address that they like.
+        proxy_headers=bool(settings.api_proxies),
+        forwarded_allow_ips=settings.api_proxies,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
+def _refusal(site: Site) -> str | None:
+    """Why not to serve; None also while the database is away, when nobody is let in."""
+    if not site.settings.needs_keys:
+        return None  # without asking the database
+    try:
+        with site.platform.engine.connect() as conn:
+            return keys.refusal(conn, site.settings)
+    except (DatabaseAwayError, OperationalError):
+        return None
 
 
 if __name__ == "__main__":

@@ -120,8 +120,9 @@ def _execute(dataset: Dataset, file_ids: Sequence[int], report: Any, *, verbose:
 
         import mini_platform.warehouse.staging  # noqa: F401  needed anyway, and as slow to import as Dagster
         from mini_platform.assets import pipeline
-        from mini_platform.automation import DATASET_TAG, load_selection
+        from mini_platform.automation import load_selection
         from mini_platform.definitions import defs
+        from mini_platform.warehouse.run_history import DATASET_TAG
 
     takes = {"config": {"files": list(file_ids)}}
     steps = (dataset.raw_asset, dataset.staging_asset, dataset.table)

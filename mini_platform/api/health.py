@@ -1,0 +1,137 @@
+"""Whether the platform is well: for load balancers, monitoring, and the readers of the system that `records` replaces.
+
+The figures of `/health` and `/stats` are those of the dataset `records`, whose sources are what its predecessor pulled:
+
+    total_records_processed    rows read, by the ledger, of its files that are loaded
+    run_count                  its runs, by Dagster's record: pulls and loads, however they ended
+    total_duration_seconds     of those that ended
+    last_success, last_failure the later of what the runs say and what the pulls say (`ops.checkpoints`)
+    last_failure_reason        of the failed pull as a sentence, or which run failed
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import Row, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from mini_platform.api.guard import allowed
+from mini_platform.api.site import Site, TheSite
+from mini_platform.warehouse import run_history
+from mini_platform.warehouse.connection import DatabaseAwayError
+from mini_platform.warehouse.tables import checkpoints, files
+
+DATASET = "records"
+AWAY = (DatabaseAwayError, OperationalError, PoolTimeoutError)
+router = APIRouter(tags=["Health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Health(BaseModel):
+    """How the platform is."""
+
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="degraded: the last run failed; unavailable: the database is away"
+    )
+    db_connected: bool
+    last_etl_run: dt.datetime | None = Field(
+        description="When records were last pulled or loaded; null: never, or not known"
+    )
+    etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
+
+
+class Stats(BaseModel):
+    """What became of the runs of records."""
+
+    total_records_processed: int = Field(description="Rows of loaded files, valid or not")
+    total_duration_seconds: float
+    last_success: dt.datetime | None
+    last_failure: dt.datetime | None
+    last_failure_reason: str | None
+    run_count: int
+
+
+@router.get("/api/health/")
+def alive() -> Alive:
+    """The process answers; whether the database does is told by `/health`."""
+    return Alive()
+
+
+@router.get("/health", responses={503: {"model": Health, "description": "The database is away"}})
+def health(site: TheSite, response: Response) -> Health:
+    """Whether the database answers, and how the last run of records ended."""
+    try:
+        past = _Past(site)
+    except AWAY:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return Health(status="unavailable", db_connected=False, last_etl_run=None, etl_status="unknown")
+    status = past.status()
+    how = "degraded" if status == "failure" else "ok"
+    return Health(status=how, db_connected=True, last_etl_run=past.last_run, etl_status=status)
+
+
+@router.get("/stats", dependencies=[Depends(allowed("read", DATASET))])
+def stats(site: TheSite) -> Stats:
+    """How many rows and runs of records there were, how long they took, and how the last ones ended."""
+    past = _Past(site)
+    return Stats(
+        total_records_processed=past.rows,
+        total_duration_seconds=round(past.runs.seconds, 3) if past.runs else 0,
+        last_success=past.last_success,
+        last_failure=past.last_failure,
+        last_failure_reason=past.failure_reason(),
+        run_count=past.runs.runs if past.runs else 0,
+    )
+
+
+class _Past:
+    """What the ledger, the checkpoints and Dagster's record of runs say of the dataset."""
+
+    def __init__(self, site: Site) -> None:
+        pulled = select(
+            func.max(checkpoints.c.last_started).label("last_started"),
+            func.max(checkpoints.c.last_succeeded).label("last_succeeded"),
+            func.max(checkpoints.c.last_failed).label("last_failed"),
+            func.max(checkpoints.c.last_error).label("last_error"),
+        ).where(checkpoints.c.dataset == DATASET)
+        read = select(func.coalesce(func.sum(files.c.rows_read), 0), func.max(files.c.loaded_at)).where(
+            files.c.dataset == DATASET, files.c.status == "loaded"
+        )
+        with site.read() as conn:
+            self.pulls = conn.execute(pulled).one()
+            self.rows, loaded_at = conn.execute(read).one()
+        with site.platform.engine.connect() as conn:
+            self.runs: Row[Any] | None = run_history.summary(conn).get(DATASET)
+        runs = self.runs
+        self.last_run = _latest(getattr(runs, "last_started", None), self.pulls.last_started, loaded_at)
+        self.last_success = _latest(getattr(runs, "last_succeeded", None), self.pulls.last_succeeded, loaded_at)
+        self.last_failure = _latest(getattr(runs, "last_failed", None), self.pulls.last_failed)
+
+    def status(self) -> Literal["success", "failure", "running", "never_run"]:
+        if self.runs and self.runs.running:
+            return "running"
+        if self.last_failure and (self.last_success is None or self.last_failure > self.last_success):
+            return "failure"
+        return "success" if self.last_success else "never_run"
+
+    def failure_reason(self) -> str | None:
+        if self.last_failure is None:
+            return None
+        if self.last_failure == self.pulls.last_failed:
+            return self.pulls.last_error or "A pull failed; the one after it did not."
+        return f"Run {self.runs.last_failed_run} failed; Dagster shows why." if self.runs else None
+
+
+def _latest(*moments: dt.datetime | None) -> dt.datetime | None:
+    return max((moment.astimezone(dt.UTC) for moment in moments if moment), default=None)

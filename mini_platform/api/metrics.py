@@ -1,0 +1,178 @@
+"""Figures for Prometheus: requests as they were answered, and the pipeline as the database has it at the time of a scrape.
+
+https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mini_platform.api.guard import allowed
+from mini_platform.api.site import Site
+from mini_platform.warehouse import run_history
+from mini_platform.warehouse.connection import DatabaseAwayError
+from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse.tables import COUNTERS, files
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Anything else is one label: who asks must not be able to make up labels."""
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+LOADED = files.c.status == "loaded"
+router = APIRouter(tags=["Health"])
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(allowed("read"))],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(request: Request) -> Response:
+    """Requests and pipeline figures in the text format of Prometheus."""
+    measured: Measured = request.app.state.measured
+    return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def measure(app: FastAPI, site: Site) -> None:
+    """Count the requests of an app, and let `/metrics` tell of them and of the site."""
+    app.state.measured = Measured(site)
+    app.add_middleware(Measuring, measured=app.state.measured)
+
+
+class Measured:
+    """One per app, in `app.state.measured`."""
+
+    def __init__(self, site: Site) -> None:
+        """Nobody asked yet."""
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "mini_platform_http_requests",
+            "Requests that were answered",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "mini_platform_http_request_duration_seconds",
+            "From the request to the end of its response",
+            ("method", "route"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        self.registry.register(Pipeline(site))
+
+
+class Measuring:
+    """Middleware that counts requests by the template of their route."""
+
+    def __init__(self, app: ASGIApp, measured: Measured) -> None:
+        """Stand before an app."""
+        self._app = app
+        self._measured = measured
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            # What met no route, such as a file under /static, is one label.
+            route = getattr(scope.get("route"), "path", "other")
+            self._measured.requests.labels(method, route, status).inc()
+            self._measured.seconds.labels(method, route).observe(time.perf_counter() - began)
+
+
+class Pipeline:
+    """The pipeline's figures, read when they are asked for."""
+
+    def __init__(self, site: Site) -> None:
+        """Of this site."""
+        self._site = site
+
+    def describe(self) -> list[Metric]:
+        """Nothing: asked at registration, when the database may be away."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Every figure; without the database only that it is away."""
+        up = GaugeMetricFamily("mini_platform_database_up", "1 if the database answers, else 0", 0)
+        try:
+            figures = [*self._of_the_ledger(), *self._of_runs()]
+        except (DatabaseAwayError, OperationalError, PoolTimeoutError):
+            return [up]
+        return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
+
+    def _of_the_ledger(self) -> list[Metric]:
+        """Files and rows, by the ledger. Gauges, as a redrive may lower them."""
+        counted = [func.coalesce(func.sum(files.c[name]).filter(LOADED), 0).label(name) for name in COUNTERS]
+        now = func.extract("epoch", func.now())
+        waiting = func.min(func.extract("epoch", files.c.arrived_at)).filter(files.c.status.in_(PENDING))
+        loaded = func.max(func.extract("epoch", files.c.loaded_at)).filter(LOADED)
+        by_dataset = select(
+            files.c.dataset, *counted, (now - waiting).label("lag"), loaded.label("loaded"), now.label("now")
+        )
+        by_status = select(files.c.dataset, files.c.status, func.count().label("number"))
+        with self._site.read() as conn:
+            datasets = conn.execute(by_dataset.group_by(files.c.dataset)).all()
+            statuses = conn.execute(by_status.group_by(files.c.dataset, files.c.status)).all()
+        count = _gauge("files", "Files in the ledger", "dataset", "status")
+        for row in statuses:
+            count.add_metric([row.dataset, row.status], row.number)
+        rows = _gauge("rows", "Rows of loaded files by what became of them", "dataset", "outcome")
+        lag = _gauge(
+            "oldest_pending_file_age_seconds",
+            "Age of the oldest file that waits to be loaded; 0 if none does",
+            "dataset",
+        )
+        last = _gauge("last_load_timestamp_seconds", "When a file was last loaded", "dataset")
+        age = _gauge("freshness_seconds", "Since a file was last loaded", "dataset")
+        for row in datasets:
+            for name in COUNTERS:
+                rows.add_metric([row.dataset, name.removeprefix("rows_")], float(getattr(row, name)))
+            lag.add_metric([row.dataset], float(row.lag or 0))
+            if row.loaded is not None:
+                last.add_metric([row.dataset], float(row.loaded))
+                age.add_metric([row.dataset], float(row.now - row.loaded))
+        return [count, rows, lag, last, age]
+
+    def _of_runs(self) -> list[Metric]:
+        """Runs and their durations, by Dagster's record."""
+        with self._site.platform.engine.connect() as conn:
+            summary = run_history.summary(conn)
+        runs = _gauge("runs", "Runs by how they ended", "dataset", "outcome")
+        seconds = _gauge("runs_duration_seconds", "Duration of all runs that ended", "dataset")
+        latest = _gauge("last_successful_run_duration_seconds", "Duration of the last run that succeeded", "dataset")
+        success = _gauge("last_successful_run_timestamp_seconds", "When a run last succeeded", "dataset")
+        for dataset, row in summary.items():
+            for outcome in ("succeeded", "failed", "running"):
+                runs.add_metric([dataset, outcome], getattr(row, outcome))
+            seconds.add_metric([dataset], float(row.seconds))
+            if row.last_succeeded is not None:
+                success.add_metric([dataset], row.last_succeeded.timestamp())
+                latest.add_metric([dataset], float(row.last_seconds))
+        return [runs, seconds, latest, success]
+
+
+def _gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"mini_platform_{name}", words, labels=labels)

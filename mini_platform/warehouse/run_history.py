@@ -1,0 +1,41 @@
+"""What Dagster wrote of its runs, as a statement: those who read it here (the API, the dashboard) do not import Dagster.
+
+Dagster's tables are made by Dagster, at its first start; a reader of them must expect that they are not there yet. The role
+that reads (`roles.py`) does not see them: run bodies hold more than outcomes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+DATASET_TAG = "mini_platform/dataset"
+"""Tag of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
+
+EXIST = text("SELECT to_regclass('dagster.runs') IS NOT NULL AND to_regclass('dagster.run_tags') IS NOT NULL")
+SUMMARY = text(
+    """
+    SELECT t.value AS dataset, count(*) AS runs,
+           count(*) FILTER (WHERE r.status = 'SUCCESS') AS succeeded,
+           count(*) FILTER (WHERE r.status IN ('FAILURE', 'CANCELED')) AS failed,
+           count(*) FILTER (WHERE r.status IN ('STARTING', 'STARTED', 'CANCELING')) AS running,
+           coalesce(sum(r.end_time - r.start_time), 0) AS seconds,
+           to_timestamp(max(r.start_time)) AS last_started,
+           to_timestamp(max(r.end_time) FILTER (WHERE r.status = 'SUCCESS')) AS last_succeeded,
+           to_timestamp(max(r.end_time) FILTER (WHERE r.status IN ('FAILURE', 'CANCELED'))) AS last_failed,
+           (array_agg(r.run_id ORDER BY r.end_time DESC NULLS LAST)
+               FILTER (WHERE r.status IN ('FAILURE', 'CANCELED')))[1] AS last_failed_run,
+           (array_agg(r.end_time - r.start_time ORDER BY r.end_time DESC)
+               FILTER (WHERE r.status = 'SUCCESS'))[1] AS last_seconds
+    FROM dagster.runs r JOIN dagster.run_tags t ON t.run_id = r.run_id AND t.key = :tag
+    GROUP BY t.value
+    """
+)
+
+
+def summary(conn: Connection) -> dict[str, Row[Any]]:
+    """Of the runs of each dataset that had any: how many, how they ended, how long they took in seconds, and when."""
+    if not conn.scalar(EXIST):
+        return {}
+    return {row.dataset: row for row in conn.execute(SUMMARY, {"tag": DATASET_TAG})}
