@@ -29,7 +29,7 @@ Case = Literal["lower", "upper"]
 Personal = Literal["mask", "hash", "last4", "redact"]
 """What is done with personal data: `mask` keeps it in the tables and hides it wherever rows are shown. The others replace it
 before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by
-a word."""
+a word. A rejected row may be shifted: of its other columns only the shape is shown, and with the others only that is kept."""
 Given = Literal["file", "line", "source", "first_loaded", "last_loaded"]
 """What the platform fills in: the name of the file, the line on which the row starts, the name of its source (a pull's, else
 the format's), when the key was first written, when the row was last changed."""
@@ -719,6 +719,13 @@ class Dataset:
         """Names of the columns whose values are hidden wherever rows are shown, and with them what holds whole records."""
         personal = {column.name for column in self.columns if column.personal == "mask"}
         return frozenset(personal | {"_raw", "_extra"} if personal else ())
+
+    @cached_property
+    def shaped_columns(self) -> frozenset[str]:
+        """Names of the columns of which a rejected row shows only the shape: where it is shifted, anybody stands in them."""
+        if not self.is_personal:
+            return frozenset()
+        return frozenset(c.name for c in self.staged_columns if not c.given and not c.is_protected)
 
     @cached_property
     def is_protected(self) -> bool:

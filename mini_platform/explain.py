@@ -48,7 +48,8 @@ class Occurrence:
         file: name.
         version: of the name.
         line: on which the row starts.
-        values: cleaned text of each declared column; None where it is empty; as it arrived where it is at fault.
+        values: cleaned text of each declared column; None where it is empty; as it arrived where it is at fault,
+            or its shape where the dataset has personal data.
         verdict: what became of it.
         reasons: the sentences of the rules that it breaks, or why its file was not loaded.
     """
@@ -166,7 +167,8 @@ def explain_row(
     found.line = next((o.line for o in found.occurrences if o.verdict == "current"), None)
     found.row = found.row and masked(dataset.masked_columns, found.row)
     for occurrence in found.occurrences:
-        occurrence.values = masked(dataset.masked_columns, occurrence.values)
+        shaped = dataset.shaped_columns if occurrence.verdict == "rejected" else ()
+        occurrence.values = masked(dataset.masked_columns, occurrence.values, shaped)
     return found
 
 

@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 MASK = "***"
 REDACTED = "[redacted]"
-WITHHELD = "[withheld: personal data; the raw file has the line]"
-"""In place of the text of a record without columns."""
 SHOWN_DIGITS = 4
+NOBODYS = (
+    r"\s*(?:[+-]?[0-9]{1,6}(?:\.[0-9]{1,3})?"
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
+    r"|(?i:true|false|yes|no|t|f|y|n))\s*"
+)
+"""Texts that say of nobody who it is: numbers that are too short for a telephone's, days, times, yes and no."""
+LETTER, DIGIT = r"[A-Za-z]|[^\x00-\x7F]", r"[0-9]"
+SHAPE_CHARACTERS = 200
 BLOCK = 64
 """Bytes that SHA-256 takes at a time."""
 KNOWN_HASHES = 200_000
@@ -167,19 +173,47 @@ PROTECTIONS: Mapping[str, Callable[[pl.Series, Keyring], pl.Series]] = {
 
 
 def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
-    """Replace the personal data in judged rows, valid or not, as the columns declare it.
+    """Replace the personal data in judged rows, as the columns declare it; a rejected row has shapes in its other columns.
+
+    Nobody knows what stands where in a rejected row: one comma too many moves an address to where the title should be.
 
     Args:
         dataset: whose rows.
-        rows: n rows of text with the columns of staging.
+        rows: n rows of text with the columns of staging; `_rules` is null for a valid one.
         keyring: whose first key hashes.
     """
-    protected = [column for column in dataset.staged_columns if column.is_protected]
-    return rows.with_columns(
-        PROTECTIONS[str(column.personal)](rows[column.name], keyring).alias(column.name) for column in protected
-    )
+    replaced = {
+        column.name: PROTECTIONS[str(column.personal)](rows[column.name], keyring)
+        for column in dataset.staged_columns
+        if column.is_protected
+    }
+    rejected = rows["_rules"].is_not_null().arg_true()
+    for name in sorted(dataset.shaped_columns) if len(rejected) else ():
+        replaced[name] = rows[name].scatter(rejected, shapes(rows[name].gather(rejected)))
+    return rows.with_columns(**replaced)
 
 
-def masked(hidden: Container[str], values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Values by column name, as they may be shown: those of hidden columns masked."""
-    return {name: MASK if name in hidden and value is not None else value for name, value in values.items()}
+def shape(text: str) -> str:
+    """What a text looks like: `ada@example.org` is `aaa@aaaaaaa.aaa`; `NOBODYS` and its like stand as they are."""
+    if re.fullmatch(NOBODYS, text):
+        return text
+    return re.sub(DIGIT, "9", re.sub(LETTER, "a", text[:SHAPE_CHARACTERS]))
+
+
+def shapes(cells: pl.Series) -> pl.Series:
+    """The same of a column."""
+    shaped = cells.str.slice(0, SHAPE_CHARACTERS).str.replace_all(LETTER, "a").str.replace_all(DIGIT, "9")
+    return cells.zip_with(cells.str.contains(f"^(?:{NOBODYS})$"), shaped)
+
+
+def masked(hidden: Container[str], values: Mapping[Any, Any], shaped: Container[str] = ()) -> dict[str, Any]:
+    """Values by column name, as they may be shown: those of hidden columns masked, texts of shaped ones by their shape."""
+
+    def seen(name: Any, value: Any) -> Any:
+        if value is None:
+            return None
+        if name in hidden:
+            return MASK
+        return shape(value) if name in shaped else value
+
+    return {name: seen(name, value) for name, value in values.items()}

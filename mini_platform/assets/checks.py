@@ -152,7 +152,7 @@ def _failing_rows(
 ) -> dg.TableMetadataValue | None:
     staging = dataset_tables(dataset).staging.c
     names = [rule.column] if rule.column else [c.name for c in dataset.read_columns]
-    values = [staging[name] for name in (*names, "_raw")]
+    values = [staging[name] for name in (*names, "_raw", "_rules")]
     failing = (
         select(files.c.name.label("file"), staging._line.label("line"), *values)
         .join(files, files.c.file_id == staging._file_id)
@@ -160,7 +160,8 @@ def _failing_rows(
         .limit(SAMPLE_ROWS)
     )
     rows = [shown(values, row) for row in conn.execute(failing).mappings()]
-    filled = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
+    told = [name for name in rows[0] if name != "_rules"] if rows else []
+    filled = [name for name in told if any(row[name] is not None for row in rows)]
     return records({name.removeprefix("_"): row[name] for name in filled} for row in rows)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from mini_platform.dataset import Dataset, Json
-from mini_platform.protection import WITHHELD, Keyring, protect
+from mini_platform.protection import Keyring, protect, shapes
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
@@ -193,7 +193,7 @@ class JudgedRows:
                 ids, pl.Series("_record", np.concatenate([part.numbers(malformed=True) for part in gathered]))
             )
             if self._dataset.is_protected:
-                rows = rows.with_columns(_raw=pl.lit(WITHHELD))
+                rows = rows.with_columns(_raw=shapes(rows["_raw"]))
             yield self._csv(rows)
         if filled := [part for part in gathered if part.block.rows.height]:
             yield self._csv(self._judge(filled))

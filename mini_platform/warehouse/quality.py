@@ -84,24 +84,32 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
         duplicates = int(conn.scalar(select(func.coalesce(func.sum(keys.subquery().c.rows - 1), 0))) or 0)
     known = _known(conn, staging, dataset.staged_columns, (alone and alone.figures) or {}, "staged")
     return [
-        (known.get(column.name) or _figures(conn, staging, column, _staged_values(staging, column)))
+        (known.get(column.name) or _figures(conn, staging, column, _staged_values(dataset, column)))
         | {"out_of_range": {r.name: broken[r.name] for r in dataset.rules if r.column == column.name}}
         | {"duplicates": duplicates}
         for column in dataset.staged_columns
     ]
 
 
-def _staged_values(staging: Table, column: Column) -> Select[Any]:
-    """The texts of a column with their count, and what each of them is as a value; null where it could not be read."""
+def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
+    """The texts of a column with their count, and what each of them is as a value; null where it could not be read.
+
+    Where only the shape of rejected rows is known, or may be shown, their texts are no values.
+    """
+    staging = dataset_tables(dataset).staging
     rules, text = staging.c._rules, staging.c[column.name]
     readable: ColumnElement[bool] = literal(value=True)
-    if column.type_rule:
+    if column.name in dataset.shaped_columns:
+        readable = rules.is_(None)
+    elif column.type_rule:
         readable = or_(rules.is_(None), not_(rules.contains([column.type_rule.name])))
     groups = select(text.label("text"), readable.label("readable"), func.count().label("rows"))
     groups = groups.where(staging.c._raw.is_(None)).group_by(text, "readable")
     texts = groups.subquery("texts")
     value: ColumnElement[Any] = texts.c.text
-    if column.type is not str:
+    if column.type is str:
+        value = case((texts.c.readable, value))
+    else:
         # The cell of a rejected row may stand as it arrived, with space around it that Postgres does not take for any.
         value = case((texts.c.readable, func.btrim(value, WHITE_SPACE).cast(sql_type(column))))
     return select(texts.c.text, value.label("value"), texts.c.rows)

@@ -282,14 +282,17 @@ def _extra(dataset: Dataset) -> Column[Any]:
     return Column("_extra", JSONB, comment=comment, info=_info("_extra" in dataset.masked_columns))
 
 
-def _as_text(column: DeclaredColumn) -> Column[Any]:
+def _as_text(dataset: Dataset, column: DeclaredColumn) -> Column[Any]:
     comment = f"As text: {column.comment}"
-    return Column(column.name, Text(collation="C"), comment=comment, info=_info(_hidden(column)))
+    info = _info(_hidden(column)) or {"shaped": column.name in dataset.shaped_columns}
+    return Column(column.name, Text(collation="C"), comment=comment, info=info)
 
 
 def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row of these columns as it may be shown: personal data masked."""
-    return masked({column.name for column in columns if column.info.get("personal")}, row)
+    """A row of these columns as it may be shown: personal data masked; of a rejected row, by its `_rules`, more than that."""
+    columns = list(columns)
+    shaped = {column.name for column in columns if column.info.get("shaped")} if row.get("_rules") else ()
+    return masked({column.name for column in columns if column.info.get("personal")}, row, shaped)
 
 
 def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
@@ -420,7 +423,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         Column("_reasons", ARRAY(Text), comment="The same as sentences"),
         Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),
         _extra(dataset),
-        *(_as_text(column) for column in dataset.staged_columns),
+        *(_as_text(dataset, column) for column in dataset.staged_columns),
         schema="staging",
         # Unlogged: it can be made again from the raw file, and is, when a crash of the server has emptied it.
         prefixes=["UNLOGGED"],
@@ -458,7 +461,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         Column("_raw", Text, comment="Text of a row that has no columns", info=_info("_raw" in dataset.masked_columns)),
         _extra(dataset),
         Column("_quarantined_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        *(_as_text(column) for column in dataset.staged_columns),
+        *(_as_text(dataset, column) for column in dataset.staged_columns),
         schema="quarantine",
         comment=f"Rejected rows with their reasons. {dataset.description}",
     )
