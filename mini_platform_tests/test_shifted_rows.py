@@ -1,4 +1,4 @@
-"""Personal data that stands where it should not: rows that are shifted.
+"""Personal data that stands where it should not: rows that are shifted, keys of objects that are data.
 
 Nobody declared the title of a product to be personal, and one comma too many puts an address there. Each file has such
 rows; all that the platform keeps and shows besides the raw files is searched for what marks a person.
@@ -6,6 +6,7 @@ rows; all that the platform keeps and shows besides the raw files is searched fo
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -95,6 +96,24 @@ SHIFTED = {
         b"product_title,customer_name,customer_phone,customer_address,customer_email",
     ),
 }  # fmt: skip
+UNDECLARED = {
+    "wider.csv": csv_of(*others(40), person(340, quantity="none")).replace(b"order_date\n", b"order_date,Quux\n", 1)
+    .replace(b",2024-05-02\n", b",2024-05-02,Canary Quux\n"),
+    "keys.json": json.dumps(
+        [*(as_json(n) for n in range(20)),
+         *(as_json(350 + n, **{value: "1", "buyers": {value: value}}) for n, value in enumerate(CANARIES)),
+         as_json(360, quantity={CANARIES[1]: CANARIES[0]}),
+         as_json(361, product_title=[CANARIES[1]], quantity="0"),
+         as_json(362, product_category={CANARIES[1]: {CANARIES[2]: 1}})]
+    ).encode(),
+    "keys.jsonl": "\n".join(
+        [*(json.dumps(as_json(n)) for n in range(20)),
+         json.dumps({CANARIES[1]: 1}),
+         f'{{"{CANARIES[1]}": "{CANARIES[0]}", "{CANARIES[1]}": 2}}',
+         f'{{"{CANARIES[1]}" {CANARIES[1]}}}',
+         json.dumps(CANARIES)]
+    ).encode(),
+}  # fmt: skip
 
 
 def load(data: Path, home: Path, dataset: Dataset, contents: Mapping[str, bytes]) -> str:
@@ -165,6 +184,16 @@ def test_a_shifted_row_gives_nobody_away(
     assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["rejects sales"], "what is wrong is shown by its shape"
 
 
+def test_nor_does_a_name_that_nobody_declared(home: Path, data: Path, engine: Engine) -> None:
+    found = {"events": load(data, home, SALES, UNDECLARED)}
+    with engine.connect() as conn:
+        statuses = dict(conn.execute(text("SELECT name, status FROM ops.files")).tuples().all())
+        assert statuses == dict.fromkeys(UNDECLARED, "loaded")
+    found |= everything(home, engine, "rejects sales", "files --json", "explain sales T000000361", "verify")
+    assert leaks(found)[:20] == []
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["ops.files"], "it is known by its shape"
+
+
 def test_what_is_not_shown_is_not_lost(tmp_path: Path, platform: Platform, pipeline: Pipeline) -> None:
     """Judged again by other rules, the row is loaded as it arrived: it is read from the raw file."""
     category = "Toys and more " * 8
@@ -197,13 +226,16 @@ def test_what_is_only_masked_is_not_shown_where_it_is_shifted(home: Path, data: 
         customer(100 + 10 * n + m, email="none", **{column: value})
         for n, column in enumerate(columns) if column != "email" for m, value in enumerate(CANARIES)
     ]  # fmt: skip
+    keys = {"customer_id": "C1", "index": "1", "email": "a@example.org", "subscription_date": "2024-02-03"}
     contents = {
         "shifted.csv": "\n".join([",".join(columns), *rows, *rows[:60], ""]).encode(),
+        "keys.jsonl": "\n".join(json.dumps(keys | {value: value}) for value in CANARIES).encode(),
     }
     found = {"events": load(data, home, CUSTOMERS, contents)}
     found |= said("rejects customers", "rejects customers --json", "files --json", "explain customers C100", "verify")
     found |= {name: rows for name, rows in tables(engine).items() if name.startswith(("ops.", "analytics.quality"))}
     assert leaks(found)[:20] == []
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["events"]
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[ +-]?[0-9]{1,8}([.][0-9]{0,4})?", fullmatch=True))

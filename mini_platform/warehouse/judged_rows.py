@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from mini_platform.dataset import Dataset, Json
-from mini_platform.protection import Keyring, protect, shapes
+from mini_platform.protection import Keyring, protect, shape, shapes
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
@@ -168,7 +168,9 @@ class JudgedRows:
                         break
                     first = tally.rows_read if several else None
                     tally.rows_read += block.rows.height + len(block.malformed)
-                    tally.extra_columns.update(dict.fromkeys(block.extra))
+                    # A name that nobody declared may be an address, where an object is a mapping.
+                    extra = map(shape, block.extra) if self._dataset.is_personal else block.extra
+                    tally.extra_columns.update(dict.fromkeys(extra))
                     tally.absent_columns.update(dict.fromkeys(block.absent))
                     self._gathered.append(_Part(file_id, block, first))
                     self._rows += block.rows.height + len(block.malformed)
