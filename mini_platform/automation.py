@@ -6,7 +6,11 @@ https://docs.dagster.io/guides/automate/sensors
 https://docs.dagster.io/guides/automate/schedules
 """
 
+import datetime as dt
 import time
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -25,6 +29,9 @@ LISTED = 5
 TICK_SECONDS = 4.0
 """How long a tick watches. Dagster's daemon looks at its sensors every 5 s: a tick that looked once would let a file wait."""
 LOOK_SECONDS = 0.5
+PAUSES = (5, 10, 20, 40, 80, 160, 300)
+"""Seconds until the next run after one, two and more runs in vain. Asking at once would record thousands of them in a night."""
+CODE = Path(__file__).parent
 
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -127,7 +134,45 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
         return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
+    waiting = f"{len(new)} new and {pending} pending files"
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
-        return dg.SkipReason(f"{len(new)} new and {pending} pending files wait for the run that is under way.")
-    context.log.info("%d new and %d pending files", len(new), pending)
+        return dg.SkipReason(f"{waiting} wait for the run that is under way.")
+    if vain := _in_vain(context.instance, dataset, platform, new):
+        next_try = _moment(vain[0].end_time, vain[0].update_timestamp) + PAUSES[len(vain) - 1]
+        if time.time() < next_try:
+            runs = f"The last {len(vain)} runs" if len(vain) > 1 else "The last run"
+            at = dt.datetime.fromtimestamp(next_try, dt.UTC)
+            return dg.SkipReason(
+                f"{waiting} wait. {runs} failed, or left files standing; the next try is at {at:%H:%M:%S} UTC. "
+                "Materialize by hand to try now."
+            )
+    context.log.info("%s", waiting)
     return dg.RunRequest(tags={DATASET_TAG: dataset.name})
+
+
+def _in_vain(
+    instance: dg.DagsterInstance, dataset: Dataset, platform: Platform, new: Sequence[folder.Found]
+) -> list[dg.RunRecord]:
+    """The last runs, newest first, that failed or left new files standing, since anything arrived or the code was changed.
+
+    A run that finds no room for a file succeeds nevertheless, with a check that fails.
+    """
+    runs = instance.get_run_records(dg.RunsFilter(tags={DATASET_TAG: dataset.name}), limit=len(PAUSES))
+    if not runs:
+        return []
+    with platform.engine.connect() as conn:
+        arrived = ledger.last_arrival(conn, dataset.name)
+    dropped = [file.changed_at + folder.SETTLE_SECONDS for file in new]
+    written = [path.stat().st_mtime for path in CODE.rglob("*") if path.suffix in (".py", ".yaml")]
+    changed = max([*dropped, *written, arrived.timestamp() if arrived else 0.0])
+
+    def in_vain(run: dg.RunRecord) -> bool:
+        succeeded = run.dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        return _moment(run.start_time, run.create_timestamp) > changed and not (succeeded and not new)
+
+    return list(takewhile(in_vain, runs))
+
+
+def _moment(known: float | None, otherwise: dt.datetime) -> float:
+    """When a run started or ended; a run that never started was at least created."""
+    return otherwise.timestamp() if known is None else known

@@ -48,6 +48,7 @@ class Found:
         signature: changes whenever the file is written, replaced or renamed.
         left_alone: why it does not count; None if it does.
         stuck: whether it will not count until somebody helps.
+        changed_at: when it was last written, replaced or renamed, as a time stamp.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Found:
     signature: str
     left_alone: str | None = None
     stuck: bool = False
+    changed_at: float = 0.0
 
     @property
     def is_read(self) -> bool:
@@ -108,7 +110,8 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                 reason = _why_left_alone(entry.name, info, dataset.suffixes, moment)
                 stuck = reason is None and not os.access(entry.path, os.R_OK)
                 reason = UNREADABLE if stuck else reason
-                found.append(Found(display_name(entry.name), Path(entry.path), signature(info), reason, stuck))
+                path = Path(entry.path)
+                found.append(Found(display_name(entry.name), path, signature(info), reason, stuck, info.st_ctime))
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda file: file.name)

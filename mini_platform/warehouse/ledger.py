@@ -6,6 +6,7 @@ the transaction that writes the rows it speaks of, and only by the holder of the
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -336,6 +337,13 @@ def pending(conn: Connection, dataset: str) -> int:
     """Files that wait for work and that nobody holds."""
     waiting = [_free(dataset, status, None).with_only_columns(files.c.file_id) for status in PENDING]
     return sum(conn.scalar(select(func.count()).select_from(w.subquery())) or 0 for w in waiting)
+
+
+def last_arrival(conn: Connection, dataset: str) -> dt.datetime | None:
+    """When the newest file of a dataset arrived; None if it has none."""
+    return conn.scalar(
+        select(files.c.arrived_at).where(files.c.dataset == dataset).order_by(files.c.file_id.desc()).limit(1)
+    )
 
 
 def accounting(row: Any) -> dict[str, Any]:
