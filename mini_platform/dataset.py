@@ -94,6 +94,10 @@ INDEX_BYTES = 2600
 """What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
 UTF8_BYTES = 4
 """Of a character at most."""
+SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
+"""Columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
+NAME_BYTES = 63
+"""Postgres cuts longer names off."""
 
 
 @dataclass(frozen=True)
@@ -533,6 +537,7 @@ class Computed:
     """What aggregates and views have in common: a select, a name and a description, both taken from its function."""
 
     select: Callable[..., Select[Any]]
+    columns: Mapping[str, tuple[str, ...]]
 
     @property
     def name(self) -> str:
@@ -659,8 +664,7 @@ class Dataset:
             raise ValueError(f"dataset {self.name}: search names {other}, which are not stored text as it arrived")
         if self.is_protected and self.drift == "rescue":
             raise ValueError(f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear")
-        if reserved := [name for name in names if name.startswith("_")]:
-            raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
+        self._check_names()
         known: set[str] = set()
         for computed in self.computed:
             if unknown := set(computed.reads) - known:
@@ -674,6 +678,18 @@ class Dataset:
     def computed(self) -> tuple[Aggregate | View, ...]:
         """Everything that is computed, each after what it reads."""
         return (*self.aggregates, *self.views)
+
+    def _check_names(self) -> None:
+        columns = [*(column.name for column in self.columns), *(name for c in self.computed for name in c.columns)]
+        if reserved := sorted(name for name in columns if name.startswith("_")):
+            raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
+        if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
+            raise ValueError(f"dataset {self.name}: every table of Postgres has columns called {reserved} of its own")
+        names = (self.name, self.table, *(computed.name for computed in self.computed), *columns)
+        if long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
+            raise ValueError(
+                f"dataset {self.name}: Postgres takes names of up to {NAME_BYTES} bytes: {long} are longer"
+            )
 
     def _check_pulls(self) -> None:
         origins = [*(source.name for source in self.sources), *(pull.name for pull in self.pulls)]

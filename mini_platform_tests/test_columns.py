@@ -17,6 +17,7 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from mini_platform.dataset import Column, Csv, Dataset, Field, Highest, Json, RowModel
 from mini_platform.definitions import build_defs
@@ -388,6 +389,31 @@ def test_contradictions_of_a_dataset() -> None:
         replace(READINGS, key=())
     with pytest.raises(ValueError, match="duplicates names"):
         replace(READINGS, duplicates=Highest("nothing"))
+
+
+@pytest.mark.parametrize("name", ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"])
+def test_names_that_postgres_keeps_for_itself(name: str, engine: Engine) -> None:
+    rows = type("Rows", (RowModel,), {"__annotations__": {name: "str"}, name: Field("x")})
+    with pytest.raises(ValueError, match=rf"dataset taken: every table of Postgres has columns called \['{name}'\] of"):
+        Dataset("taken", "taken", rows, (name,), "Taken")
+    with engine.connect() as conn, pytest.raises(ProgrammingError, match="system column"):
+        conn.execute(text(f"CREATE TEMPORARY TABLE taken ({name} text)"))
+
+
+def test_names_that_postgres_would_cut() -> None:
+    def rows(name: str) -> type[RowModel]:
+        return type("Rows", (RowModel,), {"__annotations__": {name: "str"}, name: Field("x")})
+
+    assert Dataset("d", "t" * 63, rows("k" * 63), ("k" * 63,), "Long").columns[0].name == "k" * 63
+    for said in (
+        {"rows": rows("k" * 64), "key": ("k" * 64,)},
+        {"rows": rows("ä" * 32), "key": ("ä" * 32,)},
+        {"table": "t" * 64},
+    ):
+        with pytest.raises(
+            ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: \['(k|ä|t)+'\] are longer"
+        ):
+            Dataset(**({"name": "d", "table": "t", "rows": rows("k"), "key": ("k",), "description": "x"} | said))
 
 
 def test_the_contract_is_compared_with_the_declaration_and_with_the_last_load(

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from mini_platform.dataset import SYSTEM_COLUMNS
 from mini_platform.readers.header import normalized
 
 LONGEST = 40
@@ -32,7 +33,7 @@ RESERVED = {
     *keyword.kwlist,
     *("bool", "dt", "float", "int", "list", "str"),  # of the annotations that follow in the same class
     *("day", "number", "rule"),  # of the functions that follow in the same class
-    *("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"),  # columns that every table of Postgres has
+    *SYSTEM_COLUMNS,
 }
 UNIT = re.compile(r"(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]\s*")
 

@@ -261,9 +261,8 @@ def _too_long() -> RowFault:
 
 
 def _picker(positions: list[int]) -> Callable[[Cells], Cells]:
-    if len(positions) == 1:
-        only = positions[0]
-        return lambda cells: (cells[only],)
+    if len(positions) < 2:  # Of these itemgetter gives no tuple.
+        return lambda cells: tuple(cells[only] for only in positions)
     return cast("Callable[[Cells], Cells]", itemgetter(*positions))
 
 

@@ -366,6 +366,15 @@ def test_case(read: Callable[..., JsonRead], case: Case, block_bytes: int) -> No
 
 
 @pytest.mark.parametrize("block_bytes", SIZES)
+def test_no_declared_columns(read: Callable[..., JsonRead], block_bytes: int) -> None:
+    """Everything is extra."""
+    found = read(b'{"a":1,"b":{"c":"x"}}\n3\n{"a":2}', (), block_bytes=block_bytes)
+    assert found.rows == [(1, (), {"a": "1", "b_c": "x"}), (3, (), {"a": "2"})]
+    assert [(one.line, one.rule) for one in found.malformed] == [(2, "row_is_object")]
+    assert read(b"[]", (), block_bytes=block_bytes).rows == []
+
+
+@pytest.mark.parametrize("block_bytes", SIZES)
 @pytest.mark.parametrize(
     ("data", "words"),
     [
