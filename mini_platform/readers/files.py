@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from mini_platform.dataset import PULL_DOOR
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of, read_file
 from mini_platform.readers.header import listed
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mini_platform.dataset import Dataset
-
-PULL = "pull:"
-"""How the doors of pulled pages begin; the name of the source follows."""
 
 
 def read_rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits) -> Iterator[Block]:
@@ -47,7 +45,7 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
     read = {column.name for column in dataset.read_columns}
     columns = [column for column in dataset.staged_columns if not column.derived]
     as_read = len(columns) == len(read)
-    pull = door.removeprefix(PULL) if door.startswith(PULL) else None
+    pull = door.removeprefix(PULL_DOOR) if door.startswith(PULL_DOOR) else None
     constants = {"file": name, "source": pull or format_of(name, dataset.sources).name}
     for block in read_file(path, name, dataset.sources, dataset.read_columns, limits=limits):
         extra = [column for column in block.rows.columns if column not in read]
