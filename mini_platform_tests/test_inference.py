@@ -329,6 +329,11 @@ def written_as(header: list[str], rows: list[list[str]], form: str) -> bytes:
     return out.getvalue().encode()
 
 
+def test_a_day_that_is_called_a_key_is_one_once(tmp_path: Path) -> None:
+    found = inferred(tmp_path, "id,n\n2024-01-01,x\n2024-01-02,x\n")
+    assert loaded(found.text, "things").key == ("id",)
+
+
 def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("drafts")
     drafts: list[str] = []

@@ -52,7 +52,7 @@ def find_key(columns: Sequence[tuple[str, Any]], typed: pl.DataFrame) -> tuple[s
             key = list(names)
             if all(kinds[name] in (dt.date, dt.datetime) for name in key):
                 # Of one station, one product: a day alone is no key of the files to come.
-                key += [name for weight, name in weighted if weight in NAMED.values()]
+                key += [name for weight, name in weighted if weight in NAMED.values() and name not in key]
             return tuple(sorted(key[:MOST_COLUMNS], key=order.__getitem__))
     return ()
 
