@@ -462,6 +462,30 @@ def test_a_wrong_setting_is_a_sentence(
 # Tools
 
 
+def test_the_format_of_a_sample(tmp_path: Path) -> None:
+    """It is what was asked for, and else what the name of the file says."""
+
+    def sample(*said: str) -> str:
+        done = here("sample", "customers", "--rows", "3", *said)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    forms = {form: sample("--out", "-", "--format", form) for form in ("csv", "jsonl", "json")}
+    rows = json.loads(forms["json"])
+    assert [json.loads(line) for line in forms["jsonl"].splitlines()] == rows
+    assert len(rows) == 3
+    assert len(forms["csv"].splitlines()) == 4
+    assert forms["csv"].startswith("index,")
+    for name, form in (("a.csv", "csv"), ("a.jsonl", "jsonl"), ("a.json", "json")):
+        sample("--out", str(tmp_path / name))
+        assert (tmp_path / name).read_text() == forms[form]
+    sample("--out", str(tmp_path / "b.json"), "--format", "jsonl")
+    assert (tmp_path / "b.json").read_text() == forms["jsonl"], "what is asked for counts"
+    done = here("sample", "customers", "--out", "-", "--format", "xml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "'xml' is no format. There are: csv, jsonl, json." in done.stderr
+
+
 def test_the_same_seed_gives_the_same_sample(tmp_path: Path) -> None:
     def sample(seed: int) -> str:
         done = here("sample", "weather", "--rows", "200", "--dirty", "0.1", "--seed", str(seed), "--out", "-")
