@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -189,6 +190,8 @@ class Fetcher:
         self._clock = _Clock()
         self._asked_at = float("-inf")
         timeout = httpx.Timeout(source.read_seconds, connect=source.connect_seconds)
+        for library in ("httpx", "httpcore"):  # They tell whole URLs and headers to who listens, with the keys in them.
+            logging.getLogger(library).setLevel(logging.WARNING)
         # Nothing of the environment: a proxy would resolve names and connect for us, to wherever it likes.
         self._client = httpx.Client(transport=_Transport(access, self._clock), timeout=timeout, trust_env=False)
 

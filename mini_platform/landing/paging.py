@@ -17,6 +17,7 @@ import httpx
 
 from mini_platform.dataset import Cursor, Linked, Numbered, Pull
 from mini_platform.landing.fetch import AgainError, Answer, PullError
+from mini_platform.protection import MASK
 
 if TYPE_CHECKING:
     from mini_platform.dataset import Json
@@ -53,7 +54,7 @@ def url_of(source: Pull, base: str, position: str, since: dt.datetime | None) ->
     """
     paging = source.paging
     if isinstance(paging, Linked) and position:
-        return position
+        return _with_secrets(position, base)
     asked: dict[str, str] = {}
     if paging.limit:
         asked[paging.limit] = str(source.page_size)
@@ -69,10 +70,37 @@ def url_of(source: Pull, base: str, position: str, since: dt.datetime | None) ->
         raise PullError(f"The URL that is set for it cannot be read: {error}.") from error
 
 
-def read(source: Pull, form: Json, position: str, answer: Answer) -> Page:
+def _without_secrets(link: str, base: str) -> str:
+    """A link as it is kept and shown: what the set URL has in its query too is masked, as it may be a key."""
+    own = httpx.URL(base).params.multi_items()
+    return _replaced(link, {pair: f"{MASK}{number}" for number, pair in enumerate(own)})
+
+
+def _with_secrets(link: str, base: str) -> str:
+    """A kept link as it was."""
+    own = httpx.URL(base).params.multi_items()
+    return _replaced(link, {(name, f"{MASK}{number}"): value for number, (name, value) in enumerate(own)})
+
+
+def _replaced(link: str, values: Mapping[tuple[str, str], str]) -> str:
+    """A link with other values of some of its parameters, by their name and value."""
+    url = httpx.URL(link)
+    found = url.params.multi_items()
+    wanted = [(name, values.get((name, value), value)) for name, value in found]
+    return link if wanted == found else str(url.copy_with(params=wanted))
+
+
+def read(source: Pull, form: Json, base: str, position: str, answer: Answer) -> Page:
     """Look into a page.
 
     Numbers are left as they stand, and what is wrong with a row is not judged here.
+
+    Args:
+        source: that gave it.
+        form: of its pages.
+        base: URL that is set for it.
+        position: of the page.
+        answer: to be looked into.
 
     Raises:
         AgainError: it is not JSON: an error page, perhaps, or half of one.
@@ -88,7 +116,7 @@ def read(source: Pull, form: Json, position: str, answer: Answer) -> Page:
     if not isinstance(rows, list):
         where = f" at {form.rows}" if form.rows else ""
         raise PullError(f"The page has no list of rows{where}.")
-    following = _next(source, body, position, answer, len(rows))
+    following = _next(source, body, base, position, answer, len(rows))
     if following is not None and (len(following) > POSITION_CHARACTERS or not following.isprintable()):
         raise PullError(
             f"The page leads to a next one by {len(following):,} characters that are no link and no cursor."
@@ -96,12 +124,12 @@ def read(source: Pull, form: Json, position: str, answer: Answer) -> Page:
     return Page(len(rows), digest, following)
 
 
-def _next(source: Pull, body: Any, position: str, answer: Answer, rows: int) -> str | None:
+def _next(source: Pull, body: Any, base: str, position: str, answer: Answer, rows: int) -> str | None:
     paging = source.paging
     if isinstance(paging, Numbered):
         return str(int(position) + 1) if rows else None
     if isinstance(paging, Linked):
-        return answer.next_link
+        return answer.next_link and _without_secrets(answer.next_link, base)
     cursor = _within(body, paging.path)
     if cursor in (None, "", False):
         return None

@@ -158,7 +158,7 @@ class _Crawl:
 
         def take(answer: Answer) -> tuple[Answer, paging.Page | None]:
             if answer.status != NOT_MODIFIED:
-                return answer, paging.read(self.source, self._form, now.position, answer)
+                return answer, paging.read(self.source, self._form, self.base, now.position, answer)
             if etag is None:
                 raise PullError("The source says that it has not changed, but was not asked whether it had.")
             return answer, None

@@ -18,6 +18,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import Engine, select, text
@@ -28,7 +29,7 @@ from mini_platform.landing.access import Access, ForbiddenError
 from mini_platform.landing.fetch import retry_after
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.landing.store import RawStore
-from mini_platform.warehouse.tables import checkpoints, files
+from mini_platform.warehouse.tables import checkpoints, files, pages
 from mini_platform_tests.landing.api_server import Api, Reply, Request, numbered, serving, things
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -150,6 +151,37 @@ def test_by_links(door: Door) -> None:
     succeeded(door.pull(replace(QUICK, paging=Linked(limit="per_page")), answer))
     assert door.ids() == [1, 3]
     assert [request.query for request in door.api.requests] == [{"per_page": "100"}, {"p": "2"}, {"p": "3"}]
+
+
+def test_what_the_url_is_set_with_is_kept_nowhere(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    """A source gives the key that it was asked with back in its links; it is asked with it again, after a failure too."""
+    caplog.set_level("DEBUG")
+    secret, other = "s3cret/+ä", "c4nary"
+
+    def answer(request: Request) -> Reply:
+        assert (request.query["api_key"], request.query["tag"]) == (secret, other)
+        number = int(request.query.get("p", "1"))
+        if number == 3 and not door.said:
+            return Reply(status=500)
+        more = urlencode({"api_key": secret, "tag": [other, "b"], "p": number + 1, "mine": "a b"}, doseq=True)
+        return Reply(things(number), headers={"Link": f'<?{more}>; rel="next"'} if number < 4 else {})
+
+    source = replace(QUICK, paging=Linked(), tries=1)
+    url = f"{door.api.url}?{urlencode({'api_key': secret, 'tag': [other, 'b']}, doseq=True)}"
+    failed(door.pull(source, answer, url=url), "answered 500")
+    kept = [door.checkpoint]
+    assert "p=3&mine=a+b" in kept[0].position
+    with door.engine.connect() as conn:
+        kept += conn.execute(select(pages)).all()
+    door.said.append("The source is well again.")
+    succeeded(door.pull(source, answer, url=url))
+    assert door.ids() == [1, 2, 3, 4]
+    assert [request.query.get("p") for request in door.api.requests] == ["3", "4"]
+    with door.engine.connect() as conn:
+        kept += [door.checkpoint, *conn.execute(select(pages)).all(), *conn.execute(select(files)).all()]
+    everything = f"{kept} {door.said} {caplog.text}"
+    assert "3cret" not in everything
+    assert other not in everything
 
 
 @pytest.mark.parametrize("end", [None, "", False, "left out"])
