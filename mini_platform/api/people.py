@@ -1,0 +1,48 @@
+"""Customers by the path of the system that this platform replaces: with their personal data, for those who may see it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from mini_platform.api.answers import listing
+from mini_platform.api.guard import allowed
+from mini_platform.api.problems import documented
+from mini_platform.api.relations import rows
+from mini_platform.api.site import TheSite
+
+DATASET = "customers"
+router = APIRouter(
+    tags=["customers"],
+    dependencies=[Depends(allowed("read", DATASET))],
+    responses=documented(400, 401, 403, 404, 422, 429, 503),
+)
+
+
+class Customers(BaseModel):
+    """A page of customers."""
+
+    next: str | None = Field(description="URL of the next page; null on the last one")
+    previous: str | None = Field(description="URL of the page before; null on the first one")
+    results: list[dict[str, Any]] = Field(description="Customers, with the columns of /api/datasets/customers/")
+
+
+@router.get("/api/customers/", summary="Customers", responses={200: {"model": Customers}}, response_model=None)
+def customers(  # noqa: PLR0913, PLR0917 - read by `listing`; here they are documented
+    request: Request,
+    site: TheSite,
+    search: Annotated[str | None, Query(description="Words of any text about them.", examples=["Oslo"])] = None,
+    city: Annotated[str | None, Query(description="Only of this city.")] = None,
+    country: Annotated[str | None, Query(description="Only of this country.")] = None,
+    ordering: Annotated[
+        str | None,
+        Query(description="Columns, `-` before those that descend.", examples=["country,-subscription_date"]),
+    ] = None,
+    cursor: Annotated[str | None, Query(description="From `next` or `previous`.")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="Customers on a page; 100 unless said.")] = None,
+) -> Response:
+    """List the customers, personal data in clear. Every filter of `/api/datasets/customers/rows/` works here too."""
+    dataset = site.dataset(DATASET)
+    return listing(request, site, rows(dataset, clear=True), stored_for=dataset)

@@ -1,0 +1,71 @@
+"""Records by the paths of the system that this platform replaces: pages by number."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel
+from sqlalchemy import func, or_, select
+
+from mini_platform.api.guard import allowed
+from mini_platform.api.measured import TEXT
+from mini_platform.api.problems import documented
+from mini_platform.api.site import TheSite
+from mini_platform.warehouse.tables import dataset_tables
+
+router = APIRouter(
+    tags=["records"],
+    dependencies=[Depends(allowed("read", "records"))],
+    responses=documented(401, 403, 404, 422, 429, 503),
+)
+
+
+class Record(BaseModel):
+    """A thing with a name, as one source has it."""
+
+    source: str
+    source_id: str
+    name: str
+    value: float | None
+    description: str | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class Records(BaseModel):
+    """A page of records, by source and id."""
+
+    data: list[Record]
+    total: int
+    page: int
+    page_size: int
+    has_more: bool
+
+
+@router.get("/data")
+def data(
+    site: TheSite,
+    page: Annotated[int, Query(ge=1, le=1_000_000, description="Number of the page, from 1.")] = 1,
+    page_size: Annotated[int, Query(ge=1, le=100, description="Records on a page.")] = 20,
+    source: Annotated[str | None, Query(description="Only of this source.", pattern=TEXT, examples=["api"])] = None,
+    search: Annotated[str | None, Query(description="Words of the name or the description.", pattern=TEXT)] = None,
+) -> Records:
+    """List the records that were pulled and loaded."""
+    table = dataset_tables(site.dataset("records")).production
+    where = [] if source is None else [table.c.source == source]
+    if search:
+        where.append(or_(*(table.c[name].icontains(search, autoescape=True) for name in ("name", "description"))))
+    columns = [table.c[name] for name in Record.model_fields]
+    rows = select(*columns).where(*where).order_by(table.c.source, table.c.source_id)
+    with site.read() as conn:
+        total = conn.scalar(select(func.count()).select_from(table).where(*where)) or 0
+        found = conn.execute(rows.limit(page_size).offset((page - 1) * page_size)).mappings()
+        return Records(
+            data=[Record(**row) for row in found],
+            total=total,
+            page=page,
+            page_size=page_size,
+            has_more=page * page_size < total,
+        )
