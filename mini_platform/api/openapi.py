@@ -1,7 +1,7 @@
 """The OpenAPI document, made complete: what FastAPI cannot know of routes that read their parameters by what is listed.
 
-Each listing has its parameters there, one per column and operator, and its rows with their types; rows and analytics differ from
-dataset to dataset and have a path each. One route serves them all.
+Each listing has its parameters there, one per column and operator, and its rows with their types. Rows and analytics, which are
+others in every dataset, have a path each there; one route serves them all.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from sqlalchemy import (
     Table,
     Text,
     case,
-    cast,
     func,
     literal,
     select,
@@ -258,25 +257,23 @@ def _in_order(table: Table, names: list[str]) -> Iterator[Column[Any]]:
 def _listed(column: Column[Any], element: ColumnElement[Any] | None = None, *, clear: bool = False) -> Listed:
     """A column of a table, or the same column of something that selects from it."""
     personal = bool(column.info.get("personal"))
+    masked = personal and not clear
     indexes = column.table.indexes if isinstance(column.table, Table) else ()
     return Listed(
         column.name,
-        _shown(column) if personal and not clear else column if element is None else element,
-        python_type(column),
+        _shown(column) if masked else column if element is None else element,
+        str if masked else python_type(column),
         column.comment or "",
         personal=personal,
-        masked=personal and not clear,
+        masked=masked,
         nullable=bool(column.nullable),
         short=column.primary_key or any(column.name in index.columns for index in indexes),
     )
 
 
 def _shown(column: Column[Any]) -> ColumnElement[Any]:
-    """A column as it may be shown: personal data masked, in the type that it has."""
-    if not column.info.get("personal"):
-        return column
-    mask = cast(literal(MASK, column.type), column.type)
-    return case((column.is_not(None), mask), else_=None)
+    """A column as it may be shown: personal data as a mask, which is text whatever is hidden."""
+    return case((column.is_not(None), literal(MASK, Text)), else_=None) if column.info.get("personal") else column
 
 
 def python_type(column: ColumnElement[Any]) -> Any:

@@ -87,9 +87,10 @@ def _moment(words: str) -> dt.datetime:
         if found := MOMENT.fullmatch(words):
             day, _, clock, _, _, zone = found.groups()
             offset = {None: "+00:00", "Z": "+00:00"}.get(zone) or (zone if zone[0] in "+-" else f"+{zone}")
-            return dt.datetime.fromisoformat(f"{day}T{_six(clock or '00:00')}{offset}")
-    except ValueError:
-        pass
+            # In UTC, as Postgres knows no offset of more than 16 hours.
+            return dt.datetime.fromisoformat(f"{day}T{_six(clock or '00:00')}{offset}").astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        pass  # Of the right form, but of no such time, or in UTC of a year before 1 or after 9999.
     raise ValueError("is not an ISO 8601 time, such as 2024-01-31T12:00:00Z")
 
 

@@ -369,3 +369,18 @@ def test_a_masked_key_is_in_no_cursor(contacts: FastAPI, platform: Platform) -> 
 def test_a_search_over_what_is_no_text_is_refused(search: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="dataset contacts: search names"):
         Dataset("contacts", "contacts", Contact, ("email",), "People", search=search)
+
+
+def test_times_at_the_ends_of_the_calendar_are_shown(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
+    """What is accepted into production can be shown, whatever its year is in UTC."""
+    times = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-05:00"]
+    path = tmp_path / "ends.json"
+    signals = [
+        {"time_stamp": words, "data": [1]} for words in [*times, *(f"2024-01-0{n}T00:00:00Z" for n in range(1, 8))]
+    ]
+    path.write_text(json.dumps(signals))
+    pipeline(all_datasets()["signals"], path)
+    shown = results(client, "/api/datasets/signals/rows/", limit=2, ordering="-timestamp_utc")
+    rejects = results(client, "/api/datasets/signals/rejects/")
+    assert len(shown) + len({row["line"] * 100 + row["record"] for row in rejects}) == len(signals)
+    assert len(shown) >= 9
