@@ -1,4 +1,4 @@
-"""One of Dagster's processes under the supervisor, and the finding of all that descend from it.
+"""One process under the supervisor, and the finding of all that descend from it.
 
 Here: start, log filter, stop of one child; finding and ending every process of a home by the mark in its environment.
 Not here: which processes there are and when they start (`supervisor.py`).
@@ -6,6 +6,7 @@ Not here: which processes there are and when they start (`supervisor.py`).
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -26,6 +27,7 @@ LINE = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S* [+-]\d{4} - (?P<logger>\S+) - (?P<level>[A-Z]+) - (?P<message>.*)"
 )
 """A line of Dagster's log: time, logger, level, message."""
+SERIOUS = {"WARNING", "ERROR", "CRITICAL"}
 RUN_EVENT = re.compile(r"(?P<job>\S+) - (?P<run>[0-9a-f-]{36}) - \d+ - (?:\S+ - )?(?P<event>[A-Z_]+) - (?P<message>.*)")
 """The message of a line about a run: job, run, process, perhaps a step, event, sentence."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -40,11 +42,13 @@ Say = Callable[[str, str], None]
 
 
 def worth_showing(line: str) -> tuple[str, str] | None:
-    """Pick from Dagster's log what a user wants to see: starts and ends of runs, warnings and errors.
+    """Pick from a log what a user wants to see: starts and ends of runs, warnings and errors.
 
     Returns:
         Level and message; None for noise, and for stack traces, which are in the file of the log.
     """
+    if line.startswith("{"):
+        return _of_the_api(line)
     found = LINE.match(COLOUR.sub("", line.rstrip()))
     if not found:
         return None
@@ -53,7 +57,17 @@ def worth_showing(line: str) -> tuple[str, str] | None:
         message = f"{run['event'].lower().replace('_', ' ')} {run['run'][:8]}: {run['message']}"
         if run["event"] in SHOWN_EVENTS:
             return ("INFO" if level == "DEBUG" else level), message
-    return (level, message) if level in {"WARNING", "ERROR", "CRITICAL"} else None
+    return (level, message) if level in SERIOUS else None
+
+
+def _of_the_api(line: str) -> tuple[str, str] | None:
+    """The same of a line of the API's log, which is JSON."""
+    try:
+        said = json.loads(line)
+        level = str(said["level"]).upper()
+        return (level, str(said["event"])) if level in SERIOUS else None
+    except (ValueError, KeyError):
+        return None
 
 
 class ChildProcess:

@@ -4,7 +4,8 @@ Here: the order of start and stop, restarting what dies, the pid file, backgroun
 Not here: the command line itself (`cli.py`), one child process (`child_process.py`), Postgres (`warehouse/embedded.py`).
 
     supervisor ─┬─ code server                    Postgres (embedded) belongs to the home, not to this tree;
-                ├─ webserver                      it is stopped last, and only if `up` had started it
+                ├─ api (with the dashboard)       it is stopped last, and only if `up` had started it
+                ├─ webserver
                 └─ daemon ── processes of runs
 """
 
@@ -37,7 +38,7 @@ from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 
 READY_SECONDS = 180.0
-"""Longest wait for Dagster's UI. It takes about ten seconds on two cores."""
+"""Longest wait for Dagster's UI and the dashboard. It takes about ten seconds on two cores."""
 STOP_SECONDS = 90.0
 """How long a supervisor may take to stop everything: three times `KILL_SECONDS`, and Postgres's last checkpoint."""
 RESTARTS = 5
@@ -62,7 +63,7 @@ def up(detach: bool = False) -> int:
     settings.home.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
     if running := _supervisor(settings.home):
-        console.print(f"Already running (process {running}): {_dagster_url(settings)}")
+        console.print(f"Already running (process {running}): {_places(settings)}")
         return 0
     return _up_in_background(settings, console) if detach else _up_here(settings, console)
 
@@ -99,8 +100,10 @@ def status() -> dict[str, Any]:
         "running": running is not None,
         "pid": running,
         "since": state.get("since") if running else None,
+        "api_url": _api_url(settings),
+        "api_answers": _api_answers(settings),
         "dagster_url": _dagster_url(settings),
-        "dagster_answers": _answers(settings),
+        "dagster_answers": _dagster_answers(settings),
         "processes": {process.pid: _what(process) for process in marked(settings.home)},
         "postgres": "DATABASE_URL" if settings.database_url else "embedded",
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
@@ -116,9 +119,21 @@ def _what(process: psutil.Process) -> str:
     return ""
 
 
-def _dagster_url(settings: Settings) -> str:
+def _url(settings: Settings, port: int) -> str:
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
-    return f"http://{host}:{settings.dagster_port}"
+    return f"http://{host}:{port}"
+
+
+def _api_url(settings: Settings) -> str:
+    return _url(settings, settings.api_port)
+
+
+def _dagster_url(settings: Settings) -> str:
+    return _url(settings, settings.dagster_port)
+
+
+def _places(settings: Settings) -> str:
+    return f"dashboard {_api_url(settings)}, Dagster {_dagster_url(settings)}"
 
 
 def _state_file(home: Path) -> Path:
@@ -242,7 +257,7 @@ class _Platform:
             self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
 
     def start(self) -> None:
-        """Start everything in order, and wait until the UI answers with the definitions loaded."""
+        """Start everything in order, and wait until the dashboard answers, and Dagster's UI with the definitions loaded."""
         settings = self._settings
         before = _state(settings.home)
         if orphans := marked(settings.home):
@@ -256,7 +271,9 @@ class _Platform:
             self._write_state(ready=False)
             self._say("INFO", "starting Postgres…")
         self._create_schemas()
-        self._say("INFO", "starting Dagster…")
+        if refusal := self._refusal():
+            raise PlatformError(refusal)
+        self._say("INFO", "starting Dagster and the API…")
         (settings.home / "dagster").mkdir(exist_ok=True)
         # Dagster makes folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
         shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
@@ -268,9 +285,7 @@ class _Platform:
         self._ready = True
         self._write_state(ready=True)
         seconds = time.monotonic() - self._began
-        self._say(
-            "INFO", f"ready after {seconds:.0f} s: Dagster {_dagster_url(settings)}, drop files in {settings.data}"
-        )
+        self._say("INFO", f"ready after {seconds:.0f} s: {_places(settings)}, drop files in {settings.data}")
 
     def watch(self) -> None:
         """Restart what ends, until a signal arrives.
@@ -294,22 +309,26 @@ class _Platform:
         self._ends[child.name] = ends
         if len(ends) >= RESTARTS:
             log = self._settings.home / f"{child.name}.log"
-            raise PlatformError(f"Dagster's {child.name} ends again and again; the end of its log is in {log}.")
+            raise PlatformError(f"The process {child.name} ends again and again; the end of its log is in {log}.")
+        if child.name == "api" and (refusal := self._refusal()):
+            self._say("ERROR", f"the API stays away: {refusal}")
+            return
         self._say("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
         self._launch(child.name)
 
     def _reload_declarations(self) -> None:
-        """Restart the code server when a dataset was added or changed. Runs are not below it and go on."""
+        """Restart what knows the datasets when one was added or changed. Runs are not below it and go on."""
         found = _declarations()
         if found == self._declarations:
             return
-        server = next(child for child in self._children if child.name == "code_server")
         self._say("INFO", "the datasets changed: loading them again")
         self._declarations = found
-        self._children.remove(server)
-        end([psutil.Process(server.pid)])
+        old = [child for child in self._children if child.name in {"code_server", "api"}]
+        self._children = [child for child in self._children if child not in old]
+        end(psutil.Process(child.pid) for child in old if child.running)
         self._create_schemas()
-        self._launch("code_server")
+        for child in old:
+            self._launch(child.name)
 
     def stop(self) -> None:
         """Stop Dagster, then Postgres: without its database Dagster does not end by itself."""
@@ -346,6 +365,7 @@ class _Platform:
                 "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port),
                 "--workspace", str(workspace), "--dagster-log-level", "warning",
             ],
+            "api": ["-m", "mini_platform.web"],
             "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace), "--log-level", "warning"],
         }  # fmt: skip
 
@@ -355,15 +375,29 @@ class _Platform:
         self._children.append(ChildProcess(name, self._commands()[name], self._settings.home, self._say))
 
     def _check_ports(self) -> None:
-        port = self._settings.dagster_port
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._settings.host, port))
-            except OSError:
-                raise PlatformError(
-                    f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_DAGSTER_PORT to a free port."
-                ) from None
+        settings = self._settings
+        for port, setting in ((settings.api_port, "API_PORT"), (settings.dagster_port, "DAGSTER_PORT")):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((settings.host, port))
+                except OSError:
+                    raise PlatformError(
+                        f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_{setting} to a free port."
+                    ) from None
+
+    def _refusal(self) -> str | None:
+        """Why the API would refuse to start, as a sentence."""
+        if not self._settings.needs_keys:
+            return None
+        from mini_platform.api import keys
+        from mini_platform.warehouse.connection import database_url, engine
+
+        made = engine(database_url(self._settings))
+        with made.connect() as connection:
+            refusal = keys.refusal(connection, self._settings)
+        made.dispose()
+        return refusal
 
     def _create_schemas(self) -> None:
         from mini_platform.warehouse.connection import database_url, engine
@@ -400,13 +434,13 @@ class _Platform:
 
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + READY_SECONDS
-        while not _answers(self._settings) or not _loaded(self._settings):
+        settings = self._settings
+        while not _api_answers(settings) or not _dagster_answers(settings) or not _loaded(settings):
             for child in self._children:
                 if child.exit_code is not None:
-                    log = self._settings.home / f"{child.name}.log"
-                    raise PlatformError(f"Dagster's {child.name} did not start: see {log}")
+                    raise PlatformError(f"The process {child.name} did not start: see {settings.home / child.name}.log")
             if time.monotonic() > give_up:
-                raise PlatformError(f"Dagster did not get ready: see the logs in {self._settings.home}")
+                raise PlatformError(f"The platform did not get ready: see the logs in {settings.home}")
             time.sleep(0.1)
 
     def _write_state(self, *, ready: bool) -> None:
@@ -426,13 +460,22 @@ def _declarations() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.glob("*.py")}
 
 
-def _answers(settings: Settings) -> bool:
-    """Whether the UI answers over HTTP."""
+def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{_dagster_url(settings)}/server_info", timeout=2) as answer:  # noqa: S310 - http
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - http
             return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
+
+
+def _api_answers(settings: Settings) -> bool:
+    """Whether the API answers, and the dashboard with it."""
+    return _answers(f"{_api_url(settings)}/api/health/")
+
+
+def _dagster_answers(settings: Settings) -> bool:
+    """Whether Dagster's UI answers."""
+    return _answers(f"{_dagster_url(settings)}/server_info")
 
 
 def _loaded(settings: Settings) -> bool:

@@ -37,6 +37,7 @@ class Platform:
     home: Path
     data: Path
     port: int
+    api_port: int
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,6 +48,7 @@ class Platform:
             "MINI_PLATFORM_HOME": str(self.home),
             "MINI_PLATFORM_DATA": str(self.data),
             "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
+            "MINI_PLATFORM_API_PORT": str(self.api_port),
         }
 
     def call(self, expression: str) -> subprocess.CompletedProcess[str]:
@@ -80,16 +82,23 @@ class Platform:
         return found
 
     def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return answers(f"http://127.0.0.1:{self.port}/server_info")
+
+    def api_answers(self) -> bool:
+        return answers(f"http://127.0.0.1:{self.api_port}/health")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    made = Platform(tmp_path / "home", tmp_path / "data", free_port())
+    made = Platform(tmp_path / "home", tmp_path / "data", free_port(), free_port())
     made.data.mkdir()
     yield made
     made.down()
@@ -102,26 +111,30 @@ def test_up_down(platform: Platform) -> None:
     strays = {path.name for path in PROJECT.iterdir()}
     up = platform.up()
     assert up.returncode == 0, up.stdout + up.stderr
-    assert "ready after" in up.stdout
+    assert f"s: dashboard http://127.0.0.1:{platform.api_port}, Dagster http://127.0.0.1:{platform.port}" in up.stdout
     assert platform.answers()
+    assert platform.api_answers(), "the database, too"
     status = platform.status()
     assert status["running"] is True
     assert status["dagster_answers"] is True
+    assert status["api_answers"] is True
     assert status["postgres_pid"] == embedded.pid(platform.home)
 
     second = platform.up()
     assert second.returncode == 0
     assert "Already running" in second.stdout
+    assert f"dashboard http://127.0.0.1:{platform.api_port}" in second.stdout
 
     what_dies_is_started_again(platform)
     running = platform.processes()
-    assert len(running) >= 4
+    assert len(running) >= 5
     down = platform.down()
     assert down.returncode == 0, down.stdout + down.stderr
     assert not platform.processes()
     assert not any(process.is_running() for process in running)
     assert embedded.pid(platform.home) is None
     assert not platform.answers()
+    assert not platform.api_answers()
     assert platform.status()["running"] is False
     made = {path.name for path in PROJECT.iterdir()} - strays
     assert not {
@@ -162,17 +175,21 @@ def command_of(process: psutil.Process) -> str:
 def what_dies_is_started_again(platform: Platform) -> None:
     server = embedded.pid(platform.home)
     assert server
-    daemon = next(process for process in platform.processes() if "dagster._daemon" in command_of(process))
-    daemon.kill()
+    killed = ("dagster._daemon", "mini_platform.web")
+    for process in platform.processes():
+        if any(name in command_of(process) for name in killed):
+            process.kill()
     os.kill(server, signal.SIGKILL)
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
-        names = [command_of(process) for process in platform.processes()]
-        if embedded.pid(platform.home) not in (None, server) and any("dagster._daemon" in name for name in names):
+        commands = [command_of(process) for process in platform.processes()]
+        back = all(any(name in command for command in commands) for name in killed)
+        if back and embedded.pid(platform.home) not in (None, server) and platform.api_answers():
             break
         time.sleep(0.2)
     assert embedded.pid(platform.home) not in (None, server)
-    assert any("dagster._daemon" in name for name in names)
+    assert back
+    assert platform.api_answers()
 
 
 def test_interrupt_in_the_foreground(platform: Platform) -> None:
@@ -199,14 +216,25 @@ def test_interrupt_in_the_foreground(platform: Platform) -> None:
     assert embedded.pid(platform.home) is None
 
 
-def test_taken_port_is_said_with_its_setting(platform: Platform) -> None:
+@pytest.mark.parametrize("setting", ["MINI_PLATFORM_DAGSTER_PORT", "MINI_PLATFORM_API_PORT"])
+def test_taken_port_is_said_with_its_setting(platform: Platform, setting: str) -> None:
+    port = int(platform.environment[setting])
     with socket.socket() as other:
-        other.bind(("127.0.0.1", platform.port))
+        other.bind(("127.0.0.1", port))
         other.listen()
         up = platform.up()
     assert up.returncode == 1
-    assert f"Port {platform.port} is used by another program" in up.stdout
-    assert "MINI_PLATFORM_DAGSTER_PORT" in up.stdout
+    assert f"Port {port} is used by another program" in up.stdout
+    assert setting in up.stdout
+    assert not platform.processes()
+
+
+def test_others_reach_it_only_with_keys(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Platform, "environment", platform.environment | {"MINI_PLATFORM_HOST": "0.0.0.0"})  # noqa: S104 - refused
+    up = platform.up()
+    assert up.returncode == 1
+    assert "no key would let anybody in. Make one, for example: mini-platform key create" in up.stdout
+    assert up.stdout.count("mini-platform key create") == 1
     assert not platform.processes()
 
 
@@ -236,6 +264,9 @@ RUN = "2026-01-01 10:00:00 +0000 - dagster - DEBUG - weather - e6cc03ff-c63b-4f9
             ("WARNING", "Odd"),
         ),
         ("  File nonsense.py, line 1", None),
+        ('{"event": "GET / failed", "level": "error"}', ("ERROR", "GET / failed")),
+        ('{"event": "request", "level": "info"}', None),
+        ("{", None),
     ],
 )
 def test_log_lines(line: str, shown: tuple[str, str] | None) -> None:

@@ -30,7 +30,7 @@ class Origins:
         """Stand before an app."""
         self._app = app
         named = {name.lower() for name in between_commas(settings.api_hosts)}
-        self._hosts = LOCAL | named if named or not settings.needs_keys else None
+        self._hosts = LOCAL | {settings.host} | named if named or not settings.needs_keys else None
         self._origins = set(between_commas(settings.api_origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
