@@ -15,8 +15,8 @@ COPY --from=install --chown=platform /app /app
 USER platform
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 MINI_PLATFORM_HOST=0.0.0.0
-EXPOSE 3000
+EXPOSE 3000 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/api/health/', timeout=4)"]
 STOPSIGNAL SIGTERM
 CMD ["mini-platform", "up"]
