@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from sqlalchemy import text
+from starlette.routing import BaseRoute, Mount, Route
 
 from mini_platform.api import keys
 from mini_platform.api.guard import allowed, log_in, log_out, may
@@ -19,7 +21,7 @@ from mini_platform.platform import Platform
 from mini_platform.web import create_app
 from mini_platform_tests.conftest import serving
 
-Serve = Callable[..., httpx.Client]
+Endpoints = list[tuple[str, str]]
 EVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
 
@@ -371,3 +373,55 @@ def test_request_id_is_taken_over_if_it_is_one(open_site: httpx.Client) -> None:
         assert re.fullmatch(
             r"[0-9a-f]{32}", open_site.get("/mistake", headers={"X-Request-ID": nonsense}).headers["x-request-id"]
         )
+
+
+# Every route of the app
+
+PUBLIC = {"/api/health/", "/health", "/login"}
+"""Routes that take no key."""
+PUBLIC_FILES = {"/static", "/api/swagger"}
+
+
+def _endpoints(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, of included routers, too."""
+    for route in routes:
+        if isinstance(route, Mount):
+            assert route.path in PUBLIC_FILES
+        elif isinstance(route, Route | APIRoute):
+            yield from ((method, route.path) for method in sorted(route.methods or ()) if method != "HEAD")
+        else:
+            yield from _endpoints(route.original_router.routes)  # type: ignore[attr-defined]
+
+
+def _url(path: str, dataset: str) -> str:
+    """A path of this template."""
+    named = path.replace("{dataset}", dataset)
+    return re.sub(r"{[^}]*}", "1", named)
+
+
+@pytest.fixture
+def endpoints(platform: Platform) -> Endpoints:
+    found = [e for e in _endpoints(create_app(Site(platform)).routes) if e[1] not in PUBLIC]
+    assert ("GET", "/metrics") in found
+    return found
+
+
+def test_every_route_takes_a_key(closed: httpx.Client, endpoints: Endpoints) -> None:
+    for method, path in endpoints:
+        assert closed.request(method, _url(path, "weather")).status_code == 401, (method, path)
+
+
+def test_every_route_takes_a_scope(closed: httpx.Client, endpoints: Endpoints, make: Callable[..., str]) -> None:
+    key = bearer(make("read:signals"))
+    for method, path in endpoints:
+        assert closed.request(method, _url(path, "weather"), headers=key).status_code == 403, (method, path)
+
+
+def test_every_route_with_personal_data_takes_its_scope(
+    closed: httpx.Client, endpoints: Endpoints, make: Callable[..., str]
+) -> None:
+    key = bearer(make("read", "write"))
+    for name in ("customers", "sales"):
+        asked = [e for e in endpoints if "{dataset}" in e[1] or name in e[1]]
+        for method, path in asked:
+            assert closed.request(method, _url(path, name), headers=key).status_code == 403, (method, path)
