@@ -19,14 +19,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
 
 from mini_platform.dataset import Dataset
-from mini_platform.settings import Settings
+from mini_platform.settings import Settings, is_loopback
 from mini_platform.warehouse.tables import api_keys
 
 SCOPES = ("read", "write", "admin")
 FORM = re.compile(r"(mp_[a-z0-9]{8})_[A-Za-z0-9_-]{43}")
 """A key: its prefix, by which it is told, and 256 random bits."""
 NONE_YET = (
-    "The API listens on {host}, where others can reach it, and no key would let anybody in. Make one, for example: "
+    "The API asks for keys ({why}), and no key would let anybody in. Make one, for example: "
     "mini-platform key create me --scope admin --expires 90d"
 )
 
@@ -143,7 +143,8 @@ def refusal(conn: Connection, settings: Settings) -> str | None:
     )
     if not settings.needs_keys or conn.scalar(select(exists().where(valid))):
         return None
-    return NONE_YET.format(host=settings.host)
+    why = "MINI_PLATFORM_API_AUTH=always" if is_loopback(settings.host) else f"MINI_PLATFORM_HOST={settings.host}"
+    return NONE_YET.format(why=why)
 
 
 KEYS = select(api_keys, (api_keys.c.expires_at <= func.now()).label("expired"), func.now().label("now"))

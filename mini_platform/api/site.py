@@ -98,6 +98,7 @@ class Site:
             options=options,
             pool=READERS,
             isolation_level="REPEATABLE READ",
+            hide_parameters=True,  # a filter may name a person, and errors are logged
         )
 
     def close(self) -> None:

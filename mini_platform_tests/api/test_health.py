@@ -251,7 +251,7 @@ def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: 
     assert "Traceback" not in said
     with platform.engine.begin() as conn:
         key = keys.create(conn, "test", ["read"])
-    with process(home, MINI_PLATFORM_HOST="0.0.0.0") as (started, client):  # noqa: S104 - for a moment
+    with process(home, MINI_PLATFORM_API_AUTH="always") as (started, client):
         assert started.poll() is None
         assert client.get("/api/health/").status_code == 200
         assert client.get("/stats").status_code == 401
