@@ -7,7 +7,8 @@ import hashlib
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -44,13 +45,34 @@ class RawStore:
             NoRoomError: there is no room for it.
             OSError: it cannot be kept for another reason. Nothing is left of it in either case.
         """
+        with self.receive() as arriving:
+            while chunk := source.read(CHUNK):
+                arriving.write(chunk)
+            return arriving.keep()
+
+    @contextmanager
+    def receive(self) -> Iterator[Arriving]:
+        """A file that is written piece by piece. Where the body ends without `keep`, nothing is left of it.
+
+        Raises:
+            NoRoomError: there is no room for it.
+            OSError: it cannot be kept for another reason. Nothing is left of it in either case.
+        """
+        path = None
         try:
-            return self._put(source)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".arriving-", dir=self.folder)
+            path = Path(name)
+            with os.fdopen(handle, "wb") as copy:
+                yield Arriving(self, copy, path)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             said = f"there is no room left in {self.folder}: files that arrive wait until there is"
             raise NoRoomError(error.errno, said) from error
+        finally:
+            if path is not None:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what killed processes left unfinished."""
@@ -59,29 +81,42 @@ class RawStore:
                 if time.time() - arriving.stat().st_mtime > LEFT_OVER_SECONDS:
                     arriving.unlink()
 
-    def _put(self, source: BinaryIO) -> tuple[str, int]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        digest, size = hashlib.sha256(), 0
-        handle, name = tempfile.mkstemp(prefix=".arriving-", dir=self.folder)
-        arriving = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy:
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
-                    copy.write(chunk)
-                    size += len(chunk)
-                    reach("land.copying")
-                copy.flush()
-                os.fsync(copy.fileno())
-            final = self.path(digest.hexdigest())
-            if not final.exists():
-                final.parent.mkdir(exist_ok=True)
-                arriving.rename(final)
-                _sync_folder(final.parent)
-        finally:
-            with suppress(FileNotFoundError):
-                arriving.unlink()
-        return digest.hexdigest(), size
+
+class Arriving:
+    """A file of the raw store whose bytes are coming in, hashed as they are written.
+
+    Attributes:
+        size: bytes so far.
+    """
+
+    def __init__(self, store: RawStore, copy: BinaryIO, path: Path) -> None:
+        """Begin an empty one; made by `RawStore.receive`."""
+        self.size = 0
+        self._store, self._copy, self._path = store, copy, path
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append bytes."""
+        self._digest.update(data)
+        self._copy.write(data)
+        self.size += len(data)
+        reach("land.copying")
+
+    def keep(self) -> tuple[str, int]:
+        """Make it a raw file, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""
+        final = self._store.path(self.sha256)
+        if not final.exists():
+            self._copy.flush()
+            os.fsync(self._copy.fileno())
+            final.parent.mkdir(exist_ok=True)
+            self._path.rename(final)
+            _sync_folder(final.parent)
+        return self.sha256, self.size
 
 
 def sha256_of(source: BinaryIO) -> str:
