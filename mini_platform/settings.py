@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     pull_networks: str = ""
     """Private networks that may be asked, between commas, such as `10.0.0.0/8`. Without it, addresses that are private,
     loopback, link-local or reserved are not connected to, whatever name leads there."""
+    max_upload_bytes: int = Field(2 * 2**30, gt=0)
+    """A file that is sent to the API may not be larger."""
     max_page_bytes: int = Field(64 * 2**20, gt=0)
     """A page that is larger is not taken; it is held in memory."""
 
@@ -166,6 +168,20 @@ class Settings(BaseSettings):
     def needs_keys(self) -> bool:
         """Whether the API and the dashboard let nobody in without a key."""
         return self.api_auth == "always" or not is_loopback(self.host)
+
+    @property
+    def api_url(self) -> str:
+        """Where the API and the dashboard answer, asked from this machine."""
+        return self._url(self.api_port)
+
+    @property
+    def dagster_url(self) -> str:
+        """Where Dagster's web server answers, asked from this machine."""
+        return self._url(self.dagster_port)
+
+    def _url(self, port: int) -> str:
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
+        return f"http://{host}:{port}"
 
     @property
     def raw_store(self) -> Path:

@@ -100,9 +100,9 @@ def status() -> dict[str, Any]:
         "running": running is not None,
         "pid": running,
         "since": state.get("since") if running else None,
-        "api_url": _api_url(settings),
+        "api_url": settings.api_url,
         "api_answers": _api_answers(settings),
-        "dagster_url": _dagster_url(settings),
+        "dagster_url": settings.dagster_url,
         "dagster_answers": _dagster_answers(settings),
         "processes": {process.pid: _what(process) for process in marked(settings.home)},
         "postgres": "DATABASE_URL" if settings.database_url else "embedded",
@@ -119,21 +119,8 @@ def _what(process: psutil.Process) -> str:
     return ""
 
 
-def _url(settings: Settings, port: int) -> str:
-    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
-    return f"http://{host}:{port}"
-
-
-def _api_url(settings: Settings) -> str:
-    return _url(settings, settings.api_port)
-
-
-def _dagster_url(settings: Settings) -> str:
-    return _url(settings, settings.dagster_port)
-
-
 def _places(settings: Settings) -> str:
-    return f"dashboard {_api_url(settings)}, Dagster {_dagster_url(settings)}"
+    return f"dashboard {settings.api_url}, Dagster {settings.dagster_url}"
 
 
 def _state_file(home: Path) -> Path:
@@ -470,19 +457,19 @@ def _answers(url: str) -> bool:
 
 def _api_answers(settings: Settings) -> bool:
     """Whether the API answers, and the dashboard with it."""
-    return _answers(f"{_api_url(settings)}/api/health/")
+    return _answers(f"{settings.api_url}/api/health/")
 
 
 def _dagster_answers(settings: Settings) -> bool:
     """Whether Dagster's UI answers."""
-    return _answers(f"{_dagster_url(settings)}/server_info")
+    return _answers(f"{settings.dagster_url}/server_info")
 
 
 def _loaded(settings: Settings) -> bool:
     """Whether the UI has loaded the definitions."""
     query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
     request = urllib.request.Request(  # noqa: S310 - http
-        f"{_dagster_url(settings)}/graphql",
+        f"{settings.dagster_url}/graphql",
         data=json.dumps({"query": query}).encode(),
         headers={"Content-Type": "application/json"},
     )

@@ -12,7 +12,19 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.api import datasets, health, keys, logs, measured, metrics, people, records, reference
+from mini_platform.api import (
+    datasets,
+    health,
+    ingest,
+    keys,
+    logs,
+    measured,
+    metrics,
+    people,
+    records,
+    reference,
+    uploads,
+)
 from mini_platform.api.guard import protect
 from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
@@ -33,7 +45,7 @@ def create_app(site: Site | None = None) -> FastAPI:
     protect(app, app.state.site.settings)
     metrics.measure(app, app.state.site)
     reference.serve_swagger(app)
-    for room in (datasets, measured, people, records, health, metrics, reference):
+    for room in (datasets, uploads, measured, people, records, ingest, health, metrics, reference):
         app.include_router(room.router)
     describe(app, app.state.site)
     return app

@@ -177,6 +177,9 @@ def _set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     patch.setenv("DATABASE_URL", url)
     patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))
     patch.setenv("MINI_PLATFORM_DATA", str(folder / "data"))
+    patch.setenv(
+        "MINI_PLATFORM_DAGSTER_PORT", "1"
+    )  # Nobody's: uploads nudge Dagster, and not the one that the user runs.
 
 
 def _url(server: str, database: str) -> str:

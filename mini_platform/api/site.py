@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.api.problems import NotFoundError, ProblemError
+from mini_platform.api.runs import Runs
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
@@ -101,10 +102,17 @@ class Site:
             hide_parameters=True,  # a filter may name a person, and errors are logged
         )
 
+    @cached_property
+    def runs(self) -> Runs:
+        """Dagster, to be asked for runs."""
+        return Runs(self.settings.dagster_url)
+
     def close(self) -> None:
-        """Give the connections that read back."""
+        """Give the connections that read back, and that to Dagster."""
         if "_reader" in vars(self):
             self._reader.dispose()
+        if "runs" in vars(self):
+            self.runs.close()
 
     def is_away(self) -> str | None:
         """Why the database does not answer, as a sentence; None if it does."""

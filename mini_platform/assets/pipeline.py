@@ -34,6 +34,8 @@ LISTED = 50
 
 SENSOR_TAG = "dagster/sensor_name"
 """Dagster gives it to the runs that a sensor asked for."""
+REQUEST_TAG = "mini_platform/request_id"
+"""Of runs that a request to the API asked for."""
 
 progress: ContextVar["Progress | None"] = ContextVar("progress", default=None)
 """Who is told of bytes and rows as they are read: the command line's progress bar; by default the log of the run."""
@@ -156,7 +158,8 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
         )
 
         # The sensor asks for another run for what is left; who starts one by hand wants everything now.
-        worker = replace(platform.worker(context.run.run_id), others_first=SENSOR_TAG in context.run.tags)
+        by_itself = not {SENSOR_TAG, REQUEST_TAG}.isdisjoint(context.run.tags)
+        worker = replace(platform.worker(context.run.run_id), others_first=by_itself)
         with ledger.lease(worker):
             taken = stage(
                 worker,

@@ -23,7 +23,8 @@ ATTEMPTS = 7
 """More runs than a file has attempts: a full disk must not use them up."""
 
 
-def _mount(folder: Path, *options: str) -> None:
+def mount(folder: Path, *options: str) -> None:
+    """A file system in memory; the test is skipped where none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],
@@ -39,7 +40,7 @@ def _mount(folder: Path, *options: str) -> None:
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     folder = tmp_path / "small"
-    _mount(folder, "size=1m", "mode=700")
+    mount(folder, "size=1m", "mode=700")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
