@@ -328,6 +328,12 @@ def _web(what: str) -> Callable[[Bench], Pair]:
     return measure
 
 
+def _upload(bench: Bench) -> Pair:
+    bench.database("measured", "empty")
+    run = bench.python("measured", "-m", f"{HERE}.upload")
+    return run, run
+
+
 def _peer(tool: str, *, shuffled: bool = False) -> Callable[[Bench], Pair]:
     def measure(bench: Bench) -> Pair:
         clean = bench.part(MILLION, 0, MILLION, 0.0, shuffled=shuffled)
@@ -418,6 +424,14 @@ CASES = (
     Case("api_rows", "a page of 100 rows of 10M, 50 requests/s: 95th percentile, s", _web("rows"), _p95, 0.1, 3),
     Case(
         "api_series", "a year of a station of 10M rows, 50 requests/s: 95th percentile, s", _web("series"), _p95, 0.1, 3
+    ),
+    Case(
+        "upload_1gb",
+        "1 GB sent to the API, multipart and raw: highest memory of the web process above idle, MB",
+        _upload,
+        lambda a, _: a.inside,
+        64,
+        1,
     ),
     Case("page", "first load of the weather page over 10M rows, in Chromium: s", _web("page"), _p95, 2.0, 3),
     Case(

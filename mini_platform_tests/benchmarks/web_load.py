@@ -40,7 +40,7 @@ def web_process() -> Iterator[str]:
     try:
         for _ in range(300):
             try:
-                httpx.get(f"{url}/api/datasets/", timeout=30).raise_for_status()
+                httpx.get(f"{url}/api/datasets/", timeout=30)
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
