@@ -30,6 +30,7 @@ from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
 from mini_platform.api.problems import handle_problems
 from mini_platform.api.site import Site
+from mini_platform.dashboard.pages import add_pages
 from mini_platform.warehouse.connection import DatabaseAwayError
 
 STOP_SECONDS = 10
@@ -41,6 +42,7 @@ def create_app(site: Site | None = None) -> FastAPI:
     app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site or Site()
     handle_problems(app)
+    add_pages(app)
     app.add_middleware(Head)
     protect(app, app.state.site.settings)
     metrics.measure(app, app.state.site)

@@ -1,0 +1,54 @@
+"""The pages as a whole: their routes, the frame that they share, and errors as pages where a browser asks.
+
+Each page has a module of its own, with its selects; `rendering.py` makes HTML of what they find.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.middleware.gzip import GZipMiddleware
+
+from mini_platform.api.problems import HANDLERS
+from mini_platform.api.site import TheSite
+from mini_platform.dashboard import overview, reads, static_files
+from mini_platform.dashboard.rendering import render
+
+ROUTERS = (static_files.router, overview.router)
+
+
+def add_pages(app: FastAPI) -> None:
+    """Let the app serve the dashboard too."""
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_api_route("/state", state, include_in_schema=False)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    for kind, handler in HANDLERS.items():
+        app.exception_handler(kind)(_as_page(handler))
+
+
+def state(site: TheSite) -> dict[str, str]:
+    """A text that changes whenever the ledger does: what pages that are open ask for, to know when to look again."""
+    with site.read() as conn:
+        return {"state": reads.state(conn)}
+
+
+def _as_page(
+    handler: Callable[[Request, Any], Awaitable[JSONResponse]],
+) -> Callable[[Request, Any], Awaitable[Response]]:
+    """The same answer to an error, as a page where a browser asks for one."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        response = await handler(request, error)
+        wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        if not wants_page:
+            return response
+        said = json.loads(bytes(response.body))
+        kept = {name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers}
+        return render(request, "error.html", response.status_code, kept, problem=said)
+
+    return answer

@@ -1,0 +1,226 @@
+"""How pages are made: the templates, and how numbers, moments and links are written in them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mini_platform.api.site import Site
+from mini_platform.dashboard.static_files import PLOTLY, static_url
+
+OWN_PAGES = ("weather", "sales", "signals", "customers", "records")
+"""Datasets with a page made for them; the others have the generic one."""
+NOTHING = "–"
+LINKED = ("http://", "https://")
+
+
+def page_of(dataset: str) -> str:
+    """Path of a dataset's page."""
+    return f"/{dataset}" if dataset in OWN_PAGES else f"/datasets/{quote(dataset)}"
+
+
+def number(value: float | Decimal | None, digits: int | None = None) -> str:
+    """A number with thousands separators; `digits` after the point, else as many as say something."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NOTHING
+    if digits is None:
+        digits = 0 if isinstance(value, int) or value == int(value) or abs(value) >= 1000 else 2
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def money(value: float | Decimal | None) -> str:
+    """Dollars: whole ones where there are many."""
+    if value is None:
+        return NOTHING
+    text = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):,.2f}"
+    return f"{'−' if value < 0 else ''}${text}"
+
+
+def percent(share: float | None) -> str:
+    """A share as per cent; what is not nothing is never shown as 0 %."""
+    if share is None:
+        return NOTHING
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"
+
+
+def size(count: float | None) -> str:
+    """Bytes in a unit that people can read."""
+    if count is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def day(value: dt.date | None) -> str:
+    """A day, such as 7 Nov 2026."""
+    return f"{value.day} {value:%b} {value.year:04}" if value else NOTHING
+
+
+def duration(value: dt.timedelta | None) -> str:
+    """How long, in the two largest units."""
+    if value is None:
+        return NOTHING
+    seconds = value.total_seconds()
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    for unit, next_unit, length, next_length in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86400, 3600)):
+        if seconds < length * (60 if unit == "min" else 24 if unit == "h" else math.inf):
+            rest = int(seconds % length // next_length)
+            return f"{int(seconds // length)} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    raise AssertionError
+
+
+def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
+    """How long ago, as a `<time>` whose title is the exact moment."""
+    if moment is None:
+        return Markup(NOTHING)
+    seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
+    words = "just now"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            words = f"{count} {unit}{'s' if count > 1 else ''} ago"
+            break
+    else:
+        words = f"{int(seconds)} seconds ago" if seconds >= 10 else words
+    return _time(moment, words)
+
+
+def moment(value: dt.datetime | None) -> Markup:
+    """A moment in UTC, to the minute."""
+    if value is None:
+        return Markup(NOTHING)
+    value = value.astimezone(dt.UTC)
+    return _time(value, f"{day(value)} {value:%H:%M}")
+
+
+def _time(value: dt.datetime, words: str) -> Markup:
+    exact = value.astimezone(dt.UTC)
+    said = Markup('<time datetime="{}" title="{}">{}</time>')
+    return said.format(f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC", words)
+
+
+def cell(value: Any) -> Any:
+    """A value of any column as people read it; a link where it is one."""
+    match value:
+        case None:
+            return Markup('<span class="nothing">empty</span>')
+        case bool():
+            return "yes" if value else "no"
+        case dt.datetime():
+            return moment(value)
+        case dt.date():
+            return day(value)
+        case int():
+            return f"{value:,}".replace("-", "−")
+        case float() | Decimal():
+            return f"{value:,.10g}".replace("-", "−") if isinstance(value, float) else f"{value:,}".replace("-", "−")
+        case str() if value.startswith(LINKED) and len(value) < 500:
+            return Markup('<a href="{0}" rel="noreferrer noopener nofollow">{0}</a>').format(value)
+        case _:
+            return str(value)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: 1 row, 2,000 rows."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether a column of such values stands at the right."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def link(path: str, params: Sequence[tuple[str, Any]]) -> str:
+    """A path with the parameters that have a value."""
+    given = [(name, str(value)) for name, value in params if value not in (None, "")]
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+class Here:
+    """The address of the page, to link to it with something changed; the page of a listing is left where it changes."""
+
+    def __init__(self, request: Request) -> None:
+        """Take the address from the request."""
+        self.path = request.url.path
+        self.params = [(name, value) for name, value in request.query_params.multi_items() if value]
+
+    def __call__(self, **changes: Any) -> str:
+        """The address with these parameters instead; None takes one out, a list gives it several times."""
+        kept = [(n, v) for n, v in self.params if n not in changes and n != "cursor"]
+        for name, value in changes.items():
+            kept += [(name, item) for item in (value if isinstance(value, list) else [value])]
+        return link(self.path, kept)
+
+    def without(self, name: str, value: str) -> str:
+        """The address without one of the values of a parameter."""
+        return link(self.path, [(n, v) for n, v in self.params if (n, v) != (name, value) and n != "cursor"])
+
+
+FILTERS = {
+    "number": number, "money": money, "percent": percent, "size": size, "day": day, "duration": duration, "ago": ago,
+    "moment": moment, "cell": cell, "plural": plural, "page_of": page_of,
+}  # fmt: skip
+
+
+@cache
+def environment() -> Environment:
+    """The templates: everything is escaped, and a name that a page does not give is a mistake."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= FILTERS
+    made.tests["numeric"] = is_numeric
+    made.globals |= {"static_url": static_url, "PLOTLY": PLOTLY, "link": link}
+    return made
+
+
+def render(
+    request: Request,
+    template: str,
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    **given: Any,
+) -> HTMLResponse:
+    """A page.
+
+    Args:
+        request: that it answers.
+        template: its file.
+        status: of the response.
+        headers: of the response.
+        **given: what the template shows.
+    """
+    site: Site = request.app.state.site
+    text = environment().get_template(template).render(
+        request=request, site=site, here=Here(request), now=dt.datetime.now(dt.UTC), **given
+    )  # fmt: skip
+    # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
+    return HTMLResponse(text, status, {"Cache-Control": "no-cache", **(headers or {})})
+
+
+def escaped(value: Any) -> str:
+    """Text that may stand in HTML."""
+    return str(escape(value))

@@ -1,0 +1,174 @@
+// What pages do beyond showing themselves: draw charts, keep what is live up to date, and take files that are dropped.
+// Without it every page still works: charts are tables then, and forms are plain forms.
+"use strict";
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const say = (words) => { document.getElementById("live").textContent = words; };
+
+// Charts: figures are JSON in the page; their colours are names of CSS variables, so that they follow the theme.
+const themed = (value, style) => {
+  if (typeof value === "string") {
+    const name = /^var\((--[\w-]+)\)$/.exec(value);
+    return name ? style.getPropertyValue(name[1]).trim() : value;
+  }
+  if (Array.isArray(value)) return value.map((item) => themed(item, style));
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, style)]));
+  }
+  return value;
+};
+
+const draw = (plot) => {
+  const figure = JSON.parse(document.getElementById(plot.dataset.chart).textContent);
+  const { data, layout } = themed(figure, getComputedStyle(document.documentElement));
+  const options = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+  plot.querySelector(".waiting")?.remove();
+  if (plot.clientWidth < 520) {
+    layout.margin = { ...layout.margin, l: 42, r: 6 };
+  }
+  Plotly.react(plot, data, layout, options).then(() => { plot.dataset.drawn = "true"; });
+};
+
+const drawAll = () => { if (window.Plotly) document.querySelectorAll("[data-chart]").forEach(draw); };
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+// Live regions: a small state is asked for; where it has changed, the page is asked again and what differs is put in its place.
+const EVERY = 3000;
+const OLD = 60000;
+let state = document.body.dataset.state;
+let refreshed = Date.now();
+
+const refresh = async () => {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  refreshed = Date.now();
+  for (const region of document.querySelectorAll("[data-live][id]")) {
+    const next = fresh.getElementById(region.id);
+    // What somebody works in is left alone until they are done with it.
+    if (!next || region.innerHTML === next.innerHTML || region.contains(document.activeElement)) continue;
+    region.innerHTML = next.innerHTML;
+  }
+  document.body.dataset.refreshed = new Date().toISOString();
+};
+
+const look = async () => {
+  if (document.hidden) return;
+  const answer = await fetch("/state");
+  if (!answer.ok) return;
+  const seen = (await answer.json()).state;
+  if (seen !== state || Date.now() - refreshed > OLD) {
+    if (seen !== state) say("Updated.");
+    state = seen;
+    await refresh();
+  }
+};
+
+const keepLooking = () => {
+  let away = 0;
+  const next = () => setTimeout(async () => {
+    try { await look(); away = 0; } catch { away += 1; }
+    next();
+  }, EVERY * Math.min(2 ** away, 20));
+  next();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look().catch(() => {}); });
+};
+
+// Upload: each file is sent with its progress, then its row of the ledger is asked for until it is settled.
+const SETTLED = new Set(["loaded", "refused", "failed", "unchanged"]);
+
+const item = (list, name) => {
+  const row = document.createElement("li");
+  const title = document.createElement("strong");
+  const words = document.createElement("span");
+  const bar = document.createElement("progress");
+  title.textContent = name;
+  bar.max = 1;
+  bar.setAttribute("aria-label", `Upload of ${name}`);
+  row.append(title, words, bar);
+  list.append(row);
+  return { row, title, words, bar };
+};
+
+const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
+  const request = new XMLHttpRequest();
+  request.open("POST", `/api/datasets/${encodeURIComponent(dataset)}/files/`);
+  request.setRequestHeader("Accept", "application/json");
+  request.upload.onprogress = (event) => {
+    if (!event.lengthComputable) return;
+    shown.bar.value = event.loaded / event.total;
+    shown.words.textContent = `${Math.round(event.loaded / event.total * 100)} % sent`;
+  };
+  request.onload = () => {
+    let said = {};
+    try { said = JSON.parse(request.responseText); } catch { /* An answer that is no JSON says nothing more. */ }
+    if (request.status < 300) resolve(said);
+    else reject(new Error(said.detail || `The server answered ${request.status}.`));
+  };
+  request.onerror = () => reject(new Error("The connection broke; send the file again."));
+  const body = new FormData();
+  body.append("file", file);
+  request.send(body);
+});
+
+const settle = async (dataset, id, shown) => {
+  shown.bar.removeAttribute("value");
+  for (;;) {
+    const answer = await fetch(`/files/${id}.json`);
+    if (answer.ok) {
+      const file = await answer.json();
+      shown.words.textContent = file.said;
+      if (SETTLED.has(file.status)) return file;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+};
+
+const take = async (form, file) => {
+  const dataset = form.querySelector("[name=dataset]").value;
+  const shown = item(form.querySelector(".uploads"), file.name);
+  try {
+    const landed = await send(form, dataset, file, shown);
+    const link = document.createElement("a");
+    link.href = `/files/${landed.file_id}`;
+    link.textContent = file.name;
+    shown.title.replaceChildren(link);
+    const done = await settle(dataset, landed.file_id, shown);
+    shown.row.dataset.status = done.status;
+    say(`${file.name}: ${done.said}`);
+  } catch (error) {
+    shown.row.dataset.status = "error";
+    shown.words.textContent = error.message;
+    say(`${file.name}: ${error.message}`);
+  }
+  shown.bar.remove();
+};
+
+const takeFiles = async (form, files) => {
+  for (const file of files) await take(form, file);
+  refresh().catch(() => {});
+};
+
+for (const form of document.querySelectorAll("form.drop")) {
+  const input = form.querySelector("input[type=file]");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    takeFiles(form, [...input.files]).then(() => { input.value = ""; });
+  });
+  const over = (on) => (event) => { event.preventDefault(); form.classList.toggle("over", on); };
+  form.addEventListener("dragover", over(true));
+  form.addEventListener("dragleave", over(false));
+  form.addEventListener("drop", (event) => {
+    over(false)(event);
+    takeFiles(form, [...event.dataTransfer.files]);
+  });
+}
+
+// A choice takes effect at once; the button is for those without script and for keyboards.
+for (const select of document.querySelectorAll("select[data-submit]")) {
+  select.addEventListener("change", () => select.form.requestSubmit());
+}
+
+drawAll();
+if (state) keepLooking();
+document.body.dataset.ready = "true";
