@@ -15,10 +15,10 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
-from mini_platform.dashboard import overview, reads, static_files
+from mini_platform.dashboard import overview, reads, sales, signals, static_files, weather
 from mini_platform.dashboard.rendering import render
 
-ROUTERS = (static_files.router, overview.router)
+ROUTERS = tuple(page.router for page in (static_files, overview, weather, sales, signals))
 
 
 def add_pages(app: FastAPI) -> None:

@@ -1,0 +1,152 @@
+"""Charts: pure functions of a few points, which give a Plotly figure with its words and its table.
+
+Colours are names of CSS variables, which the page's script replaces by their values, in either theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
+GRID, SOFT, INK = "var(--grid)", "var(--soft)", "var(--ink)"
+AXIS: Mapping[str, Any] = {
+    "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True, "fixedrange": True,
+}  # fmt: skip
+LAYOUT: Mapping[str, Any] = {
+    "template": "none",
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif", "size": 12, "color": SOFT},
+    "margin": {"l": 52, "r": 12, "t": 10, "b": 36},
+    "hovermode": "x unified",
+    "hoverlabel": {"bgcolor": "var(--surface)", "bordercolor": "var(--strong-line)", "font": {"color": INK}},
+    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    "bargap": 0.25,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with what it says in words and as a table.
+
+    Attributes:
+        id: of its element.
+        title: what is drawn.
+        summary: what it shows, in a sentence.
+        figure: as JSON for Plotly; it may stand in HTML.
+        columns: headings of the table.
+        rows: of the table; none where there is nothing to draw.
+        tall: whether it needs more height than others.
+    """
+
+    id: str
+    title: str
+    summary: str
+    figure: Markup
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    tall: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values over the points of an x axis, with a range around them where there is one."""
+
+    name: str
+    values: Sequence[Any]
+    low: Sequence[Any] | None = None
+    high: Sequence[Any] | None = None
+
+
+def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
+    """Lines over the same points, each with its range as a band."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=dict(LAYOUT))
+    for i, one in enumerate(series):
+        _add_band(figure, x, one, i)
+        figure.add_scatter(
+            x=x, y=one.values, name=one.name, mode="lines" if len(x) > 1 else "markers",
+            line={"color": COLOURS[i % len(COLOURS)], "width": 1.8}, connectgaps=False,
+            hovertemplate=f"%{{y:,.4~g}} {unit}",
+        )  # fmt: skip
+    figure.update_xaxes(AXIS)
+    figure.update_yaxes(AXIS, title={"text": unit, "standoff": 6}, rangemode="tozero" if to_zero else "normal")
+    figure.update_layout(showlegend=len(series) > 1)
+    return figure
+
+
+def _add_band(figure: Figure, x: Sequence[Any], one: Series, place: int) -> None:
+    if one.low is None or one.high is None:
+        return
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": x}
+    figure.add_scatter(y=one.low, **edge)
+    figure.add_scatter(y=one.high, fill="tonexty", fillcolor=f"var(--chart-{place + 1}-soft)", **edge)
+
+
+def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series]) -> Figure:
+    """Temperature above, precipitation below, over the same days."""
+    figure = lines(x, temperature, "°C")
+    for i, one in enumerate(rain):
+        colour = COLOURS[i] if len(rain) > 1 else "var(--rain)"
+        figure.add_bar(
+            x=x, y=one.values, name=one.name if len(rain) > 1 else "precipitation", yaxis="y2",
+            marker={"color": colour, "line": {"width": 0}}, showlegend=False, hovertemplate="%{y:,.1f} mm",
+        )  # fmt: skip
+    figure.update_layout(
+        yaxis={"domain": [0.36, 1]},
+        yaxis2={**AXIS, "domain": [0, 0.27], "tickmode": "auto", "nticks": 4, "rangemode": "tozero",
+                "title": {"text": "mm", "standoff": 6}},
+        xaxis={"anchor": "y2"},
+        barmode="group",
+        bargap=0.1,
+    )  # fmt: skip
+    return figure
+
+
+def bars(x: Sequence[Any], series: Sequence[Series], unit: str, *, stacked: bool = False) -> Figure:
+    """Bars side by side, or one on the other."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=dict(LAYOUT))
+    for i, one in enumerate(series):
+        figure.add_bar(
+            x=x, y=one.values, name=one.name, marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
+            hovertemplate="$%{y:,.0f}" if unit == "$" else f"%{{y:,.4~g}} {unit}",
+        )  # fmt: skip
+    figure.update_xaxes(AXIS)
+    money = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {"title": {"text": unit, "standoff": 6}}
+    figure.update_yaxes(AXIS, rangemode="tozero", **money)
+    figure.update_layout(showlegend=len(series) > 1, barmode="stack" if stacked else "group")
+    return figure
+
+
+def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
+    """Bars that lie, one group per name, the first at the top."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=dict(LAYOUT))
+    for i, one in enumerate(series):
+        figure.add_bar(
+            x=one.values, y=names, name=one.name, orientation="h",
+            marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
+            hovertemplate="$%{x:,.0f}" if unit == "$" else f"%{{x:,}} {unit}",
+        )  # fmt: skip
+    figure.update_yaxes(AXIS, autorange="reversed", ticksuffix=" ", type="category")
+    prefix = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {}
+    figure.update_xaxes(AXIS, rangemode="tozero", **prefix)
+    figure.update_layout(showlegend=len(series) > 1, hovermode="y unified")
+    return figure
+
+
+def as_json(figure: Figure) -> Markup:
+    """A figure as JSON that no HTML around it can misread."""
+    text = str(figure.to_json(engine="json"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped

@@ -1,0 +1,119 @@
+"""Signals: the mean of what was sent over time, with its standard deviation as a band."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy import Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
+
+from mini_platform.api.problems import ProblemError
+from mini_platform.api.site import TheSite
+from mini_platform.dashboard import charts, reads
+from mini_platform.dashboard.charts import Chart, Series
+from mini_platform.dashboard.rendering import duration, link, moment, number, render
+from mini_platform.warehouse.tables import dataset_tables
+
+router = APIRouter(include_in_schema=False)
+POINTS = 300
+STEPS = tuple(dt.timedelta(seconds=s) for s in (
+    1, 5, 10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
+))  # fmt: skip
+"""Lengths of a step; the shortest is taken of which the span has at most POINTS."""
+
+
+@router.get("/signals")
+def signals(
+    request: Request,
+    site: TheSite,
+    since: Annotated[str | None, Query(alias="from")] = None,
+    until: Annotated[str | None, Query(alias="to")] = None,
+) -> HTMLResponse:
+    """The page of the signals."""
+    table = dataset_tables(site.dataset("signals")).production
+    when = table.c.timestamp_utc
+    with site.read() as conn:
+        state = reads.state(conn)
+        held = conn.execute(select(func.min(when), func.max(when))).one()
+        if held[0] is None:
+            return render(request, "signals.html", state=state, empty=True)
+        first = parse_moment("from", since) or held[0]
+        last = parse_moment("to", until) or held[1]
+        if first > last:
+            raise ProblemError("from is after to; swap them.")
+        step = next((s for s in STEPS if (last - first) / s <= POINTS), max(STEPS[-1], (last - first) / POINTS))
+        points = _points(conn, table, first, last, step)
+        total = _pooled(conn, table, first, last)
+    base, params = "/api/datasets/signals/rows", [("timestamp_utc__gte", since), ("timestamp_utc__lte", until)]
+    return render(
+        request, "signals.html",
+        state=state, empty=False, first=first, last=last, held=held, total=total, step=step, chart=_chart(points, step),
+        twins={"csv": link(f"{base}.csv", params), "json": link(f"{base}/", params)},
+    )  # fmt: skip
+
+
+def parse_moment(name: str, value: str | None) -> dt.datetime | None:
+    """A moment that a form gave, in UTC unless it says otherwise; None where it was left empty.
+
+    Raises:
+        ProblemError: it is no moment.
+    """
+    if not value:
+        return None
+    try:
+        given = dt.datetime.fromisoformat(value)
+    except ValueError:
+        raise ProblemError(f"{name} is {value!r}; it should be a time, such as 2026-01-31T12:00.") from None
+    return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given
+
+
+def _figures(table: Table) -> list[object]:
+    """The numbers of all series as one: mean and population standard deviation pooled by the counts."""
+    n, mean = func.sum(table.c.n, type_=Double), func.sum(table.c.mean * table.c.n, type_=Double)
+    squares = func.sum((func.power(table.c.std_dev, 2) + func.power(table.c.mean, 2)) * table.c.n, type_=Double)
+    middle = mean / func.nullif(n, 0)
+    spread = func.sqrt(func.greatest(squares / func.nullif(n, 0) - func.power(middle, 2), 0.0))
+    return [
+        func.count().label("series"), n.label("n"), middle.label("mean"), spread.label("std_dev"),
+        func.min(table.c.min).label("min"), func.max(table.c.max).label("max"),
+    ]  # fmt: skip
+
+
+def _points(
+    conn: Connection, table: Table, first: dt.datetime, last: dt.datetime, step: dt.timedelta
+) -> Sequence[RowMapping]:
+    when = table.c.timestamp_utc
+    origin = literal(dt.datetime(2001, 1, 1, tzinfo=dt.UTC), DateTime(timezone=True))  # A Monday, for weeks.
+    start = func.date_bin(literal(step, Interval), when, origin, type_=DateTime(timezone=True))
+    chosen = select(start.label("start"), *_figures(table)).where(when.between(first, last))  # type: ignore[call-overload]
+    return list(conn.execute(chosen.group_by(start).order_by(start)).mappings())
+
+
+def _pooled(conn: Connection, table: Table, first: dt.datetime, last: dt.datetime) -> RowMapping:
+    chosen = select(*_figures(table)).where(table.c.timestamp_utc.between(first, last))  # type: ignore[call-overload]
+    return conn.execute(chosen).mappings().one()
+
+
+def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
+    x = [point["start"] for point in points]
+    low = [point["mean"] - point["std_dev"] for point in points]
+    high = [point["mean"] + point["std_dev"] for point in points]
+    series = Series("mean", [point["mean"] for point in points], low, high)
+    figure = charts.lines(x, [series], "")
+    for name in ("min", "max"):
+        figure.add_scatter(
+            x=x, y=[point[name] for point in points], name=name, mode="lines", hovertemplate="%{y:,.4~g}",
+            line={"color": "var(--strong-line)", "width": 1, "dash": "dot"},
+        )  # fmt: skip
+    figure.update_layout(showlegend=True)
+    each = duration(step)
+    summary = f"In steps of {each}: the line is the mean, the band one standard deviation, the dots the extremes."
+    rows = [
+        (moment(p["start"]), p["series"], *(number(p[name], 3) for name in ("mean", "std_dev", "min", "max")))
+        for p in points
+    ]
+    columns = ("From (UTC)", "Series", "Mean", "Standard deviation", "Lowest", "Highest")
+    return Chart("signals-chart", "Mean and deviation", summary, charts.as_json(figure), columns, rows)

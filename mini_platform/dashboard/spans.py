@@ -1,0 +1,68 @@
+"""Spans of time: what a page was asked to show, and in steps of what length."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from mini_platform.api.problems import ProblemError
+
+STEPS = ("day", "week", "month", "quarter", "year")
+MOST = {"day": 400, "week": 400 * 7, "month": 400 * 30, "quarter": 400 * 91}
+"""Days up to which a span is shown in steps of this length: a chart of more points than pixels says nothing more."""
+LIMIT = 1500
+"""Points of a chart at most, whatever was asked for."""
+LENGTH = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Days from the first to the last, both included, and the length of a step."""
+
+    first: dt.date
+    last: dt.date
+    step: str
+
+    @property
+    def days(self) -> int:
+        """How many days it has."""
+        return (self.last - self.first).days + 1
+
+
+def parse_day(name: str, value: str | None) -> dt.date | None:
+    """A day that a form gave; None where it was left empty.
+
+    Raises:
+        ProblemError: it is no day.
+    """
+    if not value:
+        return None
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise ProblemError(f"{name} is {value!r}; it should be a day, such as 2026-01-31.") from None
+
+
+def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tuple[dt.date, dt.date]) -> Span:
+    """What to show of the days that the data holds.
+
+    Args:
+        first: day asked for, or None for the first there is.
+        last: the same at the end.
+        step: asked for, or None for one that suits the length.
+        held: first and last day of the data.
+
+    Raises:
+        ProblemError: the days are the wrong way round, or there is no such step.
+    """
+    start, end = first or held[0], last or held[1]
+    if first and last and first > last:
+        raise ProblemError(f"from ({first}) is after to ({last}); swap them.")
+    end = max(start, end)
+    if step and step not in STEPS:
+        raise ProblemError(f"by is {step!r}; it can be {', '.join(STEPS)}, or be left out.")
+    days = (end - start).days + 1
+    suits = next((s for s, most in MOST.items() if days <= most), "year")
+    if step and days / LENGTH[step] > LIMIT:
+        step = None
+    return Span(start, end, step or suits)
