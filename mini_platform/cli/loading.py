@@ -35,7 +35,6 @@ ACCOUNTING = {
     "rows_superseded": "superseded",
     "rows_rejected": "rejected",
 }
-REDRIVEN = ("loaded", "refused", "failed")
 CHANGING = "it changes while it is read; load it again when it is complete"
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")]
@@ -78,7 +77,7 @@ def redrive(
 
     Doing it twice changes nothing more. Exit code 1 if a file was refused or failed.
     """
-    from sqlalchemy import func, select
+    from sqlalchemy import select
 
     from mini_platform.warehouse import ledger
     from mini_platform.warehouse.tables import files
@@ -94,8 +93,7 @@ def redrive(
         for row in conn.execute(without):
             said = f"{row.name} (file {row.file_id}) cannot be judged again: its raw file was dropped on"
             say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
-        ids = list(conn.execute(versions.where(files.c.raw_dropped_at.is_(None))).scalars())
-        ledger.return_to_landed(conn, chosen.name, files.c.file_id == func.any(ids), files.c.status.in_(REDRIVEN))
+        ids = ledger.redrive(conn, chosen.name, file)
     if not ids:
         say(f"{chosen.name} has no file that can be loaded again.")
         return

@@ -5,8 +5,10 @@ Colours are names of CSS variables, which the page's script replaces by their va
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -83,12 +85,27 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
     return figure
 
 
+def broken(x: Sequence[Any], longest: dt.timedelta) -> list[Any]:
+    """The points of an axis, with one more wherever the next is further away than that: there, no line is drawn."""
+    made: list[Any] = []
+    for point in x:
+        if made and point - made[-1] > longest:
+            made.append(made[-1] + (point - made[-1]) / 2)
+        made.append(point)
+    return made
+
+
 def _add_band(figure: Figure, x: Sequence[Any], one: Series, place: int) -> None:
+    """The range around a line; a piece for each stretch without a gap, as Plotly fills across gaps."""
     if one.low is None or one.high is None:
         return
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": x}
-    figure.add_scatter(y=one.low, **edge)
-    figure.add_scatter(y=one.high, fill="tonexty", fillcolor=f"var(--chart-{place + 1}-soft)", **edge)
+    points = list(zip(x, one.low, one.high, strict=True))
+    for has_values, stretch in groupby(points, key=lambda point: point[1] is not None):
+        if has_values:
+            at, low, high = zip(*stretch, strict=True)
+            edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": at}
+            figure.add_scatter(y=low, **edge)
+            figure.add_scatter(y=high, fill="tonexty", fillcolor=f"var(--chart-{place + 1}-soft)", **edge)
 
 
 def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series]) -> Figure:
@@ -122,7 +139,9 @@ def bars(x: Sequence[Any], series: Sequence[Series], unit: str, *, stacked: bool
             hovertemplate="$%{y:,.0f}" if unit == "$" else f"%{{y:,.4~g}} {unit}",
         )  # fmt: skip
     figure.update_xaxes(AXIS)
-    money = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {"title": {"text": unit, "standoff": 6}}
+    money = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {
+        "title": {"text": unit, "standoff": 6}, "tickformat": ",",
+    }  # fmt: skip
     figure.update_yaxes(AXIS, rangemode="tozero", **money)
     figure.update_layout(showlegend=len(series) > 1, barmode="stack" if stacked else "group")
     return figure

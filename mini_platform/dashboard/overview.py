@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from sqlalchemy import Connection, RowMapping
 
+from mini_platform.api.guard import allowed
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.rendering import duration, link, page_of, percent, plural, render
@@ -19,7 +20,7 @@ from mini_platform.dashboard.svg import share_bars
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 LOADS = 30
 """Loads of which the share of rejects is drawn."""
 WAITS = dt.timedelta(minutes=5)
@@ -117,7 +118,7 @@ def _concerns_of(card: Card, now: dt.datetime) -> Iterator[Concern]:
     if totals and totals["pending"] and now - totals["waiting_since"] > WAITS:
         waiting = duration(now - totals["waiting_since"])
         said = f"{plural(totals['pending'], 'file waits', 'files wait')} since {waiting}: is Dagster running?"
-        yield Concern("bad", dataset.name, said, link("/files", [("dataset", dataset.name), ("status", "pending")]))
+        yield Concern("bad", dataset.name, said, link("/files", [("dataset", dataset.name), ("status__in", "landed,staged")]))
     if card.late_by and dataset.freshness:
         said = f"Nothing was loaded for longer than {duration(dataset.freshness)}: it is {duration(card.late_by)} late."
         yield Concern("warn", dataset.name, said, page_of(dataset.name))

@@ -15,14 +15,30 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
-from mini_platform.dashboard import overview, reads, sales, signals, static_files, weather
-from mini_platform.dashboard.rendering import render
+from mini_platform.dashboard import (
+    browse,
+    files,
+    login,
+    overview,
+    quality,
+    reads,
+    runs,
+    sales,
+    signals,
+    static_files,
+    weather,
+)
+from mini_platform.dashboard.rendering import environment, render
+from mini_platform.dashboard.svg import accounting_bar, spark_line
 
-ROUTERS = tuple(page.router for page in (static_files, overview, weather, sales, signals))
+ROUTERS = tuple(page.router for page in (
+        static_files, overview, weather, sales, signals, browse, quality, files, runs, login,
+    ))
 
 
 def add_pages(app: FastAPI) -> None:
     """Let the app serve the dashboard too."""
+    environment().globals.update(accounting_bar=accounting_bar, spark_line=spark_line)
     for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/state", state, include_in_schema=False)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
-from sqlalchemy import ColumnElement, Connection, Date, Double, Integer, Numeric, RowMapping, case, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Date,
+    Double,
+    FromClause,
+    Numeric,
+    RowMapping,
+    func,
+    select,
+)
 
+from mini_platform.api.guard import allowed
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
@@ -17,7 +29,7 @@ from mini_platform.dashboard.rendering import day, link, money, percent, render
 from mini_platform.dashboard.spans import Span, parse_day, span
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "sales"))])
 PRODUCTS = 10
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MANY_ORDERS = 8
@@ -44,11 +56,16 @@ def sales(
         categories = conn.scalars(select(products.c.category).distinct().order_by(products.c.category)).all()
         shown = span(parse_day("from", since), parse_day("to", until), by or None, (held[0], held[1]))
         orders = _Orders(conn, tables, shown, category or None)
+        days, buyers = orders.by_day(), orders.customers()
+        again = sum(row["customers"] for row in buyers if row["orders"] > 1)
         given = {
-            "totals": orders.total(), "over_time": _over_time(orders.over_time(), shown),
-            "by_category": _by_category(orders.by_category()), "products": orders.by_product(),
-            "weekdays": _weekdays(orders.by_weekday()), "loyalty": _loyalty(orders.customers_by_orders()),
-            "gap": orders.days_between(),
+            "totals": _summed(days, lambda _: None).get(None, {}),
+            "over_time": _over_time(_summed(days, lambda row: start_of(shown.step, row["day"])), shown),
+            "weekdays": _weekdays(_summed(days, lambda row: row["day"].weekday())),
+            "by_category": _by_category(orders.by_category()), "products": orders.top_products(),
+            "loyalty": _loyalty({row["orders"]: row["customers"] for row in buyers}),
+            "customers": sum(row["customers"] for row in buyers),
+            "gap": sum(row["gaps"] or 0 for row in buyers) / again if again else None,
         }  # fmt: skip
     params = [("order_date__gte", shown.first), ("order_date__lte", shown.last), ("product_category", category)]
     base = "/api/datasets/sales/rows"
@@ -60,78 +77,100 @@ def sales(
 
 
 class _Orders:
-    """What is asked of the orders of a span and, where one is chosen, a category."""
+    """What is asked of the orders of a span and, where one is chosen, a category: four scans, whatever is shown."""
 
     def __init__(self, conn: Connection, tables: DatasetTables, shown: Span, category: str | None) -> None:
         self.conn, self.shown = conn, shown
-        self.customer = tables.aggregates["dim_customer"]
-        f, p = tables.aggregates["fact_sales"], tables.aggregates["dim_product"]
-        joined = f.join(p, f.c.product_id == p.c.product_id)
-        chosen = select(
-            f.c.customer_id, f.c.order_date, f.c.quantity, f.c.revenue, f.c.profit, p.c.title, p.c.category, p.c.product_id
-        ).select_from(joined)
-        chosen = chosen.where(f.c.order_date.between(shown.first, shown.last))
-        self.facts = (chosen if category is None else chosen.where(p.c.category == category)).subquery()
+        self.product = tables.aggregates["dim_product"]
+        f, p = tables.aggregates["fact_sales"], self.product
+        chosen = select(f).where(f.c.order_date.between(shown.first, shown.last))
+        if category is not None:
+            chosen = chosen.where(f.c.product_id.in_(select(p.c.product_id).where(p.c.category == category)))
+        self.facts = chosen.subquery()
 
-    def _measures(self) -> list[ColumnElement[Any]]:
-        f = self.facts
+    def _measures(self, source: FromClause) -> list[ColumnElement[Any]]:
+        count = func.count() if source is self.facts else func.sum(source.c.orders).cast(BigInteger)
         return [
-            func.count().label("orders"),
-            func.coalesce(func.sum(f.c.revenue, type_=Numeric), 0).label("revenue"),
-            func.coalesce(func.sum(f.c.profit, type_=Numeric), 0).label("profit"),
-            func.coalesce(func.sum(f.c.quantity, type_=Integer), 0).label("pieces"),
+            count.label("orders"),
+            func.sum(source.c.revenue, type_=Numeric).label("revenue"),
+            func.sum(source.c.profit, type_=Numeric).label("profit"),
+            func.sum(source.c.quantity).cast(BigInteger).label("quantity"),
         ]
 
-    def total(self) -> RowMapping:
-        customers = func.count(self.facts.c.customer_id.distinct()).label("customers")
-        return self.conn.execute(select(*self._measures(), customers)).mappings().one()
-
-    def over_time(self) -> Sequence[RowMapping]:
-        start = func.date_trunc(self.shown.step, self.facts.c.order_date).cast(Date)
-        chosen = select(start.label("start"), *self._measures()).group_by(start).order_by(start)
+    def by_day(self) -> Sequence[RowMapping]:
+        """The days on which something was ordered."""
+        at = self.facts.c.order_date
+        chosen = select(at.label("day"), *self._measures(self.facts)).group_by(at).order_by(at)
         return self.conn.execute(chosen).mappings().all()
 
     def by_category(self) -> Sequence[RowMapping]:
-        chosen = select(self.facts.c.category, *self._measures()).group_by(self.facts.c.category)
-        return self.conn.execute(chosen.order_by(func.sum(self.facts.c.revenue).desc())).mappings().all()
+        """Categories by their revenue."""
+        sold = self._by_product()
+        chosen = select(sold.c.category, *self._measures(sold)).group_by(sold.c.category)
+        return self.conn.execute(chosen.order_by(func.sum(sold.c.revenue).desc())).mappings().all()
 
-    def by_product(self) -> Sequence[RowMapping]:
-        f = self.facts
-        chosen = select(f.c.title, f.c.category, *self._measures()).group_by(f.c.product_id, f.c.title, f.c.category)
-        chosen = chosen.order_by(func.sum(f.c.revenue).desc(), f.c.title).limit(PRODUCTS)
+    def top_products(self) -> Sequence[RowMapping]:
+        """The products that brought most."""
+        sold = self._by_product()
+        chosen = select(sold).order_by(sold.c.revenue.desc(), sold.c.title).limit(PRODUCTS)
         return self.conn.execute(chosen).mappings().all()
 
-    def by_weekday(self) -> Sequence[RowMapping]:
-        weekday = func.extract("isodow", self.facts.c.order_date).cast(Integer)
-        chosen = select(weekday.label("weekday"), *self._measures()).group_by(weekday).order_by(weekday)
-        return self.conn.execute(chosen).mappings().all()
+    def _by_product(self) -> FromClause:
+        """Summed before it is joined: a product is looked up once."""
+        of = self.facts.c.product_id
+        sold = select(of, *self._measures(self.facts)).group_by(of).subquery()
+        joined = sold.join(self.product, sold.c.product_id == self.product.c.product_id)
+        columns = (self.product.c.title, self.product.c.category, sold.c.orders, sold.c.quantity)
+        return select(*columns, sold.c.revenue, sold.c.profit).select_from(joined).subquery()
 
-    def customers_by_orders(self) -> dict[int, int]:
-        """Orders of a customer within the span -> customers with so many."""
-        each = select(func.count().label("orders")).group_by(self.facts.c.customer_id).subquery()
-        bucket = case((each.c.orders > MANY_ORDERS, MANY_ORDERS), else_=each.c.orders)
-        chosen = select(bucket.label("orders"), func.count().label("customers")).group_by(bucket).order_by(bucket)
-        return {orders: customers for orders, customers in self.conn.execute(chosen)}
-
-    def days_between(self) -> float | None:
-        """Days from one order of a customer to the next, on average over those with several."""
+    def customers(self) -> Sequence[RowMapping]:
+        """Customers by how often they ordered within the span, and the days from an order to the next, summed over them."""
         f = self.facts
         days = (func.max(f.c.order_date, type_=Date) - func.min(f.c.order_date, type_=Date)).cast(Double)
-        each = select((days / (func.count() - 1)).label("days")).group_by(f.c.customer_id).having(func.count() > 1)
-        return self.conn.scalar(select(func.avg(each.subquery().c.days, type_=Double)))
+        orders = func.count()
+        gap = days / func.nullif(orders - 1, 0)
+        each = select(func.least(orders, MANY_ORDERS).label("orders"), gap.label("gap")).select_from(f)
+        each = each.group_by(f.c.customer_id)
+        one = each.subquery()
+        chosen = select(one.c.orders, func.count().label("customers"), func.sum(one.c.gap, type_=Double).label("gaps"))
+        return self.conn.execute(chosen.group_by(one.c.orders).order_by(one.c.orders)).mappings().all()
 
 
-def _over_time(rows: Sequence[RowMapping], shown: Span) -> Chart:
-    x: list[dt.date] = [row["start"] for row in rows]
-    series = [Series(name, [float(row[name]) for row in rows]) for name in ("revenue", "profit")]
-    best = max(rows, key=lambda row: row["revenue"], default=None)
+def _summed(rows: Iterable[RowMapping], by: Callable[[RowMapping], Any]) -> dict[Any, dict[str, Any]]:
+    """Rows of days as rows of what they belong to."""
+    made: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        into = made.setdefault(by(row), dict.fromkeys(("orders", "revenue", "profit", "quantity"), 0))
+        for name in into:
+            into[name] += row[name]
+    return made
+
+
+def start_of(step: str, at: dt.date) -> dt.date:
+    """The first day of the step that a day is in."""
+    match step:
+        case "day":
+            return at
+        case "week":
+            return at - dt.timedelta(days=at.weekday())
+        case "month":
+            return at.replace(day=1)
+        case "quarter":
+            return at.replace(month=(at.month - 1) // 3 * 3 + 1, day=1)
+        case _:
+            return at.replace(month=1, day=1)
+
+
+def _over_time(sums: Mapping[dt.date, Mapping[str, Any]], shown: Span) -> Chart:
+    series = [Series(name, [float(row[name]) for row in sums.values()]) for name in ("revenue", "profit")]
     summary = f"By {shown.step}, {day(shown.first)} to {day(shown.last)}."
-    if best is not None:
-        summary += f" Most in the {shown.step} from {day(best['start'])}: {money(best['revenue'])}."
-    figure = charts.lines(x, series, "$", to_zero=True)
+    if sums:
+        best = max(sums, key=lambda start: sums[start]["revenue"])
+        summary += f" Most in the {shown.step} from {day(best)}: {money(sums[best]['revenue'])}."
+    figure = charts.lines(list(sums), series, "$", to_zero=True)
     figure.update_yaxes(tickprefix="$", tickformat="~s", title=None)
     figure.update_traces(hovertemplate="$%{y:,.0f}")
-    table = [(r["start"], r["orders"], money(r["revenue"]), money(r["profit"])) for r in rows]
+    table = [(start, r["orders"], money(r["revenue"]), money(r["profit"])) for start, r in sums.items()]
     columns = (shown.step.capitalize(), "Orders", "Revenue", "Profit")
     return Chart("over-time", "Revenue and profit", summary, charts.as_json(figure), columns, table)
 
@@ -141,19 +180,20 @@ def _by_category(rows: Sequence[RowMapping]) -> Chart:
     series = [Series(name, [float(row[name]) for row in rows]) for name in ("revenue", "profit")]
     revenue = sum(row["revenue"] for row in rows)
     first = f"{names[0]} brings {percent(float(rows[0]['revenue'] / revenue))} of the revenue." if revenue else ""
-    table = [(r["category"], r["orders"], r["pieces"], money(r["revenue"]), money(r["profit"])) for r in rows]
+    table = [(r["category"], r["orders"], r["quantity"], money(r["revenue"]), money(r["profit"])) for r in rows]
     columns = ("Category", "Orders", "Pieces", "Revenue", "Profit")
     figure = charts.as_json(charts.across(names, series, "$"))
     return Chart("by-category", "By category", first, figure, columns, table)
 
 
-def _weekdays(rows: Sequence[RowMapping]) -> Chart:
-    names = [WEEKDAYS[row["weekday"] - 1] for row in rows]
-    best = max(rows, key=lambda row: row["orders"], default=None)
-    summary = f"Most orders on a {WEEKDAYS[best['weekday'] - 1]}: {best['orders']:,}." if best else ""
-    figure = charts.bars([name[:3] for name in names], [Series("orders", [row["orders"] for row in rows])], "orders")
-    table = [(n, r["orders"], money(r["revenue"])) for n, r in zip(names, rows, strict=True)]
-    return Chart("weekdays", "By day of the week", summary, charts.as_json(figure), ("Day", "Orders", "Revenue"), table)
+def _weekdays(sums: Mapping[int, Mapping[str, Any]]) -> Chart:
+    found = {WEEKDAYS[number]: sums[number] for number in sorted(sums)}
+    best = max(found, key=lambda name: found[name]["orders"], default=None)
+    summary = f"Most orders on a {best}: {found[best]['orders']:,}." if best else ""
+    orders = Series("orders", [row["orders"] for row in found.values()])
+    figure = charts.as_json(charts.bars([name[:3] for name in found], [orders], "orders"))
+    table = [(name, row["orders"], money(row["revenue"])) for name, row in found.items()]
+    return Chart("weekdays", "By day of the week", summary, figure, ("Day", "Orders", "Revenue"), table)
 
 
 def _loyalty(customers: dict[int, int]) -> Chart:

@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
 
+from mini_platform.api.guard import allowed
 from mini_platform.api.problems import ProblemError
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
@@ -17,7 +18,7 @@ from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.rendering import duration, link, moment, number, render
 from mini_platform.warehouse.tables import dataset_tables
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "signals"))])
 POINTS = 300
 STEPS = tuple(dt.timedelta(seconds=s) for s in (
     1, 5, 10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
@@ -50,7 +51,7 @@ def signals(
     base, params = "/api/datasets/signals/rows", [("timestamp_utc__gte", since), ("timestamp_utc__lte", until)]
     return render(
         request, "signals.html",
-        state=state, empty=False, first=first, last=last, held=held, total=total, step=step, chart=_chart(points, step),
+        state=state, empty=False, first=first, last=last, held=held, total=total, second=dt.timedelta(seconds=1), chart=_chart(points, step),
         twins={"csv": link(f"{base}.csv", params), "json": link(f"{base}/", params)},
     )  # fmt: skip
 
@@ -98,14 +99,18 @@ def _pooled(conn: Connection, table: Table, first: dt.datetime, last: dt.datetim
 
 
 def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
-    x = [point["start"] for point in points]
-    low = [point["mean"] - point["std_dev"] for point in points]
-    high = [point["mean"] + point["std_dev"] for point in points]
-    series = Series("mean", [point["mean"] for point in points], low, high)
+    by_start = {point["start"]: point for point in points}
+    x = charts.broken(list(by_start), step * 1.6)
+
+    def column(name: str, deviations: int = 0) -> list[float | None]:
+        found = (by_start.get(start) for start in x)
+        return [None if p is None else p[name] + deviations * p["std_dev"] for p in found]
+
+    series = Series("mean", column("mean"), column("mean", -1), column("mean", 1))
     figure = charts.lines(x, [series], "")
-    for name in ("min", "max"):
+    for name, words in (("max", "highest"), ("min", "lowest")):
         figure.add_scatter(
-            x=x, y=[point[name] for point in points], name=name, mode="lines", hovertemplate="%{y:,.4~g}",
+            x=x, y=column(name), name=words, mode="lines", hovertemplate="%{y:,.4~g}",
             line={"color": "var(--strong-line)", "width": 1, "dash": "dot"},
         )  # fmt: skip
     figure.update_layout(showlegend=True)

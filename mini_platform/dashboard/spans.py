@@ -24,6 +24,11 @@ class Span:
     step: str
 
     @property
+    def gap(self) -> dt.timedelta:
+        """Longer than from one step to the next: where points are further apart, one is missing."""
+        return dt.timedelta(days=LENGTH[self.step] * 1.6)
+
+    @property
     def days(self) -> int:
         """How many days it has."""
         return (self.last - self.first).days + 1

@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, Date, Double, FromClause, Row, RowMapping, Table, func, select
 
+from mini_platform.api.guard import allowed
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
@@ -17,7 +18,7 @@ from mini_platform.dashboard.rendering import day, link, number, render
 from mini_platform.dashboard.spans import Span, parse_day, span
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "weather"))])
 MOST_STATIONS = 5
 SUGGESTED = 500
 """Stations that the picker offers; others are found by typing their name."""
@@ -138,7 +139,8 @@ def _figures(conn: Connection, tables: DatasetTables, station: str | None, shown
 
 
 def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> Chart:
-    x = sorted({start for one in points.values() for start in one})
+    steps = sorted({start for one in points.values() for start in one})
+    x = charts.broken(steps, shown.gap)
     stations = list(points)
     one = len(stations) == 1
 
@@ -155,22 +157,25 @@ def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> 
         for name in stations
     ]
     rain = [Series(name or "precipitation", column(name, "rain")) for name in stations]
-    who = " and ".join(name or "all stations" for name in stations)
+    who = ", ".join(name or "All stations" for name in stations)
     summary = f"{who}, {day(shown.first)} to {day(shown.last)}, by {shown.step}; mean temperature and sum of precipitation"
-    band = f"; the band is the lowest to the highest of the {shown.step}" if one and (x and _has_band(points, x)) else ""
+    band = f"; the band is the lowest to the highest of the {shown.step}" if one and _has_band(points) else ""
     columns = [shown.step.capitalize()]
     for name in stations:
         prefix = "" if one else f"{name} "
         columns += [f"{prefix}°C", f"{prefix}mm"]
     values = zip(*(v for t, r in zip(temperature, rain, strict=True) for v in (t.values, r.values)), strict=True)
-    rows = [(start, *(None if v is None else number(v, 1) for v in row)) for start, row in zip(x, values, strict=True)]
+    known = set(steps)
+    rows = [
+        (start, *(None if v is None else number(v, 1) for v in row)) for start, row in zip(x, values, strict=True) if start in known
+    ]
     figure = charts.as_json(charts.weather(x, temperature, rain))
     return Chart("weather-chart", "Temperature and precipitation", f"{summary}{band}.", figure, columns, rows, tall=True)
 
 
-def _has_band(points: dict[str | None, dict[dt.date, RowMapping]], x: list[dt.date]) -> bool:
+def _has_band(points: dict[str | None, dict[dt.date, RowMapping]]) -> bool:
     (only,) = points.values()
-    return any(only[start]["low"] != only[start]["high"] for start in x)
+    return any(point["low"] != point["high"] for point in only.values())
 
 
 def _twins(stations: list[str], shown: Span) -> dict[str, str]:

@@ -39,6 +39,7 @@ from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, among, files
 
 PENDING = ("landed", "staged")
+REDRIVEN = ("loaded", "refused", "failed")
 BATCH_BYTES = 256 * 2**20
 """A batch is closed before it grows over this, so that one transaction and its retry stay short."""
 
@@ -326,6 +327,24 @@ def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> int:
     values = {"status": "landed", "attempts": 0, "error": None, **free}
     chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None), *criteria)
     return conn.execute(update(files).where(chosen).values(values)).rowcount
+
+
+def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[int]:
+    """Let files be judged and loaded again by today's rules: one, or all of a dataset; those that wait already stay so.
+
+    Returns:
+        Ids of the versions that will be, or are being, loaded; none where no raw file is kept. For an arrival of unchanged
+        bytes it is the version that they are.
+    """
+    versions = select(files.c.file_id).where(
+        files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)
+    )
+    if file_id is not None:
+        version = select(func.coalesce(files.c.same_as, files.c.file_id)).where(files.c.file_id == file_id)
+        versions = versions.where(files.c.file_id == version.scalar_subquery())
+    ids = list(conn.scalars(versions))
+    return_to_landed(conn, dataset, among(files.c.file_id, ids), files.c.status.in_(REDRIVEN))
+    return ids
 
 
 def waits_aside(dataset: str) -> ColumnElement[bool]:

@@ -90,6 +90,15 @@ const item = (list, name) => {
   return { row, title, words, bar };
 };
 
+const outcome = (file) => {
+  if (file.error) return `${file.status}: ${file.error}`;
+  if (file.status === "unchanged") return "unchanged: these bytes are loaded already";
+  if (file.status !== "loaded") return file.status === "staged" ? "loading …" : "waits for a run …";
+  const parts = ["inserted", "updated", "unchanged", "superseded", "rejected"]
+    .map((part) => [part, file[`rows_${part}`]]).filter(([, count]) => count);
+  return `loaded: ${parts.map(([part, count]) => `${count.toLocaleString("en")} ${part}`).join(", ") || "no rows"}`;
+};
+
 const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
   const request = new XMLHttpRequest();
   request.open("POST", `/api/datasets/${encodeURIComponent(dataset)}/files/`);
@@ -111,12 +120,13 @@ const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
   request.send(body);
 });
 
-const settle = async (dataset, id, shown) => {
+const settle = async (url, shown) => {
   shown.bar.removeAttribute("value");
   for (;;) {
-    const answer = await fetch(`/files/${id}.json`);
+    const answer = await fetch(url, { headers: { Accept: "application/json" } });
     if (answer.ok) {
       const file = await answer.json();
+      file.said = outcome(file);
       shown.words.textContent = file.said;
       if (SETTLED.has(file.status)) return file;
     }
@@ -133,7 +143,7 @@ const take = async (form, file) => {
     link.href = `/files/${landed.file_id}`;
     link.textContent = file.name;
     shown.title.replaceChildren(link);
-    const done = await settle(dataset, landed.file_id, shown);
+    const done = await settle(landed.url, shown);
     shown.row.dataset.status = done.status;
     say(`${file.name}: ${done.said}`);
   } catch (error) {

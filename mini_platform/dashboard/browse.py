@@ -1,0 +1,138 @@
+"""Browsing: the rows of a dataset with search, facets and filters; and the page of any dataset, whatever it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy import Connection, Row, func, select
+
+from mini_platform.api import relations
+from mini_platform.api.guard import allowed
+from mini_platform.api.relations import Relation
+from mini_platform.api.site import Site, TheSite
+from mini_platform.dashboard import charts, reads
+from mini_platform.dashboard.charts import Chart, Series
+from mini_platform.dashboard.listing import Listing, listing
+from mini_platform.dashboard.rendering import is_numeric, number
+from mini_platform.dashboard.rendering import render as render_page
+from mini_platform.dataset import Computed, Dataset, View
+from mini_platform.warehouse.tables import dataset_tables
+
+router = APIRouter(include_in_schema=False)
+FACETS, VALUES = 3, 8
+FACET_ROWS = 1_000_000
+"""Rows up to which the values of a column are counted for a page (0.2 s)."""
+MOST_DISTINCT = 1000
+CHART_POINTS = 300
+CHART_ROWS = 300_000
+"""Rows up to which what is computed is drawn on the generic page, which draws all of it at once."""
+
+
+@dataclass(frozen=True)
+class Facet:
+    """The most frequent values of a column, each with its rows."""
+
+    column: str
+    values: Sequence[Row[tuple[str, int]]]
+
+
+@router.get("/customers", dependencies=[Depends(allowed("read", "customers"))])
+def customers(request: Request, site: TheSite) -> HTMLResponse:
+    """Browse the customers, as they are: who sees this page may read them."""
+    return _browse(request, site, "customers", clear=True)
+
+
+@router.get("/records", dependencies=[Depends(allowed("read", "records"))])
+def records(request: Request, site: TheSite) -> HTMLResponse:
+    """Browse the records."""
+    return _browse(request, site, "records")
+
+
+def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> HTMLResponse:
+    dataset = site.dataset(name)
+    with site.read() as conn:
+        state = reads.state(conn)
+        listed, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
+        total = reads.rows_of(conn, dataset_tables(dataset).production)
+    return render_page(
+        request, "browse.html", dataset=dataset, state=state, listing=listed, facets=facets, total=total, clear=clear
+    )
+
+
+@router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])
+def dataset_page(request: Request, site: TheSite, dataset: str) -> HTMLResponse:
+    """The page of any dataset: what is declared, what is computed, the rows and the last files."""
+    chosen = site.dataset(dataset)
+    with site.read() as conn:
+        listed, facets = _rows(request, conn, chosen, relations.rows(chosen))
+        given = {
+            "state": reads.state(conn),
+            "total": reads.rows_of(conn, dataset_tables(chosen).production),
+            "charts": [chart for item in chosen.computed if (chart := _chart(conn, chosen, item))],
+            "files": reads.last_files(conn, chosen, 5),
+            "quality": reads.latest_quality(conn, dataset_tables(chosen).production.fullname),
+        }
+    return render_page(request, "dataset.html", dataset=chosen, listing=listed, facets=facets, **given)
+
+
+def _rows(
+    request: Request, conn: Connection, dataset: Dataset, relation: Relation
+) -> tuple[Listing, list[Facet]]:
+    listed = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
+    return listed, _facets(conn, dataset, relation)
+
+
+def _facets(conn: Connection, dataset: Dataset, relation: Relation) -> list[Facet]:
+    """The columns of text with the fewest different values, by the last quality report."""
+    measured = reads.latest_quality(conn, dataset_tables(dataset).production.fullname)
+    known = [
+        (measured[name]["distinct_values"], name)
+        for name, column in relation.columns.items()
+        if name in measured and column.type is str and not column.personal
+        # A column that has few values, each on many rows: what else it holds could not be chosen from.
+        and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
+        and measured[name]["total_rows"] <= FACET_ROWS
+    ]  # fmt: skip
+    return [Facet(name, _values(conn, relation, name)) for _, name in sorted(known)[:FACETS]]
+
+
+def _values(conn: Connection, relation: Relation, name: str) -> Sequence[Row[tuple[str, int]]]:
+    element = relation.columns[name].element
+    counted = select(element.label("value"), func.count().label("rows")).select_from(relation.source)
+    counted = counted.where(element.is_not(None)).group_by(element).order_by(func.count().desc(), element)
+    return conn.execute(counted.limit(VALUES)).all()
+
+
+def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
+    """An aggregate by its declared chart: a line over days, bars over anything else."""
+    tables = dataset_tables(dataset)
+    table = (tables.aggregates | tables.views)[item.name]
+    read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
+    read = read if isinstance(item, View) else [table]
+    if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
+        return None
+    x, y = (table.c[name] for name in item.chart)  # type: ignore[attr-defined]
+    if x.info.get("personal"):
+        return None
+    means = select(x.label("x"), func.avg(y).label("y")).where(x.is_not(None)).group_by(x).order_by(x)
+    steps = means.subquery()
+    place = func.ntile(CHART_POINTS).over(order_by=steps.c.x)
+    numbered = select(steps.c.x, steps.c.y, place.label("place")).subquery()
+    points = select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
+    rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
+    unit = (item.columns[y.name][1:] or ("",))[0]  # type: ignore[attr-defined]
+    series = [Series(y.name, [value for _, value in rows])]
+    names = [first for first, _ in rows]
+    if rows and not is_numeric(rows[0][0]) and isinstance(rows[0][0], str):
+        figure = charts.bars([str(name)[:30] for name in names], series, unit)
+    else:
+        figure = charts.lines(names, series, unit)
+    about = item.columns[y.name][0]  # type: ignore[attr-defined]
+    table_rows = [(name, number(value)) for name, value in rows]
+    return Chart(
+        f"chart-{item.name}", item.name, f"{item.description} Here: {about[:1].lower()}{about[1:]}.",
+        charts.as_json(figure), (x.name, y.name), table_rows,
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+"""Files: every file that arrived with what became of its rows, its rejects, and judging it again."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy import Connection, RowMapping, func, select
+
+from mini_platform.api import relations
+from mini_platform.api.guard import allowed, may
+from mini_platform.api.problems import NotFoundError, ProblemError
+from mini_platform.api.site import Site, TheSite
+from mini_platform.dashboard import reads
+from mini_platform.dashboard.listing import listing
+from mini_platform.dashboard.rendering import render
+from mini_platform.dataset import Dataset
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.tables import STATUSES
+from mini_platform.warehouse.tables import files as ledger_files
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+FileId = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+@router.get("/files")
+def files(request: Request, site: TheSite, dataset: str | None = None) -> HTMLResponse:
+    """Every file that arrived, and the form that takes more."""
+    readable = [one for one in site.datasets.values() if may(request, "read", one)]
+    chosen = site.dataset(dataset) if dataset else None
+    if chosen and chosen not in readable:
+        raise ProblemError(f"This key may not read {chosen.name}.", HTTPStatus.FORBIDDEN)
+    names = [one.name for one in ([chosen] if chosen else readable)]
+    fixed = {"dataset__in": ",".join(names)}
+    with site.read() as conn:
+        listed = listing(
+            request, conn, relations.files(chosen), f"/api/datasets/{names[0] if names else ''}/files", fixed, ("dataset",)
+        )
+        counts = _counts(conn, names)
+        state = reads.state(conn)
+    return render(
+        request, "files.html",
+        listing=listed, dataset=chosen, datasets=readable, counts=counts, state=state,
+        takers=[one for one in readable if may(request, "write", one)],
+    )  # fmt: skip
+
+
+@router.get("/files/{file_id}")
+def file(request: Request, site: TheSite, file_id: FileId) -> HTMLResponse:
+    """What became of a file, and of each of its rows."""
+    with site.read() as conn:
+        row, dataset = _file(request, conn, site, file_id)
+        rejects = listing(
+            request, conn, relations.rejects(dataset), f"/api/datasets/{dataset.name}/rejects",
+            {"file_id": str(row["same_as"] or file_id)}, hidden=("file_id", "file", "record"),
+        )  # fmt: skip
+        state = reads.state(conn)
+    rules = {rule.name: rule for rule in dataset.rules}
+    broken = sorted(((row["rule_counts"] or {}).items()), key=lambda item: -item[1])
+    return render(
+        request, "file.html",
+        file=row, dataset=dataset, rejects=rejects, state=state, broken=[(n, rules.get(n), c) for n, c in broken if c],
+        can_redrive=row["same_as"] is None and row["status"] in ledger.REDRIVEN and row["raw_dropped_at"] is None
+        and may(request, "write", dataset),
+    )  # fmt: skip
+
+
+@router.post("/files/{file_id}/redrive", dependencies=[Depends(allowed("write"))])
+def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectResponse:
+    """Judge a file again by today's rules: it waits for the next run, which its sensor asks for."""
+    with site.read() as conn:
+        row, dataset = _file(request, conn, site, file_id)
+    if not may(request, "write", dataset):
+        raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
+    with site.platform.engine.begin() as conn:
+        queued = ledger.redrive(conn, dataset.name, file_id)
+    if not queued:
+        raise ProblemError(
+            f"{row['name']} cannot be judged again: its raw file is no longer kept.", HTTPStatus.CONFLICT
+        )
+    return RedirectResponse(f"/files/{file_id}", HTTPStatus.SEE_OTHER)
+
+
+def _file(request: Request, conn: Connection, site: Site, file_id: int) -> tuple[RowMapping, Dataset]:
+    row = conn.execute(select(ledger_files).where(ledger_files.c.file_id == file_id)).mappings().first()
+    if row is None or row["dataset"] not in site.datasets:
+        raise NotFoundError(f"There is no file {file_id}.")
+    dataset = site.datasets[row["dataset"]]
+    if not may(request, "read", dataset):
+        raise ProblemError(f"This key may not read {dataset.name}.", HTTPStatus.FORBIDDEN)
+    return row, dataset
+
+
+def _counts(conn: Connection, names: list[str]) -> list[tuple[str, Any]]:
+    """Files by status, in the order of their way."""
+    chosen = select(ledger_files.c.status, func.count()).where(ledger_files.c.dataset.in_(names))
+    found = dict(conn.execute(chosen.group_by(ledger_files.c.status)).tuples().all())
+    return [(status, found[status]) for status in STATUSES if status in found]

@@ -1,0 +1,127 @@
+"""Listings: a table of a relation, a page at a time, filtered and sorted by the URL as in the API, with its twins there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from sqlalchemy import Connection
+
+from mini_platform.api import query
+from mini_platform.api.query import Query
+from mini_platform.api.relations import Listed, Relation
+from mini_platform.dashboard.rendering import Here, link
+
+ROWS = 50
+WORDS = {
+    "gte": "from", "lte": "to", "gt": "above", "lt": "below", "ne": "is not", "contains": "contains", "in": "is one of",
+}  # fmt: skip
+KEPT = ("limit", "ordering", "cursor", "fields")
+"""Parameters that choose no rows."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of rows, and the addresses of what lies around it.
+
+    Attributes:
+        relation: that is listed.
+        columns: that are shown.
+        results: the rows, by column.
+        params: of the request, as far as they are for the relation.
+        next: address of the next page, if there is one.
+        previous: the same before it.
+        api: address of the listing in the API, without `/` or `.csv`.
+        here: address of the page.
+        fixed: parameters that the page is about, and that nobody chose.
+    """
+
+    relation: Relation
+    columns: Sequence[Listed]
+    results: list[dict[str, Any]]
+    params: Sequence[tuple[str, str]]
+    next: str | None
+    previous: str | None
+    api: str
+    here: Here
+    fixed: Sequence[str] = ()
+
+    @property
+    def csv(self) -> str:
+        """All of it as CSV."""
+        return link(f"{self.api}.csv", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
+
+    @property
+    def json(self) -> str:
+        """All of it as JSON, in pages."""
+        return link(f"{self.api}/", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
+
+    @property
+    def chips(self) -> Iterator[tuple[str, str]]:
+        """What the rows were chosen by, in words, and the address without it."""
+        for name, value in self.params:
+            if name in (*KEPT, *self.fixed):
+                continue
+            column, _, operator = name.partition("__") if name not in self.relation.columns else (name, "", "")
+            if operator == "isnull":
+                words = f"{column} is {'empty' if value == 'true' else 'not empty'}"
+            else:
+                words = f"{column} {WORDS.get(operator, 'is')} {value}" if name != "search" else f"“{value}”"
+            yield words, self.here.without(name, value)
+
+    @property
+    def search(self) -> str:
+        """What is searched for."""
+        return dict(self.params).get("search", "")
+
+    def sorted_by(self, column: Listed) -> tuple[str, str | None]:
+        """Address where it is sorted by a column, the other way round if it is already, and how it is: up, down or not."""
+        first = dict(self.params).get("ordering", ",".join(self.relation.order)).split(",")[0]
+        if first == column.name:
+            return self.here(ordering=f"-{column.name}"), "ascending"
+        return self.here(ordering=column.name), "descending" if first == f"-{column.name}" else None
+
+
+def listing(
+    request: Request,
+    conn: Connection,
+    relation: Relation,
+    api: str,
+    fixed: Mapping[str, str] | None = None,
+    own: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+) -> Listing:
+    """What a request asks of a relation.
+
+    Args:
+        request: its parameters are the API's.
+        conn: where the rows are.
+        relation: that is listed.
+        api: address of the listing in the API, without `/` or `.csv`.
+        fixed: parameters that the page is about, which nobody may leave out.
+        own: parameters that are the page's, and not the listing's.
+        hidden: columns that are not shown.
+
+    Raises:
+        ProblemError: a parameter is not known, or its value cannot be read.
+    """
+    given = [(name, value) for name, value in request.query_params.multi_items() if value and name not in own]
+    asked = [*given, *(fixed or {}).items()]
+    if "limit" not in dict(asked):
+        asked.append(("limit", str(ROWS)))
+    parsed = Query.parse(relation, asked)
+    found = query.page(conn, relation, parsed)
+    here = Here(request)
+    return Listing(
+        relation,
+        [relation.columns[name] for name in parsed.fields if name not in hidden],
+        found.results,
+        [*given, *(fixed or {}).items()] if fixed else given,
+        here(cursor=found.next) if found.next else None,
+        here(cursor=found.previous) if found.previous else None,
+        api,
+        here,
+        tuple(fixed or ()),
+    )
