@@ -88,10 +88,11 @@ def _rows(
 def _facets(conn: Connection, dataset: Dataset, relation: Relation) -> list[Facet]:
     """The columns of text with the fewest different values, by the last quality report."""
     measured = reads.latest_quality(conn, dataset_tables(dataset).production.fullname)
+    personal = {column.name for column in dataset.columns if column.personal}
     known = [
         (measured[name]["distinct_values"], name)
         for name, column in relation.columns.items()
-        if name in measured and column.type is str and not column.personal
+        if name in measured and column.type is str and not column.personal and name not in personal
         # A column that has few values, each on many rows: what else it holds could not be chosen from.
         and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
         and measured[name]["total_rows"] <= FACET_ROWS

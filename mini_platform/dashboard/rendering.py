@@ -50,7 +50,10 @@ def money(value: float | Decimal | None) -> str:
     """Dollars: whole ones where there are many."""
     if value is None:
         return NOTHING
-    text = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):,.2f}"
+    if abs(value) >= 10**9:
+        text = f"{abs(value) / 10**9:,.2f} bn"
+    else:
+        text = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):,.2f}"
     return f"{'−' if value < 0 else ''}${text}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mini_platform.api.problems import ProblemError
 
 STEPS = ("day", "week", "month", "quarter", "year")
-MOST = {"day": 400, "week": 400 * 7, "month": 400 * 30, "quarter": 400 * 91}
+MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
 """Days up to which a span is shown in steps of this length: a chart of more points than pixels says nothing more."""
 LIMIT = 1500
 """Points of a chart at most, whatever was asked for."""

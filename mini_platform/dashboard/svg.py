@@ -58,15 +58,15 @@ def share_bars(shares: Sequence[float], labels: Sequence[str], what: str) -> Mar
 
 
 def spark_line(values: Sequence[float], what: str) -> Markup:
-    """How a figure moved, as a line; nothing where there is one value only."""
+    """How a figure that is never below 0 moved, as a line from 0 up; nothing where there is one value only."""
     if len(values) < 2:
         return Markup("")
-    low, high = min(values), max(values)
+    high = max(values) or 1
     places = (
-        f"{i * WIDTH / (len(values) - 1):.1f},{2 + (high - v) / ((high - low) or 1) * (HEIGHT - 4):.1f}"
+        f"{i * WIDTH / (len(values) - 1):.1f},{2 + (high - v) / high * (HEIGHT - 4):.1f}"
         for i, v in enumerate(values)
     )
-    words = f"{what}, from {number(values[0])} to {number(values[-1])}"
+    words = f"{what}, from {percent(values[0])} to {percent(values[-1])}"
     return Markup(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<polyline points="{}"/></svg>'

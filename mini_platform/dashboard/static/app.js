@@ -179,6 +179,10 @@ for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
 
+// On a phone the navigation is one line: the page that is open stands in sight.
+const open = document.querySelector("nav [aria-current]");
+if (open) open.closest("nav").scrollLeft = open.offsetLeft - 40;
+
 drawAll();
 if (state) keepLooking();
 document.body.dataset.ready = "true";
