@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
@@ -16,7 +18,7 @@ from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
-from mini_platform.dashboard.rendering import is_numeric, number
+from mini_platform.dashboard.rendering import number
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Computed, Dataset, View
 from mini_platform.warehouse.tables import dataset_tables
@@ -27,6 +29,8 @@ FACET_ROWS = 1_000_000
 """Rows up to which the values of a column are counted for a page (0.2 s)."""
 MOST_DISTINCT = 1000
 CHART_POINTS = 300
+USUAL = 6
+"""Points that are so many times as far apart as usual have a gap between them."""
 CHART_ROWS = 300_000
 """Rows up to which what is computed is drawn on the generic page, which draws all of it at once."""
 
@@ -125,12 +129,13 @@ def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
     points = select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
     rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
     unit = (item.columns[y.name][1:] or ("",))[0]  # type: ignore[attr-defined]
-    series = [Series(y.name, [value for _, value in rows])]
     names = [first for first, _ in rows]
-    if rows and not is_numeric(rows[0][0]) and isinstance(rows[0][0], str):
-        figure = charts.bars([str(name)[:30] for name in names], series, unit)
+    if rows and isinstance(names[0], str):
+        figure = charts.bars([name[:30] for name in names], [Series(y.name, [value for _, value in rows])], unit)
     else:
-        figure = charts.lines(names, series, unit)
+        found = dict(rows)
+        names = charts.broken(names, USUAL * median(b - a for a, b in pairwise(names))) if len(names) > 2 else names
+        figure = charts.lines(names, [Series(y.name, [found.get(name) for name in names])], unit)
     about = item.columns[y.name][0]  # type: ignore[attr-defined]
     table_rows = [(name, number(value)) for name, value in rows]
     return Chart(

@@ -5,7 +5,6 @@ Colours are names of CSS variables, which the page's script replaces by their va
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -85,7 +84,7 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
     return figure
 
 
-def broken(x: Sequence[Any], longest: dt.timedelta) -> list[Any]:
+def broken(x: Sequence[Any], longest: Any) -> list[Any]:
     """The points of an axis, with one more wherever the next is further away than that: there, no line is drawn."""
     made: list[Any] = []
     for point in x:
