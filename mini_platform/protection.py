@@ -28,10 +28,11 @@ SHOWN_DIGITS = 4
 NOBODYS = (
     r"\s*(?:[+-]?[0-9]{1,6}(?:\.[0-9]{1,3})?"
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
-    r"|(?i:true|false|yes|no|t|f|y|n))\s*"
+    r"|[Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|YES|[Nn]o|NO|[TtFfYyNn])\s*"
 )
-"""Texts that say of nobody who it is: numbers that are too short for a telephone's, days, times, yes and no."""
-LETTER, DIGIT = r"[A-Za-z]|[^\x00-\x7F]", r"[0-9]"
+"""Texts that say of nobody who it is: numbers that are too short for a telephone's, days, times, yes and no. These are
+regular expressions as Python, polars and Postgres read them alike."""
+LETTER, DIGIT = r"[A-Za-z]|[^ -~]", r"[0-9]"
 SHAPE_CHARACTERS = 200
 BLOCK = 64
 """Bytes that SHA-256 takes at a time."""

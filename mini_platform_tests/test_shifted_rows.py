@@ -19,16 +19,17 @@ import pytest
 from dagster import serialize_value
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Text, select, text
 from typer.testing import CliRunner
 
+from mini_platform.api import relations
 from mini_platform.cli import app
 from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.protection import shape, shapes
-from mini_platform.warehouse import ledger
+from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.test_forget import csv_of, order
@@ -219,7 +220,12 @@ def customer(number: int, **cells: str) -> str:
     return ",".join((given | cells).values())
 
 
-def test_what_is_only_masked_is_not_shown_where_it_is_shifted(home: Path, data: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_what_is_only_masked_is_not_shown_where_it_is_shifted(
+    home: Path, data: Path, engine: Engine, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:  # Of a large file that comes alone figures are kept.
+        monkeypatch.setattr(judged_rows, "GATHERED_ROWS", 100)
     columns = [column.name for column in CUSTOMERS.read_columns]
     rows = [customer(n) for n in range(60)]
     rows += [
@@ -231,11 +237,19 @@ def test_what_is_only_masked_is_not_shown_where_it_is_shifted(home: Path, data: 
         "shifted.csv": "\n".join([",".join(columns), *rows, *rows[:60], ""]).encode(),
         "keys.jsonl": "\n".join(json.dumps(keys | {value: value}) for value in CANARIES).encode(),
     }
+    if large:
+        del contents["keys.jsonl"]
     found = {"events": load(data, home, CUSTOMERS, contents)}
+    with engine.connect() as conn:
+        rejects = relations.rejects(CUSTOMERS)
+        listed = select(*(column.element for column in rejects.columns.values())).select_from(rejects.source)
+        found["the list of rejects"] = str(conn.execute(listed).all())
+        assert bool(conn.scalar(text("SELECT count(figures) FROM ops.files"))) == large
     found |= said("rejects customers", "rejects customers --json", "files --json", "explain customers C100", "verify")
     found |= {name: rows for name, rows in tables(engine).items() if name.startswith(("ops.", "analytics.quality"))}
     assert leaks(found)[:20] == []
     assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["events"]
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["the list of rejects"]
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[ +-]?[0-9]{1,8}([.][0-9]{0,4})?", fullmatch=True))
@@ -252,10 +266,14 @@ def test_a_shape_is_alike_alone_and_in_a_column(value: str) -> None:
         ("+1 202 555 0199", "+9 999 999 9999"),
         ("12025550199", "99999999999"),
         ("5550199", "9999999"),
-        ("ada\n2024-01-01", "aaa\n9999-99-99"),
+        ("ada\n2024-01-01", "aaaa9999-99-99"),
+        ("\u0663\u0664 \uff11\u200b\u0301", "aa aaa"),
         ("x" * 300, "a" * 200),
         *((text, text) for text in ("", "0", "-12.50", "123456", "2024-02-30", "2024-02-30T25:00:00.5Z", "Yes", " 7 ")),
     ],
 )
-def test_shapes(value: str, seen: str) -> None:
+def test_shapes(value: str, seen: str, engine: Engine) -> None:
     assert shape(value) == seen
+    with engine.connect() as conn:
+        asked = text("SELECT CAST(:value AS text) AS cell").columns(cell=Text).bindparams(value=value).subquery()
+        assert conn.scalar(select(relations._shape(asked.c.cell))) == seen

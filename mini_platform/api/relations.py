@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 
 from mini_platform.api.problems import NotFoundError
 from mini_platform.dataset import Dataset
-from mini_platform.protection import MASK
+from mini_platform.protection import DIGIT, LETTER, MASK, NOBODYS, SHAPE_CHARACTERS
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, quality_report
 from mini_platform.warehouse.tables import files as ledger
 
@@ -176,7 +176,7 @@ def rejects(dataset: Dataset) -> Relation:
     The value of a rule about a whole row is the row: its text as it arrived, or its cells.
     """
     table = dataset_tables(dataset).quarantine
-    cells = {column.name: _shown(column) for column in table.columns}
+    cells = {column.name: _shape(column) if column.info.get("shaped") else _shown(column) for column in table.columns}
     broken = (
         func.unnest(table.c._rules, table.c._reasons)
         .table_valued(sql_column("rule", Text), sql_column("sentence", Text))
@@ -274,6 +274,14 @@ def _listed(column: Column[Any], element: ColumnElement[Any] | None = None, *, c
 def _shown(column: Column[Any]) -> ColumnElement[Any]:
     """A column as it may be shown: personal data as a mask, which is text whatever is hidden."""
     return case((column.is_not(None), literal(MASK, Text)), else_=None) if column.info.get("personal") else column
+
+
+def _shape(column: Column[Any]) -> ColumnElement[Any]:
+    """A column of rejected rows as `protection.shape` has it."""
+    start = func.left(column, SHAPE_CHARACTERS, type_=Text)
+    for pattern, sign in ((LETTER, "a"), (DIGIT, "9")):
+        start = func.regexp_replace(start, pattern, sign, "g", type_=Text)
+    return case((column.regexp_match(f"^(?:{NOBODYS})$"), column), else_=start)
 
 
 def python_type(column: ColumnElement[Any]) -> Any:

@@ -34,6 +34,7 @@ class Figures:
     def __init__(self, dataset: Dataset) -> None:
         """Count the columns that staging has."""
         self._columns = {column.name: column for column in dataset.staged_columns}
+        self._shaped = dataset.shaped_columns
         self._counts: dict[str, list[_Counts]] = {name: [] for name in self._columns}
         self._bytes = 0
 
@@ -65,7 +66,7 @@ class Figures:
         found = {}
         for name in list(self._counts):
             counts = self._counts.pop(name)  # Column by column: what is done with is given back.
-            if figures := _column_figures(self._columns[name], _summed(counts)):
+            if figures := _column_figures(self._columns[name], _summed(counts), shaped=name in self._shaped):
                 found[name] = figures
         return found
 
@@ -95,12 +96,14 @@ def _summed(counts: list[_Counts]) -> _Counts:
     return _Counts(summed(c.valid for c in counts), summed(c.rejected for c in counts))
 
 
-def _column_figures(column: Column, counts: _Counts) -> ColumnFigures | None:
+def _column_figures(column: Column, counts: _Counts, *, shaped: bool) -> ColumnFigures | None:
     valid, rejected = (
         part.with_columns(value=_values(column, part["text"], are_valid=part is counts.valid))
         for part in (counts.valid, counts.rejected)
     )
     texts = [part["text"].drop_nulls() for part in (valid, rejected)]
+    if shaped:  # What may only be shown by its shape is neither the smallest value nor the largest.
+        rejected = rejected.with_columns(pl.when(pl.col("text").is_in(texts[0].implode())).then("value"))
     both = int(texts[0].is_in(texts[1].implode()).sum())
     try:
         return {

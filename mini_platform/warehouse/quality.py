@@ -94,7 +94,7 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
 def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
     """The texts of a column with their count, and what each of them is as a value; null where it could not be read.
 
-    Where only the shape of rejected rows is known, or may be shown, their texts are no values.
+    Where only the shape of rejected rows is known, or may be shown, texts that no valid row has are no values.
     """
     staging = dataset_tables(dataset).staging
     rules, text = staging.c._rules, staging.c[column.name]
@@ -103,8 +103,8 @@ def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
         readable = rules.is_(None)
     elif column.type_rule:
         readable = or_(rules.is_(None), not_(rules.contains([column.type_rule.name])))
-    groups = select(text.label("text"), readable.label("readable"), func.count().label("rows"))
-    groups = groups.where(staging.c._raw.is_(None)).group_by(text, "readable")
+    groups = select(text.label("text"), func.bool_or(readable).label("readable"), func.count().label("rows"))
+    groups = groups.where(staging.c._raw.is_(None)).group_by(text)
     texts = groups.subquery("texts")
     value: ColumnElement[Any] = texts.c.text
     if column.type is str:
