@@ -76,7 +76,7 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     _execute(server, f"CREATE DATABASE {TEMPLATE}")
     url = _url(server, TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
-        _set_environment(patch, url, tmp_path_factory.mktemp("template"))
+        set_environment(patch, url, tmp_path_factory.mktemp("template"))
         made = connection.engine(url)
         create_all(made)
         made.dispose()
@@ -86,6 +86,13 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def database_url(server: str, template: str) -> Iterator[str]:
+    with copied(server, template) as url:
+        yield url
+
+
+@contextmanager
+def copied(server: str, template: str) -> Iterator[str]:
+    """URL of a copy of a database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _url(server, name)
@@ -101,7 +108,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    _set_environment(monkeypatch, database_url, tmp_path)
+    set_environment(monkeypatch, database_url, tmp_path)
     return tmp_path / "home"
 
 
@@ -171,7 +178,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         listener.close()
 
 
-def _set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
+def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_"))]:
         patch.delenv(name)
     patch.setenv("DATABASE_URL", url)

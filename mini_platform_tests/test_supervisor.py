@@ -20,14 +20,9 @@ import pytest
 from mini_platform.child_process import MARK, worth_showing
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import embedded
+from mini_platform_tests.ports import free_port
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

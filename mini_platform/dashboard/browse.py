@@ -82,9 +82,7 @@ def dataset_page(request: Request, site: TheSite, dataset: str) -> HTMLResponse:
     return render_page(request, "dataset.html", dataset=chosen, listing=listed, facets=facets, **given)
 
 
-def _rows(
-    request: Request, conn: Connection, dataset: Dataset, relation: Relation
-) -> tuple[Listing, list[Facet]]:
+def _rows(request: Request, conn: Connection, dataset: Dataset, relation: Relation) -> tuple[Listing, list[Facet]]:
     listed = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
     return listed, _facets(conn, dataset, relation)
 
@@ -126,7 +124,9 @@ def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
     steps = means.subquery()
     place = func.ntile(CHART_POINTS).over(order_by=steps.c.x)
     numbered = select(steps.c.x, steps.c.y, place.label("place")).subquery()
-    points = select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
+    points = (
+        select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
+    )
     rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
     unit = (item.columns[y.name][1:] or ("",))[0]  # type: ignore[attr-defined]
     names = [first for first, _ in rows]

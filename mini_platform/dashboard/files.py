@@ -36,7 +36,12 @@ def files(request: Request, site: TheSite, dataset: str | None = None) -> HTMLRe
     fixed = {"dataset__in": ",".join(names)}
     with site.read() as conn:
         listed = listing(
-            request, conn, relations.files(chosen), f"/api/datasets/{names[0] if names else ''}/files", fixed, ("dataset",)
+            request,
+            conn,
+            relations.files(chosen),
+            f"/api/datasets/{names[0] if names else ''}/files",
+            fixed,
+            ("dataset",),
         )
         counts = _counts(conn, names)
         state = reads.state(conn)

@@ -118,7 +118,9 @@ def _concerns_of(card: Card, now: dt.datetime) -> Iterator[Concern]:
     if totals and totals["pending"] and now - totals["waiting_since"] > WAITS:
         waiting = duration(now - totals["waiting_since"])
         said = f"{plural(totals['pending'], 'file waits', 'files wait')} since {waiting}: is Dagster running?"
-        yield Concern("bad", dataset.name, said, link("/files", [("dataset", dataset.name), ("status__in", "landed,staged")]))
+        yield Concern(
+            "bad", dataset.name, said, link("/files", [("dataset", dataset.name), ("status__in", "landed,staged")])
+        )
     if card.late_by and dataset.freshness:
         said = f"Nothing was loaded for longer than {duration(dataset.freshness)}: it is {duration(card.late_by)} late."
         yield Concern("warn", dataset.name, said, page_of(dataset.name))

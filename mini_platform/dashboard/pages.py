@@ -31,9 +31,21 @@ from mini_platform.dashboard import (
 from mini_platform.dashboard.rendering import environment, render
 from mini_platform.dashboard.svg import accounting_bar, spark_line
 
-ROUTERS = tuple(page.router for page in (
-        static_files, overview, weather, sales, signals, browse, quality, files, runs, login,
-    ))
+ROUTERS = tuple(
+    page.router
+    for page in (
+        static_files,
+        overview,
+        weather,
+        sales,
+        signals,
+        browse,
+        quality,
+        files,
+        runs,
+        login,
+    )
+)
 
 
 def add_pages(app: FastAPI) -> None:
@@ -64,7 +76,9 @@ def _as_page(
         if not wants_page:
             return response
         said = json.loads(bytes(response.body))
-        kept = {name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers}
+        kept = {
+            name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers
+        }
         return render(request, "error.html", response.status_code, kept, problem=said)
 
     return answer

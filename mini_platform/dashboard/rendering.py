@@ -226,7 +226,9 @@ def render(
         request=request, site=site, here=Here(request), dagster=_dagster(request, site), **given
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
-    return HTMLResponse(text, status, {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, **(headers or {})})
+    return HTMLResponse(
+        text, status, {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, **(headers or {})}
+    )
 
 
 def _dagster(request: Request, site: Site) -> str:

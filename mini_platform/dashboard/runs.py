@@ -26,9 +26,7 @@ def runs(request: Request, site: TheSite, dataset: str | None = None) -> HTMLRes
         state = reads.state(conn)
         found = conn.execute(chosen.limit(RUNS)).mappings().all()
     longest = max((run["took"].total_seconds() for run in found if run["took"]), default=0)
-    return render(
-        request, "runs.html", runs=found, dataset=dataset, state=state, longest=longest, most=RUNS
-    )
+    return render(request, "runs.html", runs=found, dataset=dataset, state=state, longest=longest, most=RUNS)
 
 
 def _may(request: Request, site: Site, dataset: str) -> bool:

@@ -63,8 +63,7 @@ def spark_line(values: Sequence[float], what: str) -> Markup:
         return Markup("")
     high = max(values) or 1
     places = (
-        f"{i * WIDTH / (len(values) - 1):.1f},{2 + (high - v) / high * (HEIGHT - 4):.1f}"
-        for i, v in enumerate(values)
+        f"{i * WIDTH / (len(values) - 1):.1f},{2 + (high - v) / high * (HEIGHT - 4):.1f}" for i, v in enumerate(values)
     )
     words = f"{what}, from {percent(values[0])} to {percent(values[-1])}"
     return Markup(

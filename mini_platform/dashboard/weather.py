@@ -158,7 +158,9 @@ def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> 
     ]
     rain = [Series(name or "precipitation", column(name, "rain")) for name in stations]
     who = ", ".join(name or "All stations" for name in stations)
-    summary = f"{who}, {day(shown.first)} to {day(shown.last)}, by {shown.step}; mean temperature and sum of precipitation"
+    summary = (
+        f"{who}, {day(shown.first)} to {day(shown.last)}, by {shown.step}; mean temperature and sum of precipitation"
+    )
     band = f"; the band is the lowest to the highest of the {shown.step}" if one and _has_band(points) else ""
     columns = [shown.step.capitalize()]
     for name in stations:
@@ -167,10 +169,14 @@ def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> 
     values = zip(*(v for t, r in zip(temperature, rain, strict=True) for v in (t.values, r.values)), strict=True)
     known = set(steps)
     rows = [
-        (start, *(None if v is None else number(v, 1) for v in row)) for start, row in zip(x, values, strict=True) if start in known
+        (start, *(None if v is None else number(v, 1) for v in row))
+        for start, row in zip(x, values, strict=True)
+        if start in known
     ]
     figure = charts.as_json(charts.weather(x, temperature, rain))
-    return Chart("weather-chart", "Temperature and precipitation", f"{summary}{band}.", figure, columns, rows, tall=True)
+    return Chart(
+        "weather-chart", "Temperature and precipitation", f"{summary}{band}.", figure, columns, rows, tall=True
+    )
 
 
 def _has_band(points: dict[str | None, dict[dt.date, RowMapping]]) -> bool:
@@ -187,4 +193,3 @@ def _twins(stations: list[str], shown: Span) -> dict[str, str]:
     else:
         chosen, base = params, "/api/datasets/weather/analytics/daily_metrics"
     return {"csv": link(f"{base}.csv", chosen), "json": link(f"{base}/", chosen)}
-

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 import httpx
 
 from mini_platform.settings import PROJECT
+from mini_platform_tests.ports import free_port
 
 RATE, SECONDS = 50, 20
 CLIENTS = 32
@@ -31,9 +31,7 @@ MEGABYTE = 2**20
 @contextmanager
 def web_process() -> Iterator[str]:
     """The web process on the database that the environment names; yields its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"MINI_PLATFORM_API_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", "mini_platform.web"], env=environment, cwd=PROJECT)
     url = f"http://127.0.0.1:{port}"
