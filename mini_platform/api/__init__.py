@@ -2,6 +2,11 @@
 
     site.py         what all routes share: settings, datasets, connections that read
     problems.py     errors as `application/problem+json`
+    guard.py        who gets in, and what is kept out; with it keys.py, sessions.py, origins.py
+    envelope.py     what every response carries; logs.py, metrics.py and health.py tell of it and of the platform
+    relations.py    what can be listed; query.py and keyset.py find a page of it, answers.py and export.py write it down
+    datasets.py     the routes of datasets
+    reference.py    the OpenAPI document as pages; openapi.py completes it
 
 It reads as a role that can write nothing, imports no Dagster, and writes only what every door writes: landed files and
 rows of the schema `ops`.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from mini_platform.api.guard import allowed
@@ -44,10 +43,9 @@ router = APIRouter(dependencies=[Depends(allowed("read"))], include_in_schema=Fa
 
 
 @router.get("/openapi.json")
-def document(request: Request) -> dict[str, Any]:
+def document(request: Request) -> JSONResponse:
     """The OpenAPI document."""
-    openapi: dict[str, Any] = request.app.openapi()
-    return openapi
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/api/docs")

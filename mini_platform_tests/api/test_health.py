@@ -251,11 +251,30 @@ def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: 
     assert "Traceback" not in said
     with platform.engine.begin() as conn:
         key = keys.create(conn, "test", ["read"])
-    with process(home, MINI_PLATFORM_API_AUTH="always") as (started, client):
+    with process(home, MINI_PLATFORM_API_AUTH="always", MINI_PLATFORM_API_FAILED_KEYS="1") as (started, client):
         assert started.poll() is None
         assert client.get("/api/health/").status_code == 200
         assert client.get("/stats").status_code == 401
         assert client.get("/stats", headers={"X-API-Key": key}).status_code == 200
+        made_up = [{"X-API-Key": "x", "X-Forwarded-For": f"10.0.0.{i}"} for i in range(2)]
+        assert [client.get("/stats", headers=told).status_code for told in made_up] == [401, 429], "one address"
+
+
+def test_what_goes_wrong_is_logged_as_one_line_with_its_request() -> None:
+    code = """
+import logging, structlog
+from mini_platform.api import logs
+logs.configure()
+with structlog.contextvars.bound_contextvars(request_id="r1"):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        logging.getLogger("x").exception("GET / failed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    line = json.loads(done.stderr)
+    assert (line["event"], line["level"], line["request_id"]) == ("GET / failed", "error", "r1")
+    assert "ZeroDivisionError" in line["exception"]
 
 
 def test_its_start_imports_nothing_heavy(home: Path) -> None:
