@@ -9,10 +9,11 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 
+from mini_platform.api.guard import allowed
 from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import (
@@ -53,7 +54,7 @@ def add_pages(app: FastAPI) -> None:
     environment().globals.update(accounting_bar=accounting_bar, spark_line=spark_line)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_api_route("/state", state, include_in_schema=False)
+    app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     for kind, handler in HANDLERS.items():
         app.exception_handler(kind)(_as_page(handler))

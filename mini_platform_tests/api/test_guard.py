@@ -420,7 +420,7 @@ def test_every_route_takes_a_key(closed: httpx.Client, endpoints: Endpoints) -> 
 
 
 def test_every_route_takes_a_scope(closed: httpx.Client, endpoints: Endpoints, make: Callable[..., str]) -> None:
-    key = bearer(make("read:signals"))
+    key = bearer(make("read:no_such_dataset"))
     for method, path in endpoints:
         assert closed.request(method, _url(path, "weather"), headers=key).status_code == 403, (method, path)
 
