@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from mini_platform.assets.checks import accounting_check, anomaly_checks
+from mini_platform.assets.metadata import dashboard_link
 from mini_platform.assets.pipeline import dataset_assets
 from mini_platform.automation import file_sensor, pull_schedule
 from mini_platform.dataset import Dataset
@@ -34,11 +35,12 @@ class Shared:
 
 def dataset_defs(dataset: Dataset) -> dg.Definitions:
     """The assets, checks, sensor and schedules of a dataset."""
-    now = (
-        Platform()
-    )  # When to pull, and whether at all, is read now; the shared one reads its settings when it is used.
+    # When to pull, whether at all, and where the dashboard is, is read now; the shared one reads its settings when used.
+    now = Platform()
     return dg.Definitions(
-        assets=dataset_assets(dataset),
+        assets=dg.map_asset_specs(
+            lambda spec: spec.merge_attributes(metadata=dashboard_link(dataset, now.settings)), dataset_assets(dataset)
+        ),
         asset_checks=[accounting_check(dataset), anomaly_checks(dataset)],
         sensors=[file_sensor(dataset)],
         schedules=[

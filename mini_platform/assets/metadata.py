@@ -9,11 +9,13 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 from sqlalchemy import Connection, Select, Table, func, select
 
 from mini_platform.dataset import Computed, Dataset
+from mini_platform.settings import Settings
 from mini_platform.warehouse.tables import columns_read, dataset_tables, files, shown
 
 PREVIEW_ROWS = 5
@@ -26,6 +28,13 @@ COLOURS = ("#4c78a8", "#f58518", "#b8b8b8", "#9d755d", "#e45756")
 def table_metadata(table: Table) -> dict[str, Any]:
     """What is known of a table before it has rows: its name and its columns with types, units and constraints."""
     return {"dagster/table_name": table.fullname, "dagster/column_schema": _schema(table)}
+
+
+def dashboard_link(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    """Where people who look at an asset find the pages of its dataset."""
+    everywhere = settings.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound to
+    host = "127.0.0.1" if everywhere else settings.host
+    return {"dashboard": dg.MetadataValue.url(f"http://{host}:{settings.api_port}/datasets/{quote(dataset.name)}")}
 
 
 def _schema(table: Table) -> dg.TableSchema:

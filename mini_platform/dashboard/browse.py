@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
@@ -20,7 +21,7 @@ from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
 from mini_platform.dashboard.rendering import number
 from mini_platform.dashboard.rendering import render as render_page
-from mini_platform.dataset import Computed, Dataset, View
+from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.warehouse.tables import dataset_tables
 
 router = APIRouter(include_in_schema=False)
@@ -72,7 +73,7 @@ def dataset_page(request: Request, site: TheSite, dataset: str) -> HTMLResponse:
     chosen = site.dataset(dataset)
     with site.read() as conn:
         listed, facets = _rows(request, conn, chosen, relations.rows(chosen))
-        given = {
+        given: dict[str, Any] = {
             "state": reads.state(conn),
             "total": reads.rows_of(conn, dataset_tables(chosen).production),
             "charts": [chart for item in chosen.computed if (chart := _chart(conn, chosen, item))],
@@ -109,7 +110,7 @@ def _values(conn: Connection, relation: Relation, name: str) -> Sequence[Row[tup
     return conn.execute(counted.limit(VALUES)).all()
 
 
-def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
+def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
     """An aggregate by its declared chart: a line over days, bars over anything else."""
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
@@ -117,7 +118,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
     read = read if isinstance(item, View) else [table]
     if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
         return None
-    x, y = (table.c[name] for name in item.chart)  # type: ignore[attr-defined]
+    x, y = (table.c[name] for name in item.chart)
     if x.info.get("personal"):
         return None
     means = select(x.label("x"), func.avg(y).label("y")).where(x.is_not(None)).group_by(x).order_by(x)
@@ -128,7 +129,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
         select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
     )
     rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
-    unit = (item.columns[y.name][1:] or ("",))[0]  # type: ignore[attr-defined]
+    unit = (item.columns[y.name][1:] or ("",))[0]
     names = [first for first, _ in rows]
     if rows and isinstance(names[0], str):
         figure = charts.bars([name[:30] for name in names], [Series(y.name, [value for _, value in rows])], unit)
@@ -136,7 +137,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Computed) -> Chart | None:
         found = dict(rows)
         names = charts.broken(names, USUAL * median(b - a for a, b in pairwise(names))) if len(names) > 2 else names
         figure = charts.lines(names, [Series(y.name, [found.get(name) for name in names])], unit)
-    about = item.columns[y.name][0]  # type: ignore[attr-defined]
+    about = item.columns[y.name][0]
     table_rows = [(name, number(value)) for name, value in rows]
     return Chart(
         f"chart-{item.name}", item.name, f"{item.description} Here: {about[:1].lower()}{about[1:]}.",

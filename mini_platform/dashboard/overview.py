@@ -65,7 +65,8 @@ class Card:
     def broken(self) -> list[tuple[str, int]]:
         """The rules that rows of the last loaded file broke, with how many."""
         loaded = next((file for file in self.last if file["status"] == "loaded"), None)
-        return sorted(((loaded or {}).get("rule_counts") or {}).items(), key=lambda item: -item[1])
+        counts: dict[str, int] = (loaded["rule_counts"] if loaded else None) or {}
+        return sorted(counts.items(), key=lambda item: -item[1])
 
     @property
     def shares(self) -> Markup:

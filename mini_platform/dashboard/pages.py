@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.middleware.gzip import GZipMiddleware
 
 from mini_platform.api.guard import allowed
@@ -29,7 +30,7 @@ from mini_platform.dashboard import (
     static_files,
     weather,
 )
-from mini_platform.dashboard.rendering import environment, render
+from mini_platform.dashboard.rendering import environment, link, render
 from mini_platform.dashboard.svg import accounting_bar, spark_line
 
 ROUTERS = tuple(
@@ -76,6 +77,9 @@ def _as_page(
         wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
         if not wants_page:
             return response
+        if response.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
+            then = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+            return RedirectResponse(link("/login", [("then", then)]), HTTPStatus.SEE_OTHER)
         said = json.loads(bytes(response.body))
         kept = {
             name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from fastapi import Request
@@ -22,13 +22,14 @@ from mini_platform.dashboard.static_files import PLOTLY, static_url
 
 OWN_PAGES = ("weather", "sales", "signals", "customers", "records")
 """Datasets with a page made for them; the others have the generic one."""
-NOTHING = "–"
+NOTHING = Markup("–")
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
 """As every response's, but for inline styles: Plotly sets the look of its parts by them."""
 LINKED = ("http://", "https://")
+Number: TypeAlias = int | float | Decimal
 
 
 def page_of(dataset: str) -> str:
@@ -36,24 +37,24 @@ def page_of(dataset: str) -> str:
     return f"/{dataset}" if dataset in OWN_PAGES else f"/datasets/{quote(dataset)}"
 
 
-def number(value: float | Decimal | None, digits: int | None = None) -> str:
+def number(value: Number | None, digits: int | None = None) -> str:
     """A number with thousands separators; `digits` after the point, else as many as say something."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NOTHING
     if digits is None:
-        digits = 0 if isinstance(value, int) or value == int(value) or abs(value) >= 1000 else 2
+        digits = 0 if value == int(value) or abs(float(value)) >= 1000 else 2
     text = f"{value:,.{digits}f}"
     return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
 
 
-def money(value: float | Decimal | None) -> str:
+def money(value: Number | None) -> str:
     """Dollars: whole ones where there are many."""
     if value is None:
         return NOTHING
-    if abs(value) >= 10**9:
-        text = f"{abs(value) / 10**9:,.2f} bn"
-    else:
-        text = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):,.2f}"
+    dollars = abs(float(value))
+    text = f"{dollars:,.0f}" if dollars >= 1000 else f"{dollars:,.2f}"
+    if dollars >= 1e9:
+        text = f"{dollars / 1e9:,.2f} bn"
     return f"{'−' if value < 0 else ''}${text}"
 
 
@@ -99,7 +100,7 @@ def duration(value: dt.timedelta | None) -> str:
 def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
     """How long ago, as a `<time>` whose title is the exact moment."""
     if moment is None:
-        return Markup(NOTHING)
+        return NOTHING
     seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
     words = "just now"
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
@@ -115,7 +116,7 @@ def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
 def moment(value: dt.datetime | None) -> Markup:
     """A moment in UTC, to the minute."""
     if value is None:
-        return Markup(NOTHING)
+        return NOTHING
     value = value.astimezone(dt.UTC)
     return _time(value, f"{day(value)} {value:%H:%M}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
-from sqlalchemy import Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
+from sqlalchemy import ColumnElement, Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import ProblemError
@@ -51,7 +51,8 @@ def signals(
     base, params = "/api/datasets/signals/rows", [("timestamp_utc__gte", since), ("timestamp_utc__lte", until)]
     return render(
         request, "signals.html",
-        state=state, empty=False, first=first, last=last, held=held, total=total, second=dt.timedelta(seconds=1), chart=_chart(points, step),
+        state=state, empty=False, first=first, last=last, held=held, total=total, second=dt.timedelta(seconds=1),
+        chart=_chart(points, step),
         twins={"csv": link(f"{base}.csv", params), "json": link(f"{base}/", params)},
     )  # fmt: skip
 
@@ -71,7 +72,7 @@ def parse_moment(name: str, value: str | None) -> dt.datetime | None:
     return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given
 
 
-def _figures(table: Table) -> list[object]:
+def _figures(table: Table) -> list[ColumnElement[Any]]:
     """The numbers of all series as one: mean and population standard deviation pooled by the counts."""
     n, mean = func.sum(table.c.n, type_=Double), func.sum(table.c.mean * table.c.n, type_=Double)
     squares = func.sum((func.power(table.c.std_dev, 2) + func.power(table.c.mean, 2)) * table.c.n, type_=Double)
@@ -89,12 +90,12 @@ def _points(
     when = table.c.timestamp_utc
     origin = literal(dt.datetime(2001, 1, 1, tzinfo=dt.UTC), DateTime(timezone=True))  # A Monday, for weeks.
     start = func.date_bin(literal(step, Interval), when, origin, type_=DateTime(timezone=True))
-    chosen = select(start.label("start"), *_figures(table)).where(when.between(first, last))  # type: ignore[call-overload]
+    chosen = select(start.label("start"), *_figures(table)).where(when.between(first, last))
     return list(conn.execute(chosen.group_by(start).order_by(start)).mappings())
 
 
 def _pooled(conn: Connection, table: Table, first: dt.datetime, last: dt.datetime) -> RowMapping:
-    chosen = select(*_figures(table)).where(table.c.timestamp_utc.between(first, last))  # type: ignore[call-overload]
+    chosen = select(*_figures(table)).where(table.c.timestamp_utc.between(first, last))
     return conn.execute(chosen).mappings().one()
 
 

@@ -45,8 +45,9 @@ def weather(
         if held is None:
             return render(request, "weather.html", state=state, empty=True)
         shown = span(parse_day("from", since), parse_day("to", until), by or None, held)
-        points = {name: _points(conn, tables, name, shown) for name in chosen or [None]}
-        figures = [_figures(conn, tables, name, shown) for name in chosen or [None]]
+        places: list[str | None] = [*chosen] or [None]
+        points = {name: _points(conn, tables, name, shown) for name in places}
+        figures = [_figures(conn, tables, name, shown) for name in places]
     return render(
         request, "weather.html",
         state=state, empty=False, chosen=chosen, known=known, unknown=unknown, near=near, span=shown, held=held, by=by,
@@ -186,10 +187,9 @@ def _has_band(points: dict[str | None, dict[dt.date, RowMapping]]) -> bool:
 
 def _twins(stations: list[str], shown: Span) -> dict[str, str]:
     """Where the data behind the page is: rows of the stations, or the days of all."""
-    params = [("date__gte", shown.first), ("date__lte", shown.last)]
+    chosen: list[tuple[str, object]] = [("date__gte", shown.first), ("date__lte", shown.last)]
+    base = "/api/datasets/weather/analytics/daily_metrics"
     if stations:
-        chosen = [("station_id__in", ",".join(stations)), *params]
+        chosen += [("station_id__in", name) for name in stations]
         base = "/api/datasets/weather/rows"
-    else:
-        chosen, base = params, "/api/datasets/weather/analytics/daily_metrics"
     return {"csv": link(f"{base}.csv", chosen), "json": link(f"{base}/", chosen)}

@@ -1,0 +1,100 @@
+"""Pages as a browser gets them, and what stands in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mini_platform.datasets import all_datasets
+from mini_platform.settings import PROJECT
+from mini_platform_tests.conftest import Pipeline
+
+SAMPLES = PROJECT / "data"
+VOID = {"meta", "link", "input", "br", "img", "path", "polyline", "hr"}
+
+
+class Page(HTMLParser):
+    """A page: its text, the text of each element with an id, its links, and every tag that it opens."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.html, self.text = html, ""
+        self.parts: dict[str, str] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[tuple[str, str | None]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag not in VOID:
+            self._open.append((tag, given.get("id")))
+            if named := given.get("id"):
+                self.parts[named] = ""
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        # Optional end tags are written in these pages: what is closed is what was opened last.
+        assert self._open, f"</{tag}> closes nothing"
+        opened, _ = self._open.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        for _, named in self._open:
+            if named:
+                self.parts[named] += data
+
+    @property
+    def links(self) -> list[str]:
+        """Where it leads."""
+        return [str(attrs["href"]) for tag, attrs in self.tags if tag == "a" and attrs.get("href")]
+
+    def part(self, named: str) -> str:
+        """Text of an element, its white space made single."""
+        return re.sub(r"\s+", " ", self.parts[named]).strip()
+
+    def figure(self, name: str) -> str:
+        """The value of one of the cards with figures."""
+        found = re.search(rf"<dt>{re.escape(name)}</dt>\s*<dd[^>]*>([^<]*)</dd>", self.html)
+        assert found, f"no figure {name!r}"
+        return found[1].strip()
+
+
+Get = Callable[..., Page]
+
+
+@pytest.fixture
+def browser(web: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=web, timeout=60, headers={"Accept": "text/html"}) as made:
+        yield made
+
+
+@pytest.fixture
+def get(browser: httpx.Client) -> Get:
+    def page(path: str, status: int = 200, **params: str | list[str]) -> Page:
+        answer = browser.get(path, params=params or None)
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        return Page(answer.text)
+
+    return page
+
+
+@pytest.fixture
+def samples(pipeline: Pipeline) -> None:
+    """Every sample of every dataset, loaded."""
+    for name, dataset in all_datasets().items():
+        pipeline(dataset, *sorted(path for path in (SAMPLES / name).iterdir() if _is_sample(path)))
+
+
+def _is_sample(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
