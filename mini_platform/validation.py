@@ -217,8 +217,9 @@ def _any_timestamp(text: pl.Expr) -> pl.Expr:
         pl.lit(":"),
         part[5].fill_null("00"),
     )
-    year = ~text.str.starts_with("0000")
-    return pl.when(year).then(written).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
+    time = written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
+    # A year of four digits may have another number of them in UTC.
+    return pl.when(time.dt.year().is_between(dt.MINYEAR, dt.MAXYEAR)).then(time)
 
 
 def _derived(column: Column) -> pl.Expr:

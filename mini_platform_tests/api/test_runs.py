@@ -32,9 +32,9 @@ TICK_SECONDS = 6.0
 def dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A whole platform in a home of its own, of which the environment tells, and a client of its GraphQL."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    supervised = Supervised(tmp_path / "home", tmp_path / "data", free_port())
+    supervised = Supervised(tmp_path / "home", tmp_path / "data", free_port(), free_port())
     supervised.data.mkdir()
-    for name, value in (supervised.environment | {"MINI_PLATFORM_API_PORT": str(free_port())}).items():
+    for name, value in supervised.environment.items():
         monkeypatch.setenv(name, value)
     up = supervised.up()
     assert up.returncode == 0, up.stdout + up.stderr
