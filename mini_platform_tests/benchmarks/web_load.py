@@ -33,7 +33,9 @@ def web_process() -> Iterator[str]:
     """The web process on the database that the environment names; yields its URL."""
     port = free_port()
     environment = os.environ | {"MINI_PLATFORM_API_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, "-m", "mini_platform.web"], env=environment, cwd=PROJECT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mini_platform.web"], env=environment, cwd=PROJECT, stdout=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):

@@ -86,8 +86,8 @@ def test_page(shown: str, look: Look, path: str, size: str, scheme: str) -> None
 def test_every_view_is_a_link(shown: str, look: Look) -> None:
     page = look(shown).open("/weather")
     page.get_by_role("combobox", name="Station").fill("SEA")
-    page.get_by_label("From").fill("2014-01-01")
-    page.get_by_label("To").fill("2014-01-31")
+    page.get_by_label("From", exact=True).fill("2014-01-01")
+    page.get_by_label("To", exact=True).fill("2014-01-31")
     page.get_by_role("button", name="Show").click()
     page.wait_for_load_state("networkidle")
     heading = page.locator("main").inner_text()
