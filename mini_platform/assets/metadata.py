@@ -32,9 +32,7 @@ def table_metadata(table: Table) -> dict[str, Any]:
 
 def dashboard_link(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Where people who look at an asset find the pages of its dataset."""
-    everywhere = settings.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound to
-    host = "127.0.0.1" if everywhere else settings.host
-    return {"dashboard": dg.MetadataValue.url(f"http://{host}:{settings.api_port}/datasets/{quote(dataset.name)}")}
+    return {"dashboard": dg.MetadataValue.url(f"{settings.api_url}/datasets/{quote(dataset.name)}")}
 
 
 def _schema(table: Table) -> dg.TableSchema:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection, RowMapping, func, select
 
-from mini_platform.api import relations
+from mini_platform.api import relations, uploads
 from mini_platform.api.guard import allowed, may
 from mini_platform.api.problems import NotFoundError, ProblemError
+from mini_platform.api.runs import nudge
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.listing import listing
@@ -72,9 +73,16 @@ def file(request: Request, site: TheSite, file_id: FileId) -> HTMLResponse:
     )  # fmt: skip
 
 
+@router.post("/datasets/{dataset}/files", dependencies=[Depends(allowed("write"))])
+async def upload(request: Request, site: TheSite, dataset: str) -> RedirectResponse:
+    """Take a file from the form, where the browser runs no script, and lead to what becomes of it."""
+    landed = await uploads.send(request, Response(), site, dataset)
+    return RedirectResponse(f"/files/{landed.file_id}", HTTPStatus.SEE_OTHER)
+
+
 @router.post("/files/{file_id}/redrive", dependencies=[Depends(allowed("write"))])
 def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectResponse:
-    """Judge a file again by today's rules: it waits for the next run, which its sensor asks for."""
+    """Judge a file again by today's rules, in a run that is asked for at once; else the sensor asks for it."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
     if not may(request, "write", dataset):
@@ -85,6 +93,7 @@ def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectRespons
         raise ProblemError(
             f"{row['name']} cannot be judged again: its raw file is no longer kept.", HTTPStatus.CONFLICT
         )
+    nudge(request, dataset)
     return RedirectResponse(f"/files/{file_id}", HTTPStatus.SEE_OTHER)
 
 

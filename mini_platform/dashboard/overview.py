@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from sqlalchemy import Connection, RowMapping
 
-from mini_platform.api.guard import allowed
-from mini_platform.api.site import Site, TheSite
+from mini_platform.api.guard import allowed, may
+from mini_platform.api.site import TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.rendering import duration, link, page_of, percent, plural, render
 from mini_platform.dashboard.svg import share_bars
@@ -87,9 +87,10 @@ def overview(request: Request, site: TheSite) -> HTMLResponse:
     """What needs attention, and a card per dataset."""
     now = dt.datetime.now(dt.UTC)
     with site.read() as conn:
-        totals = reads.totals(conn)
-        cards = [_card(conn, dataset, totals.get(dataset.name), now) for dataset in site.datasets.values()]
-        concerns = sorted(_concerns(conn, site, cards, now), key=lambda concern: concern.level)
+        readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}
+        totals = {name: row for name, row in reads.totals(conn).items() if name in readable}
+        cards = [_card(conn, dataset, totals.get(name), now) for name, dataset in readable.items()]
+        concerns = sorted(_concerns(conn, cards, now), key=lambda concern: concern.level)
         state = reads.state(conn)
     return render(request, "overview.html", cards=cards, concerns=concerns, totals=totals, state=state)
 
@@ -102,13 +103,13 @@ def _card(conn: Connection, dataset: Dataset, totals: RowMapping | None, now: dt
     return Card(dataset, rows, totals, reads.last_files(conn, dataset, LOADS), late_by)
 
 
-def _concerns(conn: Connection, site: Site, cards: list[Card], now: dt.datetime) -> Iterator[Concern]:
-    troubled = reads.troubled(conn, TROUBLED)
-    for file in troubled:
+def _concerns(conn: Connection, cards: list[Card], now: dt.datetime) -> Iterator[Concern]:
+    shown = [card.dataset.name for card in cards]
+    for file in reads.troubled(conn, shown, TROUBLED):
         name, error = file["dataset"], file["error"] or "see the log of its run"
         yield Concern("bad", name, f"{file['name']} was {file['status']}: {error}", f"/files/{file['file_id']}")
     for (name, source), pulled in reads.pulls(conn).items():
-        if pulled["last_error"] and name in site.datasets:
+        if pulled["last_error"] and name in shown:
             yield Concern("bad", name, f"Pulling {source} fails: {pulled['last_error']}", page_of(name))
     for card in cards:
         yield from _concerns_of(card, now)

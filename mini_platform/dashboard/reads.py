@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +97,11 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
     return {row["dataset"]: row for row in conn.execute(chosen).mappings()}
 
 
-def troubled(conn: Connection, limit: int) -> list[RowMapping]:
+def troubled(conn: Connection, datasets: Sequence[str], limit: int) -> list[RowMapping]:
     """Files that were refused or failed and of which no later version was loaded, the newest first."""
-    chosen = versions().where(files.c.status.in_(("refused", "failed")), not_(superseded))
+    chosen = versions().where(
+        files.c.dataset.in_(datasets), files.c.status.in_(("refused", "failed")), not_(superseded)
+    )
     return list(conn.execute(chosen.order_by(files.c.file_id.desc()).limit(limit)).mappings())
 
 

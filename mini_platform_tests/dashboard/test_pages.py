@@ -191,6 +191,18 @@ def test_redrive_queues_a_file(get: Get, browser: httpx.Client, engine: Engine, 
     assert browser.post("/files/1/redrive").status_code == 409
 
 
+def test_a_form_without_script_takes_a_file(get: Get, browser: httpx.Client) -> None:
+    sent = {"file": ("oslo.csv", b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1.5,0\n", "text/csv")}
+    answer = browser.post("/datasets/weather/files", data={"dataset": "weather"}, files=sent)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/files/1")
+    page = get("/files/1")
+    assert "oslo.csv" in page.text
+    assert "It waits for the next run" in page.part("outcome")
+    wrong = browser.post("/datasets/weather/files", files={"file": ("oslo.exe", b"x", "text/csv")})
+    assert wrong.status_code == 415
+    assert wrong.headers["content-type"].startswith("text/html")
+
+
 def test_strings_of_all_kinds_are_shown_as_they_are(get: Get, pipeline: Pipeline, tmp_path: Path) -> None:
     rows = [
         {"customer_id": f"C{i}", "first_name": s, "last_name": s, "company": s, "city": s, "country": s,
