@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import plotly
 
+from mini_platform.build import build_defs
+from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.dashboard.conftest import Get
@@ -55,3 +57,10 @@ def test_state_changes_with_the_ledger_only(client: httpx.Client, get: Get, pipe
     path.write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1.5,0\n")
     pipeline(weather, path)
     assert state() != before
+
+
+def test_assets_in_dagster_lead_here(home: Path) -> None:
+    specs = build_defs(all_datasets()).resolve_all_asset_specs()
+    for spec in specs:
+        assert spec.metadata["dashboard"].value == f"http://127.0.0.1:8000/datasets/{spec.key.path[0]}"
+    assert len({spec.key.path[0] for spec in specs}) == len(all_datasets())
