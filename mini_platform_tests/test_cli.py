@@ -21,11 +21,11 @@ from sqlalchemy import URL, Engine, func, select, table, text
 from typer.testing import CliRunner, Result
 
 from mini_platform.cli import app
-from mini_platform.cli.database import libpq_url
 from mini_platform.cli.listing import Status
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.warehouse import ledger
+from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.embedded import binary
 from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, files
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote, urlencode
 
 import typer
 
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 def url() -> None:
     """Print the database's URL, as psql and other programs take it. It contains the password, if there is one."""
+    from mini_platform.warehouse.connection import libpq_url
+
     typer.echo(libpq_url(_database()))
 
 
@@ -21,6 +22,7 @@ def psql(
 ) -> None:
     """Open psql on the database; what follows is given to psql, as in: mini-platform psql -c 'SELECT 1'."""
     from mini_platform.warehouse import embedded
+    from mini_platform.warehouse.connection import libpq_url
 
     database = _database()
     try:
@@ -44,15 +46,3 @@ def _database() -> "URL":
     from mini_platform.platform import Platform
 
     return make_url(checked_url(Platform()))
-
-
-def libpq_url(database: "URL") -> str:
-    """A SQLAlchemy URL as libpq takes it: without the driver, every part percent-encoded."""
-    login = quote(database.username or "", safe="")
-    if database.password is not None:
-        login += f":{quote(str(database.password), safe='')}"
-    host = f"[{database.host}]" if database.host and ":" in database.host else quote(database.host or "", safe="")
-    port = f":{database.port}" if database.port else ""
-    query = f"?{urlencode(database.query, doseq=True, quote_via=quote)}" if database.query else ""
-    at = "@" if login else ""
-    return f"postgresql://{login}{at}{host}{port}/{quote(database.database or '', safe='')}{query}"

@@ -45,6 +45,7 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
     # An error of a library was raised by it, so importing its class now costs nothing that was not paid already.
     kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & {
+        "mini_platform.BackupError",
         "mini_platform.DatabaseAwayError",
         "mini_platform.EmbeddedPostgresError",
         "mini_platform.PlatformError",

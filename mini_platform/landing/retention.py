@@ -20,6 +20,8 @@ from mini_platform.landing.store import RawStore
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import dropping, files
 
+DROPPING = "dropping"
+"""The lock under which raw files are removed; a backup holds it, shared, while it copies them."""
 DONE = ("loaded", "refused", "failed")
 
 
@@ -51,7 +53,7 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
             dropped = conn.execute(gone).all()
             to_drop(conn, [row.sha256 for row in dropped])
         reach("retention.noted")
-    sweep(engine, store)
+    sweep(engine, store, wait=False)
     return dropped
 
 
@@ -62,10 +64,17 @@ def to_drop(conn: Connection, hashes: Sequence[str]) -> None:
         conn.execute(statement, [{"sha256": sha256} for sha256 in sorted(set(hashes))])
 
 
-def sweep(engine: Engine, store: RawStore) -> int:
-    """Remove the raw files that are noted, unless the ledger names them again; returns how many went."""
+def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
+    """Remove the raw files that are noted, unless the ledger names them again; returns how many went.
+
+    Args:
+        engine: of the database.
+        store: of the raw files.
+        wait: for a backup that is under way and reads them; else they are left to the next sweep.
+    """
     with engine.begin() as conn:
-        advisory_lock(conn, "dropping")
+        if not advisory_lock(conn, DROPPING, wait=wait):
+            return 0
         noted = conn.execute(select(dropping.c.sha256)).scalars().all()
         if not noted:
             return 0

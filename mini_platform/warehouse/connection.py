@@ -7,8 +7,9 @@ Not here: the embedded server's life (`embedded.py`), tables and statements.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ def database_url(settings: Settings) -> str:
     from mini_platform.warehouse import embedded  # Brings psutil, which a database of one's own has no need of.
 
     return embedded.ensure_running(settings.home)
+
+
+def libpq_url(database: URL) -> str:
+    """A SQLAlchemy URL as libpq takes it: without the driver, every part percent-encoded."""
+    login = quote(database.username or "", safe="")
+    if database.password is not None:
+        login += f":{quote(str(database.password), safe='')}"
+    host = f"[{database.host}]" if database.host and ":" in database.host else quote(database.host or "", safe="")
+    port = f":{database.port}" if database.port else ""
+    query = f"?{urlencode(database.query, doseq=True, quote_via=quote)}" if database.query else ""
+    at = "@" if login else ""
+    return f"postgresql://{login}{at}{host}{port}/{quote(database.database or '', safe='')}{query}"
 
 
 def engine(url: str, *, name: str = APPLICATION_NAME, options: str = "", pool: int = 12, **more: Any) -> Engine:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 FROZEN_SECONDS = 30.0
 """A process that says nothing for so long in the middle of a transaction is taken for frozen, or cut off."""
@@ -18,7 +21,33 @@ def lose_when_frozen(conn: Connection, seconds: float = FROZEN_SECONDS) -> None:
     conn.execute(select(func.set_config("idle_in_transaction_session_timeout", milliseconds, True)))
 
 
-def advisory_lock(conn: Connection, *names: str, frozen_seconds: float = FROZEN_SECONDS) -> None:
-    """Wait for, and hold until the transaction ends, the lock of this name."""
+def advisory_lock(conn: Connection, *names: str, frozen_seconds: float = FROZEN_SECONDS, wait: bool = True) -> bool:
+    """Get the lock of this name, and hold it until the transaction ends.
+
+    Args:
+        conn: in its transaction.
+        *names: the lock's name, in parts.
+        frozen_seconds: see `lose_when_frozen`.
+        wait: until others let go of it.
+
+    Returns:
+        Whether it is held now; always true where it was waited for.
+    """
     lose_when_frozen(conn, frozen_seconds)
-    conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(":".join(names), 0))))
+    lock = func.pg_advisory_xact_lock if wait else func.pg_try_advisory_xact_lock
+    return conn.scalar(select(lock(_key(*names)))) is not False
+
+
+@contextmanager
+def shared_lock(engine: Engine, *names: str) -> Iterator[None]:
+    """Hold the lock of this name beside others who share it, for as long as it takes, by a connection of its own."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(select(func.pg_advisory_lock_shared(_key(*names))))
+        try:
+            yield
+        finally:
+            conn.execute(select(func.pg_advisory_unlock_shared(_key(*names))))
+
+
+def _key(*names: str) -> ColumnElement[int]:
+    return func.hashtextextended(":".join(names), 0)

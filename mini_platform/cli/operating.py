@@ -1,0 +1,104 @@
+"""Backing the platform up, restoring it, purging what is old, and asking what ails it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mini_platform.cli.context import open_platform
+from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import print_facts, print_json, progress_bar, say
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of backups.")]
+Json = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+
+
+def backup(
+    folder: Folder,
+    keep: Annotated[int | None, typer.Option(min=1, help="Remove all backups in DIR but the newest.")] = None,
+    with_secrets: Annotated[
+        bool, typer.Option("--with-secrets", help="Also the keys of personal data's hashes and of cookies.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Back the database and the raw store up into DIR, consistent with each other, while the platform is at work.
+
+    Raw files are copied once, however many backups are in DIR. It holds everything in clear that the platform holds: guard it
+    like the database. Exit code 1 if a raw file is missing or damaged in the store: the rest is backed up.
+    """
+    from mini_platform.operations.backup import backup as make
+    from mini_platform.operations.backup import expire
+
+    platform = open_platform()
+    with progress_bar("Backing up", None) as advance:
+        made = make(platform, folder, advance, secrets=with_secrets)
+    expired = expire(folder, keep) if keep else []
+    manifest = made.manifest
+    facts = {
+        "backup": str(folder / made.name),
+        "rows": sum(manifest.rows.values()),
+        "raw files": manifest.raw_files,
+        "raw bytes": manifest.raw_bytes,
+        "copied now": made.copied,
+        "removed": expired,
+        "secrets": manifest.secrets,
+        "raw files missing": manifest.raw_missing,
+    }
+    if as_json:
+        print_json([facts])
+    else:
+        print_facts({name: value for name, value in facts.items() if value != []})
+    if manifest.keyring and "pii.key" not in manifest.secrets:
+        say("The keys of personal data are not in it: keep them elsewhere, too, or say --with-secrets.")
+    if manifest.raw_missing:
+        say(
+            f"{len(manifest.raw_missing)} raw files are missing or damaged in the raw store: see `mini-platform verify`."
+        )
+        raise typer.Exit(1)
+
+
+def restore(
+    folder: Folder,
+    at: Annotated[str | None, typer.Option(metavar="NAME", help="Which backup in DIR; the newest by default.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The platform has data of its own: replace it by the backup's.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Land again what arrived since the backup, from the raw store.")
+    ] = False,
+    other_keys: Annotated[
+        bool, typer.Option("--other-keys", help="Go on although the keys of personal data are lost.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the platform again what it was at a backup in DIR. Stop it first; a failure leaves its tables as they were."""
+    from mini_platform.operations import archive
+    from mini_platform.operations.restore import restore as bring_back
+    from mini_platform.platform import Platform
+
+    names = archive.backups(folder)
+    if not names or (at and at not in names):
+        which = f"no backup {at}" if at and names else "no backup"
+        raise MistakeError(f"There is {which} in {folder}{': ' + ', '.join(names) if names else ''}.")
+    name = at or names[-1]
+    total = archive.read_manifest(folder, name).raw_bytes
+    with progress_bar("Checking", total) as advance:
+        done = bring_back(Platform(), folder, name, advance, replace=replace, replay=replay, other_keys=other_keys)
+    facts = {
+        "restored": str(folder / name),
+        "of": done.manifest.created_at,
+        "rows": sum(done.manifest.rows.values()),
+        "raw files brought back": done.raw_files,
+        "arrived since": done.later,
+        "to be loaded again": done.replayed,
+    }
+    if as_json:
+        print_json([facts])
+    else:
+        print_facts(facts)
+    if done.manifest.raw_missing:
+        say(f"{len(done.manifest.raw_missing)} raw files were not there when the backup was made.")
+    if done.later > done.replayed:
+        say(f"{done.later - done.replayed} files that arrived since are in no table: they must arrive again.")
+    if done.erased_later:
+        say("Somebody was forgotten since the backup and is back: forget them again.")

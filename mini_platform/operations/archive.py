@@ -1,0 +1,192 @@
+"""A backup as it lies on disk, and the Postgres programs that write and read it.
+
+    DIR/raw/ab/ab12…             raw files by their SHA-256, shared by all backups in DIR: each is copied once
+    DIR/20261121T030000Z/        one backup
+        database.dump            of pg_dump, in its custom format
+        SHA256SUMS               every file of this backup; `cd DIR && sha256sum -c 20261121T030000Z/SHA256SUMS` checks it, too
+        manifest.json            versions, counts, the hash of SHA256SUMS
+        secrets/                 only where it was asked for
+
+Not here: how a backup is made (`backup.py`) and restored (`restore.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Connection, make_url, text
+
+from mini_platform.landing.store import sha256_of
+from mini_platform.warehouse import embedded
+from mini_platform.warehouse.connection import libpq_url
+from mini_platform.warehouse.tables import SCHEMAS
+
+DUMPED = (*SCHEMAS, "dagster")
+"""Schemas of a backup. Dagster's run history is one of them: what was loaded when is asked for after a disaster, too."""
+SECRETS = ("pii.key", "web.secret")
+"""Files under `home` that are nobody else's business: the keys of the hashes, what signs the dashboard's cookies."""
+NAME = re.compile(r"\d{8}T\d{6}Z")
+
+
+class BackupError(RuntimeError):
+    """A backup cannot be made, or cannot be restored; the message is a sentence that names what is wrong."""
+
+
+class Manifest(BaseModel, extra="forbid"):
+    """What a backup says of itself.
+
+    Attributes:
+        format: of the folder.
+        created_at: when its snapshot was taken, in UTC.
+        mini_platform: version that made it.
+        dagster: version whose run history is in it.
+        postgres: major version of the server it was taken from.
+        pg_dump: major version of the program that wrote the dump.
+        sums_sha256: of SHA256SUMS.
+        rows: of each table, in the snapshot.
+        raw_files: how many are in it.
+        raw_bytes: their size.
+        raw_missing: SHA-256 of files that the ledger names and the raw store did not have, or had damaged.
+        keyring: what the keys of personal data make of a fixed word, to tell whether they are the same; empty without keys.
+        secrets: names of the files in secrets/.
+    """
+
+    format: Literal[1] = 1
+    created_at: str
+    mini_platform: str
+    dagster: str
+    postgres: int
+    pg_dump: int
+    sums_sha256: str
+    rows: dict[str, int]
+    raw_files: int
+    raw_bytes: int
+    raw_missing: list[str]
+    keyring: list[str]
+    secrets: list[str]
+
+
+def backups(folder: Path) -> list[str]:
+    """Names of the whole backups in a folder, the oldest first."""
+    return sorted(path.parent.name for path in folder.glob("*/manifest.json") if NAME.fullmatch(path.parent.name))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others from writing backups into a folder; the operating system ends it with this process, at the latest.
+
+    Raises:
+        BackupError: somebody writes one.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupError(f"Another backup is being made in {folder}.") from None
+    finally:
+        os.close(handle)
+
+
+def read_manifest(folder: Path, name: str) -> Manifest:
+    """The manifest of a backup.
+
+    Raises:
+        BackupError: it is damaged, or of a version that is not known here.
+    """
+    path = folder / name / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise BackupError(f"{path} is damaged, or of another version: {where or error.errors()[0]['msg']}") from error
+
+
+def read_sums(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    """SHA-256 and path below the folder of every file of a backup."""
+    with (folder / name / "SHA256SUMS").open(encoding="utf-8") as lines:
+        for line in lines:
+            sha256, _, path = line.rstrip("\n").partition("  ")
+            yield sha256, path
+
+
+def checked(path: Path, sha256: str) -> None:
+    """See that a file of a backup has the bytes that it had.
+
+    Raises:
+        BackupError: it has not, or is not there.
+    """
+    try:
+        with path.open("rb") as source:
+            if sha256_of(source) == sha256:
+                return
+    except FileNotFoundError:
+        raise BackupError(f"The backup is damaged: {path} is missing.") from None
+    raise BackupError(f"The backup is damaged: {path} does not have the bytes that were written.")
+
+
+def copy_private(source: Path, target: Path) -> None:
+    """Copy a file of which nobody but its owner may know."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+        copy.write(source.read_bytes())
+
+
+def server_version(conn: Connection) -> int:
+    """Major version of the server."""
+    return int(conn.scalar(text("SHOW server_version_num"))) // 10_000
+
+
+def programs(least: int) -> tuple[Path, int]:
+    """Folder and major version of the Postgres programs to be used: those on the PATH, or the wheel's.
+
+    Args:
+        least: major version of the server, or of the program that wrote a dump: an older pg_dump refuses both. Of those that
+            are left the oldest is taken: it has the least that an older server does not know.
+
+    Raises:
+        BackupError: there is none.
+    """
+    found: dict[int, Path] = {}
+    on_path = shutil.which("pg_dump")
+    for path in (Path(on_path) if on_path else None, _of_the_wheel()):
+        if path and (path.with_name("psql")).exists():
+            said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            if number := re.search(r"(\d+)", said):
+                found[int(number[1])] = path.parent
+    fitting = sorted(version for version in found if version >= least)
+    if not fitting:
+        raise BackupError(
+            f"pg_dump, pg_restore and psql of Postgres {least} or later are needed: put them on the PATH."
+        )
+    return found[fitting[0]], fitting[0]
+
+
+def _of_the_wheel() -> Path | None:
+    try:
+        return embedded.binary("pg_dump")
+    except embedded.EmbeddedPostgresError:
+        return None
+
+
+def start(program: Path, url: str | None, *arguments: str, **more: IO[bytes] | int | None) -> subprocess.Popen[bytes]:
+    """Start a Postgres program; a password goes by the environment, as every user of the machine can see arguments."""
+    command, environment = [str(program), *arguments], _environment()
+    if url:
+        database = make_url(url)
+        command.append(f"--dbname={libpq_url(database._replace(password=None))}")
+        if database.password:
+            environment["PGPASSWORD"] = str(database.password)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "mini_platform_backup"}
