@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     """Days that the raw files of a dataset are kept, by its name; null for ever. A dataset that is not named here is kept as
     its declaration says."""
 
+    quarantine_retention: float = Field(0, ge=0)
+    """Days that rejected rows are kept; 0 for ever."""
+    quality_retention: float = Field(365, ge=0)
+    """Days that quality reports are kept, beside the latest of each table; 0 for ever."""
+    run_retention: float = Field(90, ge=0)
+    """Days that Dagster's runs, their events and logs are kept, beside the last of each asset; 0 for ever."""
+
     lease_seconds: float = Field(30.0, gt=0)
     """How long a claim on a file outlives the last sign of life of the process that holds it."""
     max_attempts: int = Field(5, ge=1)

@@ -1,5 +1,6 @@
 """Backing the platform up, restoring it, purging what is old, and asking what ails it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, progress_bar, say
+from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of backups.")]
 Json = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
@@ -102,3 +103,35 @@ def restore(
         say(f"{done.later - done.replayed} files that arrived since are in no table: they must arrive again.")
     if done.erased_later:
         say("Somebody was forgotten since the backup and is back: forget them again.")
+
+
+def purge(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False,
+) -> None:
+    """Remove what is older than the settings keep it: raw files, rejected rows, quality reports, Dagster's runs.
+
+    The job `purge` does the same every night. How long each is kept: MINI_PLATFORM_RAW_RETENTION and its neighbours.
+    """
+    from mini_platform.cli.context import datasets_named
+    from mini_platform.operations.purge import days
+    from mini_platform.operations.purge import purge as remove
+
+    platform = open_platform()
+    done = list(remove(platform, datasets_named(None), dry_run=dry_run))
+    if age := days(platform.settings.run_retention):
+        from mini_platform.settings import PROJECT
+
+        os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
+        from dagster import DagsterInstance
+
+        from mini_platform.purging import purge_runs
+
+        with DagsterInstance.get() as dagster:
+            done.append(purge_runs(dagster, age, dry_run=dry_run))
+    rows = [item.as_dict() for item in done if item.items]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = {"what": "would go" if dry_run else "removed", "dataset": "of", "items": "how many", "bytes": "bytes"}
+        print_table(columns | {"oldest": "oldest"}, rows, "Nothing is older than it is kept.")

@@ -25,7 +25,8 @@ DROPPING = "dropping"
 DONE = ("loaded", "refused", "failed")
 
 
-def _over_age(dataset: Dataset, age: dt.timedelta) -> ColumnElement[bool]:
+def over_age(dataset: Dataset, age: dt.timedelta) -> ColumnElement[bool]:
+    """Whether a raw file is kept that is older than this, and that no load waits for."""
     return and_(
         files.c.dataset == dataset.name,
         files.c.same_as.is_(None),
@@ -37,7 +38,7 @@ def _over_age(dataset: Dataset, age: dt.timedelta) -> ColumnElement[bool]:
 
 def due(conn: Connection, dataset: Dataset, age: dt.timedelta | None) -> bool:
     """Whether raw files wait to be removed."""
-    return age is not None and bool(conn.scalar(select(exists(select(files.c.file_id).where(_over_age(dataset, age))))))
+    return age is not None and bool(conn.scalar(select(exists(select(files.c.file_id).where(over_age(dataset, age))))))
 
 
 def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelta | None) -> Sequence[Row[Any]]:
@@ -49,7 +50,7 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
     dropped: Sequence[Row[Any]] = []
     if age is not None:
         with engine.begin() as conn:
-            gone = update(files).where(_over_age(dataset, age)).values(raw_dropped_at=func.now()).returning(files)
+            gone = update(files).where(over_age(dataset, age)).values(raw_dropped_at=func.now()).returning(files)
             dropped = conn.execute(gone).all()
             to_drop(conn, [row.sha256 for row in dropped])
         reach("retention.noted")

@@ -1,0 +1,82 @@
+"""Purging: the job, once a night, that removes what is older than the settings keep it; Dagster's old runs among it.
+
+Here: runs with their events and logs, which only Dagster can remove; the job and its schedule. Not here: rows and raw files
+(`operations/purge.py`); ticks, of which Dagster itself removes old ones (`retention` in dagster.yaml).
+
+https://docs.dagster.io/guides/operate/run-retention
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+from mini_platform.dataset import Dataset
+from mini_platform.operations.purge import Purged, days, purge
+from mini_platform.platform import Platform
+
+BATCH_RUNS = 100
+"""Runs that are asked for at once."""
+NIGHTLY = "30 3 * * *"
+
+
+def purge_runs(instance: dg.DagsterInstance, age: dt.timedelta, *, dry_run: bool) -> Purged:
+    """Remove finished runs that are older than this, with their events and what their steps printed.
+
+    The run that last materialized an asset is kept, however old: the UI would call the asset never materialized.
+    """
+    before = dt.datetime.now(dt.UTC) - age
+    kept = _last_runs(instance)
+    filters = dg.RunsFilter(statuses=FINISHED_STATUSES, created_before=before)
+    removed, oldest, cursor = 0, None, None
+    while records := instance.get_run_records(filters, limit=BATCH_RUNS, cursor=cursor, ascending=True):
+        cursor = records[-1].dagster_run.run_id
+        for record in records:
+            run_id = record.dagster_run.run_id
+            if run_id in kept:
+                continue
+            oldest, removed = oldest or record.create_timestamp, removed + 1
+            if not dry_run:
+                # Events first: a process that is killed leaves a run without events, which the next one finds.
+                instance.event_log_storage.delete_events(run_id)
+                instance.compute_log_manager.delete_logs(prefix=[run_id])
+                instance.delete_run(run_id)
+    return Purged("runs", None, removed, oldest)
+
+
+def _last_runs(instance: dg.DagsterInstance) -> set[str]:
+    """Ids of the runs in which the assets were last materialized."""
+    entries = [record.asset_entry for record in instance.get_asset_records()]
+    last = (entry.last_materialization_record for entry in entries)
+    return {record.run_id for record in last if record} | {entry.last_run_id for entry in entries if entry.last_run_id}
+
+
+def purge_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
+    """The job `purge` over these datasets, and its schedule, which runs by default."""
+
+    @dg.op(
+        description="Removes raw files, rejected rows, quality reports and runs that are older than the settings say."
+    )
+    def remove_old(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+        done = list(purge(platform, list(datasets.values()), dry_run=False))
+        if age := days(platform.settings.run_retention):
+            done.append(purge_runs(context.instance, age, dry_run=False))
+        for item in done:
+            if item.items:
+                context.log.info(
+                    "removed: %d %s%s", item.items, item.what, f" of {item.dataset}" if item.dataset else ""
+                )
+
+    @dg.job(
+        name="purge",
+        description="Removes what is older than the settings keep it.",
+        executor_def=dg.in_process_executor,
+    )
+    def purge_job() -> None:
+        remove_old()
+
+    nightly = dg.ScheduleDefinition(
+        name="purge_nightly", job=purge_job, cron_schedule=NIGHTLY, default_status=dg.DefaultScheduleStatus.RUNNING
+    )
+    return dg.Definitions(jobs=[purge_job], schedules=[nightly])
