@@ -19,7 +19,7 @@ from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import load, redrive
-from mini_platform.cli.operating import backup, purge, restore
+from mini_platform.cli.operating import backup, doctor, purge, restore
 from mini_platform.cli.pulling import pull, sources
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, status, up
@@ -39,7 +39,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "The platform": (up, down, status),
     "Loading": (load, pull, redrive, forget),
     "Looking": (files, sources, rejects, explain, verify),
-    "Operating": (backup, restore, purge),
+    "Operating": (doctor, backup, restore, purge),
     "Tools": (new, sample, url),
 }
 for group, commands in GROUPS.items():

@@ -8,7 +8,7 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say
+from mini_platform.cli.output import print_facts, print_json, print_table, printable, progress_bar, say
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of backups.")]
 Json = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
@@ -135,3 +135,23 @@ def purge(
     else:
         columns = {"what": "would go" if dry_run else "removed", "dataset": "of", "items": "how many", "bytes": "bytes"}
         print_table(columns | {"oldest": "oldest"}, rows, "Nothing is older than it is kept.")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False) -> None:
+    """Look for what is wrong with settings, database, inboxes, clock, disk, versions and ports, and say what to do.
+
+    It changes nothing. Exit code 1 if there is a problem.
+    """
+    from mini_platform.operations.doctor import examine
+
+    found = []
+    for finding in examine():
+        found.append(finding)
+        if as_json:
+            print_json([finding.as_dict()])
+        else:
+            typer.echo(printable(f"{finding.level:<8} {finding.check:<9} {finding.said}"))
+            if finding.do:
+                typer.echo(printable(f"{'':<18} → {finding.do}"))
+    if any(finding.level == "problem" for finding in found):
+        raise typer.Exit(1)

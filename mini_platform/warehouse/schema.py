@@ -60,10 +60,9 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         ValueError: a declared change cannot be made without losing data (a type or a key changed).
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
-    wanted = {"ops": _fingerprint([*ops_metadata.sorted_tables, quality_report], GRANTS)}
-    wanted |= {dataset.name: _dataset_fingerprint(dataset) for dataset in chosen}
+    wanted = _wanted(chosen)
     with engine.begin() as conn:
-        if conn.scalar(text("SELECT to_regclass('ops.fingerprints')")) and wanted.items() <= _stored(conn).items():
+        if _has(conn, wanted):
             return
         advisory_lock(conn, "schema")
         for schema in SCHEMAS:
@@ -82,6 +81,21 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         for name, sha256 in wanted.items():
             statement = upsert(fingerprints).values(name=name, sha256=sha256)
             conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+
+
+def is_current(conn: Connection) -> bool:
+    """Whether the database is what all datasets declare."""
+    return _has(conn, _wanted(all_datasets().values()))
+
+
+def _wanted(datasets: Iterable[Dataset]) -> dict[str, str]:
+    wanted = {"ops": _fingerprint([*ops_metadata.sorted_tables, quality_report], GRANTS)}
+    return wanted | {dataset.name: _dataset_fingerprint(dataset) for dataset in datasets}
+
+
+def _has(conn: Connection, wanted: dict[str, str]) -> bool:
+    known = conn.scalar(text("SELECT to_regclass('ops.fingerprints')"))
+    return bool(known) and wanted.items() <= _stored(conn).items()
 
 
 def _stored(conn: Connection) -> dict[str, str]:

@@ -1,0 +1,267 @@
+"""Doctor: looks at everything around the platform that can be wrong, and says what to do.
+
+It changes nothing and starts nothing. Each check yields findings; none of them raises, whatever it meets.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from packaging.markers import Marker
+from pydantic import AliasChoices, ValidationError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from mini_platform.datasets import all_datasets
+from mini_platform.operations import archive, lock
+from mini_platform.settings import PROJECT, Settings, load_settings
+from mini_platform.warehouse import embedded
+from mini_platform.warehouse.connection import DatabaseAwayError, engine
+from mini_platform.warehouse.roles import READER, may_become_reader
+from mini_platform.warehouse.schema import is_current
+
+Level = Literal["ok", "warning", "problem"]
+PREFIX = "MINI_PLATFORM_"
+INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
+"""Variables that the platform's processes set for each other."""
+LEAST_POSTGRES = 14
+SKEW_SECONDS = (2.0, 60.0)
+"""Ages and leases are measured by the database's clock, the names and times of files by the host's."""
+FREE_BYTES = (10 * 2**30, 2**30)
+FREE_INODES = (100_000, 10_000)
+"""Below the first a warning, below the second a problem: a load needs about three times its file."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: its name.
+        level: ok, warning or problem.
+        said: what was found.
+        do: what to do about it; empty where all is well.
+    """
+
+    check: str
+    level: Level
+    said: str
+    do: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a dict."""
+        return asdict(self)
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, check by check."""
+    yield from _versions()
+    yield from _unknown_variables()
+    try:
+        settings = load_settings()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            name = "__".join(map(str, item["loc"])).upper()
+            said = f"{name if name.startswith(PREFIX) else PREFIX + name} is not valid: {item['msg']}"
+            yield Finding(
+                "settings", "problem", said, "Correct it in the environment or in .env; .env.example describes it."
+            )
+        return
+    yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
+    for check in (_secrets, _inboxes, _disk, _ports, _database):
+        yield from check(settings)
+
+
+def _versions() -> Iterator[Finding]:
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        yield Finding("versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13.")
+    path = PROJECT / "requirements.lock"
+    if not path.exists():
+        yield Finding("versions", "warning", f"there is no {path} to compare the packages with", "Bring it back.")
+        return
+    packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
+    wrong = [
+        f"{p.name} {found or 'is missing'} ({p.version})"
+        for p in packages
+        if (found := _installed(p.name)) != p.version
+    ]
+    if wrong:
+        yield Finding(
+            "versions", "problem", f"packages are not those of the lock: {', '.join(wrong[:5])}", "make install"
+        )
+    else:
+        yield Finding("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _unknown_variables() -> Iterator[Finding]:
+    """Variables that look like settings and are none: a misspelt one would be ignored without a word."""
+    known = set(_names())
+    given = {name.upper() for name in (*os.environ, *_dotenv()) if name.upper().startswith(PREFIX)} - INTERNAL
+    for name in sorted(given):
+        if name.split("__")[0].removesuffix("_FILE") not in known and name.split("__")[0] not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            do = f"Did you mean {near[0]}?" if near else "Remove it: .env.example lists those that there are."
+            yield Finding("settings", "warning", f"{name} is no setting, and is ignored", do)
+
+
+def _names() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices):
+            yield from (str(choice) for choice in alias.choices)
+        else:
+            yield str(alias) if alias else PREFIX + name.upper()
+
+
+def _dotenv() -> Iterator[str]:
+    path = PROJECT / ".env"
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, equals, _ = line.strip().removeprefix("export ").partition("=")
+            if equals and not name.startswith("#"):
+                yield name.strip()
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    for name in archive.SECRETS:
+        path = settings.home / name
+        if path.exists() and path.stat().st_mode & 0o077:
+            yield Finding("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")
+
+
+def _inboxes(settings: Settings) -> Iterator[Finding]:
+    missing = []
+    for name in all_datasets():
+        folder = settings.data / name
+        if not folder.is_dir():
+            missing.append(name)
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            yield Finding("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
+    if missing:
+        do = f"mkdir -p {' '.join(str(settings.data / name) for name in missing)}"
+        yield Finding("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
+    else:
+        yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    for folder in (settings.home, settings.data):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free, inodes = shutil.disk_usage(there).free, os.statvfs(there).f_favail
+        worst = max(_level(free, FREE_BYTES), _level(inodes, FREE_INODES) if os.statvfs(there).f_files else 0)
+        said = f"{free / 2**30:.1f} GiB and {inodes:,} inodes are free for {folder}"
+        do = "Make room: mini-platform purge --dry-run shows what is old." if worst else ""
+        yield Finding("disk", LEVELS[worst], said, do)
+        if not os.access(there, os.W_OK) and folder == settings.home:
+            yield Finding("disk", "problem", f"{there} cannot be written", "Give it to the user of the platform.")
+
+
+LEVELS: tuple[Level, ...] = ("ok", "warning", "problem")
+
+
+def _level(found: float, bounds: tuple[float, float]) -> int:
+    """How bad it is that there is so little of something."""
+    return sum(found < bound for bound in bounds)
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    """A port must be free, or be listened on by what answers as ours does."""
+    for what, port, path in (
+        ("Dagster", settings.dagster_port, "/server_info"),
+        ("the API", settings.api_port, "/api/health/"),
+    ):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                if _answers(settings.host, port, path):
+                    yield Finding("ports", "ok", f"{what} answers on port {port}")
+                else:
+                    do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if what == 'Dagster' else 'API'}_PORT to a free port."
+                    yield Finding("ports", "problem", f"port {port} of {what} cannot be had: {error.strerror}", do)
+            else:
+                yield Finding("ports", "ok", f"port {port} is free for {what}")
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    import httpx
+
+    with httpx.Client(timeout=3, trust_env=False) as client:
+        try:
+            return client.get(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}{path}").status_code == 200  # noqa: S104
+        except httpx.HTTPError:
+            return False
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None and not embedded.is_running(settings.home):
+        yield Finding("database", "warning", "the embedded server does not run", "mini-platform up starts it.")
+        return
+    made = None
+    try:
+        made = engine(settings.database_url or embedded.ensure_running(settings.home))
+        with made.connect() as conn:
+            for check in (_server, _clock, _tables):
+                yield from check(conn)
+    except DatabaseAwayError as error:
+        yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
+    except SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        yield Finding("database", "problem", f"it failed: {said}", "See the log of the server, and DATABASE_URL.")
+    finally:
+        if made:
+            made.dispose()
+
+
+def _server(conn: Connection) -> Iterator[Finding]:
+    major = archive.server_version(conn)
+    if major < LEAST_POSTGRES:
+        do = f"Move to Postgres {LEAST_POSTGRES} or later."
+        yield Finding("database", "problem", f"the server is Postgres {major}", do)
+        return
+    yield Finding(
+        "database", "ok", f"Postgres {conn.scalar(text('SHOW server_version'))} answers; no extension is needed"
+    )
+
+
+def _clock(conn: Connection) -> Iterator[Finding]:
+    skew = abs((conn.execute(text("SELECT clock_timestamp()")).scalar_one() - dt.datetime.now(dt.UTC)).total_seconds())
+    worst = sum(skew > bound for bound in SKEW_SECONDS)
+    do = "Let NTP set both clocks." if worst else ""
+    yield Finding("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
+
+
+def _tables(conn: Connection) -> Iterator[Finding]:
+    try:
+        current = is_current(conn)
+    except ValueError as error:
+        yield Finding("tables", "problem", str(error), "Correct the declaration.")
+        return
+    if current:
+        yield Finding("tables", "ok", "they are what the datasets declare")
+    else:
+        yield Finding(
+            "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
+        )
+    if may_become_reader(conn):
+        yield Finding("roles", "ok", f"reads are made as {READER}")
+    else:
+        do = f"CREATE ROLE {READER} NOLOGIN; GRANT {READER} TO CURRENT_USER; as a user who may, then mini-platform up."
+        yield Finding("roles", "warning", f"reads cannot be made as {READER}", do)

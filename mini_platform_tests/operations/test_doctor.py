@@ -1,0 +1,127 @@
+"""What the doctor finds, on real servers, folders, ports and variables; and what it does not touch."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from sqlalchemy import Engine, text
+
+from mini_platform.operations import lock
+from mini_platform.operations.doctor import Finding, examine
+from mini_platform.settings import PROJECT
+from mini_platform_tests.test_cli import cli, objects
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def ports(data: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports of its own: on this machine a platform may run."""
+    home.mkdir()
+    for name in ("DAGSTER", "API"):
+        monkeypatch.setenv(f"MINI_PLATFORM_{name}_PORT", str(free_port()))
+
+
+def found(check: str, level: str) -> list[Finding]:
+    return [finding for finding in examine() if (finding.check, finding.level) == (check, level)]
+
+
+def test_a_healthy_platform_has_no_problem() -> None:
+    done = cli("doctor", "--json")
+    assert done.returncode == 0, done.stdout
+    findings = objects(done.stdout)
+    assert {item["level"] for item in findings} <= {"ok", "warning"}, findings
+    checks = {"versions", "settings", "inboxes", "disk", "ports", "database", "clock", "tables", "roles"}
+    assert {item["check"] for item in findings if item["level"] == "ok"} >= checks - {"disk"}
+    assert {item["check"] for item in findings} == checks
+    assert all(item["do"] for item in findings if item["level"] != "ok")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "level", "said"),
+    [
+        ("MINI_PLATFORM_RAW_RETENTOIN", "{}", "warning", "MINI_PLATFORM_RAW_RETENTION?"),
+        ("MINI_PLATFORM_LEASE_SECONDS", "-1", "problem", "MINI_PLATFORM_LEASE_SECONDS is not valid"),
+        ("MINI_PLATFORM_ETL_INTERVAL", "7", "problem", "MINI_PLATFORM_ETL_INTERVAL is not valid"),
+    ],
+)
+def test_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, level: str, said: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert [said in f"{finding.said} {finding.do}" for finding in found("settings", level)] == [True]
+
+
+@pytest.mark.parametrize(
+    "name", ["MINI_PLATFORM_PULL__RECORDS_API__URL", "MINI_PLATFORM_ETL_INTERVAL", "MINI_PLATFORM_PII_KEYS"]
+)
+def test_known_variables_are_not_pointed_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    values = {"MINI_PLATFORM_ETL_INTERVAL": "300", "MINI_PLATFORM_PII_KEYS": "a:" + "s" * 16}
+    monkeypatch.setenv(name, values.get(name, "https://example.com/"))
+    assert found("settings", "warning") == []
+
+
+def test_a_database_that_is_away_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hunter2hunter2@127.0.0.1:{free_port()}/none")
+    done = cli("doctor")
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_an_embedded_server_that_does_not_run_is_not_started(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    assert [finding.said for finding in found("database", "warning")] == ["the embedded server does not run"]
+    assert list(home.iterdir()) == []
+
+
+def test_tables_of_another_declaration_are_pointed_out(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'other' WHERE name = 'weather'"))
+    assert len(found("tables", "warning")) == 1
+    with engine.begin() as conn:
+        assert conn.scalar(text("SELECT sha256 FROM ops.fingerprints WHERE name = 'weather'")) == "other"
+
+
+def test_a_port_that_somebody_else_has_is_a_problem(monkeypatch: pytest.MonkeyPatch, web: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("MINI_PLATFORM_DAGSTER_PORT", str(other.getsockname()[1]))
+        monkeypatch.setenv("MINI_PLATFORM_API_PORT", web.rpartition(":")[2])
+        assert [finding.said.split()[:4] for finding in found("ports", "problem")] == [
+            ["port", str(other.getsockname()[1]), "of", "Dagster"]
+        ]
+        assert [finding.said.startswith("the API answers") for finding in found("ports", "ok")] == [True]
+
+
+def test_folders_and_secrets(data: Path, home: Path) -> None:
+    (data / "weather").rmdir()
+    (home / "pii.key").write_text("local:secret")
+    (home / "pii.key").chmod(0o644)
+    assert ["weather" in finding.do for finding in found("inboxes", "warning")] == [True]
+    assert [finding.do for finding in found("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
+
+
+def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:
+    text_ = (PROJECT / "requirements.lock").read_text()
+    packages = lock.runtime(text_)
+    names = [package.name for package in packages]  # some twice: for different versions of Python
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wanted = {canonicalize_name(Requirement(line).name) for line in declared["project"]["dependencies"]}
+    assert wanted <= set(names)
+    tools = {canonicalize_name(Requirement(line).name) for line in declared["dependency-groups"]["dev"]}
+    assert not (tools - wanted) & set(names)
+    assert all("--hash=sha256:" in package.block for package in packages)
+    assert 50 < len(packages) < len(list(lock.read(text_)))
+    done = subprocess.run(
+        [sys.executable, "-I", PROJECT / "mini_platform" / "operations" / "lock.py"],
+        input=text_, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "".join(package.block for package in packages)
