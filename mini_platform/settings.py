@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     read_seconds: float = Field(10.0, gt=0)
     """A read of the API or the dashboard that takes longer is ended."""
     dagster_port: int = 3000
+    code_server_host: str = "127.0.0.1"
+    """Where the code server is, for Dagster's other processes in containers of their own."""
+    code_server_port: int = 4000
 
     pii_keys: SecretStr | None = None
     """Keys for the hashes of personal data: `id:secret,id:secret`, the one in use first. Without it a random one is made and

@@ -22,7 +22,7 @@ from mini_platform.cli.loading import load, redrive
 from mini_platform.cli.operating import backup, doctor, purge, restore
 from mini_platform.cli.pulling import pull, sources
 from mini_platform.cli.sampling import sample
-from mini_platform.cli.server import down, status, up
+from mini_platform.cli.server import down, serve, status, up
 
 app = typer.Typer(
     name="mini-platform",
@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "The platform": (up, down, status),
+    "The platform": (up, down, status, serve),
     "Loading": (load, pull, redrive, forget),
     "Looking": (files, sources, rejects, explain, verify),
     "Operating": (doctor, backup, restore, purge),

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -25,6 +26,18 @@ def down() -> None:
     from mini_platform import supervisor
 
     raise typer.Exit(supervisor.down())
+
+
+def serve(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
+) -> None:
+    """Run one process of the platform in the foreground, as a container does; `up` runs all of them."""
+    from mini_platform.operations import service as services
+    from mini_platform.settings import load_settings
+
+    if service not in services.SERVICES:
+        raise MistakeError(f"There is no service {service!r}. The services are: {', '.join(services.SERVICES)}.")
+    services.serve(service, load_settings())
 
 
 def status(as_json: Json = False) -> None:

@@ -1,6 +1,6 @@
 """The lock file, read: what is locked, and what of it is needed to run the platform rather than to work on it.
 
-    python mini_platform/operations/lock.py < requirements.lock    # the part without the tools of development
+    python mini_platform/operations/lock.py hatchling < requirements.lock    # without the tools of development, but for this one
 
 Only the standard library here: an image is built with it before anything is installed.
 """
@@ -45,13 +45,13 @@ def read(lock: str) -> Iterator[Locked]:
             yield Locked(head["name"], head["version"], marker, parents, block)
 
 
-def runtime(lock: str) -> list[Locked]:
-    """The packages that the platform needs, directly or not, and none that only its developers need."""
-    packages, needed = list(read(lock)), {ROOT}
+def runtime(lock: str, *also: str) -> list[Locked]:
+    """The packages that the platform and some others need, directly or not, and none that only its developers need."""
+    packages, needed = list(read(lock)), {ROOT, *also}
     while more := {package.name for package in packages if package.parents & needed} - needed:
         needed |= more
     return [package for package in packages if package.name in needed]
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(package.block for package in runtime(sys.stdin.read()))
+    sys.stdout.writelines(package.block for package in runtime(sys.stdin.read(), *sys.argv[1:]))

@@ -121,7 +121,8 @@ def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:
     assert all("--hash=sha256:" in package.block for package in packages)
     assert 50 < len(packages) < len(list(lock.read(text_)))
     done = subprocess.run(
-        [sys.executable, "-I", PROJECT / "mini_platform" / "operations" / "lock.py"],
+        [sys.executable, "-I", PROJECT / "mini_platform" / "operations" / "lock.py", "hatchling"],
         input=text_, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "".join(package.block for package in packages)
+    assert done.stdout == "".join(package.block for package in lock.runtime(text_, "hatchling"))
+    assert "\nhatchling==" in done.stdout
