@@ -1,6 +1,6 @@
 """The lock file, read: what is locked, and what of it is needed to run the platform rather than to work on it.
 
-    python mini_platform/operations/lock.py hatchling < requirements.lock    # without the tools of development, but for this one
+    python mini_platform/operations/lock.py hatchling < requirements.lock    # what runs, and this one
 
 Only the standard library here: an image is built with it before anything is installed.
 """

@@ -44,7 +44,7 @@ def serve(service: str, settings: Settings) -> NoReturn:
 
 
 def _prepared(settings: Settings) -> Mapping[str, str]:
-    """The environment of a service, and the files that Dagster reads: its home is not the project's folder, which is read-only."""
+    """The environment of a service, and the files that Dagster reads: not in the project's folder, which is read-only."""
     dagster = settings.home / "dagster"
     dagster.mkdir(parents=True, exist_ok=True)
     server = {"host": settings.code_server_host, "port": settings.code_server_port, "location_name": "mini_platform"}

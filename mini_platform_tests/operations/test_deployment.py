@@ -1,0 +1,185 @@
+"""The container files without an engine: what they say is valid and closed, and what they start runs.
+
+No image is built and no container started here: the compose file is held to the compose specification, the Dockerfile to
+hadolint, and each command of ours is started by hand, with its health check, and a file goes through them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from compose_spec import PyCompose
+from sqlalchemy import Engine, select
+
+from mini_platform.operations.service import SERVICES
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse.tables import files
+from mini_platform_tests.operations.test_doctor import free_port
+from mini_platform_tests.test_cli import cli
+
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<words>[^}]*))?\}")
+READY_SECONDS = 120.0
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def interpolated(value: Any) -> Any:
+    """As the engine would, every variable set or defaulted."""
+    if isinstance(value, dict):
+        return {name: interpolated(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [interpolated(item) for item in value]
+    if isinstance(value, str):
+        return VARIABLE.sub(lambda m: m["words"] if m["kind"] == "-" else "secret", value).replace("$$", "$")
+    return value
+
+
+def validated(document: dict[str, Any]) -> None:
+    PyCompose.from_json(json.dumps(document)).to_spec()
+
+
+def test_the_compose_file_is_what_the_specification_says() -> None:
+    document = interpolated(compose())
+    validated(document)
+    document["services"]["api"]["helthcheck"] = document["services"]["api"].pop("healthcheck")
+    with pytest.raises(Exception, match="helthcheck"):
+        validated(document)
+
+
+@pytest.mark.parametrize("name", compose()["services"])
+def test_every_service_is_closed(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    if "user" in service and service["user"] == "root":  # gives a volume away, and ends
+        assert (service["network_mode"], service["cap_add"], service["restart"]) == ("none", ["CHOWN"], "no")
+    else:
+        assert not service["user"].startswith("0")
+        assert "cap_add" not in service
+    if service["restart"] != "no":
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert service["image"] == "mini-platform" or re.search(r":[\w.-]*\d+\.\d+|:RELEASE\.\d{4}", service["image"])
+    for port in service.get("ports", ()):
+        assert port.startswith("${API_BIND:-127.0.0.1}:" if name == "api" else "127.0.0.1:")
+    for source in (
+        v.split(":")[0] for v in service.get("volumes", ()) if v.startswith("./") and not v.startswith("./data")
+    ):
+        assert (PROJECT / source).exists()
+
+
+def test_no_password_has_a_default() -> None:
+    text = (PROJECT / "docker-compose.yml").read_text()
+    defaults = {m["name"]: m["words"] for m in VARIABLE.finditer(text) if m["kind"] != "?"}
+    assert defaults == {"API_BIND": "127.0.0.1", "DAEMON_MEMORY": "4g", "MINI_PLATFORM_PII_KEYS": ""}
+    for service in compose()["services"].values():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"PASS|SECRET|TOKEN|KEY", variable) and value:
+                assert value.startswith(("${", "/run/secrets/")), variable
+        for secret in service.get("secrets", ()):
+            assert compose()["secrets"][secret]["file"].startswith(".secrets/")
+    assert "/.secrets/" in (PROJECT / ".gitignore").read_text().splitlines()
+
+
+def test_the_dockerfile_is_lint_free() -> None:
+    done = subprocess.run(["hadolint", PROJECT / "Dockerfile"], capture_output=True, text=True, check=False, env=_bin())
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+def _bin() -> dict[str, str]:
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def environment(home: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Ports of this test in place of those of the containers."""
+    ports = {"3000": "DAGSTER_PORT", "4000": "CODE_SERVER_PORT", "8000": "API_PORT"}
+    free = {number: str(free_port()) for number in ports}
+    for number, name in ports.items():
+        monkeypatch.setenv(f"MINI_PLATFORM_{name}", free[number])
+    return free
+
+
+@pytest.fixture
+def running(environment: dict[str, str], home: Path, tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Every service of ours, started by the words of the compose file."""
+    processes = {}
+    for name, service in compose()["services"].items():
+        if service["image"] == "mini-platform":
+            program, *arguments = service["command"]
+            assert program == "mini-platform"
+            with (tmp_path / f"{name}.log").open("wb") as log:
+                processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "mini_platform.cli", *arguments], cwd=tmp_path, stdout=log, stderr=log,
+                    env=_bin() | {"PYTHONPATH": str(PROJECT)},
+                )  # fmt: skip
+    family = []
+    try:
+        yield processes
+        family = [child for p in processes.values() for child in psutil.Process(p.pid).children(recursive=True)]
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait(timeout=60)
+    finally:
+        for process in processes.values():
+            process.kill()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for child in alive:
+            child.kill()
+    assert alive == []
+
+
+def healthy(service: str, environment: dict[str, str], home: Path) -> bool:
+    kind, program, *arguments = compose()["services"][service]["healthcheck"]["test"]
+    assert kind == "CMD"
+    for inside, outside in environment.items():
+        arguments = [re.sub(rf"\b{inside}\b", outside, argument) for argument in arguments]
+    env = _bin() | {"DAGSTER_HOME": str(home / "dagster")}
+    done = subprocess.run([program, *arguments], capture_output=True, check=False, env=env, timeout=60)
+    return done.returncode == 0
+
+
+def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_together(
+    running: dict[str, subprocess.Popen[bytes]],
+    environment: dict[str, str],
+    home: Path,
+    data: Path,
+    engine: Engine,
+    tmp_path: Path,
+) -> None:
+    assert set(running) == set(SERVICES)
+    give_up = time.monotonic() + READY_SECONDS
+    waiting = list(running)
+    while waiting:
+        assert time.monotonic() < give_up, {name: (tmp_path / f"{name}.log").read_text()[-2000:] for name in waiting}
+        assert [name for name, process in running.items() if process.poll() is not None] == []
+        waiting = [name for name in waiting if not healthy(name, environment, home)]
+    (data / "weather" / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")
+    while True:
+        with engine.connect() as conn:
+            if conn.scalars(select(files.c.status)).all() == ["loaded"]:
+                break
+        assert time.monotonic() < give_up, (tmp_path / "daemon.log").read_text()[-3000:]
+        time.sleep(0.5)
+
+
+def test_a_service_that_is_none_is_a_sentence() -> None:
+    done = cli("serve", "postgres")
+    assert (done.returncode, "The services are: code-server, webserver, daemon, api." in done.stderr) == (2, True)
