@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test bench faults ten-thousand screenshots lint format lock clean
+.PHONY: help up down install test bench faults ten-thousand screenshots lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -42,11 +42,17 @@ bench: install ## the whole pipeline against Postgres alone, dlt and pandas; hal
 screenshots: install ## write the pictures of this README anew, from the running pages (needs Debian's chromium)
 	@$(BIN)/python -m mini_platform_tests.browser.screenshots
 
-lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms
+lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms, bandit, secrets, Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml mini_platform
+	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	@$(BIN)/hadolint Dockerfile
+
+audit: install ## known vulnerabilities of what is locked; needs the network
+	@.ci/audit
 
 format: install ## write all code as the linter wants it
 	@$(BIN)/ruff check --fix .
