@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, select, text
+from sqlalchemy import Connection, Engine, Row, bindparam, select, text, update
 
 from mini_platform.landing.store import RawStore
 from mini_platform.operations import archive
@@ -26,7 +26,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import files
+from mini_platform.warehouse.tables import api_keys, files
 
 OTHERS = text(
     "SELECT coalesce(nullif(application_name, ''), 'a program without a name') FROM pg_stat_activity "
@@ -86,7 +86,7 @@ def restore(
         with made.connect() as conn:
             _refuse_if_in_use(conn, replace=replace)
             server = archive.server_version(conn)
-            before = _ledger(conn)
+            before, revoked = _ledger(conn), _revoked(conn)
         if server < manifest.postgres:
             raise BackupError(
                 f"The backup is of Postgres {manifest.postgres}, and the server is {server}: it is too old."
@@ -100,6 +100,7 @@ def restore(
         _load_dump(program, platform.url, folder / name / "database.dump", manifest, server)
         progress(0, "Looking at the tables")
         create_all(made)
+        _revoke(made, revoked)
         return _account(made, platform.store, manifest, before, brought, replay=replay)
     finally:
         made.dispose()
@@ -126,6 +127,24 @@ def _ledger(conn: Connection) -> Sequence[Row[Any]]:
         files.c[n] for n in ("dataset", "name", "version", "sha256", "bytes", "door", "raw_dropped_at", "erased_at")
     )
     return conn.execute(select(*columns).where(files.c.same_as.is_(None)).order_by(files.c.file_id)).all()
+
+
+def _revoked(conn: Connection) -> list[dict[str, Any]]:
+    """The keys of the API that are revoked now."""
+    if conn.scalar(text("SELECT to_regclass('ops.api_keys')")) is None:
+        return []
+    rows = select(api_keys.c.sha256.label("key"), api_keys.c.revoked_at.label("at")).where(
+        api_keys.c.revoked_at.is_not(None)
+    )
+    return [dict(row) for row in conn.execute(rows).mappings()]
+
+
+def _revoke(made: Engine, revoked: list[dict[str, Any]]) -> None:
+    """A key that was revoked after the backup must not let anybody in again."""
+    if revoked:
+        statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
+        with made.begin() as conn:
+            conn.execute(statement, revoked)
 
 
 def _check(folder: Path, name: str, manifest: Manifest) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, func, select, text, update
 
+from mini_platform.api import keys
 from mini_platform.landing import retention
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError
@@ -18,7 +19,7 @@ from mini_platform.operations.backup import backup, expire
 from mini_platform.operations.restore import Restored, restore
 from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import files
+from mini_platform.warehouse.tables import api_keys, files
 from mini_platform_tests.oracle import Oracle
 from mini_platform_tests.test_cli import cli
 from mini_platform_tests.test_pipeline import Flow
@@ -263,6 +264,20 @@ def test_secrets_are_in_it_only_where_asked_for_and_other_keys_are_noticed(
     assert key.read_bytes() == kept
     assert key.stat().st_mode & 0o777 == 0o600
     assert there.stat().st_mode & 0o077 == 0
+
+
+def test_a_key_that_was_revoked_since_does_not_come_back(platform: Platform, flow: Flow, there: Path) -> None:
+    flow.land(*YESTERDAY)
+    with platform.engine.begin() as conn:
+        for name in ("kept", "revoked"):
+            keys.create(conn, name, ["read"], None)
+    backup(platform, there, nothing)
+    with platform.engine.begin() as conn:
+        conn.execute(update(api_keys).where(api_keys.c.name == "revoked").values(revoked_at=func.now()))
+    bring_back(platform, there, replace=True)
+    with platform.engine.connect() as conn:
+        valid = select(api_keys.c.name).where(api_keys.c.revoked_at.is_(None))
+        assert conn.execute(valid).scalars().all() == ["kept"]
 
 
 def test_raw_files_stay_while_a_backup_copies_them(platform: Platform, flow: Flow, engine: Engine) -> None:
