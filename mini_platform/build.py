@@ -13,26 +13,24 @@ from mini_platform.automation import file_sensor, pull_schedule
 from mini_platform.dataset import Dataset
 from mini_platform.io_manager import PostgresIOManager
 from mini_platform.platform import Platform
-from mini_platform.purging import purge_defs
 
 
 class Shared:
-    """What the definitions of several datasets share: the platform, the IO manager, the executor, the purge.
+    """What the definitions of several datasets share: the platform, the IO manager, the executor.
 
     Attributes:
         datasets: by name; the platform has the tables of those that are there when it is opened.
-        definitions: the resources, the executor and the purge of all datasets.
+        definitions: the resources and the executor.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         """Begin with these datasets."""
         self.datasets = dict(datasets)
         platform = Platform(self.datasets)
-        shared = dg.Definitions(
+        self.definitions = dg.Definitions(
             resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
             executor=dg.in_process_executor,
         )
-        self.definitions = dg.Definitions.merge(shared, purge_defs(self.datasets))
 
 
 def dataset_defs(dataset: Dataset) -> dg.Definitions:

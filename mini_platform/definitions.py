@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets, checks, sensors and schedules of every declared dataset."""
+"""What Dagster loads: the assets, checks, sensors and schedules of every declared dataset, and the nightly purge."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dagster as dg
 
 from mini_platform.build import build_defs, dataset_defs
 from mini_platform.datasets import all_datasets, python_datasets, yaml_files
+from mini_platform.purging import purge_defs
 from mini_platform.settings import PROJECT
 
 __all__ = ["build_defs", "defs"]
@@ -15,13 +16,15 @@ def load_defs() -> dg.Definitions:
     """What the datasets declare; where there is YAML, also whatever else Dagster's component loader finds beside it."""
     datasets = all_datasets()
     if not yaml_files():
-        return build_defs(datasets)
+        return dg.Definitions.merge(build_defs(datasets), purge_defs(datasets))
     from mini_platform.components import shared_by  # Components cost half a second: only for those who have some.
 
     tree = dg.ComponentTree.for_project(PROJECT)
     shared = shared_by(tree)
     shared.datasets.update(datasets)
-    return dg.Definitions.merge(*map(dataset_defs, python_datasets().values()), tree.build_defs(), shared.definitions)
+    return dg.Definitions.merge(
+        *map(dataset_defs, python_datasets().values()), tree.build_defs(), shared.definitions, purge_defs(datasets)
+    )
 
 
 defs = load_defs()

@@ -15,7 +15,7 @@ from mini_platform.build import build_defs
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.purge import Purged, purge
 from mini_platform.platform import Platform
-from mini_platform.purging import purge_runs
+from mini_platform.purging import purge_defs, purge_runs
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import retention
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
@@ -164,9 +164,15 @@ def test_old_runs_go_with_their_events_but_the_last_of_an_asset(instance: dg.Dag
 
 
 def test_the_job_purges_all_of_it_every_night(loaded: Flow, platform: Platform, instance: dg.DagsterInstance) -> None:
-    defs = build_defs({"weather": weather})
+    defs = dg.Definitions.merge(build_defs({"weather": weather}), purge_defs({"weather": weather}))
     schedule = next(s for s in defs.get_repository_def().schedule_defs if s.name == "purge_nightly")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     job = defs.resolve_job_def(schedule.job_name)
     assert job.execute_in_process(instance=instance).success
     assert left(platform.engine) == (10, 2, 1)
+
+
+def test_the_platform_has_the_job() -> None:
+    from mini_platform.definitions import defs
+
+    assert defs.resolve_job_def("purge").name == "purge"
