@@ -48,7 +48,8 @@ lint: install ## what CI checks besides the tests: ruff, mypy, the walls between
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml mini_platform
-	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	@cp .secrets.baseline .venv/secrets.baseline # a copy, because moved lines are written into it; exit code 3 says no more than that
+	@$(BIN)/detect-secrets-hook --baseline .venv/secrets.baseline $$(git ls-files ':!.secrets.baseline') > .venv/secrets.log || [ $$? = 3 ] || { cat .venv/secrets.log; false; }
 	@$(BIN)/hadolint Dockerfile
 
 audit: install ## known vulnerabilities of what is locked; needs the network
