@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, Row, func, select
 
 from mini_platform.api import relations
@@ -18,7 +20,7 @@ from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
-from mini_platform.dashboard.listing import Listing, listing
+from mini_platform.dashboard.listing import Listing, filtered, listing
 from mini_platform.dashboard.rendering import number
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Aggregate, Dataset, View
@@ -45,18 +47,20 @@ class Facet:
 
 
 @router.get("/customers", dependencies=[Depends(allowed("read", "customers"))])
-def customers(request: Request, site: TheSite) -> HTMLResponse:
+def customers(request: Request, site: TheSite) -> Response:
     """Browse the customers, as they are: who sees this page may read them."""
     return _browse(request, site, "customers", clear=True)
 
 
 @router.get("/records", dependencies=[Depends(allowed("read", "records"))])
-def records(request: Request, site: TheSite) -> HTMLResponse:
+def records(request: Request, site: TheSite) -> Response:
     """Browse the records."""
     return _browse(request, site, "records")
 
 
-def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> HTMLResponse:
+def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> Response:
+    if chosen := filtered(request):
+        return RedirectResponse(chosen, HTTPStatus.SEE_OTHER)
     dataset = site.dataset(name)
     with site.read() as conn:
         state = reads.state(conn)
@@ -68,8 +72,10 @@ def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> 
 
 
 @router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])
-def dataset_page(request: Request, site: TheSite, dataset: str) -> HTMLResponse:
+def dataset_page(request: Request, site: TheSite, dataset: str) -> Response:
     """The page of any dataset: what is declared, what is computed, the rows and the last files."""
+    if address := filtered(request):
+        return RedirectResponse(address, HTTPStatus.SEE_OTHER)
     chosen = site.dataset(dataset)
     with site.read() as conn:
         listed, facets = _rows(request, conn, chosen, relations.rows(chosen))
@@ -129,10 +135,11 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
         select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
     )
     rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
-    unit = (item.columns[y.name][1:] or ("",))[0]
+    unit = (item.columns[y.name][1:] or (y.name,))[0]
     names = [first for first, _ in rows]
-    if rows and isinstance(names[0], str):
-        figure = charts.bars([name[:30] for name in names], [Series(y.name, [value for _, value in rows])], unit)
+    if rows and not isinstance(names[0], dt.date):
+        figure = charts.bars([str(name)[:30] for name in names], [Series(y.name, [value for _, value in rows])], unit)
+        figure.update_xaxes(type="category", nticks=12, title={"text": x.name, "standoff": 4})
     else:
         found = dict(rows)
         names = charts.broken(names, USUAL * median(b - a for a, b in pairwise(names))) if len(names) > 2 else names

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+"""Lines differ by more than their colours, for those who see these alike."""
 GRID, SOFT, INK = "var(--grid)", "var(--soft)", "var(--ink)"
 AXIS: Mapping[str, Any] = {
     "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True, "fixedrange": True,
@@ -29,7 +31,6 @@ LAYOUT: Mapping[str, Any] = {
     "hovermode": "x unified",
     "hoverlabel": {"bgcolor": "var(--surface)", "bordercolor": "var(--strong-line)", "font": {"color": INK}},
     "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    "bargap": 0.25,
 }
 
 
@@ -66,6 +67,17 @@ class Series:
     high: Sequence[Any] | None = None
 
 
+def _scale(unit: str) -> dict[str, Any]:
+    """How the axis of a unit is labelled: $20k, or 20,000 with the unit along the axis."""
+    if unit == "$":
+        return {"tickprefix": "$", "tickformat": "~s"}
+    return {"title": {"text": unit, "standoff": 6}, "tickformat": ",~r"}
+
+
+def _hover(axis: str, unit: str) -> str:
+    return f"$%{{{axis}:,.0f}}" if unit == "$" else f"%{{{axis}:,.4~g}} {unit}"
+
+
 def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
     """Lines over the same points, each with its range as a band."""
     import plotly.graph_objects as go
@@ -74,14 +86,22 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
     for i, one in enumerate(series):
         _add_band(figure, x, one, i)
         figure.add_scatter(
-            x=x, y=one.values, name=one.name, mode="lines" if len(x) > 1 else "markers",
-            line={"color": COLOURS[i % len(COLOURS)], "width": 1.8}, connectgaps=False,
-            hovertemplate=f"%{{y:,.4~g}} {unit}",
+            x=x, y=one.values, name=one.name, hovertemplate=_hover("y", unit), connectgaps=False,
+            line={"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}, **_marks(one.values),
         )  # fmt: skip
     figure.update_xaxes(AXIS)
-    figure.update_yaxes(AXIS, title={"text": unit, "standoff": 6}, rangemode="tozero" if to_zero else "normal")
+    figure.update_yaxes(AXIS, rangemode="tozero" if to_zero else "normal", **_scale(unit))
     figure.update_layout(showlegend=len(series) > 1)
     return figure
+
+
+def _marks(values: Sequence[Any]) -> dict[str, Any]:
+    """How a line is drawn: a point that stands alone between gaps, where no line can be, as a dot."""
+    around = zip([None, *values[:-1]], values, [*values[1:], None], strict=True)
+    alone = [value is not None and before is None and after is None for before, value, after in around]
+    if not any(alone):
+        return {"mode": "lines"}
+    return {"mode": "lines+markers", "marker": {"size": [6 if dot else 0 for dot in alone], "opacity": 1}}
 
 
 def broken(x: Sequence[Any], longest: Any) -> list[Any]:
@@ -107,14 +127,15 @@ def _add_band(figure: Figure, x: Sequence[Any], one: Series, place: int) -> None
             figure.add_scatter(y=high, fill="tonexty", fillcolor=f"var(--chart-{place + 1}-soft)", **edge)
 
 
-def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series]) -> Figure:
-    """Temperature above, precipitation below, over the same days."""
+def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series], pale: Sequence[bool]) -> Figure:
+    """Temperature above, precipitation below, over the same days; bars are pale where they are sums of a part."""
     figure = lines(x, temperature, "°C")
     for i, one in enumerate(rain):
         colour = COLOURS[i] if len(rain) > 1 else "var(--rain)"
+        marker = {"color": colour, "line": {"width": 0}, "opacity": [0.4 if part else 1 for part in pale]}
         figure.add_bar(
             x=x, y=one.values, name=one.name if len(rain) > 1 else "precipitation", yaxis="y2",
-            marker={"color": colour, "line": {"width": 0}}, showlegend=False, hovertemplate="%{y:,.1f} mm",
+            marker=marker, showlegend=False, hovertemplate="%{y:,.1f} mm",
         )  # fmt: skip
     figure.update_layout(
         yaxis={"domain": [0.36, 1]},
@@ -135,14 +156,13 @@ def bars(x: Sequence[Any], series: Sequence[Series], unit: str, *, stacked: bool
     for i, one in enumerate(series):
         figure.add_bar(
             x=x, y=one.values, name=one.name, marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
-            hovertemplate="$%{y:,.0f}" if unit == "$" else f"%{{y:,.4~g}} {unit}",
+            hovertemplate=_hover("y", unit),
         )  # fmt: skip
     figure.update_xaxes(AXIS)
-    money = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {
-        "title": {"text": unit, "standoff": 6}, "tickformat": ",",
-    }  # fmt: skip
-    figure.update_yaxes(AXIS, rangemode="tozero", **money)
-    figure.update_layout(showlegend=len(series) > 1, barmode="stack" if stacked else "group")
+    figure.update_yaxes(AXIS, rangemode="tozero", **_scale(unit))
+    # A few bars over the whole width would look like walls.
+    gap = max(0.25, 1 - len(x) / 8)
+    figure.update_layout(showlegend=len(series) > 1, barmode="stack" if stacked else "group", bargap=gap)
     return figure
 
 
@@ -155,12 +175,11 @@ def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
         figure.add_bar(
             x=one.values, y=names, name=one.name, orientation="h",
             marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
-            hovertemplate="$%{x:,.0f}" if unit == "$" else f"%{{x:,}} {unit}",
+            hovertemplate=_hover("x", unit),
         )  # fmt: skip
     figure.update_yaxes(AXIS, autorange="reversed", ticksuffix=" ", type="category")
-    prefix = {"tickprefix": "$", "tickformat": "~s"} if unit == "$" else {}
-    figure.update_xaxes(AXIS, rangemode="tozero", **prefix)
-    figure.update_layout(showlegend=len(series) > 1, hovermode="y unified")
+    figure.update_xaxes(AXIS, rangemode="tozero", **_scale(unit))
+    figure.update_layout(showlegend=len(series) > 1, hovermode="y unified", bargap=0.25)
     return figure
 
 

@@ -84,6 +84,19 @@ class Listing:
         return self.here(ordering=column.name), "descending" if first == f"-{column.name}" else None
 
 
+def filtered(request: Request) -> str | None:
+    """The address with the filter that somebody chose in the form of a listing; None if nobody did."""
+    given = [request.query_params.get(f"filter_{part}", "") for part in ("column", "by", "value")]
+    if not given[0]:
+        return None
+    column, by, value = given
+    here = Here(request)
+    here.params = [(name, old) for name, old in here.params if not name.startswith("filter_")]
+    if by == "isnull" or not value:
+        return here(**{f"{column}__isnull": "true"})
+    return here(**{f"{column}__{by}" if by in WORDS else column: value})
+
+
 def listing(
     request: Request,
     conn: Connection,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request
@@ -18,14 +18,13 @@ from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
-from mini_platform.dashboard.rendering import moment, percent, render
+from mini_platform.dashboard.rendering import moment, percent, plural, render
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 200
 """Measurements that are drawn."""
-LOADS = 30
 
 
 @router.get("/quality")
@@ -43,15 +42,14 @@ def quality(request: Request, site: TheSite, dataset: str | None = None, column:
         state = reads.state(conn)
         production = reads.latest_quality(conn, tables.production.fullname)
         history = _history(conn, chosen, column)
-        counts = _counts(conn, chosen)
-        rejects = _rejects(request, conn, chosen, column) if column else None
+        counts = reads.broken(conn, chosen)
+        rejects = _rejects(request, conn, chosen, column) if column or "rule" in request.query_params else None
+        drawn = _of_column(history, chosen, column) if column else _of_files(reads.last_files(conn, chosen))
     return render(
         request, "quality.html",
         dataset=chosen, datasets=readable, column=column, production=production, counts=counts, rejects=rejects,
-        trends=_trends(history, tables.production.fullname), state=state, loads=LOADS,
-        chart=_chart(history, chosen, column, tables.staging.fullname) if column else None,
-        rules=[rule for rule in chosen.rules if not column or rule.column == column],
-        broken_names=set(+counts),
+        trends=_trends(history, tables.production.fullname), state=state, loads=reads.LOADS,
+        chart=drawn, rules=[rule for rule in chosen.rules if not column or rule.column == column],
     )  # fmt: skip
 
 
@@ -76,25 +74,39 @@ def _trends(history: Sequence[RowMapping], table: str) -> dict[str, list[float]]
     return trends
 
 
-def _counts(conn: Connection, dataset: Dataset) -> Counter[str]:
-    """Rule -> rows that broke it in the last files."""
-    counts: Counter[str] = Counter()
-    for file in reads.last_files(conn, dataset, LOADS):
-        counts.update(file["rule_counts"] or {})
-    return counts
+def _rejects(request: Request, conn: Connection, dataset: Dataset, column: str | None) -> Listing:
+    """Rows that were rejected, for a column where one is chosen; those of the newest file first."""
+    fixed = {"ordering": "-file_id,line"} | ({"column": column} if column else {})
+    base = f"/api/datasets/{dataset.name}/rejects"
+    return listing(request, conn, relations.rejects(dataset), base, fixed, own=("dataset", "column", "ordering"))
 
 
-def _rejects(request: Request, conn: Connection, dataset: Dataset, column: str) -> Listing:
-    return listing(
-        request, conn, relations.rejects(dataset), f"/api/datasets/{dataset.name}/rejects", {"column": column},
-        own=("dataset", "column"),
+def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
+    """The share of rows that was rejected, file by file; nothing before there are any."""
+    files = [file for file in reversed(newest_first) if file["rows_read"]]
+    if not files:
+        return None
+    shares = [file["rows_rejected"] / file["rows_read"] for file in files]
+    names = [f"{escape(file['name'][:20])} <sub>{file['file_id']}</sub>" for file in files]
+    figure = charts.bars(names, [Series("rejected", [share * 100 for share in shares])], "% of rows")
+    figure.update_xaxes(type="category", nticks=8)
+    worst = max(range(len(files)), key=shares.__getitem__)
+    most = f", most of {files[worst]['name']}: {percent(shares[worst])}" if shares[worst] else ""
+    rows = [
+        (moment(f["arrived_at"]), f["name"], f["rows_read"], f["rows_rejected"], percent(share))
+        for f, share in zip(files, shares, strict=True)
+    ]
+    total = percent(sum(f["rows_rejected"] for f in files) / sum(f["rows_read"] for f in files))
+    return Chart(
+        "rejected-share", "Rejected over time", f"{total} of the rows of the last {plural(len(files), 'file')}{most}.",
+        charts.as_json(figure), ("Arrived (UTC)", "File", "Rows", "Rejected", "Share"), rows,
     )  # fmt: skip
 
 
-def _chart(history: Sequence[RowMapping], dataset: Dataset, column: str, staging: str) -> Chart:
+def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> Chart:
     """Rows that broke each rule of a column, load by load."""
     rules: list[Rule] = [rule for rule in dataset.rules if rule.column == column]
-    measured = [row for row in history if row["table_name"] == staging]
+    measured = [row for row in history if row["table_name"] == dataset_tables(dataset).staging.fullname]
     x: list[dt.datetime] = [row["measured_at"] for row in measured]
     series = [Series(rule.sentence, [row["out_of_range"].get(rule.name, 0) for row in measured]) for rule in rules]
     names = [f"{at:%Y-%m-%d %H:%M:%S}" for at in x]

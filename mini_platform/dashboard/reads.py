@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, exists, func, not_, select, text
+from sqlalchemy import Connection, RowMapping, Select, Table, exists, func, not_, or_, select, text
 
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse.ledger import PENDING
@@ -26,6 +28,8 @@ superseded = exists().where(
     later.c.status == "loaded",
 )
 """Whether a later version of the same file was loaded, so that nobody needs to care about this one."""
+LOADS = 30
+"""Files that are the last ones."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def versions(dataset: str | None = None) -> Select[Any]:
     return chosen if dataset is None else chosen.where(files.c.dataset == dataset)
 
 
-def last_files(conn: Connection, dataset: Dataset, limit: int) -> list[RowMapping]:
+def last_files(conn: Connection, dataset: Dataset, limit: int = LOADS) -> list[RowMapping]:
     """The files that were dealt with last, the newest first."""
     chosen = versions(dataset.name).where(files.c.status.in_(DONE)).order_by(files.c.file_id.desc()).limit(limit)
     return list(conn.execute(chosen).mappings())
@@ -97,12 +101,21 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
     return {row["dataset"]: row for row in conn.execute(chosen).mappings()}
 
 
-def troubled(conn: Connection, datasets: Sequence[str], limit: int) -> list[RowMapping]:
-    """Files that were refused or failed and of which no later version was loaded, the newest first."""
-    chosen = versions().where(
-        files.c.dataset.in_(datasets), files.c.status.in_(("refused", "failed")), not_(superseded)
-    )
-    return list(conn.execute(chosen.order_by(files.c.file_id.desc()).limit(limit)).mappings())
+def troubled(conn: Connection, datasets: Sequence[str], since: dt.datetime) -> list[RowMapping]:
+    """Files since then that were refused, failed or had rejects, and were not corrected since; the newest first."""
+    wrong = or_(files.c.status.in_(("refused", "failed")), (files.c.status == "loaded") & (files.c.rows_rejected > 0))
+    chosen = versions().where(files.c.dataset.in_(datasets), wrong, not_(superseded), files.c.arrived_at >= since)
+    return list(conn.execute(chosen.order_by(files.c.file_id.desc())).mappings())
+
+
+def broken(conn: Connection, dataset: Dataset) -> Counter[str]:
+    """Rule -> rows that broke it in the last files, but for files that were corrected since."""
+    last = versions(dataset.name).where(files.c.status.in_(DONE), not_(superseded))
+    last = last.order_by(files.c.file_id.desc()).limit(LOADS).with_only_columns(files.c.rule_counts)
+    counts: Counter[str] = Counter()
+    for rules in conn.scalars(last):
+        counts.update(rules or {})
+    return +counts
 
 
 def pulls(conn: Connection) -> Mapping[tuple[str, str], RowMapping]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -28,6 +29,9 @@ POLICY = (
     "form-action 'self'; frame-ancestors 'none'"
 )
 """As every response's, but for inline styles: Plotly sets the look of its parts by them."""
+LONGEST_EXTREME = 28
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d):\d\d")
+"""As Postgres writes a moment."""
 LINKED = ("http://", "https://")
 Number: TypeAlias = int | float | Decimal
 
@@ -148,6 +152,15 @@ def cell(value: Any) -> Any:
             return str(value)
 
 
+def extreme(value: str | None) -> str:
+    """The least or the most of a column, as the quality report has it: short, moments to the minute."""
+    if value is None:
+        return NOTHING
+    if found := MOMENT.match(value):
+        return found[1]
+    return value if len(value) <= LONGEST_EXTREME else f"{value[:LONGEST_EXTREME]}…"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """A count with its noun: 1 row, 2,000 rows."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
@@ -186,7 +199,7 @@ class Here:
 
 FILTERS = {
     "number": number, "money": money, "percent": percent, "size": size, "day": day, "duration": duration, "ago": ago,
-    "moment": moment, "cell": cell, "plural": plural, "page_of": page_of,
+    "moment": moment, "cell": cell, "plural": plural, "extreme": extreme, "page_of": page_of,
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.rendering import day, link, money, percent, render
-from mini_platform.dashboard.spans import Span, parse_day, span
+from mini_platform.dashboard.spans import Span, parse_day, span, start_of
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "sales"))])
@@ -146,33 +146,21 @@ def _summed(rows: Iterable[RowMapping], by: Callable[[RowMapping], Any]) -> dict
     return made
 
 
-def start_of(step: str, at: dt.date) -> dt.date:
-    """The first day of the step that a day is in."""
-    match step:
-        case "day":
-            return at
-        case "week":
-            return at - dt.timedelta(days=at.weekday())
-        case "month":
-            return at.replace(day=1)
-        case "quarter":
-            return at.replace(month=(at.month - 1) // 3 * 3 + 1, day=1)
-        case _:
-            return at.replace(month=1, day=1)
-
-
 def _over_time(sums: Mapping[dt.date, Mapping[str, Any]], shown: Span) -> Chart:
-    series = [Series(name, [float(row[name]) for row in sums.values()]) for name in ("revenue", "profit")]
+    """Whole steps only, where there are any: a week of two days would look like a slump."""
+    whole = {start: row for start, row in sums.items() if shown.is_whole(start)} or sums
+    series = [Series(name, [float(row[name]) for row in whole.values()]) for name in ("revenue", "profit")]
     summary = f"By {shown.step}, {day(shown.first)} to {day(shown.last)}."
-    if sums:
-        best = max(sums, key=lambda start: sums[start]["revenue"])
-        summary += f" Most in the {shown.step} from {day(best)}: {money(sums[best]['revenue'])}."
-    figure = charts.lines(list(sums), series, "$", to_zero=True)
-    figure.update_yaxes(tickprefix="$", tickformat="~s", title=None)
-    figure.update_traces(hovertemplate="$%{y:,.0f}")
+    if whole:
+        best = max(whole, key=lambda start: whole[start]["revenue"])
+        summary += f" Most in the {shown.step} from {day(best)}: {money(whole[best]['revenue'])}."
+    if parts := [day(start) for start in sums if start not in whole]:
+        left = " and from ".join(parts)
+        summary += f" Left to the table, as these days hold only a part of it: the {shown.step} from {left}."
     table = [(start, r["orders"], money(r["revenue"]), money(r["profit"])) for start, r in sums.items()]
     columns = (shown.step.capitalize(), "Orders", "Revenue", "Profit")
-    return Chart("over-time", "Revenue and profit", summary, charts.as_json(figure), columns, table)
+    figure = charts.as_json(charts.lines(list(whole), series, "$", to_zero=True))
+    return Chart("over-time", "Revenue and profit", summary, figure, columns, table)
 
 
 def _by_category(rows: Sequence[RowMapping]) -> Chart:

@@ -99,6 +99,10 @@ def _pooled(conn: Connection, table: Table, first: dt.datetime, last: dt.datetim
     return conn.execute(chosen).mappings().one()
 
 
+def _is_extreme(trace: Any) -> bool:
+    return trace.name in ("highest", "lowest")
+
+
 def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
     by_start = {point["start"]: point for point in points}
     x = charts.broken(list(by_start), step * 1.6)
@@ -108,15 +112,10 @@ def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
         return [None if p is None else p[name] + deviations * p["std_dev"] for p in found]
 
     series = Series("mean", column("mean"), column("mean", -1), column("mean", 1))
-    figure = charts.lines(x, [series], "")
-    for name, words in (("max", "highest"), ("min", "lowest")):
-        figure.add_scatter(
-            x=x, y=column(name), name=words, mode="lines", hovertemplate="%{y:,.4~g}",
-            line={"color": "var(--strong-line)", "width": 1, "dash": "dot"},
-        )  # fmt: skip
-    figure.update_layout(showlegend=True)
+    figure = charts.lines(x, [series, Series("highest", column("max")), Series("lowest", column("min"))], "value")
+    figure.update_traces(line={"color": "var(--strong-line)", "width": 1, "dash": "dot"}, selector=_is_extreme)
     each = duration(step)
-    summary = f"In steps of {each}: the line is the mean, the band one standard deviation, the dots the extremes."
+    summary = f"In steps of {each}: the mean, one standard deviation to either side, and the extremes, dotted."
     rows = [
         (moment(p["start"]), p["series"], *(number(p[name], 3) for name in ("mean", "std_dev", "min", "max")))
         for p in points

@@ -13,15 +13,36 @@ MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
 LIMIT = 1500
 """Points of a chart at most, whatever was asked for."""
 LENGTH = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
+RANGES = (("30 days", 30), ("1 year", 365), ("5 years", 1826), ("20 years", 7305))
+"""Spans that are offered, as words and days."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Days from the first to the last, both included, and the length of a step."""
+    """Days from the first to the last, both included, and the length of a step.
+
+    Attributes:
+        first: day that is shown.
+        last: day that is shown.
+        step: in which the days are taken together.
+        held: first and last day of the data.
+    """
 
     first: dt.date
     last: dt.date
     step: str
+    held: tuple[dt.date, dt.date]
+
+    def is_whole(self, start: dt.date) -> bool:
+        """Whether all days of the step that starts then are shown, and none is before or after the data."""
+        after = start_of(self.step, start + dt.timedelta(days=LENGTH[self.step] * 3 // 2))
+        return start >= max(self.first, self.held[0]) and after <= min(self.last, self.held[1]) + dt.timedelta(days=1)
+
+    @property
+    def ranges(self) -> list[tuple[str, dt.date]]:
+        """Spans that end with the data, as words and first day."""
+        first, last = self.held
+        return [(words, last - dt.timedelta(days=n - 1)) for words, n in RANGES if n < (last - first).days]
 
     @property
     def gap(self) -> dt.timedelta:
@@ -70,4 +91,19 @@ def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tu
     suits = next((s for s, most in MOST.items() if days <= most), "year")
     if step and days / LENGTH[step] > LIMIT:
         step = None
-    return Span(start, end, step or suits)
+    return Span(start, end, step or suits, held)
+
+
+def start_of(step: str, at: dt.date) -> dt.date:
+    """The first day of the step that a day is in."""
+    match step:
+        case "day":
+            return at
+        case "week":
+            return at - dt.timedelta(days=at.weekday())
+        case "month":
+            return at.replace(day=1)
+        case "quarter":
+            return at.replace(month=(at.month - 1) // 3 * 3 + 1, day=1)
+        case _:
+            return at.replace(month=1, day=1)

@@ -58,8 +58,8 @@ def share_bars(shares: Sequence[float], labels: Sequence[str], what: str) -> Mar
 
 
 def spark_line(values: Sequence[float], what: str) -> Markup:
-    """How a figure that is never below 0 moved, as a line from 0 up; nothing where there is one value only."""
-    if len(values) < 2:
+    """How a figure that is never below 0 moved, as a line from 0 up; nothing where it never moved."""
+    if len(set(values)) < 2:
         return Markup("")
     high = max(values) or 1
     places = (

@@ -22,7 +22,6 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"
 MOST_STATIONS = 5
 SUGGESTED = 500
 """Stations that the picker offers; others are found by typing their name."""
-RANGES = (("30 days", 30), ("1 year", 365), ("5 years", 1826), ("20 years", 7305))
 
 
 @router.get("/weather")
@@ -52,7 +51,6 @@ def weather(
         request, "weather.html",
         state=state, empty=False, chosen=chosen, known=known, unknown=unknown, near=near, span=shown, held=held, by=by,
         most=MOST_STATIONS, dropped=wanted[MOST_STATIONS:], chart=_chart(points, shown), figures=figures,
-        ranges=[(words, held[1] - dt.timedelta(days=days - 1)) for words, days in RANGES if days < (held[1] - held[0]).days],
         twins=_twins(chosen, shown),
     )  # fmt: skip
 
@@ -174,7 +172,10 @@ def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> 
         for start, row in zip(x, values, strict=True)
         if start in known
     ]
-    figure = charts.as_json(charts.weather(x, temperature, rain))
+    pale = [start in known and not shown.is_whole(start) for start in x]
+    if any(pale):
+        band += f"; pale bars are sums of a {shown.step} of which not all days are shown"
+    figure = charts.as_json(charts.weather(x, temperature, rain, pale))
     return Chart(
         "weather-chart", "Temperature and precipitation", f"{summary}{band}.", figure, columns, rows, tall=True
     )

@@ -26,11 +26,13 @@ const draw = (plot) => {
   if (plot.clientWidth < 520) {
     layout.margin = { ...layout.margin, l: 42, r: 6 };
   }
+  layout.width = matchMedia("print").matches ? plot.clientWidth : undefined;
   Plotly.react(plot, data, layout, options).then(() => { plot.dataset.drawn = "true"; });
 };
 
 const drawAll = () => { if (window.Plotly) document.querySelectorAll("[data-chart]").forEach(draw); };
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+// On paper it is light, and narrower than the window.
+for (const medium of ["(prefers-color-scheme: dark)", "print"]) matchMedia(medium).addEventListener("change", drawAll);
 
 // Live regions: a small state is asked for; where it has changed, the page is asked again and what differs is put in its place.
 const EVERY = 3000;
@@ -48,6 +50,15 @@ const refresh = async () => {
     // What somebody works in is left alone until they are done with it.
     if (!next || region.innerHTML === next.innerHTML || region.contains(document.activeElement)) continue;
     region.innerHTML = next.innerHTML;
+  }
+  for (const plot of document.querySelectorAll("[data-chart]")) {
+    const [shown, next] = [document, fresh].map((page) => page.getElementById(plot.dataset.chart));
+    if (!next || shown.textContent === next.textContent) continue;
+    shown.textContent = next.textContent;
+    for (const part of ["figcaption", "table"]) {
+      plot.closest("figure").querySelector(part).innerHTML = next.closest("figure").querySelector(part).innerHTML;
+    }
+    draw(plot);
   }
   document.body.dataset.refreshed = new Date().toISOString();
 };
