@@ -107,15 +107,70 @@ def test_concerns(get: Get, engine: Engine, pipeline: Pipeline, tmp_path: Path) 
     pipeline(weather, bad, good)
     said = get("/").part("attention")
     assert "bad.csv was refused: The header lacks" in said
-    assert "1 row of good.csv (50 %) were rejected." in said
+    assert "good.csv: 1 of 2 rows (50 %) rejected." in said
+    assert said.index("bad.csv") < said.index("good.csv"), "what is refused stands before what is rejected"
     with engine.begin() as conn:
         conn.execute(
             text("UPDATE ops.files SET arrived_at = now() - interval '1 hour', status = 'landed' WHERE file_id = 2")
         )
-    assert "1 file waits since 1 h: is Dagster running?" in get("/").part("attention")
+    assert "1 file waits since 1 h. Start Dagster" in get("/").part("attention")
     bad.write_text(good.read_text())
     pipeline(weather, bad)
     assert "bad.csv was refused" not in get("/").part("attention")
+
+
+def test_rejects_concern_until_they_are_corrected(get: Get, pipeline: Pipeline, tmp_path: Path) -> None:
+    """Not only those of the last file; and the worst file is the one that is named."""
+    dirty, worse, good = tmp_path / "dirty.csv", tmp_path / "worse.csv", tmp_path / "good.csv"
+    header, row = "station_id,date,temp_c,precip_mm\n", "OSL,2026-01-0{},1.5,0\n"
+    dirty.write_text(header + row.format(1) + row.format(2) + row.format("x"))
+    worse.write_text(header + row.format(3) + row.format("x"))
+    good.write_text(header + row.format(4))
+    pipeline(weather, dirty, worse)
+    pipeline(weather, good)
+    page = get("/")
+    assert "worse.csv: 1 of 2 rows (50 %) rejected. And 1 file more." in page.part("attention")
+    assert "/files?dataset=weather&rows_rejected__gt=0&ordering=-rows_rejected" in page.links
+    assert "Look at it" in page.part("dataset-weather")
+    assert "14 of 15 hold" in page.part("dataset-weather")
+    for file in (dirty, worse):
+        file.write_text(file.read_text().replace("2026-01-0x", "2026-01-05"))
+        pipeline(weather, file)
+    page = get("/")
+    assert "Nothing." in page.part("attention")
+    assert "15 of 15 hold" in page.part("dataset-weather")
+    assert "Up to date" in page.part("dataset-weather")
+
+
+def test_a_rule_leads_to_the_rows_that_break_it(get: Get, samples: None) -> None:
+    page = get("/quality", dataset="weather")
+    assert "of the rows of the last 2 files, most of dirty.csv: 44 %" in page.part("rejected-share")
+    assert "/quality?dataset=weather&rule=row_quotes_closed#rejects" in page.links
+    rejects = get("/quality", dataset="weather", rule="row_quotes_closed").part("rejects")
+    assert "text follows a closing quote" in rejects
+    assert "is not a number" not in rejects
+
+
+def test_a_filter_becomes_the_address(browser: httpx.Client, samples: None) -> None:
+    for column, by, value, leads in (
+        ("city", "eq", "Oslo", "city=Oslo"),
+        ("index", "gte", "7", "index__gte=7"),
+        ("website", "isnull", "", "website__isnull=true"),
+    ):
+        chosen = {"search": "a", "filter_column": column, "filter_by": by, "filter_value": value}
+        answer = browser.get("/customers", params=chosen)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/customers?search=a&{leads}")
+        assert browser.get(answer.headers["location"]).status_code == 200
+
+
+def test_runs_have_their_twins(get: Get, browser: httpx.Client, samples: None) -> None:
+    assert "/runs.csv?dataset=sales" in get("/runs", dataset="sales").links
+    runs = browser.get("/runs.json", params={"dataset": "sales"}).json()["results"]
+    assert [run["dataset"] for run in runs] == ["sales"]
+    assert runs[0]["took"] > 0
+    lines = browser.get("/runs.csv").text.splitlines()
+    assert lines[0].startswith("run_id,dataset,files,")
+    assert len(lines) == 1 + len(all_datasets())
 
 
 def test_weather_says_what_the_table_says(get: Get, engine: Engine, samples: None) -> None:
