@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,12 @@ class Settings(BaseSettings):
     api_origins: str = ""
     """Other sites whose pages may use the API, between commas, such as `https://example.com`."""
     api_proxies: str = ""
-    """Addresses of proxies that are believed whom they ask for (X-Forwarded-For, X-Forwarded-Proto), between commas."""
+    """Addresses and networks of proxies that are believed whom they ask for (X-Forwarded-For, X-Forwarded-Proto), between
+    commas; of nobody else are these headers believed."""
+    api_tls_cert: Path | None = None
+    """Certificate of the API and the dashboard with the chain that signed it, PEM: they speak https then, and only that."""
+    api_tls_key: Path | None = Field(None, validate_default=True)
+    """Its key, PEM, not encrypted."""
     api_reads: int = Field(6000, ge=1)
     """Requests that read, a minute, of one key from one address."""
     api_writes: int = Field(3000, ge=1)
@@ -150,18 +155,30 @@ class Settings(BaseSettings):
             "seconds should divide an hour or a day evenly, such as 300, 900 or 3600; else give a cron expression"
         )
 
-    @field_validator("pull_networks", mode="after")
+    @field_validator("pull_networks", "api_proxies", mode="after")
     @classmethod
     def _are_networks(cls, value: str) -> str:
         for name in between_commas(value):
             ip_network(name)
         return value
 
-    @field_validator("home", "data", mode="after")
+    @field_validator("api_tls_cert", "api_tls_key", mode="before")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        """Relative folders are relative to the project, whatever the working directory is."""
-        return value if value.is_absolute() else PROJECT / value
+    def _none_if_empty(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("home", "data", "api_tls_cert", "api_tls_key", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Relative paths are relative to the project, whatever the working directory is."""
+        return value if value is None or value.is_absolute() else PROJECT / value
+
+    @field_validator("api_tls_key", mode="after")
+    @classmethod
+    def _both_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) is not (info.data.get("api_tls_cert") is None):
+            raise ValueError("https takes both MINI_PLATFORM_API_TLS_CERT and MINI_PLATFORM_API_TLS_KEY")
+        return value
 
     @field_validator("database_url", mode="after")
     @classmethod
@@ -176,22 +193,36 @@ class Settings(BaseSettings):
 
     @property
     def needs_keys(self) -> bool:
-        """Whether the API and the dashboard let nobody in without a key."""
-        return self.api_auth == "always" or not is_loopback(self.host)
+        """Whether the API and the dashboard let nobody in without a key. Others come through proxies, also to loopback."""
+        return self.api_auth == "always" or not is_loopback(self.host) or bool(self.api_proxies)
+
+    @property
+    def in_clear(self) -> str | None:
+        """That keys and data can be read on their way to other machines, as a sentence; None if they cannot.
+
+        It is said and not refused: what encrypts may stand before it unseen, such as a published port of a container.
+        """
+        if is_loopback(self.host) or self.api_tls_cert or self.api_proxies:
+            return None
+        return (
+            f"Keys and data of the API travel in clear on MINI_PLATFORM_HOST={self.host}. Set MINI_PLATFORM_API_TLS_CERT "
+            "and MINI_PLATFORM_API_TLS_KEY, or put a proxy that speaks https before it and name that in "
+            "MINI_PLATFORM_API_PROXIES."
+        )
 
     @property
     def api_url(self) -> str:
         """Where the API and the dashboard answer, asked from this machine."""
-        return self._url(self.api_port)
+        return self._url(self.api_port, "https" if self.api_tls_cert else "http")
 
     @property
     def dagster_url(self) -> str:
         """Where Dagster's web server answers, asked from this machine."""
         return self._url(self.dagster_port)
 
-    def _url(self, port: int) -> str:
+    def _url(self, port: int, scheme: str = "http") -> str:
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
-        return f"http://{host}:{port}"
+        return f"{scheme}://{host}:{port}"
 
     @property
     def raw_store(self) -> Path:

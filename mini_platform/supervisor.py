@@ -34,6 +34,8 @@ import psutil
 from rich.console import Console
 
 from mini_platform.child_process import ChildProcess, end, marked
+from mini_platform.operations import https
+from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 
@@ -101,9 +103,9 @@ def status() -> dict[str, Any]:
         "pid": running,
         "since": state.get("since") if running else None,
         "api_url": settings.api_url,
-        "api_answers": _api_answers(settings),
+        "api_answers": api_answers(settings),
         "dagster_url": settings.dagster_url,
-        "dagster_answers": _dagster_answers(settings),
+        "dagster_answers": dagster_answers(settings),
         "processes": {process.pid: _what(process) for process in marked(settings.home)},
         "postgres": "DATABASE_URL" if settings.database_url else "embedded",
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
@@ -273,6 +275,8 @@ class _Platform:
         self._write_state(ready=True)
         seconds = time.monotonic() - self._began
         self._say("INFO", f"ready after {seconds:.0f} s: {_places(settings)}, drop files in {settings.data}")
+        if settings.in_clear:
+            self._say("WARNING", settings.in_clear)
 
     def watch(self) -> None:
         """Restart what ends, until a signal arrives.
@@ -375,8 +379,8 @@ class _Platform:
 
     def _refusal(self) -> str | None:
         """Why the API would refuse to start, as a sentence."""
-        if not self._settings.needs_keys:
-            return None
+        if (refusal := https.refusal(self._settings)) or not self._settings.needs_keys:
+            return refusal
         from mini_platform.api import keys
         from mini_platform.warehouse.connection import database_url, engine
 
@@ -422,7 +426,7 @@ class _Platform:
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + READY_SECONDS
         settings = self._settings
-        while not _api_answers(settings) or not _dagster_answers(settings) or not _loaded(settings):
+        while not api_answers(settings) or not dagster_answers(settings) or not _loaded(settings):
             for child in self._children:
                 if child.exit_code is not None:
                     raise PlatformError(f"The process {child.name} did not start: see {settings.home / child.name}.log")
@@ -445,24 +449,6 @@ def _declarations() -> dict[Path, int]:
     """The files that declare datasets, with the times of their last change."""
     folder = PROJECT / "mini_platform" / "datasets"
     return {path: path.stat().st_mtime_ns for path in folder.glob("*.py")}
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - http
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _api_answers(settings: Settings) -> bool:
-    """Whether the API answers, and the dashboard with it."""
-    return _answers(f"{settings.api_url}/api/health/")
-
-
-def _dagster_answers(settings: Settings) -> bool:
-    """Whether Dagster's UI answers."""
-    return _answers(f"{settings.dagster_url}/server_info")
 
 
 def _loaded(settings: Settings) -> bool:

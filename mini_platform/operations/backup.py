@@ -76,7 +76,7 @@ def backup(platform: Platform, folder: Path, progress: Progress, *, secrets: boo
         now = dt.datetime.now(dt.UTC)
     with _made_whole(folder, name) as making, shared_lock(platform.engine, DROPPING):
         with _snapshot(platform.engine) as (conn, snapshot):
-            program, pg_dump = archive.programs(archive.server_version(conn))
+            program, pg_dump = archive.programs(conn, archive.server_version(conn))
             postgres = archive.server_version(conn)
             raw = conn.execute(_kept()).all()
             rows = {t: conn.scalar(text(f"SELECT count(*) FROM {t}")) or 0 for t in _tables(conn)}  # noqa: S608 - quoted by format

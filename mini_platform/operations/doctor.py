@@ -22,12 +22,14 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mini_platform.datasets import all_datasets
-from mini_platform.operations import archive, lock
+from mini_platform.operations import archive, https, lock
+from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, engine
 from mini_platform.warehouse.roles import READER, may_become_reader
 from mini_platform.warehouse.schema import is_current
+from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 Level = Literal["ok", "warning", "problem"]
 PREFIX = "MINI_PLATFORM_"
@@ -77,7 +79,7 @@ def examine() -> Iterator[Finding]:
             )
         return
     yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
-    for check in (_secrets, _inboxes, _disk, _ports, _database):
+    for check in (_secrets, _inboxes, _disk, _ports, _https, _database):
         yield from check(settings)
 
 
@@ -182,16 +184,16 @@ def _level(found: float, bounds: tuple[float, float]) -> int:
 
 def _ports(settings: Settings) -> Iterator[Finding]:
     """A port must be free, or be listened on by what answers as ours does."""
-    for what, port, path in (
-        ("Dagster", settings.dagster_port, "/server_info"),
-        ("the API", settings.api_port, "/api/health/"),
+    for what, port, answers in (
+        ("Dagster", settings.dagster_port, dagster_answers),
+        ("the API", settings.api_port, api_answers),
     ):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.host, port))
             except OSError as error:
-                if _answers(settings.host, port, path):
+                if answers(settings):
                     yield Finding("ports", "ok", f"{what} answers on port {port}")
                 else:
                     do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if what == 'Dagster' else 'API'}_PORT to a free port."
@@ -200,14 +202,17 @@ def _ports(settings: Settings) -> Iterator[Finding]:
                 yield Finding("ports", "ok", f"port {port} is free for {what}")
 
 
-def _answers(host: str, port: int, path: str) -> bool:
-    import httpx
-
-    with httpx.Client(timeout=3, trust_env=False) as client:
-        try:
-            return client.get(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}{path}").status_code == 200  # noqa: S104
-        except httpx.HTTPError:
-            return False
+def _https(settings: Settings) -> Iterator[Finding]:
+    if refusal := https.refusal(settings):
+        yield Finding("encryption", "problem", refusal, "Correct it: the API does not start.")
+    elif settings.api_tls_cert:
+        yield Finding("encryption", "ok", f"the API speaks https, with {settings.api_tls_cert}")
+    elif settings.in_clear:
+        said, _, do = settings.in_clear.partition(". ")
+        yield Finding("encryption", "warning", said, do)
+    else:
+        by = f"proxies at {settings.api_proxies}" if settings.api_proxies else "this machine"
+        yield Finding("encryption", "ok", f"the API is for {by} only, by http")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -218,7 +223,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         made = engine(settings.database_url or embedded.ensure_running(settings.home))
         with made.connect() as conn:
-            for check in (_server, _clock, _tables):
+            for check in (_server, _encryption, _clock, _tables):
                 yield from check(conn)
     except DatabaseAwayError as error:
         yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
@@ -239,6 +244,18 @@ def _server(conn: Connection) -> Iterator[Finding]:
     yield Finding(
         "database", "ok", f"Postgres {conn.scalar(text('SHOW server_version'))} answers; no extension is needed"
     )
+
+
+def _encryption(conn: Connection) -> Iterator[Finding]:
+    found = link(conn)
+    how = f"the connection to the database is {f'encrypted ({found.protocol})' if found.protocol else 'not encrypted'}"
+    if found.protocol and found.mode == "verify-full":
+        yield Finding("encryption", "ok", f"{how}, and the server is verified to be {found.host}")
+    elif found.is_local:
+        yield Finding("encryption", "ok", f"{how}, and does not leave this machine")
+    else:
+        said = f"{how}, and it is not verified that {found.host} is who answers"
+        yield Finding("encryption", "warning", said, f"Add {VERIFY_FULL} to DATABASE_URL.")
 
 
 def _clock(conn: Connection) -> Iterator[Finding]:

@@ -86,12 +86,12 @@ def restore(
         with made.connect() as conn:
             _refuse_if_in_use(conn, replace=replace)
             server = archive.server_version(conn)
+            if server < manifest.postgres:
+                raise BackupError(
+                    f"The backup is of Postgres {manifest.postgres}, and the server is {server}: it is too old."
+                )
+            program, _ = archive.programs(conn, manifest.pg_dump)
             before, revoked = _ledger(conn), _revoked(conn)
-        if server < manifest.postgres:
-            raise BackupError(
-                f"The backup is of Postgres {manifest.postgres}, and the server is {server}: it is too old."
-            )
-        program, _ = archive.programs(manifest.pg_dump)
         _check(folder, name, manifest)
         _bring_secrets(platform, folder / name, manifest, other_keys=other_keys)
         brought = _bring_raw(platform.store, folder, name, progress)

@@ -12,6 +12,8 @@ from urllib.parse import quote, urlencode
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
+from mini_platform.warehouse import tls
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
@@ -88,8 +90,8 @@ def _say_away(context: ExceptionContext) -> None:
         return
     url = context.engine.url
     where = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
-    reason = " ".join(str(context.original_exception).split())
+    said = str(context.original_exception)
+    reason, advice = tls.explained(said, url) or (said, "Check that the server runs and that DATABASE_URL is right.")
     raise DatabaseAwayError(
-        f"The database {url.database or ''} at {where} cannot be reached: {reason.rstrip('.?')}. "
-        "Check that the server runs and that DATABASE_URL is right."
+        f"The database {url.database or ''} at {where} cannot be reached: {' '.join(reason.split()).rstrip('.?')}. {advice}"
     ) from context.original_exception

@@ -233,9 +233,11 @@ def test_session_reads_and_writes_from_its_own_pages_and_ends_with_its_key(
     assert closed.get("/read/weather").status_code == 401
 
 
-def test_session_opened_over_https_is_sent_over_https_only(closed: httpx.Client, make: Callable[..., str]) -> None:
-    entered = closed.post("/enter", params={"key": make("read")}, headers={"X-Forwarded-Proto": "https"})
-    assert entered.headers["set-cookie"].endswith("; Secure")
+def test_session_opened_over_https_is_sent_over_https_only(platform: Platform, make: Callable[..., str]) -> None:
+    for proxies, secure in (("127.0.0.1", True), ("127.0.0.2", False), ("", False)):
+        with _served(platform, api_auth="always", api_proxies=proxies) as client:
+            entered = client.post("/enter", params={"key": make("read")}, headers={"X-Forwarded-Proto": "https"})
+            assert entered.headers["set-cookie"].endswith("; Secure") is secure
 
 
 def test_log_out(closed: httpx.Client, make: Callable[..., str]) -> None:
