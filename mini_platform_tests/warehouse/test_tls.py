@@ -1,0 +1,153 @@
+"""The platform over TLS, on a real Postgres that takes nothing else; and what is said where TLS keeps it out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from mini_platform.api.site import Site
+from mini_platform.operations import archive
+from mini_platform.operations.doctor import Finding, examine
+from mini_platform.platform import Platform
+from mini_platform.warehouse.connection import DatabaseAwayError, engine
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving, set_environment
+from mini_platform_tests.test_cli import cli, objects
+from mini_platform_tests.tls_postgres import NAME, TlsPostgres, programs, running
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[TlsPostgres]:
+    programs()
+    # Its name is short, as a socket is in it.
+    with tempfile.TemporaryDirectory(prefix="tls") as folder, running(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(postgres: TlsPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    set_environment(monkeypatch, postgres.url(), tmp_path)
+    monkeypatch.setenv("PATH", f"{programs()}:/usr/bin:/bin")
+    return tmp_path
+
+
+def encryption() -> list[Finding]:
+    """What the doctor says of the connection to the database."""
+    return [finding for finding in examine() if finding.check == "encryption" and "database" in finding.said]
+
+
+def test_the_whole_platform_goes_over_verified_connections(environment: Path, postgres: TlsPostgres) -> None:
+    (environment / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n")
+    loaded = cli("load", "weather", environment / "a.csv")
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    platform = Platform()
+    with platform.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM dagster.runs WHERE status = 'SUCCESS'")) == 1
+    site = Site(platform)
+    with serving(create_app(site)) as url:
+        assert httpx.get(f"{url}/api/datasets/weather/measurements", timeout=30).json()["data"]
+    used = postgres.execute(
+        "SELECT array_agg(DISTINCT concat_ws(' ', application_name, ssl, version) ORDER BY 1) FROM pg_stat_ssl "
+        "JOIN pg_stat_activity USING (pid) WHERE usename = 'platform'"
+    )
+    assert used == ["mini_platform t TLSv1.3", "mini_platform_api t TLSv1.3"]
+    site.close()
+    platform.engine.dispose()
+    for command in (
+        ("backup", environment / "b"),
+        ("restore", environment / "b", "--replace"),
+        ("psql", "-c", "SELECT 1"),
+    ):
+        done = cli(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["rows_rejected"] for row in objects(cli("files", "--json").stdout)] == [1]
+    assert [(f.level, f"verified to be {NAME}" in f.said) for f in encryption()] == [("ok", True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "presented", "said", "do"),
+    [
+        ({"sslrootcert": "other_ca.pem"}, {}, "certificate verify failed (self-signed", "sslrootcert"),
+        ({"sslrootcert": "nowhere.pem"}, {}, "nowhere.pem\" does not exist", "sslrootcert"),
+        ({"host": "db.example.org"}, {}, f'certificate for "{NAME}" does not match', "Name the server"),
+        ({}, {"certificate": "expired"}, "(certificate has expired)", "Renew"),
+        ({}, {"ssl": "off"}, "server does not support SSL", "Turn `ssl` on"),
+        ({"sslmode": "disable"}, {}, "no encryption", "verify-full"),
+        ({"user": "certified"}, {}, "requires a valid client certificate", "sslcert and sslkey"),
+        ({"user": "platform:wrong"}, {}, "password authentication failed", "Check that"),
+        ({"user": "nobody", "sslmode": "prefer"}, {"ssl": "off"}, "no encryption", "verify-full"),
+    ],
+)  # fmt: skip
+def test_what_keeps_it_out_is_a_sentence(
+    environment: Path, postgres: TlsPostgres, words: dict[str, str], presented: dict[str, str], said: str, do: str
+) -> None:
+    if "sslrootcert" in words:
+        words = {"sslrootcert": str(postgres.folder / words["sslrootcert"])}
+    made = engine(postgres.url(**words).replace("postgresql:", "postgresql+psycopg2:"))
+    with postgres.presenting(**presented) if presented else nullcontext(), pytest.raises(DatabaseAwayError) as error:
+        made.connect()
+    told = str(error.value)
+    assert said in told
+    assert do in told.partition(said)[2]
+    assert "\n" not in told
+    assert "secret" not in told
+
+
+def test_commands_say_it_too(environment: Path, postgres: TlsPostgres) -> None:
+    url = postgres.url(sslrootcert=postgres.folder / "other_ca.pem")
+    for command in ("files", "doctor", "backup"):
+        done = cli(command, *([environment / "b"] if command == "backup" else []), DATABASE_URL=url)
+        assert done.returncode == 1
+        assert "certificate verify failed (self-signed" in " ".join((done.stdout + done.stderr).split())
+        assert "secret" not in done.stdout + done.stderr
+
+
+def test_client_certificates(environment: Path, postgres: TlsPostgres) -> None:
+    theirs = {"sslcert": postgres.folder / "client.pem", "sslkey": postgres.folder / "client.pem"}
+    made = engine(postgres.url("certified", **theirs).replace("postgresql:", "postgresql+psycopg2:"))
+    with made.connect() as conn:
+        assert conn.scalar(text("SELECT current_user")) == "certified"
+    made.dispose()
+    (postgres.folder / "client.pem").chmod(0o644)
+    with pytest.raises(DatabaseAwayError, match=r"client\.pem.*chmod 600"):
+        made.connect()
+    (postgres.folder / "client.pem").chmod(0o600)
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "said"),
+    [
+        ({"sslmode": "verify-ca"}, "warning", "encrypted (TLSv1.3), and it is not verified that db.example.com"),
+        ({"sslmode": "prefer"}, "warning", "encrypted (TLSv1.3), and it is not verified"),
+        ({"user": "in_clear", "sslmode": "disable"}, "warning", "is not encrypted, and it is not verified"),
+        ({"user": "in_clear", "sslmode": "disable", "host": "localhost"}, "ok", "not encrypted, and does not leave"),
+    ],
+)
+def test_the_doctor_tells_what_is_verified(
+    environment: Path,
+    postgres: TlsPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    words: dict[str, str],
+    level: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres.url(**words))
+    assert [(finding.level, said in finding.said) for finding in encryption()] == [(level, True)]
+
+
+def test_dumps_are_not_tried_by_programs_without_tls(
+    environment: Path, postgres: TlsPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = engine(postgres.url().replace("postgresql:", "postgresql+psycopg2:"))
+    with made.connect() as conn:
+        assert archive.programs(conn, 14)[0] == programs()
+        monkeypatch.setenv("PATH", "/nowhere")
+        with pytest.raises(archive.BackupError, match="know no TLS"):
+            archive.programs(conn, 14)
+    made.dispose()
