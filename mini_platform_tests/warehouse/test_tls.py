@@ -42,9 +42,10 @@ def encryption() -> list[Finding]:
     return [finding for finding in examine() if finding.check == "encryption" and "database" in finding.said]
 
 
+@pytest.mark.timeout(900)
 def test_the_whole_platform_goes_over_verified_connections(environment: Path, postgres: TlsPostgres) -> None:
     (environment / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n")
-    loaded = cli("load", "weather", environment / "a.csv")
+    loaded = cli("load", "weather", environment / "a.csv", timeout=400)
     assert loaded.returncode == 0, loaded.stdout + loaded.stderr
     platform = Platform()
     with platform.engine.connect() as conn:
