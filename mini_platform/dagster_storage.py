@@ -57,7 +57,8 @@ class PlatformStorage(DagsterPostgresStorage):
         try:
             with made.connect() as connection:
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
-                connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+                if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}):
+                    connection.execute(CreateSchema(SCHEMA))
                 connection.commit()
                 return cls(postgres_url=dagster_url(), inst_data=inst_data)
         finally:

@@ -51,7 +51,7 @@ def listing(
     """
     as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
     query = Query.parse(relation, request.query_params.multi_items(), export=as_csv)
-    with site.read() as conn:
+    with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:
             etag = _etag(as_csv, list(relation.columns), state(conn, stored_for))

@@ -61,7 +61,7 @@ def export(site: Site, relation: Relation, query: Query, headers: dict[str, str]
     """
 
     def chunks() -> Generator[bytes, None, None]:
-        with site.export() as conn:
+        with site.export(personal=relation.is_personal) as conn:
             yield from csv_stream(query.fields, stream(conn, relation, query))
 
     name = relation.name.replace(".", "_").strip("_")

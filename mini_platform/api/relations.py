@@ -106,6 +106,11 @@ class Relation:
     search: tuple[str, ...]
     order: tuple[str, ...]
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether it takes personal data to make it, even where they are masked."""
+        return any(column.personal for column in self.columns.values())
+
 
 @cache
 def rows(dataset: Dataset, *, clear: bool = False) -> Relation:

@@ -20,7 +20,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
 from mini_platform.warehouse.connection import APPLICATION_NAME, DatabaseAwayError, engine
-from mini_platform.warehouse.roles import READER, may_become_reader
+from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
 
 READERS = 16
 """Requests that read at the same time; the others wait for their turn."""
@@ -58,17 +58,22 @@ class Site:
         return self.datasets[name]
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, personal: bool = False) -> Iterator[Connection]:
         """A connection that can write nothing, in one transaction that sees one state of the data.
+
+        Args:
+            personal: it can read personal data, too; the caller knows that whoever asks may have them, or masks them.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
         """
         with self._reader.connect() as conn:
+            if personal and self._has_roles:
+                conn.exec_driver_sql(f"SET LOCAL ROLE {PERSONAL}")
             yield conn
 
     @contextmanager
-    def export(self) -> Iterator[Connection]:
+    def export(self, *, personal: bool = False) -> Iterator[Connection]:
         """The same for as long as an export takes.
 
         Raises:
@@ -82,15 +87,19 @@ class Site:
                 {"Retry-After": "10"},
             )
         try:
-            with self.read() as conn:
+            with self.read(personal=personal) as conn:
                 yield conn
         finally:
             self._exports.release()
 
     @cached_property
-    def _reader(self) -> Engine:
+    def _has_roles(self) -> bool:
         with self.platform.engine.connect() as conn:
-            role = f" -c role={READER}" if may_become_reader(conn) else ""
+            return may_become_readers(conn)
+
+    @cached_property
+    def _reader(self) -> Engine:
+        role = f" -c role={READER}" if self._has_roles else ""
         milliseconds = round(self.settings.read_seconds * 1000)
         options = f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c timezone=UTC{role}"
         return engine(

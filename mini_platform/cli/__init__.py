@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from mini_platform.cli.database import psql, url
+from mini_platform.cli.database import db, psql, url
 from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import Sentences
 from mini_platform.cli.forgetting import forget
@@ -19,7 +19,7 @@ from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import load, redrive
-from mini_platform.cli.operating import backup, doctor, purge, restore
+from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.pulling import pull, sources
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
@@ -39,13 +39,14 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "The platform": (up, down, status, serve),
     "Loading": (load, pull, redrive, forget),
     "Looking": (files, sources, rejects, explain, verify),
-    "Operating": (doctor, backup, restore, purge),
+    "Operating": (doctor, backup, restore, purge, metabase),
     "Tools": (new, sample, url),
 }
 for group, commands in GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
 app.add_typer(key, name="key", rich_help_panel="The platform")
+app.add_typer(db, name="db", rich_help_panel="Operating")
 # What follows `psql` is for psql: nothing of it is ours, not even -h.
 app.command(
     rich_help_panel="Tools",

@@ -48,7 +48,9 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.BackupError",
         "mini_platform.DatabaseAwayError",
         "mini_platform.EmbeddedPostgresError",
+        "mini_platform.MetabaseError",
         "mini_platform.PlatformError",
+        "mini_platform.RolesError",
     }:
         return str(error), FAILED
     if "mini_platform.YamlError" in kinds:

@@ -62,7 +62,7 @@ def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> 
     if chosen := filtered(request):
         return RedirectResponse(chosen, HTTPStatus.SEE_OTHER)
     dataset = site.dataset(name)
-    with site.read() as conn:
+    with site.read(personal=dataset.is_personal) as conn:
         state = reads.state(conn)
         listed, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
         total = reads.rows_of(conn, dataset_tables(dataset).production)
@@ -77,7 +77,7 @@ def dataset_page(request: Request, site: TheSite, dataset: str) -> Response:
     if address := filtered(request):
         return RedirectResponse(address, HTTPStatus.SEE_OTHER)
     chosen = site.dataset(dataset)
-    with site.read() as conn:
+    with site.read(personal=chosen.is_personal) as conn:
         listed, facets = _rows(request, conn, chosen, relations.rows(chosen))
         given: dict[str, Any] = {
             "state": reads.state(conn),

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -27,8 +27,10 @@ from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, engine
-from mini_platform.warehouse.roles import READER, may_become_reader
-from mini_platform.warehouse.schema import is_current
+from mini_platform.warehouse.granted import may_own, too_mighty, too_weak
+from mini_platform.warehouse.initialize import is_initialized
+from mini_platform.warehouse.roles import READER, may_become_readers
+from mini_platform.warehouse.schema import all_tables, is_current
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 Level = Literal["ok", "warning", "problem"]
@@ -223,7 +225,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         made = engine(settings.database_url or embedded.ensure_running(settings.home))
         with made.connect() as conn:
-            for check in (_server, _encryption, _clock, _tables):
+            for check in (_server, _encryption, _clock, _tables, _roles):
                 yield from check(conn)
     except DatabaseAwayError as error:
         yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
@@ -277,8 +279,23 @@ def _tables(conn: Connection) -> Iterator[Finding]:
         yield Finding(
             "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
         )
-    if may_become_reader(conn):
+
+
+def _roles(conn: Connection) -> Iterator[Finding]:
+    """One user of the database for all is well on one's own machine; where there are roles, they are held to what is theirs."""
+    has_roles = is_initialized(conn)
+    if has_roles and may_own(conn):
+        user = conn.scalar(text("SELECT session_user"))
+        do = "mini-platform db login NAME --role loader, and DATABASE_URL with that; the owner's is for db init alone."
+        yield Finding("roles", "warning", f"the platform runs as {user}, who may change tables and grants", do)
+    elif may_become_readers(conn):
         yield Finding("roles", "ok", f"reads are made as {READER}")
     else:
-        do = f"CREATE ROLE {READER} NOLOGIN; GRANT {READER} TO CURRENT_USER; as a user who may, then mini-platform up."
+        do = "As an administrator of the server: mini-platform db init; its help says more."
         yield Finding("roles", "warning", f"reads cannot be made as {READER}", do)
+    if not has_roles:
+        return
+    kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (("problem", too_mighty), ("warning", too_weak))
+    for level, phrases in kinds:
+        for said in phrases(conn, all_tables()):
+            yield Finding("roles", level, said, "mini-platform db init grants what is declared; REVOKE what it leaves.")

@@ -25,6 +25,7 @@ from mini_platform.operations.backup import Progress, fingerprint
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.connection import engine
+from mini_platform.warehouse.initialize import initialize, is_initialized
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, files
 
@@ -92,6 +93,7 @@ def restore(
                 )
             program, _ = archive.programs(conn, manifest.pg_dump)
             before, revoked = _ledger(conn), _revoked(conn)
+            has_roles = is_initialized(conn)
         _check(folder, name, manifest)
         _bring_secrets(platform, folder / name, manifest, other_keys=other_keys)
         brought = _bring_raw(platform.store, folder, name, progress)
@@ -99,7 +101,7 @@ def restore(
         made.dispose()
         _load_dump(program, platform.url, folder / name / "database.dump", manifest, server)
         progress(0, "Looking at the tables")
-        create_all(made)
+        (initialize if has_roles else create_all)(made)
         _revoke(made, revoked)
         return _account(made, platform.store, manifest, before, brought, replay=replay)
     finally:

@@ -30,10 +30,9 @@ from mini_platform.dataset import Aggregate, Dataset
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import (
     build_foreign_keys,
-    build_indexes,
     drop_foreign_keys,
-    drop_indexes,
-    referring,
+    filled_in_bulk,
+    owns,
 )
 from mini_platform.warehouse.tables import dataset_tables, touched
 from mini_platform.warehouse.upsert import materialized, upsert
@@ -134,12 +133,8 @@ def _fill(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select
     table = dataset_tables(dataset).aggregates[aggregate.name]
     if aggregate.surrogate:
         rows = _numbered(conn, dataset, aggregate, materialized(conn, f"fresh_{table.name}", rows))
-    if not referring(table):
-        # TRUNCATE in the same transaction lets the server skip the log where its wal_level is minimal.
-        conn.execute(text(f"TRUNCATE {conn.dialect.identifier_preparer.format_table(table)}"))
-    drop_indexes(conn, table)
-    written = conn.execute(insert(table).from_select([c.name for c in rows.selected_columns], rows)).rowcount
-    build_indexes(conn, table)
+    with filled_in_bulk(conn, table):
+        written = conn.execute(insert(table).from_select([c.name for c in rows.selected_columns], rows)).rowcount
     conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(table)}"))
     return Refreshed(written, 0, None)
 
@@ -159,7 +154,7 @@ def _merge(
     same = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
     gone = conn.execute(delete(table).where(inside, not_(exists(select(1).select_from(fresh).where(same)))))
     held, computed = (conn.scalar(select(func.count()).select_from(t)) or 0 for t in (table, fresh))
-    if table.foreign_key_constraints and computed - held > BULK_ROWS:
+    if table.foreign_key_constraints and computed - held > BULK_ROWS and owns(conn, table):
         # Many new rows: whether they refer to something is asked once for all, and not row by row.
         drop_foreign_keys(conn, table)
         written = upsert(conn, table, numbered)

@@ -35,7 +35,7 @@ from mini_platform.faultpoints import reach
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.schema import build_indexes, drop_indexes
+from mini_platform.warehouse.schema import filled_in_bulk
 from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import materialized, upsert
 
@@ -152,14 +152,11 @@ def _fill(
     """
     production = tables.production
     name = conn.dialect.identifier_preparer.format_table(production)
-    # TRUNCATE in the same transaction lets the server skip the log where its wal_level is minimal.
-    conn.execute(text(f"TRUNCATE {name}"))
-    drop_indexes(conn, production)
     winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None)
     rows = winners.add_columns(*(NOW.label(name) for name in _moments(tables)))
-    conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
-    reach("load.rows_written")
-    build_indexes(conn, production)
+    with filled_in_bulk(conn, production):
+        conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
+        reach("load.rows_written")
     reach("load.indexes_built")
     conn.execute(text(f"ANALYZE {name}"))
     touch(conn, dataset, None)

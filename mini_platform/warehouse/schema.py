@@ -6,7 +6,8 @@ Nothing that holds the only copy of data is ever dropped here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg2 import sql
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import (
     AddConstraint,
@@ -41,7 +43,7 @@ from sqlalchemy.schema import (
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.roles import GRANTS, grant_reader
+from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
     SCHEMAS,
     DatasetTables,
@@ -52,35 +54,72 @@ from mini_platform.warehouse.tables import (
     touched,
 )
 
+NOT_OURS = (
+    "The tables are not what the datasets declare, and this user of the database may not change them: run "
+    "`mini-platform db init` with DATABASE_URL for their owner."
+)
+
 
 def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> None:
     """Bring the database to what the datasets declare; costs one query when nothing was changed since the last time.
 
+    All is done as who owns the schema `ops`, where the user of the database may: new tables have one owner whoever makes them.
+
     Raises:
         ValueError: a declared change cannot be made without losing data (a type or a key changed).
+        RolesError: the user of the database may not change tables.
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
     wanted = _wanted(chosen)
-    with engine.begin() as conn:
-        if _has(conn, wanted):
-            return
-        advisory_lock(conn, "schema")
-        for schema in SCHEMAS:
+    try:
+        with engine.begin() as conn:
+            if not _has(conn, wanted):
+                _bring_to(conn, chosen, wanted)
+    except ProgrammingError as error:
+        if is_refused(error):
+            raise RolesError(NOT_OURS) from error
+        raise
+
+
+def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str]) -> None:
+    advisory_lock(conn, "schema")
+    make_readers(conn)
+    become_owner(conn)
+    for schema in SCHEMAS:
+        if not conn.scalar(
+            select(func.to_regnamespace(schema))
+        ):  # Without the right to make it, even IF NOT EXISTS fails.
             conn.execute(CreateSchema(schema, if_not_exists=True))
-        existing = inspect(conn)
-        for table in (*ops_metadata.sorted_tables, quality_report):
-            if existing.has_table(table.name, schema=table.schema):
-                _add_to(conn, table)
-            else:
-                table.create(conn)
-        stored = _stored(conn)
-        for dataset in chosen:
-            if stored.get(dataset.name) != wanted[dataset.name]:
-                _migrate(conn, dataset)
-        grant_reader(conn)
-        for name, sha256 in wanted.items():
-            statement = upsert(fingerprints).values(name=name, sha256=sha256)
-            conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+    existing = inspect(conn)
+    for table in platform_tables():
+        if existing.has_table(table.name, schema=table.schema):
+            _add_to(conn, table)
+        else:
+            table.create(conn)
+    stored = _stored(conn)
+    for dataset in chosen:
+        if stored.get(dataset.name) != wanted[dataset.name]:
+            _migrate(conn, dataset)
+    grant(conn, all_tables(chosen))
+    for name, sha256 in wanted.items():
+        statement = upsert(fingerprints).values(name=name, sha256=sha256)
+        conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+
+
+def platform_tables() -> list[Table]:
+    """The tables that belong to no dataset."""
+    return [*ops_metadata.sorted_tables, quality_report]
+
+
+def _tables_and_views(dataset: Dataset) -> list[Table]:
+    tables = dataset_tables(dataset)
+    return [*tables.all, *tables.views.values()]
+
+
+def all_tables(datasets: Iterable[Dataset] | None = None) -> list[Table]:
+    """Every table and view of the platform, for these datasets or for all that are declared."""
+    chosen = all_datasets().values() if datasets is None else datasets
+    return [*platform_tables(), *(table for dataset in chosen for table in _tables_and_views(dataset))]
 
 
 def is_current(conn: Connection) -> bool:
@@ -89,8 +128,12 @@ def is_current(conn: Connection) -> bool:
 
 
 def _wanted(datasets: Iterable[Dataset]) -> dict[str, str]:
-    wanted = {"ops": _fingerprint([*ops_metadata.sorted_tables, quality_report], GRANTS)}
-    return wanted | {dataset.name: _dataset_fingerprint(dataset) for dataset in datasets}
+    wanted = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()))}
+    for dataset in datasets:
+        wanted[dataset.name] = _dataset_fingerprint(dataset)
+        # Apart: what may be read changes without that anything is to be computed again.
+        wanted[f"{dataset.name}:grants"] = hashlib.sha256(all_grants(_tables_and_views(dataset)).encode()).hexdigest()
+    return wanted
 
 
 def _has(conn: Connection, wanted: dict[str, str]) -> bool:
@@ -261,6 +304,30 @@ def _set_nullable(conn: Connection, table: Table, column: Column[Any]) -> None:
     conn.execute(
         text("ALTER TABLE {} ALTER COLUMN {} {} NOT NULL".format(*names, "DROP" if column.nullable else "SET"))
     )
+
+
+def owns(conn: Connection, table: Table) -> bool:
+    """Whether the user of the database may change a table, and not only its rows."""
+    name = conn.dialect.identifier_preparer.format_table(table)
+    owner = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = CAST(:name AS regclass)")
+    return bool(conn.scalar(owner, {"name": name}))
+
+
+@contextmanager
+def filled_in_bulk(conn: Connection, table: Table) -> Iterator[None]:
+    """Have an empty table filled inside without key, constraints and indexes, which are built afterwards, each in one pass.
+
+    A user who does not own it fills it as it is, which takes longer.
+    """
+    if not owns(conn, table):
+        yield
+        return
+    if not referring(table):
+        # TRUNCATE in the same transaction lets the server skip the log where its wal_level is minimal.
+        conn.execute(text(f"TRUNCATE {conn.dialect.identifier_preparer.format_table(table)}"))
+    drop_indexes(conn, table)
+    yield
+    build_indexes(conn, table)
 
 
 def drop_indexes(conn: Connection, table: Table) -> None:

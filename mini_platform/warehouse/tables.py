@@ -190,7 +190,12 @@ touched = Table(
     Column("touch_id", BigInteger, Identity(always=True), primary_key=True),
     Column("dataset", Text, nullable=False),
     Column("aggregate", Text, nullable=False),
-    Column("group_key", JSONB(none_as_null=True), comment="Key of the group to compute again; NULL means every group"),
+    Column(
+        "group_key",
+        JSONB(none_as_null=True),
+        comment="Key of the group to compute again; NULL means every group",
+        info=PERSONAL,  # A person may be a group.
+    ),
     comment="Groups whose rows changed since their aggregate was computed, written with the change itself",
 )
 
@@ -367,7 +372,10 @@ def _surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table
     return Table(
         f"surrogates_{aggregate.name}",
         metadata,
-        *(Column(name, table.c[name].type, primary_key=True, autoincrement=False) for name in aggregate.key),
+        *(
+            Column(name, table.c[name].type, primary_key=True, autoincrement=False, info=table.c[name].info)
+            for name in aggregate.key
+        ),
         Column(aggregate.surrogate, BigInteger, Identity(always=True), nullable=False),
         schema="ops",
         comment=f"Number of each key of analytics.{aggregate.name}, given once and for all",

@@ -25,6 +25,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.sampling import write_sample
 from mini_platform.warehouse import aggregates, quarantine
+from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
 
@@ -332,7 +333,7 @@ def contacts(platform: Platform) -> Iterator[FastAPI]:
     tables = dataset_tables(CONTACTS)
     tables.production.create(platform.engine)
     with platform.engine.begin() as conn:
-        conn.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA production TO mini_platform_reader"))
+        grant(conn, [tables.production])
     site = Site(platform, {"contacts": CONTACTS})
     yield create_app(site)
     site.close()

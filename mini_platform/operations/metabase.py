@@ -1,0 +1,274 @@
+"""Metabase: connected to the database as the BI role, with the dashboards of sales, by its REST API.
+
+Everything is found by its name in one collection and made where it is missing, so that it can be run again; questions are
+brought to what is declared here, and what people arranged on the dashboards, or added to them, stays. Written after the
+documentation of version 0.54 (https://www.metabase.com/docs/v0.54/api); the API is not versioned, so that another version may
+want other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from sqlalchemy import URL
+
+NAME = "Mini Platform"
+"""Of the collection, and of the database as people see it in Metabase."""
+SCHEMAS = "analytics, production"
+WIDTH, HEIGHT = 24, 8
+"""Of a question on a dashboard: the whole width of the grid."""
+SECONDS = 60.0
+
+
+class MetabaseError(Exception):
+    """Metabase cannot be set up; the message is a sentence without passwords."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question: a select of the BI role, and how it is drawn.
+
+    Attributes:
+        name: of it; told apart by it.
+        display: `line`, `bar`, `row`, `area` or `table`.
+        sql: the select.
+        dimensions: its columns on the x-axis, and those that break it up.
+        metrics: its columns on the y-axis.
+    """
+
+    name: str
+    display: str
+    sql: str
+    dimensions: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def body(self, database: int, collection: int) -> dict[str, Any]:
+        """As Metabase takes it."""
+        drawn = {"graph.dimensions": list(self.dimensions), "graph.metrics": list(self.metrics)} if self.metrics else {}
+        return {
+            "name": self.name,
+            "display": self.display,
+            "collection_id": collection,
+            "dataset_query": {"type": "native", "database": database, "native": {"query": self.sql}},
+            "visualization_settings": drawn,
+        }
+
+
+DASHBOARDS: dict[str, tuple[Question, ...]] = {
+    "Sales: trends": (
+        Question(
+            "Revenue and profit by month",
+            "line",
+            "SELECT month, revenue, profit FROM analytics.monthly_revenue ORDER BY month",
+            ("month",),
+            ("revenue", "profit"),
+        ),
+        Question(
+            "Orders and customers by month",
+            "bar",
+            "SELECT month, orders, customers FROM analytics.monthly_revenue ORDER BY month",
+            ("month",),
+            ("orders", "customers"),
+        ),
+    ),
+    "Sales: products by category": (
+        Question(
+            "Revenue and profit by category",
+            "bar",
+            "SELECT category, revenue, profit FROM analytics.revenue_by_category ORDER BY revenue DESC",
+            ("category",),
+            ("revenue", "profit"),
+        ),
+        Question(
+            "Revenue of the categories by quarter",
+            "area",
+            "SELECT date_trunc('quarter', order_date)::date AS quarter, category, sum(revenue) AS revenue "
+            "FROM analytics.fact_sales JOIN analytics.dim_product USING (product_id) GROUP BY 1, 2 ORDER BY 1, 2",
+            ("quarter", "category"),
+            ("revenue",),
+        ),
+    ),
+    "Sales: purchase patterns": (
+        Question(
+            "Customers by number of orders",
+            "bar",
+            "SELECT orders, count(*) AS customers FROM analytics.customer_purchases GROUP BY orders ORDER BY orders",
+            ("orders",),
+            ("customers",),
+        ),
+        Question(
+            "Days between two orders",
+            "bar",
+            "SELECT floor(days_between_orders / 30) * 30 AS days, count(*) AS customers FROM analytics.customer_purchases "
+            "WHERE days_between_orders IS NOT NULL GROUP BY 1 ORDER BY 1",
+            ("days",),
+            ("customers",),
+        ),
+        Question(
+            "Revenue by day of the week",
+            "bar",
+            "SELECT to_char(order_date, 'ID Dy') AS weekday, sum(revenue) AS revenue FROM analytics.fact_sales "
+            "GROUP BY 1 ORDER BY 1",
+            ("weekday",),
+            ("revenue",),
+        ),
+    ),
+    "Sales: top products": (
+        Question(
+            "Ten products by revenue",
+            "row",
+            "SELECT title, revenue FROM analytics.top_products ORDER BY revenue DESC, title LIMIT 10",
+            ("title",),
+            ("revenue",),
+        ),
+        Question(
+            "Fifty products with their pieces and profit",
+            "table",
+            "SELECT rank, title, category, pieces, revenue, profit FROM analytics.top_products "
+            "ORDER BY revenue DESC, title LIMIT 50",
+        ),
+    ),
+}
+"""Dashboards by name, with their questions."""
+
+
+class Metabase:
+    """A session with a Metabase; close it by `with`."""
+
+    def __init__(self, url: str, email: str, password: str) -> None:
+        """Log in; a Metabase that nobody set up yet is set up with this person as its administrator.
+
+        Raises:
+            MetabaseError: it cannot be reached, or does not let us in.
+        """
+        self._client = httpx.Client(base_url=url, timeout=SECONDS, trust_env=False)
+        properties = self._ask("GET", "/api/session/properties")
+        if properties["has-user-setup"]:
+            session = self._ask("POST", "/api/session", {"username": email, "password": password})
+        else:
+            user = {"email": email, "password": password, "first_name": "Mini", "last_name": "Platform"}
+            setup = {"token": properties["setup-token"], "user": user, "prefs": {"site_name": NAME}}
+            session = self._ask("POST", "/api/setup", setup)
+        self._client.headers["X-Metabase-Session"] = session["id"]
+
+    def __enter__(self) -> Metabase:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection; the session ends by itself."""
+        self._client.close()
+
+    def set_up(self, database: URL) -> list[str]:
+        """Connect the database and make what is missing.
+
+        Args:
+            database: as Metabase reaches it, with the login of the BI role.
+
+        Returns:
+            What was made or changed, a phrase each; none where all was there.
+
+        Raises:
+            MetabaseError: Metabase refused something.
+        """
+        self._done: list[str] = []
+        database_id = self._connect(database)
+        collections = {item["name"]: item["id"] for item in self._ask("GET", "/api/collection")}
+        collection = collections.get(NAME) or self._make(
+            "collection", {"name": NAME, "description": "Made by a command."}
+        )
+        for name, questions in DASHBOARDS.items():
+            there = self._items(collection)
+            cards = [self._question(there, question.body(database_id, collection)) for question in questions]
+            dashboard = there.get(("dashboard", name)) or self._make(
+                "dashboard", {"name": name, "collection_id": collection}
+            )
+            self._arrange(dashboard, name, cards)
+        return self._done
+
+    def _connect(self, url: URL) -> int:
+        """The database by its name; its details are told again each time, as the password may be another one."""
+        mode = url.query.get("sslmode")
+        details = {
+            "host": url.host,
+            "port": url.port or 5432,
+            "dbname": url.database,
+            "user": url.username,
+            "password": url.password,
+            "schema-filters-type": "inclusion",
+            "schema-filters-patterns": SCHEMAS,
+            **({"ssl": True, "ssl-mode": mode} if mode not in (None, "disable") else {"ssl": False}),
+        }
+        body = {"engine": "postgres", "name": NAME, "details": details}
+        for known in self._ask("GET", "/api/database")["data"]:
+            if known["name"] == NAME:
+                self._ask("PUT", f"/api/database/{known['id']}", body)
+                return int(known["id"])
+        return self._make("database", body)
+
+    def _items(self, collection: int) -> dict[tuple[str, str], int]:
+        """Ids of the questions and dashboards of a collection, by kind and name."""
+        found = self._ask("GET", f"/api/collection/{collection}/items?models=card&models=dashboard")
+        return {(item["model"], item["name"]): item["id"] for item in found["data"]}
+
+    def _question(self, there: dict[tuple[str, str], int], body: dict[str, Any]) -> int:
+        found = there.get(("card", body["name"]))
+        if found is None:
+            return self._make("card", body)
+        card = self._ask("GET", f"/api/card/{found}")
+        if {name: card.get(name) for name in body} != body:
+            self._ask("PUT", f"/api/card/{found}", body)
+            self._done.append(f"card {body['name']} changed")
+        return found
+
+    def _arrange(self, dashboard: int, name: str, cards: Sequence[int]) -> None:
+        """Put the questions that a dashboard lacks below what is on it."""
+        kept = self._ask("GET", f"/api/dashboard/{dashboard}")["dashcards"]
+        missing = [card for card in cards if card not in {item["card_id"] for item in kept}]
+        if not missing:
+            return
+        bottom = max((item["row"] + item["size_y"] for item in kept), default=0)
+        # Ids below zero are new ones; what is not sent would be taken off.
+        new = [
+            {
+                "id": -place,
+                "card_id": card,
+                "col": 0,
+                "row": bottom + (place - 1) * HEIGHT,
+                "size_x": WIDTH,
+                "size_y": HEIGHT,
+            }
+            for place, card in enumerate(missing, 1)
+        ]
+        self._ask("PUT", f"/api/dashboard/{dashboard}", {"dashcards": [*kept, *new]})
+        self._done.append(f"dashboard {name} filled")
+
+    def _make(self, kind: str, body: dict[str, Any]) -> int:
+        made = self._ask("POST", f"/api/{kind}", body)
+        self._done.append(f"{kind} {body['name']} made")
+        return int(made["id"])
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        try:
+            answer = self._client.request(method, path, json=body)
+            answer.raise_for_status()
+            return answer.json() if answer.content else None
+        except httpx.HTTPStatusError as error:
+            said = " ".join(error.response.text.split())[:300]
+            raise MetabaseError(
+                f"Metabase answered {error.response.status_code} to {method} {path}: {_without_secrets(said, body)}"
+            ) from None
+        except (httpx.HTTPError, ValueError) as error:
+            raise MetabaseError(f"Metabase at {self._client.base_url} does not answer as it should: {error}") from None
+
+
+def _without_secrets(said: str, body: dict[str, Any] | None) -> str:
+    """An answer may repeat what it was sent."""
+    parts = [body or {}, (body or {}).get("details", {}), (body or {}).get("user", {})]
+    for part in parts:
+        if password := part.get("password"):
+            said = said.replace(password, "***")
+    return said

@@ -1,0 +1,254 @@
+"""The whole platform with separate roles: loaded as the loader, served as the readers, changed by the owner alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import ProgrammingError
+
+from mini_platform.api.site import Site
+from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform.datasets import all_datasets
+from mini_platform.landing import folder
+from mini_platform.operations.doctor import Finding, examine
+from mini_platform.platform import Platform as Opened
+from mini_platform.sampling import write_sample
+from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.connection import engine as engine_of
+from mini_platform.warehouse.granted import too_mighty, too_weak
+from mini_platform.warehouse.load import BULK_ROWS, load
+from mini_platform.warehouse.roles import RolesError
+from mini_platform.warehouse.schema import all_tables, create_all
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving
+from mini_platform_tests.roles.conftest import PATIENCE, SAMPLES, Platform
+from mini_platform_tests.test_cli import cli, here
+
+
+class Spot(RowModel):
+    spot_id: str = Field("Identifier", str_length={"min_value": 1, "max_value": 64})
+    owner_name: str = Field("Whose it is", personal="mask")
+    height_m: float | None = Field("Height", unit="m")
+
+
+SPOTS = Dataset("spots", "spots", Spot, ("spot_id",), "Spots")
+
+
+def loaded(platform: Opened, dataset: Dataset, path: Path) -> None:
+    """Through landing, staging, load and aggregates, without Dagster."""
+    assert (
+        len(list(folder.land(platform.engine, dataset, platform.store, [folder.Found(path.name, path, "")], "test")))
+        == 1
+    )
+    worker = platform.worker("test")
+    with ledger.lease(worker):
+        stage(worker, dataset, platform.raw_files(dataset), limit=10)
+        load(worker, dataset, limit=10)
+    with platform.engine.begin() as conn:
+        for aggregate in dataset.aggregates:
+            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+
+
+@pytest.fixture
+def loader(as_loader: Platform) -> Iterator[Opened]:
+    platform = Opened()
+    yield platform
+    platform.engine.dispose()
+
+
+@pytest.fixture
+def owner(roles: Platform) -> Iterator[Engine]:
+    made = engine_of(roles.urls["owner"])
+    yield made
+    made.dispose()
+
+
+def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
+    samples: None, loader: Opened, owner: Engine, tmp_path: Path
+) -> None:
+    with loader.engine.connect() as conn:
+        for dataset in all_datasets().values():
+            assert conn.scalar(select(func.count()).select_from(dataset_tables(dataset).production)), dataset.name
+        assert conn.scalar(text("SELECT count(*) FROM dagster.runs WHERE status = 'SUCCESS'")) == len(SAMPLES)
+    with owner.begin() as conn:  # Empty tables are filled in bulk by who owns them, and row by row by who does not.
+        conn.execute(text("DELETE FROM analytics.fact_sales"))
+        conn.execute(text("DELETE FROM production.orders"))
+    path = tmp_path / "many.csv"
+    write_sample(all_datasets()["sales"], path, BULK_ROWS + 1000, 0, 1)
+    loaded(loader, all_datasets()["sales"], path)
+    with loader.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM analytics.fact_sales")) == BULK_ROWS + 1000
+        keys = text(
+            "SELECT count(*) FROM pg_constraint WHERE conrelid = 'analytics.fact_sales'::regclass AND contype = 'f'"
+        )
+        assert conn.scalar(keys) == 3
+    done = cli("verify", timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout
+
+
+PAGES = [
+    *("/", "/weather", "/customers", "/signals", "/records", "/sales", "/files", "/quality", "/runs", "/datasets/customers"),
+    *("/api/customers/", "/api/customers/?search=a", "/api/datasets/", "/api/quality/", "/metrics", "/data"),
+    *(f"/api/datasets/{name}/{what}" for name in SAMPLES for what in ("", "rows/", "rows.csv", "rejects/", "files/")),
+    "/api/datasets/sales/analytics/dim_customer/", "/api/datasets/customers/analytics/customers_by_country.csv",
+]  # fmt: skip
+
+
+def test_the_api_reads_as_reader_and_takes_on_more_for_personal_data_alone(samples: None, loader: Opened) -> None:
+    site = Site(loader)
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        wrong = {page: answer.text[:200] for page in PAGES if (answer := client.get(page)).status_code != 200}
+        assert wrong == {}
+        assert "@example." in client.get("/api/customers/").text
+        sent = client.post("/api/datasets/weather/upload/?wait=0", files={"file": ("up.csv", b"station_id,date\n")})
+        assert sent.status_code < 500, sent.text
+    email = text("SELECT max(email) FROM production.customers")
+    with site.read() as conn:
+        assert conn.scalar(text("SELECT current_user")) == "mini_platform_reader"
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            conn.execute(email)
+    with site.read(personal=True) as conn:
+        assert "@" in conn.execute(email).scalar_one()
+    with site.read() as conn:
+        assert conn.scalar(text("SELECT current_user")) == "mini_platform_reader"
+    site.close()
+
+
+def test_a_dataset_that_is_declared_later_is_made_by_the_owner_and_loaded_by_the_loader(
+    as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
+) -> None:
+    datasets = {"spots": SPOTS}
+    with pytest.raises(RolesError, match="run `mini-platform db init`"):
+        _ = Opened(datasets).engine
+    create_all(owner, [SPOTS])
+    platform = Opened(datasets)
+    path = tmp_path / "spots.csv"
+    path.write_text("spot_id,owner_name,height_m\na,Ada,1\nb,Ben,2\n")
+    loaded(platform, SPOTS, path)
+    platform.engine.dispose()
+    tables = all_tables([SPOTS])
+    with owner.connect() as conn:
+        assert [*too_mighty(conn, tables), *too_weak(conn, tables)] == []
+        assert conn.scalar(
+            text("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'production.spots'::regclass")
+        ) == ("mini_platform_owner")
+    bi = engine_of(roles.urls["bi"])
+    with bi.connect() as conn:
+        assert conn.scalar(text("SELECT sum(height_m) FROM production.spots")) == 3
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            conn.execute(text("SELECT owner_name FROM production.spots"))
+    bi.dispose()
+
+
+def test_a_column_that_becomes_personal_is_taken_from_those_who_read(owner: Engine) -> None:
+    class Named(Spot):
+        spot_id: str = Field("Identifier", str_length={"min_value": 1, "max_value": 64})
+        owner_name: str = Field("Whose it is")
+
+    def readable() -> bool | None:
+        asked = "SELECT has_column_privilege('mini_platform_bi', 'production.named', 'owner_name', 'SELECT')"
+        with owner.connect() as conn:
+            return conn.scalar(text(asked))
+
+    create_all(owner, [Dataset("named", "named", Named, ("spot_id",), "Spots")])
+    assert readable() is True
+    create_all(owner, [Dataset("named", "named", Spot, ("spot_id",), "Spots")])
+    assert readable() is False
+
+
+def findings(level: str) -> list[Finding]:
+    return [finding for finding in examine() if (finding.check, finding.level) == ("roles", level)]
+
+
+def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_without_an_administrator(
+    as_loader: Platform, roles: Platform, owner: Engine
+) -> None:
+    with owner.begin() as conn:
+        conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'other' WHERE name = 'weather'"))
+    done = here("files")
+    assert (done.exit_code, "run `mini-platform db init`" in done.stderr) == (1, True)
+    assert cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["loader"]).returncode == 1
+    done = cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert (done.returncode, done.stderr[:9]) == (0, "Logins fo")
+    assert here("files").exit_code == 0
+    with owner.connect() as conn:
+        assert [*too_mighty(conn, all_tables()), *too_weak(conn, all_tables())] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["admin", "--role", "bi"], "it is no login of mini_platform_bi"),
+        (["the_owner", "--role", "bi"], "it is no login of mini_platform_bi"),
+        (["mini_platform_bi", "--role", "bi"], "it is no login of mini_platform_bi"),
+        (["short", "--role", "bi", "--password-file", "{file}"], "at least 16 characters"),
+    ],
+)
+def test_a_login_that_cannot_be_made_is_a_sentence(
+    roles: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
+    (tmp_path / "file").write_text("too short")
+    done = here("db", "login", *[argument.format(file=tmp_path / "file") for argument in arguments])
+    assert (done.exit_code, said in done.stderr) == (1, True), done.stderr
+
+
+def test_a_login_is_given_a_new_password(roles: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
+    first, second = (here("db", "login", "changing", "--role", "reader").stdout.strip() for _ in range(2))
+    url = roles.server.url("changing", second, "separated")
+    made = engine_of(url)
+    with made.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) >= 0 FROM ops.files"))
+    made.dispose()
+    with pytest.raises(ConnectionError, match="password authentication failed"):
+        engine_of(roles.server.url("changing", first, "separated")).connect()
+
+
+def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_too_little(
+    as_loader: Platform, roles: Platform, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [finding.said for finding in findings("ok")] == ["reads are made as mini_platform_reader"]
+    assert findings("problem") + findings("warning") == []
+    with owner.begin() as conn:
+        conn.execute(text("GRANT SELECT (email) ON production.customers TO mini_platform_bi"))
+        conn.execute(text("GRANT DELETE ON ops.files TO mini_platform_reader"))
+        conn.execute(text("GRANT CREATE ON SCHEMA staging TO mini_platform_loader"))
+        conn.execute(text("REVOKE INSERT ON ops.files FROM mini_platform_loader"))
+    roles.server.execute("ALTER ROLE mini_platform_bi CREATEDB")
+    roles.server.execute("GRANT pg_read_all_data TO mini_platform_reader")
+    assert {finding.said for finding in findings("problem")} >= {
+        "mini_platform_bi may SELECT (email) production.customers",
+        "mini_platform_reader may DELETE ops.files",
+        "mini_platform_loader may make tables in the schema staging",
+        "mini_platform_bi is no mere group: it may log in, make roles or databases, or pass over grants",
+        "mini_platform_reader is a member of pg_read_all_data",
+    }
+    assert [finding.said for finding in findings("warning")] == ["mini_platform_loader may not INSERT ops.files"]
+    roles.server.execute("ALTER ROLE mini_platform_bi NOCREATEDB")
+    roles.server.execute("REVOKE pg_read_all_data FROM mini_platform_reader")
+    with owner.begin() as conn:
+        conn.execute(text("REVOKE CREATE ON SCHEMA staging FROM mini_platform_loader"))
+    assert cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"]).returncode == 0
+    assert findings("problem") + findings("warning") == []
+    monkeypatch.setenv("DATABASE_URL", roles.urls["owner"])
+    assert ["runs as the_owner, who may change tables" in finding.said for finding in findings("warning")] == [True]
+
+
+def test_a_restored_platform_has_its_roles_again(
+    samples: None, as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
+) -> None:
+    done = cli("backup", tmp_path, timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert done.returncode == 0, done.stderr
+    owner.dispose()
+    done = cli("restore", tmp_path, "--replace", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert done.returncode == 0, done.stderr
+    with owner.connect() as conn:
+        assert [*too_mighty(conn, all_tables()), *too_weak(conn, all_tables())] == []
+    assert here("files").exit_code == 0
