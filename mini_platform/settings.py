@@ -1,4 +1,7 @@
-"""Every setting of the platform, in one place: environment variables first, then `.env` in the project's folder.
+"""Every setting of the platform, in one place.
+
+Where a setting is given more than once, the first of these counts: a variable of the environment; a file that one names, as
+`DATABASE_URL_FILE`; Docker's secrets; Vault; `.env` in the project's folder.
 
 Nothing is read at import; call `load_settings()` where a setting is needed.
 """
@@ -6,16 +9,28 @@ Nothing is read at import; call `load_settings()` where a setting is needed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-PROJECT = Path(__file__).resolve().parent.parent
-"""The project's folder: where workspace.yaml, dagster.yaml, `data/` and `.state/` are."""
+from mini_platform import setting_sources
+from mini_platform.setting_sources import Sources, Variables
+from mini_platform.vault import VaultSettings, settings_in_vault
 
+PROJECT = setting_sources.PROJECT
 
 CRON_FIELDS = 5
 INTERVAL_SECONDS = (60, 86_400)
@@ -46,10 +61,28 @@ class Settings(BaseSettings):
     """What can be set. Sizes are bytes, times are seconds unless a name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MINI_PLATFORM_", env_file=PROJECT / ".env", env_nested_delimiter="__", extra="ignore"
+        env_prefix="MINI_PLATFORM_",
+        env_file=PROJECT / ".env",
+        env_nested_delimiter="__",
+        extra="ignore",
+        hide_input_in_errors=True,  # it may be a password
     )
 
-    database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order in which sources count."""
+        return init_settings, *sources(settings_cls)
+
+    secrets_dir: Path = setting_sources.SECRETS
+    """Docker's secrets: files by the names of the variables, in any case."""
+    database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
     """Where Postgres is; None means the embedded server under `home`."""
     home: Path = Path(".state")
     """State that users never edit: raw files, the embedded database, Dagster's local artifacts, pid files."""
@@ -182,14 +215,25 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", mode="after")
     @classmethod
-    def _psycopg2(cls, value: str | None) -> str | None:
-        """Name the driver: a bare `postgresql://` resolves to another one in later versions of SQLAlchemy."""
+    def _psycopg2(cls, value: SecretStr | None) -> SecretStr | None:
+        """Name the driver: a bare `postgresql://` resolves to another one in later versions of SQLAlchemy.
+
+        Raises:
+            ValueError: it cannot be taken apart. A part of the password would be taken for something that errors show.
+        """
         if not value:
             return None
-        for scheme in ("postgres://", "postgresql://"):
-            if value.startswith(scheme):
-                return "postgresql+psycopg2://" + value.removeprefix(scheme)
-        return value
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        url = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", value.get_secret_value())
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError):
+            raise ValueError("it should look like postgresql://user:password@host/database") from None
+        if url.partition("?")[0].count("@") > 1:
+            raise ValueError("in its password, write @ as %40, / as %2F and % as %25")
+        return SecretStr(url)
 
     @property
     def needs_keys(self) -> bool:
@@ -243,10 +287,28 @@ def between_commas(value: str) -> list[str]:
     return [word.strip() for word in value.split(",") if word.strip()]
 
 
+def sources(settings_cls: type[BaseSettings] = Settings) -> Sources:
+    """What is given where.
+
+    Raises:
+        SourceError: one of the sources cannot be read.
+    """
+    return setting_sources.local(settings_cls)._replace(vault=Variables(settings_cls, settings_in_vault()))
+
+
+def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """The variables whose values are not allowed, and why; never a value, which may be a password."""
+    prefix = "VAULT_" if error.title == VaultSettings.__name__ else "MINI_PLATFORM_"
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        name = "__".join(map(str, item["loc"])).upper()
+        yield name if name.startswith((prefix, "DATABASE_URL")) else prefix + name, item["msg"]
+
+
 def load_settings() -> Settings:
     """Read the settings now.
 
     Raises:
         pydantic.ValidationError: a variable holds a value that its setting does not allow.
+        SourceError: a source of settings cannot be read, such as a file that is missing, or a sealed Vault.
     """
     return Settings()

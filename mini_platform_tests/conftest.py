@@ -179,7 +179,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
-    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_"))]:
+    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL", "VAULT_"))]:
         patch.delenv(name)
     patch.setenv("DATABASE_URL", url)
     patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))

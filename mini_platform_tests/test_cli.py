@@ -443,7 +443,7 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(home: Path, arguments: list[str
             "MINI_PLATFORM_LEASE_SECONDS is not valid: Input should be greater than 0.",
         ),
         ("MINI_PLATFORM_DAGSTER_PORT", "x", 2, "MINI_PLATFORM_DAGSTER_PORT is not valid: "),
-        ("DATABASE_URL", "nonsense", 2, "DATABASE_URL is not a database URL"),
+        ("DATABASE_URL", "nonsense", 2, "DATABASE_URL is not valid: Value error, it should look like postgresql://"),
         ("DATABASE_URL", "sqlite:///x.db", 2, "DATABASE_URL names a sqlite database; Postgres is needed."),
         ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/x", 1, "The database x at 127.0.0.1:1 cannot be reached"),
     ],

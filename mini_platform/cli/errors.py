@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 FAILED, USAGE = 1, 2
 """Exit codes: something is wrong with the data or the platform; something is wrong with what was typed or set."""
@@ -51,14 +48,15 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.MetabaseError",
         "mini_platform.PlatformError",
         "mini_platform.RolesError",
+        "mini_platform.VaultError",
     }:
         return str(error), FAILED
-    if "mini_platform.YamlError" in kinds:
+    if kinds & {"mini_platform.SourceError", "mini_platform.YamlError"}:
         return str(error), USAGE
     if "pydantic_core.ValidationError" in kinds:
-        return _settings(error), USAGE  # type: ignore[arg-type]
-    if "sqlalchemy.ArgumentError" in kinds:
-        return "DATABASE_URL is not a database URL: it should look like postgresql://user:password@host/database", USAGE
+        from mini_platform.settings import invalid
+
+        return "\n".join(f"{name} is not valid: {why}." for name, why in invalid(error)), USAGE  # type: ignore[arg-type]
     if "sqlalchemy.OperationalError" in kinds:
         said = " ".join(str(getattr(error, "orig", error)).split())
         return f"The database failed: {said}", FAILED
@@ -66,13 +64,3 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", FAILED
     return None
-
-
-def _settings(error: ValidationError) -> str:
-    """Invalid settings as a sentence each, by the names under which they are set; a value may be a password."""
-    lines = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
-        name = "__".join(map(str, item["loc"])).upper()
-        variable = name if name.startswith(("DATABASE_URL", "MINI_PLATFORM_")) else f"MINI_PLATFORM_{name}"
-        lines.append(f"{variable} is not valid: {item['msg']}.")
-    return "\n".join(lines)

@@ -11,22 +11,25 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from packaging.markers import Marker
 from pydantic import AliasChoices, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mini_platform.datasets import all_datasets
 from mini_platform.operations import archive, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
-from mini_platform.settings import PROJECT, Settings, load_settings
+from mini_platform.setting_sources import SourceError, local
+from mini_platform.settings import PROJECT, Settings, invalid, load_settings, sources
+from mini_platform.vault import VaultSettings
 from mini_platform.warehouse import embedded
-from mini_platform.warehouse.connection import DatabaseAwayError, engine
+from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.granted import may_own, too_mighty, too_weak
 from mini_platform.warehouse.initialize import is_initialized
 from mini_platform.warehouse.roles import READER, may_become_readers
@@ -69,16 +72,16 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Every finding, check by check."""
     yield from _versions()
-    yield from _unknown_variables()
     try:
+        yield from _sources()
         settings = load_settings()
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_context=False, include_input=False):
-            name = "__".join(map(str, item["loc"])).upper()
-            said = f"{name if name.startswith(PREFIX) else PREFIX + name} is not valid: {item['msg']}"
-            yield Finding(
-                "settings", "problem", said, "Correct it in the environment or in .env; .env.example describes it."
-            )
+        do = "Correct it where it comes from; .env.example describes it."
+        for name, why in invalid(error):
+            yield Finding("settings", "problem", f"{name} is not valid: {why}", do)
+        return
+    except SourceError as error:
+        yield Finding("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
         return
     yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
     for check in (_secrets, _inboxes, _disk, _ports, _https, _database):
@@ -113,33 +116,46 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _unknown_variables() -> Iterator[Finding]:
-    """Variables that look like settings and are none: a misspelt one would be ignored without a word."""
-    known = set(_names())
-    given = {name.upper() for name in (*os.environ, *_dotenv()) if name.upper().startswith(PREFIX)} - INTERNAL
-    for name in sorted(given):
-        if name.split("__")[0].removesuffix("_FILE") not in known and name.split("__")[0] not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            do = f"Did you mean {near[0]}?" if near else "Remove it: .env.example lists those that there are."
-            yield Finding("settings", "warning", f"{name} is no setting, and is ignored", do)
+def _sources() -> Iterator[Finding]:
+    """Where each setting comes from, never what it is; and what looks like a setting and is none.
+
+    Raises:
+        SourceError: a source cannot be read.
+    """
+    yield from _unknown([*os.environ, *DotEnvSettingsSource(Settings).env_vars])
+    given = sources()
+    yield from _unknown(given.vault.given)
+    places: dict[str, str] = {}
+    for source in (*given, *local(VaultSettings)):
+        for name, item in source.given.items():
+            if source.setting(name) or name.upper().split("__")[0] in _names(Settings):
+                places.setdefault(name.upper(), item.place)
+    for place in sorted(set(places.values())):
+        names = sorted(name for name, found in places.items() if found == place)
+        yield Finding("settings", "ok", f"from {place}: {', '.join(names)}")
 
 
-def _names() -> Iterator[str]:
-    for name, field in Settings.model_fields.items():
+def _unknown(variables: Iterable[str]) -> Iterator[Finding]:
+    """Names that look like settings and are none: a misspelt one would be ignored without a word."""
+    known = [*_names(Settings), *_names(VaultSettings)]
+    ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
+    for name in sorted({name.upper() for name in variables} - INTERNAL):
+        head = name.split("__")[0]
+        stem = head.removesuffix("_FILE")
+        near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.88)))
+        if head in known or stem in known or not (near or name.startswith(PREFIX)):
+            continue
+        do = f"Did you mean {near[0]}{'_FILE' if stem != head else ''}?" if near else "Remove it: see .env.example."
+        yield Finding("settings", "warning", f"{name} is no setting, and is ignored", do)
+
+
+def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
+    for name, field in settings_cls.model_fields.items():
         alias = field.validation_alias
         if isinstance(alias, AliasChoices):
             yield from (str(choice) for choice in alias.choices)
         else:
-            yield str(alias) if alias else PREFIX + name.upper()
-
-
-def _dotenv() -> Iterator[str]:
-    path = PROJECT / ".env"
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, equals, _ = line.strip().removeprefix("export ").partition("=")
-            if equals and not name.startswith("#"):
-                yield name.strip()
+            yield str(alias) if alias else f"{settings_cls.model_config['env_prefix']}{name}".upper()
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
@@ -223,7 +239,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     made = None
     try:
-        made = engine(settings.database_url or embedded.ensure_running(settings.home))
+        made = engine(database_url(settings))
         with made.connect() as conn:
             for check in (_server, _encryption, _clock, _tables, _roles):
                 yield from check(conn)

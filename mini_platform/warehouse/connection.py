@@ -35,7 +35,7 @@ def database_url(settings: Settings) -> str:
         EmbeddedPostgresError: the embedded server could not be started.
     """
     if settings.database_url:
-        return settings.database_url
+        return settings.database_url.get_secret_value()
     from mini_platform.warehouse import embedded  # Brings psutil, which a database of one's own has no need of.
 
     return embedded.ensure_running(settings.home)
