@@ -9,6 +9,7 @@ https://docs.pydantic.dev/latest/concepts/pydantic_settings/#customise-settings-
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +30,11 @@ class SourceError(RuntimeError):
     """A setting cannot be had from where it should come from; the message is a sentence, and never holds a secret."""
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """A setting's text, and the place that it comes from, in words."""
 
-    value: str
+    value: str = field(repr=False)
     place: str
 
 
@@ -60,9 +62,9 @@ class Variables(EnvSettingsSource):
     def setting(self, variable: str) -> FieldInfo | None:
         """The setting, or the part of one, that is set by a variable of this name."""
         head, *keys = variable.lower().split(self.env_nested_delimiter or "\0")
-        for name, field in self.settings_cls.model_fields.items():
-            if any(head == known for _, known, _ in self._extract_field_info(field, name)):
-                found: FieldInfo | None = field
+        for name, info in self.settings_cls.model_fields.items():
+            if any(head == known for _, known, _ in self._extract_field_info(info, name)):
+                found: FieldInfo | None = info
                 for key in keys:
                     found = self.next_field(found, key, self.case_sensitive)
                 return found if isinstance(found, FieldInfo) else None

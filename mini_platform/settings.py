@@ -40,7 +40,7 @@ INTERVAL_SECONDS = (60, 86_400)
 class PullSettings(BaseModel):
     """Where a source is: `MINI_PLATFORM_PULL__<DATASET>_<SOURCE>__URL` and so on."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
 
     url: str | None = None
     """Of the first page. Without one, neither here nor in the declaration, the source is not pulled."""

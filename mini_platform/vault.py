@@ -171,11 +171,11 @@ def _asked(
 ) -> httpx.Response:
     """A call's answer; the last one, where it cannot be answered now."""
     import httpx
-    from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_random_exponential
 
     trying = Retrying(
         stop=stop_after_attempt(TRIES),
-        wait=wait_exponential_jitter(initial=0.3, max=3, jitter=0.3),
+        wait=wait_random_exponential(multiplier=0.5, max=3),
         retry=retry_if_exception_type(httpx.TransportError) | retry_if_result(lambda a: a.status_code in PASSING),
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )

@@ -289,7 +289,7 @@ class Fetcher:
                 raise PullError(sentence, goes_on=True, seconds=seconds)
             raise AgainError(f"{shown(url)} answered {status}.", seconds)
         if status not in (OK, NOT_MODIFIED):
-            raise PullError(f"{shown(url)} answered {status} {response.reason_phrase}.")
+            raise PullError(f"{shown(url)} answered {status} {httpx.codes.get_reason_phrase(status)}.")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise PullError(f"{shown(url)} answered with an encoding that was not asked for.")
         link = response.links.get("next", {}).get("url")

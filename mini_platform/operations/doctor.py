@@ -128,7 +128,7 @@ def _sources() -> Iterator[Finding]:
     places: dict[str, str] = {}
     for source in (*given, *local(VaultSettings)):
         for name, item in source.given.items():
-            if source.setting(name) or name.upper().split("__")[0] in _names(Settings):
+            if source.setting(name) or name.upper().split("__")[0] in _names(source.settings_cls):
                 places.setdefault(name.upper(), item.place)
     for place in sorted(set(places.values())):
         names = sorted(name for name, found in places.items() if found == place)
@@ -142,7 +142,7 @@ def _unknown(variables: Iterable[str]) -> Iterator[Finding]:
     for name in sorted({name.upper() for name in variables} - INTERNAL):
         head = name.split("__")[0]
         stem = head.removesuffix("_FILE")
-        near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.88)))
+        near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.9)))
         if head in known or stem in known or not (near or name.startswith(PREFIX)):
             continue
         do = f"Did you mean {near[0]}{'_FILE' if stem != head else ''}?" if near else "Remove it: see .env.example."
