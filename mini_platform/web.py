@@ -37,13 +37,20 @@ from mini_platform.operations import https
 from mini_platform.settings import Settings
 from mini_platform.warehouse.connection import DatabaseAwayError
 
+ABOUT = (
+    "Datasets that files and sources are loaded into: their rows, what is computed from them, and what became of each file. "
+    "Times are in UTC, decimals are strings, errors are `application/problem+json`. Where a key is asked for, send it as "
+    "`Authorization: Bearer KEY`, `Authorization: Token KEY` or `x-api-key: KEY`."
+)
 STOP_SECONDS = 10
 """How long requests that are under way may take to end, once the process is told to; less than until it is killed."""
 
 
 def create_app(site: Site | None = None) -> FastAPI:
     """The app over a site; without one, over the platform that the settings name."""
-    app = FastAPI(title="Mini Platform", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Mini Platform", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.state.site = site or Site()
     handle_problems(app)
     add_pages(app)

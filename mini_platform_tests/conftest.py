@@ -6,6 +6,7 @@
     home, data      folders of this test; the settings' environment points to them and to that database
     platform        the platform's resource in that environment
     pipeline        runs files through landing, staging, load and aggregates, without Dagster
+    samples         every sample in data/, loaded by it
     web             URL of the web process's app on that database, served by uvicorn on a free port
     client          an HTTP client of it
 
@@ -38,10 +39,11 @@ from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
-from mini_platform.warehouse import aggregates, connection, embedded, ledger
+from mini_platform.warehouse import aggregates, connection, embedded, ledger, quality
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import dataset_tables, quality_report
+from mini_platform.warehouse.upsert import upsert_frame
 from mini_platform.web import create_app, served
 
 TEMPLATE = "template_platform"
@@ -147,6 +149,15 @@ def pipeline(platform: Platform) -> Pipeline:
         return taken
 
     return run
+
+
+@pytest.fixture
+def samples(engine: Engine, pipeline: Pipeline) -> None:
+    """Every sample of every dataset, loaded, with its quality report; the first file is of weather."""
+    for name, dataset in reversed(all_datasets().items()):
+        pipeline(dataset, *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."))
+        with engine.begin() as conn:
+            upsert_frame(conn, quality_report, quality.measure(conn, dataset, "samples"))
 
 
 @pytest.fixture

@@ -18,6 +18,10 @@ from mini_platform.dataset import Dataset
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import files, touched
 
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"}
+}
+"""For the documentation of a route that gives an answer of this module."""
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlalchemy import Connection, func, literal, select, text
 
 from mini_platform.api import relations
-from mini_platform.api.answers import answer, listing
+from mini_platform.api.answers import NOT_MODIFIED, answer, listing
 from mini_platform.api.guard import allowed, may
 from mini_platform.api.problems import NotFoundError, documented
 from mini_platform.api.relations import Relation
-from mini_platform.api.site import TheSite
+from mini_platform.api.site import DatasetName, TheSite
 from mini_platform.dataset import Aggregate, Column, Dataset, Json
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger
@@ -24,18 +23,14 @@ router = APIRouter(
     prefix="/api/datasets",
     tags=["datasets"],
     dependencies=[Depends(allowed("read"))],
-    responses={
-        HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"},
-        **documented(400, 401, 403, 404, 422, 429, 503),
-    },
+    responses=NOT_MODIFIED | documented(400, 404, 422),
 )
 DETAIL = "api_dataset"
 """Name of the route of a dataset, by which links to it are made."""
 COUNTED = 10_000
 """Tables of fewer rows are counted; of others the planner's estimate is told."""
 
-Name = Annotated[str, Path(alias="dataset", description="Name of the dataset")]
-FileId = Annotated[int, Path(ge=1, lt=2**63, description="Its number in the ledger")]
+FileId = Annotated[int, Path(ge=1, lt=2**63, description="Its number in the ledger", examples=[1])]
 
 
 @router.get("/", summary="Datasets", response_model=None)
@@ -47,7 +42,7 @@ def datasets(request: Request, site: TheSite) -> Response:
 
 
 @router.get("/{dataset}/", summary="A dataset", name=DETAIL, response_model=None)
-def dataset(request: Request, site: TheSite, name: Name) -> Response:
+def dataset(request: Request, site: TheSite, name: DatasetName) -> Response:
     """Give a dataset's declaration: columns with their units, rules, key, sources, analytics; and how fresh it is."""
     chosen = site.dataset(name)
     with site.read() as conn:
@@ -55,7 +50,7 @@ def dataset(request: Request, site: TheSite, name: Name) -> Response:
 
 
 @router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None)
-def file(request: Request, site: TheSite, name: Name, file_id: FileId) -> Response:
+def file(request: Request, site: TheSite, name: DatasetName, file_id: FileId) -> Response:
     """Give the ledger's row of a file: what became of it, and of each of its rows."""
     chosen = site.dataset(name)
     columns = [ledger.c[column] for column in relations.FILES]
@@ -68,13 +63,13 @@ def file(request: Request, site: TheSite, name: Name, file_id: FileId) -> Respon
 
 
 @router.get("/{dataset}/analytics/{analytics}.csv", summary="Analytics as CSV", response_model=None)
-def analytics_as_csv(request: Request, site: TheSite, name: Name, analytics: str) -> Response:
+def analytics_as_csv(request: Request, site: TheSite, name: DatasetName, analytics: str) -> Response:
     """Give an aggregate or a view as a CSV file, whole or as far as filters and `limit` say."""
     return _analytics(request, site, name, analytics, as_csv=True)
 
 
 @router.get("/{dataset}/analytics/{analytics}/", summary="Analytics", response_model=None)
-def analytics(request: Request, site: TheSite, name: Name, analytics: str) -> Response:
+def analytics(request: Request, site: TheSite, name: DatasetName, analytics: str) -> Response:
     """List the rows of an aggregate or a view; CSV where `Accept` says `text/csv`."""
     return _analytics(request, site, name, analytics)
 
@@ -90,11 +85,11 @@ def _analytics(request: Request, site: TheSite, name: str, analytics: str, *, as
 def _list(kind: str, of: Callable[[Dataset], Relation], about: str, *, stored: bool = False) -> None:
     """Make the routes of something that every dataset has, as JSON and as CSV."""
 
-    def as_page(request: Request, site: TheSite, name: Name) -> Response:
+    def as_page(request: Request, site: TheSite, name: DatasetName) -> Response:
         chosen = site.dataset(name)
         return listing(request, site, of(chosen), stored_for=chosen if stored else None)
 
-    def as_csv(request: Request, site: TheSite, name: Name) -> Response:
+    def as_csv(request: Request, site: TheSite, name: DatasetName) -> Response:
         chosen = site.dataset(name)
         return listing(request, site, of(chosen), as_csv=True, stored_for=chosen if stored else None)
 

@@ -29,7 +29,7 @@ from mini_platform.warehouse.tables import checkpoints, files
 
 DATASET = "records"
 AWAY = (DatabaseAwayError, OperationalError, PoolTimeoutError)
-router = APIRouter(tags=["Health"])
+router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):

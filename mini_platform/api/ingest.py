@@ -64,7 +64,7 @@ class Processed(BaseModel):
     "/ingest",
     summary="Send a payload",
     status_code=HTTPStatus.ACCEPTED,
-    responses=documented(400, 401, 403, 408, 413, 429, 503, 507),
+    responses=documented(400, 404, 408, 413, 507),
     openapi_extra=PAYLOAD,
 )
 async def ingest(request: Request, site: TheSite) -> Accepted:
@@ -80,7 +80,7 @@ async def ingest(request: Request, site: TheSite) -> Accepted:
     return Accepted(raw_id=row.file_id)
 
 
-@router.post("/process", summary="Wait for payloads", responses=documented(401, 403, 422, 429, 503))
+@router.post("/process", summary="Wait for payloads", responses=documented(404, 422))
 async def process(
     request: Request,
     site: TheSite,

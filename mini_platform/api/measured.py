@@ -27,7 +27,7 @@ router = APIRouter(
     prefix="/api",
     tags=["weather"],
     dependencies=[Depends(allowed("read", DATASET))],
-    responses=documented(400, 401, 403, 404, 422, 429, 503),
+    responses=documented(400, 404, 422),
 )
 
 TEXT = r"^[^\x00]*$"
@@ -97,7 +97,7 @@ class Quality(BaseModel):
 
 @router.get("/stations/")
 def stations(site: TheSite) -> Stations:
-    """List the stations."""
+    """List the stations that ever reported."""
     summary = _tables(site).aggregates["summary"]
     with site.read() as conn:
         return Stations(stations=list(conn.scalars(select(summary.c.station_id).order_by(summary.c.station_id))))

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from fastapi import FastAPI
 
 from mini_platform.api import relations
-from mini_platform.api.problems import Problem
+from mini_platform.api.problems import Problem, documented
 from mini_platform.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.site import Site
@@ -43,6 +43,9 @@ MEANINGS: Mapping[str, str] = {
     "contains": "contains, in upper or lower case",
     "isnull": "is empty (true) or is not (false)",
 }
+BEFORE_IT = (421,)
+BEHIND_THE_GUARD = (401, 403, *BEFORE_IT, 429, 503)
+"""Problems of every route, and of every route that may take a key."""
 LINK = {"type": ["string", "null"], "format": "uri"}
 
 
@@ -61,10 +64,13 @@ def describe(app: FastAPI, site: Site) -> None:
 def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     paths: dict[str, Any] = document["paths"]
-    for path, item in paths.items():
-        for parameter in item.get("get", {}).get("parameters", ()):
-            if path.startswith("/api/datasets/{dataset}/") and parameter["name"] == "dataset":
+    for operation in _operations(paths):
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path" and parameter["name"] == "dataset":
                 parameter["schema"]["enum"] = list(site.datasets)
+        problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
+        told = {str(status): response for status, response in problems.items()} | operation["responses"]
+        operation["responses"] = dict(sorted(told.items()))
     some = next(iter(site.datasets.values()), None)
     for kind, of in (("files", relations.files), ("rejects", relations.rejects), ("quality", relations.quality)):
         if some is not None:
@@ -87,6 +93,10 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
             paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(some))
         )
     return document
+
+
+def _operations(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (operation for item in paths.values() for operation in item.values())
 
 
 def _own(site: Site) -> Iterator[tuple[str, Relation]]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mini_platform.api.answers import listing
+from mini_platform.api.answers import NOT_MODIFIED, listing
+from mini_platform.api.export import MEDIA_TYPE
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import documented
 from mini_platform.api.relations import rows
@@ -17,7 +18,7 @@ DATASET = "customers"
 router = APIRouter(
     tags=["customers"],
     dependencies=[Depends(allowed("read", DATASET))],
-    responses=documented(400, 401, 403, 404, 422, 429, 503),
+    responses=NOT_MODIFIED | documented(400, 404, 422),
 )
 
 
@@ -29,19 +30,26 @@ class Customers(BaseModel):
     results: list[dict[str, Any]] = Field(description="Customers, with the columns of /api/datasets/customers/")
 
 
-@router.get("/api/customers/", summary="Customers", responses={200: {"model": Customers}}, response_model=None)
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": Customers, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/api/customers/", summary="Customers", responses=ANSWERS, response_model=None)
 def customers(  # noqa: PLR0913, PLR0917 - read by `listing`; here they are documented
     request: Request,
     site: TheSite,
     search: Annotated[str | None, Query(description="Words of any text about them.", examples=["Oslo"])] = None,
-    city: Annotated[str | None, Query(description="Only of this city.")] = None,
-    country: Annotated[str | None, Query(description="Only of this country.")] = None,
+    city: Annotated[str | None, Query(description="Only of this city.", examples=["Oslo"])] = None,
+    country: Annotated[str | None, Query(description="Only of this country.", examples=["Norway"])] = None,
     ordering: Annotated[
         str | None,
         Query(description="Columns, `-` before those that descend.", examples=["country,-subscription_date"]),
     ] = None,
     cursor: Annotated[str | None, Query(description="From `next` or `previous`.")] = None,
-    limit: Annotated[int | None, Query(ge=1, le=1000, description="Customers on a page; 100 unless said.")] = None,
+    limit: Annotated[
+        int | None, Query(ge=1, le=1000, description="Customers on a page; 100 unless said.", examples=[100])
+    ] = None,
 ) -> Response:
     """List the customers, personal data in clear. Every filter of `/api/datasets/customers/rows/` works here too."""
     dataset = site.dataset(DATASET)

@@ -56,9 +56,11 @@ class NotFoundError(ProblemError):
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
     """The response of a problem."""
-    title = HTTPStatus(status).phrase
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+    return JSONResponse(_content(status, detail, **more), status, headers, MEDIA_TYPE)
+
+
+def _content(status: int, detail: str, **more: Any) -> dict[str, Any]:
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
 
 
 class Problem(BaseModel):
@@ -70,12 +72,30 @@ class Problem(BaseModel):
     detail: str = Field(description="A sentence for people")
 
 
+EXAMPLES: Mapping[int, str] = {
+    400: "limit: 0 is not 1 to 1000.",
+    401: "This takes a key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+    403: "This key has not the scope read:customers, which this takes.",
+    404: "There is no dataset 'wether'. The datasets are: customers, records, sales, signals, weather.",
+    408: "The body comes too slowly.",
+    413: "At most 1,073,741,824 bytes can be sent at once.",
+    415: "Files of weather have names that end in .csv, .csv.gz.",
+    421: "This server is not called 'example.com'. Ask it by one of 127.0.0.1, localhost.",
+    422: "offset: Input should be greater than or equal to 0",
+    429: "Too many requests: 6000 a minute are taken. Try again in 12 s.",
+    503: "The database cannot be reached; try again later.",
+    507: "The disk that files are kept on is full: send it again later.",
+}
+"""What a problem may say, for the documentation."""
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Problems that a route answers with, for its documentation."""
+    """Problems that a route answers with, for its documentation; those of all routes are added by `openapi.py`."""
+    schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {MEDIA_TYPE: {"schema": schema, "example": _content(status, EXAMPLES[status])}},
         }
         for status in statuses
     }

@@ -18,7 +18,7 @@ from mini_platform.warehouse.tables import dataset_tables
 router = APIRouter(
     tags=["records"],
     dependencies=[Depends(allowed("read", "records"))],
-    responses=documented(401, 403, 404, 422, 429, 503),
+    responses=documented(404, 422),
 )
 
 
@@ -50,7 +50,9 @@ def data(
     page: Annotated[int, Query(ge=1, le=1_000_000, description="Number of the page, from 1.")] = 1,
     page_size: Annotated[int, Query(ge=1, le=100, description="Records on a page.")] = 20,
     source: Annotated[str | None, Query(description="Only of this source.", pattern=TEXT, examples=["api"])] = None,
-    search: Annotated[str | None, Query(description="Words of the name or the description.", pattern=TEXT)] = None,
+    search: Annotated[
+        str | None, Query(description="Words of the name or the description.", pattern=TEXT, examples=["lamp"])
+    ] = None,
 ) -> Records:
     """List the records that were pulled and loaded."""
     table = dataset_tables(site.dataset("records")).production

@@ -9,9 +9,8 @@ from http import HTTPStatus
 from threading import BoundedSemaphore
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
 
 from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.api.runs import Runs
@@ -123,15 +122,6 @@ class Site:
         if "runs" in vars(self):
             self.runs.close()
 
-    def is_away(self) -> str | None:
-        """Why the database does not answer, as a sentence; None if it does."""
-        try:
-            with self.read() as conn:
-                conn.exec_driver_sql("SELECT 1")
-        except (DatabaseAwayError, OperationalError):
-            return "The database cannot be reached."
-        return None
-
 
 def _site(request: Request) -> Site:
     site: Site = request.app.state.site
@@ -139,3 +129,4 @@ def _site(request: Request) -> Site:
 
 
 TheSite = Annotated[Site, Depends(_site)]
+DatasetName = Annotated[str, Path(alias="dataset", description="Name of the dataset", examples=["weather"])]

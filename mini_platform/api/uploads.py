@@ -18,7 +18,7 @@ from mini_platform.api.incoming import Incoming, receive
 from mini_platform.api.outcome import LandedFile, Outcome, Wait, outcome_after
 from mini_platform.api.problems import ProblemError, documented
 from mini_platform.api.runs import nudge
-from mini_platform.api.site import Site, TheSite
+from mini_platform.api.site import DatasetName, Site, TheSite
 from mini_platform.dataset import Dataset
 from mini_platform.landing.upload import UnfitNameError, UnfitSuffixError, file_name, land
 
@@ -33,15 +33,17 @@ SUFFIXES = {
     "application/x-ndjson": ".ndjson",
 }
 """How a file without a name is called, by its content type; others as the dataset's first format."""
+SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
 FORM = {
+    "example": {"file": SAMPLE},
     "schema": {
         "type": "object",
         "required": ["file"],
         "properties": {"file": {"type": "string", "format": "binary", "description": "One file"}},
-    }
+    },
 }
 BYTES = {"schema": {"type": "string", "format": "binary"}}
-CSV = BYTES | {"example": "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"}
+CSV = BYTES | {"example": SAMPLE}
 JSON = {"schema": {}, "example": {"time_stamp": "2026-01-01T12:00:00Z", "data": [1, 2.5, 3]}}
 FILE: dict[str, Any] = {
     "requestBody": {
@@ -81,12 +83,12 @@ class Imported(BaseModel):
     responses={
         200: {"model": LandedFile, "description": "It is done: loaded, refused, failed or unchanged; see `status`"},
         **PENDING_ANSWER,
-        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 507),
+        **documented(400, 404, 408, 413, 415, 422, 507),
     },
     openapi_extra=FILE,
 )
 async def send(
-    request: Request, response: Response, site: TheSite, dataset: str, name: Name = None, wait: Wait = 0
+    request: Request, response: Response, site: TheSite, dataset: DatasetName, name: Name = None, wait: Wait = 0
 ) -> LandedFile:
     """Keep a file, byte for byte, to be loaded.
 
@@ -105,7 +107,7 @@ async def send(
     responses={
         200: {"model": Imported},
         **PENDING_ANSWER,
-        **documented(400, 401, 403, 408, 413, 415, 422, 429, 503, 507),
+        **documented(400, 404, 408, 413, 415, 422, 507),
     },
     openapi_extra=ONLY_FORM,
 )

@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 
 import httpx
 import pytest
 
-from mini_platform.datasets import all_datasets
-from mini_platform.settings import PROJECT
-from mini_platform_tests.conftest import Pipeline
-
-SAMPLES = PROJECT / "data"
 VOID = {"meta", "link", "input", "br", "img", "path", "polyline", "hr"}
 
 
@@ -87,14 +81,3 @@ def get(browser: httpx.Client) -> Get:
         return Page(answer.text)
 
     return page
-
-
-@pytest.fixture
-def samples(pipeline: Pipeline) -> None:
-    """Every sample of every dataset, loaded."""
-    for name, dataset in all_datasets().items():
-        pipeline(dataset, *sorted(path for path in (SAMPLES / name).iterdir() if _is_sample(path)))
-
-
-def _is_sample(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
