@@ -12,30 +12,28 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import OperationalError
 
 from mini_platform.api import (
+    customers,
     datasets,
     health,
     ingest,
     keys,
     logs,
-    measured,
     metrics,
-    people,
     records,
     reference,
     uploads,
+    weather,
 )
 from mini_platform.api.guard import protect
 from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
-from mini_platform.api.problems import handle_problems
+from mini_platform.api.problems import AWAY, handle_problems
 from mini_platform.api.site import Site
 from mini_platform.dashboard.pages import add_pages
 from mini_platform.operations import https
 from mini_platform.settings import Settings
-from mini_platform.warehouse.connection import DatabaseAwayError
 
 ABOUT = (
     "Datasets that files and sources are loaded into: their rows, what is computed from them, and what became of each file. "
@@ -58,7 +56,7 @@ def create_app(site: Site | None = None) -> FastAPI:
     protect(app, app.state.site.settings)
     metrics.measure(app, app.state.site)
     reference.serve_swagger(app)
-    for room in (datasets, uploads, measured, people, records, ingest, health, metrics, reference):
+    for room in (datasets, uploads, weather, customers, records, ingest, health, metrics, reference):
         app.include_router(room.router)
     describe(app, app.state.site)
     return app
@@ -108,7 +106,7 @@ def _refusal(site: Site) -> str | None:
     try:
         with site.platform.engine.connect() as conn:
             return keys.refusal(conn, site.settings)
-    except (DatabaseAwayError, OperationalError):
+    except AWAY:
         return None
 
 

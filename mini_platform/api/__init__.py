@@ -5,7 +5,10 @@
     guard.py        who gets in, and what is kept out; with it keys.py, sessions.py, origins.py
     envelope.py     what every response carries; logs.py, metrics.py and health.py tell of it and of the platform
     relations.py    what can be listed; query.py and keyset.py find a page of it, answers.py and export.py write it down
-    datasets.py     the routes of datasets
+    datasets.py     the routes of datasets; declarations.py says what is declared
+    uploads.py      files that are sent, through incoming.py; outcome.py waits for what becomes of them, runs.py asks for a run
+    weather.py, customers.py, records.py, ingest.py
+                    the paths of the systems that this one replaces
     reference.py    the OpenAPI document as pages; openapi.py completes it
 
 It reads as a role that can write nothing, imports no Dagster, and writes only what every door writes: landed files and

@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import datetime as dt
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import Row, func, select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import func, select
 
 from mini_platform.api.guard import allowed
+from mini_platform.api.problems import AWAY, answers_late
 from mini_platform.api.site import Site, TheSite
-from mini_platform.warehouse import run_history
-from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.tables import checkpoints, files
 
 DATASET = "records"
-AWAY = (DatabaseAwayError, OperationalError, PoolTimeoutError)
 router = APIRouter(tags=["health"])
 
 
@@ -42,9 +38,9 @@ class Health(BaseModel):
     """How the platform is."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="degraded: the last run failed; unavailable: the database is away"
+        description="degraded: the last run failed; unavailable: the database does not answer"
     )
-    db_connected: bool
+    db_connected: bool = Field(description="Also where it answers too late")
     last_etl_run: dt.datetime | None = Field(
         description="When records were last pulled or loaded; null: never, or not known"
     )
@@ -68,14 +64,15 @@ def alive() -> Alive:
     return Alive()
 
 
-@router.get("/health", responses={503: {"model": Health, "description": "The database is away"}})
+@router.get("/health", responses={503: {"model": Health, "description": "The database is away, or answers too late"}})
 def health(site: TheSite, response: Response) -> Health:
     """Whether the database answers, and how the last run of records ended."""
     try:
         past = _Past(site)
-    except AWAY:
+    except AWAY as error:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return Health(status="unavailable", db_connected=False, last_etl_run=None, etl_status="unknown")
+        connected = answers_late(error)
+        return Health(status="unavailable", db_connected=connected, last_etl_run=None, etl_status="unknown")
     status = past.status()
     how = "degraded" if status == "failure" else "ok"
     return Health(status=how, db_connected=True, last_etl_run=past.last_run, etl_status=status)
@@ -111,8 +108,7 @@ class _Past:
         with site.read() as conn:
             self.pulls = conn.execute(pulled).one()
             self.rows, loaded_at = conn.execute(read).one()
-        with site.platform.engine.connect() as conn:
-            self.runs: Row[Any] | None = run_history.summary(conn).get(DATASET)
+        self.runs = site.run_history().get(DATASET)
         runs = self.runs
         self.last_run = _latest(getattr(runs, "last_started", None), self.pulls.last_started, loaded_at)
         self.last_success = _latest(getattr(runs, "last_succeeded", None), self.pulls.last_succeeded, loaded_at)

@@ -13,14 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mini_platform.api.guard import allowed
+from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
-from mini_platform.warehouse import run_history
-from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import COUNTERS, files
 
@@ -119,7 +116,7 @@ class Pipeline:
         up = GaugeMetricFamily("mini_platform_database_up", "1 if the database answers, else 0", 0)
         try:
             figures = [*self._of_the_ledger(), *self._of_runs()]
-        except (DatabaseAwayError, OperationalError, PoolTimeoutError):
+        except AWAY:
             return [up]
         return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
 
@@ -158,13 +155,11 @@ class Pipeline:
 
     def _of_runs(self) -> list[Metric]:
         """Runs and their durations, by Dagster's record."""
-        with self._site.platform.engine.connect() as conn:
-            summary = run_history.summary(conn)
         runs = _gauge("runs", "Runs by how they ended", "dataset", "outcome")
         seconds = _gauge("runs_duration_seconds", "Duration of all runs that ended", "dataset")
         latest = _gauge("last_successful_run_duration_seconds", "Duration of the last run that succeeded", "dataset")
         success = _gauge("last_successful_run_timestamp_seconds", "When a run last succeeded", "dataset")
-        for dataset, row in summary.items():
+        for dataset, row in self._site.run_history().items():
             for outcome in ("succeeded", "failed", "running"):
                 runs.add_metric([dataset, outcome], getattr(row, outcome))
             seconds.add_metric([dataset], float(row.seconds))

@@ -86,8 +86,6 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
                     paths[path + ending] = {"get": _of(operation, f"{relation.name}{ending}")}
     for path, relation in _own(site):
         _tell(paths, path, relation)
-    for path in ("/api/datasets/", "/api/datasets/{dataset}/", "/api/datasets/{dataset}/files/{file_id}/"):
-        _answers(paths[path]["get"], "application/json", {"type": "object"})
     if some is not None:
         _answers(
             paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(some))

@@ -128,8 +128,21 @@ async def _away(_: Request, __: Exception) -> JSONResponse:
     )
 
 
+async def _busy(_: Request, __: Exception) -> JSONResponse:
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "More is read at the same time than the database can answer; try again later.",
+        {"Retry-After": "5"},
+    )
+
+
+def answers_late(error: Exception) -> bool:
+    """Whether the database is there, but a statement ran into its time limit or found no connection."""
+    return isinstance(error, PoolTimeoutError) or getattr(getattr(error, "orig", None), "pgcode", None) == CANCELED
+
+
 async def _operational(request: Request, error: OperationalError) -> JSONResponse:
-    if getattr(error.orig, "pgcode", None) == CANCELED:
+    if answers_late(error):
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "This takes too long to compute: ask for less, by filters on indexed columns.",
@@ -143,12 +156,14 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
 
 
+AWAY = (DatabaseAwayError, OperationalError, PoolTimeoutError)
+"""What is raised where the database does not answer."""
 HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[JSONResponse]]] = {
     ProblemError: _problem,
     HTTPException: _http,
     RequestValidationError: _invalid,
     DatabaseAwayError: _away,
-    PoolTimeoutError: _away,
+    PoolTimeoutError: _busy,
     OperationalError: _operational,
     Exception: _unexpected,
 }

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from sqlalchemy import func, or_, select
 
 from mini_platform.api.guard import allowed
-from mini_platform.api.measured import TEXT
 from mini_platform.api.problems import documented
 from mini_platform.api.site import TheSite
+from mini_platform.api.values import TEXT
 from mini_platform.warehouse.tables import dataset_tables
 
 router = APIRouter(

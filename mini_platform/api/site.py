@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from http import HTTPStatus
 from threading import BoundedSemaphore
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Row, func, select
 
 from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.api.runs import Runs
@@ -18,7 +18,8 @@ from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
-from mini_platform.warehouse.connection import APPLICATION_NAME, DatabaseAwayError, engine
+from mini_platform.warehouse import run_history
+from mini_platform.warehouse.connection import APPLICATION_NAME, engine
 from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
 
 READERS = 16
@@ -91,6 +92,20 @@ class Site:
         finally:
             self._exports.release()
 
+    def run_history(self) -> dict[str, Row[Any]]:
+        """What Dagster wrote of each dataset's runs (`run_history.summary`), which the role that reads does not see.
+
+        Raises:
+            DatabaseAwayError: the database cannot be reached.
+        """
+        with self.platform.engine.connect() as conn:
+            conn.execute(select(func.set_config("statement_timeout", self._timeout, True)))
+            return run_history.summary(conn)
+
+    @property
+    def _timeout(self) -> str:
+        return f"{self.settings.read_seconds * 1000:.0f}"
+
     @cached_property
     def _has_roles(self) -> bool:
         with self.platform.engine.connect() as conn:
@@ -99,8 +114,7 @@ class Site:
     @cached_property
     def _reader(self) -> Engine:
         role = f" -c role={READER}" if self._has_roles else ""
-        milliseconds = round(self.settings.read_seconds * 1000)
-        options = f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c timezone=UTC{role}"
+        options = f"-c default_transaction_read_only=on -c statement_timeout={self._timeout} -c timezone=UTC{role}"
         return engine(
             self.platform.url,
             name=f"{APPLICATION_NAME}_api",

@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 BIGINT = 2**63
+TEXT = r"^[^\x00]*$"
+"""Pattern of a text as a parameter: Postgres has none with U+0000."""
 DIGITS = 100
 """A number has at most so many characters: the longest float has 24."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")

@@ -28,14 +28,12 @@ from mini_platform.warehouse import aggregates, quarantine
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
+from mini_platform_tests.nasty.strings import NAUGHTY
 
 Pipeline = Callable[..., list[int]]
 WEATHER = all_datasets()["weather"]
 HEADER = "station_id,date,temp_c,precip_mm"
-NASTY = [
-    "=1+1", "+x", "-2+3", "@a", "\tx", "-95.5", "plain", "a,b", 'a"b', "Ω≈ç√", "田中さん", "👾 🙇", "\u202etest\u202e",
-    "<script>alert(0)</script>", "' OR 1=1 -- 1", "%s%d{0}", "../../etc/passwd", "null", "NaN", "a\u2028b", "null\x7f",
-]  # fmt: skip
+NASTY = (*NAUGHTY, "\tx", "plain")
 
 
 @pytest.fixture
@@ -157,7 +155,7 @@ def test_nasty_texts_come_through_pages_cursors_and_filters(client: httpx.Client
             )  # fmt: skip
     url = "/api/datasets/records/rows/"
     for ordering in ("name", "-description,source_id", "value"):
-        listed = results(client, url, ordering=ordering, limit=2)
+        listed = results(client, url, ordering=ordering, limit=7)
         assert sorted(row["name"] for row in listed) == sorted(NASTY)
         assert {row["value"] for row in listed} == {None}
     for words in NASTY:
@@ -166,7 +164,7 @@ def test_nasty_texts_come_through_pages_cursors_and_filters(client: httpx.Client
         assert client.get(url, params={"search": words, words: words}).status_code == 400
     in_csv = cells(client, "/api/datasets/records/rows.csv", ordering="source_id")
     shown = {row["name"] for row in in_csv}
-    assert {"'=1+1", "'+x", "'-2+3", "'@a", "'\tx", "-95.5", "plain"} <= shown
+    assert {"'=1+1", "'+x", "'-2+3", "'@SUM(A1)", "'\tx", "-95.5", "plain"} <= shown
 
 
 def test_mistakes_are_problems(client: httpx.Client, weather: list[int]) -> None:

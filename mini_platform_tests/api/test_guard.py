@@ -15,7 +15,7 @@ from sqlalchemy import text
 from starlette.routing import BaseRoute, Mount, Route
 
 from mini_platform.api import keys
-from mini_platform.api.guard import allowed, log_in, log_out, may
+from mini_platform.api.guard import Guard, allowed, log_in, log_out, may
 from mini_platform.api.site import Site
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
@@ -340,6 +340,13 @@ def test_too_many_requests(platform: Platform) -> None:
         answer = client.get("/read/weather")
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         assert "3 a minute" in answer.json()["detail"]
+
+
+def test_by_default_ten_thousand_payloads_pass_one_after_another(platform: Platform) -> None:
+    guard = Guard(platform.settings)
+    sent = Request({"type": "http", "method": "POST", "path": "/ingest", "headers": [], "client": ("127.0.0.1", 1)})
+    for _ in range(10_000):
+        guard.count(sent, None)
 
 
 def test_each_key_has_its_own_share(platform: Platform, make: Callable[..., str]) -> None:

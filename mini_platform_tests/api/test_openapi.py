@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from mini_platform.api.openapi import TYPES
 from mini_platform.api.values import read
 from mini_platform.platform import Platform
-from mini_platform_tests.api.test_uploads import loading
+from mini_platform_tests.api.test_uploads import form, loading
 from mini_platform_tests.conftest import Pipeline
 
 CHECKS = [
@@ -117,7 +117,8 @@ def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     content = operation.get("requestBody", {}).get("content", {"": {"example": b""}})
     for media_type, told in content.items():
         if media_type == "multipart/form-data":
-            yield {"files": {"file": ("example.csv", told["example"]["file"])}}
+            body, headers = form((b'name="file"; filename="example.csv"', told["example"]["file"].encode()))
+            yield {"content": body, "headers": headers}
         elif media_type == "application/json":
             yield {"json": told["example"]}
         elif "example" in told:

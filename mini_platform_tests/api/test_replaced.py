@@ -11,10 +11,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import Engine, make_url
 
+from mini_platform.api import keys
+from mini_platform.api.site import Site
 from mini_platform.datasets import all_datasets
+from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
-from mini_platform_tests.conftest import Pipeline
+from mini_platform.warehouse import quality
+from mini_platform.warehouse.tables import quality_report
+from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform.web import create_app
+from mini_platform_tests.api.test_health import away
+from mini_platform_tests.conftest import Pipeline, serving
 
 WEATHER = """station_id,date,temp_c,precip_mm
 A,2024-01-01,1.5,0
@@ -55,6 +64,14 @@ def test_days_of_a_station_page_by_page(client: httpx.Client, weather: list[dict
     }  # fmt: skip
     second = client.get("/api/metrics/daily/", params={"station_id": "A", "limit": 2, "offset": 2}).json()
     assert (second["data"], second["next_offset"]) == (expected[2:], None)
+
+
+@pytest.mark.parametrize(("limit", "offset", "following"), [(3, 0, None), (1, 1, 2), (1, 2, None), (10_000, 3, None)])
+def test_the_next_page_is_named_only_if_there_is_one(
+    client: httpx.Client, weather: list[dict[str, str]], limit: int, offset: int, following: int | None
+) -> None:
+    page = client.get("/api/metrics/daily/", params={"station_id": "A", "limit": limit, "offset": offset}).json()
+    assert (page["count"], page["next_offset"], len(page["data"])) == (3, following, min(limit, 3 - offset))
 
 
 def test_days_over_all_stations(client: httpx.Client, weather: list[dict[str, str]]) -> None:
@@ -114,6 +131,34 @@ def test_download(client: httpx.Client, weather: list[dict[str, str]]) -> None:
     ]
 
 
+def test_quality(client: httpx.Client, engine: Engine, weather: list[dict[str, str]]) -> None:
+    with engine.begin() as conn:
+        upsert_frame(conn, quality_report, quality.measure(conn, all_datasets()["weather"], "run"))
+    columns = ["date", "precip_mm", "station_id", "temp_c"]
+    nulls = {name: sum(not row[name] for row in weather) for name in columns}
+    days = {"min": "2024-01-01", "max": "2024-01-03"}
+    measured = {
+        "table": "measurements",
+        "total_rows": 5,
+        "null_counts": nulls,
+        "null_rates": {name: count / 5 for name, count in nulls.items()},
+        "duplicates": 0,
+        "min_max": {
+            "date": days,
+            "precip_mm": {"min": 0, "max": 10},
+            "station_id": {"min": "A", "max": "B"},
+            "temp_c": {"min": -3, "max": 5},
+        },
+        "out_of_range_counts": dict.fromkeys(columns, 0),
+    }
+    assert client.get("/api/quality/").json() == measured
+    assert client.get("/api/quality/?table=measurements").json() == measured
+    staged = client.get("/api/quality/?table=staging").json()
+    assert (staged["table"], staged["total_rows"], staged["null_counts"]) == ("staging", 6, nulls)
+    assert staged["min_max"]["temp_c"] == {"min": -3, "max": 999}
+    assert staged["out_of_range_counts"] == dict.fromkeys(columns, 0) | {"temp_c": 1}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
@@ -123,10 +168,13 @@ def test_download(client: httpx.Client, weather: list[dict[str, str]]) -> None:
         ("/api/metrics/download/?from=2024-02-01&to=2024-01-01", 400, "is after"),
         ("/api/metrics/summary/?from=2024-02-30", 422, "from"),
         ("/api/metrics/daily/?limit=0", 422, "limit"),
+        ("/api/metrics/daily/?limit=10001", 422, "limit"),
+        ("/api/metrics/daily/?offset=-1", 422, "offset"),
         ("/api/metrics/daily/?station_id=%00", 422, "station_id"),
         ("/api/quality/?table=orders", 422, "table"),
         ("/api/quality/", 404, "no quality report yet"),
         ("/data?page_size=101", 422, "page_size"),
+        ("/data?page_size=0", 422, "page_size"),
         ("/data?page=0", 422, "page"),
         ("/api/customers/?ordering=shoe_size", 400, "shoe_size"),
     ],
@@ -149,6 +197,7 @@ def test_customers(client: httpx.Client, pipeline: Pipeline) -> None:
     found, url = [], f"/api/customers/?country={country}&ordering=customer_id&limit=7"
     while url:
         page = client.get(url).json()
+        assert set(page) == {"next", "previous", "results"}
         found += page["results"]
         url = page["next"]
     assert [row["customer_id"] for row in found] == of_country
@@ -171,7 +220,13 @@ def test_records_by_page(client: httpx.Client, pipeline: Pipeline, tmp_path: Pat
         (25, 3, 10, False, 5),
         (25, 4, 10, False, 0),
     ]
+    assert client.get("/data").json() | {"data": []} == {
+        "data": [], "total": 25, "page": 1, "page_size": 20, "has_more": True
+    }  # fmt: skip
+    assert len(client.get("/data", params={"page_size": 1}).json()["data"]) == 1
     rows = [row for page in pages for row in page["data"]]
+    names = {"source", "source_id", "name", "value", "description", "created_at", "updated_at"}
+    assert all(set(row) == names for row in rows)
     assert {row["source_id"]: row["value"] for row in rows} == {str(n): float(n) for n in range(25)}
     assert all(dt.datetime.fromisoformat(row["created_at"]) >= began for row in rows)
     # % and _ are characters as any other.
@@ -179,3 +234,50 @@ def test_records_by_page(client: httpx.Client, pipeline: Pipeline, tmp_path: Pat
     assert client.get("/data", params={"search": "THING 07"}).json()["total"] == 1
     assert client.get("/data", params={"source": "csv"}).json()["total"] == 25
     assert client.get("/data", params={"source": "api"}).json()["total"] == 0
+
+
+READS = (
+    *("/api/stations/", "/api/metrics/daily/", "/api/metrics/summary/", "/api/metrics/download/", "/api/customers/"),
+    *("/data", "/stats", "/api/quality/?table=staging", "/metrics"),
+)
+
+
+def _asked(client: httpx.Client, headers: dict[str, str]) -> dict[str, httpx.Response]:
+    """Every path, asked once."""
+    answers = {path: client.get(path, headers=headers) for path in READS}
+    answers["/ingest"] = client.post("/ingest", json={"data": [1]}, headers=headers)
+    answers["/process"] = client.post("/process", params={"wait": 0}, headers=headers)
+    file = {"file": ("a.csv", WEATHER)}
+    return answers | {"/api/import/": client.post("/api/import/", params={"wait": 0}, files=file, headers=headers)}
+
+
+@pytest.mark.parametrize("header", ["Authorization: Token {}", "x-api-key: {}"])
+def test_keys_as_the_replaced_systems_took_them(platform: Platform, samples: None, header: str) -> None:
+    platform.settings.api_auth = "always"
+    with platform.engine.begin() as conn:
+        key = keys.create(conn, "test", ["read", "write", "read:customers"])
+    site = Site(platform)
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        assert {answer.status_code for answer in _asked(client, {}).values()} == {401}
+        assert all(client.get(path).status_code == 200 for path in ("/health", "/api/health/")), "for load balancers"
+        name, _, value = header.format(key).partition(": ")
+        answers = _asked(client, {name: value})
+        assert {path: answer.status_code for path, answer in answers.items() if answer.status_code != 200} == {
+            "/ingest": 202, "/api/import/": 202
+        }  # fmt: skip
+    site.close()
+
+
+def test_without_the_database_every_path_says_so(client: httpx.Client, database_url: str, platform: Platform) -> None:
+    name = str(make_url(database_url).database)
+    server = make_url(database_url).set(database="postgres").render_as_string(hide_password=False)
+    with away(server, name):
+        answers = _asked(client, {})
+    assert answers.pop("/metrics").status_code == 200, "which says that it is away"
+    for path, answer in answers.items():
+        assert answer.status_code == 503, (path, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "database cannot be reached" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) > 0
+    assert [path for path in platform.store.folder.rglob("*") if path.is_file()] == [], "what is not in the ledger"
+    assert client.get("/api/stations/").status_code == 200

@@ -1,12 +1,16 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 from sqlalchemy import Table, func, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from mini_platform.api.site import Site
+from mini_platform.api.site import EXPORTS, READERS, Site
 from mini_platform.dataset import Dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,37 @@ def test_reads_can_do_nothing_else(
     site = Site(platform)
     with site.read() as conn, pytest.raises(DBAPIError, match=said):
         conn.execute(text(statement))
+    site.close()
+
+
+@pytest.mark.parametrize(
+    ("locked", "asked"),
+    [
+        ("production.measurements", ["/api/datasets/weather/rows/", "/api/datasets/"] * READERS),
+        ("production.measurements", ["/api/datasets/weather/rows.csv", "/api/metrics/download/"] * (EXPORTS // 2)),
+        ("ops.files", ["/stats", "/api/datasets/weather/files/"] * READERS),
+        ("dagster.runs", ["/stats"] * READERS),
+    ],
+)
+def test_what_takes_too_long_is_told_and_its_connection_serves_on(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, locked: str, asked: list[str]
+) -> None:
+    """More requests at once than there are connections wait for a table that somebody has locked."""
+    monkeypatch.setattr(platform.settings, "read_seconds", 0.5)
+    site = Site(platform)
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        with ThreadPoolExecutor(len(asked)) as pool:
+            with platform.engine.begin() as conn:
+                conn.execute(text(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE"))
+                for answer in pool.map(client.get, asked):
+                    assert answer.status_code == 503, answer.url
+                    assert answer.headers["content-type"] == "application/problem+json"
+                    assert "takes too long" in answer.json()["detail"]
+                if locked != "production.measurements":
+                    health = client.get("/health")
+                    assert (health.status_code, health.json()["db_connected"]) == (503, True)
+            assert {answer.status_code for answer in pool.map(client.get, asked)} == {200}
+        assert client.get("/health").status_code == 200
     site.close()
 
 

@@ -19,6 +19,7 @@ from mini_platform.api.problems import NotFoundError, ProblemError, documented
 from mini_platform.api.query import Query as Asked
 from mini_platform.api.relations import rows as rows_of
 from mini_platform.api.site import Site, TheSite
+from mini_platform.api.values import TEXT
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables, quality_report
 
@@ -30,8 +31,6 @@ router = APIRouter(
     responses=documented(400, 404, 422),
 )
 
-TEXT = r"^[^\x00]*$"
-"""Postgres has no text with U+0000."""
 Station = Annotated[
     str | None,
     Query(description="Identifier of a station; without it, all of them.", pattern=TEXT, examples=["SEA"]),
