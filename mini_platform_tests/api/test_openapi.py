@@ -78,7 +78,7 @@ def test_generated_requests_are_answered_as_documented(
             wait = case.query.get("wait", 1)
             if any(parameter.name == "wait" for parameter in case.operation.query) and isinstance(wait, int | float):
                 case.query["wait"] = min(wait, 0)  # Nobody loads here what was sent.
-            case.call_and_validate(base_url=web, checks=CHECKS)
+            case.call_and_validate(base_url=web, checks=CHECKS, timeout=60)
 
         with suppress(*[Unsatisfiable] if mode.is_negative else []):  # It takes nothing that could be wrong.
             answered()
