@@ -1,5 +1,7 @@
 """Sensors: one per dataset. They ask the ledger and the drop folder, and request one run for all that waits.
 
+Remote inboxes are visited from the sensor's process, beside its ticks, and land files in the ledger by themselves.
+
 And schedules: one per source that is pulled. A dropped file does not make anybody ask the sources.
 
 https://docs.dagster.io/guides/automate/sensors
@@ -7,10 +9,13 @@ https://docs.dagster.io/guides/automate/schedules
 """
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -21,6 +26,9 @@ from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.run_history import DATASET_TAG
+
+if TYPE_CHECKING:
+    from mini_platform.landing.remote import Inbox
 
 PULL_TAG = "mini_platform/pull"
 """Of every run that a schedule asked for: which source it pulls."""
@@ -123,7 +131,48 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     return files_arrived
 
 
+_visits: dict[tuple[str, str], threading.Thread] = {}
+"""The visits to remote inboxes that are under way in this process."""
+
+
+def _visit_inboxes(dataset: Dataset, platform: Platform) -> None:
+    """Begin the visits that are due, each in a thread of its own: no tick waits for a server that may be dead.
+
+    What a visit lands is pending in the ledger, and what goes wrong stands in `ops.inboxes`.
+    """
+    from mini_platform.landing import inboxes  # Not needed without remote inboxes.
+
+    def visit(inbox: "Inbox") -> None:
+        with suppress(*ledger.AWAY):  # The sensor's own queries say so.
+            platform.visit(dataset, inbox)
+
+    idle = [i for i in platform.inboxes(dataset) if not _is_alive(_visits.get((i.dataset, i.name)))]
+    with platform.engine.connect() as conn:
+        due = inboxes.due(conn, idle)
+    for inbox in due:
+        thread = threading.Thread(target=visit, args=[inbox], name=f"visit {inbox.dataset} {inbox.name}", daemon=True)
+        _visits[(inbox.dataset, inbox.name)] = thread
+        thread.start()
+
+
+def _is_alive(thread: threading.Thread | None) -> bool:
+    return thread is not None and thread.is_alive()
+
+
+def _failing(dataset: Dataset, platform: Platform) -> str:
+    """What is wrong with remote inboxes, as sentences."""
+    if not platform.inboxes(dataset):
+        return ""
+    from mini_platform.landing import inboxes
+
+    with platform.engine.connect() as conn:
+        rows = inboxes.failing(conn, dataset.name, platform.inboxes(dataset))
+    return "".join(f" Inbox {row.inbox}, since {row.failing_since:%Y-%m-%d %H:%M %Z}: {row.last_error}" for row in rows)
+
+
 def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    if platform.settings.inbox:
+        _visit_inboxes(dataset, platform)
     found = folder.look(platform.settings.data / dataset.name, dataset)
     with platform.engine.connect() as conn:
         new = folder.changed(conn, dataset, found)
@@ -133,7 +182,7 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
     if not new and not pending and not stale and not old:
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
-        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}")
+        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}{_failing(dataset, platform)}")
     waiting = f"{len(new)} new and {pending} pending files"
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
         return dg.SkipReason(f"{waiting} wait for the run that is under way.")

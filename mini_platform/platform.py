@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from mini_platform.dataset import Dataset, Pull
     from mini_platform.landing.access import Access
+    from mini_platform.landing.inboxes import Visit
+    from mini_platform.landing.remote import Inbox
     from mini_platform.warehouse.judged_rows import RawFiles
 
 
@@ -109,6 +111,34 @@ class Platform:
     def is_configured(self, dataset: Dataset, source: Pull) -> bool:
         """Whether it is known where a source is."""
         return bool(self.settings.pull.get(f"{dataset.name}_{source.name}", PullSettings()).url or source.url)
+
+    def inboxes(self, dataset: Dataset) -> list[Inbox]:
+        """The remote inboxes of a dataset.
+
+        Raises:
+            ValueError: two of them have one name.
+        """
+        if not self.settings.inbox:
+            return []
+        from mini_platform.datasets import all_datasets
+        from mini_platform.landing.remote import Inbox
+
+        names = [*(all_datasets() if self._datasets is None else self._datasets), dataset.name]
+        found = []
+        for key, chosen in self.settings.inbox.items():
+            mine = max((name for name in names if f"{key}_".startswith(f"{name}_")), key=len, default=None)
+            if mine == dataset.name and chosen.url:
+                found.append(Inbox(mine, key[len(mine) + 1 :] or chosen.url.partition(":")[0], chosen))
+        if len({inbox.name for inbox in found}) < len(found):
+            raise ValueError(f"two inboxes of {dataset.name} have one name: give each a name by MINI_PLATFORM_INBOX__…")
+        return found
+
+    def visit(self, dataset: Dataset, inbox: Inbox, *, at_once: bool = False) -> Visit | None:
+        """Visit a remote inbox: see `landing.inboxes.visit`."""
+        from mini_platform.landing.inboxes import visit
+
+        limit = self.settings.max_file_bytes
+        return visit(self.engine, dataset, inbox, self.store, max_bytes=limit, at_once=at_once)
 
     def worker(self, owner: str) -> Worker:
         """The holder of leases for a run."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -54,6 +55,57 @@ class PullSettings(BaseModel):
             name, _, content = value.get_secret_value().partition(":")
             if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\x20-\x7e]+", content):
                 raise ValueError("it should look like `Name: value`")
+        return value
+
+
+class S3Settings(BaseModel):
+    """Where an S3 server is and how to get in. Without keys, those that the environment gives as for other tools of AWS."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    endpoint: str | None = None
+    """URL of the server; without it AWS."""
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    """Of credentials that expire."""
+
+
+class InboxSettings(S3Settings):
+    """A remote inbox: `MINI_PLATFORM_INBOX__<DATASET>__URL` and so on, of further ones `…__<DATASET>_<NAME>__URL`."""
+
+    url: str | None = None
+    """`s3://bucket/prefix` or `sftp://user@host/path`."""
+    password: SecretStr | None = None
+    """Of the SFTP user."""
+    key_file: Path | None = None
+    """Private key of the SFTP user."""
+    key_passphrase: SecretStr | None = None
+    known_hosts: Path = Path("~/.ssh/known_hosts")
+    """Host keys of SFTP servers; a server that is not in it is not talked to."""
+    after: Literal["keep", "archive", "delete"] = "keep"
+    """What becomes of a file once the ledger says that it is loaded or refused: it stays; it is moved to `processed/` or, with
+    its rejects beside it, to `quarantine/`; it is removed."""
+    every: float = Field(10.0, ge=1)
+    """Seconds between two looks at it."""
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            parts.port  # noqa: B018 - raises where it is no number
+        except ValueError:
+            raise ValueError("it is no URL") from None
+        if parts.scheme not in ("s3", "sftp") or not parts.netloc:
+            raise ValueError("it should look like s3://bucket/prefix or sftp://user@host/path")
+        if parts.password is not None or (parts.scheme == "s3" and "@" in parts.netloc):
+            raise ValueError("it has credentials in it: give them by the settings beside it")
+        if parts.scheme == "sftp" and not parts.username:
+            raise ValueError("it should name the user: sftp://user@host/path")
         return value
 
 
@@ -153,6 +205,8 @@ class Settings(BaseSettings):
     max_record_bytes: int = Field(8 * 2**20, gt=0)
     """A longer row is rejected; nothing longer is ever held in memory."""
 
+    inbox: dict[str, InboxSettings] = {}
+    """Remote inboxes, beside the drop folders, by `<dataset>` or `<dataset>_<name>`."""
     pull: dict[str, PullSettings] = {}
     """Where the sources are that are pulled, by `<dataset>_<source>`."""
     etl_interval: str = Field("900", validation_alias=AliasChoices("MINI_PLATFORM_ETL_INTERVAL", "ETL_INTERVAL"))

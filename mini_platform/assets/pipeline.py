@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -88,6 +89,9 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
                     alone.append(file)
                 else:
                     landed.append(row.file_id)
+            # The sensor's process visits the inboxes all the time; who starts a run by hand wants everything now.
+            if SENSOR_TAG not in context.run.tags:
+                landed += _visited(platform, dataset)
         alone.sort(key=lambda file: not file.stuck)
         for file in alone[:LISTED]:
             log = context.log.error if file.stuck else context.log.info
@@ -98,22 +102,48 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
         with platform.engine.connect() as conn:
             return dg.MaterializeResult(
                 metadata=_raw_metadata(conn, dataset, config.files or landed, skipped),
-                check_results=[_taken(key, [file for file in alone if file.stuck])],
+                check_results=[_taken(key, [file for file in alone if file.stuck], _dead_inboxes(platform, dataset))],
             )
 
     return raw
 
 
-def _taken(asset: dg.AssetKey, stuck: Sequence[folder.Found]) -> dg.AssetCheckResult:
+def _visited(platform: Platform, dataset: Dataset) -> list[int]:
+    """Visit the remote inboxes; ids of the files that were landed."""
+    chosen = platform.inboxes(dataset)
+    if not chosen:
+        return []
+    from mini_platform.landing.inboxes import visit_all
+
+    visits = [partial(platform.visit, dataset, inbox, at_once=True) for inbox in chosen]
+    return [file_id for done in visit_all(visits) for file_id in done.file_ids]
+
+
+def _dead_inboxes(platform: Platform, dataset: Dataset) -> list[dict[str, Any]]:
+    """The remote inboxes that cannot be used."""
+    chosen = platform.inboxes(dataset)
+    if not chosen:
+        return []
+    from mini_platform.landing.inboxes import failing
+
+    with platform.engine.connect() as conn:
+        rows = failing(conn, dataset.name, chosen)
+    return [{"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error} for row in rows]
+
+
+def _taken(
+    asset: dg.AssetKey, stuck: Sequence[folder.Found], dead: Sequence[dict[str, Any]] = ()
+) -> dg.AssetCheckResult:
     """Fails where files wait for somebody's help. The run goes on: what was landed before is not to wait with them."""
     shown = [{"file": file.name, "left alone because": file.left_alone} for file in stuck[:LISTED]]
     first = f": {stuck[0].name}: {stuck[0].left_alone}" if stuck else ""
+    inboxes = "".join(f"; inbox {row['inbox']}: {row['why']}" for row in dead)
     return dg.AssetCheckResult(
         check_name=TAKEN,
         asset_key=asset,
-        passed=not stuck,
-        description=f"{len(stuck)} file{'' if len(stuck) == 1 else 's'} cannot be taken{first}",
-        metadata=given({"files": len(stuck), "left_alone": records(shown)}),
+        passed=not stuck and not dead,
+        description=f"{len(stuck)} file{'' if len(stuck) == 1 else 's'} cannot be taken{first}{inboxes}",
+        metadata=given({"files": len(stuck), "left_alone": records(shown), "inboxes": records(dead) if dead else None}),
     )
 
 

@@ -64,22 +64,29 @@ class Found:
         return self.left_alone in (None, GROWING)
 
 
-def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
+def unwanted(name: str, kind: str | None, suffixes: Sequence[str]) -> str | None:
+    """Why a file does not count, by its name or by what else it is (`kind`); None if it does."""
     if name.startswith("."):
         return "its name starts with a dot"
     if name.lower().endswith(UNFINISHED):
         return "its name says that it is not finished"
-    if stat.S_ISLNK(info.st_mode):
-        return "it is a link"
-    if stat.S_ISDIR(info.st_mode):
-        return "it is a folder"
-    if not stat.S_ISREG(info.st_mode):
-        return "it is not a regular file"
-    if not name.lower().endswith(tuple(suffixes)):
+    if kind is None and not name.lower().endswith(tuple(suffixes)):
         return f"its name ends in none of {' '.join(suffixes)}"
-    if 0 <= now - info.st_mtime < SETTLE_SECONDS:
-        return GROWING
-    return None
+    return kind
+
+
+def kind_of(mode: int) -> str | None:
+    """What an entry of a folder is, where it is no regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISLNK(mode):
+        return "it is a link"
+    return "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+
+
+def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
+    why = unwanted(name, kind_of(info.st_mode), suffixes)
+    return GROWING if why is None and 0 <= now - info.st_mtime < SETTLE_SECONDS else why
 
 
 def display_name(name: str) -> str:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Label,
+    LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -131,6 +132,53 @@ inbox = Table(
     Column("signature", Text, nullable=False, comment="Inode, size and times when it was last hashed"),
     Column("file_id", BigInteger, nullable=False, comment="The version in the ledger that these bytes are"),
     comment="What stood in the drop folders when last looked at, so that an untouched file is not hashed again",
+)
+
+inboxes = Table(
+    "inboxes",
+    ops_metadata,
+    Column("dataset", Text, primary_key=True),
+    Column(
+        "inbox", Text, primary_key=True, comment="Its name; the door of its files in the ledger is `inbox:` and this"
+    ),
+    Column("url", Text, nullable=False, comment="Where it is; it never holds credentials"),
+    Column("position", LargeBinary, nullable=False, comment="Name up to which it is listed; empty: not begun"),
+    Column("tried_at", DateTime(timezone=True), comment="When it was last asked"),
+    Column("looked_at", DateTime(timezone=True), comment="When it was last listed to its end"),
+    Column("last_error", Text, comment="Why it cannot be used, as a sentence; NULL if it can"),
+    Column("failing_since", DateTime(timezone=True), comment="When it began to fail; NULL if it does not"),
+    Column("failures", Integer, nullable=False, server_default=text("0"), comment="In a row"),
+    Column(
+        "next_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="When it is asked again"
+    ),
+    Column("held_by", Text, comment="Visit that is under way"),
+    Column("held_until", DateTime(timezone=True)),
+    comment="The remote inboxes, and how they are",
+)
+
+inbox_files = Table(
+    "inbox_files",
+    ops_metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("inbox", Text, primary_key=True),
+    Column("key", LargeBinary, primary_key=True, comment="Name in the inbox, as the server has it"),
+    Column("seen", Text, nullable=False, comment="ETag or time, and size, when it was last listed"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False, comment="When it was first listed like that"),
+    Column("still", Boolean, nullable=False, comment="It is there as a whole: two looks saw the same"),
+    Column("left_alone", Text, comment="Why it does not count, or could not be taken or tidied"),
+    Column("retry_at", DateTime(timezone=True), comment="When that is tried again; NULL: not before it changes"),
+    Column("tries", Integer, nullable=False, server_default=text("0"), comment="That failed, in a row"),
+    Column("signature", Text, comment="What `seen` was when it was landed"),
+    Column("file_id", BigInteger, comment="The version in the ledger that these bytes are"),
+    Index(
+        "inbox_files_waiting",
+        "dataset",
+        "inbox",
+        "key",
+        postgresql_where=text("still AND signature IS DISTINCT FROM seen"),
+    ),
+    comment="What stands in the remote inboxes, so that a file is read once, however often it is listed",
 )
 
 checkpoints = Table(

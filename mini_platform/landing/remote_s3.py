@@ -1,0 +1,241 @@
+"""Inboxes in buckets: any server that speaks S3, through s3fs.
+
+Only what stands directly below the prefix counts, as in a drop folder: keys with a further slash are folders. An ETag stands
+for the bytes of an object, which appears as a whole.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+from aiobotocore.session import AioSession
+from botocore import exceptions as boto
+from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
+from s3fs import S3FileSystem
+from s3fs.core import S3_RETRYABLE_ERRORS
+
+from mini_platform.landing.remote import (
+    PAGE,
+    REQUEST_SECONDS,
+    SILENT_SECONDS,
+    ChangedError,
+    GoneError,
+    Inbox,
+    InboxError,
+    Listed,
+    ObjectError,
+    ShakyError,
+    persistently,
+)
+from mini_platform.settings import S3Settings
+
+DENIED = {
+    "InvalidAccessKeyId": "the server does not know the access key: see {access_key}",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key: see {secret_key}",
+    "ExpiredToken": "the credentials have expired: renew {access_key}, {secret_key} and {session_token}",
+    "ExpiredTokenException": "the credentials have expired: renew {access_key}, {secret_key} and {session_token}",
+    "InvalidToken": "the server does not take the session token: see {session_token}",
+    "RequestTimeTooSkewed": "the clocks of the server and of this machine differ by too much",
+    "NoSuchBucket": "there is no bucket {bucket}",
+    "PermanentRedirect": "the bucket {bucket} is in another region: see {region} and {endpoint}",
+    "AuthorizationHeaderMalformed": "the bucket {bucket} is in another region: see {region}",
+    "AccessDenied": "the server does not allow it to {access_key}",
+}
+"""Code of an error -> why the inbox cannot be used."""
+BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504")
+CHANGED = ("PreconditionFailed", "412", "InvalidRange", "416")
+ABSENT = ("NoSuchKey", "404")
+LARGEST_COPY = 5 * 2**30
+"""One request copies no more."""
+
+
+def filesystem(settings: S3Settings) -> S3FileSystem:
+    """The S3 server of these settings; without keys, with those that the environment gives as for other tools of AWS."""
+    config: dict[str, Any] = {
+        "connect_timeout": SILENT_SECONDS,
+        "read_timeout": SILENT_SECONDS,
+        "retries": {"total_max_attempts": 1},  # Tries are ours to count.
+        "max_pool_connections": 32,
+        # Servers that are not of AWS do not know the newer checksums.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    if settings.endpoint:
+        config["s3"] = {"addressing_style": "path"}
+    for name in ("botocore", "aiobotocore"):  # At the level DEBUG they log the session token.
+        logging.getLogger(name).setLevel(logging.INFO)
+    session = AioSession()
+    # Nobody asks for times, and to parse them took two thirds of the time of a listing.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    secret, token = settings.secret_key, settings.session_token
+    made = S3FileSystem(
+        session=session,
+        key=settings.access_key,
+        secret=secret.get_secret_value() if secret else None,
+        token=token.get_secret_value() if token else None,
+        endpoint_url=settings.endpoint,
+        client_kwargs={"region_name": settings.region or "us-east-1"} if settings.endpoint or settings.region else {},
+        config_kwargs=config,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
+    made.retries = 1
+    return made
+
+
+class S3:
+    """A prefix in a bucket."""
+
+    appears_whole = True
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Nothing is asked for yet."""
+        self._inbox = inbox
+        self._bucket = inbox.host
+        self._prefix = f"{inbox.path}/" if inbox.path else ""
+        self._fs = filesystem(inbox.settings)
+
+    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+        """The objects after a name."""
+        where: dict[str, Any] = {"StartAfter": self._prefix + after.decode()} if after else {}
+        while True:
+            said = persistently(partial(self._list, where))
+            found = sorted(self._listed(item) for item in said.get("Contents", []) if item["Key"] != self._prefix)
+            files = [file for _, file in found]
+            if not said.get("IsTruncated"):
+                yield files, b""
+                return
+            folders = [item["Prefix"] for item in said.get("CommonPrefixes", [])]
+            # Behind whatever a folder holds: it was listed as one name.
+            behind = [(folder + "\U0010ffff")[len(self._prefix) :].encode() for folder in folders]
+            yield files, max([file.key for file in files] + behind)
+            where = {"ContinuationToken": said["NextContinuationToken"]}
+
+    def _list(self, where: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._call(
+            "list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE, **where
+        )
+        return answer
+
+    def _listed(self, item: dict[str, Any]) -> tuple[bytes, Listed]:
+        key = item["Key"][len(self._prefix) :].encode("utf-8", "surrogateescape")
+        return key, Listed(key, _signature(item["ETag"], item["Size"]), item["Size"])
+
+    def read(self, file: Listed, start: int, size: int) -> bytes:
+        """A range of an object, if it still has its ETag."""
+
+        async def get() -> bytes:
+            wanted = f"bytes={start}-{start + size - 1}"
+            answer = await self._fs._call_s3("get_object", Range=wanted, IfMatch=_etag(file), **self._place(file))
+            async with answer["Body"] as body:
+                _check(answer["ETag"], file)  # Not every server knows conditions.
+                return bytes(await body.read())
+
+        return cast("bytes", self._sync(get))
+
+    def move(self, file: Listed, target: str) -> None:
+        """Copy an object, if it still has its ETag, and remove it."""
+        if file.size > LARGEST_COPY:
+            raise ObjectError("it is larger than 5 GB, which one request cannot copy")
+        source, place = self._place(file), {"Bucket": self._bucket, "Key": self._prefix + target}
+
+        def copy() -> None:
+            _check(self._call("head_object", **source)["ETag"], file)
+            self._call("copy_object", CopySource=source, CopySourceIfMatch=_etag(file), **place)
+
+        persistently(copy)
+        self.remove(file)
+
+    def write(self, source: BinaryIO, target: str) -> None:
+        """Put an object."""
+        body = source.read()
+        persistently(lambda: self._call("put_object", Bucket=self._bucket, Key=self._prefix + target, Body=body))
+
+    def remove(self, file: Listed) -> None:
+        """Remove an object, if it still has its ETag; asked before, too, for the sake of servers that do not check it."""
+
+        def delete() -> None:
+            _check(self._call("head_object", **self._place(file))["ETag"], file)
+            self._call("delete_object", IfMatch=_etag(file), **self._place(file))
+
+        persistently(delete)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._fs._s3 is not None:
+            S3FileSystem.close_session(self._fs.loop, self._fs._s3creator)
+
+    def _key(self, file: Listed) -> str:
+        return self._prefix + file.key.decode("utf-8", "surrogateescape")
+
+    def _place(self, file: Listed) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._key(file)}
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        return self._sync(lambda: self._fs._call_s3(method, **arguments))
+
+    def _sync(self, action: Any) -> Any:
+        async def bounded() -> Any:
+            return await asyncio.wait_for(action(), REQUEST_SECONDS)
+
+        try:
+            return sync(self._fs.loop, bounded)
+        except ObjectError:
+            raise
+        except Exception as error:  # s3fs turns some errors into others; what is none of them is raised again.
+            raise self._as_sentence(error) from error
+
+    def _as_sentence(self, error: Exception) -> Exception:
+        cause = error if isinstance(error, boto.ClientError) else error.__cause__
+        if isinstance(cause, boto.ClientError):
+            return self._refused(str(cause.response["Error"].get("Code", "")), cause)
+        where = self._inbox.settings.endpoint or "S3"
+        if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
+            names = f"{self._inbox.setting('access_key')} and {self._inbox.setting('secret_key')}"
+            return InboxError(f"There are no credentials for {self._inbox.url}: set {names}.")
+        if isinstance(error, boto.SSLError):
+            return InboxError(f"{where} has no certificate that this machine trusts.")
+        if isinstance(error, (boto.ConnectTimeoutError, boto.EndpointConnectionError)):
+            return ShakyError(f"{where} cannot be reached.")
+        if isinstance(error, (*S3_RETRYABLE_ERRORS, FSTimeoutError, TimeoutError, ConnectionError)):
+            return ShakyError(f"The connection to {where} broke, or nothing came for {SILENT_SECONDS:.0f} s.")
+        if isinstance(error, (boto.BotoCoreError, ValueError)):
+            return InboxError(f"{self._inbox.url} cannot be asked: {str(error)[:300]}.")
+        return error
+
+    def _refused(self, code: str, error: boto.ClientError) -> Exception:
+        """What an answer of the server means. `403` is all that an answer without a body says."""
+        if code in CHANGED:
+            return ChangedError("it changed since it was listed")
+        if code in ABSENT:
+            return GoneError("it is not there any more")
+        if code in BUSY:
+            return ShakyError(f"The server is busy: it says {code}.")
+        words = DENIED.get("AccessDenied" if code in ("403", "Forbidden") else code)
+        if words is None:
+            said = str(error.response["Error"].get("Message") or "")[:200]
+            return InboxError(f"{self._inbox.url} cannot be used: the server says {code}{said and f', {said!r}'}.")
+        if words is DENIED["AccessDenied"] and error.operation_name.endswith("Object"):
+            return ObjectError(f"the server refuses {error.operation_name}")
+        settings = {name: self._inbox.setting(name) for name in S3Settings.model_fields}
+        return InboxError(f"{self._inbox.url} cannot be used: {words.format(bucket=self._bucket, **settings)}.")
+
+
+def _signature(etag: str, size: int) -> str:
+    return f"{etag.strip(chr(34))}:{size}"
+
+
+def _etag(file: Listed) -> str:
+    return f'"{file.signature.rpartition(":")[0]}"'
+
+
+def _check(etag: str, file: Listed) -> None:
+    if _signature(etag, file.size) != file.signature:
+        raise ChangedError("it changed since it was listed")

@@ -1,0 +1,54 @@
+"""Remote inboxes on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mini_platform.platform import Platform
+from mini_platform_tests.landing.servers import ACCESS_KEY, PASSWORD, SECRET_KEY, USER, SftpServer, s3_server
+from mini_platform_tests.landing.yard import Yard
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    """The folder that is the prefix `in` of a bucket, and the folder `in` of the SFTP server."""
+    folder = tmp_path / "served" / "bucket" / "in"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def endpoint(bucket: Path) -> Iterator[str]:
+    with s3_server(bucket.parent.parent) as url:
+        yield url
+
+
+@pytest.fixture
+def sftp(bucket: Path) -> Iterator[SftpServer]:
+    server = SftpServer(bucket.parent)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def s3_yard(platform: Platform, bucket: Path, endpoint: str) -> Yard:
+    keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+    return Yard(platform, bucket, {"url": "s3://bucket/in", "endpoint": endpoint, **keys})
+
+
+@pytest.fixture
+def sftp_yard(platform: Platform, bucket: Path, sftp: SftpServer, tmp_path: Path) -> Yard:
+    hosts = tmp_path / "known_hosts"
+    hosts.write_text(sftp.known_hosts())
+    url = f"sftp://{USER}@127.0.0.1:{sftp.port}/in"
+    return Yard(platform, bucket, {"url": url, "password": PASSWORD, "known_hosts": hosts})
+
+
+@pytest.fixture(params=["s3", "sftp"])
+def yard(request: pytest.FixtureRequest) -> Yard:
+    """The same inbox on either kind of server."""
+    made: Yard = request.getfixturevalue(f"{request.param}_yard")
+    return made

@@ -1,0 +1,150 @@
+"""Remote inboxes by settings, as the sensor and a run of Dagster see them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import ValidationError
+
+from mini_platform import automation
+from mini_platform.automation import _look
+from mini_platform.build import build_defs
+from mini_platform.datasets import all_datasets
+from mini_platform.datasets.weather import dataset as weather
+from mini_platform.platform import Platform
+from mini_platform.settings import PROJECT, load_settings
+from mini_platform_tests.landing.servers import PASSWORD, USER, unused_port
+from mini_platform_tests.landing.yard import CHANGED, GOOD, Yard
+
+INBOX = "MINI_PLATFORM_INBOX__WEATHER"
+
+
+@pytest.fixture
+def set_up(s3_yard: Yard, data: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
+    """A living inbox, a dead one, and the drop folder, by the environment."""
+    for name, value in s3_yard.settings.items():
+        monkeypatch.setenv(f"{INBOX}_PARTNER__{name}".upper(), value)
+    monkeypatch.setenv(f"{INBOX}_PARTNER__AFTER", "archive")
+    monkeypatch.setenv(f"{INBOX}__URL", f"sftp://{USER}@127.0.0.1:{unused_port()}/in")
+    monkeypatch.setenv(f"{INBOX}__PASSWORD", PASSWORD)
+    (data / "weather" / "dropped.csv").write_bytes(CHANGED)
+    old = time.time() - 60
+    os.utime(data / "weather" / "dropped.csv", (old, old))
+    s3_yard.put("a.csv")
+    s3_yard.platform.__dict__.pop("settings", None)
+    return s3_yard
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    assert home.parent.exists()
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def run(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> Any:
+    job = build_defs({"weather": weather}).resolve_job_def("load_weather")
+    result = job.execute_in_process(instance=instance, tags=tags)
+    assert result.success
+    return result
+
+
+def taken(result: Any) -> Any:
+    (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
+    return check
+
+
+def wait_for_visits() -> None:
+    for thread in list(automation._visits.values()):
+        thread.join(60)
+
+
+def test_a_run_by_hand_takes_what_stands_everywhere(set_up: Yard, instance: dg.DagsterInstance) -> None:
+    check = taken(run(instance))
+    names = sorted((name, status) for name, _, status in set_up.ledger())
+    assert names == [("dropped.csv", "loaded"), ("partner/a.csv", "loaded")]
+    assert not check.passed, "the dead inbox shows, and nothing waits for it"
+    assert "0 files cannot be taken; inbox sftp: 127.0.0.1:" in check.description
+    assert "cannot be reached" in check.description
+    run(instance)
+    assert set_up.stands() == ["processed/2/a.csv"] or set_up.stands() == ["processed/1/a.csv"]
+
+
+def test_the_sensor_visits_beside_its_ticks(set_up: Yard, instance: dg.DagsterInstance, platform: Platform) -> None:
+    began = time.monotonic()
+    with dg.build_sensor_context(instance=instance) as context:
+        first = _look(context, weather, platform)
+    assert isinstance(first, dg.RunRequest), "the dropped file waits for nobody"
+    assert time.monotonic() - began < 10
+    wait_for_visits()
+    assert set_up.ledger() == [("partner/a.csv", 1, "landed")]
+    sensor_run = {"dagster/sensor_name": "weather_files"}
+    run(instance, sensor_run)
+    assert {status for *_, status in set_up.ledger()} == {"loaded"}
+    with dg.build_sensor_context(instance=instance) as context:
+        idle = _look(context, weather, platform)
+    assert isinstance(idle, dg.SkipReason)
+    assert "Inbox sftp, since " in str(idle.skip_message)
+    assert "cannot be reached" in str(idle.skip_message)
+    assert not taken(run(instance, sensor_run)).passed
+
+
+def test_inboxes_by_their_settings(set_up: Yard) -> None:
+    found = {inbox.name: inbox for inbox in set_up.platform.inboxes(weather)}
+    assert set(found) == {"sftp", "partner"}
+    assert found["sftp"].setting("password") == "MINI_PLATFORM_INBOX__WEATHER__PASSWORD"
+    assert found["partner"].door == "inbox:partner"
+    assert set_up.platform.inboxes(all_datasets()["sales"]) == []
+
+
+def test_two_inboxes_of_one_name(set_up: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{INBOX}_SFTP__URL", "sftp://x@example.com/in")
+    set_up.platform.__dict__.pop("settings", None)
+    with pytest.raises(ValueError, match="two inboxes of weather have one name"):
+        set_up.platform.inboxes(weather)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/x", "it should look like s3://bucket/prefix or sftp://user@host/path"),
+        ("s3:///x", "it should look like s3://bucket/prefix"),
+        ("sftp://user:secret@host/x", "it has credentials in it: give them by the settings beside it"),
+        ("s3://key:secret@bucket/x", "it has credentials in it"),
+        ("sftp://host/x", "it should name the user"),
+        ("sftp://u@host:port/x", "it is no URL"),
+    ],
+)
+def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: str, words: str) -> None:
+    assert home.parent.exists()
+    monkeypatch.setenv(f"{INBOX}__URL", url)
+    with pytest.raises(ValidationError, match=words):
+        load_settings()
+    said = subprocess.run(
+        [sys.executable, "-m", "mini_platform.cli", "files"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2
+    assert f"{INBOX}__URL is not valid: " in said.stderr
+    assert "secret" not in said.stderr
+
+
+def test_nothing_of_it_is_imported_before_an_inbox_needs_it() -> None:
+    code = (
+        "import sys, mini_platform.definitions, mini_platform.landing.inboxes;"
+        "print([m for m in ('s3fs', 'fsspec', 'botocore', 'aiohttp', 'asyncssh') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_raw_files_are_those_of_the_inbox(set_up: Yard, instance: dg.DagsterInstance) -> None:
+    run(instance)
+    assert set_up.raw() == sorted([GOOD, CHANGED])

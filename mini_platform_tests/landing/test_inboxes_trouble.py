@@ -1,0 +1,294 @@
+"""Remote inboxes that fail: each says why, in a sentence, is left alone for a while, and delays nobody else."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from mini_platform.landing import inboxes, remote
+from mini_platform_tests.landing.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
+from mini_platform_tests.landing.yard import GOOD, Yard
+
+HOST = re.compile(r"127\.0\.0\.1:\d+")
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.1)
+
+
+def fails(yard: Yard) -> str:
+    """Two visits, both of which fail for the same reason: the reason."""
+    first = yard.visit()
+    began = yard.row().failing_since
+    second = yard.visit()
+    row = yard.row()
+    assert first.error == second.error == row.last_error
+    assert (row.failures, row.failing_since, row.held_by) == (2, began, None)
+    assert row.next_at > row.tried_at
+    assert second.error is not None
+    assert "Traceback" not in second.error
+    return HOST.sub("HOST", second.error)
+
+
+# What is wrong, in a sentence
+
+MISTAKES = {
+    "access_key": "s3://bucket/in cannot be used: the server does not know the access key: see {}ACCESS_KEY.",
+    "secret_key": "s3://bucket/in cannot be used: the secret key does not fit the access key: see {}SECRET_KEY.",
+    "url": "s3://other/in cannot be used: there is no bucket other.",
+}
+
+
+@pytest.mark.parametrize("setting", MISTAKES)
+def test_s3_settings_that_are_wrong(s3_yard: Yard, setting: str) -> None:
+    s3_yard.put("a.csv")
+    wrong = "s3://other/in" if setting == "url" else "wrong"
+    said = fails(s3_yard.using(**{setting: wrong}))
+    assert said == MISTAKES[setting].format("MINI_PLATFORM_INBOX__WEATHER_PARTNER__")
+    assert s3_yard.visit().error is None
+    row = s3_yard.row()
+    assert (row.last_error, row.failing_since, row.failures) == (None, None, 0)
+
+
+def test_s3_without_credentials(s3_yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    said = fails(s3_yard.using(access_key=None, secret_key=None))
+    assert said.startswith("There are no credentials for s3://bucket/in: set MINI_PLATFORM_INBOX__WEATHER_PARTNER__ACC")
+
+
+@contextmanager
+def answering(status: int, code: str) -> Iterator[str]:
+    """A server that gives one answer of S3 to everything; rclone knows no credentials that expire."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"<Error><Code>{code}</Code><Message>said it</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "ExpiredToken", "the credentials have expired: renew {0}ACCESS_KEY, {0}SECRET_KEY and {0}SESSION_TOKEN."),
+        (403, "AccessDenied", "the server does not allow it to {0}ACCESS_KEY."),
+        (403, "RequestTimeTooSkewed", "the clocks of the server and of this machine differ by too much."),
+        (400, "AuthorizationHeaderMalformed", "the bucket bucket is in another region: see {0}REGION."),
+        (400, "SomethingNew", "the server says SomethingNew, 'said it'."),
+    ],
+)
+def test_what_an_s3_server_says(s3_yard: Yard, status: int, code: str, words: str) -> None:
+    with answering(status, code) as endpoint:
+        said = fails(s3_yard.using(endpoint=endpoint, session_token="token"))
+    names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
+    assert said == f"s3://bucket/in cannot be used: {words.format(names)}"
+
+
+def test_a_busy_s3_server_is_asked_again(s3_yard: Yard) -> None:
+    with answering(503, "SlowDown") as endpoint:
+        assert fails(s3_yard.using(endpoint=endpoint)) == "The server is busy: it says SlowDown."
+
+
+def test_an_unknown_host_shows_its_fingerprint(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    for known in (None, b"", sftp.known_hosts(port=1).encode()):
+        if known is not None:
+            path.write_bytes(known)
+        said = str(sftp_yard.using(known_hosts=path).visit().error)
+        assert f"127.0.0.1 is not in {path}: it shows the host key ssh-ed25519, SHA256:" in said
+        assert sftp.host_key.get_fingerprint() in said
+        assert path.exists() is (known is not None), "nothing is added by itself"
+
+
+def test_another_host_key_is_not_talked_to(sftp_yard: Yard, sftp: SftpServer) -> None:
+    sftp_yard.put("a.csv")
+    assert sftp_yard.visit().error is None
+    sftp.stop()
+    sftp.start(asyncssh.generate_private_key("ssh-ed25519"))
+    sftp_yard.age()
+    said = fails(sftp_yard)
+    assert f"127.0.0.1 shows another host key (ssh-ed25519, {sftp.host_key.get_fingerprint()}) than " in said
+    assert sftp_yard.ledger() == []
+
+
+def test_a_host_key_of_another_kind_is_not_talked_to(sftp_yard: Yard, sftp: SftpServer) -> None:
+    other = sftp.known_hosts(asyncssh.generate_private_key("ecdsa-sha2-nistp256"))
+    sftp_yard.settings["known_hosts"].write_text(other)
+    assert "HOST offers no host key of a kind that" in fails(sftp_yard)
+
+
+def test_sftp_settings_that_are_wrong(sftp_yard: Yard, tmp_path: Path) -> None:
+    names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
+    refused = f"HOST does not let {USER} in: see the URL and {names}KEY_FILE or {names}PASSWORD."
+    assert fails(sftp_yard.using(password="wrong")) == refused
+    url = sftp_yard.settings["url"]
+    said = fails(sftp_yard.using(url=f"{url}/nowhere", password=PASSWORD))
+    assert said == HOST.sub("HOST", f"{url}/nowhere cannot be used: there is no such folder.")
+    said = fails(sftp_yard.using(key_file=tmp_path / "none"))
+    assert f"the key {tmp_path}/none cannot be read: No such file or directory: see {names}KEY_FILE." in said
+
+
+def test_a_key_instead_of_a_password(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
+    path = tmp_path / "id"
+    sftp.client_key.write_private_key(path, passphrase="words")
+    sftp_yard.put("a.csv")
+    yard = sftp_yard.using(password=None, key_file=path, key_passphrase="words")
+    assert len(yard.visits().file_ids) == 1
+    assert "cannot be read: " in fails(yard.using(key_passphrase="others"))
+
+
+def test_secrets_are_shown_nowhere(s3_yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    yard = s3_yard.using(secret_key="very-secret", session_token="very-secret-too")
+    caplog.set_level("DEBUG")
+    assert "very-secret" not in fails(yard) + repr(yard.inbox) + str(yard.inbox.settings) + caplog.text
+
+
+# Connections
+
+
+def through(yard: Yard, proxy: Proxy) -> Yard:
+    """The same inbox behind a proxy."""
+    name = "endpoint" if "endpoint" in yard.settings else "url"
+    if name == "url":
+        path = yard.settings["known_hosts"]
+        path.write_text(re.sub(r":\d+ ", f":{proxy.port} ", path.read_text()))
+    return yard.using(**{name: HOST.sub(f"127.0.0.1:{proxy.port}", yard.settings[name])})
+
+
+def port(yard: Yard) -> int:
+    found = HOST.search(yard.settings.get("endpoint") or yard.settings["url"])
+    assert found
+    return int(found[0].rpartition(":")[2])
+
+
+def test_a_download_goes_on_after_its_connection_was_cut(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 100_000)
+    data = GOOD + b"".join(b"S%06d,2026-01-01,1.5,0\n" % n for n in range(40_000))
+    yard.put("a.csv", data)
+    proxy = Proxy(port(yard), 60_000, 150_000, 250_000, 350_000)
+    try:
+        done = through(yard, proxy).visits()
+        assert (done.error, len(done.file_ids)) == (None, 1)
+        assert yard.raw() == [data]
+        assert proxy.connections >= 4
+        assert proxy.sent < len(data) + 4 * 100_000 + 200_000, "only the blocks that were cut are sent again"
+    finally:
+        proxy.close()
+
+
+def test_a_connection_that_is_always_cut(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "TRIES", 2)
+    proxy = Proxy(port(yard), *[10] * 1000)
+    try:
+        said = fails(through(yard, proxy))
+        assert "The connection to" in said
+        assert "broke" in said
+    finally:
+        proxy.close()
+    assert yard.raw() == []
+
+
+def test_nobody_listens(yard: Yard) -> None:
+    name = "endpoint" if "endpoint" in yard.settings else "url"
+    elsewhere = HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])
+    assert "cannot be reached" in fails(yard.using(**{name: elsewhere}))
+
+
+def test_a_server_that_says_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("remote_s3", "remote_sftp"):
+        monkeypatch.setattr(f"mini_platform.landing.{module}.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(remote, "TRIES", 2)
+    name = "endpoint" if "endpoint" in yard.settings else "url"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        elsewhere = HOST.sub(f"127.0.0.1:{silent.getsockname()[1]}", yard.settings[name])
+        said = fails(yard.using(**{name: elsewhere}))
+    assert re.search("does not answer|nothing came|broke|cannot be reached", said)
+
+
+def test_pauses_grow(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inboxes.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr(remote, "TRIES", 1)
+    name = "endpoint" if "endpoint" in yard.settings else "url"
+    dead = yard.using(**{name: HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])})
+    pauses = []
+    for _ in range(8):
+        dead.visit()
+        row = dead.row()
+        pauses.append(round((row.next_at - row.tried_at).total_seconds() / 10))
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert dead.platform.visit(dead.dataset, dead.inbox) is None, "it is left alone"
+
+
+def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
+        dead = Yard(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
+        monkeypatch.setattr("mini_platform.landing.remote_sftp.SILENT_SECONDS", 3.0)
+        monkeypatch.setattr(remote, "TRIES", 1)
+        s3_yard.put("a.csv")
+        ended: list[str] = []
+
+        def visit(yard: Yard) -> Callable[[], Any]:
+            def once() -> Any:
+                done = yard.visit()
+                ended.append(yard.name)
+                return done
+
+            return once
+
+        done = inboxes.visit_all([visit(dead), visit(s3_yard)])
+    assert ended == ["partner", "dead"]
+    assert {item.inbox: item.error is None for item in done} == {"partner": True, "dead": False}
+    assert s3_yard.ledger() == [("partner/a.csv", 1, "landed")]
+
+
+def test_a_file_that_may_not_be_read_does_not_hold_up_the_others(sftp_yard: Yard) -> None:
+    sftp_yard.put("a.csv")
+    sftp_yard.put("b.csv").chmod(0)
+    done = sftp_yard.visits()
+    if done.put_off:  # Not so where the tests run as root.
+        assert sftp_yard.known()[b"b.csv"] == "the server does not let the platform do that with it"
+    assert ("partner/a.csv", 1, "landed") in sftp_yard.ledger()
+
+
+def test_no_room_for_raw_files(yard: Yard) -> None:
+    yard.put("a.csv")
+    store = yard.platform.store.folder
+    store.parent.mkdir(exist_ok=True)
+    store.write_text("in the way")
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        yard.visits()
+    assert time.monotonic() - began < 60
+    row = yard.row()
+    assert row.held_by is None
+    assert row.last_error.startswith("The visit broke off: ")
