@@ -56,10 +56,15 @@ class Platform:
         create_all(made, None if self._datasets is None else self._datasets.values())
         return made
 
-    @property
+    @cached_property
     def store(self) -> RawStore:
         """The raw files."""
-        return RawStore(self.settings.raw_store)
+        bucket = None
+        if self.settings.raw_url:
+            from mini_platform.landing.raw_bucket import RawBucket
+
+            bucket = RawBucket(self.settings.raw_url, self.settings.raw_s3)
+        return RawStore(self.settings.raw_store, bucket)
 
     @cached_property
     def keyring(self) -> Keyring:

@@ -177,6 +177,10 @@ class Settings(BaseSettings):
     """Keys for the hashes of personal data: `id:secret,id:secret`, the one in use first. Without it a random one is made and
     kept in `home`."""
 
+    raw_url: str | None = Field(None, validation_alias="MINI_PLATFORM_RAW_STORE")
+    """Where raw files are kept: `s3://bucket/prefix`; None means under `home`."""
+    raw_s3: S3Settings = S3Settings()
+    """The server of that bucket: `MINI_PLATFORM_RAW_S3__ENDPOINT` and so on."""
     raw_retention: dict[str, float | None] = {}
     """Days that the raw files of a dataset are kept, by its name; null for ever. A dataset that is not named here is kept as
     its declaration says."""
@@ -249,6 +253,14 @@ class Settings(BaseSettings):
         for name in between_commas(value):
             ip_network(name)
         return value
+
+    @field_validator("raw_url", mode="after")
+    @classmethod
+    def _bucket(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "s3://none")
+        if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc:
+            raise ValueError("it should look like s3://bucket/prefix, without credentials")
+        return value or None
 
     @field_validator("api_tls_cert", "api_tls_key", mode="before")
     @classmethod
@@ -325,8 +337,8 @@ class Settings(BaseSettings):
 
     @property
     def raw_store(self) -> Path:
-        """The folder of raw files, each named by its SHA-256."""
-        return self.home / "raw"
+        """The folder of raw files, each named by its SHA-256; with a bucket, of copies that are swept."""
+        return self.home / ("raw-copies" if self.raw_url else "raw")
 
 
 def is_loopback(host: str) -> bool:

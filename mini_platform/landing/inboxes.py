@@ -42,7 +42,7 @@ from mini_platform.landing.remote import (
     Remote,
     connect,
 )
-from mini_platform.landing.store import NoRoomError, RawStore
+from mini_platform.landing.store import NoRoomError, RawStore, RawStoreAwayError
 from mini_platform.spreadsheets import harmless
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.tables import inbox_files, inboxes
@@ -147,6 +147,9 @@ def visit(
         done.error = said
     except NoRoomError as error:
         hold.failed(row, said := f"{str(error.strerror).capitalize()}.")
+        done.error = said
+    except RawStoreAwayError as error:
+        hold.failed(row, said := str(error))
         done.error = said
     except ledger.AWAY:
         raise  # The lease runs out by itself.
@@ -306,7 +309,7 @@ class _Work:
         reach("inbox.after_commit")
         self.done.file_ids += [entry.file_id for entry in landed]
         for got in taken:
-            if isinstance(got, (InboxError, NoRoomError, OvertakenError)):
+            if isinstance(got, (InboxError, NoRoomError, RawStoreAwayError, OvertakenError)):
                 raise got
 
     def _take(self, row: Row[Any]) -> ledger.Arrival | Exception | None:
@@ -316,7 +319,7 @@ class _Work:
         stream = Blocks(self.remote, Listed(row.key, row.seen, row.bytes), self.hold.alive)
         try:
             kept = self.store.put(cast("BinaryIO", stream))
-        except (ObjectError, InboxError, NoRoomError, OvertakenError) as error:
+        except (ObjectError, InboxError, NoRoomError, RawStoreAwayError, OvertakenError) as error:
             self.broken |= not isinstance(error, ObjectError)
             return error  # Those of the batch that were had are landed first.
         reach("inbox.raw_file_kept")

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from aiobotocore.session import AioSession
@@ -52,6 +53,8 @@ DENIED = {
 BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504")
 CHANGED = ("PreconditionFailed", "412", "InvalidRange", "416")
 ABSENT = ("NoSuchKey", "404")
+UPLOAD_BYTES = 16 * 2**20
+"""Parts in which large files are sent."""
 LARGEST_COPY = 5 * 2**30
 """One request copies no more."""
 
@@ -167,6 +170,18 @@ class S3:
 
         persistently(delete)
 
+    def head(self, name: str) -> Listed:
+        """What stands below the prefix under a name."""
+        file = Listed(name.encode(), "", 0)
+        said = persistently(lambda: self._call("head_object", **self._place(file)))
+        return Listed(file.key, _signature(said["ETag"], said["ContentLength"]), said["ContentLength"])
+
+    def upload(self, path: Path, target: str) -> None:
+        """Put a local file of any size below the prefix, in bounded memory."""
+        place = f"{self._bucket}/{self._prefix}{target}"
+        few = {"chunksize": UPLOAD_BYTES, "max_concurrency": 2}
+        persistently(lambda: self._sync(lambda: self._fs._put_file(str(path), place, **few), seconds=None))
+
     def close(self) -> None:
         """Let go of connections."""
         if self._fs._s3 is not None:
@@ -181,9 +196,9 @@ class S3:
     def _call(self, method: str, **arguments: Any) -> Any:
         return self._sync(lambda: self._fs._call_s3(method, **arguments))
 
-    def _sync(self, action: Any) -> Any:
+    def _sync(self, action: Any, seconds: float | None = REQUEST_SECONDS) -> Any:
         async def bounded() -> Any:
-            return await asyncio.wait_for(action(), REQUEST_SECONDS)
+            return await asyncio.wait_for(action(), seconds)
 
         try:
             return sync(self._fs.loop, bounded)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, exists, func, select, update
@@ -83,8 +82,7 @@ def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
         needed = select(files.c.sha256).where(files.c.sha256.in_(noted), *kept)
         unneeded = set(noted) - set(conn.execute(needed).scalars())
         for sha256 in unneeded:
-            with suppress(FileNotFoundError):
-                store.path(sha256).unlink()
+            store.remove(sha256)
         reach("retention.removed")
         conn.execute(delete(dropping).where(dropping.c.sha256.in_(noted)))
     return len(unneeded)

@@ -10,33 +10,67 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mini_platform.faultpoints import reach
 
+if TYPE_CHECKING:
+    from mini_platform.landing.raw_bucket import RawBucket
+
 CHUNK = 2**20
 LEFT_OVER_SECONDS = 3600.0
-"""An unfinished copy that nobody wrote to for so long was left by a process that was killed."""
+"""An unfinished copy that nobody wrote to for so long was left by a process that was killed; a copy of a file that is kept in a
+bucket, and that nobody asked for for so long, is not needed."""
 
 
 class NoRoomError(OSError):
     """The disk that raw files are kept on is full, or a quota is used up."""
 
 
+class RawStoreAwayError(Exception):
+    """The bucket that raw files are kept in cannot be used now; the message is a sentence. No file is at fault."""
+
+
 @dataclass(frozen=True)
 class RawStore:
-    """A folder of raw files.
+    """A folder of raw files, or a bucket of them of which the folder holds copies.
 
     Attributes:
         folder: made on the first write; files are spread over 256 subfolders by the first byte of their name.
+        bucket: where they are kept for good; None: in the folder.
     """
 
     folder: Path
+    bucket: RawBucket | None = None
 
     def path(self, sha256: str) -> Path:
-        """Where the file of this hash is, or would be."""
+        """Where the file of this hash is, or would be; copied there first, if it is in a bucket.
+
+        Raises:
+            RawStoreAwayError: the bucket cannot be used.
+        """
+        path = self._local(sha256)
+        if self.bucket is not None:
+            try:
+                os.utime(path)  # It is not removed for another while.
+            except FileNotFoundError:
+                self.bucket.fetch(sha256, path)
+        return path
+
+    def _local(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether it has the file of this hash."""
+        return self._local(sha256).exists() if self.bucket is None else self.bucket.has(sha256)
+
+    def remove(self, sha256: str) -> None:
+        """Remove the file of this hash, if there is one."""
+        if self.bucket is not None:
+            self.bucket.remove(sha256)
+        self._local(sha256).unlink(missing_ok=True)
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
         """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes.
@@ -75,8 +109,9 @@ class RawStore:
                 path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left unfinished."""
-        for arriving in self.folder.glob(".arriving-*"):
+        """Remove what killed processes left unfinished, and copies of what is in a bucket that nobody asked for."""
+        copies = () if self.bucket is None else self.folder.glob("??/*")
+        for arriving in chain(self.folder.glob(".arriving-*"), copies):
             with suppress(FileNotFoundError):
                 if time.time() - arriving.stat().st_mtime > LEFT_OVER_SECONDS:
                     arriving.unlink()
@@ -109,7 +144,10 @@ class Arriving:
 
     def keep(self) -> tuple[str, int]:
         """Make it a raw file, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""
-        final = self._store.path(self.sha256)
+        final = self._store._local(self.sha256)
+        if self._store.bucket is not None:
+            self._copy.flush()
+            self._store.bucket.put(self._path, self.sha256)
         if not final.exists():
             self._copy.flush()
             os.fsync(self._copy.fileno())

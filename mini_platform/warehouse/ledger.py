@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
+from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, among, files
@@ -272,7 +273,7 @@ def _blameless(error: BaseException) -> bool:
     """Whether what ended a worker says nothing against the files that it held."""
     interrupted = not isinstance(error, Exception)
     said = getattr(getattr(error, "orig", error), "pgcode", None)
-    return interrupted or isinstance(error, DatabaseAwayError) or said in BLAMELESS
+    return interrupted or isinstance(error, (DatabaseAwayError, RawStoreAwayError)) or said in BLAMELESS
 
 
 FINISH = text(

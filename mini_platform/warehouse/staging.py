@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import KEY_ONCE, Dataset
 from mini_platform.faultpoints import reach
+from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back
@@ -120,7 +121,7 @@ def _stage_or_isolate(
     """
     try:
         return _stage_batch(worker, dataset, batch, raw, progress)
-    except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError):
+    except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError, RawStoreAwayError):
         raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
     except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
         if len(batch) > 1:
