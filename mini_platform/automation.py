@@ -140,7 +140,7 @@ def _visit_inboxes(dataset: Dataset, platform: Platform) -> None:
 
     What a visit lands is pending in the ledger, and what goes wrong stands in `ops.inboxes`.
     """
-    from mini_platform.landing import inboxes  # Not needed without remote inboxes.
+    from mini_platform.landing import inbox_state  # Not needed without remote inboxes.
 
     def visit(inbox: "Inbox") -> None:
         with suppress(*ledger.AWAY):  # The sensor's own queries say so.
@@ -148,7 +148,7 @@ def _visit_inboxes(dataset: Dataset, platform: Platform) -> None:
 
     idle = [i for i in platform.inboxes(dataset) if not _is_alive(_visits.get((i.dataset, i.name)))]
     with platform.engine.connect() as conn:
-        due = inboxes.due(conn, idle)
+        due = inbox_state.due(conn, idle)
     for inbox in due:
         thread = threading.Thread(target=visit, args=[inbox], name=f"visit {inbox.dataset} {inbox.name}", daemon=True)
         _visits[(inbox.dataset, inbox.name)] = thread
@@ -161,12 +161,8 @@ def _is_alive(thread: threading.Thread | None) -> bool:
 
 def _failing(dataset: Dataset, platform: Platform) -> str:
     """What is wrong with remote inboxes, as sentences."""
-    if not platform.inboxes(dataset):
-        return ""
-    from mini_platform.landing import inboxes
-
     with platform.engine.connect() as conn:
-        rows = inboxes.failing(conn, dataset.name, platform.inboxes(dataset))
+        rows = [row for row in platform.inbox_states(conn, [dataset]) if row.last_error]
     return "".join(f" Inbox {row.inbox}, since {row.failing_since:%Y-%m-%d %H:%M %Z}: {row.last_error}" for row in rows)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Row
 
 from mini_platform.landing.store import RawStore
 from mini_platform.protection import Keyring
@@ -17,11 +17,11 @@ from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mini_platform.dataset import Dataset, Pull
     from mini_platform.landing.access import Access
-    from mini_platform.landing.inboxes import Visit
+    from mini_platform.landing.inbox_work import Visit
     from mini_platform.landing.remote import Inbox
     from mini_platform.warehouse.judged_rows import RawFiles
 
@@ -137,6 +137,15 @@ class Platform:
         if len({inbox.name for inbox in found}) < len(found):
             raise ValueError(f"two inboxes of {dataset.name} have one name: give each a name by MINI_PLATFORM_INBOX__…")
         return found
+
+    def inbox_states(self, conn: Connection, datasets: Iterable[Dataset]) -> Sequence[Row[Any]]:
+        """How the remote inboxes of these datasets are: rows of `ops.inboxes`, of those that were ever visited."""
+        chosen = [inbox for dataset in datasets for inbox in self.inboxes(dataset)]
+        if not chosen:
+            return []
+        from mini_platform.landing.inbox_state import states
+
+        return states(conn, chosen)
 
     def visit(self, dataset: Dataset, inbox: Inbox, *, at_once: bool = False) -> Visit | None:
         """Visit a remote inbox: see `landing.inboxes.visit`."""

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
 
 MEDIA_TYPE = "application/problem+json"
@@ -141,6 +142,11 @@ def answers_late(error: Exception) -> bool:
     return isinstance(error, PoolTimeoutError) or getattr(getattr(error, "orig", None), "pgcode", None) == CANCELED
 
 
+async def _raw_store_away(_: Request, __: RawStoreAwayError) -> JSONResponse:
+    said = "The store that files are kept in cannot be reached; try again later."
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, said, {"Retry-After": "30"})
+
+
 async def _operational(request: Request, error: OperationalError) -> JSONResponse:
     if answers_late(error):
         return problem(
@@ -163,6 +169,7 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[JSONRespon
     HTTPException: _http,
     RequestValidationError: _invalid,
     DatabaseAwayError: _away,
+    RawStoreAwayError: _raw_store_away,
     PoolTimeoutError: _busy,
     OperationalError: _operational,
     Exception: _unexpected,

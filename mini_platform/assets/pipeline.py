@@ -121,13 +121,8 @@ def _visited(platform: Platform, dataset: Dataset) -> list[int]:
 
 def _dead_inboxes(platform: Platform, dataset: Dataset) -> list[dict[str, Any]]:
     """The remote inboxes that cannot be used."""
-    chosen = platform.inboxes(dataset)
-    if not chosen:
-        return []
-    from mini_platform.landing.inboxes import failing
-
     with platform.engine.connect() as conn:
-        rows = failing(conn, dataset.name, chosen)
+        rows = [row for row in platform.inbox_states(conn, [dataset]) if row.last_error]
     return [{"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error} for row in rows]
 
 

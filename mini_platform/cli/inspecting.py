@@ -80,7 +80,6 @@ def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple
     """Every version in the ledger must have its raw file, and that the size and, if asked, the hash that it is named by."""
     from sqlalchemy import select
 
-    from mini_platform.landing.store import sha256_of
     from mini_platform.warehouse.tables import files
 
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
@@ -94,15 +93,13 @@ def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple
     problems = []
     with progress_bar("Reading raw files", sum(row.bytes for row in rows) if deep else None) as advance:
         for row in rows:
-            path = platform.store.path(row.sha256)
-            problem = None
-            if not path.is_file():
+            size, problem = platform.store.size(row.sha256), None
+            if size is None:
                 problem = "its raw file is missing"
-            elif (size := path.stat().st_size) != row.bytes:
+            elif size != row.bytes:
                 problem = f"its raw file has {size} bytes instead of {row.bytes}"
-            elif deep:
-                with path.open("rb") as raw:
-                    problem = None if sha256_of(raw) == row.sha256 else "the bytes of its raw file were changed"
+            elif deep and not platform.store.is_whole(row.sha256):
+                problem = "the bytes of its raw file were changed"
             advance(row.bytes, None)
             if problem:
                 problems.append(
@@ -110,7 +107,7 @@ def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple
                         "file_id": row.file_id,
                         "name": row.name,
                         "version": row.version,
-                        "path": str(path),
+                        "path": platform.store.place(row.sha256),
                         "problem": problem,
                     }
                 )

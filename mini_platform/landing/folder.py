@@ -198,7 +198,7 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
 
 def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> bool:
     """Whether an open file is the current version of its name, and the raw store has that or had it: then it is only hashed."""
-    known = size == current.bytes and (current.raw_dropped_at is not None or store.has(current.sha256))
+    known = size == current.bytes and (current.raw_dropped_at is not None or store.size(current.sha256) is not None)
     return known and sha256_of(source) == current.sha256
 
 

@@ -5,11 +5,8 @@ What is read has a copy in the local folder, which `RawStore.sweep` removes once
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,60 +47,46 @@ class RawBucket:
 
         return S3(_Place("", "raw", InboxSettings(url=self.url, **self.settings.model_dump())))
 
-    def has(self, sha256: str) -> bool:
-        """Whether it has the file of this hash."""
-        with _away(self.url):
-            try:
-                self._s3.head(_name(sha256))
-            except GoneError:
-                return False
-            return True
+    def size(self, sha256: str) -> int | None:
+        """Bytes of the file of this hash; None: there is none."""
+        try:
+            with _said(self.url):
+                return self._s3.head(_name(sha256)).size
+        except FileNotFoundError:
+            return None
 
     def put(self, path: Path, sha256: str) -> None:
         """Keep a file, unless it is there."""
-        if not self.has(sha256):
-            with _away(self.url):
+        if self.size(sha256) is None:
+            with _said(self.url):
                 self._s3.upload(path, _name(sha256))
 
-    def fetch(self, sha256: str, target: Path) -> None:
-        """Copy a file to a local path, if it is there and is what its name says."""
-        with _away(self.url):
-            try:
-                file = self._s3.head(_name(sha256))
-            except GoneError:
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".arriving-", dir=target.parent)
-            copied = Path(name)
-            try:
-                digest = hashlib.sha256()
-                stream = Blocks(self._s3, file, lambda: None)
-                with os.fdopen(handle, "wb") as copy:
-                    while block := stream.read():
-                        digest.update(block)
-                        copy.write(block)
-                if digest.hexdigest() == sha256:
-                    copied.rename(target)
-            finally:
-                copied.unlink(missing_ok=True)
+    def pieces(self, sha256: str) -> Iterator[bytes]:
+        """Bytes of the file of this hash, in bounded memory.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with _said(self.url):
+            stream = Blocks(self._s3, self._s3.head(_name(sha256)))
+            while block := stream.read():
+                yield block
 
     def remove(self, sha256: str) -> None:
-        """Remove a file, if it is there."""
-        with _away(self.url):
-            try:
-                self._s3.remove(self._s3.head(_name(sha256)))
-            except GoneError:
-                return
+        """Remove the file of this hash, if there is one."""
+        with suppress(FileNotFoundError), _said(self.url):
+            self._s3.remove(self._s3.head(_name(sha256)))
 
 
 @contextmanager
-def _away(url: str) -> Iterator[None]:
+def _said(url: str) -> Iterator[None]:
+    """Errors of the bucket as those of a raw store."""
     try:
         yield
+    except GoneError as error:
+        raise FileNotFoundError from error
     except InboxError as error:
         raise RawStoreAwayError(str(error)) from error
-    except GoneError:
-        raise
     except ObjectError as error:
         raise RawStoreAwayError(f"Raw files cannot be kept in {url}: {error}.") from error
 

@@ -189,7 +189,7 @@ class Blocks(io.RawIOBase):
         seconds: spent so far.
     """
 
-    def __init__(self, remote: Remote, file: Listed, alive: Callable[[], None]) -> None:
+    def __init__(self, remote: Remote, file: Listed, alive: Callable[[], None] = lambda: None) -> None:
         """Read this file; `alive` is called before each block, and may raise."""
         self._remote, self._file, self._alive = remote, file, alive
         self._offset, self._began = 0, time.monotonic()

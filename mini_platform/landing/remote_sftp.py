@@ -19,6 +19,7 @@ from fsspec.asyn import get_loop, sync
 from fsspec.exceptions import FSTimeoutError
 
 from mini_platform.landing.folder import kind_of
+from mini_platform.landing.host_keys import HostKey
 from mini_platform.landing.remote import (
     ASIDE,
     PAGE,
@@ -65,7 +66,7 @@ class Sftp:
         self._lock = threading.Lock()
         self._connection: asyncssh.SSHClientConnection | None = None
         self._client: asyncssh.SFTPClient | None = None
-        self._host_key = _HostKey(inbox, self._known_hosts())
+        self._host_key = HostKey(inbox, self._known_hosts())
         self._options = self._who()
 
     def _known_hosts(self) -> bytes:
@@ -240,39 +241,6 @@ class Sftp:
             if isinstance(error, kinds):
                 return made(sentence)
         return error
-
-
-class _HostKey(asyncssh.SSHClient):
-    """Remembers the host key that was shown, if known_hosts has not got it."""
-
-    def __init__(self, inbox: Inbox, known_hosts: bytes) -> None:
-        self._inbox = inbox
-        self.known_hosts = known_hosts
-        self._shown: tuple[str, str] | None = None
-        self._expected = False
-
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Never: known_hosts alone says whom we talk to."""
-        self._shown = key.get_algorithm(), key.get_fingerprint()
-        self._expected = bool(asyncssh.match_known_hosts(self.known_hosts, host, addr, port)[0])
-        return False
-
-    def sentence(self, reason: str) -> str:
-        """Why the host is not trusted, and what to do."""
-        inbox = self._inbox
-        path, host = inbox.settings.known_hosts, inbox.host
-        if self._shown is None:
-            return f"The host key of {host} is not trusted: {reason}."
-        algorithm, fingerprint = self._shown
-        if self._expected:
-            return (
-                f"{host} shows another host key ({algorithm}, {fingerprint}) than {path} has for it. Somebody may sit in "
-                "between, or it was exchanged: ask whoever runs it, and only then correct the file."
-            )
-        return (
-            f"{host} is not in {path}: it shows the host key {algorithm}, {fingerprint}. If whoever runs it confirms that "
-            f"fingerprint, add the key to the file (ssh-keyscan), or name another by {inbox.setting('known_hosts')}."
-        )
 
 
 async def _bounded(action: Callable[[Any], Awaitable[T]], client: Any) -> T:

@@ -56,15 +56,52 @@ class RawStore:
             try:
                 os.utime(path)  # It is not removed for another while.
             except FileNotFoundError:
-                self.bucket.fetch(sha256, path)
+                self.copy(sha256, RawStore(self.folder))
         return path
 
     def _local(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
 
-    def has(self, sha256: str) -> bool:
-        """Whether it has the file of this hash."""
-        return self._local(sha256).exists() if self.bucket is None else self.bucket.has(sha256)
+    def place(self, sha256: str) -> str:
+        """Where the file of this hash is kept, for people."""
+        return str(self._local(sha256)) if self.bucket is None else f"{self.bucket.url}/{sha256[:2]}/{sha256}"
+
+    def size(self, sha256: str) -> int | None:
+        """Bytes of the file of this hash; None: there is none."""
+        if self.bucket is not None:
+            return self.bucket.size(sha256)
+        with suppress(FileNotFoundError):
+            return self._local(sha256).stat().st_size
+        return None
+
+    def copy(self, sha256: str, target: RawStore) -> bool:
+        """Bring the file of this hash into another store; False: it is not there, or not what its name says."""
+        try:
+            with target.receive() as arriving:
+                for piece in self._pieces(sha256):
+                    arriving.write(piece)
+                # What is damaged bears another name there, for which nobody asks.
+                return arriving.keep()[0] == sha256
+        except FileNotFoundError:
+            return False
+
+    def is_whole(self, sha256: str) -> bool:
+        """Whether the file of this hash is there and is what its name says; all of it is read, from where it is kept."""
+        digest = hashlib.sha256()
+        try:
+            for piece in self._pieces(sha256):
+                digest.update(piece)
+        except FileNotFoundError:
+            return False
+        return digest.hexdigest() == sha256
+
+    def _pieces(self, sha256: str) -> Iterator[bytes]:
+        if self.bucket is not None:
+            yield from self.bucket.pieces(sha256)
+            return
+        with self._local(sha256).open("rb") as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
 
     def remove(self, sha256: str) -> None:
         """Remove the file of this hash, if there is one."""

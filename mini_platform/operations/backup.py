@@ -192,13 +192,7 @@ def _copy_raw(store: RawStore, folder: Path, raw: Sequence[Row[Any]], progress: 
         there = target.path(row.sha256)
         if not there.exists() or there.stat().st_size != row.bytes:
             there.unlink(missing_ok=True)
-            try:
-                with store.path(row.sha256).open("rb") as source:
-                    found, _ = target.put(source)
-            except FileNotFoundError:
-                missing.add(row.sha256)
-                continue
-            if found != row.sha256:  # damaged in the store; what was copied bears another name, and no backup names it
+            if not store.copy(row.sha256, target):
                 missing.add(row.sha256)
                 continue
             copied += 1

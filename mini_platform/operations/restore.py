@@ -177,12 +177,12 @@ def _bring_raw(store: RawStore, folder: Path, name: str, progress: Progress) -> 
     for sha256, path in archive.read_sums(folder, name):
         if not path.startswith("raw/"):
             continue
-        there, source = store.path(sha256), folder / path
+        source = folder / path
         try:
             size = source.stat().st_size
-            if not there.exists() or there.stat().st_size != size:
+            if store.size(sha256) != size:
                 archive.checked(source, sha256)
-                there.unlink(missing_ok=True)
+                store.remove(sha256)
                 with source.open("rb") as stream:
                     store.put(stream)
                 brought += 1
@@ -254,7 +254,9 @@ def _account(
         known = {(row.dataset, row.name, row.version) for row in _ledger(conn)}
         later = [row for row in before if (row.dataset, row.name, row.version) not in known]
         again = (
-            [row for row in later if row.raw_dropped_at is None and store.path(row.sha256).exists()] if replay else []
+            [row for row in later if row.raw_dropped_at is None and store.size(row.sha256) is not None]
+            if replay
+            else []
         )
         for (dataset, door), rows in groupby(again, key=lambda row: (row.dataset, row.door)):
             ledger.register(conn, dataset, [ledger.Arrival(row.name, row.sha256, row.bytes) for row in rows], door)

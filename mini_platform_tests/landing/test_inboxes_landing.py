@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
-from mini_platform.landing import inboxes, remote
+from mini_platform.landing import inbox_state, inbox_work, remote
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
 from mini_platform_tests.landing.yard import BAD, CHANGED, GOOD, Yard
@@ -141,7 +141,7 @@ def test_a_file_that_changes_while_it_is_read(yard: Yard, monkeypatch: pytest.Mo
             os.utime(yard.put("a.csv", b"y" * 5000 * size), (1, 1))
 
     with monkeypatch.context() as patch:
-        patch.setattr(inboxes._Hold, "alive", alive)
+        patch.setattr(inbox_state.Hold, "alive", alive)
         yard.visits()
     assert len(reads) >= 3
     assert yard.raw() in ([], [b"y" * 5000 * size]), "no file is half of one and half of another"
@@ -211,7 +211,7 @@ def test_a_file_that_changed_since_is_not_put_away(yard: Yard, after: str, monke
     yard.put("a.csv")
     yard.visits()
     yard.load()
-    monkeypatch.setattr(inboxes._Work, "look", lambda *_: None)  # It changes after the look.
+    monkeypatch.setattr(inbox_work.Work, "look", lambda *_: None)  # It changes after the look.
     path = yard.put("a.csv", CHANGED)
     os.utime(path, (1, 1))
     yard.visit()
@@ -245,7 +245,7 @@ def test_a_file_that_cannot_be_put_away_says_so(yard: Yard) -> None:
 def test_a_listing_goes_on_where_the_last_visit_stopped(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("mini_platform.landing.remote_s3", "mini_platform.landing.remote_sftp"):
         monkeypatch.setattr(f"{module}.PAGE", 4)
-    monkeypatch.setattr(inboxes, "VISIT_PAGES", 1)
+    monkeypatch.setattr(inbox_work, "VISIT_PAGES", 1)
     for number in range(10):
         yard.put(f"{number}.csv", GOOD + b"\n" * number)
         yard.put(f"{number}/folder.csv")

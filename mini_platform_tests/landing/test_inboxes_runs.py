@@ -138,7 +138,7 @@ def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: s
 
 def test_nothing_of_it_is_imported_before_an_inbox_needs_it() -> None:
     code = (
-        "import sys, mini_platform.definitions, mini_platform.landing.inboxes;"
+        "import sys, mini_platform.definitions, mini_platform.landing.inbox_state;"
         "print([m for m in ('s3fs', 'fsspec', 'botocore', 'aiohttp', 'asyncssh') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

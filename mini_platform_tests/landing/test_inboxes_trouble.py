@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from mini_platform.landing import inboxes, remote
+from mini_platform.landing import inbox_state, inboxes, remote
 from mini_platform_tests.landing.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
 from mini_platform_tests.landing.yard import GOOD, Yard
 
@@ -159,7 +159,7 @@ def test_sftp_settings_that_are_wrong(sftp_yard: Yard, tmp_path: Path) -> None:
 
 def test_a_key_instead_of_a_password(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
     path = tmp_path / "id"
-    sftp.client_key.write_private_key(path, passphrase="words")
+    sftp.client_key.write_private_key(path, passphrase="words", rounds=1)
     sftp_yard.put("a.csv")
     yard = sftp_yard.using(password=None, key_file=path, key_passphrase="words")
     assert len(yard.visits().file_ids) == 1
@@ -234,39 +234,34 @@ def test_a_server_that_says_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch)
     assert re.search("does not answer|nothing came|broke|cannot be reached", said)
 
 
-def test_pauses_grow(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inboxes.random, "uniform", lambda *_: 1.0)
-    monkeypatch.setattr(remote, "TRIES", 1)
+@pytest.mark.parametrize(("failures", "most"), [(0, 10), (1, 20), (5, 320), (6, 600), (1000, 600)])
+def test_pauses_grow_and_differ(failures: int, most: float) -> None:
+    pauses = {inbox_state.pause_after(failures, 10) for _ in range(100)}
+    assert len(pauses) > 1
+    assert most * 0.5 <= min(pauses) <= max(pauses) <= most * 1.5
+
+
+def test_an_inbox_that_fails_is_left_alone(yard: Yard) -> None:
     name = "endpoint" if "endpoint" in yard.settings else "url"
-    dead = yard.using(**{name: HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])})
-    pauses = []
-    for _ in range(8):
-        dead.visit()
-        row = dead.row()
-        pauses.append(round((row.next_at - row.tried_at).total_seconds() / 10))
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert dead.platform.visit(dead.dataset, dead.inbox) is None, "it is left alone"
+    dead = yard.using(every=1000, **{name: HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])})
+    assert dead.visit().error
+    assert dead.platform.visit(dead.dataset, dead.inbox) is None
 
 
 def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
-        dead = Yard(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
-        monkeypatch.setattr("mini_platform.landing.remote_sftp.SILENT_SECONDS", 3.0)
-        monkeypatch.setattr(remote, "TRIES", 1)
-        s3_yard.put("a.csv")
-        ended: list[str] = []
+    silent = socket.create_server(("127.0.0.1", 0))
+    url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
+    dead = Yard(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
+    monkeypatch.setattr("mini_platform.landing.remote_sftp.SILENT_SECONDS", 120.0)
+    monkeypatch.setattr(remote, "TRIES", 1)
+    s3_yard.put("a.csv")
 
-        def visit(yard: Yard) -> Callable[[], Any]:
-            def once() -> Any:
-                done = yard.visit()
-                ended.append(yard.name)
-                return done
+    def living() -> Any:
+        done = s3_yard.visit()
+        silent.close()  # Only now the dead one gets an answer.
+        return done
 
-            return once
-
-        done = inboxes.visit_all([visit(dead), visit(s3_yard)])
-    assert ended == ["partner", "dead"]
+    done = inboxes.visit_all([dead.visit, living])
     assert {item.inbox: item.error is None for item in done} == {"partner": True, "dead": False}
     assert s3_yard.ledger() == [("partner/a.csv", 1, "landed")]
 

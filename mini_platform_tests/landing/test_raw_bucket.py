@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sqlalchemy import select
 
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder, raw_bucket, remote, retention
-from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.landing.store import RawStore, RawStoreAwayError
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
@@ -30,7 +32,8 @@ def stored(platform: Platform, bucket: Path, endpoint: str, monkeypatch: pytest.
     monkeypatch.setenv("MINI_PLATFORM_RAW_STORE", "s3://bucket/raw")
     for name, value in (("ENDPOINT", endpoint), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", SECRET_KEY)):
         monkeypatch.setenv(f"MINI_PLATFORM_RAW_S3__{name}", value)
-    platform.__dict__.pop("settings")
+    for name in ("settings", "store"):
+        platform.__dict__.pop(name, None)
     assert bucket.exists()
     return platform
 
@@ -63,6 +66,17 @@ def land(platform: Platform, *paths: Path) -> None:
     assert None not in [row for _, row in folder.land(platform.engine, weather, platform.store, found, "test")]
 
 
+def away(platform: Platform) -> RawStore:
+    """The same store, whose bucket cannot be reached."""
+    elsewhere = platform.settings.raw_s3.model_copy(update={"endpoint": f"http://127.0.0.1:{unused_port()}"})
+    return RawStore(platform.store.folder, raw_bucket.RawBucket("s3://bucket/raw", elsewhere))
+
+
+def forget_copies(platform: Platform) -> None:
+    """As on another machine."""
+    shutil.rmtree(platform.store.folder)
+
+
 def statuses(platform: Platform) -> list[tuple[Any, ...]]:
     with platform.engine.connect() as conn:
         rows = conn.execute(select(files.c.name, files.c.status, files.c.error).order_by(files.c.file_id))
@@ -75,8 +89,7 @@ def test_files_are_kept_in_the_bucket_and_loaded_from_it(stored: Platform, bucke
         path.write_bytes(data)
     land(stored, *paths)
     assert kept(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
-    for copy in copies(stored):
-        copy.unlink()
+    forget_copies(stored)
     work(stored)
     assert [status for _, status, _ in statuses(stored)] == ["loaded", "refused"]
     assert sorted(path.read_bytes() for path in copies(stored)) == sorted([GOOD, BAD])
@@ -86,8 +99,7 @@ def test_a_file_is_written_once(stored: Platform, bucket: Path) -> None:
     stored.store.put(io.BytesIO(GOOD))
     path = bucket.parent / "raw" / name_of(GOOD)
     os.utime(path, (1, 1))
-    for copy in copies(stored):
-        copy.unlink()
+    forget_copies(stored)
     assert stored.store.put(io.BytesIO(GOOD)) == (hashlib.sha256(GOOD).hexdigest(), len(GOOD))
     assert path.stat().st_mtime == 1
 
@@ -127,8 +139,7 @@ def test_changed_bytes_are_not_taken(stored: Platform, bucket: Path, tmp_path: P
     (tmp_path / "a.csv").write_bytes(GOOD)
     land(stored, tmp_path / "a.csv")
     (bucket.parent / "raw" / name_of(GOOD)).write_bytes(BAD)
-    for copy in copies(stored):
-        copy.unlink()
+    forget_copies(stored)
     work(stored)
     ((_, status, why),) = statuses(stored)
     assert (status, why.partition(":")[0]) == ("failed", "its raw file is missing")
@@ -149,12 +160,9 @@ def test_a_bucket_that_is_away_blames_no_file(
     monkeypatch.setattr(remote, "TRIES", 1)
     (tmp_path / "a.csv").write_bytes(GOOD)
     land(stored, tmp_path / "a.csv")
-    for copy in copies(stored):
-        copy.unlink()
-    settings, store = stored.settings, stored.store
-    elsewhere = settings.raw_s3.model_copy(update={"endpoint": f"http://127.0.0.1:{unused_port()}"})
-    gone = raw_bucket.RawBucket("s3://bucket/raw", elsewhere)
-    stored.store = type(store)(store.folder, gone)
+    forget_copies(stored)
+    store = stored.store
+    stored.store = away(stored)
     for _ in range(3):
         with pytest.raises(RawStoreAwayError, match="cannot be reached"):
             work(stored)
@@ -167,3 +175,119 @@ def test_a_bucket_that_is_away_blames_no_file(
     assert time.monotonic() - began < 60
     assert statuses(stored) == [("a.csv", "loaded", None)]
     assert kept(bucket) == {name_of(GOOD): GOOD}
+
+
+# What operates on raw files
+
+
+def nothing(_more: int, _words: str | None = None) -> None:
+    """Progress that nobody looks at."""
+
+
+def rows(platform: Platform) -> list[tuple[Any, ...]]:
+    chosen = text("SELECT station_id, date, temp_c FROM production.measurements ORDER BY 1, 2")
+    with platform.engine.connect() as conn:
+        return [tuple(row) for row in conn.execute(chosen)]
+
+
+def test_a_bucket_that_was_lost_comes_back_from_the_backup(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+    for name, data in {"a.csv": GOOD, "bad.csv": BAD}.items():
+        (tmp_path / name).write_bytes(data)
+    land(stored, tmp_path / "a.csv", tmp_path / "bad.csv")
+    work(stored)
+    forget_copies(stored)
+    made = backup.backup(stored, tmp_path / "backups", nothing)
+    assert (made.copied, made.manifest.raw_missing) == (2, [])
+    assert not stored.store.folder.exists(), "a backup needs no copies of its own"
+    shutil.rmtree(bucket.parent / "raw")
+    with stored.engine.begin() as conn:
+        conn.execute(text("UPDATE production.measurements SET temp_c = 0"))
+    stored.engine.dispose()
+
+    done = restore.restore(stored, tmp_path / "backups", made.name, nothing, replace=True)
+
+    assert done.raw_files == 2
+    assert kept(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
+    assert [row[2] for row in rows(stored)] == [-4.5]
+    forget_copies(stored)
+    with stored.engine.begin() as conn:
+        conn.execute(update(files).values(status="landed", loaded_at=None, error=None))
+        conn.execute(text("TRUNCATE production.measurements, quarantine.measurements"))
+    work(stored)
+    assert [row[2] for row in rows(stored)] == [-4.5], "and can be loaded anew"
+
+
+def test_a_backup_names_what_is_damaged_in_the_bucket(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    land(stored, tmp_path / "a.csv")
+    (bucket.parent / "raw" / name_of(GOOD)).write_bytes(GOOD.replace(b"OSL", b"PAR"))
+    made = backup.backup(stored, tmp_path / "backups", nothing)
+    assert made.manifest.raw_missing == [hashlib.sha256(GOOD).hexdigest()]
+    assert not stored.store.is_whole(hashlib.sha256(GOOD).hexdigest())
+
+
+def test_purge_removes_old_files_from_the_bucket(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    land(stored, tmp_path / "a.csv")
+    work(stored)
+    with stored.engine.begin() as conn:
+        conn.execute(update(files).values(arrived_at=func.now() - text("interval '2 days'")))
+    stored.settings.raw_retention["weather"] = 1
+    gone = [item for item in purge.purge(stored, [weather], dry_run=False) if item.what == "raw files"]
+    assert [(item.items, item.bytes) for item in gone] == [(1, len(GOOD))]
+    assert kept(bucket) == {}
+
+
+MARIA = "maria.marker@example.org"
+
+
+def test_who_is_forgotten_is_gone_from_the_bucket(
+    stored: Platform, bucket: Path, data: Path, tmp_path: Path
+) -> None:
+    sales = all_datasets()["sales"]
+    path = tmp_path / "orders.csv"
+    path.write_bytes(csv_of([order(1, MARIA), order(2, "ben@example.org")]))
+    assert [row for _, row in folder.land(stored.engine, sales, stored.store, [folder.Found(path.name, path, "")])]
+    forget_copies(stored)
+    raw = stored.raw_files(sales)
+    done = forget(stored.engine, sales, MARIA, raw, stored.store, data / "sales")
+    assert [file["outcome"] for file in done.files] == ["rewritten without them"]
+    (left,) = kept(bucket).values()
+    assert b"maria" not in left
+    assert b"ben@example.org" in left
+    assert [path.read_bytes() for path in copies(stored)] == [left]
+
+
+@pytest.fixture
+def client(stored: Platform) -> Iterator[TestClient]:
+    with TestClient(create_app(platform=stored)) as made:
+        yield made
+
+
+def test_an_upload_goes_to_the_bucket_or_is_asked_to_come_again(
+    stored: Platform, bucket: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "TRIES", 1)
+    sent = client.post("/api/datasets/weather/files/", params={"name": "a.csv"}, content=GOOD)
+    assert sent.status_code in (201, 202), sent.text
+    assert kept(bucket) == {name_of(GOOD): GOOD}
+    stored.store = away(stored)
+    sent = client.post("/api/datasets/weather/files/", params={"name": "b.csv"}, content=BAD)
+    assert sent.status_code == 503
+    assert sent.headers["retry-after"] == "30"
+    assert "The store that files are kept in cannot be reached" in sent.json()["detail"]
+    assert len(statuses(stored)) == 1
+
+
+def test_commands_say_that_the_bucket_is_away(
+    stored: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(remote, "TRIES", 1)
+    monkeypatch.setenv("MINI_PLATFORM_RAW_S3__SECRET_KEY", "another-secret")
+    assert stored.store.bucket is not None
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    said = CliRunner().invoke(app, ["load", "weather", str(tmp_path / "a.csv")])
+    assert said.exit_code == 1
+    line = "s3://bucket/raw cannot be used: the secret key does not fit the access key: see MINI_PLATFORM_RAW_S3__SECRET_KEY."
+    assert line in said.output + capfd.readouterr().err
+    assert "another-secret" not in said.output

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text, update
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
-from mini_platform.landing.inboxes import Visit
+from mini_platform.landing.inbox_work import Visit
 from mini_platform.landing.remote import Inbox
 from mini_platform.platform import Platform
 from mini_platform.settings import InboxSettings
