@@ -38,13 +38,14 @@ class Health(BaseModel):
     """How the platform is."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="degraded: the last run failed; unavailable: the database does not answer"
+        description="degraded: the last run failed, or an inbox cannot be used; unavailable: the database does not answer"
     )
     db_connected: bool = Field(description="Also where it answers too late")
     last_etl_run: dt.datetime | None = Field(
         description="When records were last pulled or loaded; null: never, or not known"
     )
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
+    inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
 
 
 class Stats(BaseModel):
@@ -64,18 +65,30 @@ def alive() -> Alive:
     return Alive()
 
 
-@router.get("/health", responses={503: {"model": Health, "description": "The database is away, or answers too late"}})
+@router.get(
+    "/health",
+    response_model_exclude_defaults=True,
+    responses={503: {"model": Health, "description": "The database is away, or answers too late"}},
+)
 def health(site: TheSite, response: Response) -> Health:
-    """Whether the database answers, and how the last run of records ended."""
+    """Whether the database answers, how the last run of records ended, and which remote inboxes cannot be used."""
     try:
         past = _Past(site)
+        with site.read() as conn:
+            states = site.platform.inbox_states(conn, site.datasets.values())
     except AWAY as error:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         connected = answers_late(error)
         return Health(status="unavailable", db_connected=connected, last_etl_run=None, etl_status="unknown")
     status = past.status()
-    how = "degraded" if status == "failure" else "ok"
-    return Health(status=how, db_connected=True, last_etl_run=past.last_run, etl_status=status)
+    failing = [f"{row.dataset}/{row.inbox}" for row in states if row.last_error]
+    return Health(
+        status="degraded" if status == "failure" or failing else "ok",
+        db_connected=True,
+        last_etl_run=past.last_run,
+        etl_status=status,
+        inboxes_failing=failing,
+    )
 
 
 @router.get("/stats", dependencies=[Depends(allowed("read", DATASET))])

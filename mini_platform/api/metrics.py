@@ -115,7 +115,7 @@ class Pipeline:
         """Every figure; without the database only that it is away."""
         up = GaugeMetricFamily("mini_platform_database_up", "1 if the database answers, else 0", 0)
         try:
-            figures = [*self._of_the_ledger(), *self._of_runs()]
+            figures = [*self._of_the_ledger(), *self._of_inboxes(), *self._of_runs()]
         except AWAY:
             return [up]
         return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
@@ -152,6 +152,20 @@ class Pipeline:
                 last.add_metric([row.dataset], float(row.loaded))
                 age.add_metric([row.dataset], float(row.now - row.loaded))
         return [count, rows, lag, last, age]
+
+    def _of_inboxes(self) -> list[Metric]:
+        """The remote inboxes that were visited."""
+        up = _gauge(
+            "inbox_up", "1 if the remote inbox could be used when it was last asked, else 0", "dataset", "inbox"
+        )
+        looked = _gauge("inbox_last_look_timestamp_seconds", "When it was last listed to its end", "dataset", "inbox")
+        with self._site.read() as conn:
+            states = self._site.platform.inbox_states(conn, self._site.datasets.values())
+        for row in states:
+            up.add_metric([row.dataset, row.inbox], float(row.last_error is None))
+            if row.looked_at is not None:
+                looked.add_metric([row.dataset, row.inbox], row.looked_at.timestamp())
+        return [up, looked]
 
     def _of_runs(self) -> list[Metric]:
         """Runs and their durations, by Dagster's record."""

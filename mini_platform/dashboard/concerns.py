@@ -6,9 +6,9 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection, Row, RowMapping
 
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.rendering import duration, link, number, percent, plural
@@ -20,11 +20,12 @@ RECENT = dt.timedelta(days=30)
 WAITS = dt.timedelta(minutes=5)
 """A file that waits longer needs somebody to look whether anything takes it."""
 
-Kind = Literal["waiting", "failed", "refused", "pull", "late", "unusual", "rejects"]
+Kind = Literal["waiting", "failed", "refused", "inbox", "pull", "late", "unusual", "rejects"]
 SEVERITY: Mapping[Kind, tuple[Literal["bad", "warn"], str]] = {
     "waiting": ("bad", "Start Dagster by mini-platform up, or see in its UI why nothing runs."),
     "failed": ("bad", "Read the log of its run, then judge the file again."),
     "refused": ("bad", "Correct it and upload it again by the same name."),
+    "inbox": ("bad", "See its server and settings; mini-platform doctor tries it, and it is asked again by itself."),
     "pull": ("bad", "Check its address and credentials; it is tried again by itself."),
     "late": ("warn", "Ask whoever sends it."),
     "unusual": ("warn", "Compare it with earlier files."),
@@ -54,7 +55,11 @@ class Concern:
 
 
 def concerns(
-    conn: Connection, datasets: Mapping[str, Dataset], totals: Mapping[str, RowMapping], now: dt.datetime
+    conn: Connection,
+    datasets: Mapping[str, Dataset],
+    totals: Mapping[str, RowMapping],
+    inboxes: Sequence[Row[Any]],
+    now: dt.datetime,
 ) -> list[Concern]:
     """What needs attention of these datasets, the worst first.
 
@@ -62,12 +67,17 @@ def concerns(
         conn: where the ledger is.
         datasets: by name.
         totals: what the ledger says of each, as `reads.totals` has it.
+        inboxes: how the remote ones of these datasets are.
         now: what is late is late by then.
     """
     found = [concern for name, row in totals.items() for concern in _overdue(datasets[name], row, now)]
     for (name, source), pulled in reads.pulls(conn).items():
         if pulled["last_error"] and name in datasets:
             found.append(Concern("pull", name, f"Pulling {source} fails: {pulled['last_error']}", _files(name)))
+    for row in inboxes:
+        if row.last_error:
+            said = f"The inbox {row.inbox} fails: {row.last_error}"
+            found.append(Concern("inbox", row.dataset, said, _files(row.dataset)))
     of_dataset = groupby(
         sorted(reads.troubled(conn, list(datasets), now - RECENT), key=lambda file: file["dataset"]),
         key=lambda file: str(file["dataset"]),

@@ -73,7 +73,7 @@ def overview(request: Request, site: TheSite) -> HTMLResponse:
     with site.read() as conn:
         readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}
         totals = {name: row for name, row in reads.totals(conn).items() if name in readable}
-        found = concerns(conn, readable, totals, now)
+        found = concerns(conn, readable, totals, site.platform.inbox_states(conn, readable.values()), now)
         cards = [
             Card(
                 dataset,

@@ -50,9 +50,11 @@ def due(conn: Connection, chosen: Sequence[Inbox]) -> list[Inbox]:
 
 
 def pause_after(failures: int, every: float) -> float:
-    """Seconds for which an inbox is left alone that failed so many times before; never quite the same, so that servers that
-    come back are not asked by everybody at once."""
-    return min(every * 2 ** min(failures, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.5)  # noqa: S311
+    """Seconds for which an inbox is left alone that failed so many times before.
+
+    Never quite the same, so that a server that comes back is not asked by everybody at once.
+    """
+    return min(every * 2.0 ** min(failures, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 @dataclass

@@ -51,7 +51,7 @@ class RawBucket:
         """Bytes of the file of this hash; None: there is none."""
         try:
             with _said(self.url):
-                return self._s3.head(_name(sha256)).size
+                return self._s3.find(_name(sha256)).size
         except FileNotFoundError:
             return None
 
@@ -68,14 +68,14 @@ class RawBucket:
             FileNotFoundError: there is none.
         """
         with _said(self.url):
-            stream = Blocks(self._s3, self._s3.head(_name(sha256)))
+            stream = Blocks(self._s3, self._s3.find(_name(sha256)))
             while block := stream.read():
                 yield block
 
     def remove(self, sha256: str) -> None:
         """Remove the file of this hash, if there is one."""
         with suppress(FileNotFoundError), _said(self.url):
-            self._s3.remove(self._s3.head(_name(sha256)))
+            self._s3.remove(self._s3.find(_name(sha256)))
 
 
 @contextmanager

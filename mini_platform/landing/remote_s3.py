@@ -170,11 +170,14 @@ class S3:
 
         persistently(delete)
 
-    def head(self, name: str) -> Listed:
-        """What stands below the prefix under a name."""
-        file = Listed(name.encode(), "", 0)
-        said = persistently(lambda: self._call("head_object", **self._place(file)))
-        return Listed(file.key, _signature(said["ETag"], said["ContentLength"]), said["ContentLength"])
+    def find(self, name: str) -> Listed:
+        """What stands below the prefix under a name; by a listing, as an answer to HEAD does not say why it is none."""
+        where = {"Bucket": self._bucket, "Prefix": self._prefix + name, "MaxKeys": 1}
+        said = persistently(lambda: self._call("list_objects_v2", **where))
+        for item in said.get("Contents", []):
+            if item["Key"] == where["Prefix"]:
+                return self._listed(item)[1]
+        raise GoneError("it is not there any more")
 
     def upload(self, path: Path, target: str) -> None:
         """Put a local file of any size below the prefix, in bounded memory."""

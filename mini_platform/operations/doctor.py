@@ -12,9 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
 
 from packaging.markers import Marker
 from pydantic import AliasChoices, ValidationError
@@ -22,9 +20,9 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from mini_platform.datasets import all_datasets
-from mini_platform.operations import archive, https, lock
+from mini_platform.operations import archive, doors, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.operations.finding import Finding, Level
 from mini_platform.setting_sources import SourceError, local
 from mini_platform.settings import PROJECT, Settings, invalid, load_settings, sources
 from mini_platform.vault import VaultSettings
@@ -36,7 +34,6 @@ from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
-Level = Literal["ok", "warning", "problem"]
 PREFIX = "MINI_PLATFORM_"
 INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Variables that the platform's processes set for each other."""
@@ -46,27 +43,6 @@ SKEW_SECONDS = (2.0, 60.0)
 FREE_BYTES = (10 * 2**30, 2**30)
 FREE_INODES = (100_000, 10_000)
 """Below the first a warning, below the second a problem: a load needs about three times its file."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-        check: its name.
-        level: ok, warning or problem.
-        said: what was found.
-        do: what to do about it; empty where all is well.
-    """
-
-    check: str
-    level: Level
-    said: str
-    do: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a dict."""
-        return asdict(self)
 
 
 def examine() -> Iterator[Finding]:
@@ -84,7 +60,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
         return
     yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
-    for check in (_secrets, _inboxes, _disk, _ports, _https, _database):
+    for check in (_secrets, doors.inboxes, doors.raw_store, _disk, _ports, _https, _database):
         yield from check(settings)
 
 
@@ -163,21 +139,6 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         path = settings.home / name
         if path.exists() and path.stat().st_mode & 0o077:
             yield Finding("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")
-
-
-def _inboxes(settings: Settings) -> Iterator[Finding]:
-    missing = []
-    for name in all_datasets():
-        folder = settings.data / name
-        if not folder.is_dir():
-            missing.append(name)
-        elif not os.access(folder, os.R_OK | os.X_OK):
-            yield Finding("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
-    if missing:
-        do = f"mkdir -p {' '.join(str(settings.data / name) for name in missing)}"
-        yield Finding("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
-    else:
-        yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

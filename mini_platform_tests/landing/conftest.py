@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform_tests.landing.servers import ACCESS_KEY, PASSWORD, SECRET_KEY, USER, SftpServer, s3_server
-from mini_platform_tests.landing.yard import Yard
+from mini_platform_tests.landing.servers import (
+    ACCESS_KEY,
+    PASSWORD,
+    SECRET_KEY,
+    USER,
+    SftpServer,
+    s3_server,
+    unused_port,
+)
+from mini_platform_tests.landing.yard import CHANGED, Yard
+
+INBOX = "MINI_PLATFORM_INBOX__WEATHER"
 
 
 @pytest.fixture
@@ -52,3 +64,19 @@ def yard(request: pytest.FixtureRequest) -> Yard:
     """The same inbox on either kind of server."""
     made: Yard = request.getfixturevalue(f"{request.param}_yard")
     return made
+
+
+@pytest.fixture
+def set_up(s3_yard: Yard, data: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
+    """A living inbox, a dead one, and the drop folder, by the environment."""
+    for name, value in s3_yard.settings.items():
+        monkeypatch.setenv(f"{INBOX}_PARTNER__{name}".upper(), value)
+    monkeypatch.setenv(f"{INBOX}_PARTNER__AFTER", "archive")
+    monkeypatch.setenv(f"{INBOX}__URL", f"sftp://{USER}@127.0.0.1:{unused_port()}/in")
+    monkeypatch.setenv(f"{INBOX}__PASSWORD", PASSWORD)
+    (data / "weather" / "dropped.csv").write_bytes(CHANGED)
+    old = time.time() - 60
+    os.utime(data / "weather" / "dropped.csv", (old, old))
+    s3_yard.put("a.csv")
+    s3_yard.platform.__dict__.pop("settings", None)
+    return s3_yard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -21,26 +20,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT, load_settings
-from mini_platform_tests.landing.servers import PASSWORD, USER, unused_port
+from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.landing.yard import CHANGED, GOOD, Yard
-
-INBOX = "MINI_PLATFORM_INBOX__WEATHER"
-
-
-@pytest.fixture
-def set_up(s3_yard: Yard, data: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
-    """A living inbox, a dead one, and the drop folder, by the environment."""
-    for name, value in s3_yard.settings.items():
-        monkeypatch.setenv(f"{INBOX}_PARTNER__{name}".upper(), value)
-    monkeypatch.setenv(f"{INBOX}_PARTNER__AFTER", "archive")
-    monkeypatch.setenv(f"{INBOX}__URL", f"sftp://{USER}@127.0.0.1:{unused_port()}/in")
-    monkeypatch.setenv(f"{INBOX}__PASSWORD", PASSWORD)
-    (data / "weather" / "dropped.csv").write_bytes(CHANGED)
-    old = time.time() - 60
-    os.utime(data / "weather" / "dropped.csv", (old, old))
-    s3_yard.put("a.csv")
-    s3_yard.platform.__dict__.pop("settings", None)
-    return s3_yard
 
 
 @pytest.fixture

@@ -7,16 +7,21 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, text, update
+from typer.testing import CliRunner
 
+from mini_platform.cli import app
+from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
+from mini_platform.forget import forget
 from mini_platform.landing import folder, raw_bucket, remote, retention
 from mini_platform.landing.store import RawStore, RawStoreAwayError
+from mini_platform.operations import backup, purge, restore
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
@@ -24,6 +29,7 @@ from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.landing.servers import ACCESS_KEY, SECRET_KEY, unused_port
 from mini_platform_tests.landing.yard import BAD, GOOD
+from mini_platform_tests.test_forget import csv_of, order
 
 
 @pytest.fixture
@@ -241,12 +247,10 @@ def test_purge_removes_old_files_from_the_bucket(stored: Platform, bucket: Path,
 MARIA = "maria.marker@example.org"
 
 
-def test_who_is_forgotten_is_gone_from_the_bucket(
-    stored: Platform, bucket: Path, data: Path, tmp_path: Path
-) -> None:
+def test_who_is_forgotten_is_gone_from_the_bucket(stored: Platform, bucket: Path, data: Path, tmp_path: Path) -> None:
     sales = all_datasets()["sales"]
     path = tmp_path / "orders.csv"
-    path.write_bytes(csv_of([order(1, MARIA), order(2, "ben@example.org")]))
+    path.write_bytes(csv_of(order(1, MARIA), order(2, "ben@example.org")))
     assert [row for _, row in folder.land(stored.engine, sales, stored.store, [folder.Found(path.name, path, "")])]
     forget_copies(stored)
     raw = stored.raw_files(sales)
@@ -258,14 +262,8 @@ def test_who_is_forgotten_is_gone_from_the_bucket(
     assert [path.read_bytes() for path in copies(stored)] == [left]
 
 
-@pytest.fixture
-def client(stored: Platform) -> Iterator[TestClient]:
-    with TestClient(create_app(platform=stored)) as made:
-        yield made
-
-
 def test_an_upload_goes_to_the_bucket_or_is_asked_to_come_again(
-    stored: Platform, bucket: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    stored: Platform, bucket: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "TRIES", 1)
     sent = client.post("/api/datasets/weather/files/", params={"name": "a.csv"}, content=GOOD)
@@ -280,14 +278,22 @@ def test_an_upload_goes_to_the_bucket_or_is_asked_to_come_again(
 
 
 def test_commands_say_that_the_bucket_is_away(
-    stored: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    stored: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "TRIES", 1)
+    right = {"MINI_PLATFORM_RAW_S3__SECRET_KEY": SECRET_KEY}
     monkeypatch.setenv("MINI_PLATFORM_RAW_S3__SECRET_KEY", "another-secret")
-    assert stored.store.bucket is not None
     (tmp_path / "a.csv").write_bytes(GOOD)
-    said = CliRunner().invoke(app, ["load", "weather", str(tmp_path / "a.csv")])
-    assert said.exit_code == 1
-    line = "s3://bucket/raw cannot be used: the secret key does not fit the access key: see MINI_PLATFORM_RAW_S3__SECRET_KEY."
-    assert line in said.output + capfd.readouterr().err
-    assert "another-secret" not in said.output
+    secret = "s3://bucket/raw cannot be used: the secret key does not fit the access key: see MINI_PLATFORM_RAW_S3__SECRET_KEY."
+    for line, changed in (
+        (secret, {}),
+        (
+            "s3://none/raw cannot be used: there is no bucket none.",
+            {"MINI_PLATFORM_RAW_STORE": "s3://none/raw", **right},
+        ),
+    ):
+        for name, value in changed.items():
+            monkeypatch.setenv(name, value)
+        said = CliRunner().invoke(app, ["load", "weather", str(tmp_path / "a.csv")])
+        assert (said.exit_code, said.output) == (1, f"{line}\n")
+    assert statuses(stored) == []

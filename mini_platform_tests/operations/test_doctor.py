@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import Engine, text
 
 from mini_platform.operations import lock
-from mini_platform.operations.doctor import Finding, examine
+from mini_platform.operations.doctor import examine
+from mini_platform.operations.finding import Finding
 from mini_platform.settings import PROJECT
 from mini_platform_tests.test_cli import cli, objects
 

@@ -1,0 +1,75 @@
+"""The doctor's look at where files come from and where they are kept: drop folders, remote inboxes, a bucket of raw files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from mini_platform.datasets import all_datasets
+from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.operations.finding import Finding
+from mini_platform.platform import Platform
+from mini_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from mini_platform.landing.remote import Inbox
+
+SEE = "Correct the setting or the server; until then nothing else waits for it, and it is asked again by itself."
+
+
+def inboxes(settings: Settings) -> Iterator[Finding]:
+    """Whether every dataset has its drop folder, and every remote inbox can be listed now."""
+    missing, datasets = [], all_datasets()
+    for name in datasets:
+        folder = settings.data / name
+        if not folder.is_dir():
+            missing.append(name)
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            yield Finding("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
+    if missing:
+        do = f"mkdir -p {' '.join(str(settings.data / name) for name in missing)}"
+        yield Finding("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
+    else:
+        yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
+    platform = Platform(datasets)
+    try:
+        remote = [inbox for dataset in datasets.values() for inbox in platform.inboxes(dataset)]
+    except ValueError as error:
+        yield Finding("inboxes", "problem", str(error), "Correct the settings.")
+        return
+    for key in settings.inbox:
+        if not any(f"{key}_".startswith(f"{name}_") for name in datasets):
+            said = f"MINI_PLATFORM_INBOX__{key.upper()} begins with the name of no dataset, and is ignored"
+            yield Finding("inboxes", "warning", said, f"Datasets are {', '.join(datasets)}.")
+    if remote:
+        with ThreadPoolExecutor(len(remote)) as pool:
+            yield from pool.map(_listed, remote)
+
+
+def _listed(inbox: Inbox) -> Finding:
+    from mini_platform.landing.remote import InboxError, ObjectError, connect
+
+    try:
+        with closing(connect(inbox)) as connection:
+            next(connection.pages(b""))
+    except InboxError as error:
+        return Finding("inboxes", "problem", str(error), SEE)
+    except ObjectError as error:
+        return Finding("inboxes", "problem", f"{inbox.url} cannot be listed: {error}", SEE)
+    return Finding("inboxes", "ok", f"{inbox.url} of {inbox.dataset} can be listed")
+
+
+def raw_store(settings: Settings) -> Iterator[Finding]:
+    """Whether the bucket of raw files, if there is one, answers."""
+    if settings.raw_url is None:
+        return
+    try:
+        Platform().store.size("0" * 64)
+    except RawStoreAwayError as error:
+        do = "Correct MINI_PLATFORM_RAW_STORE, MINI_PLATFORM_RAW_S3__… or the server; until then nothing is landed."
+        yield Finding("raw store", "problem", str(error), do)
+    else:
+        yield Finding("raw store", "ok", f"{settings.raw_url} answers")

@@ -1,0 +1,29 @@
+"""What the doctor says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: its name.
+        level: ok, warning or problem.
+        said: what was found.
+        do: what to do about it; empty where all is well.
+    """
+
+    check: str
+    level: Level
+    said: str
+    do: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a dict."""
+        return asdict(self)

@@ -1,0 +1,86 @@
+"""A remote inbox that is dead shows in `/health`, in `/metrics`, on the overview and to the doctor; so does one that lives."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from mini_platform.datasets.weather import dataset as weather
+from mini_platform.operations.doctor import examine
+from mini_platform.platform import Platform
+from mini_platform_tests.landing.conftest import INBOX
+from mini_platform_tests.landing.servers import ACCESS_KEY
+from mini_platform_tests.landing.yard import Yard
+
+
+@pytest.fixture
+def visited(set_up: Yard) -> Yard:
+    """Both inboxes were visited."""
+    for inbox in set_up.platform.inboxes(weather):
+        set_up.platform.visit(weather, inbox)
+    return set_up
+
+
+def metrics(client: httpx.Client, name: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in client.get("/metrics").text.splitlines()]
+    return {labels.partition("{")[2]: float(value) for labels, _, value in lines if labels.startswith(f"{name}{{")}
+
+
+def test_health_says_which(visited: Yard, client: httpx.Client) -> None:
+    assert visited.row().last_error is None
+    said = client.get("/health")
+    assert said.status_code == 200
+    assert (said.json()["status"], said.json()["inboxes_failing"]) == ("degraded", ["weather/sftp"])
+
+
+def test_health_of_those_that_live(set_up: Yard, client: httpx.Client) -> None:
+    assert client.get("/health").json()["status"] == "ok", "nobody asked yet"
+    assert set_up.visit().error is None
+    said = client.get("/health").json()
+    assert (said["status"], "inboxes_failing" in said) == ("ok", False)
+
+
+def test_metrics_say_which_and_when_it_was_listed(visited: Yard, client: httpx.Client) -> None:
+    up = {'dataset="weather",inbox="partner"}': 1, 'dataset="weather",inbox="sftp"}': 0}
+    assert metrics(client, "mini_platform_inbox_up") == up
+    looked = metrics(client, "mini_platform_inbox_last_look_timestamp_seconds")
+    assert looked == {'dataset="weather",inbox="partner"}': visited.row().looked_at.timestamp()}
+
+
+def test_the_overview_says_why(visited: Yard, client: httpx.Client) -> None:
+    assert visited.row().last_error is None
+    page = client.get("/").text
+    assert "The inbox sftp fails: 127.0.0.1:" in page
+    assert "cannot be reached" in page
+    assert "partner fails" not in page
+
+
+def test_an_inbox_that_is_not_set_any_more_is_no_matter(
+    visited: Yard, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(f"{INBOX}__URL")
+    monkeypatch.delenv(f"{INBOX}__PASSWORD")
+    del visited.platform.settings
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_the_doctor_tries_them(set_up: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set_up.folder.exists()
+    monkeypatch.setenv("MINI_PLATFORM_INBOX__WETHER__URL", "s3://bucket/in")
+    found = [item for item in examine() if item.check == "inboxes"]
+    said = {item.level: item.said for item in found if "s3://bucket/in of weather can be listed" not in item.said}
+    assert "127.0.0.1:" in said["problem"]
+    assert "cannot be reached" in said["problem"]
+    assert said["warning"] == "MINI_PLATFORM_INBOX__WETHER begins with the name of no dataset, and is ignored"
+    assert len(found) == 4
+
+
+def test_the_doctor_tries_the_raw_store(platform: Platform, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert platform.settings.raw_url is None
+    monkeypatch.setenv("MINI_PLATFORM_RAW_STORE", "s3://bucket/raw")
+    for name, value in (("ENDPOINT", endpoint), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", "wrong-secret")):
+        monkeypatch.setenv(f"MINI_PLATFORM_RAW_S3__{name}", value)
+    (found,) = (item for item in examine() if item.check == "raw store")
+    assert found.level == "problem"
+    assert "MINI_PLATFORM_RAW_S3__SECRET_KEY" in found.said
+    assert "wrong-secret" not in found.said + found.do
