@@ -53,6 +53,16 @@ PULL_POINTS = (
 )
 """Those of a pull; `test_pull_kills.py` walks through them."""
 
+INBOX_POINTS = (
+    "inbox.raw_file_kept",
+    "inbox.before_commit",
+    "inbox.after_commit",
+    "inbox.rejects_written",
+    "inbox.copied",
+    "inbox.tidied",
+)
+"""Those of a visit to a remote inbox; `test_inboxes_kills.py` walks through them."""
+
 _reached: Counter[str] = Counter()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -76,7 +76,7 @@ class InboxSettings(S3Settings):
     """A remote inbox: `MINI_PLATFORM_INBOX__<DATASET>__URL` and so on, of further ones `…__<DATASET>_<NAME>__URL`."""
 
     url: str | None = None
-    """`s3://bucket/prefix` or `sftp://user@host/path`."""
+    """`s3://bucket/prefix`, `sftp://user@host/path` or `file:///folder`."""
     password: SecretStr | None = None
     """Of the SFTP user."""
     key_file: Path | None = None
@@ -100,8 +100,9 @@ class InboxSettings(S3Settings):
             parts.port  # noqa: B018 - raises where it is no number
         except ValueError:
             raise ValueError("it is no URL") from None
-        if parts.scheme not in ("s3", "sftp") or not parts.netloc:
-            raise ValueError("it should look like s3://bucket/prefix or sftp://user@host/path")
+        where = parts.path.strip("/") and not parts.netloc if parts.scheme == "file" else parts.netloc
+        if parts.scheme not in ("s3", "sftp", "file") or not where:
+            raise ValueError("it should look like s3://bucket/prefix, sftp://user@host/path or file:///folder")
         if parts.password is not None or (parts.scheme == "s3" and "@" in parts.netloc):
             raise ValueError("it has credentials in it: give them by the settings beside it")
         if parts.scheme == "sftp" and not parts.username:
@@ -252,6 +253,16 @@ class Settings(BaseSettings):
     def _are_networks(cls, value: str) -> str:
         for name in between_commas(value):
             ip_network(name)
+        return value
+
+    @field_validator("inbox", mode="after")
+    @classmethod
+    def _elsewhere(cls, value: dict[str, InboxSettings], info: ValidationInfo) -> dict[str, InboxSettings]:
+        for url in (inbox.url for inbox in value.values() if inbox.url and inbox.url.startswith("file:")):
+            folder = Path(unquote(urlsplit(url).path)).resolve()
+            for name in ("data", "home"):
+                if name in info.data and folder.is_relative_to(info.data[name].resolve()):
+                    raise ValueError(f"{url} lies within {info.data[name]}, which is taken care of already")
         return value
 
     @field_validator("raw_url", mode="after")

@@ -202,6 +202,7 @@ class Work:
                 with tempfile.TemporaryFile() as rejects:
                     self._write_rejects(rejects, row)
                     self.remote.write(cast("BinaryIO", rejects), f"{place}/rejects.csv")
+                reach("inbox.rejects_written")
             self.remote.move(file, f"{place}/{os.fsdecode(row.key)}")
         except (ObjectError, InboxError, OvertakenError) as error:
             self.broken |= not isinstance(error, ObjectError)

@@ -1,7 +1,7 @@
 """Remote inboxes as the landing sees them: listed in pages, read by ranges, tidied. One class for each kind of URL.
 
 Here: what they have in common, tries and their pauses, and the choice by URL. Not here: the protocols (`remote_s3.py`,
-`remote_sftp.py`, which are imported only where an inbox needs them), the ledger (`inboxes.py`).
+`remote_sftp.py`, `remote_folder.py`, which are imported only where an inbox needs them), the ledger (`inboxes.py`).
 
 A file is read in blocks, each asked for by its offset and only of the very file that was listed: after a dropped connection it
 goes on with the block that was cut.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -147,7 +147,7 @@ class Inbox:
     def path(self) -> str:
         """Path on the host, or prefix in the bucket, without slashes at its end."""
         path = urlsplit(self.url).path.rstrip("/")
-        return unquote(path) if self.scheme == "sftp" else path.lstrip("/")
+        return path.lstrip("/") if self.scheme == "s3" else unquote(path)
 
 
 def connect(inbox: Inbox) -> Remote:
@@ -160,9 +160,23 @@ def connect(inbox: Inbox) -> Remote:
         from mini_platform.landing.remote_s3 import S3  # Brings botocore and aiohttp.
 
         return S3(inbox)
+    if inbox.scheme == "file":
+        from mini_platform.landing.remote_folder import Folder
+
+        return Folder(inbox)
     from mini_platform.landing.remote_sftp import Sftp  # Brings asyncssh.
 
     return Sftp(inbox)
+
+
+def sorted_pages(found: Iterable[Listed], after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+    """Pages of a listing that came as a whole, as `Remote.pages` gives them."""
+    files = sorted((file for file in found if file.key > after), key=lambda file: file.key)
+    for start in range(0, len(files), PAGE):
+        page = files[start : start + PAGE]
+        yield page, page[-1].key if start + PAGE < len(files) else b""
+    if not files:
+        yield [], b""
 
 
 def persistently(action: Callable[[], T]) -> T:

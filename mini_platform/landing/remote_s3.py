@@ -22,6 +22,7 @@ from fsspec.exceptions import FSTimeoutError
 from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
 
+from mini_platform.faultpoints import reach
 from mini_platform.landing.remote import (
     PAGE,
     REQUEST_SECONDS,
@@ -154,6 +155,7 @@ class S3:
             self._call("copy_object", CopySource=source, CopySourceIfMatch=_etag(file), **place)
 
         persistently(copy)
+        reach("inbox.copied")
         self.remove(file)
 
     def write(self, source: BinaryIO, target: str) -> None:

@@ -22,7 +22,6 @@ from mini_platform.landing.folder import kind_of
 from mini_platform.landing.host_keys import HostKey
 from mini_platform.landing.remote import (
     ASIDE,
-    PAGE,
     REQUEST_SECONDS,
     SILENT_SECONDS,
     ChangedError,
@@ -33,6 +32,7 @@ from mini_platform.landing.remote import (
     ObjectError,
     ShakyError,
     persistently,
+    sorted_pages,
 )
 
 T = TypeVar("T")
@@ -101,12 +101,7 @@ class Sftp:
             found = persistently(lambda: self._do(self._list))
         except GoneError:
             raise InboxError(f"{self._inbox.url} cannot be used: there is no such folder.") from None
-        files = sorted((file for file in found if file.key > after), key=lambda file: file.key)
-        for start in range(0, len(files), PAGE):
-            page = files[start : start + PAGE]
-            yield page, page[-1].key if start + PAGE < len(files) else b""
-        if not files:
-            yield [], b""
+        yield from sorted_pages(found, after)
 
     async def _list(self, client: asyncssh.SFTPClient) -> list[Listed]:
         found = []

@@ -59,8 +59,20 @@ def sftp_yard(platform: Platform, bucket: Path, sftp: SftpServer, tmp_path: Path
     return Yard(platform, bucket, {"url": url, "password": PASSWORD, "known_hosts": hosts})
 
 
-@pytest.fixture(params=["s3", "sftp"])
+@pytest.fixture
+def file_yard(platform: Platform, bucket: Path) -> Yard:
+    return Yard(platform, bucket, {"url": f"file://{bucket}"})
+
+
+@pytest.fixture(params=["s3", "sftp", "file"])
 def yard(request: pytest.FixtureRequest) -> Yard:
+    """The same inbox of each kind."""
+    made: Yard = request.getfixturevalue(f"{request.param}_yard")
+    return made
+
+
+@pytest.fixture(params=["s3", "sftp"])
+def served(request: pytest.FixtureRequest) -> Yard:
     """The same inbox on either kind of server."""
     made: Yard = request.getfixturevalue(f"{request.param}_yard")
     return made

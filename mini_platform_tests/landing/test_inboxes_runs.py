@@ -96,12 +96,14 @@ def test_two_inboxes_of_one_name(set_up: Yard, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("ftp://host/x", "it should look like s3://bucket/prefix or sftp://user@host/path"),
+        ("ftp://host/x", "it should look like s3://bucket/prefix, sftp://user@host/path or file:///folder"),
         ("s3:///x", "it should look like s3://bucket/prefix"),
         ("sftp://user:secret@host/x", "it has credentials in it: give them by the settings beside it"),
         ("s3://key:secret@bucket/x", "it has credentials in it"),
         ("sftp://host/x", "it should name the user"),
         ("sftp://u@host:port/x", "it is no URL"),
+        ("file:///", "it should look like"),
+        ("file://host/x", "it should look like"),
     ],
 )
 def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: str, words: str) -> None:
@@ -115,6 +117,13 @@ def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: s
     assert said.returncode == 2
     assert f"{INBOX}__URL is not valid: " in said.stderr
     assert "secret" not in said.stderr
+
+
+def test_a_folder_that_is_watched_already(home: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (data / "weather", home / "raw"):
+        monkeypatch.setenv(f"{INBOX}__URL", f"file://{folder}")
+        with pytest.raises(ValidationError, match="which is taken care of already"):
+            load_settings()
 
 
 def test_nothing_of_it_is_imported_before_an_inbox_needs_it() -> None:

@@ -172,6 +172,25 @@ def test_secrets_are_shown_nowhere(s3_yard: Yard, caplog: pytest.LogCaptureFixtu
     assert "very-secret" not in fails(yard) + repr(yard.inbox) + str(yard.inbox.settings) + caplog.text
 
 
+def test_a_folder_that_is_away(file_yard: Yard) -> None:
+    file_yard.put("a.csv")
+    file_yard.visits()
+    away = file_yard.folder.with_name("away")
+    file_yard.folder.rename(away)
+    assert fails(file_yard) == f"file://{file_yard.folder} cannot be listed: No such file or directory."
+    away.rename(file_yard.folder)
+    assert file_yard.visits().error is None
+    assert file_yard.ledger() == [("partner/a.csv", 1, "landed")], "what was known is known"
+
+
+def test_links_are_not_followed(file_yard: Yard, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_bytes(GOOD)
+    (file_yard.folder / "a.csv").symlink_to(tmp_path / "secret.csv")
+    file_yard.visits()
+    assert file_yard.known() == {b"a.csv": "it is a link"}
+    assert file_yard.ledger() == []
+
+
 # Connections
 
 
@@ -190,47 +209,47 @@ def port(yard: Yard) -> int:
     return int(found[0].rpartition(":")[2])
 
 
-def test_a_download_goes_on_after_its_connection_was_cut(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_goes_on_after_its_connection_was_cut(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK_BYTES", 100_000)
     data = GOOD + b"".join(b"S%06d,2026-01-01,1.5,0\n" % n for n in range(40_000))
-    yard.put("a.csv", data)
-    proxy = Proxy(port(yard), 60_000, 150_000, 250_000, 350_000)
+    served.put("a.csv", data)
+    proxy = Proxy(port(served), 60_000, 150_000, 250_000, 350_000)
     try:
-        done = through(yard, proxy).visits()
+        done = through(served, proxy).visits()
         assert (done.error, len(done.file_ids)) == (None, 1)
-        assert yard.raw() == [data]
+        assert served.raw() == [data]
         assert proxy.connections >= 4
         assert proxy.sent < len(data) + 4 * 100_000 + 200_000, "only the blocks that were cut are sent again"
     finally:
         proxy.close()
 
 
-def test_a_connection_that_is_always_cut(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_always_cut(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "TRIES", 2)
-    proxy = Proxy(port(yard), *[10] * 1000)
+    proxy = Proxy(port(served), *[10] * 1000)
     try:
-        said = fails(through(yard, proxy))
+        said = fails(through(served, proxy))
         assert "The connection to" in said
         assert "broke" in said
     finally:
         proxy.close()
-    assert yard.raw() == []
+    assert served.raw() == []
 
 
-def test_nobody_listens(yard: Yard) -> None:
-    name = "endpoint" if "endpoint" in yard.settings else "url"
-    elsewhere = HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])
-    assert "cannot be reached" in fails(yard.using(**{name: elsewhere}))
+def test_nobody_listens(served: Yard) -> None:
+    name = "endpoint" if "endpoint" in served.settings else "url"
+    elsewhere = HOST.sub(f"127.0.0.1:{unused_port()}", served.settings[name])
+    assert "cannot be reached" in fails(served.using(**{name: elsewhere}))
 
 
-def test_a_server_that_says_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("remote_s3", "remote_sftp"):
         monkeypatch.setattr(f"mini_platform.landing.{module}.SILENT_SECONDS", 0.5)
     monkeypatch.setattr(remote, "TRIES", 2)
-    name = "endpoint" if "endpoint" in yard.settings else "url"
+    name = "endpoint" if "endpoint" in served.settings else "url"
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        elsewhere = HOST.sub(f"127.0.0.1:{silent.getsockname()[1]}", yard.settings[name])
-        said = fails(yard.using(**{name: elsewhere}))
+        elsewhere = HOST.sub(f"127.0.0.1:{silent.getsockname()[1]}", served.settings[name])
+        said = fails(served.using(**{name: elsewhere}))
     assert re.search("does not answer|nothing came|broke|cannot be reached", said)
 
 
@@ -241,9 +260,9 @@ def test_pauses_grow_and_differ(failures: int, most: float) -> None:
     assert most * 0.5 <= min(pauses) <= max(pauses) <= most * 1.5
 
 
-def test_an_inbox_that_fails_is_left_alone(yard: Yard) -> None:
-    name = "endpoint" if "endpoint" in yard.settings else "url"
-    dead = yard.using(every=1000, **{name: HOST.sub(f"127.0.0.1:{unused_port()}", yard.settings[name])})
+def test_an_inbox_that_fails_is_left_alone(served: Yard) -> None:
+    name = "endpoint" if "endpoint" in served.settings else "url"
+    dead = served.using(every=1000, **{name: HOST.sub(f"127.0.0.1:{unused_port()}", served.settings[name])})
     assert dead.visit().error
     assert dead.platform.visit(dead.dataset, dead.inbox) is None
 

@@ -1,0 +1,107 @@
+"""Inboxes that are folders of this machine, such as mounted shares. Unlike the drop folder they may be tidied or away."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+from mini_platform.landing.folder import kind_of
+from mini_platform.landing.remote import (
+    ASIDE,
+    ChangedError,
+    GoneError,
+    Inbox,
+    InboxError,
+    Listed,
+    ObjectError,
+    sorted_pages,
+)
+
+
+class Folder:
+    """A folder of this machine. It is read without following links."""
+
+    appears_whole = False
+
+    def __init__(self, inbox: Inbox) -> None:
+        """Nothing is asked for yet."""
+        self._inbox = inbox
+        self._folder = os.fsencode(inbox.path)
+
+    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+        """The files after a name."""
+        found = []
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if os.fsdecode(entry.name) in ASIDE:
+                        continue
+                    with suppress(FileNotFoundError):  # Somebody took it away.
+                        info = entry.stat(follow_symlinks=False)
+                        found.append(Listed(entry.name, _signature(info), info.st_size, kind_of(info.st_mode)))
+        except OSError as error:
+            raise InboxError(f"{self._inbox.url} cannot be listed: {error.strerror}.") from error
+        yield from sorted_pages(found, after)
+
+    def read(self, file: Listed, start: int, size: int) -> bytes:
+        """A range of a file, whose size and time are the same before and after."""
+        with _said():
+            handle = os.open(self._path(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                _check(os.fstat(handle), file)
+                block = os.pread(handle, size, start)
+                _check(os.fstat(handle), file)
+            finally:
+                os.close(handle)
+        return block
+
+    def move(self, file: Listed, target: str) -> None:
+        """Rename a file."""
+        with _said():
+            _check(os.lstat(self._path(file)), file)
+            os.rename(self._path(file), self._made(target))  # noqa: PTH104 - names are bytes
+
+    def write(self, source: BinaryIO, target: str) -> None:
+        """Write a file."""
+        with _said(), open(self._made(target), "wb") as copy:  # noqa: PTH123 - names are bytes
+            copy.write(source.read())
+
+    def remove(self, file: Listed) -> None:
+        """Remove a file, if size and time are those that were listed."""
+        with _said():
+            _check(os.lstat(self._path(file)), file)
+            os.unlink(self._path(file))  # noqa: PTH108 - names are bytes
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _path(self, file: Listed) -> bytes:
+        return os.path.join(self._folder, file.key)  # noqa: PTH118 - names are bytes
+
+    def _made(self, target: str) -> bytes:
+        """Where a file is to be put, its folder made."""
+        path = os.path.join(self._folder, os.fsencode(target))  # noqa: PTH118 - names are bytes
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - names are bytes
+        return path
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise GoneError("it is not there any more") from error
+    except OSError as error:
+        raise ObjectError(f"this machine says: {error.strerror}") from error
+
+
+def _signature(info: os.stat_result) -> str:
+    return f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
+
+
+def _check(info: os.stat_result, file: Listed) -> None:
+    if _signature(info) != file.signature or not stat.S_ISREG(info.st_mode):
+        raise ChangedError("it changed since it was listed")
