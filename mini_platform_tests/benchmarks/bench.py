@@ -334,6 +334,12 @@ def _upload(bench: Bench) -> Pair:
     return run, run
 
 
+def _inbox(bench: Bench) -> Pair:
+    bench.database("measured", "empty")
+    run = bench.python("measured", "-m", f"{HERE}.inbox")
+    return run, run
+
+
 def _peer(tool: str, *, shuffled: bool = False) -> Callable[[Bench], Pair]:
     def measure(bench: Bench) -> Pair:
         clean = bench.part(MILLION, 0, MILLION, 0.0, shuffled=shuffled)
@@ -425,6 +431,7 @@ CASES = (
     Case(
         "api_series", "a year of a station of 10M rows, 50 requests/s: 95th percentile, s", _web("series"), _p95, 0.1, 3
     ),
+    Case("inbox", "a bucket of 100,000 known objects: seconds of a visit", _inbox, lambda a, _: a.inside, 20),
     Case(
         "upload_1gb",
         "1 GB sent to the API, multipart and raw: highest memory of the web process above idle, MB",
