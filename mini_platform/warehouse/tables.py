@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -36,6 +37,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     cast,
+    event,
     func,
     literal_column,
     text,
@@ -119,6 +121,7 @@ files = Table(
         f"status <> 'loaded' OR coalesce(rows_read = {' + '.join(COUNTERS)}, false)", name="every_row_accounted_for"
     ),
     Index("files_loaded", "dataset", "loaded_at"),
+    Index("files_refused", "dataset", "name", postgresql_where=text("status IN ('refused', 'failed')")),
     Index("files_erased", "dataset", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     Index("files_pending", "dataset", "status", postgresql_where=text("status IN ('landed', 'staged')")),
     comment="The ledger: every file that ever arrived, what became of it and of each of its rows",
@@ -261,6 +264,66 @@ api_keys = Table(
     Column("last_used_at", DateTime(timezone=True), comment="To the minute"),
     comment="Keys of the HTTP API: only their hashes",
 )
+
+incidents = Table(
+    "incidents",
+    ops_metadata,
+    Column("incident_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False, comment="What sort of thing is wrong, such as file_refused"),
+    Column("subject", Text, nullable=False, comment="With what: a dataset, a source, a check, the first id of a file"),
+    Column("evidence", Text, nullable=False, comment="By what it was seen last, such as a run: another one counts"),
+    Column("said", Text, nullable=False, comment="What is wrong, as a sentence without personal data"),
+    Column("advice", Text, nullable=False, comment="What to do about it"),
+    Column("link", Text, nullable=False, comment="Page that shows more"),
+    Column("since", DateTime(timezone=True), nullable=False, comment="Since when it is wrong"),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="First seen"),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="Last seen anew"),
+    Column("times", Integer, nullable=False, server_default=text("1"), comment="How often it was seen anew"),
+    Column("closed_at", DateTime(timezone=True), comment="NULL while it is open"),
+    Column("closed_by", Text, comment="NULL: it went away by itself"),
+    Index("incidents_open", "kind", "subject", unique=True, postgresql_where=text("closed_at IS NULL")),
+    Index("incidents_known", "kind", "subject", "evidence"),
+    comment="What went wrong, a row from its beginning to its end however often it is tried again",
+)
+
+alerts = Table(
+    "alerts",
+    ops_metadata,
+    Column("incident_id", BigInteger, primary_key=True),
+    Column("event", Text, primary_key=True, comment="opened, or recovered"),
+    Column("service", Text, primary_key=True, comment="Who is told: its kind and host, and a hash without secrets"),
+    Column("sent_at", DateTime(timezone=True), comment="NULL while it waits"),
+    Column("attempts", Integer, nullable=False, server_default=text("0"), comment="That failed"),
+    Column("next_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="Not tried before"),
+    Column("error", Text, comment="Why the last attempt failed"),
+    Index("alerts_waiting", "service", "incident_id", postgresql_where=text("sent_at IS NULL")),
+    comment="Who was told of which incident",
+)
+
+audit = Table(
+    "audit",
+    ops_metadata,
+    Column("audit_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("actor", Text, nullable=False, comment="Who: a run, a key by its prefix, a user of the operating system"),
+    Column("action", Text, nullable=False, comment="What was done, such as landed, loaded, forgot"),
+    Column("dataset", Text, comment="Whose; NULL where it is not of one"),
+    Column("subject", Text, comment="To what: the id of a file, the prefix of a key"),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'"), comment="Figures; no personal data"),
+    Index("audit_subject", "dataset", "subject"),
+    comment="Who did what, written in the transaction that did it; rows can be added and never changed or removed",
+)
+for _statement in (
+    """
+    CREATE OR REPLACE FUNCTION ops.refuse_change() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''%%.%% is append-only'', TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = ''restrict_violation''; END'
+    """,
+    """
+    CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ops.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION ops.refuse_change()
+    """,
+):
+    event.listen(audit, "after_create", DDL(_statement))
 
 fingerprints = Table(
     "fingerprints",
