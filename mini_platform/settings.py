@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     """Where the code server is, for Dagster's other processes in containers of their own."""
     code_server_port: int = 4000
 
+    alerts: SecretStr | None = None
+    """Who is told of incidents: Apprise URLs, between commas or spaces. Secrets, as most have a password or a token in them."""
+    alerts_digest: int | None = Field(None, ge=0, le=23)
+    """Hour of the day, in UTC, at which they are also told what the day before brought; by default never."""
+
     pii_keys: SecretStr | None = None
     """Keys for the hashes of personal data: `id:secret,id:secret`, the one in use first. Without it a random one is made and
     kept in `home`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
+from mini_platform.cli.alerting import alerts
 from mini_platform.cli.database import db, psql, url
 from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import Sentences
@@ -45,6 +46,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
 for group, commands in GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
+app.add_typer(alerts, name="alerts", rich_help_panel="Operating")
 app.add_typer(key, name="key", rich_help_panel="The platform")
 app.add_typer(db, name="db", rich_help_panel="Operating")
 # What follows `psql` is for psql: nothing of it is ours, not even -h.

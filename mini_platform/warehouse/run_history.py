@@ -6,6 +6,7 @@ that reads (`roles.py`) does not see them: run bodies hold more than outcomes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -32,6 +33,15 @@ SUMMARY = text(
     GROUP BY t.value
     """
 )
+ENDED = text(
+    """
+    SELECT coalesce(t.value, r.pipeline_name) AS what, count(*) FILTER (WHERE r.status = 'SUCCESS') AS succeeded,
+           count(*) FILTER (WHERE r.status = 'FAILURE') AS failed
+    FROM dagster.runs r LEFT JOIN dagster.run_tags t ON t.run_id = r.run_id AND t.key = :tag
+    WHERE r.status IN ('SUCCESS', 'FAILURE') AND to_timestamp(r.end_time) >= now() - interval '1 day'
+    GROUP BY 1 ORDER BY 1
+    """
+)
 
 
 def summary(conn: Connection) -> dict[str, Row[Any]]:
@@ -39,3 +49,10 @@ def summary(conn: Connection) -> dict[str, Row[Any]]:
     if not conn.scalar(EXIST):
         return {}
     return {row.dataset: row for row in conn.execute(SUMMARY, {"tag": DATASET_TAG})}
+
+
+def last_day(conn: Connection) -> Sequence[Row[Any]]:
+    """How many runs of each dataset, or of each job of none, `succeeded` and `failed` within the last 24 hours."""
+    if not conn.scalar(EXIST):
+        return []
+    return conn.execute(ENDED, {"tag": DATASET_TAG}).all()

@@ -323,7 +323,7 @@ for _statement in (
     FOR EACH STATEMENT EXECUTE FUNCTION ops.refuse_change()
     """,
 ):
-    event.listen(audit, "after_create", DDL(_statement))
+    event.listen(audit, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 
 fingerprints = Table(
     "fingerprints",

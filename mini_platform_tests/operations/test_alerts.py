@@ -1,0 +1,413 @@
+"""Incidents and alerts, the whole way: a real pipeline, the sensor's ticks, a real mail server with STARTTLS, a real webhook."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import trustme
+from sqlalchemy import Engine, func, select, text, update
+
+from mini_platform.alerting import alert_defs
+from mini_platform.build import build_defs
+from mini_platform.datasets import all_datasets
+from mini_platform.operations import alerts as module
+from mini_platform.operations.alerts import services
+from mini_platform.platform import Platform
+from mini_platform.settings import PROJECT, load_settings
+from mini_platform.warehouse.tables import alerts, audit, files, incidents
+from mini_platform_tests.landing.api_server import Reply, numbered, serving, things
+from mini_platform_tests.operations.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
+from mini_platform_tests.ports import free_port
+
+GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
+CANARY = "Zacharias Canary"
+BAD = f"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,{CANARY},0\n"
+Tick = Callable[[], str]
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return made
+
+
+@pytest.fixture
+def box(home: Path, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mailbox:
+    """Somebody who is told by mail; their server is down until a test starts it."""
+    assert home.parent == tmp_path
+    made = Mailbox(free_port(), tmp_path / "ca.pem")
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", made.url)
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    return made
+
+
+@pytest.fixture
+def mails(box: Mailbox, authority: trustme.CA) -> Iterator[Mailbox]:
+    with mail_server(box, authority.issue_cert("localhost")):
+        yield box
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with webhook() as made:
+        yield made
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def defs(data: Path) -> dg.Definitions:
+    assert data.exists()
+    return dg.Definitions.merge(build_defs(all_datasets()), alert_defs(all_datasets()))
+
+
+@pytest.fixture
+def tick(defs: dg.Definitions, instance: dg.DagsterInstance) -> Tick:
+    """One evaluation of the sensor, as the daemon makes it."""
+
+    def evaluate() -> str:
+        repository = defs.get_repository_def()
+        resources = {"platform": (defs.resources or {})["platform"]}
+        with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as context:
+            data = repository.get_sensor_def("alerts").evaluate_tick(context)
+        assert not data.run_requests
+        return str(data.skip_message)
+
+    return evaluate
+
+
+def load(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path | None = None, **dropped: str) -> Any:
+    """Drop files and run the job that the sensor asks for."""
+    dataset = next(iter(dropped), "weather").split("__")[0]
+    for name, content in dropped.items():
+        path = (data or Path()) / dataset / f"{name}.csv"
+        path.write_text(content)
+        os.utime(path, (time.time() - 60,) * 2)
+    return defs.resolve_job_def(f"load_{dataset}").execute_in_process(
+        instance=instance, raise_on_error=False, tags={"mini_platform/dataset": dataset}
+    )
+
+
+def known(engine: Engine) -> list[tuple[str, int, bool]]:
+    """Kind, how often it was seen, and whether it is open, of every incident."""
+    with engine.connect() as conn:
+        rows = conn.execute(select(incidents).order_by(incidents.c.incident_id))
+        return [(row.kind, row.times, row.closed_at is None) for row in rows]
+
+
+def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    load(defs, instance, data, weather__a=BAD)
+    assert [tick() for _ in range(10)] == ["All are told."] * 10
+    (mail,) = mails.mails
+    assert mail["Subject"] == "Mini Platform: File refused: weather"
+    body = text_of(mail)
+    assert "weather: weather__a.csv, file 1, was refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
+    for words in ("Since 20", " UTC", "mini-platform redrive weather --file 1", "http://127.0.0.1:8000/files/1"):
+        assert words in body
+    assert CANARY not in mail.as_string()
+    load(defs, instance, data, weather__a=BAD + "OSL,2026-01-02,too,0\n")
+    tick()
+    assert len(mails.mails) == 1, "the next version is refused, too: the same incident"
+    load(defs, instance, data, weather__a=GOOD)
+    for _ in range(3):
+        tick()
+    _, told = mails.mails
+    assert told["Subject"] == "Mini Platform: File refused - recovered: weather"
+    assert "RECOVERED  File refused. weather: weather__a.csv, file 2, was refused." in text_of(told)
+    assert known(engine) == [("file_refused", 2, False)]
+
+
+def test_nobody_is_told_that_a_file_is_well_while_it_is_judged_again(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, platform: Platform
+) -> None:
+    from mini_platform.warehouse import ledger
+
+    load(defs, instance, data, weather__a=BAD)
+    tick()
+    with platform.engine.begin() as conn:
+        assert ledger.redrive(conn, "weather", 1) == [1]
+    tick()
+    load(defs, instance)
+    tick()
+    assert known(platform.engine) == [("file_refused", 2, True)], "by another run"
+    assert len(mails.mails) == 1
+
+
+def test_what_is_personal_is_not_told(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    """Neither rows nor names of files of a dataset that has personal data; nor headers, which may be rows."""
+    load(defs, instance, data, **{"customers__zacharias@example.com": f"{CANARY},4711\n{CANARY},4712\n"})
+    load(defs, instance, data, weather__b=f"{CANARY},4711,1,2\n{CANARY},4712,1,2\n")
+    tick()
+    (mail,) = mails.mails
+    body = text_of(mail)
+    assert mail["Subject"] == "Mini Platform: 2 new"
+    assert "customers: file 1, was refused. Its page says why." in body
+    assert "weather: weather__b.csv, file 2, was refused." in body
+    with engine.connect() as conn:
+        rows = str(conn.execute(select(incidents)).all())
+    for words in ("anary", "acharias", "4711"):
+        assert words not in body
+        assert words not in rows
+
+
+def test_a_mail_server_that_is_down_is_tried_again_and_told_once(
+    box: Mailbox,
+    hook: Hook,
+    authority: trustme.CA,
+    tick: Tick,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    data: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever can be reached is told meanwhile, and not again."""
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{box.url}, json://{hook.url}/in/T0kenOfTheHook")
+    load(defs, instance, data, weather__a=BAD)
+    said = tick()
+    assert "mailtos localhost" in said
+    assert "tried again" in said
+    assert PASSWORD not in said
+    assert "refused" in said, "the reason of the connection"
+    tick()
+    (body,) = hook.bodies
+    assert body["title"] == "Mini Platform: File refused: weather"
+    with mail_server(box, authority.issue_cert("localhost")):
+        assert tick() == "All are told."
+        tick()
+    assert len(box.mails) == 1
+    assert len(hook.bodies) == 1
+    with engine.connect() as conn:
+        rows = conn.execute(select(alerts).order_by(alerts.c.service)).all()
+        assert [row.service.split()[:2] for row in rows] == [["json", "127.0.0.1"], ["mailtos", "localhost"]]
+        assert [row.attempts for row in rows] == [0, 2]
+        stored = str(rows)
+    assert PASSWORD not in stored
+    assert "T0ken" not in stored
+
+
+def test_pauses_between_the_tries(
+    box: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "PAUSE", 30.0)
+    load(defs, instance, data, weather__a=BAD)
+    waits = []
+    for _ in range(3):
+        tick()
+        assert tick() == "All are told.", "not again at once"
+        with engine.begin() as conn:
+            waits.append(conn.execute(select(alerts.c.next_at - func.now())).scalar_one().total_seconds())
+            conn.execute(update(alerts).values(next_at=func.now()))
+    assert [round(seconds / 30) for seconds in waits] == [1, 2, 4]
+
+
+def test_a_certificate_of_somebody_else(
+    box: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path
+) -> None:
+    load(defs, instance, data, weather__a=BAD)
+    with mail_server(box, trustme.CA().issue_cert("localhost")):
+        assert "CERTIFICATE_VERIFY_FAILED" in tick()
+    assert box.mails == []
+
+
+def test_a_run_that_fails(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, home: Path,
+    engine: Engine,
+) -> None:  # fmt: skip
+    """However often it is tried again."""
+    home.mkdir(exist_ok=True)
+    (home / "raw").write_text("")
+    for _ in range(3):
+        assert not load(defs, instance, data, weather__a=GOOD).success
+        tick()
+    (mail,) = mails.mails
+    (run, *_) = instance.get_run_records(ascending=True)
+    assert mail["Subject"] == "Mini Platform: Run failed: weather"
+    assert f"weather: run {run.dagster_run.run_id[:8]} failed in weather__raw_csv (" in text_of(mail)
+    assert f"http://127.0.0.1:1/runs/{run.dagster_run.run_id}" in text_of(mail)
+    assert known(engine) == [("run_failed", 3, True)]
+    (home / "raw").unlink()
+    assert load(defs, instance).success
+    tick()
+    assert known(engine) == [("run_failed", 3, False)]
+    assert "RECOVERED" in text_of(mails.mails[1])
+
+
+def test_a_check_of_severity_error_that_fails(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    load(defs, instance, data, weather__a=GOOD)
+    with engine.begin() as conn:
+        conn.execute(text("ALTER TABLE ops.files DROP CONSTRAINT every_row_accounted_for"))
+        conn.execute(update(files).values(rows_read=files.c.rows_read + 1))
+    assert load(defs, instance).success
+    tick()
+    (mail,) = mails.mails
+    assert "weather/measurements: the check every_row_accounted_for failed." in text_of(mail)
+    with engine.begin() as conn:
+        conn.execute(update(files).values(rows_read=files.c.rows_read - 1))
+    load(defs, instance)
+    tick()
+    assert known(engine) == [("check_failed", 1, False)]
+    assert len(mails.mails) == 2
+
+
+def test_a_dataset_that_is_late(
+    mails: Mailbox, tick: Tick, data: Path, engine: Engine, pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    sales = all_datasets()["sales"]
+    assert sales.freshness
+    pipeline(sales, PROJECT / "data" / "sales" / "shop.csv")
+    tick()
+    assert known(engine) == []
+    with engine.begin() as conn:
+        conn.execute(update(files).values(loaded_at=func.now() - sales.freshness - dt.timedelta(hours=1)))
+    for _ in range(2):
+        tick()
+    (mail,) = mails.mails
+    assert mail["Subject"] == "Mini Platform: Freshness missed: sales"
+    (tmp_path / "again.csv").write_text((PROJECT / "data" / "sales" / "shop.csv").read_text() + "\n")
+    pipeline(sales, tmp_path / "again.csv")
+    tick()
+    assert known(engine) == [("freshness_missed", 1, False)]
+    assert len(mails.mails) == 2
+
+
+def test_a_source_that_is_down(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with serving(numbered([things(1)])) as api:
+        monkeypatch.setenv("MINI_PLATFORM_PULL__RECORDS_API__URL", f"{api.url}?key=T0kenOfTheSource")
+        monkeypatch.setenv("MINI_PLATFORM_PULL_NETWORKS", "127.0.0.0/8, ::1/128")
+        well, api.answer = api.answer, lambda _: Reply(status=404)
+        pull = defs.resolve_job_def("pull_records_api")
+        for _ in range(2):
+            assert pull.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"}).success
+            tick()
+        (mail,) = mails.mails
+        assert "records: the source api cannot be pulled." in text_of(mail)
+        assert "404" in text_of(mail)
+        assert "T0ken" not in mail.as_string()
+        api.answer = well
+        pull.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"})
+        tick()
+    assert known(engine) == [("source_down", 2, False)]
+    assert len(mails.mails) == 2
+
+
+def test_who_is_told_later_is_told_what_is_open(
+    tick: Tick, hook: Hook, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    load(defs, instance, data, weather__a=BAD, weather__b=BAD)
+    assert tick() == "All are told."
+    load(defs, instance, data, weather__a=GOOD)
+    tick()
+    assert [is_open for _, _, is_open in known(platform.engine)] == [False, True]
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
+    told = services(load_settings())
+    assert module.deliver(platform.engine, told) == []
+    assert [body["title"] for body in hook.bodies] == ["Mini Platform: File refused: weather"]
+
+
+def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mini_platform.operations.incidents import Problem, reconcile
+
+    now = dt.datetime.now(dt.UTC)
+    problems = [Problem("file_refused", str(n), str(n), f"weather: file {n}", "", "", now) for n in range(3000)]
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
+    told = services(load_settings())
+    for found in (problems, problems[:1000], problems[:1000], problems):
+        with platform.engine.begin() as conn:
+            reconcile(conn, found)
+        assert module.deliver(platform.engine, told) == []
+    assert [body["title"] for body in hook.bodies] == ["Mini Platform: 3000 new", "Mini Platform: 2000 recovered"]
+    assert "... and 2,980 more" in hook.bodies[0]["message"]
+
+
+def test_the_digest(
+    hook: Hook, platform: Platform, pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline(all_datasets()["sales"], PROJECT / "data" / "sales" / "shop.csv")
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS_DIGEST", "0")
+    settings = load_settings()
+    told = services(settings)
+    for _ in range(2):
+        module.digest(platform.engine, settings, told)
+        module.deliver(platform.engine, told)
+    (body,) = hook.bodies
+    assert "sales: 1 files loaded, 500 rows read, 0 rejected" in body["message"]
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mini_platform.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = free_port()
+    urls = f"{mails.url} json://{hook.url}/T0kenOfTheHook json://user:T0kenOfTheOther@127.0.0.1:{closed}/T0kenInThePath"
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", urls)
+    done = cli("alerts", "test")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split(": ")[1] for line in lines[:2]] == ["told", "told"]
+    assert lines[2].startswith("json 127.0.0.1 ")
+    assert "refused" in lines[2], "why"
+    for secret in (PASSWORD, "T0ken"):
+        assert secret not in done.stdout + done.stderr
+    assert mails.mails[0]["Subject"] == hook.bodies[0]["title"] == "Mini Platform: test"
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{mails.url} nosuch://T0ken")
+    done = cli("alerts", "test")
+    assert (done.returncode, "T0ken" in done.stderr) == (2, False)
+    assert "URL 2 of MINI_PLATFORM_ALERTS is none that Apprise understands" in done.stderr
+    monkeypatch.delenv("MINI_PLATFORM_ALERTS")
+    assert cli("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: nobody is told of anything.\n"
+
+
+def test_an_incident_that_is_closed_by_hand_stays_closed(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    """As when a file was corrected under another name."""
+    load(defs, instance, data, weather__a=BAD)
+    tick()
+    (row,) = map(json.loads, cli("alerts", "list", "--json").stdout.splitlines())
+    assert (row["kind"], row["closed_at"]) == ("file_refused", None)
+    assert row["told"] == [f"{services(load_settings())[0].name} opened"]
+    assert cli("alerts", "close", str(row["incident_id"])).returncode == 0
+    tick()
+    assert known(engine) == [("file_refused", 1, False)]
+    assert cli("alerts", "list").stderr + cli("alerts", "list").stdout != ""
+    assert "no open incident" in cli("alerts", "close", "99").stderr
+    assert len(mails.mails) == 1
+    with engine.connect() as conn:
+        assert conn.execute(select(audit.c.actor).where(audit.c.action == "closed an incident")).scalar_one()
+    load(defs, instance, data, weather__a=BAD + "OSL,2026-01-02,too,0\n")
+    tick()
+    assert [is_open for _, _, is_open in known(engine)] == [False, True], "it went wrong anew"
+    assert len(mails.mails) == 2
