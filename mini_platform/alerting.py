@@ -18,7 +18,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from mini_platform.assets.checks import ACCEPTED
 from mini_platform.dataset import Dataset
-from mini_platform.operations.incidents import Problem, in_the_ledger, open_subjects, reconcile
+from mini_platform.operations.incidents import Problem, in_the_ledger, open_subjects, reconcile, waiting
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
 from mini_platform.warehouse.run_history import DATASET_TAG
@@ -29,6 +29,8 @@ RUNS = 200
 """Finished runs that a look goes back: more do not end between two."""
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 """Of a run that somebody canceled there is nothing to tell."""
+DECIDED = (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
+"""Other checks are under way, or died with their run."""
 
 
 def alert_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
@@ -80,25 +82,34 @@ def look(
     settings = platform.settings
     with platform.engine.begin() as conn:
         found, undecided = in_the_ledger(conn, datasets, settings)
-        # A file that is refused fails checks, too: it is told of once.
-        refused = {problem.said.partition(":")[0] for problem in found if problem.kind == "file_refused"}
-        pulled = {(dataset.name, source.check) for dataset in datasets.values() for source in dataset.pulls}
-        runs, seen = _runs(instance, settings)
-        found += runs
+        runs, seen = _runs(instance, datasets, settings)
         undecided |= {("run_failed", subject) for subject in open_subjects(conn, "run_failed") - seen}
-        for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks)).items():
-            dataset = datasets.get(key.asset_key.path[0])
-            staged = dataset is not None and key.asset_key.path[-1] == dataset.staging_asset
-            if (key.asset_key.path[0], key.name) in pulled or key.name == ACCEPTED:
-                continue  # sources and files are told of as such
-            if record.status not in (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED):
+        refused = {problem.dataset for problem in found if problem.kind == "file_refused"}
+        busy = waiting(conn)
+        records = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [key for key in checks if not _is_told_otherwise(key, datasets)]
+        )
+        for key, record in records.items():
+            name = key.asset_key.path[0]
+            staged = name in datasets and key.asset_key.path[-1] == datasets[name].staging_asset
+            if staged and name in refused:
+                continue  # for the same reason
+            if record.status not in DECIDED or (staged and name in busy):
                 undecided.add(("check_failed", _subject(key)))
-            elif not (staged and key.asset_key.path[0] in refused):
+            else:
                 found += _failed_check(key, record, settings)
-        reconcile(conn, found, undecided)
+        reconcile(conn, [*found, *runs], undecided)
 
 
-def _runs(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[Problem], set[str]]:
+def _is_told_otherwise(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -> bool:
+    """Whether a check says that a file was refused or that a source is down: the ledger says it better."""
+    dataset = datasets.get(key.asset_key.path[0])
+    return key.name == ACCEPTED or (dataset is not None and key.name in {source.check for source in dataset.pulls})
+
+
+def _runs(
+    instance: dg.DagsterInstance, datasets: Mapping[str, Dataset], settings: Settings
+) -> tuple[list[Problem], set[str]]:
     """The datasets, and the jobs of none, whose last run failed; and all that had a run lately."""
     last: dict[str, dg.RunRecord] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=ENDED), limit=RUNS):
@@ -107,10 +118,16 @@ def _runs(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[Proble
     failed = {
         subject: record for subject, record in last.items() if record.dagster_run.status is dg.DagsterRunStatus.FAILURE
     }
-    return [_failed_run(instance, subject, record, settings) for subject, record in failed.items()], set(last)
+    return [_failed_run(instance, subject, record, datasets, settings) for subject, record in failed.items()], set(last)
 
 
-def _failed_run(instance: dg.DagsterInstance, subject: str, record: dg.RunRecord, settings: Settings) -> Problem:
+def _failed_run(
+    instance: dg.DagsterInstance,
+    subject: str,
+    record: dg.RunRecord,
+    datasets: Mapping[str, Dataset],
+    settings: Settings,
+) -> Problem:
     run = record.dagster_run
     steps = []
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
@@ -123,6 +140,7 @@ def _failed_run(instance: dg.DagsterInstance, subject: str, record: dg.RunRecord
     return Problem(
         "run_failed",
         subject,
+        subject if subject in datasets else None,
         run.run_id,
         f"{subject}: run {run.run_id[:8]} failed{' in ' if steps else ''}{', '.join(steps)}.",
         "Its page says why. What it had taken is still pending, and the next run takes it.",
@@ -145,6 +163,7 @@ def _failed_check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, sett
         yield Problem(
             "check_failed",
             _subject(key),
+            key.asset_key.path[0],
             record.run_id,
             f"{asset}: the check {key.name} failed.",
             "Its page says why.",

@@ -26,7 +26,7 @@ from mini_platform.landing.erasing import Person, Search, erase
 from mini_platform.landing.store import RawStore, sha256_of
 from mini_platform.protection import normalized
 from mini_platform.validation import dtype
-from mini_platform.warehouse import ledger
+from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.aggregates import refresh, touch
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.locks import advisory_lock
@@ -226,6 +226,8 @@ def _erase(
         loaded = and_(among(files.c.file_id, sharing), files.c.status == "loaded")
         ledger.return_to_landed(conn, dataset.name, loaded)
         done.queued += sharing
+    if erased or any(done.rows.values()):
+        audit.record(conn, "forgot", dataset=dataset.name, files=[item.row.file_id for item in erased])
     for aggregate in dataset.aggregates:
         refresh(conn, dataset, aggregate, tables.rows(aggregate))
     for name, table in tables.surrogates.items():

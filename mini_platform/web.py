@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mini_platform.api import (
+    audit,
     customers,
     datasets,
     health,
@@ -56,7 +57,7 @@ def create_app(site: Site | None = None) -> FastAPI:
     protect(app, app.state.site.settings)
     metrics.measure(app, app.state.site)
     reference.serve_swagger(app)
-    for room in (datasets, uploads, weather, customers, records, ingest, health, metrics, reference):
+    for room in (datasets, uploads, weather, customers, records, ingest, health, metrics, audit, reference):
         app.include_router(room.router)
     describe(app, app.state.site)
     return app

@@ -34,6 +34,7 @@ from mini_platform.api.sessions import COOKIE, Cookie
 from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset
 from mini_platform.settings import Settings
+from mini_platform.warehouse import audit
 
 Scope = Literal["read", "write", "admin"]
 REALM = 'Bearer realm="Mini Platform"'
@@ -103,6 +104,7 @@ class Allowed:
             caller = await run_in_threadpool(guard.caller, request) if guard.settings.needs_keys else None
             guard.count(request, caller)
             request.state.caller = caller
+            audit.working_for.set(f"key {caller.prefix}" if caller else "anybody on this machine")
         if request.state.caller is None:
             return
         dataset = guard.site(request).datasets.get(self.dataset or request.path_params.get("dataset", ""))

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select,
 
 from mini_platform.dataset import Dataset
 from mini_platform.settings import Settings, is_loopback
+from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import api_keys
 
 SCOPES = ("read", "write", "admin")
@@ -95,6 +96,7 @@ def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.da
     key = f"mp_{word}_{secrets.token_urlsafe(32)}"
     values = {"name": name, "prefix": f"mp_{word}", "sha256": _sha256(key), "scopes": list(scopes)}
     conn.execute(insert(api_keys).values(**values, expires_at=expires_at))
+    audit.record(conn, "created a key", f"mp_{word}", scopes=list(scopes))
     return key
 
 
@@ -108,7 +110,10 @@ def revoke(conn: Connection, prefix: str) -> Key | None:
     revoked_at = func.coalesce(api_keys.c.revoked_at, func.now())
     conn.execute(update(api_keys).where(api_keys.c.prefix == prefix).values(revoked_at=revoked_at))
     row = conn.execute(KEYS.where(api_keys.c.prefix == prefix)).first()
-    return _key(row) if row else None
+    if row is None:
+        return None
+    audit.record(conn, "revoked a key", prefix)
+    return _key(row)
 
 
 def verify(conn: Connection, text: str) -> Key:

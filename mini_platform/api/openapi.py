@@ -71,6 +71,7 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
         problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
         told = {str(status): response for status, response in problems.items()} | operation["responses"]
         operation["responses"] = dict(sorted(told.items()))
+    _tell(paths, "/api/audit", relations.audit())
     some = next(iter(site.datasets.values()), None)
     for kind, of in (("files", relations.files), ("rejects", relations.rejects), ("quality", relations.quality)):
         if some is not None:

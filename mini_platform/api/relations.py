@@ -32,6 +32,7 @@ from mini_platform.api.problems import NotFoundError
 from mini_platform.dataset import Dataset
 from mini_platform.protection import DIGIT, LETTER, MASK, NOBODYS, SHAPE_CHARACTERS
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, quality_report
+from mini_platform.warehouse.tables import audit as trail
 from mini_platform.warehouse.tables import files as ledger
 
 SORTED_CHARACTERS = 256
@@ -163,6 +164,13 @@ def files(dataset: Dataset | None = None) -> Relation:
     listed = [_listed(ledger.c[name], source.c[name]) for name in FILES]
     name = f"{dataset.name if dataset else ''}.files"
     return _relation(name, listed, source, ("file_id",), ("name", "error", "sha256", "run_id"), ("-file_id",))
+
+
+@cache
+def audit() -> Relation:
+    """The audit trail: who did what, the last first."""
+    listed = [_listed(column) for column in trail.columns]
+    return _relation("audit", listed, trail, ("audit_id",), ("actor", "action", "subject"), ("-audit_id",))
 
 
 @cache

@@ -23,7 +23,7 @@ from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
-from mini_platform.warehouse import ledger, quality
+from mini_platform.warehouse import audit, ledger, quality
 from mini_platform.warehouse.tables import among, columns_read, dataset_tables, files, quality_report
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        audit.working_for.set(f"run {context.run.run_id}")
         landed, alone = [], []
         if config.files is None:
             found = folder.look(platform.settings.data / dataset.name, dataset)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from mini_platform.assets.metadata import given, records
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.platform import Platform
+from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import checkpoints
 
 CHECKPOINT = ("crawl", "last_started", "last_succeeded", "last_failed", "last_error", "not_before", "pages", "rows")
@@ -38,6 +39,8 @@ def pull_asset(dataset: Dataset, source: Pull) -> dg.AssetsDefinition:
     )
     def pulled(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from mini_platform.landing.pull import pull  # Brings httpx, which is not needed to load this module.
+
+        audit.working_for.set(f"run {context.run.run_id}")
 
         done = pull(
             platform.engine, dataset, source, platform.store, platform.access(dataset, source), context.log.info

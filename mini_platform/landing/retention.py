@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStore
+from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import dropping, files
 
@@ -52,6 +53,7 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
             gone = update(files).where(over_age(dataset, age)).values(raw_dropped_at=func.now()).returning(files)
             dropped = conn.execute(gone).all()
             to_drop(conn, [row.sha256 for row in dropped])
+            audit.record_all(conn, "dropped the raw file", [row.file_id for row in dropped], dataset=dataset.name)
         reach("retention.noted")
     sweep(engine, store, wait=False)
     return dropped

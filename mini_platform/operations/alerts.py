@@ -75,7 +75,7 @@ class Service:
         told = apprise.Apprise()
         told.add(self.plugin)
         with apprise.LogCapture(level=logging.DEBUG, fmt="%(levelname)s %(message)s") as said:
-            if told.notify(title=title, body=body):
+            if told.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
                 return None
             lines = said.getvalue().splitlines()
         # Why a connection failed is told as a detail for those who debug, beside whole messages and their headers.

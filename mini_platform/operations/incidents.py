@@ -40,6 +40,7 @@ class Problem:
     Attributes:
         kind: of the incident that it is.
         subject: with what; there is one incident for each at a time.
+        dataset: whose; None where it is not of one.
         evidence: what tells this occurrence from others with the same subject, such as the id of a run.
         said: what is wrong, as a sentence.
         advice: what to do about it, as a sentence.
@@ -49,6 +50,7 @@ class Problem:
 
     kind: Kind
     subject: str
+    dataset: str | None
     evidence: str
     said: str
     advice: str
@@ -132,6 +134,11 @@ def in_the_ledger(
     return found, {("file_refused", subject) for subject in subjects - decided}
 
 
+def waiting(conn: Connection) -> set[str]:
+    """The datasets that have files to be judged: what their checks say is about to change."""
+    return set(conn.scalars(select(files.c.dataset).distinct().where(files.c.status.in_(PENDING))))
+
+
 def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Problem]:
     """Names whose last version that was judged was refused or failed."""
     first, later = files.alias("first"), files.alias("later")
@@ -155,23 +162,22 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
         yield Problem(
             "file_refused",
             str(row.first),
+            dataset.name,
             f"{row.file_id} {row.run_id}",
-            f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(dataset, row)}",
+            f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(row)}",
             f"Correct it and drop it again under its name, or `mini-platform redrive {dataset.name} --file {row.file_id}`.",
             f"{settings.api_url}/files/{row.file_id}",
             row.arrived_at,
         )
 
 
-def _why(dataset: Dataset, row: Row[Any]) -> str:
-    """Why a file is bad, without what stands in it. A refusal quotes the file after its first colon, if it does."""
-    if row.rule_counts and row.rows_rejected:
-        worst = sorted(row.rule_counts.items(), key=lambda item: -item[1])[:RULES]
-        rules = ", ".join(f"{rule} ({count:,})" for rule, count in worst)
-        return f"{row.rows_rejected:,} of {row.rows_read:,} rows are rejected: {rules}."
-    if dataset.is_personal or not row.error:
+def _why(row: Row[Any]) -> str:
+    """Why a file is bad, without what stands in it: a refusal may quote a header, and what it takes for one may be a row."""
+    if not row.rule_counts or not row.rows_rejected:
         return "Its page says why."
-    return f"{row.error.partition(':')[0].rstrip('.')}."
+    worst = sorted(row.rule_counts.items(), key=lambda item: -item[1])[:RULES]
+    rules = ", ".join(f"{rule} ({count:,})" for rule, count in worst)
+    return f"{row.rows_rejected:,} of {row.rows_read:,} rows are rejected: {rules}."
 
 
 def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Problem]:
@@ -183,6 +189,7 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
             yield Problem(
                 "source_down",
                 f"{row.dataset}/{row.source}",
+                row.dataset,
                 row.last_failed.isoformat(),
                 f"{row.dataset}: the source {row.source} cannot be pulled. {row.last_error}",
                 "See whether it answers, and its credentials; the schedule goes on asking. `mini-platform sources` lists it.",
@@ -199,6 +206,7 @@ def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings)
         if declared and declared.freshness and row.now - row.last > declared.freshness:
             yield Problem(
                 "freshness_missed",
+                row.dataset,
                 row.dataset,
                 row.last.isoformat(),
                 f"{row.dataset}: the newest load is of {row.last.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "

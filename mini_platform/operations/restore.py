@@ -8,6 +8,7 @@ What arrived after the backup is in the ledger that is replaced and in the raw s
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,18 +17,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, select, text, update
+from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, text, update
 
 from mini_platform.landing.store import RawStore
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.backup import Progress, fingerprint
 from mini_platform.platform import Platform
-from mini_platform.warehouse import ledger
+from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.initialize import initialize, is_initialized
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, files
+from mini_platform.warehouse.tables import audit as trail
 
 OTHERS = text(
     "SELECT coalesce(nullif(application_name, ''), 'a program without a name') FROM pg_stat_activity "
@@ -92,7 +94,7 @@ def restore(
                     f"The backup is of Postgres {manifest.postgres}, and the server is {server}: it is too old."
                 )
             program, _ = archive.programs(conn, manifest.pg_dump)
-            before, revoked = _ledger(conn), _revoked(conn)
+            before, revoked, done = _ledger(conn), _revoked(conn), _done_since(conn, manifest)
             has_roles = is_initialized(conn)
         _check(folder, name, manifest)
         _bring_secrets(platform, folder / name, manifest, other_keys=other_keys)
@@ -103,6 +105,7 @@ def restore(
         progress(0, "Looking at the tables")
         (initialize if has_roles else create_all)(made)
         _revoke(made, revoked)
+        _remember(made, done, manifest, name)
         return _account(made, platform.store, manifest, before, brought, replay=replay)
     finally:
         made.dispose()
@@ -147,6 +150,24 @@ def _revoke(made: Engine, revoked: list[dict[str, Any]]) -> None:
         statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
         with made.begin() as conn:
             conn.execute(statement, revoked)
+
+
+def _done_since(conn: Connection, manifest: Manifest) -> list[dict[str, Any]]:
+    """What the audit trail has of the time after the backup."""
+    if conn.scalar(text("SELECT to_regclass('ops.audit')")) is None:
+        return []
+    columns = [column for column in trail.columns if column.name != "audit_id"]
+    rows = select(*columns).where(trail.c.at >= dt.datetime.fromisoformat(manifest.created_at))
+    return [dict(row) for row in conn.execute(rows.order_by(trail.c.audit_id)).mappings()]
+
+
+def _remember(made: Engine, done: list[dict[str, Any]], manifest: Manifest, name: str) -> None:
+    """The audit trail goes on: what was done since the backup was done, whatever became of it."""
+    with made.begin() as conn:
+        known = _done_since(conn, manifest)  # within the second in which it was made
+        if later := [row for row in done if row not in known]:
+            conn.execute(insert(trail), later)
+        audit.record(conn, "restored", name)
 
 
 def _check(folder: Path, name: str, manifest: Manifest) -> None:

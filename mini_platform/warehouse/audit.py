@@ -7,8 +7,8 @@ values of rows and secrets do not belong in it: the ledger has the name of each 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,18 +16,8 @@ from sqlalchemy import Connection, insert
 
 from mini_platform.warehouse.tables import audit
 
-actor: ContextVar[str | None] = ContextVar("actor", default=None)
-"""On whose behalf this thread or task works: `run …` or `key …`; None: the user of the operating system."""
-
-
-@contextmanager
-def acting(who: str) -> Iterator[None]:
-    """Let what the body does be put down to somebody."""
-    token = actor.set(who)
-    try:
-        yield
-    finally:
-        actor.reset(token)
+working_for: ContextVar[str | None] = ContextVar("working_for", default=None)
+"""On whose behalf this thread or task works, such as `run …` or `key …`; None: the user of the operating system."""
 
 
 def record(
@@ -37,21 +27,28 @@ def record(
 
     Args:
         conn: the caller's transaction.
-        action: what, in the past tense: `revoked`.
+        action: what, in the past tense: `revoked a key`.
         subject: to what: an id, the prefix of a key.
         dataset: whose.
         **details: figures and the like.
     """
-    record_all(conn, [{"action": action, "subject": subject, "dataset": dataset, "details": details}])
+    record_all(conn, action, [subject], dataset=dataset, **details)
 
 
-def record_all(conn: Connection, done: Sequence[Mapping[str, Any]], who: str | None = None) -> None:
-    """The same of many things, each with `action`, `subject`, `dataset` and `details`; `who` where that is not the actor."""
-    if not done:
-        return
-    by = who or actor.get() or f"user {_user()}"
-    rows = [{**row, "actor": by, "subject": None if row["subject"] is None else str(row["subject"])} for row in done]
-    conn.execute(insert(audit), rows)
+def record_all(
+    conn: Connection,
+    action: str,
+    subjects: Sequence[object],
+    *,
+    dataset: str | None = None,
+    actor: str | None = None,
+    **details: Any,
+) -> None:
+    """The same of several subjects; with `actor`, where somebody else does it than the thread works for."""
+    row = {"actor": actor or working_for.get() or f"user {_user()}", "action": action, "dataset": dataset}
+    rows = [{**row, "subject": None if s is None else str(s), "details": details} for s in subjects]
+    if rows:
+        conn.execute(insert(audit), rows)
 
 
 def _user() -> str:
@@ -59,6 +56,4 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # OSError: from Python 3.13 on
-        import os
-
         return str(os.getuid())

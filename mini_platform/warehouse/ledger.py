@@ -35,6 +35,7 @@ from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.warehouse import audit
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, among, files
@@ -90,6 +91,11 @@ class Worker:
     batch_files: int = 1000
     others_first: bool = False
 
+    @property
+    def actor(self) -> str:
+        """As the audit trail names it."""
+        return f"run {self.owner}"
+
 
 def current_versions(conn: Connection, dataset: str, names: Sequence[str]) -> dict[str, Row[Any]]:
     """The current version of each name that has one: the one that arrived last."""
@@ -138,7 +144,10 @@ def _register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door:
                 "same_as": before.file_id if before and unchanged else None,
             }
         )
-    return conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows).all()
+    arrived = conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows).all()
+    landed = [row.file_id for row in arrived if row.status == "landed"]
+    audit.record_all(conn, "landed", landed, dataset=dataset, door=door)
+    return arrived
 
 
 def _free(dataset: str, status: str, only: Sequence[int] | None) -> Select[Any]:
@@ -185,7 +194,7 @@ def claim(
     with worker.engine.begin() as conn:
         lose_when_frozen(conn, worker.lease_seconds)
         given_up = _free(dataset, status, only).where(files.c.attempts >= worker.max_attempts)
-        conn.execute(
+        dead = conn.scalars(
             update(files)
             .where(files.c.file_id.in_(given_up.with_only_columns(files.c.file_id).with_for_update(skip_locked=True)))
             .values(
@@ -194,7 +203,9 @@ def claim(
                     "gave it up: its processing died ", files.c.attempts, " times, see the log of its run"
                 ),
             )
+            .returning(files.c.file_id)
         )
+        audit.record_all(conn, "failed", dead.all(), dataset=dataset, actor=worker.actor)
         claimed: Sequence[Row[Any]] = []
         for kind in order:
             size = min(limit, worker.batch_files) if kind == "fresh" else 1
@@ -278,6 +289,7 @@ def _blameless(error: BaseException) -> bool:
 
 FINISH = text(
     """
+    WITH moved AS (
     UPDATE ops.files AS f
     SET status = r.status, error = r.error, attempts = 0, leased_by = NULL, leased_until = NULL,
         -- A slow file is loaded alone too. One that died when it was staged (it has more attempts) was well this time.
@@ -297,6 +309,13 @@ FINISH = text(
         rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, keys_unique boolean,
         figures jsonb, extra_columns text[], absent_columns text[])
     WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
+    RETURNING f.file_id, f.dataset, f.status, f.rows_read, f.rows_rejected
+    ), noted AS (
+    INSERT INTO ops.audit (actor, action, dataset, subject, details)
+    SELECT :actor, status, dataset, file_id, jsonb_build_object('rows_read', rows_read, 'rows_rejected', rows_rejected)
+    FROM moved WHERE status <> 'staged'
+    )
+    SELECT count(*) FROM moved
     """
 )
 
@@ -310,9 +329,10 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
     if not rows:
         return
     lose_when_frozen(conn, worker.lease_seconds)
-    moved = conn.execute(FINISH, {"rows": json.dumps(rows), "owner": worker.owner, "status": status})
-    if moved.rowcount != len(rows):
-        raise LeaseLostError(f"{len(rows) - moved.rowcount} of {len(rows)} files were taken over by another process")
+    told = {"rows": json.dumps(rows), "owner": worker.owner, "status": status, "actor": worker.actor}
+    moved = conn.execute(FINISH, told).scalar_one()
+    if moved != len(rows):
+        raise LeaseLostError(f"{len(rows) - moved} of {len(rows)} files were taken over by another process")
 
 
 def set_aside(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None:
@@ -345,6 +365,7 @@ def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[
         versions = versions.where(files.c.file_id == version.scalar_subquery())
     ids = list(conn.scalars(versions))
     return_to_landed(conn, dataset, among(files.c.file_id, ids), files.c.status.in_(REDRIVEN))
+    audit.record(conn, "re-drove", file_id, dataset=dataset, files=len(ids))
     return ids
 
 

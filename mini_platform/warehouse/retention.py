@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Select, Table, delete, func, literal_column, select
 
 from mini_platform.dataset import Dataset
+from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 
 BATCH_ROWS = 10_000
@@ -40,5 +41,7 @@ def remove(engine: Engine, table: Table, old: Select[tuple[dt.datetime]]) -> int
         with engine.begin() as conn:
             some = old.with_only_columns(CTID).limit(BATCH_ROWS)
             batch = conn.execute(delete(table).where(CTID.in_(some))).rowcount
+            if batch:
+                audit.record(conn, "purged", table.fullname, rows=batch)
         removed += batch
     return removed

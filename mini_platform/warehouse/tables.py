@@ -271,6 +271,7 @@ incidents = Table(
     Column("incident_id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, nullable=False, comment="What sort of thing is wrong, such as file_refused"),
     Column("subject", Text, nullable=False, comment="With what: a dataset, a source, a check, the first id of a file"),
+    Column("dataset", Text, comment="Whose; NULL where it is not of one"),
     Column("evidence", Text, nullable=False, comment="By what it was seen last, such as a run: another one counts"),
     Column("said", Text, nullable=False, comment="What is wrong, as a sentence without personal data"),
     Column("advice", Text, nullable=False, comment="What to do about it"),
