@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
+from mini_platform.operations.incidents import KINDS
 from mini_platform.warehouse.ledger import PENDING
-from mini_platform.warehouse.tables import COUNTERS, files
+from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 """Anything else is one label: who asks must not be able to make up labels."""
@@ -115,7 +116,7 @@ class Pipeline:
         """Every figure; without the database only that it is away."""
         up = GaugeMetricFamily("mini_platform_database_up", "1 if the database answers, else 0", 0)
         try:
-            figures = [*self._of_the_ledger(), *self._of_inboxes(), *self._of_runs()]
+            figures = [*self._of_the_ledger(), *self._of_inboxes(), *self._of_runs(), *self._of_incidents()]
         except AWAY:
             return [up]
         return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
@@ -181,6 +182,22 @@ class Pipeline:
                 success.add_metric([dataset], row.last_succeeded.timestamp())
                 latest.add_metric([dataset], float(row.last_seconds))
         return [runs, seconds, latest, success]
+
+    def _of_incidents(self) -> list[Metric]:
+        """What is wrong, and whether anybody can be told."""
+        number = (
+            select(incidents.c.kind, func.count()).where(incidents.c.closed_at.is_(None)).group_by(incidents.c.kind)
+        )
+        failing = select(func.count()).where(alerts.c.sent_at.is_(None), alerts.c.attempts > 0)
+        with self._site.read() as conn:
+            found = dict(conn.execute(number).tuples().all())
+            untold = conn.scalar(failing) or 0
+        still = _gauge("open_incidents", "Incidents that are not over", "kind")
+        for kind in KINDS:
+            still.add_metric([kind], found.get(kind, 0))
+        waiting = _gauge("alerts_failing", "Alerts that could not be sent yet, and are tried again")
+        waiting.add_metric([], untold)
+        return [still, waiting]
 
 
 def _gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Row, and_, exists, func, insert, select, true, tuple_, update
@@ -24,7 +24,8 @@ from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import alerts, checkpoints, files, incidents
 
-Kind = Literal["run_failed", "file_refused", "check_failed", "source_down", "freshness_missed", "digest"]
+Kind = Literal["run_failed", "file_refused", "check_failed", "source_down", "freshness_missed"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Subject = tuple[Kind, str]
 BAD = ("refused", "failed")
 RULES = 3
