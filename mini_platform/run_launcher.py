@@ -42,10 +42,16 @@ WARM_MODULES = [
 """Imported once, in the process from which runs are forked. Not our own modules: an edited dataset must be read anew."""
 
 
-def _run(arguments: list[str]) -> None:
-    """In the process of a run: the same as the command `dagster api execute_run ...`."""
+def _run(arguments: list[str], run_id: str) -> None:
+    """In the process of a run: the same as the command `dagster api execute_run ...`; our own logs have its id."""
+    import structlog
     from dagster._cli import cli
 
+    from mini_platform import logs
+    from mini_platform.settings import load_settings
+
+    logs.configure(load_settings().logs)
+    structlog.contextvars.bind_contextvars(run_id=run_id)
     cli(arguments)
 
 
@@ -67,7 +73,9 @@ class PlatformRunLauncher(DefaultRunLauncher):
         command = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref(), set_exit_code_on_failure=True)
         warm = multiprocessing.get_context("forkserver")
         warm.set_forkserver_preload(WARM_MODULES)
-        process = warm.Process(target=_run, args=(list(command.get_command_args())[1:],), name=f"run {run.run_id[:8]}")
+        process = warm.Process(
+            target=_run, args=(list(command.get_command_args())[1:], run.run_id), name=f"run {run.run_id[:8]}"
+        )
         process.start()
         message = f"Launched run in process {process.pid}."
         self._instance.report_engine_event(message, run, EngineEventData({"pid": str(process.pid)}))

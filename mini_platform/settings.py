@@ -174,6 +174,10 @@ class Settings(BaseSettings):
     """Where the code server is, for Dagster's other processes in containers of their own."""
     code_server_port: int = 4000
 
+    logs: Literal["json", "console"] = "json"
+    """Form of the logs of the API and of runs."""
+    sentry_dsn: SecretStr | None = Field(None, validation_alias="SENTRY_DSN")
+    """Where Sentry is, which is told what failed in runs and in the API; never a value of a row."""
     alerts: SecretStr | None = None
     """Who is told of incidents: Apprise URLs, between commas or spaces. Secrets, as most have a password or a token in them."""
     alerts_digest: int | None = Field(None, ge=0, le=23)

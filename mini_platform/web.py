@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from mini_platform import logs
 from mini_platform.api import (
     audit,
     customers,
@@ -20,7 +21,6 @@ from mini_platform.api import (
     health,
     ingest,
     keys,
-    logs,
     metrics,
     records,
     reference,
@@ -65,8 +65,8 @@ def create_app(site: Site | None = None) -> FastAPI:
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C; exit code 1 and a sentence where others could ask and nobody has a key."""
-    logs.configure()
     site = Site()
+    logs.configure(site.settings.logs)
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings

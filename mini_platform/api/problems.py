@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from mini_platform import sentry
 from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
 
@@ -159,6 +160,12 @@ async def _operational(request: Request, error: OperationalError) -> JSONRespons
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """A mistake of ours: the sentence says so, the log has the trace."""
     logging.getLogger(__name__).error("%s %s failed", request.method, request.url.path, exc_info=error)
+    route = getattr(request.scope.get("route"), "path", "other")
+    told = {
+        "request_id": str(request.scope.get("state", {}).get("request_id", "")),
+        "route": f"{request.method} {route}",
+    }
+    sentry.capture(request.app.state.site.settings.sentry_dsn, error, **told)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
 
 

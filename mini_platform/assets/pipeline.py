@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,6 +23,8 @@ from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
+from mini_platform.sentry import capture
+from mini_platform.settings import load_settings
 from mini_platform.warehouse import audit, ledger, quality
 from mini_platform.warehouse.tables import among, columns_read, dataset_tables, files, quality_report
 
@@ -56,8 +58,24 @@ def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
     return [*pulled, _raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
 
 
+@cache
+def _hooks() -> frozenset[dg.HookDefinition]:
+    """What is done when a step fails: Sentry is told, where it is set. Each step with a hook writes one event more."""
+    dsn = load_settings().sentry_dsn
+    if dsn is None:
+        return frozenset()
+
+    @dg.failure_hook(name="tell_sentry")
+    def tell_sentry(context: dg.HookContext) -> None:
+        if context.op_exception is not None:
+            capture(dsn, context.op_exception, flush=True, run_id=context.run_id, step=context.op.name)
+
+    return frozenset({tell_sentry})
+
+
 def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
     return {
+        "hooks": _hooks(),
         "key_prefix": dataset.name,
         "group_name": dataset.name,
         "owners": list(dataset.owners),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, among, files
 
+log = logging.getLogger("mini_platform.ledger")
 PENDING = ("landed", "staged")
 REDRIVEN = ("loaded", "refused", "failed")
 BATCH_BYTES = 256 * 2**20
@@ -331,6 +333,9 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
     lose_when_frozen(conn, worker.lease_seconds)
     told = {"rows": json.dumps(rows), "owner": worker.owner, "status": status, "actor": worker.actor}
     moved = conn.execute(FINISH, told).scalar_one()
+    for row in rows:
+        # Before the commit: where that fails, an error follows.
+        log.info("file %s", row["status"], extra={"file_id": row["file_id"], "owner": worker.owner})
     if moved != len(rows):
         raise LeaseLostError(f"{len(rows) - moved} of {len(rows)} files were taken over by another process")
 

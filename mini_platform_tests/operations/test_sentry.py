@@ -1,0 +1,117 @@
+"""Sentry, by a server that takes envelopes as Sentry's does: exceptions arrive, and nothing of a row with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sentry_sdk
+from sqlalchemy import Engine, text
+
+from mini_platform.api.site import Site
+from mini_platform.platform import Platform
+from mini_platform.settings import PROJECT
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving
+
+CANARY = "CANARY-4711"
+Envelopes = list[tuple[str, list[Any]]]
+
+
+@pytest.fixture
+def envelopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envelopes]:
+    """What a server was sent: the path, and the lines of each envelope. https://develop.sentry.dev/sdk/data-model/envelopes/"""
+    assert home.parent.exists()
+    taken: Envelopes = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            taken.append((self.path, [json.loads(line) for line in body.splitlines() if line]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("SENTRY_DSN", f"http://key@127.0.0.1:{server.server_port}/7")
+    try:
+        yield taken
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def event(envelopes: Envelopes) -> dict[str, Any]:
+    """The one event that arrived."""
+    ((path, (_, item, content)),) = envelopes
+    assert (path, item["type"]) == ("/api/7/envelope/", "event")
+    assert CANARY not in json.dumps(content)
+    assert set(content) <= {
+        *("event_id", "timestamp", "platform", "level", "tags", "release", "environment", "sdk", "exception"),
+        *("contexts", "server_name"),
+    }
+    return dict(content)
+
+
+def test_what_fails_in_a_run(envelopes: Envelopes, engine: Engine, tmp_path: Path) -> None:
+    """An error of Postgres, which quotes the row."""
+    with engine.begin() as conn:
+        conn.execute(text(f"ALTER TABLE production.measurements ADD CHECK (station_id <> '{CANARY}')"))
+    (tmp_path / "a.csv").write_text(f"station_id,date,temp_c,precip_mm\n{CANARY},2026-01-01,1,0\n")
+    command = [sys.executable, "-m", "mini_platform.cli", "load", "weather", str(tmp_path / "a.csv")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=PROJECT, env=os.environ, timeout=250
+    )
+    assert done.returncode == 1
+    assert "violates check constraint" in done.stderr
+    found = event(envelopes)
+    assert found["tags"]["step"] == "weather__measurements"
+    assert found["tags"]["run_id"] in done.stderr
+    assert "IntegrityError" in {value["type"] for value in found["exception"]["values"]}
+    frames = [frame for value in found["exception"]["values"] for frame in value["stacktrace"]["frames"]]
+    assert any(frame["filename"].endswith("warehouse/upsert.py") or "load" in frame["filename"] for frame in frames)
+
+
+def test_what_fails_in_the_api(envelopes: Envelopes, platform: Platform) -> None:
+    site = Site(platform)
+    app = create_app(site)
+
+    @app.get("/broken/{person}")
+    def broken(person: str) -> None:
+        raise ValueError(f"nobody knows {person}")
+
+    with serving(app) as url:
+        answer = httpx.get(f"{url}/broken/{CANARY}", params={"q": CANARY}, headers={"X-Request-ID": "request-0815"})
+    site.close()
+    sentry_sdk.flush(10)
+    assert answer.status_code == 500
+    found = event(envelopes)
+    assert found["tags"] == {"request_id": "request-0815", "route": "GET /broken/{person}"}
+    assert [value["type"] for value in found["exception"]["values"]] == ["ValueError"]
+
+
+def test_without_a_dsn_nothing_is_imported(home: Path) -> None:
+    assert home.parent.exists()
+    code = (
+        "import sys, mini_platform.definitions, mini_platform.web; "
+        "sys.exit(bool({'sentry_sdk', 'apprise'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False, timeout=200).returncode == 0
