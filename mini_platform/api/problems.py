@@ -161,11 +161,9 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """A mistake of ours: the sentence says so, the log has the trace."""
     logging.getLogger(__name__).error("%s %s failed", request.method, request.url.path, exc_info=error)
     route = getattr(request.scope.get("route"), "path", "other")
-    told = {
-        "request_id": str(request.scope.get("state", {}).get("request_id", "")),
-        "route": f"{request.method} {route}",
-    }
-    sentry.capture(request.app.state.site.settings.sentry_dsn, error, **told)
+    request_id = str(request.scope.get("state", {}).get("request_id", ""))
+    dsn = request.app.state.site.settings.sentry_dsn
+    sentry.capture(dsn, error, request_id=request_id, route=f"{request.method} {route}")
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
 
 

@@ -19,7 +19,7 @@ from mini_platform.operations.backup import backup, expire
 from mini_platform.operations.restore import Restored, restore
 from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import api_keys, files
+from mini_platform.warehouse.tables import api_keys, audit, files
 from mini_platform_tests.oracle import Oracle
 from mini_platform_tests.test_cli import cli
 from mini_platform_tests.test_pipeline import Flow
@@ -278,6 +278,25 @@ def test_a_key_that_was_revoked_since_does_not_come_back(platform: Platform, flo
     with platform.engine.connect() as conn:
         valid = select(api_keys.c.name).where(api_keys.c.revoked_at.is_(None))
         assert conn.execute(valid).scalars().all() == ["kept"]
+
+
+def test_the_audit_trail_goes_on(platform: Platform, flow: Flow, there: Path) -> None:
+    """What was done since the backup was done, though it is undone now."""
+    flow.land(*YESTERDAY)
+    with platform.engine.begin() as conn:
+        keys.create(conn, "before", ["read"], None)
+    name = backup(platform, there, nothing).name
+    with platform.engine.begin() as conn:
+        keys.create(conn, "since", ["read"], None)
+    with platform.engine.connect() as conn:
+        trail = select(audit.c.actor, audit.c.action, audit.c.subject).order_by(audit.c.at, audit.c.audit_id)
+        before = conn.execute(trail).all()
+    assert [action for _, action, _ in before][-2:] == ["created a key", "created a key"]
+    bring_back(platform, there, replace=True)
+    with platform.engine.connect() as conn:
+        *same, last = conn.execute(trail).all()
+    assert same == before
+    assert last[1:] == ("restored", name)
 
 
 def test_raw_files_stay_while_a_backup_copies_them(platform: Platform, flow: Flow, engine: Engine) -> None:

@@ -30,7 +30,10 @@ Envelopes = list[tuple[str, list[Any]]]
 
 @pytest.fixture
 def envelopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envelopes]:
-    """What a server was sent: the path, and the lines of each envelope. https://develop.sentry.dev/sdk/data-model/envelopes/"""
+    """What a server was sent: the path, and the lines of each envelope.
+
+    https://develop.sentry.dev/sdk/data-model/envelopes/
+    """
     assert home.parent.exists()
     taken: Envelopes = []
 
