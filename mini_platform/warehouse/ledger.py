@@ -335,7 +335,7 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
     moved = conn.execute(FINISH, told).scalar_one()
     for row in rows:
         # Before the commit: where that fails, an error follows.
-        log.info("file %s", row["status"], extra={"file_id": row["file_id"], "owner": worker.owner})
+        log.info("file %s", row["status"], extra={"file_id": row["file_id"], "run_id": worker.owner})
     if moved != len(rows):
         raise LeaseLostError(f"{len(rows) - moved} of {len(rows)} files were taken over by another process")
 
