@@ -52,7 +52,7 @@ def test_the_whole_platform_goes_over_verified_connections(environment: Path, po
         assert conn.scalar(text("SELECT count(*) FROM dagster.runs WHERE status = 'SUCCESS'")) == 1
     site = Site(platform)
     with serving(create_app(site)) as url:
-        assert httpx.get(f"{url}/api/datasets/weather/measurements", timeout=30).json()["data"]
+        assert httpx.get(f"{url}/api/datasets/weather/analytics/summary/", timeout=60).json()["results"]
     used = postgres.execute(
         "SELECT array_agg(DISTINCT concat_ws(' ', application_name, ssl, version) ORDER BY 1) FROM pg_stat_ssl "
         "JOIN pg_stat_activity USING (pid) WHERE usename = 'platform'"
