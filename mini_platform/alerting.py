@@ -18,7 +18,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from mini_platform.assets.checks import ACCEPTED
 from mini_platform.dataset import Dataset
-from mini_platform.operations.incidents import Problem, in_the_ledger, open_subjects, reconcile, waiting
+from mini_platform.operations.incidents import Problem, in_the_ledger, inboxes_down, open_subjects, reconcile, waiting
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
 from mini_platform.warehouse.run_history import DATASET_TAG
@@ -82,6 +82,7 @@ def look(
     settings = platform.settings
     with platform.engine.begin() as conn:
         found, undecided = in_the_ledger(conn, datasets, settings)
+        found += inboxes_down(platform.inbox_states(conn, datasets.values()), settings)
         runs, seen = _runs(instance, datasets, settings)
         undecided |= {("run_failed", subject) for subject in open_subjects(conn, "run_failed") - seen}
         refused = {problem.dataset for problem in found if problem.kind == "file_refused"}

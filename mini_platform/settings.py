@@ -61,7 +61,7 @@ class PullSettings(BaseModel):
 class S3Settings(BaseModel):
     """Where an S3 server is and how to get in. Without keys, those that the environment gives as for other tools of AWS."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
 
     endpoint: str | None = None
     """URL of the server; without it AWS."""
@@ -386,9 +386,10 @@ def sources(settings_cls: type[BaseSettings] = Settings) -> Sources:
 def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
     """The variables whose values are not allowed, and why; never a value, which may be a password."""
     prefix = "VAULT_" if error.title == VaultSettings.__name__ else "MINI_PLATFORM_"
+    whole = {str(info.validation_alias) for info in Settings.model_fields.values()}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         name = "__".join(map(str, item["loc"])).upper()
-        yield name if name.startswith((prefix, "DATABASE_URL")) else prefix + name, item["msg"]
+        yield name if name in whole or name.startswith(prefix) else prefix + name, item["msg"]
 
 
 def load_settings() -> Settings:

@@ -47,7 +47,7 @@ SHAPES = {
     "MINI_PLATFORM_PII_KEYS": "k1:{}",
     "MINI_PLATFORM_PULL__RECORDS_API__HEADER": "Authorization: Bearer {}",
     "MINI_PLATFORM_ALERTS": "json://user:{}@127.0.0.1:1/",
-    "MINI_PLATFORM_SENTRY_DSN": "https://{}@127.0.0.1:1/1",
+    "SENTRY_DSN": "https://{}@127.0.0.1:1/1",
 }
 """How the values of secrets look that are not just any text."""
 WEATHER = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n"

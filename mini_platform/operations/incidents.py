@@ -199,6 +199,22 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
             )
 
 
+def inboxes_down(states: Sequence[Row[Any]], settings: Settings) -> Iterator[Problem]:
+    """Remote inboxes (rows of `ops.inboxes`) that could not be used when they were last visited, after all tries."""
+    for row in states:
+        if row.last_error is not None:
+            yield Problem(
+                "source_down",
+                f"{row.dataset}/{row.inbox}",
+                row.dataset,
+                row.failing_since.isoformat(),
+                f"{row.dataset}: the inbox {row.inbox} cannot be used. {row.last_error}",
+                "`mini-platform doctor` tries it and says what to do; it is asked again by itself.",
+                f"{settings.api_url}/datasets/{quote(row.dataset)}",
+                row.failing_since,
+            )
+
+
 def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Problem]:
     """Datasets whose newest load is older than they declare."""
     loads = select(files.c.dataset, func.max(files.c.loaded_at).label("last"), func.now().label("now"))

@@ -319,6 +319,25 @@ def test_a_source_that_is_down(
     assert len(mails.mails) == 2
 
 
+def test_an_inbox_that_is_down(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = tmp_path / "share"
+    monkeypatch.setenv("MINI_PLATFORM_INBOX__WEATHER__URL", f"file://{share}")
+    weather, platform = all_datasets()["weather"], (defs.resources or {})["platform"]
+    (inbox,) = platform.inboxes(weather)
+    for _ in range(2):
+        assert platform.visit(weather, inbox, at_once=True).error
+        tick()
+    (mail,) = mails.mails
+    assert f"weather: the inbox {inbox.name} cannot be used. file://{share} cannot be listed" in text_of(mail)
+    share.mkdir()
+    assert platform.visit(weather, inbox, at_once=True).error is None
+    tick()
+    assert known(engine) == [("source_down", 1, False)]
+    assert len(mails.mails) == 2
+
+
 def test_who_is_told_later_is_told_what_is_open(
     tick: Tick, hook: Hook, refused: None, pipeline: Callable[..., Any], tmp_path: Path, platform: Platform,
     monkeypatch: pytest.MonkeyPatch,
