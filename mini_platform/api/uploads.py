@@ -44,7 +44,6 @@ FORM = {
 }
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 CSV = BYTES | {"example": SAMPLE}
-JSON = {"schema": {}, "example": {"time_stamp": "2026-01-01T12:00:00Z", "data": [1, 2.5, 3]}}
 FILE: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -52,7 +51,7 @@ FILE: dict[str, Any] = {
         "content": {
             "multipart/form-data": FORM,
             "text/csv": CSV,
-            "application/json": JSON,
+            "application/json": {"schema": {}},
             "application/octet-stream": BYTES,
         },
     }

@@ -263,7 +263,7 @@ def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: 
 def test_what_goes_wrong_is_logged_as_one_line_with_its_request() -> None:
     code = """
 import logging, structlog
-from mini_platform.api import logs
+from mini_platform import logs
 logs.configure()
 with structlog.contextvars.bound_contextvars(request_id="r1"):
     try:

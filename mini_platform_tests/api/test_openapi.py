@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -88,7 +89,7 @@ def test_examples_are_answered_as_documented(
     client: httpx.Client, operations: list[Operation], platform: Platform, pipeline: Pipeline
 ) -> None:
     """Each operation with what it needs, and with all that it takes; as CSV, and where it is known already."""
-    with loading(platform, pipeline, "weather"), loading(platform, pipeline, "signals"):
+    with loading(platform, pipeline, "weather", "signals"):
         for operation in operations:
             raw = operation.definition.raw
             given = {(p["in"], p["name"]): example(p) for p in raw.get("parameters", ())}
@@ -119,10 +120,9 @@ def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if media_type == "multipart/form-data":
             body, headers = form((b'name="file"; filename="example.csv"', told["example"]["file"].encode()))
             yield {"content": body, "headers": headers}
-        elif media_type == "application/json":
-            yield {"json": told["example"]}
         elif "example" in told:
-            yield {"content": told["example"], "headers": {"Content-Type": media_type}}
+            words = json.dumps(told["example"]) if media_type == "application/json" else told["example"]
+            yield {"content": words, "headers": {"Content-Type": media_type} if media_type else {}}
 
 
 def test_every_operation_is_described(client: httpx.Client) -> None:

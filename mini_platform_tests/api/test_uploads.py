@@ -70,14 +70,15 @@ def problem(answer: httpx.Response, status: int, said: str) -> None:
 
 
 @contextlib.contextmanager
-def loading(platform: Platform, pipeline: Pipeline, dataset: str = "weather") -> Iterator[None]:
-    """Somebody loads what is landed while the body waits: what Dagster's run does."""
+def loading(platform: Platform, pipeline: Pipeline, *datasets: str) -> Iterator[None]:
+    """Somebody loads what is landed while the body waits, of weather unless said: what Dagster's run does."""
     done = threading.Event()
 
     def work() -> None:
         while not done.wait(0.05):
             if any(row.status == "landed" for row in ledger(platform)):
-                pipeline(all_datasets()[dataset])
+                for name in datasets or ("weather",):
+                    pipeline(all_datasets()[name])
 
     thread = threading.Thread(target=work)
     thread.start()
