@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg2
@@ -176,13 +177,21 @@ def client(web: str) -> Iterator[httpx.Client]:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """Serve an app over real sockets, by https and behind proxies as its settings say; yields its URL."""
+    """Serve an app of ours, by https and behind proxies as its settings say; yields its URL."""
+    settings = app.state.site.settings
+    with listening(app, **served(settings)) as address:
+        yield f"http{'s' if settings.api_tls_cert else ''}://{address}"
+
+
+@contextmanager
+def listening(app: FastAPI, **options: Any) -> Iterator[str]:
+    """Serve any app over real sockets; yields its host and port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, **served(settings := app.state.site.settings)))
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http{'s' if settings.api_tls_cert else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

@@ -139,28 +139,36 @@ class Metabase:
     """A session with a Metabase; close it by `with`."""
 
     def __init__(self, url: str, email: str, password: str) -> None:
+        """Nothing is asked yet."""
+        self._client = httpx.Client(base_url=url, timeout=SECONDS, trust_env=False)
+        self._email, self._password = email, password
+        self._done: list[str] = []
+
+    def __enter__(self) -> Metabase:
         """Log in; a Metabase that nobody set up yet is set up with this person as its administrator.
 
         Raises:
             MetabaseError: it cannot be reached, or does not let us in.
         """
-        self._client = httpx.Client(base_url=url, timeout=SECONDS, trust_env=False)
-        properties = self._ask("GET", "/api/session/properties")
-        if properties["has-user-setup"]:
-            session = self._ask("POST", "/api/session", {"username": email, "password": password})
-        else:
-            user = {"email": email, "password": password, "first_name": "Mini", "last_name": "Platform"}
-            setup = {"token": properties["setup-token"], "user": user, "prefs": {"site_name": NAME}}
-            session = self._ask("POST", "/api/setup", setup)
-        self._client.headers["X-Metabase-Session"] = session["id"]
-
-    def __enter__(self) -> Metabase:
-        """Itself."""
+        try:
+            self._client.headers["X-Metabase-Session"] = self._session()
+        except MetabaseError:
+            self._client.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the connection; the session ends by itself."""
         self._client.close()
+
+    def _session(self) -> str:
+        properties = self._ask("GET", "/api/session/properties")
+        if properties["has-user-setup"]:
+            login = {"username": self._email, "password": self._password}
+            return str(self._ask("POST", "/api/session", login)["id"])
+        user = {"email": self._email, "password": self._password, "first_name": "Mini", "last_name": "Platform"}
+        setup = {"token": properties["setup-token"], "user": user, "prefs": {"site_name": NAME}}
+        return str(self._ask("POST", "/api/setup", setup)["id"])
 
     def set_up(self, database: URL) -> list[str]:
         """Connect the database and make what is missing.
@@ -174,7 +182,6 @@ class Metabase:
         Raises:
             MetabaseError: Metabase refused something.
         """
-        self._done: list[str] = []
         database_id = self._connect(database)
         collections = {item["name"]: item["id"] for item in self._ask("GET", "/api/collection")}
         collection = collections.get(NAME) or self._make(

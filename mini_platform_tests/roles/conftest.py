@@ -114,7 +114,7 @@ def as_loader(roles: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
 
 
 @pytest.fixture(scope="session")
-def samples(roles: Platform) -> None:
+def loaded_samples(roles: Platform) -> None:
     """Every sample, loaded by the command as a run of Dagster."""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, roles.urls["loader"], roles.folder)

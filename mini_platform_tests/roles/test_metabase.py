@@ -24,7 +24,7 @@ from sqlalchemy import text
 from mini_platform.operations.metabase import DASHBOARDS
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse.connection import engine as engine_of
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.conftest import listening
 from mini_platform_tests.roles.conftest import Platform
 from mini_platform_tests.test_cli import here
 
@@ -234,8 +234,8 @@ class Documented:
 @pytest.fixture
 def server() -> Iterator[tuple[str, Documented]]:
     documented = Documented()
-    with serving(documented.app) as url:
-        yield url, documented
+    with listening(documented.app, log_level="warning") as address:
+        yield f"http://{address}", documented
 
 
 @pytest.fixture
@@ -341,7 +341,7 @@ def test_the_services_of_the_compose_file_do_both(
 
 
 @pytest.mark.parametrize("question", [q for questions in DASHBOARDS.values() for q in questions], ids=lambda q: q.name)
-def test_every_question_is_answered_to_the_bi_role(samples: None, roles: Platform, question: Any) -> None:
+def test_every_question_is_answered_to_the_bi_role(loaded_samples: None, roles: Platform, question: Any) -> None:
     made = engine_of(roles.urls["bi"])
     with made.connect() as conn:
         found = conn.execute(text(question.sql))

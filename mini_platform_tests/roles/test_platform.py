@@ -70,7 +70,7 @@ def owner(roles: Platform) -> Iterator[Engine]:
 
 
 def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
-    samples: None, loader: Opened, owner: Engine, tmp_path: Path
+    loaded_samples: None, loader: Opened, owner: Engine, tmp_path: Path
 ) -> None:
     with loader.engine.connect() as conn:
         for dataset in all_datasets().values():
@@ -100,7 +100,9 @@ PAGES = [
 ]  # fmt: skip
 
 
-def test_the_api_reads_as_reader_and_takes_on_more_for_personal_data_alone(samples: None, loader: Opened) -> None:
+def test_the_api_reads_as_reader_and_takes_on_more_for_personal_data_alone(
+    loaded_samples: None, loader: Opened
+) -> None:
     site = Site(loader)
     with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
         wrong = {page: answer.text[:200] for page in PAGES if (answer := client.get(page)).status_code != 200}
@@ -242,7 +244,7 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
 
 
 def test_a_restored_platform_has_its_roles_again(
-    samples: None, as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
+    loaded_samples: None, as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
 ) -> None:
     done = cli("backup", tmp_path, timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
     assert done.returncode == 0, done.stderr
