@@ -58,6 +58,7 @@ def file(request: Request, site: TheSite, file_id: FileId) -> HTMLResponse:
     """What became of a file, and of each of its rows."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
+    with site.read(personal=dataset.is_personal) as conn:
         rejects = listing(
             request, conn, relations.rejects(dataset), f"/api/datasets/{dataset.name}/rejects",
             {"file_id": str(row["same_as"] or file_id)}, hidden=("file_id", "file", "record"),

@@ -38,7 +38,7 @@ def quality(request: Request, site: TheSite, dataset: str | None = None, column:
         names = ", ".join(c.name for c in chosen.columns)
         raise NotFoundError(f"{chosen.name} has no column {column!r}. The columns are: {names}.")
     tables = dataset_tables(chosen)
-    with site.read() as conn:
+    with site.read(personal=chosen.is_personal) as conn:
         state = reads.state(conn)
         production = reads.latest_quality(conn, tables.production.fullname)
         history = _history(conn, chosen, column)

@@ -96,6 +96,7 @@ PAGES = [
     *("/", "/weather", "/customers", "/signals", "/records", "/sales", "/files", "/quality", "/runs", "/datasets/customers"),
     *("/api/customers/", "/api/customers/?search=a", "/api/datasets/", "/api/quality/", "/metrics", "/data"),
     *(f"/api/datasets/{name}/{what}" for name in SAMPLES for what in ("", "rows/", "rows.csv", "rejects/", "files/")),
+    *("/files/1", "/files/2", "/files/5", "/quality?dataset=customers&column=email", "/quality?dataset=sales&column=quantity"),
     "/api/datasets/sales/analytics/dim_customer/", "/api/datasets/customers/analytics/customers_by_country.csv",
 ]  # fmt: skip
 
