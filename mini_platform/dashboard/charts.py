@@ -97,7 +97,8 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
 
 def _marks(values: Sequence[Any]) -> dict[str, Any]:
     """How a line is drawn: a point that stands alone between gaps, where no line can be, as a dot."""
-    around = zip([None, *values[:-1]], values, [*values[1:], None], strict=True)
+    padded = [None, *values, None]
+    around = zip(padded, values, padded[2:], strict=False)
     alone = [value is not None and before is None and after is None for before, value, after in around]
     if not any(alone):
         return {"mode": "lines"}
