@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mini_platform.landing import inbox_work
 from mini_platform.platform import Platform
 from mini_platform_tests.landing.servers import (
     ACCESS_KEY,
@@ -22,6 +23,12 @@ from mini_platform_tests.landing.servers import (
 from mini_platform_tests.landing.yard import CHANGED, Yard
 
 INBOX = "MINI_PLATFORM_INBOX__WEATHER"
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visit comes to its end, however slow the machine is; tests of visits that stop say how long they may take."""
+    monkeypatch.setattr(inbox_work, "VISIT_SECONDS", 280.0)
 
 
 @pytest.fixture

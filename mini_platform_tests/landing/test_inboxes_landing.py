@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_put_away_says_so(yard: Yard) -> None:
 
 
 def test_a_listing_goes_on_where_the_last_visit_stopped(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mini_platform.landing.remote_s3", "mini_platform.landing.remote_sftp"):
+    for module in ("mini_platform.landing.remote_s3", "mini_platform.landing.remote"):
         monkeypatch.setattr(f"{module}.PAGE", 4)
     monkeypatch.setattr(inbox_work, "VISIT_PAGES", 1)
     for number in range(10):

@@ -159,7 +159,7 @@ def test_sftp_settings_that_are_wrong(sftp_yard: Yard, tmp_path: Path) -> None:
 
 def test_a_key_instead_of_a_password(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
     path = tmp_path / "id"
-    sftp.client_key.write_private_key(path, passphrase="words", rounds=1)
+    sftp.client_key.write_private_key(path, passphrase="words", rounds=50)
     sftp_yard.put("a.csv")
     yard = sftp_yard.using(password=None, key_file=path, key_passphrase="words")
     assert len(yard.visits().file_ids) == 1
