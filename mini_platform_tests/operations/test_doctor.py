@@ -42,7 +42,7 @@ def test_a_healthy_platform_has_no_problem() -> None:
     assert done.returncode == 0, done.stdout
     findings = objects(done.stdout)
     assert {item["level"] for item in findings} <= {"ok", "warning"}, findings
-    checks = {"versions", "settings", "inboxes", "disk", "ports", "database", "clock", "tables", "roles"}
+    checks = {"versions", "settings", "inboxes", "disk", "encryption", "ports", "database", "clock", "tables", "roles"}
     assert {item["check"] for item in findings if item["level"] == "ok"} >= checks - {"disk"}
     assert {item["check"] for item in findings} == checks
     assert all(item["do"] for item in findings if item["level"] != "ok")
