@@ -26,7 +26,6 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
-from mini_platform.operations.archive import programs
 from mini_platform.settings import PROJECT, PullSettings, Settings
 from mini_platform.vault import VaultSettings
 from mini_platform.warehouse import embedded
@@ -169,13 +168,12 @@ class Guarded:
 
     def contents(self) -> bytes:
         """Everything in the database, what is compressed in it too."""
-        program, _ = programs(18)
         where = [
             f"--host={self.url.query['host']}",
             f"--port={self.url.query['port']}",
             f"--username={self.url.username}",
         ]
-        dump = subprocess.run([program / "pg_dump", *where, "canary"], capture_output=True, check=True).stdout
+        dump = subprocess.run([embedded.binary("pg_dump"), *where, "canary"], capture_output=True, check=True).stdout
         unpacked = []
         for hexadecimal in re.findall(rb"\\\\x([0-9a-f]+)", dump):
             try:
