@@ -104,5 +104,5 @@ class Yard:
         return sorted(str(path.relative_to(self.folder)) for path in found)
 
     def raw(self) -> list[bytes]:
-        """Contents of the raw store."""
-        return sorted(path.read_bytes() for path in self.platform.store.folder.rglob("*") if path.is_file())
+        """Contents of the raw store; what a killed process left unfinished is swept later."""
+        return sorted(path.read_bytes() for path in self.platform.store.folder.glob("??/*"))
