@@ -29,7 +29,7 @@ test: install ## run every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
-	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults
+	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults mini_platform_tests/landing
 
 ten-thousand: install ## drop 10,000 files on a live platform, and show what became of its promises
 	@$(BIN)/python -m mini_platform_tests.benchmarks.ten_thousand $(ARGS)

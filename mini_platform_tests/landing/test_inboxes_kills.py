@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, text, update
 
 from mini_platform.faultpoints import INBOX_POINTS
@@ -39,6 +40,7 @@ def visit_in_a_process(yard: Yard, log: Path, fault: str = "") -> int:
     return process.exitcode
 
 
+@pytest.mark.faults
 def test_killed_at_every_point(served: Yard, tmp_path: Path) -> None:
     yard, log = served.using(after="archive"), tmp_path / "visits.log"
     yard.put("good.csv")
