@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
-from mini_platform.operations.incidents import KINDS
+from mini_platform.operations.incidents import KINDS, is_open
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 
@@ -185,9 +185,7 @@ class Pipeline:
 
     def _of_incidents(self) -> list[Metric]:
         """What is wrong, and whether anybody can be told."""
-        number = (
-            select(incidents.c.kind, func.count()).where(incidents.c.closed_at.is_(None)).group_by(incidents.c.kind)
-        )
+        number = select(incidents.c.kind, func.count()).where(is_open()).group_by(incidents.c.kind)
         failing = select(func.count()).where(alerts.c.sent_at.is_(None), alerts.c.attempts > 0)
         with self._site.read() as conn:
             found = dict(conn.execute(number).tuples().all())
