@@ -29,7 +29,7 @@ TRIES = 4
 """Of one request, before the inbox is left alone for a while."""
 REQUEST_SECONDS = 120.0
 """No request takes longer: what is slower than 35 kB/s is as good as dead."""
-SILENT_SECONDS = 30.0
+SILENT_SECONDS = 10.0
 """A server that says nothing for so long is taken for dead."""
 LONGEST_PAUSE = 8.0
 ASIDE = ("processed", "quarantine")

@@ -74,7 +74,7 @@ def reconcile(conn: Connection, found: Sequence[Problem], undecided: Collection[
         if (problem := problems[key]).evidence != known[key].evidence:
             news = {**asdict(problem), "since": known[key].since, "seen_at": func.now(), "times": incidents.c.times + 1}
             conn.execute(update(incidents).where(incidents.c.incident_id == known[key].incident_id).values(news))
-    new = [problems[key] for key in problems.keys() - known.keys()]
+    new = [problem for key, problem in problems.items() if key not in known]
     for start in range(0, len(new), BATCH):
         _open(conn, new[start : start + BATCH])
     gone = [known[key].incident_id for key in known.keys() - problems.keys() - set(undecided)]

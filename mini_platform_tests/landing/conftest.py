@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.landing import inbox_work
 from mini_platform.platform import Platform
 from mini_platform_tests.landing.servers import (
     ACCESS_KEY,
     PASSWORD,
     SECRET_KEY,
     USER,
+    S3Server,
     SftpServer,
     s3_server,
     unused_port,
@@ -23,12 +23,6 @@ from mini_platform_tests.landing.servers import (
 from mini_platform_tests.landing.yard import CHANGED, Yard
 
 INBOX = "MINI_PLATFORM_INBOX__WEATHER"
-
-
-@pytest.fixture(autouse=True)
-def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A visit comes to its end, however slow the machine is; tests of visits that stop say how long they may take."""
-    monkeypatch.setattr(inbox_work, "VISIT_SECONDS", 280.0)
 
 
 @pytest.fixture
@@ -40,9 +34,14 @@ def bucket(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def endpoint(bucket: Path) -> Iterator[str]:
-    with s3_server(bucket.parent.parent) as url:
-        yield url
+def s3(bucket: Path) -> Iterator[S3Server]:
+    with s3_server(bucket.parent.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def endpoint(s3: S3Server) -> str:
+    return s3.url
 
 
 @pytest.fixture
@@ -53,9 +52,9 @@ def sftp(bucket: Path) -> Iterator[SftpServer]:
 
 
 @pytest.fixture
-def s3_yard(platform: Platform, bucket: Path, endpoint: str) -> Yard:
+def s3_yard(platform: Platform, bucket: Path, s3: S3Server) -> Yard:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
-    return Yard(platform, bucket, {"url": "s3://bucket/in", "endpoint": endpoint, **keys})
+    return Yard(platform, bucket, {"url": "s3://bucket/in", "endpoint": s3.url, **keys}, refresh=s3.refresh)
 
 
 @pytest.fixture

@@ -12,35 +12,56 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+import httpx
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret"
 USER, PASSWORD = "partner", "pass word"
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
-@contextmanager
-def s3_server(root: Path, *, cached: str = "0") -> Iterator[str]:
-    """Serve the folders below `root` as buckets; yields the endpoint.
+@dataclass(frozen=True)
+class S3Server:
+    """A running server.
 
-    What is written to the folders is seen after the time of `cached`.
+    Attributes:
+        url: its endpoint.
+        control: of rclone itself.
     """
+
+    url: str
+    control: str
+
+    def refresh(self) -> None:
+        """See what was changed in the served folders, rather than what was seen when they were last looked into.
+
+        Asked for, because rclone that forgets by itself (`--dir-cache-time`) may do so while it renames, and then hangs
+        for ever: both want the locks of the same folders.
+        """
+        httpx.post(f"{self.control}vfs/forget").raise_for_status()
+
+
+@contextmanager
+def s3_server(root: Path) -> Iterator[S3Server]:
+    """Serve the folders below `root` as buckets."""
     command = [RCLONE, "serve", "s3", root, "--addr", "127.0.0.1:0", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
-    options = ["--vfs-cache-mode", "off", "--dir-cache-time", cached, "--config", "", "--log-level", "INFO"]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    options = ["--vfs-cache-mode", "off", "--dir-cache-time", "1000h", "--config", "", "--log-level", "INFO"]
+    control = ["--rc", "--rc-addr", "127.0.0.1:0", "--rc-no-auth"]
+    process = subprocess.Popen([*command, *options, *control], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        for line in process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                break
-        else:
-            raise AssertionError("rclone did not start")
+        said = ""
+        while not (found := re.search(r"control on (\S+)(?s:.+)s3 server on \[(http\S+?)/?\]", said)):
+            line = process.stderr.readline()
+            assert line, f"rclone did not start: {said}"
+            said += line
         drain = threading.Thread(target=process.stderr.read)
         drain.start()
-        yield found[0]
+        yield S3Server(url=found[2], control=found[1])
     finally:
         process.terminate()
         process.wait(30)

@@ -27,7 +27,7 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.landing.servers import ACCESS_KEY, SECRET_KEY, unused_port
+from mini_platform_tests.landing.servers import ACCESS_KEY, SECRET_KEY, S3Server, unused_port
 from mini_platform_tests.landing.yard import BAD, GOOD
 from mini_platform_tests.test_forget import csv_of, order
 
@@ -141,10 +141,11 @@ def test_a_file_of_the_folder_is_never_swept(platform: Platform) -> None:
     assert platform.store.path(sha256).read_bytes() == GOOD
 
 
-def test_changed_bytes_are_not_taken(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+def test_changed_bytes_are_not_taken(stored: Platform, bucket: Path, s3: S3Server, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(GOOD)
     land(stored, tmp_path / "a.csv")
     (bucket.parent / "raw" / name_of(GOOD)).write_bytes(BAD)
+    s3.refresh()
     forget_copies(stored)
     work(stored)
     ((_, status, why),) = statuses(stored)
@@ -196,7 +197,9 @@ def rows(platform: Platform) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in conn.execute(chosen)]
 
 
-def test_a_bucket_that_was_lost_comes_back_from_the_backup(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+def test_a_bucket_that_was_lost_comes_back_from_the_backup(
+    stored: Platform, bucket: Path, s3: S3Server, tmp_path: Path
+) -> None:
     for name, data in {"a.csv": GOOD, "bad.csv": BAD}.items():
         (tmp_path / name).write_bytes(data)
     land(stored, tmp_path / "a.csv", tmp_path / "bad.csv")
@@ -206,6 +209,7 @@ def test_a_bucket_that_was_lost_comes_back_from_the_backup(stored: Platform, buc
     assert (made.copied, made.manifest.raw_missing) == (2, [])
     assert not stored.store.folder.exists(), "a backup needs no copies of its own"
     shutil.rmtree(bucket.parent / "raw")
+    s3.refresh()
     with stored.engine.begin() as conn:
         conn.execute(text("UPDATE production.measurements SET temp_c = 0"))
     stored.engine.dispose()
@@ -223,10 +227,13 @@ def test_a_bucket_that_was_lost_comes_back_from_the_backup(stored: Platform, buc
     assert [row[2] for row in rows(stored)] == [-4.5], "and can be loaded anew"
 
 
-def test_a_backup_names_what_is_damaged_in_the_bucket(stored: Platform, bucket: Path, tmp_path: Path) -> None:
+def test_a_backup_names_what_is_damaged_in_the_bucket(
+    stored: Platform, bucket: Path, s3: S3Server, tmp_path: Path
+) -> None:
     (tmp_path / "a.csv").write_bytes(GOOD)
     land(stored, tmp_path / "a.csv")
     (bucket.parent / "raw" / name_of(GOOD)).write_bytes(GOOD.replace(b"OSL", b"PAR"))
+    s3.refresh()
     made = backup.backup(stored, tmp_path / "backups", nothing)
     assert made.manifest.raw_missing == [hashlib.sha256(GOOD).hexdigest()]
     assert not stored.store.is_whole(hashlib.sha256(GOOD).hexdigest())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Yard:
         platform: with settings of its own.
         folder: that the server serves as the inbox.
         settings: of the inbox; changed by `using`.
+        refresh: lets the server see what was changed in the folder.
     """
 
     platform: Platform
@@ -41,6 +42,7 @@ class Yard:
     settings: dict[str, Any]
     dataset: Dataset = weather
     name: str = "partner"
+    refresh: Callable[[], None] = lambda: None
 
     @property
     def inbox(self) -> Inbox:
@@ -48,12 +50,13 @@ class Yard:
 
     def using(self, **settings: Any) -> Yard:
         """The same with other settings."""
-        return Yard(self.platform, self.folder, self.settings | settings, self.dataset, self.name)
+        return replace(self, settings=self.settings | settings)
 
     def put(self, name: str | bytes, data: bytes = GOOD) -> Path:
         path = self.folder / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        self.refresh()
         return path
 
     def age(self, seconds: float = 60) -> None:
@@ -62,6 +65,7 @@ class Yard:
             conn.execute(update(inbox_files).values(seen_at=func.now() - text(f"interval '{seconds} s'")))
 
     def visit(self, *, at_once: bool = True) -> Visit:
+        self.refresh()
         done = self.platform.visit(self.dataset, self.inbox, at_once=at_once)
         assert done is not None
         return done
