@@ -185,6 +185,13 @@ class Bench:
             target.write(b"\n")
         return copy
 
+    def sales(self, dirty: float) -> Path:
+        """A million orders."""
+        path = self.folder / f"sales-{dirty}.csv"
+        if not path.exists():
+            write_sample(all_datasets()["sales"], path, MILLION, dirty, seed=1)
+        return path
+
     def small_files(self, count: int, rows: int) -> list[Path]:
         """Many small files of different rows."""
         folder = self.folder / f"small-{count}-{rows}"
@@ -303,11 +310,17 @@ def _payloads(bench: Bench) -> Pair:
 
 
 def _sales(bench: Bench) -> Pair:
-    path = bench.folder / "sales-1m.csv"
-    if not path.exists():
-        write_sample(all_datasets()["sales"], path, MILLION, 0.01, seed=1)
-    weather = bench.part(MILLION, 0, MILLION, 0.01)
+    path, weather = bench.sales(0.01), bench.part(MILLION, 0, MILLION, 0.01)
     return _fresh(bench, "empty", lambda d: bench.inside(d, path, dataset="sales"), lambda d: bench.inside(d, weather))
+
+
+def _sales_floor(keys: str) -> Callable[[Bench], Pair]:
+    def measure(bench: Bench) -> Pair:
+        path, weather = bench.sales(0.0), bench.part(MILLION, 0, MILLION, 0.01)
+        floor = ("-m", f"{HERE}.floor_sales", bench.plain_url("measured"), path, keys)
+        return _fresh(bench, "empty", lambda d: bench.python(d, *floor), lambda d: bench.inside(d, weather))
+
+    return measure
 
 
 def _few(bench: Bench) -> Pair:
@@ -449,6 +462,18 @@ CASES = (
         0.5,
         3,
         more_is_better=True,
+    ),
+    *(
+        Case(
+            f"sales_floor_{keys}",
+            f"1M sales in plain SQL, keys and indexes {keys} the rows / 1M weather rows inside the run, rows/s",
+            _sales_floor(keys),
+            lambda a, b: b.inside / a.inside,
+            0.5,
+            3,
+            more_is_better=True,
+        )
+        for keys in ("before", "after")
     ),
 )
 
