@@ -21,11 +21,14 @@ class Shared:
     Attributes:
         datasets: by name; the platform has the tables of those that are there when it is opened.
         definitions: the resources and the executor.
+        now: with the settings as they are when definitions are built: when to pull, whether at all, where the dashboard is;
+            the platform of the resources reads them when it is used.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         """Begin with these datasets."""
         self.datasets = dict(datasets)
+        self.now = Platform()
         platform = Platform(self.datasets)
         self.definitions = dg.Definitions(
             resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
@@ -33,10 +36,8 @@ class Shared:
         )
 
 
-def dataset_defs(dataset: Dataset) -> dg.Definitions:
-    """The assets, checks, sensor and schedules of a dataset."""
-    # When to pull, whether at all, and where the dashboard is, is read now; the shared one reads its settings when used.
-    now = Platform()
+def dataset_defs(dataset: Dataset, now: Platform) -> dg.Definitions:
+    """The assets, checks, sensor and schedules of a dataset, as the settings of a platform have it."""
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.merge_attributes(metadata=dashboard_link(dataset, now.settings)), dataset_assets(dataset)
@@ -52,4 +53,5 @@ def dataset_defs(dataset: Dataset) -> dg.Definitions:
 
 def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
     """Derive the definitions of these datasets."""
-    return dg.Definitions.merge(*map(dataset_defs, datasets.values()), Shared(datasets).definitions)
+    shared = Shared(datasets)
+    return dg.Definitions.merge(*(dataset_defs(d, shared.now) for d in datasets.values()), shared.definitions)

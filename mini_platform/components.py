@@ -73,4 +73,4 @@ class Dataset(dg.Component):
         """Derive what `build_defs` derives of this dataset."""
         shared = shared_by(context.component_tree)
         shared.datasets[self.dataset.name] = self.dataset
-        return dg.Definitions.merge(dataset_defs(self.dataset), shared.definitions)
+        return dg.Definitions.merge(dataset_defs(self.dataset, shared.now), shared.definitions)

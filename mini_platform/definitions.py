@@ -25,7 +25,10 @@ def load_defs() -> dg.Definitions:
     shared = shared_by(tree)
     shared.datasets.update(datasets)
     return dg.Definitions.merge(
-        *map(dataset_defs, python_datasets().values()), tree.build_defs(), shared.definitions, *common
+        *(dataset_defs(dataset, shared.now) for dataset in python_datasets().values()),
+        tree.build_defs(),
+        shared.definitions,
+        *common,
     )
 
 

@@ -89,7 +89,8 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
             conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(tables.staging)}"))
         again = [row.file_id for row in batch if row.loaded_at is not None]
         counts = _merge(conn, dataset, tables, ids, again, None if again else unique_rows)
-    quarantine.write(conn, dataset, ids, [row.file_id for row in batch if row.rows_rejected])
+    many = sum(row.rows_rejected for row in batch) > BULK_ROWS
+    quarantine.write(conn, dataset, ids, [row.file_id for row in batch if row.rows_rejected], many=many)
     reach("load.quarantined")
     finished = []
     for row in batch:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, exists, insert, select
 
 from mini_platform.dataset import Dataset
+from mini_platform.warehouse.schema import filled_in_bulk
 from mini_platform.warehouse.tables import among, dataset_tables, files, shown
 
 
-def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int]) -> None:
+def write(
+    conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int], *, many: bool = False
+) -> None:
     """Replace what is quarantined of these files by their rejected rows in staging.
 
     Args:
@@ -19,6 +23,7 @@ def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_reje
         dataset: whose files.
         file_ids: files of which nothing quarantined before may stay.
         with_rejects: those of them that have rejected rows now.
+        many: whether these are so many that an empty table is better filled without its indexes.
     """
     tables = dataset_tables(dataset)
     if file_ids:
@@ -28,7 +33,9 @@ def write(conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_reje
         return
     names = [c.name for c in tables.staging.columns]
     rejected = select(tables.staging).where(among(tables.staging.c._file_id, ids), tables.staging.c._rules.is_not(None))
-    conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
+    bulk = many and not conn.scalar(select(exists(select(tables.quarantine.c._file_id))))
+    with filled_in_bulk(conn, tables.quarantine) if bulk else nullcontext():
+        conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
 
 
 def rejects(
