@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     api_proxies: str = ""
     """Addresses and networks of proxies that are believed whom they ask for (X-Forwarded-For, X-Forwarded-Proto), between
     commas; of nobody else are these headers believed."""
+    public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
+    """Where people find the dashboard, for links in alerts and in Dagster, such as `https://data.example.com`; by default its
+    address on this machine."""
     api_tls_cert: Path | None = None
     """Certificate of the API and the dashboard with the chain that signed it, PEM: they speak https then, and only that."""
     api_tls_key: Path | None = Field(None, validate_default=True)
@@ -345,6 +348,11 @@ class Settings(BaseSettings):
     def api_url(self) -> str:
         """Where the API and the dashboard answer, asked from this machine."""
         return self._url(self.api_port, "https" if self.api_tls_cert else "http")
+
+    @property
+    def links_url(self) -> str:
+        """Where links lead that are sent to people."""
+        return self.public_url.rstrip("/") if self.public_url else self.api_url
 
     @property
     def dagster_url(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import Any
 
 import uvicorn
@@ -32,7 +33,7 @@ from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
 from mini_platform.api.problems import AWAY, handle_problems
 from mini_platform.api.site import Site
-from mini_platform.dashboard.pages import add_pages
+from mini_platform.dashboard.pages import add_pages, warm
 from mini_platform.operations import https
 from mini_platform.settings import Settings
 
@@ -72,6 +73,7 @@ def main() -> None:
     settings = site.settings
     if settings.in_clear:
         logging.getLogger(__name__).warning(settings.in_clear)
+    threading.Thread(target=warm, daemon=True).start()
     uvicorn.run(
         create_app(site),
         host=settings.host,

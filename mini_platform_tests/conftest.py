@@ -40,7 +40,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
-from mini_platform.warehouse import aggregates, audit, connection, embedded, ledger, quality
+from mini_platform.warehouse import aggregates, connection, embedded, ledger, quality
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, quality_report
@@ -100,12 +100,6 @@ def copied(server: str, template: str) -> Iterator[str]:
     _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _url(server, name)
     _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(autouse=True)
-def _for_nobody() -> None:
-    """A run of another test in this process has set for whom it works; elsewhere a run is a process of its own."""
-    audit.working_for.set(None)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def table_metadata(table: Table) -> dict[str, Any]:
 
 def dashboard_link(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Where people who look at an asset find the pages of its dataset."""
-    return {"dashboard": dg.MetadataValue.url(f"{settings.api_url}/datasets/{quote(dataset.name)}")}
+    return {"dashboard": dg.MetadataValue.url(f"{settings.links_url}/datasets/{quote(dataset.name)}")}
 
 
 def _schema(table: Table) -> dg.TableSchema:

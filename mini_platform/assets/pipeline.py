@@ -96,33 +96,37 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        audit.working_for.set(f"run {context.run.run_id}")
-        landed, alone = [], []
-        if config.files is None:
-            found = folder.look(platform.settings.data / dataset.name, dataset)
-            alone = [file for file in found if file.left_alone]
+        with audit.on_behalf_of(f"run {context.run.run_id}"):
+            landed, alone = [], []
+            if config.files is None:
+                found = folder.look(platform.settings.data / dataset.name, dataset)
+                alone = [file for file in found if file.left_alone]
+                with platform.engine.connect() as conn:
+                    new = folder.changed(conn, dataset, found)
+                for file, row in folder.land(platform.engine, dataset, platform.store, new):
+                    if row is None:
+                        alone.append(file)
+                    else:
+                        landed.append(row.file_id)
+                # The sensor's process visits the inboxes all the time; who starts a run by hand wants everything now.
+                if SENSOR_TAG not in context.run.tags:
+                    landed += _visited(platform, dataset)
+            alone.sort(key=lambda file: not file.stuck)
+            for file in alone[:LISTED]:
+                log = context.log.error if file.stuck else context.log.info
+                log("left alone: %s: %s", file.name, file.left_alone)
+            skipped = [{"file": file.name, "left alone because": file.left_alone} for file in alone]
+            for old in retention.drop_old(platform.engine, dataset, platform.store, platform.raw_retention(dataset)):
+                context.log.info(
+                    "raw file removed, older than such files are kept: %s (file %d)", old.name, old.file_id
+                )
             with platform.engine.connect() as conn:
-                new = folder.changed(conn, dataset, found)
-            for file, row in folder.land(platform.engine, dataset, platform.store, new):
-                if row is None:
-                    alone.append(file)
-                else:
-                    landed.append(row.file_id)
-            # The sensor's process visits the inboxes all the time; who starts a run by hand wants everything now.
-            if SENSOR_TAG not in context.run.tags:
-                landed += _visited(platform, dataset)
-        alone.sort(key=lambda file: not file.stuck)
-        for file in alone[:LISTED]:
-            log = context.log.error if file.stuck else context.log.info
-            log("left alone: %s: %s", file.name, file.left_alone)
-        skipped = [{"file": file.name, "left alone because": file.left_alone} for file in alone]
-        for old in retention.drop_old(platform.engine, dataset, platform.store, platform.raw_retention(dataset)):
-            context.log.info("raw file removed, older than such files are kept: %s (file %d)", old.name, old.file_id)
-        with platform.engine.connect() as conn:
-            return dg.MaterializeResult(
-                metadata=_raw_metadata(conn, dataset, config.files or landed, skipped),
-                check_results=[_taken(key, [file for file in alone if file.stuck], _dead_inboxes(platform, dataset))],
-            )
+                return dg.MaterializeResult(
+                    metadata=_raw_metadata(conn, dataset, config.files or landed, skipped),
+                    check_results=[
+                        _taken(key, [file for file in alone if file.stuck], _dead_inboxes(platform, dataset))
+                    ],
+                )
 
     return raw
 

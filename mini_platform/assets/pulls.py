@@ -40,11 +40,9 @@ def pull_asset(dataset: Dataset, source: Pull) -> dg.AssetsDefinition:
     def pulled(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from mini_platform.landing.pull import pull  # Brings httpx, which is not needed to load this module.
 
-        audit.working_for.set(f"run {context.run.run_id}")
-
-        done = pull(
-            platform.engine, dataset, source, platform.store, platform.access(dataset, source), context.log.info
-        )
+        with audit.on_behalf_of(f"run {context.run.run_id}"):
+            access = platform.access(dataset, source)
+            done = pull(platform.engine, dataset, source, platform.store, access, context.log.info)
         why = "not configured" if done.state == "not configured" else done.why
         shown = {name: value for name, value in done.as_dict().items() if name not in ("source", "file_ids", "why")}
         check = dg.AssetCheckResult(

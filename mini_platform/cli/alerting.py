@@ -69,7 +69,7 @@ def test() -> None:
     if not told:
         raise MistakeError("MINI_PLATFORM_ALERTS is not set: nobody is told of anything.")
     body = f"This is what an alert looks like. It was sent by `mini-platform alerts test` on {os.uname().nodename}."
-    failures = {service.name: service.send("Mini Platform: test", f"{body}\n{settings.api_url}") for service in told}
+    failures = {service.name: service.send("Mini Platform: test", f"{body}\n{settings.links_url}") for service in told}
     for name, failure in failures.items():
         typer.echo(f"{name}: {failure or 'told'}")
     if any(failures.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import pairwise
@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, RowMapping, func, select
 
 from mini_platform.api import relations
 from mini_platform.api.guard import allowed
@@ -21,7 +21,7 @@ from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, filtered, listing
-from mini_platform.dashboard.rendering import number
+from mini_platform.dashboard.rendering import TableData, number
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.warehouse.tables import dataset_tables
@@ -86,7 +86,27 @@ def dataset_page(request: Request, site: TheSite, dataset: str) -> Response:
             "files": reads.last_files(conn, chosen, 5),
             "quality": reads.latest_quality(conn, dataset_tables(chosen).production.fullname),
         }
-    return render_page(request, "dataset.html", dataset=chosen, listing=listed, facets=facets, **given)
+    tables = {"columns": _columns(chosen, given["quality"]), "computed": _computed(chosen)}
+    return render_page(request, "dataset.html", tables=tables, dataset=chosen, listing=listed, facets=facets, **given)
+
+
+def _columns(dataset: Dataset, quality: Mapping[str, RowMapping]) -> TableData:
+    """What is declared of each column, and how it was measured last."""
+    names = ("column", "type", "unit", "key", "description", "personal", "rules", "null_rate", "distinct_values")
+    rows = [
+        (
+            column.name, getattr(column.type, "__name__", str(column.type)), column.unit, column.name in dataset.key,
+            column.description, column.personal, [rule.name for rule in dataset.rules if rule.column == column.name],
+            *(quality[column.name][figure] if column.name in quality else None for figure in names[-2:]),
+        )
+        for column in dataset.columns
+    ]  # fmt: skip
+    return TableData(names, rows)
+
+
+def _computed(dataset: Dataset) -> TableData:
+    """The aggregates and views."""
+    return TableData(("name", "description"), [(item.name, item.description) for item in dataset.computed])
 
 
 def _rows(request: Request, conn: Connection, dataset: Dataset, relation: Relation) -> tuple[Listing, list[Facet]]:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, RowMapping, func, select
 
 from mini_platform.api import relations, uploads
@@ -16,7 +16,7 @@ from mini_platform.api.runs import nudge
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.listing import listing
-from mini_platform.dashboard.rendering import render
+from mini_platform.dashboard.rendering import TableData, render
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES
@@ -27,7 +27,7 @@ FileId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("/files")
-def files(request: Request, site: TheSite, dataset: str | None = None) -> HTMLResponse:
+def files(request: Request, site: TheSite, dataset: str | None = None) -> Response:
     """Every file that arrived, and the form that takes more."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else None
@@ -54,7 +54,7 @@ def files(request: Request, site: TheSite, dataset: str | None = None) -> HTMLRe
 
 
 @router.get("/files/{file_id}")
-def file(request: Request, site: TheSite, file_id: FileId) -> HTMLResponse:
+def file(request: Request, site: TheSite, file_id: FileId) -> Response:
     """What became of a file, and of each of its rows."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
@@ -65,10 +65,13 @@ def file(request: Request, site: TheSite, file_id: FileId) -> HTMLResponse:
         )  # fmt: skip
         state = reads.state(conn)
     rules = {rule.name: rule for rule in dataset.rules}
-    broken = sorted(((row["rule_counts"] or {}).items()), key=lambda item: -item[1])
+    counted = sorted(((row["rule_counts"] or {}).items()), key=lambda item: -item[1])
+    broken = [(name, rules.get(name), count) for name, count in counted if count]
+    told = [(name, rule and rule.message, rule and rule.severity, count) for name, rule, count in broken]
     return render(
         request, "file.html",
-        file=row, dataset=dataset, rejects=rejects, state=state, broken=[(n, rules.get(n), c) for n, c in broken if c],
+        tables={"rules": TableData(("rule", "broken_if", "severity", "rows"), told)},
+        file=row, dataset=dataset, rejects=rejects, state=state, broken=broken,
         can_redrive=row["same_as"] is None and row["status"] in ledger.REDRIVEN and row["raw_dropped_at"] is None
         and may(request, "write", dataset),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from mini_platform.api import query
 from mini_platform.api.query import Query
 from mini_platform.api.relations import Listed, Relation
-from mini_platform.dashboard.rendering import Here, link
+from mini_platform.dashboard.rendering import TWIN, Here, link
 
 ROWS = 50
 WORDS = {
@@ -120,7 +120,7 @@ def listing(
     Raises:
         ProblemError: a parameter is not known, or its value cannot be read.
     """
-    given = [(name, value) for name, value in request.query_params.multi_items() if value and name not in own]
+    given = [(name, value) for name, value in request.query_params.multi_items() if value and name not in (*own, TWIN)]
     asked = [*given, *(fixed or {}).items()]
     if "limit" not in dict(asked):
         asked.append(("limit", str(ROWS)))

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Request, Response
 from markupsafe import Markup
 from sqlalchemy import RowMapping
 
@@ -67,7 +66,7 @@ class Card:
 
 
 @router.get("/")
-def overview(request: Request, site: TheSite) -> HTMLResponse:
+def overview(request: Request, site: TheSite) -> Response:
     """What needs attention, and a card per dataset."""
     now = dt.datetime.now(dt.UTC)
     with site.read() as conn:

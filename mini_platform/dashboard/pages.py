@@ -19,6 +19,7 @@ from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import (
     browse,
+    charts,
     files,
     login,
     overview,
@@ -30,6 +31,7 @@ from mini_platform.dashboard import (
     static_files,
     weather,
 )
+from mini_platform.dashboard.charts import Series
 from mini_platform.dashboard.rendering import environment, link, render
 from mini_platform.dashboard.svg import accounting_bar, spark_line
 
@@ -59,6 +61,13 @@ def add_pages(app: FastAPI) -> None:
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     for kind, handler in HANDLERS.items():
         app.exception_handler(kind)(_as_page(handler))
+
+
+def warm() -> None:
+    """Do what the first page would have to wait for: Plotly makes its parts when first used, and its script is packed."""
+    values = Series("", [0.0, 1.0], [0.0, 0.0], [1.0, 1.0])
+    charts.as_json(charts.weather([0, 1], [values], [values], [False, False]))
+    static_files.static_file(static_files.PLOTLY).packed  # noqa: B018 - kept
 
 
 def state(site: TheSite) -> dict[str, str]:

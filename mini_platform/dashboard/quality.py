@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from http import HTTPStatus
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import Connection, RowMapping, select
 
 from mini_platform.api import relations
@@ -18,7 +17,7 @@ from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
-from mini_platform.dashboard.rendering import moment, percent, plural, render
+from mini_platform.dashboard.rendering import TableData, moment, percent, plural, render
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 
@@ -28,7 +27,7 @@ RUNS = 200
 
 
 @router.get("/quality")
-def quality(request: Request, site: TheSite, dataset: str | None = None, column: str | None = None) -> HTMLResponse:
+def quality(request: Request, site: TheSite, dataset: str | None = None, column: str | None = None) -> Response:
     """The quality of a dataset, column by column; of a column over time, with its rejects."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else next(iter(readable), None)
@@ -45,12 +44,19 @@ def quality(request: Request, site: TheSite, dataset: str | None = None, column:
         counts = reads.broken(conn, chosen)
         rejects = _rejects(request, conn, chosen, column) if column or "rule" in request.query_params else None
         drawn = _of_column(history, chosen, column) if column else _of_files(reads.last_files(conn, chosen))
+    rules = [rule for rule in chosen.rules if not column or rule.column == column]
     return render(
         request, "quality.html",
         dataset=chosen, datasets=readable, column=column, production=production, counts=counts, rejects=rejects,
         trends=_trends(history, tables.production.fullname), state=state, loads=reads.LOADS,
-        chart=drawn, rules=[rule for rule in chosen.rules if not column or rule.column == column],
+        chart=drawn, rules=rules, tables={"rules": _rules(rules, counts)},
     )  # fmt: skip
+
+
+def _rules(rules: Sequence[Rule], counts: Mapping[str, int]) -> TableData:
+    """Rules with the rows that broke them in the last files."""
+    rows = [(rule.name, rule.column, rule.message, rule.severity, counts.get(rule.name, 0)) for rule in rules]
+    return TableData(("rule", "column", "broken_if", "severity", "rows"), rows)
 
 
 def _history(conn: Connection, dataset: Dataset, column: str | None) -> Sequence[RowMapping]:

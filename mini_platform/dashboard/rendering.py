@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic_core import to_json
 
+from mini_platform.api.export import csv_stream
+from mini_platform.api.problems import NotFoundError
 from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
 
@@ -33,6 +37,8 @@ LONGEST_EXTREME = 28
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d):\d\d")
 """As Postgres writes a moment."""
 LINKED = ("http://", "https://")
+TWIN = "_twin"
+"""The parameter by which a page answers with one of its tables as data; no column has a name like this."""
 Number: TypeAlias = int | float | Decimal
 
 
@@ -183,7 +189,7 @@ class Here:
     def __init__(self, request: Request) -> None:
         """Take the address from the request."""
         self.path = request.url.path
-        self.params = [(name, value) for name, value in request.query_params.multi_items() if value]
+        self.params = [(n, value) for n, value in request.query_params.multi_items() if value and n != TWIN]
 
     def __call__(self, **changes: Any) -> str:
         """The address with these parameters instead; None takes one out, a list gives it several times."""
@@ -195,6 +201,19 @@ class Here:
     def without(self, name: str, value: str) -> str:
         """The address without one of the values of a parameter."""
         return link(self.path, [(n, v) for n, v in self.params if (n, v) != (name, value) and n != "cursor"])
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table of a page as data: no API has it, as the page computes it.
+
+    Attributes:
+        columns: their names, with units.
+        rows: n rows of as many values.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
 FILTERS = {
@@ -224,17 +243,24 @@ def render(
     template: str,
     status: int = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
+    tables: Mapping[str, TableData] | None = None,
     **given: Any,
-) -> HTMLResponse:
-    """A page.
+) -> Response:
+    """A page; or, where the request asks for it by `TWIN`, one of its tables as data: `rules.csv`, `rules.json`.
 
     Args:
         request: that it answers.
         template: its file.
         status: of the response.
         headers: of the response.
+        tables: by name.
         **given: what the template shows.
+
+    Raises:
+        NotFoundError: it has no such table.
     """
+    if asked := request.query_params.get(TWIN):
+        return _as_data(asked, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
         request=request, site=site, here=Here(request), dagster=_dagster(request, site), **given
@@ -243,6 +269,20 @@ def render(
     return HTMLResponse(
         text, status, {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, **(headers or {})}
     )
+
+
+def _as_data(asked: str, tables: Mapping[str, TableData]) -> Response:
+    name, _, kind = asked.rpartition(".")
+    if name not in tables or kind not in ("csv", "json"):
+        names = ", ".join(f"{known}.{kind}" for known in tables for kind in ("csv", "json"))
+        raise NotFoundError(f"This page has no table {asked!r}. It has: {names or 'none'}.")
+    table = tables[name]
+    headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{asked}"'}
+    if kind == "csv":
+        return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type="text/csv")
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    body = to_json({"results": rows}, inf_nan_mode="null")
+    return Response(body, headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
 
 def _dagster(request: Request, site: Site) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.encoders import jsonable_encoder
-from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy import BigInteger, Select, func, select
 
-from mini_platform.api.export import csv_stream
 from mini_platform.api.guard import allowed, may
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
-from mini_platform.dashboard.rendering import render
+from mini_platform.dashboard.rendering import TableData, render
 from mini_platform.warehouse.tables import COUNTERS, files
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
@@ -21,27 +18,15 @@ RUNS = 100
 
 
 @router.get("/runs")
-def runs(request: Request, site: TheSite, dataset: str | None = None) -> HTMLResponse:
-    """The last runs."""
+def runs(request: Request, site: TheSite, dataset: str | None = None) -> Response:
+    """The last runs; as data with their durations in seconds."""
     chosen = _chosen(request, site, dataset)
     with site.read() as conn:
         state = reads.state(conn)
         found = conn.execute(chosen.limit(RUNS)).mappings().all()
-    return render(request, "runs.html", runs=found, dataset=dataset, state=state, most=RUNS)
-
-
-@router.get("/runs.{kind}")
-def twin(request: Request, site: TheSite, kind: Literal["csv", "json"], dataset: str | None = None) -> Response:
-    """The last runs as data; durations in seconds."""
-    with site.read() as conn:
-        found = conn.execute(_chosen(request, site, dataset).limit(RUNS)).mappings().all()
-    rows = [{**run, "took": run["took"] and run["took"].total_seconds()} for run in found]
-    if kind == "json":
-        return JSONResponse(jsonable_encoder({"results": rows}))
-    columns = list(_runs([]).selected_columns.keys())
-    return Response(
-        b"".join(csv_stream(columns, [[run[name] for name in columns] for run in rows])), media_type="text/csv"
-    )
+    rows = [list({**run, "took": run["took"] and run["took"].total_seconds()}.values()) for run in found]
+    tables = {"runs": TableData(list(chosen.selected_columns.keys()), rows)}
+    return render(request, "runs.html", tables=tables, runs=found, dataset=dataset, state=state, most=RUNS)
 
 
 def _chosen(request: Request, site: Site, dataset: str | None) -> Select[Any]:

@@ -6,8 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -44,7 +43,7 @@ def sales(
     since: Annotated[str | None, Query(alias="from")] = None,
     until: Annotated[str | None, Query(alias="to")] = None,
     by: str | None = None,
-) -> HTMLResponse:
+) -> Response:
     """The page of the sales."""
     tables = dataset_tables(site.dataset("sales"))
     dates, products = tables.aggregates["dim_date"], tables.aggregates["dim_product"]

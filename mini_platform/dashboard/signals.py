@@ -6,8 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import ColumnElement, Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
 
 from mini_platform.api.guard import allowed
@@ -32,7 +31,7 @@ def signals(
     site: TheSite,
     since: Annotated[str | None, Query(alias="from")] = None,
     until: Annotated[str | None, Query(alias="to")] = None,
-) -> HTMLResponse:
+) -> Response:
     """The page of the signals."""
     table = dataset_tables(site.dataset("signals")).production
     when = table.c.timestamp_utc

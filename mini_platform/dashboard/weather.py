@@ -6,15 +6,14 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection, Date, Double, FromClause, Row, RowMapping, Table, func, select
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
-from mini_platform.dashboard.rendering import day, link, number, render
+from mini_platform.dashboard.rendering import TableData, day, link, number, render
 from mini_platform.dashboard.spans import Span, parse_day, span
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
@@ -32,7 +31,7 @@ def weather(
     since: Annotated[str | None, Query(alias="from")] = None,
     until: Annotated[str | None, Query(alias="to")] = None,
     by: str | None = None,
-) -> HTMLResponse:
+) -> Response:
     """The page of the weather."""
     tables = _tables(site)
     wanted = list(dict.fromkeys(name.strip() for name in station if name.strip()))
@@ -51,7 +50,7 @@ def weather(
         request, "weather.html",
         state=state, empty=False, chosen=chosen, known=known, unknown=unknown, near=near, span=shown, held=held, by=by,
         most=MOST_STATIONS, dropped=wanted[MOST_STATIONS:], chart=_chart(points, shown), figures=figures,
-        twins=_twins(chosen, shown),
+        twins=_twins(chosen, shown), tables={"stations": _compared(figures)},
     )  # fmt: skip
 
 
@@ -135,6 +134,15 @@ def _figures(conn: Connection, tables: DatasetTables, station: str | None, shown
     )
     row = dict(conn.execute(chosen).mappings().one())
     return row | {"station": station, "missing": shown.days - row["days"]}
+
+
+def _compared(figures: Sequence[dict[str, Any]]) -> TableData:
+    """The stations that are shown, side by side."""
+    named = {
+        "station_id": "station", "mean_temp_c": "mean", "lowest_temp_c": "lowest", "highest_temp_c": "highest",
+        "total_precip_mm": "rain", "wet_days": "wet", "days": "days",
+    }  # fmt: skip
+    return TableData(list(named), [[of[name] for name in named.values()] for of in figures])
 
 
 def _chart(points: dict[str | None, dict[dt.date, RowMapping]], shown: Span) -> Chart:

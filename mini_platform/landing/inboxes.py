@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 
 from sqlalchemy import Engine
 
@@ -97,4 +98,6 @@ def visit_all(visits: Sequence[Callable[[], Visit | None]], seconds: float = 60.
     if not visits:
         return []
     with ThreadPoolExecutor(len(visits)) as pool:
-        return [done for done in pool.map(repeatedly, visits) if done is not None]
+        # In the context of the caller: the audit trail asks it who lands what is found.
+        asked = [pool.submit(copy_context().run, repeatedly, once) for once in visits]
+        return [done for visit in asked if (done := visit.result()) is not None]

@@ -193,7 +193,7 @@ def digest(engine: Engine, settings: Settings, told: Sequence[Service]) -> None:
             "advice": "",
             "since": now,
         }
-        over = {"link": settings.api_url, "closed_at": func.now(), "closed_by": "digest"}
+        over = {"link": settings.links_url, "closed_at": func.now(), "closed_by": "digest"}
         made = conn.scalar(insert(incidents).values(**row, **over).returning(incidents.c.incident_id))
         conn.execute(insert(alerts), [{"incident_id": made, "event": "opened", "service": one.name} for one in told])
 

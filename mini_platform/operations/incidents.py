@@ -167,7 +167,7 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
             f"{row.file_id} {row.run_id}",
             f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(row)}",
             f"Correct it and drop it again under its name, or `mini-platform redrive {dataset.name} --file {row.file_id}`.",
-            f"{settings.api_url}/files/{row.file_id}",
+            f"{settings.links_url}/files/{row.file_id}",
             row.arrived_at,
         )
 
@@ -194,7 +194,7 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
                 row.last_failed.isoformat(),
                 f"{row.dataset}: the source {row.source} cannot be pulled. {row.last_error}",
                 "See whether it answers, and its credentials; the schedule goes on asking. `mini-platform sources` lists it.",
-                f"{settings.api_url}/datasets/{quote(row.dataset)}",
+                f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.last_failed,
             )
 
@@ -210,7 +210,7 @@ def inboxes_down(states: Sequence[Row[Any]], settings: Settings) -> Iterator[Pro
                 row.failing_since.isoformat(),
                 f"{row.dataset}: the inbox {row.inbox} cannot be used. {row.last_error}",
                 "`mini-platform doctor` tries it and says what to do; it is asked again by itself.",
-                f"{settings.api_url}/datasets/{quote(row.dataset)}",
+                f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.failing_since,
             )
 
@@ -229,6 +229,6 @@ def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings)
                 f"{row.dataset}: the newest load is of {row.last.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "
                 f"older than {declared.freshness}.",
                 "See whether files still arrive, and whether the daemon runs.",
-                f"{settings.api_url}/datasets/{quote(row.dataset)}",
+                f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.last + declared.freshness,
             )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mini_platform.dataset import Column, Csv
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2 * 2**20
 """Text of one block."""
 _BLOCK_LINES = 250_000
 """Lines of one block, so that very short malformed lines, each an object, do not take a thousand times their size."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +19,16 @@ from mini_platform.warehouse.tables import audit
 
 working_for: ContextVar[str | None] = ContextVar("working_for", default=None)
 """On whose behalf this thread or task works, such as `run …` or `key …`; None: the user of the operating system."""
+
+
+@contextmanager
+def on_behalf_of(actor: str) -> Iterator[None]:
+    """Have what is done inside, by this thread or task, done on somebody's behalf."""
+    before = working_for.set(actor)
+    try:
+        yield
+    finally:
+        working_for.reset(before)
 
 
 def record(

@@ -99,19 +99,21 @@ class Bench:
             "BENCH_DATASET": dataset,
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [interpreter, *map(str, arguments)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=PROJECT,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        printed, said = process.stdout.read().decode(), process.stderr.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
+        with tempfile.TemporaryFile() as errors:  # Nobody reads it meanwhile: a pipe would fill up.
+            start = time.perf_counter()
+            process = subprocess.Popen(
+                [interpreter, *map(str, arguments)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=PROJECT,
+            )
+            assert process.stdout is not None
+            printed = process.stdout.read().decode()
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - start
+            errors.seek(0)
+            said = errors.read().decode()
         if status != 0:
             raise RuntimeError(f"{arguments}: {said[-2000:]}{printed[-500:]}")
         return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed)

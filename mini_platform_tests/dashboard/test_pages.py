@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -155,14 +158,60 @@ def test_a_filter_becomes_the_address(browser: httpx.Client, samples: None) -> N
         assert browser.get(answer.headers["location"]).status_code == 200
 
 
-def test_runs_have_their_twins(get: Get, browser: httpx.Client, samples: None) -> None:
-    assert "/runs.csv?dataset=sales" in get("/runs", dataset="sales").links
-    runs = browser.get("/runs.json", params={"dataset": "sales"}).json()["results"]
-    assert [run["dataset"] for run in runs] == ["sales"]
-    assert runs[0]["took"] > 0
-    lines = browser.get("/runs.csv").text.splitlines()
-    assert lines[0].startswith("run_id,dataset,files,")
-    assert len(lines) == 1 + len(all_datasets())
+TABLES = {
+    "runs": ("/runs?dataset=sales", "run_id,dataset,files,"),
+    "stations": ("/weather?station=SEA&station=PDX&from=2014-01-01&to=2014-03-31", "station_id,mean_temp_c,"),
+    "rules": ("/quality?dataset=sales&column=quantity", "rule,column,broken_if,severity,rows"),
+    "columns": ("/datasets/sales", "column,type,unit,key,description,personal,rules,null_rate,distinct_values"),
+    "computed": ("/datasets/sales", "name,description"),
+}
+"""Table that no API has -> a page with it, and how it begins as CSV."""
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_pages_have_their_twins(browser: httpx.Client, samples: None, name: str) -> None:
+    path, begins = TABLES[name]
+    page = Page(browser.get(path).text)
+    (as_csv,) = (link for link in page.links if f"_twin={name}.csv" in link)
+    (as_json,) = (link for link in page.links if f"_twin={name}.json" in link)
+    answer = browser.get(as_csv)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert answer.text.startswith(begins)
+    rows = browser.get(as_json).json()["results"]
+    as_text = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [list(row) for row in as_text] == [list(row) for row in rows] != []
+
+
+def test_a_twin_says_what_its_table_says(browser: httpx.Client, samples: None, engine: Engine) -> None:
+    def twin(path: str, name: str) -> list[dict[str, Any]]:
+        answer = browser.get(f"{path}{'&' if '?' in path else '?'}_twin={name}.json")
+        return list(answer.json()["results"])
+
+    (run,) = twin("/runs?dataset=sales", "runs")
+    assert run["dataset"] == "sales"
+    assert run["took"] > 0
+    where = "FROM production.measurements WHERE station_id = :s AND date BETWEEN '2014-01-01' AND '2014-03-31'"
+    with engine.connect() as conn:
+        for station in twin(TABLES["stations"][0], "stations"):
+            mean, days = conn.execute(text(f"SELECT avg(temp_c), count(*) {where}"), {"s": station["station_id"]}).one()
+            assert (pytest.approx(mean), days) == (station["mean_temp_c"], station["days"])
+        assert run["files"] == conn.scalar(text("SELECT count(*) FROM ops.files WHERE dataset = 'sales'"))
+        summed = "SELECT key, sum(value::int) FROM ops.files, jsonb_each(rule_counts) WHERE dataset = 'sales' {} GROUP BY key"
+        counts = dict(conn.execute(text(summed.format(""))).tuples().all())
+        file_id = conn.scalar(text("SELECT file_id FROM ops.files WHERE dataset = 'sales' ORDER BY rows_rejected DESC"))
+        of_file = dict(conn.execute(text(summed.format(f"AND file_id = {file_id}"))).tuples().all())
+    told = {row["rule"]: row["rows"] for row in twin("/quality?dataset=sales", "rules") if row["rows"]}
+    assert told == counts != {}
+    assert {row["rule"]: row["rows"] for row in twin(f"/files/{file_id}", "rules")} == of_file
+    assert [row["column"] for row in twin("/datasets/sales", "columns")] == [
+        c.name for c in all_datasets()["sales"].columns
+    ]
+
+
+def test_a_table_that_a_page_has_not(browser: httpx.Client, samples: None) -> None:
+    answer = browser.get("/runs?_twin=secrets.csv", headers={"accept": "application/json"})
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "This page has no table 'secrets.csv'. It has: runs.csv, runs.json."
 
 
 def test_weather_says_what_the_table_says(get: Get, engine: Engine, samples: None) -> None:

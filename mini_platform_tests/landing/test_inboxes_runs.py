@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import select
 
 from mini_platform import automation
 from mini_platform.automation import _look
@@ -20,6 +21,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT, load_settings
+from mini_platform.warehouse.tables import audit
 from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.landing.yard import CHANGED, GOOD, Yard
 
@@ -49,9 +51,13 @@ def wait_for_visits() -> None:
 
 
 def test_a_run_by_hand_takes_what_stands_everywhere(set_up: Yard, instance: dg.DagsterInstance) -> None:
-    check = taken(run(instance))
+    done = run(instance)
+    check = taken(done)
     names = sorted((name, status) for name, _, status in set_up.ledger())
     assert names == [("dropped.csv", "loaded"), ("partner/a.csv", "loaded")]
+    with set_up.platform.engine.connect() as conn:
+        who = conn.scalars(select(audit.c.actor).where(audit.c.action == "landed")).all()
+    assert who == [f"run {done.run_id}"] * 2
     assert not check.passed, "the dead inbox shows, and nothing waits for it"
     assert "0 files cannot be taken; inbox sftp: 127.0.0.1:" in check.description
     assert "cannot be reached" in check.description

@@ -355,6 +355,17 @@ def test_who_is_told_later_is_told_what_is_open(
     assert [body["title"] for body in hook.bodies] == ["Mini Platform: File refused: weather"]
 
 
+def test_links_lead_where_people_find_the_dashboard(
+    refused: None, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mini_platform.operations.incidents import in_the_ledger
+
+    monkeypatch.setenv("MINI_PLATFORM_PUBLIC_URL", "https://data.example.com/platform/")
+    with platform.engine.connect() as conn:
+        (problem,), _ = in_the_ledger(conn, all_datasets(), load_settings())
+    assert problem.link == "https://data.example.com/platform/files/1"
+
+
 def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     from mini_platform.operations.incidents import Problem, reconcile
 
