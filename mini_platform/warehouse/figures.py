@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,6 +20,8 @@ from mini_platform.validation import as_text, clean, parse
 
 KEPT_BYTES = 160 * 2**20
 """Size up to which different texts are kept: those of a million orders take 140 MB."""
+ADDED_BYTES = 24 * 2**20
+"""Texts of new blocks are added to those of the others when they take so much: most columns hold the same ones again."""
 VIEW_BYTES = 16
 """What a text takes besides its bytes, which polars does not count."""
 NUMBERS = (float, int, Decimal)
@@ -36,7 +38,9 @@ class Figures:
         self._columns = {column.name: column for column in dataset.staged_columns}
         self._shaped = dataset.shaped_columns
         self._counts: dict[str, list[_Counts]] = {name: [] for name in self._columns}
-        self._bytes = 0
+        self._bytes = self._added = 0
+        self._seldom_again: set[str] = set()
+        """Columns in which it saves little to add up."""
 
     def add(self, rows: pl.DataFrame) -> None:
         """Count judged rows, as they are staged; malformed records aside."""
@@ -48,13 +52,27 @@ class Figures:
         for name, counts in self._counts.items():
             counts.append(_Counts(*(_unpacked(part[name]) for part in counted)))
             self._bytes += counts[-1].bytes
+            self._added += 0 if name in self._seldom_again else counts[-1].bytes
         if self._bytes > KEPT_BYTES:
             self._shrink()
+        elif self._added > ADDED_BYTES:
+            self._add_up(self._counts.keys() - self._seldom_again)
+
+    def _add_up(self, names: Collection[str]) -> None:
+        """Make one of the counts of the blocks."""
+        for name in names:
+            blocks = self._counts[name]
+            before = sum(counts.bytes for counts in blocks)
+            self._counts[name] = [_summed(blocks)]
+            after = self._counts[name][0].bytes
+            if len(blocks) > 1 and after > before * 3 / 4:
+                self._seldom_again.add(name)
+            self._bytes += after - before
+        self._added = 0
 
     def _shrink(self) -> None:
-        """Add up the counts of the blocks, and give up the largest columns until a quarter of the space is free."""
-        for name, counts in self._counts.items():
-            self._counts[name] = [_summed(counts)]
+        """Add up, and give up the largest columns until a quarter of the space is free."""
+        self._add_up(list(self._counts))
         sizes = {name: counts[0].bytes for name, counts in self._counts.items()}
         while sum(sizes.values()) > KEPT_BYTES * 3 / 4:
             largest = max(sizes, key=lambda name: sizes[name])

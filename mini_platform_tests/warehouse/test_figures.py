@@ -128,6 +128,20 @@ def test_a_column_of_too_many_texts_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert bounded.measured() == expected
 
 
+def test_texts_that_come_again_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    weather = all_datasets()["weather"]
+    whole, bounded = figures.Figures(weather), figures.Figures(weather)
+    for block in blocks(40):
+        whole.add(block)
+    monkeypatch.setattr(figures, "ADDED_BYTES", 2000)
+    for block in blocks(40):
+        bounded.add(block)
+    assert {name: len(counts) > 20 for name, counts in bounded._counts.items()} == {
+        "station_id": True, "date": False, "temp_c": False, "precip_mm": False,
+    }  # fmt: skip
+    assert bounded.measured() == whole.measured()
+
+
 def test_a_sum_beyond_any_float_is_left_to_the_server() -> None:
     weather = all_datasets()["weather"]
     (block,) = blocks(1)
