@@ -96,7 +96,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        with audit.on_behalf_of(f"run {context.run.run_id}"):
+        with audit.on_behalf_of(platform.worker(context.run.run_id).actor):
             landed, alone = [], []
             if config.files is None:
                 found = folder.look(platform.settings.data / dataset.name, dataset)

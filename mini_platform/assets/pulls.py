@@ -40,7 +40,7 @@ def pull_asset(dataset: Dataset, source: Pull) -> dg.AssetsDefinition:
     def pulled(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from mini_platform.landing.pull import pull  # Brings httpx, which is not needed to load this module.
 
-        with audit.on_behalf_of(f"run {context.run.run_id}"):
+        with audit.on_behalf_of(platform.worker(context.run.run_id).actor):
             access = platform.access(dataset, source)
             done = pull(platform.engine, dataset, source, platform.store, access, context.log.info)
         why = "not configured" if done.state == "not configured" else done.why

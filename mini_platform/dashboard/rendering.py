@@ -18,9 +18,9 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic_core import to_json
 
-from mini_platform.api.export import csv_stream
+from mini_platform.api.answers import answer
+from mini_platform.api.export import MEDIA_TYPE, csv_stream
 from mini_platform.api.problems import NotFoundError
 from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
@@ -260,7 +260,7 @@ def render(
         NotFoundError: it has no such table.
     """
     if asked := request.query_params.get(TWIN):
-        return _as_data(asked, tables or {})
+        return _as_data(request, asked, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
         request=request, site=site, here=Here(request), dagster=_dagster(request, site), **given
@@ -271,18 +271,16 @@ def render(
     )
 
 
-def _as_data(asked: str, tables: Mapping[str, TableData]) -> Response:
+def _as_data(request: Request, asked: str, tables: Mapping[str, TableData]) -> Response:
     name, _, kind = asked.rpartition(".")
     if name not in tables or kind not in ("csv", "json"):
         names = ", ".join(f"{known}.{kind}" for known in tables for kind in ("csv", "json"))
         raise NotFoundError(f"This page has no table {asked!r}. It has: {names or 'none'}.")
     table = tables[name]
+    if kind == "json":
+        return answer(request, {"results": [dict(zip(table.columns, row, strict=True)) for row in table.rows]})
     headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{asked}"'}
-    if kind == "csv":
-        return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type="text/csv")
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    body = to_json({"results": rows}, inf_nan_mode="null")
-    return Response(body, headers={"Cache-Control": "no-cache"}, media_type="application/json")
+    return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type=MEDIA_TYPE)
 
 
 def _dagster(request: Request, site: Site) -> str:

@@ -32,6 +32,7 @@ from mini_platform.warehouse.schema import (
     build_foreign_keys,
     drop_foreign_keys,
     filled_in_bulk,
+    is_empty,
     owns,
 )
 from mini_platform.warehouse.tables import dataset_tables, touched
@@ -122,7 +123,7 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
 
 def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
     """Whether an empty table is to be filled from many rows."""
-    if conn.scalar(select(exists(select(literal(1)).select_from(table)))):
+    if not is_empty(conn, table):
         return False
     some = select(literal(1)).select_from(production).limit(BULK_ROWS + 1).subquery()
     return (conn.scalar(select(func.count()).select_from(some)) or 0) > BULK_ROWS

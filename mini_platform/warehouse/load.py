@@ -35,7 +35,7 @@ from mini_platform.faultpoints import reach
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.schema import filled_in_bulk
+from mini_platform.warehouse.schema import filled_in_bulk, is_empty
 from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import materialized, upsert
 
@@ -81,7 +81,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     valid = {row.file_id: row.rows_read - row.rows_rejected for row in batch}
     # Of how many different keys the valid rows are known to be: staging looks at the keys of a file that comes alone.
     unique_rows = valid[ids[0]] if len(batch) == 1 and batch[0].keys_unique else None
-    empty = not conn.scalar(select(exists(select(tables.production.c._file_id))))
+    empty = is_empty(conn, tables.production)
     if empty and sum(valid.values()) > BULK_ROWS:
         counts = _fill(conn, dataset, tables, ids, unique_rows)
     else:

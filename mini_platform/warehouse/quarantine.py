@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.schema import filled_in_bulk
+from mini_platform.warehouse.schema import filled_in_bulk, is_empty
 from mini_platform.warehouse.tables import among, dataset_tables, files, shown
 
 
@@ -33,7 +33,7 @@ def write(
         return
     names = [c.name for c in tables.staging.columns]
     rejected = select(tables.staging).where(among(tables.staging.c._file_id, ids), tables.staging.c._rules.is_not(None))
-    bulk = many and not conn.scalar(select(exists(select(tables.quarantine.c._file_id))))
+    bulk = many and is_empty(conn, tables.quarantine)
     with filled_in_bulk(conn, tables.quarantine) if bulk else nullcontext():
         conn.execute(insert(tables.quarantine).from_select(names, rejected, include_defaults=False))
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    literal,
     select,
     text,
 )
@@ -177,7 +178,7 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
     _drop_computed(conn, tables)
     for table in tables.surrogates.values():
         _keep_surrogates(conn, table)
-    empty = not conn.scalar(select(exists(select(tables.production.c._file_id))))
+    empty = is_empty(conn, tables.production)
     for name, table in tables.aggregates.items():
         table.create(conn)
         if not empty:
@@ -311,6 +312,11 @@ def owns(conn: Connection, table: Table) -> bool:
     name = conn.dialect.identifier_preparer.format_table(table)
     owner = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = CAST(:name AS regclass)")
     return bool(conn.scalar(owner, {"name": name}))
+
+
+def is_empty(conn: Connection, table: Table) -> bool:
+    """Whether a table has no row."""
+    return not conn.scalar(select(exists(select(literal(1)).select_from(table))))
 
 
 @contextmanager

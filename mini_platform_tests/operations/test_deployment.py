@@ -136,7 +136,7 @@ def running(environment: dict[str, str], home: Path, tmp_path: Path) -> Iterator
         for process in processes.values():
             process.terminate()
         for process in processes.values():
-            process.wait(timeout=180)
+            process.wait(timeout=60)
     finally:
         for process in processes.values():
             process.kill()

@@ -111,14 +111,17 @@ def blocks(count: int) -> list[pl.DataFrame]:
     ]
 
 
+def figures_of(found: list[pl.DataFrame]) -> figures.Figures:
+    made = figures.Figures(all_datasets()["weather"])
+    for block in found:
+        made.add(block)
+    return made
+
+
 def test_a_column_of_too_many_texts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    weather = all_datasets()["weather"]
-    whole, bounded = figures.Figures(weather), figures.Figures(weather)
-    for block in blocks(5):
-        whole.add(block)
+    whole = figures_of(blocks(5))
     monkeypatch.setattr(figures, "KEPT_BYTES", 60_000)
-    for block in blocks(5):
-        bounded.add(block)
+    bounded = figures_of(blocks(5))
     expected = dict(whole.measured())
     assert expected["station_id"]["staged"]["distinct_values"] == 5000
     assert expected["station_id"]["valid"]["distinct_values"] == 2500
@@ -129,13 +132,9 @@ def test_a_column_of_too_many_texts_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_texts_that_come_again_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    weather = all_datasets()["weather"]
-    whole, bounded = figures.Figures(weather), figures.Figures(weather)
-    for block in blocks(40):
-        whole.add(block)
+    whole = figures_of(blocks(40))
     monkeypatch.setattr(figures, "ADDED_BYTES", 2000)
-    for block in blocks(40):
-        bounded.add(block)
+    bounded = figures_of(blocks(40))
     assert {name: len(counts) > 20 for name, counts in bounded._counts.items()} == {
         "station_id": True, "date": False, "temp_c": False, "precip_mm": False,
     }  # fmt: skip
@@ -143,8 +142,5 @@ def test_texts_that_come_again_take_no_room(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_sum_beyond_any_float_is_left_to_the_server() -> None:
-    weather = all_datasets()["weather"]
-    (block,) = blocks(1)
-    counted = figures.Figures(weather)
-    counted.add(block.with_columns(temp_c=pl.lit("1e308")))
-    assert set(counted.measured()) == {"station_id", "date", "precip_mm"}
+    found = figures_of([block.with_columns(temp_c=pl.lit("1e308")) for block in blocks(1)])
+    assert set(found.measured()) == {"station_id", "date", "precip_mm"}
