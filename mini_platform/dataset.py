@@ -24,6 +24,11 @@ if typing.TYPE_CHECKING:
     import polars as pl
     from sqlalchemy import Select
 
+
+class DeclarationError(ValueError):
+    """A declaration cannot be right; the message is a sentence that says why, and what to declare instead."""
+
+
 Severity = Literal["error", "warn"]
 Case = Literal["lower", "upper"]
 Personal = Literal["mask", "hash", "last4", "redact"]
@@ -185,7 +190,7 @@ def Field(description: str, **said: Any) -> Any:  # noqa: N802
               a dict, and those of `validation.CHECKS`.
 
     Raises:
-        ValueError: what is said contradicts itself.
+        DeclarationError: what is said contradicts itself.
     """
     options = {name: said.pop(name) for name in list(said) if name in FieldSpec.__dataclass_fields__}
     for name in ("aliases", "null_tokens", "warn"):
@@ -193,9 +198,9 @@ def Field(description: str, **said: Any) -> Any:  # noqa: N802
             options[name] = (options[name],)
     spec = FieldSpec(description, checks=said, **options)
     if spec.given and (spec.derived or spec.checks):
-        raise ValueError(f"{description!r}: a column that the platform gives has no checks and is not derived")
+        raise DeclarationError(f"{description!r}: a column that the platform gives has no checks and is not derived")
     if unknown := set(spec.warn) - set(said):
-        raise ValueError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")
+        raise DeclarationError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")
     return spec
 
 
@@ -325,39 +330,41 @@ class Csv:
         """Refuse what no file can be written in, or what could be read in two ways.
 
         Raises:
-            ValueError: with a sentence that names the option.
+            DeclarationError: with a sentence that names the option.
         """
         self._refuse_marks()
         if self.skip_initial_space and self.delimiter.startswith(" "):
-            raise ValueError(f"Csv: skip_initial_space would skip the delimiter {self.delimiter!r}")
+            raise DeclarationError(f"Csv: skip_initial_space would skip the delimiter {self.delimiter!r}")
         if self.header not in (True, False, "find"):
-            raise ValueError(f"Csv: header is {self.header!r}; it can be True, False or 'find'")
+            raise DeclarationError(f"Csv: header is {self.header!r}; it can be True, False or 'find'")
         if self.skip_lines < 0:
-            raise ValueError(f"Csv: skip_lines is {self.skip_lines}, which is below 0")
+            raise DeclarationError(f"Csv: skip_lines is {self.skip_lines}, which is below 0")
         try:
             "".encode(self.encoding or "utf-8")
         except LookupError as error:
-            raise ValueError(f"Csv: the encoding {self.encoding!r} is not known") from error
+            raise DeclarationError(f"Csv: the encoding {self.encoding!r} is not known") from error
 
     def _refuse_marks(self) -> None:
         """Refuse delimiter, quote, escape and comment that cannot be told from each other."""
         marks = {"quote": self.quote, "escape": self.escape}
         for name, text in {"delimiter": self.delimiter, **marks, "comment": self.comment}.items():
             if text is not None and (not text or not text.isascii() or set(text) & set("\r\n\0")):
-                raise ValueError(f"Csv: the {name} {text!r} is not ASCII text without line ends and NUL")
+                raise DeclarationError(f"Csv: the {name} {text!r} is not ASCII text without line ends and NUL")
         for name, mark in marks.items():
             if mark is None:
                 continue
             if len(mark) != 1 or mark == " ":
-                raise ValueError(f"Csv: the {name} {mark!r} is not one character other than the space")
+                raise DeclarationError(f"Csv: the {name} {mark!r} is not one character other than the space")
             if mark in self.delimiter:
-                raise ValueError(f"Csv: the {name} {mark!r} is also in the delimiter {self.delimiter!r}")
+                raise DeclarationError(f"Csv: the {name} {mark!r} is also in the delimiter {self.delimiter!r}")
             if self.comment and self.comment.startswith(mark):
-                raise ValueError(f"Csv: the comment {self.comment!r} begins with the {name}")
+                raise DeclarationError(f"Csv: the comment {self.comment!r} begins with the {name}")
         if self.quote is not None and self.quote == self.escape:
-            raise ValueError(f"Csv: {self.quote!r} is quote and escape; a doubled quote needs no escape")
+            raise DeclarationError(f"Csv: {self.quote!r} is quote and escape; a doubled quote needs no escape")
         if self.comment and (self.comment.startswith(self.delimiter) or self.delimiter.startswith(self.comment)):
-            raise ValueError(f"Csv: the comment {self.comment!r} cannot be told from the delimiter {self.delimiter!r}")
+            raise DeclarationError(
+                f"Csv: the comment {self.comment!r} cannot be told from the delimiter {self.delimiter!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -484,12 +491,12 @@ class Pull:
         """Refuse what no source can be.
 
         Raises:
-            ValueError: with a sentence that names the option.
+            DeclarationError: with a sentence that names the option.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or "__" in self.name:
-            raise ValueError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
+            raise DeclarationError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
         if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
-            raise ValueError(f"Pull {self.name}: rate, tries and page_size are above 0")
+            raise DeclarationError(f"Pull {self.name}: rate, tries and page_size are above 0")
 
     @property
     def door(self) -> str:
@@ -651,24 +658,28 @@ class Dataset:
         search = self.search or ()
         for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest), ("search", search)):
             if unknown := set(used) - names:
-                raise ValueError(
+                raise DeclarationError(
                     f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
                 )
         if not self.key:
-            raise ValueError(f"dataset {self.name}: it needs a key, the columns that tell its rows apart")
+            raise DeclarationError(f"dataset {self.name}: it needs a key, the columns that tell its rows apart")
         if optional := [c.name for c in self.columns if c.name in self.key and c.nullable]:
-            raise ValueError(f"dataset {self.name}: key columns {optional} may not be empty")
+            raise DeclarationError(f"dataset {self.name}: key columns {optional} may not be empty")
         if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
-            raise ValueError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
+            raise DeclarationError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
         if other := [name for name in search if name not in self._searchable]:
-            raise ValueError(f"dataset {self.name}: search names {other}, which are not stored text as it arrived")
+            raise DeclarationError(
+                f"dataset {self.name}: search names {other}, which are not stored text as it arrived"
+            )
         if self.is_protected and self.drift == "rescue":
-            raise ValueError(f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear")
+            raise DeclarationError(
+                f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear"
+            )
         self._check_names()
         known: set[str] = set()
         for computed in self.computed:
             if unknown := set(computed.reads) - known:
-                raise ValueError(
+                raise DeclarationError(
                     f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
                 )
             known.add(computed.name)
@@ -682,22 +693,26 @@ class Dataset:
     def _check_names(self) -> None:
         columns = [*(column.name for column in self.columns), *(name for c in self.computed for name in c.columns)]
         if reserved := sorted(name for name in columns if name.startswith("_")):
-            raise ValueError(f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}")
+            raise DeclarationError(
+                f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}"
+            )
         if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
-            raise ValueError(f"dataset {self.name}: every table of Postgres has columns called {reserved} of its own")
+            raise DeclarationError(
+                f"dataset {self.name}: every table of Postgres has columns called {reserved} of its own"
+            )
         names = (self.name, self.table, *(computed.name for computed in self.computed), *columns)
         if long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
-            raise ValueError(
+            raise DeclarationError(
                 f"dataset {self.name}: Postgres takes names of up to {NAME_BYTES} bytes: {long} are longer"
             )
 
     def _check_pulls(self) -> None:
         origins = [*(source.name for source in self.sources), *(pull.name for pull in self.pulls)]
         if doubled := {name for name in origins if origins.count(name) > 1}:
-            raise ValueError(f"dataset {self.name}: two formats or pulls have the name {min(doubled)}")
+            raise DeclarationError(f"dataset {self.name}: two formats or pulls have the name {min(doubled)}")
         for pull in self.pulls:
             if self.page_format(pull) is None:
-                raise ValueError(
+                raise DeclarationError(
                     f"dataset {self.name}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
                 )
 

@@ -52,7 +52,7 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.VaultError",
     }:
         return str(error), FAILED
-    if kinds & {"mini_platform.SourceError", "mini_platform.YamlError"}:
+    if kinds & {"mini_platform.DeclarationError", "mini_platform.SourceError", "mini_platform.YamlError"}:
         return str(error), USAGE
     if "pydantic_core.ValidationError" in kinds:
         from mini_platform.settings import invalid
