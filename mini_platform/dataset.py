@@ -10,76 +10,53 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
+
+from mini_platform.columns import (
+    DECIMAL_DIGITS,
+    TYPE_RULES,
+    Case,
+    Column,
+    CustomRule,
+    DeclarationError,
+    Field,
+    FieldSpec,
+    Given,
+    Personal,
+    RowModel,
+    Rule,
+    Severity,
+    check_sentence,
+    columns_of,
+    rule,
+)
+
+# fmt: off
+__all__ = [
+    "DECIMAL_DIGITS", "INDEX_BYTES", "KEY_ONCE", "NAME_BYTES", "PULL_DOOR", "STRUCTURE_RULES", "SYSTEM_COLUMNS", "TYPE_RULES",
+    "UTF8_BYTES", "Above", "Aggregate", "Case", "Column", "Computed", "Csv", "Cursor", "CustomRule", "Dataset",
+    "DeclarationError", "Drift", "Field", "FieldSpec", "Given", "Highest", "Json", "Linked", "Numbered", "Personal", "Pull",
+    "RowModel", "Rule", "Severity", "View", "rule",
+]
+# fmt: on
+"""All words of a declaration, those of its columns too: a dataset's module imports them from here."""
 
 if typing.TYPE_CHECKING:
     import random
 
-    import polars as pl
     from sqlalchemy import Select
 
 
-class DeclarationError(ValueError):
-    """A declaration cannot be right; the message is a sentence that says why, and what to declare instead."""
-
-
-Severity = Literal["error", "warn"]
-Case = Literal["lower", "upper"]
-Personal = Literal["mask", "hash", "last4", "redact"]
-"""What is done with personal data: `mask` keeps it in the tables and hides it wherever rows are shown. The others replace it
-before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by
-a word. A rejected row may be shifted: of its other columns only the shape is shown, and with the others only that is kept."""
-Given = Literal["file", "line", "source", "first_loaded", "last_loaded"]
-"""What the platform fills in: the name of the file, the line on which the row starts, the name of its source (a pull's, else
-the format's), when the key was first written, when the row was last changed."""
 Drift = Literal["rescue", "refuse", "ignore"]
 """What becomes of columns that are not declared: kept as JSON in `_extra`, a reason to refuse the file, or dropped."""
 
-TYPE_RULES: Mapping[Any, tuple[str, str]] = {
-    float: ("is_number", "is not a number"),
-    int: ("is_integer", "is not a whole number"),
-    Decimal: ("is_decimal", "is not a plain number with at most {decimals} decimals"),
-    dt.date: ("is_date", "is not a date of the form YYYY-MM-DD"),
-    dt.datetime: ("is_timestamp", "is not an ISO 8601 time with its offset from UTC"),
-    bool: ("is_boolean", "is not true or false"),
-    list[float]: ("is_numbers", "is not a list of finite numbers"),
-}
-"""Python type of a column -> the rule that its text must parse. Text columns have none: every text parses."""
-DECIMAL_DIGITS = 18
-"""Digits of a `Decimal` in all."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One thing that must hold of a row: a name for machines, a sentence for people.
-
-    Attributes:
-        name: unique within the dataset, of the form `<column>_<what>`; also the name of the Dagster check.
-        column: the column it judges; None for a rule about the whole row.
-        sentence: what is wrong with a row that breaks it, to be read after the column's name.
-        severity: `error` rejects the row, `warn` lets it through and counts it.
-    """
-
-    name: str
-    column: str | None
-    sentence: str
-    severity: Severity = "error"
-
-    @property
-    def message(self) -> str:
-        """The whole sentence, as shown beside a rejected row."""
-        return f"{self.column} {self.sentence}" if self.column else self.sentence
-
-
 STRUCTURE_RULES: Mapping[str, Rule] = {
-    rule.name: rule
-    for rule in (
+    structural.name: structural
+    for structural in (
         Rule("row_has_header_fields", None, "the row has more or fewer fields than the header"),
         Rule("row_quotes_closed", None, "a quote is opened and never closed, or text follows a closing quote"),
         Rule("row_without_nul", None, "the row contains a NUL byte"),
@@ -103,185 +80,6 @@ SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
 """Columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
 NAME_BYTES = 63
 """Postgres cuts longer names off."""
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """What `Field` was told about a column; see there."""
-
-    description: str
-    unit: str | None = None
-    source: str | None = None
-    checks: Mapping[str, Any] = field(default_factory=dict)
-    warn: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    may_lack: bool = False
-    null_tokens: tuple[str, ...] = ()
-    trim: bool = True
-    case: Case | None = None
-    decimals: int = 2
-    personal: Personal | None = None
-    stored: bool = True
-    given: Given | None = None
-    derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column(FieldSpec):
-    """One declared column. `checks` maps the names of checks to their arguments."""
-
-    name: str
-    type: Any
-    nullable: bool
-
-    @property
-    def is_read(self) -> bool:
-        """Whether its text comes from the file; the others are derived, or given by the platform."""
-        return self.given is None and self.derived is None
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether staging has it: all but what is only known when the row is written."""
-        return self.given not in ("first_loaded", "last_loaded")
-
-    @property
-    def is_protected(self) -> bool:
-        """Whether its text is replaced before it is staged."""
-        return self.personal not in (None, "mask")
-
-    @property
-    def type_rule(self) -> Rule | None:
-        """The rule that its text must be one of its type; None for text, and for what is not read."""
-        if self.type not in TYPE_RULES or not self.is_read:
-            return None
-        name, sentence = TYPE_RULES[self.type]
-        return Rule(f"{self.name}_{name}", self.name, sentence.format(decimals=self.decimals))
-
-    @property
-    def comment(self) -> str:
-        """Description with unit and source, for the database, the UI and the docs."""
-        unit = f" [{self.unit}]" if self.unit else ""
-        source = f" ({self.source})" if self.source else ""
-        personal = ". Personal data" if self.personal else ""
-        return f"{self.description}{unit}{source}{personal}"
-
-
-def Field(description: str, **said: Any) -> Any:  # noqa: N802
-    """Describe a column of a `RowModel`, as `Field` of Pandera and pydantic do.
-
-    `temp_c: float | None = Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
-
-    Args:
-        description: what the column holds.
-        **said: any of
-
-            - `unit` of its values; `source`: where its limits come from;
-            - `aliases`: other names of it in files, also paths of nested JSON joined by `_`; `may_lack`: a file without it
-              is taken, and it is empty;
-            - `null_tokens`: texts that mean nothing, such as `("NA", "-")`; `trim`: False keeps space around; `case`: "lower"
-              or "upper" to bring it into one;
-            - `decimals` of a `Decimal`, 2 unless said otherwise;
-            - `personal`: how personal data is protected, see `Personal`;
-            - `stored`: False if it is only there to be judged and derived from, and not kept in production;
-            - `given`: filled in by the platform, see `Given`;
-            - `derived`: a function that takes `col` (polars.col) and returns an expression over the columns that are read;
-            - `warn`: names of those of its checks that only warn;
-            - and every other keyword is a check: Pandera's built-in ones by name with their argument, or their arguments as
-              a dict, and those of `validation.CHECKS`.
-
-    Raises:
-        DeclarationError: what is said contradicts itself.
-    """
-    options = {name: said.pop(name) for name in list(said) if name in FieldSpec.__dataclass_fields__}
-    for name in ("aliases", "null_tokens", "warn"):
-        if isinstance(options.get(name), str):
-            options[name] = (options[name],)
-    spec = FieldSpec(description, checks=said, **options)
-    if spec.given and (spec.derived or spec.checks):
-        raise DeclarationError(f"{description!r}: a column that the platform gives has no checks and is not derived")
-    if unknown := set(spec.warn) - set(said):
-        raise DeclarationError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")
-    return spec
-
-
-@dataclass(frozen=True)
-class CustomRule:
-    """A rule written as a polars expression that is true where the rule holds (null counts as holding)."""
-
-    rule: Rule
-    holds: Callable[[Callable[[str], pl.Expr]], pl.Expr]
-
-
-def rule(
-    sentence: str, *, column: str | None = None, severity: Severity = "error"
-) -> Callable[[Callable[..., Any]], CustomRule]:
-    """Turn a method of a `RowModel` into a rule.
-
-    The function takes `col` (polars.col) and returns an expression over the typed columns, true where the rule holds.
-
-    Args:
-        sentence: what is wrong with a row that breaks it; with a column it is read after the column's name.
-        column: the column that is to blame; None blames the whole row.
-        severity: `error` rejects the row, `warn` only counts it.
-    """
-
-    def decorate(function: Callable[..., Any]) -> CustomRule:
-        name = f"{column}_{function.__name__}" if column else function.__name__
-        return CustomRule(Rule(name, column, sentence, severity), function)
-
-    return decorate
-
-
-class RowModel:
-    """Base of a row model: annotated `Field`s are columns, `@rule` methods are rules; `X | None` may be empty.
-
-    It is the words of a Pandera model without the import of Pandera; `validation.pandera_schema` gives the Pandera
-    `DataFrameSchema` that it stands for.
-    """
-
-
-def _columns(model: type[RowModel]) -> tuple[Column, ...]:
-    hints = typing.get_type_hints(model)
-    columns = []
-    for name, declared in vars(model).items():
-        if not isinstance(declared, FieldSpec):
-            continue
-        hint = hints[name]
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        python_type = next(option for option in options if option is not types.NoneType)
-        if python_type is not str and python_type not in TYPE_RULES:
-            raise TypeError(f"{model.__name__}.{name}: columns of type {python_type} are not supported")
-        if declared.personal and python_type is not str:
-            raise TypeError(f"{model.__name__}.{name}: only text can be marked as personal data")
-        columns.append(Column(**vars(declared), name=name, type=python_type, nullable=types.NoneType in options))
-    return tuple(columns)
-
-
-def _check_sentence(check: str, argument: Any, unit: str | None) -> str:
-    """Say what a value that fails one of Pandera's built-in checks is."""
-    of_unit = f" {unit}" if unit else ""
-    match check, argument:
-        case "in_range", {"min_value": low, "max_value": high}:
-            sentence = f"is outside {low} to {high}{of_unit}"
-        case "ge" | "greater_than_or_equal_to", _:
-            sentence = f"is below {argument}{of_unit}"
-        case "le" | "less_than_or_equal_to", _:
-            sentence = f"is above {argument}{of_unit}"
-        case "gt" | "greater_than", _:
-            sentence = f"is not above {argument}{of_unit}"
-        case "lt" | "less_than", _:
-            sentence = f"is not below {argument}{of_unit}"
-        case "str_length", {"min_value": low, "max_value": high}:
-            sentence = f"is shorter than {low} or longer than {high} characters"
-        case "isin", _:
-            sentence = f"is none of {', '.join(map(str, argument))}"
-        case "str_matches", _:
-            sentence = f"does not match {argument}"
-        case "email", _:
-            sentence = "does not look like an e-mail address"
-        case _:
-            sentence = f"fails {check}({argument})"
-    return sentence
 
 
 @dataclass(frozen=True)
@@ -719,7 +517,7 @@ class Dataset:
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The declared columns, in order."""
-        return _columns(self.rows)
+        return columns_of(self.rows)
 
     @cached_property
     def read_columns(self) -> tuple[Column, ...]:
@@ -777,7 +575,7 @@ class Dataset:
     def rules(self) -> tuple[Rule, ...]:
         """Every rule a row is held to, in the order of the bits of a verdict: structure, columns, whole rows."""
         of_formats = {name for source in self.sources for name in source.structure_rules}
-        rules = [rule for name, rule in STRUCTURE_RULES.items() if name in of_formats]
+        rules = [structural for name, structural in STRUCTURE_RULES.items() if name in of_formats]
         for column in self.columns:
             if not column.nullable and column.given is None:
                 sentence = "cannot be computed" if column.derived else "is empty"
@@ -785,7 +583,7 @@ class Dataset:
             if column.type_rule:
                 rules.append(column.type_rule)
             for check, argument in column.checks.items():
-                sentence = _check_sentence(check, argument, column.unit)
+                sentence = check_sentence(check, argument, column.unit)
                 severity: Severity = "warn" if check in column.warn else "error"
                 rules.append(Rule(f"{column.name}_{check}", column.name, sentence, severity))
             if most := self.index_bounds.get(column.name):
