@@ -9,6 +9,7 @@ https://docs.dagster.io/deployment/oss/oss-instance-configuration
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,10 +30,13 @@ LOCK = 0x64616773
 
 
 def dagster_url() -> str:
-    """URL of the platform's database with `dagster` as the schema in which tables are found and created."""
+    """URL of the platform's database with `dagster` as the schema in which tables are found and created.
+
+    Dagster, which makes its own connections, writes moments without a zone: they are UTC, whatever the server says.
+    """
     url = make_url(database_url(load_settings()))
     given = url.query.get("options", "")
-    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA}".strip()
+    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA} -ctimezone=UTC".strip()
     return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
@@ -53,6 +57,7 @@ class PlatformStorage(DagsterPostgresStorage):
         Raises:
             DatabaseAwayError: the database cannot be reached.
         """
+        os.environ.pop("PGTZ", None)  # libpq would have it overrule what the URL says
         made = engine(database_url(load_settings()))
         try:
             with made.connect() as connection:

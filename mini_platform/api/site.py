@@ -113,12 +113,11 @@ class Site:
 
     @cached_property
     def _reader(self) -> Engine:
-        role = f" -c role={READER}" if self._has_roles else ""
-        options = f"-c default_transaction_read_only=on -c statement_timeout={self._timeout} -c timezone=UTC{role}"
+        role = {"role": READER} if self._has_roles else {}
         return engine(
             self.platform.url,
             name=f"{APPLICATION_NAME}_api",
-            options=options,
+            session={"default_transaction_read_only": "on", "statement_timeout": self._timeout, **role},
             pool=READERS,
             isolation_level="REPEATABLE READ",
             hide_parameters=True,  # a filter may name a person, and errors are logged

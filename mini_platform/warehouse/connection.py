@@ -1,11 +1,13 @@
 """The way to the database: which server, and an engine over it.
 
-Here: `DATABASE_URL` or else the embedded server, the pool, and the one sentence that says that the database is away.
+Here: `DATABASE_URL` or else the embedded server, the pool, what its sessions speak, and the one sentence that says that the
+database is away.
 Not here: the embedded server's life (`embedded.py`), tables and statements.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -22,6 +24,31 @@ if TYPE_CHECKING:
 APPLICATION_NAME = "mini_platform"
 """How our connections are called in `pg_stat_activity`."""
 CONNECT_SECONDS = 10
+SESSION: Mapping[str, str] = {
+    # What a value is as text, and which day a moment falls on.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_numeric": "C",
+    "lc_monetary": "C",
+    "lc_time": "C",
+    # What a statement means.
+    "search_path": "public",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "default_transaction_isolation": "read committed",
+    # How long it may take: a file of any size is loaded, and waits for the one before it. `locks.py` says who is ended.
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+"""What each of our sessions is set to, whatever the server, the database, the role, libpq's environment or the `options` of
+`DATABASE_URL` say: results, keys and limits would follow them. That a database is read-only is not overruled. The encoding,
+which the driver must know of too, is given when the connection is made."""
 
 
 class DatabaseAwayError(ConnectionError):
@@ -53,7 +80,9 @@ def libpq_url(database: URL) -> str:
     return f"postgresql://{login}{at}{host}{port}/{quote(database.database or '', safe='')}{query}"
 
 
-def engine(url: str, *, name: str = APPLICATION_NAME, options: str = "", pool: int = 12, **more: Any) -> Engine:
+def engine(
+    url: str, *, name: str = APPLICATION_NAME, session: Mapping[str, str] | None = None, pool: int = 12, **more: Any
+) -> Engine:
     """Make an engine with a pool, which replaces connections that broke while they lay idle.
 
     Opening a connection raises `DatabaseAwayError` where SQLAlchemy would raise its `OperationalError`.
@@ -61,19 +90,35 @@ def engine(url: str, *, name: str = APPLICATION_NAME, options: str = "", pool: i
     Args:
         url: of the database.
         name: by which its connections are known to the server.
-        options: settings of its sessions, as `-c name=value`.
+        session: settings of its sessions, beside `SESSION` and before it.
         pool: connections at the same time; a third of them is kept open.
         **more: for `sqlalchemy.create_engine`.
     """
-    told: dict[str, Any] = {"application_name": name}
+    told: dict[str, Any] = {"application_name": name, "client_encoding": "utf8"}
     if "connect_timeout" not in make_url(url).query:
         told["connect_timeout"] = CONNECT_SECONDS
-    if options:
-        told["options"] = options
     kept = pool // 3
     made = create_engine(url, pool_pre_ping=True, pool_size=kept, max_overflow=pool - kept, connect_args=told, **more)
+    settings = {**SESSION, **(session or {})}
+    event.listen(made, "connect", lambda connection, _: _speak(connection, settings))
     event.listen(made, "handle_error", _say_away)
     return made
+
+
+def _speak(connection: Any, settings: Mapping[str, str]) -> None:
+    """Set up a session in one statement and outside of a transaction, or its first rollback would undo it.
+
+    Settings are made here and not by libpq's `options`, which poolers refuse and libpq's environment overrules. One that
+    the server is too old to know is left out.
+    """
+    transactional, connection.autocommit = not connection.autocommit, True
+    one = "CASE WHEN current_setting(%s, true) IS NOT NULL THEN set_config(%s, %s, false) END"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join([one] * len(settings))}",  # noqa: S608 - names and values are parameters
+            [word for name, value in settings.items() for word in (name, name, value)],
+        )
+    connection.autocommit = not transactional
 
 
 def _say_away(context: ExceptionContext) -> None:
