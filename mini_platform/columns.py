@@ -141,8 +141,8 @@ def Field(description: str, **said: Any) -> Any:  # noqa: N802
             - `unit` of its values; `source`: where its limits come from;
             - `aliases`: other names of it in files, also paths of nested JSON joined by `_`; `may_lack`: a file without it
               is taken, and it is empty;
-            - `null_tokens`: texts that mean nothing, such as `("NA", "-")`; `trim`: False keeps space around; `case`: "lower"
-              or "upper" to bring it into one;
+            - `trim`: False keeps space around; text is then composed (NFC), `null_tokens` such as `("NA", "-")` mean
+              nothing, as written there, and `case`, "lower" or "upper", is applied last: `NA` is a token under any case;
             - `decimals` of a `Decimal`, 2 unless said otherwise;
             - `personal`: how personal data is protected, see `Personal`;
             - `stored`: False if it is only there to be judged and derived from, and not kept in production;

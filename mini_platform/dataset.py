@@ -13,6 +13,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -327,13 +328,13 @@ class Above:
     rows: int | None = None
 
     def exceeded(self, rejected: int, read: int) -> bool:
-        """Whether so many rejected rows of so many read are above it."""
-        over_share = self.share is not None and rejected > self.share * read
+        """True if so many rejected rows of so many read are above it; 29 of 100 are not above a share of 0.29."""
+        over_share = self.share is not None and rejected > Fraction(str(self.share)) * read
         return over_share or (self.rows is not None and rejected > self.rows)
 
     def __str__(self) -> str:
         """As words: `50% or 1,000 rows`."""
-        share = [] if self.share is None else [f"{self.share * 100:g}%"]
+        share = [] if self.share is None else [f"{float(100 * Fraction(str(self.share))):.15g}%"]
         rows = [] if self.rows is None else [f"{self.rows:,} rows"]
         return " or ".join(share + rows) or "no limit"
 

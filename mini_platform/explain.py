@@ -118,10 +118,15 @@ def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
             f"The key of {dataset.name} has {len(columns)} values ({', '.join(dataset.key)}), not {len(texts)}."
         )
     given = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
-    typed = clean_columns(columns, given).select(map(parse, columns)).row(0, named=True)
+    cleaned = clean_columns(columns, given)
+    typed = cleaned.select(map(parse, columns)).row(0, named=True)
     for column, text in zip(columns, texts, strict=True):
         if typed[column.name] is None:
-            what = TYPE_RULES[column.type][1] if text.strip() else "is empty"
+            what = (
+                "is empty"
+                if cleaned[column.name][0] is None
+                else TYPE_RULES[column.type][1].format(decimals=column.decimals)
+            )
             raise KeyTextError(f"{column.name}: {text!r} {what}.")
     return typed
 

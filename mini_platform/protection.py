@@ -139,9 +139,10 @@ def normalized(text: str) -> str:
 
 def plain(cells: pl.Series) -> pl.Series:
     """The same of a column."""
-    if cells.str.len_bytes().sum() != cells.str.len_chars().sum():
-        cells = cells.str.normalize("NFC")
-    cells = cells.str.to_lowercase()
+    if cells.str.len_bytes().sum() == cells.str.len_chars().sum():
+        cells = cells.str.to_lowercase()
+    else:  # Lower case has composed characters that upper case lacks, such as 'ǰ'.
+        cells = cells.str.normalize("NFC").str.to_lowercase().str.normalize("NFC")
     # Most texts are well spaced, and to see that is quicker than to replace.
     if cells.str.contains(r"\s\s|[^\S ]|^\s|\s$").any():
         cells = cells.str.replace_all(r"\s+", " ").str.strip_chars()

@@ -136,21 +136,42 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
 
 
 def clean(column: Column, cells: pl.Series) -> pl.Series:
-    """Text of cells as it is stored, null where nothing is left.
+    """Return the text of cells as it is stored, null where nothing is left. Cleaned once more, it is the same.
 
-    Unless the column says otherwise it is trimmed; text is brought into Unicode's composed form (NFC) and the declared case.
+    One order holds for cells, keys that are asked for, and derived texts:
+
+    1. space around is trimmed, unless `trim=False`;
+    2. text is brought into Unicode's composed form (NFC);
+    3. `null_tokens`, themselves brought through 1 and 2, mean nothing, as written (upper and lower case differ);
+    4. text is brought into its `case`, and composed again: 'ΐ' in upper case comes apart;
+    5. what now is a null token means nothing, too: `"na"` is one for `NA` under `case="lower"`.
     """
-    cleaned = cells.str.strip_chars() if column.trim else cells
-    if column.type is str and cleaned.str.len_bytes().sum() != cleaned.str.len_chars().sum():
-        cleaned = cleaned.str.normalize(
-            "NFC"
-        )  # ASCII is composed as it is: normalizing takes longer than all else here.
+
+    def composed(texts: pl.Series) -> pl.Series:
+        # ASCII is composed as it is: normalizing takes longer than all else here. Nor do numbers and days have parts.
+        has_text = column.type is str or column.null_tokens
+        return texts.str.normalize("NFC") if has_text and not _is_ascii(texts) else texts
+
+    def trimmed(texts: pl.Series) -> pl.Series:
+        return composed(texts.str.strip_chars() if column.trim else texts)
+
+    tokens = trimmed(pl.Series(["", *column.null_tokens], dtype=pl.String)).implode()
+
+    def is_nothing(texts: pl.Series) -> pl.Series:
+        return texts.is_in(tokens) if column.null_tokens else texts == ""
+
+    cleaned = trimmed(cells)
+    nothing = is_nothing(cleaned)
     if column.case:
-        cleaned = cleaned.str.to_lowercase() if column.case == "lower" else cleaned.str.to_uppercase()
-    nothing = cleaned.is_in(["", *column.null_tokens]) if column.null_tokens else cleaned == ""
+        cleaned = composed(cleaned.str.to_lowercase() if column.case == "lower" else cleaned.str.to_uppercase())
+        nothing = nothing | is_nothing(cleaned)
     if column.type == list[float]:
         nothing = nothing | cleaned.str.contains(r"^\[\s*\]$")
     return cleaned.set(nothing, None)
+
+
+def _is_ascii(texts: pl.Series) -> bool:
+    return bool(texts.str.len_bytes().sum() == texts.str.len_chars().sum())
 
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
