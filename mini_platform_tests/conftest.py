@@ -46,6 +46,7 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 from mini_platform.warehouse.upsert import upsert_frame
 from mini_platform.web import create_app, served
+from mini_platform_tests import drawn
 
 TEMPLATE = "template_platform"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -57,6 +58,15 @@ from mini_platform.warehouse import embedded; embedded.stop(Path(sys.argv[1]))
 """Stops the server once the test process is gone, even if that was killed: its end of the pipe closes then."""
 
 Pipeline = Callable[..., list[int]]
+
+
+def pytest_report_header() -> str:
+    return drawn.header()
+
+
+@pytest.hookimpl(trylast=True)  # After `-m` has chosen.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    drawn.deselect(config, items)
 
 
 @pytest.fixture(scope="session")
