@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test bench faults ten-thousand screenshots lint audit format lock clean
+.PHONY: help up down install test bench against faults ten-thousand screenshots lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,9 @@ bench: install ## the whole pipeline against Postgres alone, dlt and pandas; hal
 	@test -x .venv/peers/bin/python || { $(PYTHON) -m venv .venv/peers && .venv/peers/bin/python -m pip install --quiet \
 	  --disable-pip-version-check 'dlt[postgres]==1.31.0' 'pandas>=2.2,<3' pyarrow 'sqlalchemy>=2.0,<2.1' psycopg2-binary; }
 	@$(BIN)/python -m mini_platform_tests.benchmarks.bench $(ARGS)
+
+against: install ## CPU of this checkout against that of another one: make against ARGS="../before --rounds 5"
+	@$(BIN)/python -m mini_platform_tests.benchmarks.against $(ARGS)
 
 screenshots: install ## write the pictures of this README anew, from the running pages (needs Debian's chromium)
 	@$(BIN)/python -m mini_platform_tests.browser.screenshots

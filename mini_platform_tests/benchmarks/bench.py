@@ -87,7 +87,12 @@ class Bench:
         return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
     def python(
-        self, database: str, *arguments: str | Path, interpreter: str = sys.executable, dataset: str = "weather"
+        self,
+        database: str,
+        *arguments: str | Path,
+        interpreter: str = sys.executable,
+        dataset: str = "weather",
+        project: Path = PROJECT,
     ) -> Run:
         """Run a Python process on a database and measure it."""
         environment = {
@@ -95,7 +100,7 @@ class Bench:
             "DATABASE_URL": self.plain_url(database),
             "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
             "MINI_PLATFORM_DATA": str(self.folder / "data"),
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": str(project),
             "BENCH_DATASET": dataset,
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
@@ -106,7 +111,7 @@ class Bench:
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                cwd=PROJECT,
+                cwd=project,
             )
             assert process.stdout is not None
             printed = process.stdout.read().decode()

@@ -1,0 +1,125 @@
+"""This checkout against another one, such as that of a change's parent, pair by pair in one run.
+
+    git worktree add --detach ../before COMMIT
+    make against ARGS="../before --rounds 5 --only first_1m_inside,small"
+
+Figures are CPU seconds: of the client (the process itself) and of the server (Postgres, all of its processes, for as long as
+the process ran), each as the ratio new / before of a pair; the median of the pairs is what counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import embedded
+from mini_platform_tests.benchmarks.bench import HERE, MILLION, Bench
+
+CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
+    "first_1m_inside": lambda bench: ("weather", [bench.part(MILLION, 0, MILLION, 0.01)], False),
+    "reload": lambda bench: ("weather", [bench.changed(bench.part(MILLION, 0, MILLION, 0.01))], True),
+    "small": lambda bench: ("weather", bench.small_files(1000, 100), False),
+    "sales": lambda bench: ("sales", [bench.sales(0.01)], False),
+}
+"""Name -> dataset, files, and whether they come upon a million rows that are loaded already."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a run, and how long it took by the clock."""
+
+    client: float
+    server: float
+    wall: float
+
+
+def _server_seconds(bench: Bench) -> float:
+    """Return the CPU seconds of the server so far: of its processes, and of those that have ended."""
+    pid = embedded.pid(bench.folder / "home")
+    assert pid is not None
+    server = psutil.Process(pid)
+    ended = server.cpu_times()
+    seconds = ended.user + ended.system + ended.children_user + ended.children_system
+    for process in server.children():
+        times = process.cpu_times()
+        seconds += times.user + times.system
+    return seconds
+
+
+def _prepare(bench: Bench, made: set[str], project: Path, label: str, *, loaded: bool) -> str:
+    """Return the name of a database with the tables of that checkout, and a million rows if that is asked for; made once."""
+    name = f"{label}_{'loaded' if loaded else 'empty'}"
+    if name not in made:
+        bench.database(name)
+        setup = "from mini_platform.platform import Platform; Platform().engine"
+        bench.python(name, "-c", setup, project=project)
+        if loaded:
+            bench.python(name, "-m", f"{HERE}.inside", bench.part(MILLION, 0, MILLION, 0.01), project=project)
+        made.add(name)
+    return name
+
+
+def _cost(bench: Bench, project: Path, template: str, dataset: str, files: Sequence[Path]) -> Cost:
+    bench.database("measured", template)
+    before = _server_seconds(bench)
+    run = bench.python("measured", "-m", f"{HERE}.inside", *files, dataset=dataset, project=project)
+    return Cost(run.cpu, _server_seconds(bench) - before, run.inside)
+
+
+def main(
+    before: Annotated[Path, typer.Argument(help="The other checkout.")],
+    rounds: Annotated[int, typer.Option(help="Pairs of each case.")] = 5,
+    only: Annotated[str, typer.Option(help="Cases, with commas between them.")] = ",".join(CASES),
+) -> None:
+    """Measure each case with both checkouts in turn, and print the medians of the ratios."""
+    table = Table("case", "client new / before", "server new / before", "clock new / before", "client s", "server s")
+    checkouts = {"new": PROJECT, "before": before.resolve()}
+    with tempfile.TemporaryDirectory(prefix="against-") as folder:
+        bench, made = Bench(Path(folder)), set[str]()
+        try:
+            for name in only.split(","):
+                dataset, files, loaded = CASES[name](bench)
+                templates = {
+                    label: _prepare(bench, made, project, label, loaded=loaded) for label, project in checkouts.items()
+                }
+                pairs = []
+                for number in range(rounds + 1):
+                    pair = {
+                        label: _cost(bench, project, templates[label], dataset, files)
+                        for label, project in checkouts.items()
+                    }
+                    if number:  # The first one warms up: what is imported is compiled, files are read from the disk.
+                        pairs.append((pair["new"], pair["before"]))
+                table.add_row(
+                    name, *(_ratios(pairs, figure) for figure in ("client", "server", "wall")), *_seconds(pairs)
+                )
+        finally:
+            bench.admin.dispose()
+            embedded.stop(bench.folder / "home")
+    Console().print(table)
+
+
+def _ratios(pairs: Sequence[tuple[Cost, Cost]], figure: str) -> str:
+    ratios = sorted(getattr(new, figure) / getattr(old, figure) for new, old in pairs)
+    return f"{statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def _seconds(pairs: Sequence[tuple[Cost, Cost]]) -> list[str]:
+    return [
+        " / ".join(f"{statistics.median(getattr(pair[i], figure) for pair in pairs):.1f}" for i in (0, 1))
+        for figure in ("client", "server")
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)
