@@ -49,7 +49,7 @@ class Platform:
 
         Raises:
             DatabaseAwayError: it cannot be reached.
-            ValueError: what the datasets declare does not fit the tables that exist.
+            MismatchError: what the datasets declare does not fit the tables that exist.
             RolesError: the tables are not what is declared, and this user of the database may not change them.
         """
         made = engine(self.url)

@@ -20,7 +20,7 @@ from mini_platform.protection import Keyring, protect, shape, shapes
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
-from mini_platform.validation import judge, judge_malformed
+from mini_platform.validation import judge, judge_malformed, parse
 from mini_platform.warehouse.figures import Figures
 
 Progress = Callable[[int, int], None]
@@ -209,10 +209,6 @@ class JudgedRows:
         )
         verdicts = judge(self._dataset, rows)
         rejected = verdicts.rows["_rules"].is_not_null()
-        if len(self._tallies) == 1:  # Only of a file that is loaded alone is it asked.
-            tally = next(iter(self._tallies.values()))
-            if tally.rows_read <= UNIQUE_KEYS:
-                tally.keys.append(verdicts.keys.filter(~rejected))
         for rule, fails in verdicts.broken:
             for file_id, count in _count(ids.filter(fails)):
                 self._tallies[file_id].rule_counts[rule.name] += count
@@ -223,12 +219,23 @@ class JudgedRows:
         judged = verdicts.rows.with_columns(ids, lines, numbers)
         if self._raw.keyring is not None:
             judged = protect(self._dataset, judged, self._raw.keyring)
-        if len(self._tallies) == 1 and tally.rows_read >= GATHERED_ROWS:
-            tally.figures = tally.figures or Figures(self._dataset)
-            tally.figures.add(judged)
+        if len(self._tallies) == 1:  # Only of a file that is loaded alone are these asked.
+            tally = next(iter(self._tallies.values()))
+            if tally.rows_read <= UNIQUE_KEYS:
+                tally.keys.append(self._key_hashes(judged, verdicts.keys).filter(~rejected))
+            if tally.rows_read >= GATHERED_ROWS:
+                tally.figures = tally.figures or Figures(self._dataset)
+                tally.figures.add(judged)
         if any(block.rows.width > len(self._columns) for block in blocks):
             judged = judged.with_columns(pl.concat([self._extra(block) for block in blocks], rechunk=True))
         return judged
+
+    def _key_hashes(self, judged: pl.DataFrame, typed: pl.Series) -> pl.Series:
+        """Hashes of the keys as they are stored: what was protected is text, and two texts may have become one."""
+        key = [column for column in self._dataset.columns if column.name in self._dataset.key]
+        if not any(column.is_protected for column in key):
+            return typed
+        return judged.select(map(parse, key)).hash_rows()
 
     def _extra(self, block: Block) -> pl.Series:
         """Columns that are not declared, as a JSON object a row; null without any."""

@@ -21,6 +21,7 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    false,
     func,
     insert,
     not_,
@@ -193,9 +194,7 @@ def _merge(
     # Or the planner, which knows nothing of cast values, would hash all of production to look them up.
     conn.execute(text("ANALYZE winners"))
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
-    differs = tuple_(*(production.c[c.name] for c in values)).is_distinct_from(
-        tuple_(*(winners.c[c.name] for c in values))
-    )
+    differs = _differs(production, winners, [c.name for c in values])
     later = production.c._file_id > winners.c._file_id
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
@@ -240,6 +239,13 @@ def _merge(
         _retract(conn, dataset, production, incoming, again)
     _requeue_later(conn, dataset, counts)
     return counts
+
+
+def _differs(one: Table, other: Table, names: Sequence[str]) -> ColumnElement[bool]:
+    """Whether rows of one key have other values; never where all of their columns are the key."""
+    if not names:
+        return false()
+    return tuple_(*(one.c[name] for name in names)).is_distinct_from(tuple_(*(other.c[name] for name in names)))
 
 
 @contextmanager

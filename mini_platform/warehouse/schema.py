@@ -6,7 +6,8 @@ Nothing that holds the only copy of data is ever dropped here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,13 +62,17 @@ NOT_OURS = (
 )
 
 
+class MismatchError(ValueError):
+    """A table is not what is declared, and cannot be made so without losing data; the message is a sentence."""
+
+
 def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> None:
     """Bring the database to what the datasets declare; costs one query when nothing was changed since the last time.
 
     All is done as who owns the schema `ops`, where the user of the database may: new tables have one owner whoever makes them.
 
     Raises:
-        ValueError: a declared change cannot be made without losing data (a type or a key changed).
+        MismatchError: a declared change cannot be made without losing data (a type or a key changed).
         RolesError: the user of the database may not change tables.
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
@@ -268,16 +273,22 @@ def _add_to(conn: Connection, table: Table) -> None:
                 and column.server_default is None
                 and conn.scalar(select(func.count()).select_from(table))
             ):
-                raise ValueError(f"{table.fullname}.{column.name} is new and may not be empty, but the table has rows")
+                raise MismatchError(
+                    f"{table.fullname}.{column.name} is new and may not be empty, but the table has rows"
+                )
             definition = CreateColumn(column).compile(dialect=conn.dialect)
             conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {definition}"))
         elif len({kind.compile(conn.dialect).split(" COLLATE")[0] for kind in (columns[column.name], column.type)}) > 1:
-            raise ValueError(
+            if _is_counter(existing[column.name]):
+                raise MismatchError(_lost(conn, table, column))
+            raise MismatchError(
                 f"{table.fullname}.{column.name} is {columns[column.name]} in the database and {column.type} in the "
                 "declaration: change its type in the database first"
             )
         elif existing[column.name]["nullable"] != column.nullable:
             _set_nullable(conn, table, column)
+        if _is_counter(existing.get(column.name, {})):
+            _drop_counter(conn, table, column)
         conn.execute(SetColumnComment(column))
     constraint = found.get_pk_constraint(table.name, schema=table.schema)
     key, declared = constraint["constrained_columns"], [c.name for c in table.primary_key]
@@ -287,17 +298,43 @@ def _add_to(conn: Connection, table: Table) -> None:
         conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} DROP CONSTRAINT {name}"))
         conn.execute(AddConstraint(table.primary_key, isolate_from_table=False))
     elif key != declared:
-        raise ValueError(f"{table.fullname} has the key {key} in the database and another one in the declaration")
+        raise MismatchError(f"{table.fullname} has the key {key} in the database and another one in the declaration")
     indexes = {index["name"] for index in found.get_indexes(table.name, schema=table.schema)}
     for index in table.indexes:
         if index.name not in indexes:
             index.create(conn)
 
 
+def _is_counter(found: Mapping[str, Any]) -> bool:
+    """True for a column that counts by itself: earlier versions made one of any number that was a key alone."""
+    return str(found.get("default") or "").startswith("nextval(")
+
+
+def _drop_counter(conn: Connection, table: Table, column: Column[Any]) -> None:
+    """Take from a column the numbers that nobody ever asked for; its values stay."""
+    preparer = conn.dialect.identifier_preparer
+    name = preparer.format_table(table)
+    counter = conn.scalar(select(func.pg_get_serial_sequence(name, column.name)))
+    conn.execute(text(f"ALTER TABLE {name} ALTER COLUMN {preparer.quote(column.name)} DROP DEFAULT"))
+    if counter:
+        conn.execute(text(f"DROP SEQUENCE {counter}"))
+
+
+def _lost(conn: Connection, table: Table, column: Column[Any]) -> str:
+    """What became of a key in a table of an earlier version, and how the raw files bring it back."""
+    name = conn.dialect.identifier_preparer.format_table(table)
+    drop = shlex.quote(f"DROP TABLE {name} CASCADE")
+    return (
+        f"{table.fullname}.{column.name} was made a counter of whole numbers by an earlier version: what stands behind the "
+        "point was cut off when its rows were loaded. The raw files have it: drop the table by `mini-platform psql -c "
+        f"{drop}`, then load its files again by `mini-platform redrive {table.info['dataset']}`"
+    )
+
+
 def _set_nullable(conn: Connection, table: Table, column: Column[Any]) -> None:
     """Let an existing column be empty, or forbid it."""
     if not column.nullable and conn.scalar(select(func.count()).select_from(table).where(column.is_(None))):
-        raise ValueError(
+        raise MismatchError(
             f"{table.fullname}.{column.name} may not be empty any more, but is in some rows: fill them first"
         )
     preparer = conn.dialect.identifier_preparer

@@ -557,6 +557,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
                 c.name,
                 sql_type(c),
                 primary_key=c.name in dataset.key,
+                autoincrement=False,  # Or SQLAlchemy makes a counter of a single number that is the key.
                 nullable=c.nullable,
                 comment=c.comment,
                 info=_info(_hidden(c)),
@@ -569,6 +570,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes),
         schema="production",
         comment=dataset.description,
+        info={"dataset": dataset.name},
     )
     quarantine = Table(
         dataset.table,

@@ -2,18 +2,136 @@
 
 from __future__ import annotations
 
-from mini_platform.dataset import Dataset, Field, RowModel
-from mini_platform_tests.declarations.conftest import Declared
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from mini_platform.dataset import Dataset, DeclarationError, Field, Highest, RowModel
+from mini_platform.explain import explain_row, parse_key
+from mini_platform.platform import Platform
+from mini_platform.warehouse.load import BULK_ROWS
+from mini_platform.warehouse.schema import MismatchError, create_all
+from mini_platform.warehouse.tables import dataset_tables, ops_metadata
+from mini_platform_tests.declarations.conftest import Declared, Trial
+
+Cells = dict[str, tuple[Any, dict[str, Any], list[str], list[Any]]]
+KINDS: Cells = {
+    "str": (str, {}, ["a", "B", "ä"], ["a", "B", "ä"]),
+    "int": (int, {}, ["-9223372036854775808", "0", "9223372036854775807"], [-(2**63), 0, 2**63 - 1]),
+    "float": (float, {}, ["298.15", "-1e-300", "0.1"], [298.15, -1e-300, 0.1]),
+    "decimal": (Decimal, {}, ["9.49", "19.95", "-0.01"], [Decimal("9.49"), Decimal("19.95"), Decimal("-0.01")]),
+    "decimal_0": (Decimal, {"decimals": 0}, ["1", "12345678901234567", "-3"], [1, 12345678901234567, -3]),
+    "decimal_9": (Decimal, {"decimals": 9}, ["0.000000001", "1", "2.5"], [Decimal("0.000000001"), 1, Decimal("2.5")]),
+    "date": (dt.date, {}, ["0001-01-01", "2024-02-29"], [dt.date(1, 1, 1), dt.date(2024, 2, 29)]),
+    "datetime": (
+        dt.datetime,
+        {},
+        ["2024-01-01T00:00:00.000001Z", "2024-01-01T00:00:00+01:00"],
+        [dt.datetime(2024, 1, 1, 0, 0, 0, 1, dt.UTC), dt.datetime(2023, 12, 31, 23, tzinfo=dt.UTC)],
+    ),
+    "bool": (bool, {}, ["true", "NO"], [True, False]),
+}
+"""Type, options, cells, and what they are."""
 
 
-class Member(RowModel):
-    team: str = Field("Team")
-    person: str = Field("Person")
-    n: int | None = Field("N")
+def dataset(
+    key: dict[str, tuple[Any, dict[str, Any]]], rest: dict[str, tuple[Any, dict[str, Any]]], **options: Any
+) -> Dataset:
+    """A dataset `t` with these columns: name -> type and options of `Field`."""
+    columns = key | rest
+    body = {name: Field(name, **said) for name, (_, said) in columns.items()}
+    hints = {name: kind for name, (kind, _) in columns.items()}
+    model = type("Row", (RowModel,), body | {"__annotations__": hints, "__module__": __name__})
+    return Dataset(name="t", table="t", description="x", rows=model, **{"key": tuple(key)} | options)
 
 
-def test_a_key_of_two_texts(declared: Declared) -> None:
-    trial = declared(Dataset(name="mem", table="mem", description="x", rows=Member, key=("team", "person")))
-    assert trial.load("a.csv", "team,person,n\na,ann,1\na,bob,2\n").rows_inserted == 2
-    assert trial.load("b.csv", "team,person,n\na,ann,1\na,bob,3\n").rows_updated == 1
-    assert trial.rows("team", "person", "n") == [("a", "ann", 1), ("a", "bob", 3)]
+def explained(trial: Trial, *key: str) -> Any:
+    with trial.platform.engine.connect() as conn:
+        raw = trial.platform.raw_files(trial.dataset)
+        return explain_row(conn, trial.dataset, parse_key(trial.dataset, key), raw)
+
+
+def csv(*rows: tuple[Any, ...]) -> str:
+    return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["merge", "bulk"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "composed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_of_any_type(
+    declared: Declared, monkeypatch: pytest.MonkeyPatch, kind: str, *, alone: bool, bulk: bool
+) -> None:
+    """A key of any type is stored as it came; its row is updated, unchanged, retracted and explained by it."""
+    if bulk:
+        monkeypatch.setattr("mini_platform.warehouse.load.BULK_ROWS", 1)
+    python_type, said, cells, values = KINDS[kind]
+    key = {"k": (python_type, said)} if alone else {"k": (python_type, said), "of": (str, {})}
+    more = () if alone else ("x",)
+    trial = declared(dataset(key, {"n": (int | None, {})}))
+    rows = [(cell, *more, 1) for cell in cells]
+    first = trial.load("a.csv", csv((*key, "n"), *rows))
+    assert (first.rows_inserted, first.rows_rejected) == (len(cells), 0)
+    assert sorted(k for (k,) in trial.rows("k")) == sorted(values)
+    second = trial.load("b.csv", csv((*key, "n"), *rows[:-1], (cells[-1], *more, 2), (cells[-1], *more, 3)))
+    counts = (second.rows_unchanged, second.rows_updated, second.rows_superseded, second.rows_inserted)
+    assert counts == (len(cells) - 1, 1, 1, 0)
+    assert dict(trial.rows("k", "n")) == dict.fromkeys(values, 1) | {values[-1]: 3}
+    found = explained(trial, cells[-1], *more)
+    assert [o.verdict for o in found.occurrences] == ["superseded", "superseded", "current"]
+    trial.reprocess()
+    assert dict(trial.rows("k", "n")) == dict.fromkeys(values, 1) | {values[-1]: 3}
+
+
+def test_spellings_of_one_number_are_one_key(declared: Declared) -> None:
+    """-0.0 and 0.0, 1 and 1.00 are one key within a file and between files."""
+    trial = declared(dataset({"f": (float, {}), "d": (Decimal, {})}, {"n": (int, {})}))
+    loaded = trial.load("a.csv", "f,d,n\n0.0,1,1\n-0.0,1.00,2\n")
+    assert (loaded.rows_inserted, loaded.rows_superseded, loaded.keys_unique) == (1, 1, False)
+    assert trial.load("b.csv", "f,d,n\n0,+1.0,2\n").rows_unchanged == 1
+
+
+def test_no_column_counts_by_itself() -> None:
+    """Only what is declared an identity is generated by the database."""
+    tables = [*ops_metadata.tables.values()]
+    for python_type, said, _, _ in KINDS.values():
+        tables += dataset_tables(dataset({"k": (python_type, said)}, {})).all
+    counters = [table.autoincrement_column for table in tables if table.autoincrement_column is not None]
+    assert all(column.identity for column in counters)
+
+
+OLD = "CREATE TABLE production.t (k {}, n bigint, _file_id bigint NOT NULL, _loaded_at timestamptz NOT NULL, _extra jsonb, PRIMARY KEY (k))"
+
+
+def test_a_needless_counter_of_an_earlier_version_goes(engine: Engine, declared: Declared) -> None:
+    with engine.begin() as conn:
+        conn.execute(text(OLD.format("bigserial")))
+        conn.execute(text("INSERT INTO production.t VALUES (7, 1, 1, now())"))
+    trial = declared(dataset({"k": (int, {})}, {"n": (int | None, {})}))
+    assert trial.rows("k", "n") == [(7, 1)]
+    with engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM pg_class WHERE relkind = 'S' AND relname = 't_k_seq'")) == 0
+        assert conn.scalar(text("SELECT count(*) FROM pg_attrdef WHERE adrelid = 'production.t'::regclass")) == 0
+
+
+def test_a_lossy_counter_of_an_earlier_version_is_told_of(platform: Platform, declared: Declared) -> None:
+    """What is said to do brings every digit back."""
+    prices = dataset({"k": (Decimal, {})}, {"n": (int | None, {})})
+    trial = declared(prices)
+    trial.load("a.csv", "k,n\n9.49,1\n19.95,2\n")
+    with platform.engine.begin() as conn:
+        conn.execute(text("DROP TABLE production.t"))
+        conn.execute(text(OLD.format("serial")))
+        conn.execute(text("INSERT INTO production.t VALUES (9, 1, 1, now()), (20, 2, 1, now())"))
+        conn.execute(text("DELETE FROM ops.fingerprints WHERE name = 't'"))
+    with pytest.raises(MismatchError, match=r"production\.t\.k was made a counter") as told:
+        create_all(platform.engine, [prices])
+    assert "`mini-platform psql -c 'DROP TABLE production.t CASCADE'`" in str(told.value)
+    assert "`mini-platform redrive t`" in str(told.value)
+    with platform.engine.begin() as conn:
+        conn.execute(text("DROP TABLE production.t CASCADE"))
+    create_all(platform.engine, [prices])
+    trial.reprocess()
+    assert trial.rows("k", "n") == [(Decimal("9.49"), 1), (Decimal("19.95"), 2)]
