@@ -466,6 +466,7 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: key columns {optional} may not be empty")
         if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
             raise DeclarationError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
+        self._check_key()
         if other := [name for name in search if name not in self._searchable]:
             raise DeclarationError(
                 f"dataset {self.name}: search names {other}, which are not stored text as it arrived"
@@ -483,6 +484,28 @@ class Dataset:
                 )
             known.add(computed.name)
         self._check_pulls()
+
+    def _check_key(self) -> None:
+        """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
+        for column in self.columns:
+            used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
+            if isinstance(self.duplicates, Highest) and column.name == self.duplicates.column:
+                used.append("duplicates")
+            if used and column.type == list[float]:
+                raise DeclarationError(
+                    f"dataset {self.name}: {column.name} is a list, which cannot be in {' and '.join(used)}: "
+                    "declare a column of a single value"
+                )
+            if {"key", "duplicates"}.intersection(used) and not column.is_staged:
+                raise DeclarationError(
+                    f"dataset {self.name}: {column.name} is only known once its row is written, so it cannot be in "
+                    f"{used[0]}: declare a column that is read, derived or given by the file"
+                )
+            if "key" in used and column.personal == "redact":
+                raise DeclarationError(
+                    f"dataset {self.name}: {column.name} is in the key and redacted, so that all rows would have one key: "
+                    'protect it by personal="hash"'
+                )
 
     @property
     def computed(self) -> tuple[Aggregate | View, ...]:

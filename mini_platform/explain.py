@@ -7,7 +7,7 @@ shown, Dagster.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import polars as pl
 from sqlalchemy import Connection, Row, and_, select
 
 from mini_platform.dataset import TYPE_RULES, Column, Dataset, Highest
-from mini_platform.protection import Keyring, masked, protect
+from mini_platform.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.readers import Block, RefusedFileError
 from mini_platform.readers.files import read_rows
 from mini_platform.validation import clean_columns, judge, parse
@@ -148,13 +148,15 @@ def explain_row(
         progress: called with bytes as they are read.
     """
     production = dataset_tables(dataset).production
-    same_key = and_(*(production.c[name] == key[name] for name in dataset.key))
+    stored = _stored(dataset, key, raw.keyring)
+    same_key = and_(*(production.c[name].in_(values) for name, values in stored.items()))
     row = conn.execute(
         select(
             production, files.c.name.label("_name"), files.c.version.label("_version"), files.c.run_id.label("_run_id")
         )
         .join(files, files.c.file_id == production.c._file_id)
         .where(same_key)
+        .order_by(production.c._file_id.desc())  # A person's hashes by an earlier key and by today's are two rows.
     ).first()
     found = Explanation(dataset.name, {name: key[name] for name in dataset.key}, None)
     if row is not None:
@@ -165,7 +167,7 @@ def explain_row(
         found.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
     for version in conn.execute(versions.order_by(files.c.file_id)).all():
-        occurrences, problem = _occurrences(dataset, key, version, raw, progress)
+        occurrences, problem = _occurrences(dataset, stored, version, raw, progress)
         if problem:
             found.unread.append(f"{version.name} (file {version.file_id}): {problem}")
         found.occurrences += _placed(dataset, found, version, occurrences)
@@ -177,9 +179,19 @@ def explain_row(
     return found
 
 
+def _stored(dataset: Dataset, key: Mapping[str, Any], keyring: Keyring | None) -> dict[str, list[Any]]:
+    """What each value of a key may stand as in the tables."""
+    return {
+        column.name: stored_as(column, key[column.name], keyring)
+        if keyring and column.is_protected
+        else [key[column.name]]
+        for column in key_columns(dataset)
+    }
+
+
 def _occurrences(
     dataset: Dataset,
-    key: Mapping[str, Any],
+    key: Mapping[str, Sequence[Any]],
     version: Row[Any],
     raw: RawFiles,
     progress: Callable[[int], None] | None,
@@ -203,27 +215,49 @@ def _occurrences(
 
 
 def _matching(
-    dataset: Dataset, key: Mapping[str, Any], version: Row[Any], block: Block, keyring: Keyring | None
+    dataset: Dataset, key: Mapping[str, Sequence[Any]], version: Row[Any], block: Block, keyring: Keyring | None
 ) -> Iterator[tuple[Occurrence, dict[str, Any]]]:
     columns = key_columns(dataset)
-    keys = clean_columns(columns, block.rows).select(map(parse, columns))
-    has_key = keys.select(pl.all_horizontal(pl.col(name) == key[name] for name in dataset.key)).to_series()
     numbered = block.rows.select(
         pl.Series("_line", block.lines), *(c.name for c in dataset.staged_columns if not c.derived)
-    ).filter(has_key)
+    )
+    is_read = not any(column.derived for column in columns)
+    if is_read:  # Most rows have another key, and need not be judged.
+        keys = clean_columns(columns, numbered).select(map(parse, columns))
+        numbered = numbered.filter(_has_key(columns, keys, key, keyring))
     if numbered.is_empty():
         return
     verdicts = judge(dataset, numbered)
     broken = [(rule, fails) for rule, fails in verdicts.broken if rule.severity == "error"]
-    compared = [column for column in dataset.staged_columns if column.stored and not column.given]
     rows = protect(dataset, verdicts.rows, keyring) if keyring else verdicts.rows
-    typed = rows.select(map(parse, compared))
-    for i, row in enumerate(rows.iter_rows(named=True)):
+    typed = rows.select(map(_typed, dataset.staged_columns))
+    chosen: Iterable[int] = range(rows.height)
+    if not is_read:
+        chosen = _has_key(columns, verdicts.rows.select(map(parse, columns)), key, keyring).arg_true()
+    for i in chosen:
+        row = rows.row(i, named=True)
         reasons = [rule.message for rule, fails in broken if fails[i]]
         values = {column.name: row[column.name] for column in dataset.staged_columns}
         verdict: Verdict = "rejected" if reasons else "superseded"
         occurrence = Occurrence(version.file_id, version.name, version.version, row["_line"], values, verdict, reasons)
         yield occurrence, typed.row(i, named=True)
+
+
+def _has_key(
+    columns: Sequence[Column], typed: pl.DataFrame, key: Mapping[str, Sequence[Any]], keyring: Keyring | None
+) -> pl.Series:
+    """Which rows have the key, once its columns are protected as staging protects them."""
+    if keyring:
+        typed = typed.with_columns(protected(c, typed[c.name], keyring) for c in columns if c.is_protected)
+    same = (pl.any_horizontal(pl.col(name) == value for value in values) for name, values in key.items())
+    return typed.select(pl.all_horizontal(same).fill_null(value=False).alias("same")).to_series()
+
+
+def _typed(column: Column) -> pl.Expr:
+    """Text as staging has it -> typed value."""
+    if column.type == list[float]:  # As an array of Postgres.
+        return pl.col(column.name).str.strip_chars("{}").str.split(",").cast(pl.List(pl.Float64), strict=False)
+    return parse(column)
 
 
 def _speaker(
@@ -259,6 +293,7 @@ def _placed(
         if found.row is not None and version.file_id == found.file_id:
             last.verdict = "current"
         elif found.row is None or version.file_id > (found.file_id or 0):
-            same = found.row is not None and typed == {name: found.row[name] for name in typed}
+            compared = [c.name for c in dataset.stored_columns if c.is_staged and not c.given]
+            same = found.row is not None and all(typed[name] == found.row[name] for name in compared)
             last.verdict = "unchanged" if same else "not loaded"
     return [occurrence for occurrence, _ in occurrences]

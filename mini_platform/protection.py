@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import Column, Dataset
 
 if TYPE_CHECKING:
     import polars as pl
@@ -173,6 +173,13 @@ PROTECTIONS: Mapping[str, Callable[[pl.Series, Keyring], pl.Series]] = {
     "redact": _redacted,
 }
 
+STORED: Mapping[str, re.Pattern[str]] = {
+    "hash": re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}"),
+    "last4": re.compile(r"\*{3}-\*{3}-(?:[0-9]{4}|\*{4})"),
+    "redact": re.compile(re.escape(REDACTED)),
+}
+"""What is stored looks like this."""
+
 
 def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
     """Replace the personal data in judged rows, as the columns declare it; a rejected row has shapes in its other columns.
@@ -184,15 +191,27 @@ def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFr
         rows: n rows of text with the columns of staging; `_rules` is null for a valid one.
         keyring: whose first key hashes.
     """
-    replaced = {
-        column.name: PROTECTIONS[str(column.personal)](rows[column.name], keyring)
-        for column in dataset.staged_columns
-        if column.is_protected
-    }
+    replaced = {c.name: protected(c, rows[c.name], keyring) for c in dataset.staged_columns if c.is_protected}
     rejected = rows["_rules"].is_not_null().arg_true()
     for name in sorted(dataset.shaped_columns) if len(rejected) else ():
         replaced[name] = rows[name].scatter(rejected, shapes(rows[name].gather(rejected)))
     return rows.with_columns(**replaced)
+
+
+def protected(column: Column, cells: pl.Series, keyring: Keyring) -> pl.Series:
+    """Cleaned texts of a protected column as they are stored."""
+    return PROTECTIONS[str(column.personal)](cells, keyring).alias(cells.name)
+
+
+def stored_as(column: Column, text: str, keyring: Keyring) -> list[str]:
+    """Return what a text may stand as in a protected column: by each key, or as it is where it was copied from a table."""
+    import polars as pl
+
+    if STORED[str(column.personal)].fullmatch(text):
+        return [text]
+    if column.personal == "hash":
+        return keyring.digests(text)
+    return protected(column, pl.Series([text], dtype=pl.String), keyring).to_list()
 
 
 def shape(text: str) -> str:

@@ -12,7 +12,6 @@ from sqlalchemy import Engine, text
 from mini_platform.dataset import Dataset, DeclarationError, Field, Highest, RowModel
 from mini_platform.explain import explain_row, parse_key
 from mini_platform.platform import Platform
-from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import dataset_tables, ops_metadata
 from mini_platform_tests.declarations.conftest import Declared, Trial
@@ -38,14 +37,14 @@ KINDS: Cells = {
 
 
 def dataset(
-    key: dict[str, tuple[Any, dict[str, Any]]], rest: dict[str, tuple[Any, dict[str, Any]]], **options: Any
+    keys: dict[str, tuple[Any, dict[str, Any]]], rest: dict[str, tuple[Any, dict[str, Any]]], **options: Any
 ) -> Dataset:
     """A dataset `t` with these columns: name -> type and options of `Field`."""
-    columns = key | rest
+    columns = keys | rest
     body = {name: Field(name, **said) for name, (_, said) in columns.items()}
     hints = {name: kind for name, (kind, _) in columns.items()}
     model = type("Row", (RowModel,), body | {"__annotations__": hints, "__module__": __name__})
-    return Dataset(name="t", table="t", description="x", rows=model, **{"key": tuple(key)} | options)
+    return Dataset(name="t", table="t", description="x", rows=model, **{"key": tuple(keys)} | options)
 
 
 def explained(trial: Trial, *key: str) -> Any:
@@ -58,8 +57,7 @@ def csv(*rows: tuple[Any, ...]) -> str:
     return "".join(",".join(map(str, row)) + "\n" for row in rows)
 
 
-@pytest.mark.parametrize("bulk", [False, True], ids=["merge", "bulk"])
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "composed"])
+@pytest.mark.parametrize(("alone", "bulk"), [(True, False), (False, True)], ids=["alone", "composed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_key_of_any_type(
     declared: Declared, monkeypatch: pytest.MonkeyPatch, kind: str, *, alone: bool, bulk: bool
@@ -102,7 +100,10 @@ def test_no_column_counts_by_itself() -> None:
     assert all(column.identity for column in counters)
 
 
-OLD = "CREATE TABLE production.t (k {}, n bigint, _file_id bigint NOT NULL, _loaded_at timestamptz NOT NULL, _extra jsonb, PRIMARY KEY (k))"
+OLD = """
+CREATE TABLE production.t (
+    k {} PRIMARY KEY, n bigint, _file_id bigint NOT NULL, _loaded_at timestamptz NOT NULL, _extra jsonb
+)"""
 
 
 def test_a_needless_counter_of_an_earlier_version_goes(engine: Engine, declared: Declared) -> None:
@@ -135,3 +136,122 @@ def test_a_lossy_counter_of_an_earlier_version_is_told_of(platform: Platform, de
     create_all(platform.engine, [prices])
     trial.reprocess()
     assert trial.rows("k", "n") == [(Decimal("9.49"), 1), (Decimal("19.95"), 2)]
+
+
+@pytest.mark.parametrize(
+    ("personal", "one", "other", "bulk"),
+    [("hash", "Ada@x.org", "ada@x.org", True), ("last4", "0151 1234567", "+49 151 123-4567", False)],
+)
+@pytest.mark.parametrize("duplicates", ["last", "first", "reject", Highest("n")], ids=str)
+def test_uniqueness_is_judged_on_what_is_stored(
+    declared: Declared,
+    monkeypatch: pytest.MonkeyPatch,
+    duplicates: Any,
+    personal: str,
+    one: str,
+    other: str,
+    *,
+    bulk: bool,
+) -> None:
+    """Two spellings of one person are one key, and the person is found by either."""
+    if bulk:
+        monkeypatch.setattr("mini_platform.warehouse.load.BULK_ROWS", 1)
+    key = {"who": (str, {"personal": personal})}
+    trial = declared(dataset(key, {"n": (int, {})}, duplicates=duplicates, drift="ignore"))
+    rows = [(one, 1), (other, 2), ("Bob 22222222", 5), ("Cyd 33333333", 6), ("Eve 44444444", 6)]
+    file = trial.load("a.csv", csv(("who", "n"), *rows))
+    kept = {"first": [1], "reject": []}.get(str(duplicates), [2])
+    assert [n for (n,) in trial.rows("n") if n < 5] == kept
+    assert (file.status, file.rows_superseded, file.rows_rejected) == (
+        "loaded",
+        *((0, 2) if duplicates == "reject" else (1, 0)),
+    )
+    found = explained(trial, one)
+    assert sorted((o.line, o.verdict == "current") for o in found.occurrences) == [(2, kept == [1]), (3, kept == [2])]
+    assert (found.row is not None) == bool(kept)
+    assert trial.load("b.csv", csv(("who", "n"), (other, *(kept or [7])))).rows_unchanged == len(kept)
+
+
+def test_a_person_is_found_by_an_earlier_key_too(declared: Declared, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = declared(dataset({"who": (str, {"personal": "hash"})}, {"n": (int, {})}, drift="ignore")).dataset
+
+    def with_keys(keys: str) -> Trial:
+        monkeypatch.setenv("MINI_PLATFORM_PII_KEYS", keys)
+        return Trial(Platform({"t": people}), people)
+
+    with_keys("old:0123456789abcdef").load("a.csv", "who,n\nada@x.org,1\n")
+    trial = with_keys("new:fedcba9876543210,old:0123456789abcdef")
+    assert explained(trial, "Ada@x.org").row["n"] == 1
+    ((stored,),) = trial.rows("who")
+    assert explained(trial, stored).row["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "why"),
+    [
+        ({"k": (list[float], {})}, {}, "k is a list, which cannot be in key"),
+        (
+            {"k": (int, {}), "v": (list[float] | None, {})},
+            {"key": ("k",), "indexes": ("v",)},
+            "v is a list, .* in indexes",
+        ),
+        (
+            {"k": (int, {}), "v": (list[float], {})},
+            {"key": ("k",), "duplicates": Highest("v")},
+            "cannot be in duplicates",
+        ),
+        ({"k": (dt.datetime, {"given": "first_loaded"})}, {}, "only known once its row is written"),
+        ({"k": (str, {"personal": "redact"})}, {"drift": "ignore"}, "all rows would have one key"),
+    ],
+)
+def test_what_cannot_tell_rows_apart_is_refused(columns: Any, options: Any, why: str) -> None:
+    with pytest.raises(DeclarationError, match=why):
+        dataset(columns, {}, **options)
+
+
+ALL_OF_THE_KEY: dict[str, Any] = {
+    "read": ({"a": (str, {}), "b": (int, {})}, ["ann,1", "bob,2"], "ann", "1"),
+    "derived": (
+        {"a": (str, {}), "b": (str, {"derived": lambda col: col("a").str.to_uppercase()})},
+        ["ann", "bob"],
+        "ann",
+        "ANN",
+    ),
+    "given": (
+        {"a": (str, {"given": "file"}), "b": (int, {"given": "line"}), "c": (str, {})},
+        ["ann", "bob"],
+        "a.csv",
+        "2",
+        "ann",
+    ),
+    "source": ({"a": (str, {"given": "source"}), "b": (str, {})}, ["ann", "bob"], "csv", "ann"),
+    "hashed": ({"a": (str, {"personal": "hash"}), "b": (str, {})}, ["ann,x", "bob,x"], "Ann", "x"),
+}
+
+
+@pytest.mark.parametrize("duplicates", ["last", "reject"])
+@pytest.mark.parametrize("moments", [False, True], ids=["", "moments"])
+@pytest.mark.parametrize("kind", ALL_OF_THE_KEY)
+def test_all_columns_are_the_key(declared: Declared, kind: str, duplicates: Any, *, moments: bool) -> None:
+    """A list of members: what is there already is unchanged, whatever the platform keeps beside it."""
+    columns, rows, *key = ALL_OF_THE_KEY[kind]
+    given = ("first_loaded", "last_loaded") if moments else ()
+    rest = {name: (dt.datetime, {"given": name}) for name in given}
+    trial = declared(dataset(columns, rest, drift="ignore", duplicates=duplicates))
+    header = ",".join(name for name, (_, said) in columns.items() if not {"given", "derived"} & set(said))
+    data = "\n".join([header, *rows, ""])
+    assert trial.load("a.csv", data).rows_inserted == 2
+    before = trial.rows(*columns, *given)
+    assert trial.load("a.csv", data + "\n").rows_unchanged == 2
+    assert trial.rows(*columns, *given) == before
+    assert [o.verdict for o in explained(trial, *key).occurrences] == ["current", "unchanged"]
+    trial.reprocess()
+    assert len(trial.rows(*columns)) == 2
+
+
+def test_explain_compares_lists_and_asks_columns_that_are_not_stored(declared: Declared) -> None:
+    columns = {"seq": (int, {"stored": False}), "v": (list[float] | None, {})}
+    trial = declared(dataset({"k": (int, {})}, columns, duplicates=Highest("seq")))
+    trial.load("a.csv", 'k,seq,v\n1,5,"[1,2.5]"\n1,3,"[7]"\n')
+    trial.load("b.csv", 'k,seq,v\n1,5,"[1, 2.5]"\n')
+    assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
