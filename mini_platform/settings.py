@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -38,6 +38,11 @@ INTERVAL_SECONDS = (60, 86_400)
 """A schedule has the grain of a minute; for less often than once a day a cron expression says the time of the day."""
 
 
+def split_address(url: str) -> SplitResult:
+    """Take the URL of an inbox apart: it has neither query nor fragment, and `?` and `#` are letters of its path."""
+    return urlsplit(re.sub("[?#]", lambda mark: quote(mark[0]), url))
+
+
 class PullSettings(BaseModel):
     """Where a source is: `MINI_PLATFORM_PULL__<DATASET>_<SOURCE>__URL` and so on."""
 
@@ -47,6 +52,13 @@ class PullSettings(BaseModel):
     """Of the first page. Without one, neither here nor in the declaration, the source is not pulled."""
     header: SecretStr | None = None
     """A header with credentials, such as `Authorization: Bearer …`; only the URL's own host is sent it."""
+
+    @field_validator("url")
+    @classmethod
+    def _asked_whole(cls, value: str | None) -> str | None:
+        if value and "#" in value:
+            raise ValueError("what follows a # is never sent to a server: write %23 where it belongs to the address")
+        return value
 
     @field_validator("header")
     @classmethod
@@ -76,7 +88,7 @@ class InboxSettings(S3Settings):
     """A remote inbox: `MINI_PLATFORM_INBOX__<DATASET>__URL` and so on, of further ones `…__<DATASET>_<NAME>__URL`."""
 
     url: str | None = None
-    """`s3://bucket/prefix`, `sftp://user@host/path` or `file:///folder`."""
+    """`s3://bucket/prefix`, `sftp://user@host/path` or `file:///folder`; `#` and `?` are letters as any other."""
     password: SecretStr | None = None
     """Of the SFTP user."""
     key_file: Path | None = None
@@ -96,13 +108,15 @@ class InboxSettings(S3Settings):
         if value is None:
             return None
         try:
-            parts = urlsplit(value)
+            parts = split_address(value)
             parts.port  # noqa: B018 - raises where it is no number
         except ValueError:
             raise ValueError("it is no URL") from None
         where = parts.path.strip("/") and not parts.netloc if parts.scheme == "file" else parts.netloc
         if parts.scheme not in ("s3", "sftp", "file") or not where:
             raise ValueError("it should look like s3://bucket/prefix, sftp://user@host/path or file:///folder")
+        if not value.isprintable():
+            raise ValueError("it has characters that cannot be seen: write them as %09 and the like")
         if parts.password is not None or (parts.scheme == "s3" and "@" in parts.netloc):
             raise ValueError("it has credentials in it: give them by the settings beside it")
         if parts.scheme == "sftp" and not parts.username:
@@ -270,8 +284,9 @@ class Settings(BaseSettings):
     @field_validator("inbox", mode="after")
     @classmethod
     def _elsewhere(cls, value: dict[str, InboxSettings], info: ValidationInfo) -> dict[str, InboxSettings]:
-        for url in (inbox.url for inbox in value.values() if inbox.url and inbox.url.startswith("file:")):
-            folder = Path(unquote(urlsplit(url).path)).resolve()
+        urls = [inbox.url for inbox in value.values() if inbox.url]
+        for url in (url for url in urls if split_address(url).scheme == "file"):
+            folder = Path(unquote(split_address(url).path)).resolve()
             for name in ("data", "home"):
                 if name in info.data and folder.is_relative_to(info.data[name].resolve()):
                     raise ValueError(f"{url} lies within {info.data[name]}, which is taken care of already")

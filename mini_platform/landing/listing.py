@@ -37,9 +37,13 @@ COMPARE = text(
       ON before.dataset = :dataset AND before.inbox = :inbox AND before.key = page.key
     WHERE before.key IS NULL OR before.seen <> page.seen
        OR NOT before.still AND before.seen_at < clock_timestamp() - make_interval(secs => :settle)
+       -- Why it is left alone is another reason today, or none; what could not be had or tidied has its own time for that.
+       OR before.retry_at IS NULL AND before.left_alone IS DISTINCT FROM page.left_alone
+          AND before.signature IS DISTINCT FROM before.seen
     ON CONFLICT (dataset, inbox, key) DO UPDATE SET
         seen = excluded.seen, bytes = excluded.bytes, left_alone = excluded.left_alone, retry_at = NULL, tries = 0,
-        still = excluded.still OR known.seen = excluded.seen,
+        still = excluded.still OR known.seen = excluded.seen
+            AND (known.still OR known.seen_at < clock_timestamp() - make_interval(secs => :settle)),
         seen_at = CASE WHEN known.seen = excluded.seen THEN known.seen_at ELSE excluded.seen_at END
     """
 )

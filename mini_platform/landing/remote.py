@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import tenacity
 
-from mini_platform.settings import InboxSettings
+from mini_platform.settings import InboxSettings, split_address
 
 T = TypeVar("T")
 
@@ -134,20 +134,32 @@ class Inbox:
         return f"MINI_PLATFORM_INBOX__{key}__{name}".upper()
 
     @property
+    def parts(self) -> SplitResult:
+        """The URL, taken apart."""
+        return split_address(self.url)
+
+    @property
     def scheme(self) -> str:
         """What kind it is."""
-        return urlsplit(self.url).scheme
+        return self.parts.scheme
 
     @property
     def host(self) -> str:
         """Host, or bucket."""
-        return urlsplit(self.url).hostname or "" if self.scheme == "sftp" else urlsplit(self.url).netloc
+        return self.parts.hostname or "" if self.scheme == "sftp" else self._bucket_and_prefix[0]
+
+    @property
+    def _bucket_and_prefix(self) -> tuple[str, str]:
+        """Both as they stand: a name in a bucket may have any character, and none is written in another way."""
+        bucket, _, prefix = self.url.partition("://")[2].partition("/")
+        return bucket, prefix
 
     @property
     def path(self) -> str:
         """Path on the host, or prefix in the bucket, without slashes at its end."""
-        path = urlsplit(self.url).path.rstrip("/")
-        return path.lstrip("/") if self.scheme == "s3" else unquote(path)
+        if self.scheme == "s3":
+            return self._bucket_and_prefix[1].strip("/")
+        return unquote(self.parts.path.rstrip("/"))
 
 
 def connect(inbox: Inbox) -> Remote:

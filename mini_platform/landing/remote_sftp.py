@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import asyncssh
 from fsspec.asyn import get_loop, sync
@@ -90,7 +90,7 @@ class Sftp:
                 said = f"the key {settings.key_file} cannot be read: {why}: see {self._setting('key_file')}"
                 raise InboxError(f"{self._inbox.url} cannot be used: {said}.") from None
         return {
-            "username": unquote(urlsplit(self._inbox.url).username or ""),
+            "username": unquote(self._inbox.parts.username or ""),
             "password": settings.password.get_secret_value() if settings.password else None,
             "client_keys": keys,
         }
@@ -135,6 +135,8 @@ class Sftp:
             new = posixpath.join(self._folder, target.encode("utf-8", "surrogateescape"))
             _check(await client.lstat(self._path(file)), file)
             await client.makedirs(posixpath.dirname(new), exist_ok=True)
+            if await client.lexists(new):
+                await client.remove(new)  # The same bytes under the same name, sent again: SFTP renames over nothing.
             await client.rename(self._path(file), new)
             try:
                 _check(await client.lstat(new), file)
@@ -197,7 +199,7 @@ class Sftp:
     async def _connect(self, _: None) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
         connection = await asyncssh.connect(
             self._inbox.host,
-            urlsplit(self._inbox.url).port or PORT,
+            self._inbox.parts.port or PORT,
             client_factory=lambda: self._host_key,
             known_hosts=self._host_key.known_hosts,
             config=[],
@@ -212,7 +214,7 @@ class Sftp:
         return connection, await connection.start_sftp_client(path_encoding=None)
 
     def _as_sentence(self, error: Exception) -> Exception:
-        where = f"{self._inbox.host}:{urlsplit(self._inbox.url).port or PORT}"
+        where = f"{self._inbox.host}:{self._inbox.parts.port or PORT}"
         if isinstance(error, asyncssh.HostKeyNotVerifiable):
             return InboxError(self._host_key.sentence(str(error.reason)))
         known_hosts, user = self._inbox.settings.known_hosts, self._options["username"]

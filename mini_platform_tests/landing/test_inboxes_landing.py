@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, update
 
+from mini_platform.dataset import Csv, Json
 from mini_platform.landing import inbox_state, inbox_work, remote
+from mini_platform.settings import InboxSettings
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
 from mini_platform_tests.landing.yard import BAD, CHANGED, GOOD, Yard
@@ -95,6 +98,49 @@ def test_a_file_that_is_too_large_is_left_alone(yard: Yard, monkeypatch: pytest.
     yard.visits()
     assert yard.known() == {b"a.csv": "it is larger than the 10 bytes of MINI_PLATFORM_MAX_FILE_BYTES"}
     assert yard.ledger() == []
+
+
+def test_what_was_left_alone_is_taken_when_the_reason_goes(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.put("a.csv")
+    yard.put("b.json", b"[]")
+    yard.put("c.csv", GOOD + b"\n" * 1000)
+
+    def limit(size: int) -> None:
+        monkeypatch.setenv("MINI_PLATFORM_MAX_FILE_BYTES", str(size))
+        del yard.platform.settings
+
+    limit(10)
+    yard.visits()
+    limit(500)
+    assert len(yard.visit().file_ids) == 1, "its two looks were had"
+    assert yard.known()[b"c.csv"] == "it is larger than the 500 bytes of MINI_PLATFORM_MAX_FILE_BYTES", "of today"
+    limit(5000)
+    yard.dataset = replace(yard.dataset, sources=(Csv(), Json()))
+    yard.visit()
+    assert [name for name, *_ in yard.ledger()] == ["partner/a.csv", "partner/b.json", "partner/c.csv"]
+    assert set(yard.known().values()) == {None}
+
+
+@pytest.mark.parametrize("name", ["in#2", "in?2", "in%3F", "in 2"])
+def test_the_address_of_an_inbox_is_read_to_its_end(yard: Yard, name: str) -> None:
+    """Nothing of another folder is read, let alone removed, because the tail of an address was cut off."""
+    yard.put("wrong.csv", CHANGED)
+    right = yard.folder.with_name(name)
+    right.mkdir()
+    (right / "right.csv").write_bytes(GOOD)
+    written = name if yard.settings["url"].startswith("s3:") else name.replace("%", "%25")
+    elsewhere = yard.using(url=yard.settings["url"].removesuffix("in") + written, after="delete")
+    elsewhere.visits()
+    elsewhere.load()
+    elsewhere.visit()
+    assert [name for name, *_ in yard.ledger()] == ["partner/right.csv"]
+    assert yard.stands() == ["wrong.csv"]
+    assert not (right / "right.csv").exists()
+
+
+def test_an_address_that_cannot_be_seen_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be seen"):
+        InboxSettings(url="file:///in\tbox")
 
 
 # Files that change
@@ -237,6 +283,19 @@ def test_a_file_that_cannot_be_put_away_says_so(yard: Yard) -> None:
     else:
         assert done.error
     assert yard.stands() == ["a.csv", "processed"]
+
+
+def test_a_file_that_is_sent_again_is_put_away_again(yard: Yard) -> None:
+    yard = yard.using(after="archive")
+    for _ in range(3):
+        yard.put("a.csv")
+        yard.put("bad.csv", BAD)
+        yard.visits()
+        yard.load()
+        yard.visit()
+        assert yard.stands() == ["processed/1/a.csv", "quarantine/2/bad.csv", "quarantine/2/rejects.csv"]
+        assert yard.known() == {}
+    assert [status for *_, status in yard.ledger()] == ["loaded", "refused"] + ["unchanged"] * 4
 
 
 # Bounds, and one visit at a time
