@@ -294,6 +294,8 @@ class Pull:
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or "__" in self.name:
             raise DeclarationError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
+        if "#" in (self.url or ""):
+            raise DeclarationError(f"Pull {self.name}: what follows # in its url is never sent: write %23 for it")
         if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
             raise DeclarationError(f"Pull {self.name}: rate, tries and page_size are above 0")
 

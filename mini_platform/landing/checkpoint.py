@@ -60,9 +60,9 @@ class Checkpoint:
             row = conn.execute(select(pages).where(self._mine(pages), pages.c.request == request)).first()
         return Known(request, row)
 
-    def repeated(self, request: str, rows_sha256: str) -> int | None:
-        """Number of another page of this crawl that has the same rows."""
-        same = select(pages.c.page).where(
+    def repeated(self, request: str, rows_sha256: str) -> tuple[int | None, int]:
+        """Number of the first other page of this crawl that has the same rows, and how many there are."""
+        same = select(func.min(pages.c.page), func.count()).where(
             self._mine(pages),
             pages.c.rows_sha256 == rows_sha256,
             pages.c.crawl == self.now.crawl,
@@ -70,7 +70,8 @@ class Checkpoint:
             pages.c.request != request,
         )
         with self.engine.connect() as conn:
-            return conn.scalar(same.limit(1))
+            first, count = conn.execute(same).one()
+        return first, count
 
     def passed(
         self, request: str, page: paging.Page, *, sha256: str, etag: str | None, arrival: ledger.Arrival | None
@@ -124,6 +125,10 @@ class Checkpoint:
         reach("pull.before_end")
         with self.engine.begin() as conn:
             now = func.clock_timestamp()
+            if (
+                not goes_on
+            ):  # What an unchanged page led to may have run out: the next crawl asks for each page in full.
+                conn.execute(update(pages).where(self._mine(pages), pages.c.etag.is_not(None)).values(etag=None))
             moved = self._move(conn, position=position, last_failed=now, last_error=why, not_before=pause)
         self.now = moved
         reach("pull.after_end")

@@ -26,6 +26,8 @@ from mini_platform.landing.access import Access, ForbiddenError, shown
 REDIRECTS = 5
 WORTH_ANOTHER_TRY = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Answers that may be another one a moment later."""
+LOCKED_OUT = frozenset((401, 403, 407))
+"""Answers that say something about credentials, and nothing about the page: with better ones it may be had."""
 OK, NOT_MODIFIED = 200, 304
 CHUNK = 2**16
 
@@ -289,10 +291,13 @@ class Fetcher:
                 raise PullError(sentence, goes_on=True, seconds=seconds)
             raise AgainError(f"{shown(url)} answered {status}.", seconds)
         if status not in (OK, NOT_MODIFIED):
-            raise PullError(f"{shown(url)} answered {status} {httpx.codes.get_reason_phrase(status)}.")
+            said = f"{shown(url)} answered {status} {httpx.codes.get_reason_phrase(status)}."
+            raise PullError(said, goes_on=status in LOCKED_OUT)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise PullError(f"{shown(url)} answered with an encoding that was not asked for.")
-        link = response.links.get("next", {}).get("url")
+        # A link may have several relations, in any case (RFC 8288, 3.3).
+        links = response.links.values()
+        link = next((link["url"] for link in links if "next" in link.get("rel", "").lower().split()), None)
         etag = response.headers.get("etag")
         return Answer(
             status,

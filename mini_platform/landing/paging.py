@@ -115,7 +115,7 @@ def read(source: Pull, form: Json, base: str, position: str, answer: Answer) -> 
         raise AgainError(f"The page is not JSON ({said}).") from error
     if not isinstance(rows, list):
         where = f" at {form.rows}" if form.rows else ""
-        raise PullError(f"The page has no list of rows{where}.")
+        raise PullError(f"The page has no list of rows{where}.", goes_on=True)  # It may be an error, sent as a 200.
     following = _next(source, body, base, position, answer, len(rows))
     if following is not None and (len(following) > POSITION_CHARACTERS or not following.isprintable()):
         raise PullError(
@@ -129,13 +129,18 @@ def _next(source: Pull, body: Any, base: str, position: str, answer: Answer, row
     if isinstance(paging, Numbered):
         return str(int(position) + 1) if rows else None
     if isinstance(paging, Linked):
-        return answer.next_link and _without_secrets(answer.next_link, base)
+        return linked(base, answer)
     cursor = _within(body, paging.path)
     if cursor in (None, "", False):
         return None
     if not isinstance(cursor, str):
         raise PullError(f"The page has a cursor at {paging.path} that is neither text nor a number.")
     return cursor
+
+
+def linked(base: str, answer: Answer) -> str | None:
+    """Position of the page that an answer links to."""
+    return answer.next_link and _without_secrets(answer.next_link, base)
 
 
 def _within(body: Any, path: str) -> Any:

@@ -5,7 +5,8 @@ page over HTTP), `paging.py` (which page is next), `checkpoint.py` (how far we a
 other file. A page that changes while a crawl is under way does no harm: rows are upserted by their key.
 
 A crawl that is killed goes on at the page that was not committed. One that fails goes on there too if the source may
-answer better later (time-outs, 5xx, half a page), and begins anew where it never will (pages that repeat, 404).
+answer better later (time-outs, 5xx, half a page, credentials that ran out), and begins anew where it never will (pages that
+repeat, 404).
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
-from mini_platform.dataset import Dataset, Json, Pull
+from mini_platform.dataset import Dataset, Json, Linked, Numbered, Pull
 from mini_platform.faultpoints import reach
 from mini_platform.landing import paging
 from mini_platform.landing.access import Access
 from mini_platform.landing.checkpoint import Checkpoint, Known, OvertakenError, WaitingError, begin
-from mini_platform.landing.fetch import NOT_MODIFIED, Answer, Fetcher, PullError
+from mini_platform.landing.fetch import NOT_MODIFIED, AgainError, Answer, Fetcher, PullError
 from mini_platform.landing.store import RawStore
 from mini_platform.warehouse.ledger import Arrival
 
+EQUAL_PAGES = 100
+"""So many pages of a crawl with the same rows are taken for an endless loop, whatever they lead to."""
 State = Literal["not configured", "succeeded", "failed", "paused", "waiting", "overtaken"]
 
 
@@ -139,7 +142,9 @@ class _Crawl:
             self.done.state = "succeeded"
         except PullError as error:
             self.done.state, self.done.why = "failed", f"Page {self.checkpoint.now.pages + 1}: {error}"
-            self.checkpoint.failed(self.done.why, goes_on=error.goes_on, seconds=self._pause(error))
+            # A source that lets nobody in, or has no rows at all, interrupted nothing.
+            goes_on = error.goes_on and (self.checkpoint.now.pages > 0 or isinstance(error, AgainError))
+            self.checkpoint.failed(self.done.why, goes_on=goes_on, seconds=self._pause(error))
 
     def _pause(self, error: PullError) -> float | None:
         """For how long the source is to be left alone: its wish that was too long to be waited for."""
@@ -154,7 +159,7 @@ class _Crawl:
         known = self.checkpoint.known(url)
         if known.row is not None and known.row.crawl == now.crawl:
             raise PullError(f"It was asked for before, as page {known.row.page}: the source leads round in a circle.")
-        etag = known.row.etag if known.row is not None and not now.whole else None
+        etag = known.row.etag if known.row is not None and not now.whole and self._tells_next(known.row) else None
 
         def take(answer: Answer) -> tuple[Answer, paging.Page | None]:
             if answer.status != NOT_MODIFIED:
@@ -171,6 +176,10 @@ class _Crawl:
         else:
             self._pass(known, answer, page)
 
+    def _tells_next(self, row: Row[Any]) -> bool:
+        """Whether it is known what follows an unchanged page: beside the last one's rows there may be a link today."""
+        return row.next is not None or not isinstance(self.source.paging, Linked)
+
     @property
     def _form(self) -> Json:
         form = self.dataset.page_format(self.source)
@@ -181,12 +190,22 @@ class _Crawl:
         row = known.row
         assert row is not None  # noqa: S101 - its ETag was sent
         self.done.unchanged += 1
-        page = paging.Page(row.rows, row.rows_sha256, row.next)
+        following = paging.linked(self.base, answer) if isinstance(self.source.paging, Linked) else None
+        page = paging.Page(row.rows, row.rows_sha256, following or row.next)
         self.checkpoint.passed(known.request, page, sha256=row.sha256, etag=answer.etag or row.etag, arrival=None)
+
+    def _repeated(self, request: str, page: paging.Page) -> int | None:
+        """Number of the page with the same rows, where that means that the source stands still.
+
+        A number that is not understood gives the first page again. By links and cursors the source itself leads on, and
+        pages may be equal: those that lead back are known by what they ask for, and only very many are no accident.
+        """
+        first, equal = self.checkpoint.repeated(request, page.rows_sha256)
+        return first if equal >= (1 if isinstance(self.source.paging, Numbered) else EQUAL_PAGES) else None
 
     def _pass(self, known: Known, answer: Answer, page: paging.Page) -> None:
         sha256 = hashlib.sha256(answer.body).hexdigest()
-        if page.rows and (other := self.checkpoint.repeated(known.request, page.rows_sha256)):
+        if page.rows and (other := self._repeated(known.request, page)):
             raise PullError(f"It has the same rows as page {other}: the source does not go on to the next page.")
         unchanged = known.row is not None and known.row.sha256 == sha256 and not self.checkpoint.now.whole
         arrival = None

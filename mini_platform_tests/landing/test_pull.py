@@ -13,7 +13,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,12 +23,13 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import Engine, select, text
 
-from mini_platform.dataset import Cursor, Dataset, Json, Linked, Numbered, Pull
+from mini_platform.dataset import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
 from mini_platform.datasets.records import dataset as records
 from mini_platform.landing.access import Access, ForbiddenError
 from mini_platform.landing.fetch import retry_after
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.landing.store import RawStore
+from mini_platform.settings import PullSettings
 from mini_platform.warehouse.tables import checkpoints, files, pages
 from mini_platform_tests.landing.api_server import Api, Reply, Request, numbered, serving, things
 
@@ -810,3 +811,117 @@ def test_what_goes_wrong_here_is_no_fault_of_the_source(door: Door, tmp_path: Pa
 def test_declarations_that_contradict_themselves(wrong: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=r"Pull|dataset records"):
         wrong()
+
+
+# Nothing is skipped, whatever is known
+
+
+def linked(pages: Sequence[list[Any]], *, on_304: bool) -> Callable[[Request], Reply]:
+    """Pages by links, each with the ETag of its rows; an unchanged one is answered 304, with or without its link."""
+
+    def answer(request: Request) -> Reply:
+        number = int(request.query.get("p", "1"))
+        link = {"Link": f'<?p={number + 1}>; rel="last Next"'} if number < len(pages) else {}
+        etag = '"' + hashlib.sha256(json.dumps(pages[number - 1]).encode()).hexdigest()[:8] + '"'
+        if request.headers.get("if-none-match") == etag:
+            return Reply(status=304, headers={"ETag": etag, **(link if on_304 else {})})
+        return Reply(pages[number - 1], headers={"ETag": etag, **link})
+
+    return answer
+
+
+@pytest.mark.parametrize("on_304", [True, False])
+def test_a_page_behind_the_last_one_that_did_not_change(door: Door, on_304: bool) -> None:
+    """What follows a page stands beside its rows: they are as they were, and there is a next page all the same."""
+    source, pages = replace(QUICK, paging=Linked()), [things(1), things(2)]
+    succeeded(door.pull(source, linked(pages, on_304=on_304)))
+    for more in (things(3), things(4)):
+        pages.append(more)
+        succeeded(door.pull(source))
+    assert door.ids() == [1, 2, 3, 4]
+    assert "if-none-match" in door.api.requests[0].headers, "what leads on is not sent again"
+
+
+def test_a_304_leads_to_where_its_own_link_does(door: Door) -> None:
+    source, pages = replace(QUICK, paging=Linked()), {"1": (things(1), "2"), "2": (things(2), None)}
+
+    def answer(request: Request) -> Reply:
+        rows, following = pages[request.query.get("p", "1")]
+        headers = {"ETag": f'"{rows[0]["id"]}"'} | ({"Link": f"<?p={following}>; rel=next"} if following else {})
+        return Reply(
+            rows, status=304 if request.headers.get("if-none-match") == headers["ETag"] else 200, headers=headers
+        )
+
+    succeeded(door.pull(source, answer))
+    pages["1"], pages["new"] = (things(1), "new"), (things(9), "2")
+    succeeded(door.pull(source))
+    assert door.ids() == [1, 2, 9]
+
+
+def test_a_cursor_that_ran_out_is_not_asked_for_again(door: Door) -> None:
+    """The page that led to it is unchanged, and said so would lead there for ever."""
+    door.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
+
+    def answer(request: Request) -> Reply:
+        at = request.query.get("cursor")
+        if at is not None:
+            return Reply({"items": things(2)}, status=200 if at == alive[0] else 400)
+        etag = {"ETag": '"always"'}
+        if request.headers.get("if-none-match"):
+            return Reply(status=304, headers=etag)
+        return Reply({"items": things(1), "next": alive[0]}, headers=etag)
+
+    source = replace(QUICK, paging=Cursor())
+    succeeded(door.pull(source, answer))
+    alive[0] = "b"
+    failed(door.pull(source), "answered 400")
+    succeeded(door.pull(source))
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_credentials_that_run_out_in_the_middle(door: Door, status: int) -> None:
+    well, asked = numbered([things(n) for n in range(1, 8)]), []
+
+    def answer(request: Request) -> Reply:
+        asked.append(request.headers["authorization"])
+        return well(request) if asked.count(asked[-1]) <= 3 else Reply(status=status)
+
+    for token in ("a", "b"):
+        failed(door.pull(answer=answer, header=("Authorization", token)), f"answered {status}")
+    assert succeeded(door.pull(header=("Authorization", "c"))).crawl == 1
+    assert door.ids() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_an_error_in_a_200(door: Door) -> None:
+    failed(door.pull(answer=once(Reply({"error": "try later"}))), "Page 2", "no list of rows")
+    assert door.checkpoint.position == "2"
+    succeeded(door.pull())
+    assert door.ids() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("paging", [Linked(), Cursor()])
+def test_equal_pages_are_gone_through(door: Door, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without anything of their own: heartbeats, say. The source leads on, and the crawl follows."""
+    door.dataset = replace(records, sources=(Json(rows="items"),))
+
+    def answer(request: Request, pages: int = 7) -> Reply:
+        number = int(request.query.get("cursor", "1"))
+        body = {"items": things(1) if number < 7 else things(2), "next": number + 1 if number < pages else None}
+        return Reply(body, headers={"Link": f'<?cursor={number + 1}>; rel="next"'} if number < pages else {})
+
+    succeeded(door.pull(replace(QUICK, paging=paging), answer))
+    assert door.ids() == [1] * 6 + [2]
+    monkeypatch.setattr("mini_platform.landing.pull.EQUAL_PAGES", 8)
+
+    def endless(request: Request) -> Reply:
+        more = answer(request, 10**9)
+        return replace(more, body=more.body | {"items": things(1)})
+
+    failed(door.pull(replace(QUICK, paging=paging), endless), "Page 9", "same rows as page 1")
+
+
+def test_what_is_never_sent_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="what follows # in its url is never sent"):
+        Pull(name="api", url="http://example.com/rows#new")
+    with pytest.raises(ValueError, match="what follows a # is never sent"):
+        PullSettings(url="http://example.com/rows#new")
