@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test bench against faults ten-thousand screenshots lint audit format lock clean
+.PHONY: help up down install test bench against faults fuzz ten-thousand screenshots lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ test: install ## run every test
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults mini_platform_tests/landing
+
+fuzz: install ## declarations of every kind, drawn, against a model: make fuzz ARGS="--minutes 10 --seed 7"
+	@$(BIN)/python -m mini_platform_tests.declarations.fuzz $(ARGS)
 
 ten-thousand: install ## drop 10,000 files on a live platform, and show what became of its promises
 	@$(BIN)/python -m mini_platform_tests.benchmarks.ten_thousand $(ARGS)

@@ -64,6 +64,13 @@ def pytest_report_header() -> str:
     return drawn.header()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == drawn.SAID and report.when == "call":
+                terminalreporter.write_line(str(value))
+
+
 @pytest.hookimpl(trylast=True)  # After `-m` has chosen.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     drawn.deselect(config, items)

@@ -15,6 +15,8 @@ from typing import Any
 
 SEED, SHARE = "TEST_SEED", "TEST_SHARE"
 MARKERS = ("faults", "drawn")
+SAID = "said"
+"""Name of the property by which a test says how much it did; it is printed at the end of a run."""
 
 
 def seed() -> int:

@@ -1,0 +1,505 @@
+"""Draws declarations: a `Plan` in plain words, from which come the Python source of a dataset, and what the model goes by.
+
+What a derived column or a rule says stands here twice, as the polars expression of the source and as Python over values:
+`Expr`. The Python says what the words promise: exact where it can be held, empty where not.
+
+Here: columns, options, keys, policies, sources. Aggregates and views are in `computed.py`, files in `cells.py`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import operator
+import random
+import sys
+import types
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from mini_platform.dataset import Dataset
+
+TYPES = ("str", "int", "float", "Decimal", "dt.date", "dt.datetime", "bool", "list[float]")
+NAMES = ("id", "n", "Name", "größe", "order", "select", "a_b", "x1", "user", "Day", "value", "file_name")
+NUMBERS = ("int", "float", "Decimal")
+INT64 = range(-(2**63), 2**63)
+PREAMBLE = """\
+from __future__ import annotations
+
+import datetime
+import datetime as dt
+from decimal import Decimal
+
+import polars as pl
+from sqlalchemy import *
+
+from mini_platform.dataset import *
+"""
+
+NOT_YET = frozenset(
+    (
+        *(
+            "aggregate window",
+            "aggregate limit",
+            "aggregate share of all",
+            "aggregate distinct on",
+            "aggregate self join",
+        ),
+        *("aggregate filtered dimension", "aggregate union", "aggregate group of float", "aggregate group of Decimal"),
+        *("derived arithmetic", "unknown columns of Json", "no column is read", "explain of duplicates=reject"),
+        *("quality of rejected cells", "check isin of float", "check isin of Decimal", "check notin of float"),
+    )
+)
+"""Words that the gate leaves out, as what they promise is being mended; `make fuzz ARGS=--all` tries them."""
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Expr:
+    """The same twice: as source over `col`, and as Python over a row's values."""
+
+    code: str
+    value: Callable[[Values], Any]
+    reads: tuple[str, ...]
+
+    def of(self, row: Values) -> Any:
+        """Its value; None where one that it reads is empty."""
+        return None if any(row.get(name) is None for name in self.reads) else self.value(row)
+
+
+@dataclass(frozen=True)
+class Col:
+    """A column: its name, type and what `Field` is told."""
+
+    name: str
+    type: str
+    nullable: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    derived: Expr | None = None
+
+    @property
+    def decimals(self) -> int:
+        return int(self.said.get("decimals", 2))
+
+    @property
+    def is_read(self) -> bool:
+        return self.derived is None and "given" not in self.said
+
+    @property
+    def is_stored(self) -> bool:
+        return bool(self.said.get("stored", True))
+
+    @property
+    def protection(self) -> str | None:
+        personal = self.said.get("personal")
+        return None if personal == "mask" else personal
+
+    @property
+    def source(self) -> str:
+        words = ['"x"', *(f"{name}={value!r}" for name, value in {**self.said, **self.checks}.items())]
+        if self.derived:
+            words.append(f"derived=lambda col: {self.derived.code}")
+        kind = self.type + (" | None" if self.nullable else "")
+        return f"    {self.name}: {kind} = Field({', '.join(words)})"
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A rule over columns."""
+
+    name: str
+    column: str | None
+    severity: str
+    holds: Expr
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.column}_{self.name}" if self.column else self.name
+
+    @property
+    def source(self) -> str:
+        said = f'"does not hold", column={self.column!r}, severity={self.severity!r}'
+        return f"    @rule({said})\n    def {self.name}(col):\n        return {self.holds.code}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A source: `Csv(...)` or `Json(...)` with its words."""
+
+    kind: str
+    suffix: str
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        words = {"suffixes": (self.suffix,), "name": self.suffix[1:], **self.said}
+        return f"{self.kind}({', '.join(f'{name}={value!r}' for name, value in words.items())})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A declaration in plain words."""
+
+    name: str
+    columns: tuple[Col, ...]
+    rules: tuple[RowRule, ...]
+    key: tuple[str, ...]
+    duplicates: str
+    drift: str
+    share: str | None
+    most_rows: int | None
+    formats: tuple[Format, ...]
+    indexes: tuple[str, ...] = ()
+    warn_share: str = "0"
+    aggregates: tuple[Any, ...] = ()
+    views: tuple[Any, ...] = ()
+
+    @property
+    def read(self) -> tuple[Col, ...]:
+        return tuple(c for c in self.columns if c.is_read)
+
+    @property
+    def stored(self) -> tuple[Col, ...]:
+        return tuple(c for c in self.columns if c.is_stored)
+
+    def column(self, name: str) -> Col:
+        return next(c for c in self.columns if c.name == name)
+
+    @property
+    def highest(self) -> str | None:
+        return self.duplicates.partition(":")[2] or None
+
+    @property
+    def source(self) -> str:
+        """The declaration as Python source."""
+        said = f"Highest({self.highest!r})" if self.highest else repr(self.duplicates)
+        words = {
+            "name": repr(self.name),
+            "table": repr(self.name),
+            "description": "'x'",
+            "rows": "Rows",
+            "key": repr(self.key),
+            "sources": f"({', '.join(one.source for one in self.formats)},)",
+            "drift": repr(self.drift),
+            "duplicates": said,
+            "warn_above": f"Above(share={self.warn_share})",
+            "refuse_above": f"Above(share={self.share}, rows={self.most_rows})",
+        }
+        if self.indexes:
+            words["indexes"] = repr(self.indexes)
+        if self.aggregates:
+            words["aggregates"] = f"({', '.join(a.declared for a in self.aggregates)},)"
+        if self.views:
+            words["views"] = f"({', '.join(v.declared for v in self.views)},)"
+        parts = [PREAMBLE, "class Rows(RowModel):", *(c.source for c in self.columns), *(r.source for r in self.rules)]
+        parts += [computed.source for computed in (*self.aggregates, *self.views)]
+        parts += ["dataset = Dataset(", *(f"    {name}={value}," for name, value in words.items()), ")"]
+        return "\n".join(parts) + "\n"
+
+    @property
+    def words(self) -> Counter[str]:
+        """What was drawn, to see that nothing is drawn never."""
+        found: Counter[str] = Counter([f"duplicates={self.duplicates.partition(':')[0]}", f"drift={self.drift}"])
+        found.update(f"type={c.type}{' | None' if c.nullable else ''}" for c in self.columns)
+        found.update(f"key of {self.column(name).type}" for name in self.key)
+        found[f"key of {len(self.key)}{' (all)' if len(self.key) == len(self.columns) else ''}"] += 1
+        for c in self.columns:
+            found.update(f"{n}={v}" if n in ("personal", "case", "given") else n for n, v in c.said.items())
+            found.update(f"check {name} of {c.type}" for name in c.checks)
+            found[f"derived {c.type}"] += c.derived is not None
+        found.update(f"rule {'over a row' if r.column is None else 'of a column'}, {r.severity}" for r in self.rules)
+        found.update(f"{f.kind} {' '.join(f.said)}".strip() for f in self.formats)
+        found.update(f"aggregate {a.kind}" for a in self.aggregates)
+        found.update(f"aggregate group of {a.group}" for a in self.aggregates)
+        found["derived arithmetic"] += any(
+            c.derived is not None and c.type not in ("str", "bool") for c in self.columns
+        )
+        found["unknown columns of Json"] += self.drift == "rescue" and any(f.kind == "Json" for f in self.formats)
+        found["no column is read"] += not self.read
+        found.update(f"view {v.kind}" for v in self.views)
+        found.update({"indexes": len(self.indexes), "refuse_above rows": self.most_rows is not None})
+        return +found
+
+
+def declare(source: str, module: str = "drawn_declaration") -> Dataset:
+    """The dataset that a source declares."""
+    made = types.ModuleType(module)
+    sys.modules[module] = made  # Where the types of its columns are looked up.
+    exec(compile(source, module, "exec"), made.__dict__)  # noqa: S102 - drawn here
+    dataset: Dataset = made.dataset
+    _ = dataset.columns, dataset.rules
+    return dataset
+
+
+def draw(rng: random.Random, name: str) -> Plan:
+    """A declaration; it may be one that is refused."""
+    from mini_platform_tests.declarations import computed
+
+    names = rng.sample(NAMES, rng.randint(1, 6))
+    columns = [_column(rng, one, first=i == 0) for i, one in enumerate(names)]
+    reads = list(columns)
+    others = rng.sample([n for n in NAMES if n not in names], rng.choice((0, 0, 1, 1, 2)))
+    columns += [made for one in others if (made := _derived(rng, one, reads))]
+    for given in rng.sample(("file", "line", "source", "first_loaded", "last_loaded"), rng.choice((0, 0, 0, 1, 2))):
+        kind = {"line": "int", "first_loaded": "dt.datetime", "last_loaded": "dt.datetime"}.get(given, "str")
+        columns.append(Col(f"g_{given}", kind, said={"given": given}))
+    telling = [c for c in columns if c.type != "list[float]" and c.said.get("personal") != "redact"]
+    candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
+    if rng.random() < 0.03:
+        candidates = [c.name for c in columns]
+    most = len(candidates) if rng.random() < 0.15 else min(2, len(candidates))
+    key = tuple(rng.sample(candidates, rng.randint(1, most))) if candidates else ()
+    formats = _formats(rng)
+    protected = any(c.protection for c in columns)
+    plan = Plan(
+        name=name,
+        columns=tuple(columns),
+        rules=tuple(_rules(rng, columns)),
+        key=key,
+        duplicates=rng.choice(("last", "last", "first", "reject", "highest")),
+        drift=rng.choice(("refuse", "ignore") if protected else ("rescue", "rescue", "refuse", "ignore")),
+        share=rng.choice(("0.5", "0.5", "0.9", "0.07", "0.29", "1", "None")),
+        most_rows=rng.choice((None, None, None, 3)),
+        formats=formats,
+        indexes=tuple(n for n in rng.sample(names, 1) if rng.random() < 0.15),
+    )
+    if plan.duplicates == "highest":
+        read = [c for c in plan.read if not c.protection and c.type != "list[float]"]
+        plan = replace(plan, duplicates=f"highest:{rng.choice(read).name}" if read else "last")
+    return computed.draw(rng, plan)
+
+
+def _column(rng: random.Random, name: str, *, first: bool) -> Col:
+    kind = rng.choice(("str", *TYPES)) if not first else rng.choice(("str", "int", "str", *TYPES[:7]))
+    nullable = not first and rng.random() < 0.5
+    said: dict[str, Any] = {}
+    if kind == "Decimal":
+        said["decimals"] = rng.choice((0, 1, 2, 2, 4, 9, 18))
+    if rng.random() < 0.2:
+        said["null_tokens"] = rng.choice((("NA",), ("NA", "-"), ("n/a", "0"), "null"))
+    if kind == "str":
+        if rng.random() < 0.15:
+            said["trim"] = False
+        if rng.random() < 0.25:
+            said["case"] = rng.choice(("lower", "upper"))
+        if rng.random() < 0.15:
+            said["personal"] = rng.choice(("mask", "hash", "hash", "last4", "redact"))
+    if rng.random() < 0.15:
+        said["aliases"] = (f"{name} alias",)
+    if rng.random() < 0.1:
+        said["may_lack"] = True
+    if not first and rng.random() < 0.08:
+        said["stored"] = False
+    checks = _checks(rng, kind) if rng.random() < 0.35 else {}
+    if checks and rng.random() < 0.3:
+        said["warn"] = tuple(checks)[:1]
+    return Col(name, kind, nullable, said, checks)
+
+
+def _checks(rng: random.Random, kind: str) -> dict[str, Any]:
+    low, high = rng.choice(((-5, 7), (0, 1000), (-(2**62), 2**62)))
+    match kind:
+        case "int" | "float" | "Decimal":
+            options: Sequence[dict[str, Any]] = (
+                {"in_range": {"min_value": low, "max_value": high}},
+                {"ge": low},
+                {"gt": low, "lt": high},
+                {"le": high},
+                {"isin": [0, 1, 2, 3, 4]},
+                {"in_range": {"min_value": -1000, "max_value": 1000}},
+            )
+        case "str":
+            options = (
+                {"str_length": {"min_value": 1, "max_value": rng.choice((2, 20, 600))}},
+                {"isin": ["a", "b", "Ab", "ab", "é"]},
+                {"str_matches": "^[A-Za-z]"},
+                {"str_startswith": "a"},
+                {"notin": ["b"]},
+            )
+        case "dt.date":
+            options = ({"ge": dt.date(1970, 1, 1)}, {"lt": dt.date(2100, 1, 1)})
+        case _:
+            options = ({},)
+    return dict(rng.choice(options))
+
+
+CHECKS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "in_range": lambda value, a: a["min_value"] <= value <= a["max_value"],
+    "ge": lambda value, a: value >= a,
+    "gt": lambda value, a: value > a,
+    "le": lambda value, a: value <= a,
+    "lt": lambda value, a: value < a,
+    "isin": lambda value, a: value in a,
+    "notin": lambda value, a: value not in a,
+    "str_length": lambda value, a: a["min_value"] <= len(value) <= a["max_value"],
+    "str_matches": lambda value, a: value[:1].isascii() and value[:1].isalpha(),
+    "str_startswith": lambda value, a: value.startswith(a),
+}
+"""What each check that is drawn says of a value; `str_matches` is drawn with one pattern only."""
+
+
+def fits_int(value: int) -> int | None:
+    return value if value in INT64 else None
+
+
+def rounded(value: Fraction, decimals: int) -> Decimal | None:
+    """An exact value with so many decimals, halves away from zero; None where that has more than 18 digits."""
+    scaled = abs(value) * 10**decimals
+    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    if whole >= 10**18:
+        return None
+    return Decimal(-whole if value < 0 else whole).scaleb(-decimals)
+
+
+def finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
+
+
+def later(moment: Any, step: dt.timedelta) -> Any:
+    try:
+        return moment + step
+    except OverflowError:
+        return None
+
+
+def _quotient(kind: str, decimals: int, p: Any, q: Any) -> Any:
+    """An exact quotient, as the one or the other type."""
+    if q == 0:
+        return None
+    exact = Fraction(p) / Fraction(q)
+    if kind == "Decimal":
+        return rounded(exact, decimals)
+    try:
+        return finite(float(exact))
+    except OverflowError:
+        return None
+
+
+Derivations = Iterator[tuple[str, Expr]]
+"""Types of derived columns, and what they are derived by."""
+
+
+def _of_numbers(a: Col, b: Col, decimals: int, op: str) -> Derivations:
+    x, y, n, m = f'col("{a.name}")', f'col("{b.name}")', a.name, b.name
+    both, apply = (n, m), {"+": operator.add, "-": operator.sub, "*": operator.mul}[op]
+    if a.type == "int":
+        yield "int", Expr(f"{x} {op} {y}", lambda r: fits_int(apply(r[n], r[m])), both)
+        yield "bool", Expr(f"{x} > 3", lambda r: r[n] > 3, (n,))
+    if a.type in ("int", "Decimal"):
+        yield "float", Expr(f"{x} / {y}", lambda r: _quotient("float", 0, r[n], r[m]), both)
+    if a.type == "Decimal":
+        yield "Decimal", Expr(f"{x} / {y}", lambda r: _quotient("Decimal", decimals, r[n], r[m]), both)
+        exact = lambda r: rounded(apply(Fraction(r[n]), Fraction(r[m])), decimals)  # noqa: E731
+        yield "Decimal", Expr(f"{x} {op} {y}", exact, both)
+    if a.type == "float":
+        yield "float", Expr(f"{x} {op} {y}", lambda r: finite(apply(r[n], r[m])), both)
+        yield "bool", Expr(f"{x} <= {y}", lambda r: r[n] <= r[m], both)
+
+
+def _of_times(a: Col, b: Col, decimals: int, op: str) -> Derivations:
+    x, n = f'col("{a.name}")', a.name
+    days = {0: 1, 2: 30, 4: -1, 6: 400_000}[decimals]
+    yield a.type, Expr(f"{x} + pl.duration(days={days})", lambda r: later(r[n], dt.timedelta(days=days)), (n,))
+    yield "int", Expr(f"{x}.dt.year()", lambda r: r[n].year, (n,))
+    if a.type == "dt.datetime":
+        yield "dt.date", Expr(f"{x}.dt.date()", lambda r: r[n].date(), (n,))
+
+
+def _of_texts(a: Col, b: Col, decimals: int, op: str) -> Derivations:
+    x, y, n, m = f'col("{a.name}")', f'col("{b.name}")', a.name, b.name
+    nfc = lambda text: unicodedata.normalize("NFC", text)  # noqa: E731
+    yield "str", Expr(f"{x}.str.to_uppercase()", lambda r: nfc(r[n].upper()), (n,))
+    yield "str", Expr(f"{x}.str.to_lowercase()", lambda r: nfc(r[n].lower()), (n,))
+    yield "str", Expr(f'{x} + "-" + {y}', lambda r: nfc(r[n] + "-" + r[m]), (n, m))
+    yield "int", Expr(f"{x}.str.len_chars()", lambda r: len(r[n]), (n,))
+    yield "bool", Expr(f'{x} == "a"', lambda r: r[n] == "a", (n,))
+
+
+def _of_lists(a: Col, b: Col, decimals: int, op: str) -> Derivations:
+    x, n = f'col("{a.name}")', a.name
+
+    def twice(row: Values) -> list[float] | None:
+        items = [2 * item for item in row[n]]
+        return None if None in map(finite, items) else items
+
+    yield "list[float]", Expr(f"{x}.list.eval(pl.element() * 2)", twice, (n,))
+    yield "int", Expr(f"{x}.list.len()", lambda r: len(r[n]), (n,))
+
+
+DERIVATIONS = {
+    **dict.fromkeys(NUMBERS, _of_numbers),
+    **dict.fromkeys(("dt.date", "dt.datetime"), _of_times),
+    "str": _of_texts,
+    "list[float]": _of_lists,
+}
+
+
+def _derived(rng: random.Random, name: str, reads: Sequence[Col]) -> Col | None:
+    """A column derived from those that are read; None where they give nothing to derive from."""
+    a = rng.choice(reads)
+    b = rng.choice([c for c in reads if c.type == a.type])
+    if a.type not in DERIVATIONS:
+        return None
+    decimals = rng.choice((0, 2, 4, 6))
+    kind, expr = rng.choice(list(DERIVATIONS[a.type](a, b, decimals, rng.choice("+-*"))))
+    said: dict[str, Any] = {"decimals": decimals} if kind == "Decimal" else {}
+    if a.said.get("personal") or b.said.get("personal"):
+        if kind != "str":
+            return None
+        said["personal"] = "hash"
+    if kind == "str":
+        said["trim"] = False  # What it is derived from may begin with a blank.
+    checks = {"ge": -1000} if kind == "int" and rng.random() < 0.2 else {}
+    return Col(name, kind, rng.random() < 0.7, said, checks, expr)
+
+
+def _rules(rng: random.Random, columns: Sequence[Col]) -> list[RowRule]:
+    found = []
+    for number in range(rng.choice((0, 0, 1, 2))):
+        a = rng.choice([c for c in columns if c.type != "list[float]" and "given" not in c.said])
+        b = rng.choice([c for c in columns if c.type == a.type and "given" not in c.said])
+        x, y = f'col("{a.name}")', f'col("{b.name}")'
+        both = tuple(dict.fromkeys((a.name, b.name)))
+        if a.type in ("str", "bool"):
+            holds = Expr(f"{x} == {y}", lambda r, a=a.name, b=b.name: r[a] == r[b], both)
+        elif a.type == "Decimal" and rng.random() < 0.5:
+            holds = Expr(
+                f"{x} * {y} >= {x}",
+                lambda r, a=a.name, b=b.name: Fraction(r[a]) * Fraction(r[b]) >= Fraction(r[a]),
+                both,
+            )
+        else:
+            holds = Expr(f"{x} <= {y}", lambda r, a=a.name, b=b.name: r[a] <= r[b], both)
+        column = rng.choice((None, a.name))
+        found.append(RowRule(f"rule_{number}", column, rng.choice(("error", "warn")), holds))
+    return found
+
+
+def _formats(rng: random.Random) -> tuple[Format, ...]:
+    dialects: Sequence[dict[str, Any]] = (
+        {},
+        {},
+        {"delimiter": ";"},
+        {"delimiter": "\t"},
+        {"delimiter": "||"},
+        {"quote": "'"},
+        {"escape": "\\"},
+        {"header": False},
+        {"skip_lines": 2},
+        {"header": "find"},
+        {"comment": "#"},
+        {"encoding": "utf-16-le"},
+        {"trailing_delimiter": True},
+    )
+    made = [
+        Format("Csv", ".csv", rng.choice(dialects)),
+        Format("Json", ".json"),
+        Format("Csv", ".txt", {"delimiter": "|"}),
+    ]
+    return tuple(made[: rng.choice((1, 1, 2, 2, 3))])

@@ -1,0 +1,123 @@
+"""`make fuzz`: the machine for as long as one likes, in two processes; it goes on after a find, and tells them apart.
+
+python -m mini_platform_tests.declarations.fuzz --minutes 10 --seed 1 --processes 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Set
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from mini_platform.settings import PROJECT
+from mini_platform.warehouse import embedded
+from mini_platform_tests.conftest import FAST, WATCH
+from mini_platform_tests.declarations.draw import NOT_YET
+from mini_platform_tests.declarations.machine import Find, counted, ground, run
+
+
+@dataclass
+class Summary:
+    """What some seeds came to."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    declared: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    finds: dict[str, Find] = field(default_factory=dict)
+    found: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Summary) -> None:
+        """Add up what another process came to."""
+        self.steps += other.steps
+        self.declared += other.declared
+        self.refused += other.refused
+        self.found += other.found
+        self.words += other.words
+        self.finds = other.finds | self.finds
+
+    def __str__(self) -> str:
+        """As lines."""
+        refused = sum(self.refused.values())
+        share = refused / max(1, self.declared + refused)
+        rate = self.steps / max(self.seconds, 1e-9)
+        return (
+            f"{self.steps} steps on {self.declared} declarations in {self.seconds:.0f} s ({rate:.1f} a second); "
+            f"{share:.0%} of those drawn were refused; {sum(self.found.values())} finds of {len(self.found)} kinds"
+        )
+
+
+def work(
+    server: str, seed: int, step: int, seconds: float, shrink_seconds: float, left_out: Set[str] = NOT_YET
+) -> Summary:
+    """Seeds from `seed` on, each `step`-th, until the time is over."""
+    summary, end = Summary(), time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder, ground(server, Path(folder)) as made:
+        while time.monotonic() < end:
+            outcome = run(made, seed, left_out=left_out)
+            seed += step
+            summary.steps += outcome.steps
+            summary.words += outcome.words
+            if outcome.refused:
+                summary.refused[outcome.refused.partition(": ")[2][:60]] += 1
+                continue
+            summary.declared += 1
+            if outcome.find:
+                kind = outcome.find.kind
+                summary.found[kind] += 1
+                if kind not in summary.finds or len(outcome.find.test) < len(summary.finds[kind].test):
+                    summary.finds[kind] = outcome.find
+        for kind, find in summary.finds.items():
+            if shrink_seconds:
+                summary.finds[kind] = (
+                    run(made, find.seed, shrink_seconds=shrink_seconds, left_out=left_out).find or find
+                )
+    summary.seconds = seconds
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--shrink", type=float, default=20, help="seconds to make a find of each kind smaller")
+    parser.add_argument("--all", action="store_true", help="also words that the gate leaves out")
+    parser.add_argument("--words", action="store_true", help="say how often each word was drawn")
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}", flush=True)  # noqa: T201
+    total, left_out = Summary(), frozenset() if asked.all else NOT_YET
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        server = embedded.ensure_running(home, FAST)
+        watch = subprocess.Popen(
+            [sys.executable, "-c", WATCH, folder], stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True
+        )
+        with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+            jobs = [
+                pool.submit(work, server, asked.seed + i, asked.processes, asked.minutes * 60, asked.shrink, left_out)
+                for i in range(asked.processes)
+            ]
+            for job in jobs:
+                total.add(job.result())
+        watch.communicate(timeout=60)
+    total.seconds = asked.minutes * 60
+    for kind, find in total.finds.items():
+        print(f"\n=== {total.found[kind]} x {kind} (seed {find.seed})\n{find.test}")  # noqa: T201
+    if asked.words:
+        print(f"\nDrawn:\n{counted(total.words)}\n\nRefused:\n{counted(total.refused)}")  # noqa: T201
+    print(f"\n{total}")  # noqa: T201
+    sys.exit(bool(total.finds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,360 @@
+"""The machine: draws a declaration and a sequence of steps, runs them on a platform, holds each outcome against the model.
+
+    with ground(server_url) as made:
+        outcome = run(made, seed)
+
+A seed says all: the declaration, the files, the steps. A find has a test in it that can be pasted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mini_platform.dataset import DeclarationError
+from mini_platform.platform import Platform
+from mini_platform.validation import pandera_schema
+from mini_platform.warehouse import aggregates, connection, ledger
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.schema import _migrate as migrate
+from mini_platform.warehouse.schema import create_all
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.conftest import _execute, _url
+from mini_platform_tests.declarations import cells, compare, draw
+from mini_platform_tests.declarations.cells import Written
+from mini_platform_tests.declarations.conftest import Trial
+from mini_platform_tests.declarations.draw import Plan
+from mini_platform_tests.declarations.model import KEY_ID, SECRET, World
+
+TEMPLATE = "template_machine"
+NAMES = ("a", "b", "c", "d e", "ü")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A server with a database to copy, and a folder."""
+
+    server: str
+    folder: Path
+
+
+@contextmanager
+def ground(server: str, folder: Path) -> Iterator[Ground]:
+    """A template with the platform's tables; the environment is the machine's own while it is open."""
+    before = dict(os.environ)
+    template = f"{TEMPLATE}_{os.getpid()}"
+    _execute(server, f"CREATE DATABASE {template}")
+    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL"))]:
+        del os.environ[name]
+    os.environ |= {"MINI_PLATFORM_HOME": str(folder / "home"), "MINI_PLATFORM_DATA": str(folder / "data")}
+    os.environ["MINI_PLATFORM_PII_KEYS"] = f"{KEY_ID}:{SECRET}"
+    os.environ["MINI_PLATFORM_DAGSTER_PORT"] = "1"
+    (folder / "home").mkdir(exist_ok=True, parents=True)
+    made = connection.engine(_url(server, template))
+    create_all(made, [])
+    made.dispose()
+    try:
+        yield Ground(server, folder)
+    finally:
+        _execute(server, f"DROP DATABASE {template} WITH (FORCE)")
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens.
+
+    Attributes:
+        op: what.
+        files: that arrive.
+        plan: what is declared from then on.
+        number: of a file, in the order of arrival, or of a fault point.
+    """
+
+    op: str
+    files: tuple[Written, ...] = ()
+    plan: Plan | None = None
+    number: int = 0
+
+    @property
+    def source(self) -> str:
+        """As a line of a test."""
+        match self.op:
+            case "load":
+                return f"trial.load({self.files[0].name!r}, {self.files[0].data!r})"
+            case "batch":
+                lands = [f"trial.land({f.name!r}, {f.data!r})" for f in self.files]
+                return "\n    ".join([*lands, "trial.run()"])
+            case "reprocess one":
+                return f"trial.reprocess({self.number + 1})"
+            case "declare":
+                return "trial = declared(declare(CHANGED))\n    trial.reprocess()"
+            case _:
+                return "trial.reprocess()"
+
+
+@dataclass
+class Find:
+    """Something wrong: the seed, what, and a test that shows it."""
+
+    seed: int
+    wrong: list[str]
+    test: str
+
+    @property
+    def kind(self) -> str:
+        """What it is, without the particulars."""
+        return self.wrong[0].partition(": ")[0]
+
+
+@dataclass
+class Outcome:
+    """What came of a seed."""
+
+    steps: int = 0
+    refused: str | None = None
+    find: Find | None = None
+    words: Counter[str] = field(default_factory=Counter)
+
+
+def steps(rng: random.Random, plan: Plan) -> list[Step]:
+    """A sequence of steps for a declaration."""
+    drawn: list[Step] = []
+    arrived: list[Written] = []
+    count = 0
+    for _ in range(rng.randint(10, 40)):
+        op = rng.choices(("load", "again", "batch", "reprocess", "reprocess one", "declare"), (10, 2, 3, 1, 1, 1))[0]
+        if op in ("again", "reprocess one") and not arrived:
+            op = "load"
+        if op == "again":
+            drawn.append(Step("load", (rng.choice(arrived),)))
+            count += 1
+        elif op in ("load", "batch"):
+            files = tuple(
+                cells.write(rng, plan, rng.choice(NAMES)) for _ in range(1 if op == "load" else rng.randint(2, 4))
+            )
+            arrived += files
+            count += len(files)
+            drawn.append(Step(op, files))
+        elif op == "declare":
+            plan = _changed(rng, plan)
+            drawn.append(Step(op, plan=plan))
+        else:
+            drawn.append(Step(op, number=rng.randrange(count) if count else 0))
+    return drawn
+
+
+def _changed(rng: random.Random, plan: Plan) -> Plan:
+    """The declaration with another limit, policy or check."""
+    kind = rng.choice(("share", "duplicates", "drift", "checks", "rules"))
+    if kind == "share":
+        return replace(plan, share=rng.choice(("0.1", "0.5", "0.9", "None")), most_rows=rng.choice((None, 1)))
+    if kind == "duplicates":
+        return replace(plan, duplicates=rng.choice(("last", "first", "reject")))
+    if kind == "drift" and plan.drift != "rescue":
+        return replace(plan, drift="refuse" if plan.drift == "ignore" else "ignore")
+    if kind == "checks":
+        return replace(plan, columns=tuple(replace(c, checks={}, said={**c.said, "warn": ()}) for c in plan.columns))
+    return replace(plan, rules=())
+
+
+def run(made: Ground, seed: int, *, shrink_seconds: float = 0, left_out: Set[str] = frozenset()) -> Outcome:
+    """Draw all that a seed says, and do it; what is found is made smaller for so long."""
+    rng = random.Random(seed)  # noqa: S311
+    plan = draw.draw(rng, f"d{seed}")
+    if words := plan.words.keys() & left_out:
+        return Outcome(refused=f"left out: {min(words)}")
+    sequence = steps(rng, plan)
+    outcome = play(made, plan, sequence, seed, left_out=left_out)
+    if outcome.find and shrink_seconds:
+        outcome.find = shrunk(made, plan, sequence[: outcome.steps], outcome.find, shrink_seconds, left_out)
+    return outcome
+
+
+def play(
+    made: Ground, plan: Plan, sequence: Sequence[Step], seed: int, often: float = 0.25, left_out: Set[str] = frozenset()
+) -> Outcome:
+    """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
+    outcome = Outcome()
+    try:
+        dataset = draw.declare(plan.source)
+        dataset_tables(dataset)
+        pandera_schema(dataset)
+    except DeclarationError as error:
+        outcome.refused = str(error)
+        return outcome
+    except (ValueError, TypeError) as error:
+        outcome.refused = f"no DeclarationError: {error}"
+        return outcome
+    outcome.words = plan.words
+    with _trial(made, dataset) as trial:
+        runner = Runner(trial, World(plan), random.Random(seed), often, left_out)  # noqa: S311
+        for step in sequence:
+            outcome.steps += 1
+            outcome.words[f"step {step.op}"] += 1
+            try:
+                wrong = runner.run(step)
+            except Exception as error:
+                frames = [f for f in traceback.extract_tb(error.__traceback__) if "/mini_platform/" in f.filename]
+                at = f"{Path(frames[-1].filename).name}, {frames[-1].name}" if frames else "the machine"
+                said = str(error).splitlines()[0][:300] if str(error) else ""
+                wrong = [f"{step.op} ends in {type(error).__name__} in {at}: {said}"]
+            if wrong:
+                outcome.find = Find(seed, wrong, _test(seed, plan, sequence[: outcome.steps], wrong))
+                break
+    return outcome
+
+
+def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, seconds: float, left_out: Set[str]) -> Find:
+    """The same find with fewer steps, rows, columns, rules and aggregates."""
+    best, cut, end = (plan, list(sequence)), True, time.monotonic() + seconds
+    while cut:
+        cut = False
+        for candidate in _smaller(*best):
+            if time.monotonic() > end:
+                return find
+            outcome = play(made, *candidate, find.seed, often=1, left_out=left_out)
+            if outcome.find and outcome.find.kind == find.kind:
+                best, find, cut = (candidate[0], list(candidate[1][: outcome.steps])), outcome.find, True
+                break
+    return find
+
+
+def _smaller(plan: Plan, sequence: Sequence[Step]) -> Iterator[tuple[Plan, list[Step]]]:
+    """What might still show a find, the boldest cuts first."""
+    for part in (len(sequence) // 2, 1):
+        for i in range(0, len(sequence) - 1, max(1, part)) if part else ():
+            yield plan, [*sequence[:i], *sequence[i + part :]]
+    if plan.aggregates and all(s.plan is None for s in sequence):
+        for one in plan.aggregates:
+            kept = tuple(a for a in plan.aggregates if a is not one and one.name not in a.reads)
+            views = tuple(v for v in plan.views if one.name not in v.reads)
+            yield replace(plan, aggregates=kept, views=views), list(sequence)
+    if not plan.aggregates and all(s.plan is None for s in sequence):
+        for rule in plan.rules:
+            yield replace(plan, rules=tuple(r for r in plan.rules if r is not rule)), list(sequence)
+        used = {*plan.key, *plan.indexes, plan.highest, *(n for r in plan.rules for n in (*r.holds.reads, r.column))}
+        used |= {n for c in plan.columns if c.derived for n in c.derived.reads}
+        for column in plan.columns:
+            if column.name not in used:
+                columns = tuple(c for c in plan.columns if c is not column)
+                files = [tuple(f.keeping(f.rows, columns) for f in s.files) for s in sequence]
+                yield (
+                    replace(plan, columns=columns),
+                    [replace(s, files=f) for s, f in zip(sequence, files, strict=True)],
+                )
+    for i, step in enumerate(sequence):
+        for j, file in enumerate(step.files):
+            for size in {len(file.rows) // 2, 1} if file.rows else ():
+                for start in range(0, len(file.rows), max(1, size)):
+                    rows = [*file.rows[:start], *file.rows[start + size :]]
+                    files = (*step.files[:j], file.keeping(rows, plan.columns), *step.files[j + 1 :])
+                    yield plan, [*sequence[:i], replace(step, files=files), *sequence[i + 1 :]]
+
+
+def _test(seed: int, plan: Plan, done: Sequence[Step], wrong: Sequence[str]) -> str:
+    changed = [s.plan.source for s in done if s.plan]
+    parts = [f"DECLARED = '''\n{plan.source.replace(chr(92), chr(92) * 2)}'''"]
+    parts += [f"CHANGED = '''\n{source.replace(chr(92), chr(92) * 2)}'''" for source in changed]
+    body = ["trial = declared(declare(DECLARED))", *(s.source for s in done), *(f"# {w[:600]}" for w in wrong[:5])]
+    return "\n".join([*parts, "", f"def test_seed_{seed}(declared):", *(f"    {line}" for line in body)])
+
+
+@contextmanager
+def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
+    name = f"machine_{uuid.uuid4().hex}"
+    _execute(made.server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}_{os.getpid()}")
+    os.environ["DATABASE_URL"] = _url(made.server, name)
+    platform = Platform({dataset.name: dataset})
+    try:
+        made_engine = platform.__dict__["engine"] = connection.engine(platform.url)
+        with made_engine.begin() as conn:
+            migrate(
+                conn, dataset
+            )  # What `create_all` does, without a look at the platform's own tables: half a second.
+        yield Trial(platform, dataset)
+    finally:
+        platform.engine.dispose()
+        _execute(made.server, f"DROP DATABASE {name} WITH (FORCE)")
+        for cached in (dataset_tables, pandera_schema):
+            cached.cache_clear()
+
+
+class Runner:
+    """Does steps on the platform and in the model."""
+
+    def __init__(self, trial: Trial, world: World, rng: random.Random, often: float, left_out: Set[str]) -> None:
+        self.left_out = left_out
+        self.often = often
+        self.trial = trial
+        self.world = world
+        self.rng = rng
+        self.counted: set[int] = set()
+        self.sequential = True
+
+    def run(self, step: Step) -> list[str]:
+        """Do a step; returns what is wrong after it."""
+        for file in step.files:
+            file_id = self.trial.land(file.name, file.data)
+            self.world.arrive(file_id, file)
+            if step.op == "load" and self.sequential:
+                self.counted.add(file_id)
+        if step.op in ("load", "batch"):
+            self.sequential &= step.op == "load"
+            self._work()
+        elif step.op == "declare":
+            assert step.plan
+            dataset = draw.declare(step.plan.source)
+            create_all(self.trial.platform.engine, [dataset])
+            self.trial = Trial(self.trial.platform, dataset)
+            self.world.declare(step.plan)
+            self._reprocess(None)
+        else:
+            self._reprocess(step.number + 1 if step.op == "reprocess one" else None)
+        wrong = list(compare.differences(self.trial, self.world, self.counted))
+        expected = self.world.production()
+        for key in list(expected) if self.often == 1 else self.rng.sample(list(expected), min(1, len(expected))):
+            if not wrong and self.rng.random() < self.often:
+                wrong += compare.explained(self.trial, self.world, key, expected[key], self.left_out)
+        if not wrong and self.rng.random() < self.often / 2 and "quality of rejected cells" not in self.left_out:
+            wrong += compare.measured(self.trial, self.world)
+        return wrong
+
+    def _work(self) -> None:
+        """As `Trial.run`, with a claim for each batch and none to see that nothing is left."""
+        platform, dataset = self.trial.platform, self.trial.dataset
+        worker = platform.worker("machine")
+        with ledger.lease(worker):
+            while waiting := self._waiting():
+                stage(worker, dataset, platform.raw_files(dataset), limit=waiting)
+                load(worker, dataset, limit=waiting)
+        with platform.engine.begin() as conn:
+            for aggregate in dataset.aggregates:
+                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+
+    def _waiting(self) -> int:
+        with self.trial.platform.engine.connect() as conn:
+            return ledger.pending(conn, self.trial.dataset.name)
+
+    def _reprocess(self, file_id: int | None) -> None:
+        with self.trial.platform.engine.begin() as conn:
+            ledger.redrive(conn, self.trial.dataset.name, file_id)
+        self._work()
+        self.sequential = False
+        self.counted.clear()
+
+
+def counted(outcomes: Mapping[str, int]) -> str:
+    """Words and how often they were drawn, the rarest first."""
+    return "\n".join(f"  {count:6} {word}" for word, count in sorted(outcomes.items(), key=lambda item: item[1]))

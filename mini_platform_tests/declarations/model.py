@@ -1,0 +1,358 @@
+"""What must be there after some files arrived: cells cleaned, judged, protected; rows won, rejected, counted. Plain Python.
+
+It shares no code with the platform; what it knows are the sentences of `dataset.py`'s docstrings. Where a sentence leaves
+open which of several files a row names, `Expected.files` has all of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from mini_platform_tests.declarations.cells import Record, Written
+from mini_platform_tests.declarations.draw import CHECKS, INT64, Col, Plan
+
+KEY_ID, SECRET = "k1", "a secret of the machine's own"
+BLANK = (
+    "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))))
+    + "\u2028\u2029\u202f\u205f\u3000"
+)
+"""Unicode's White_Space."""
+FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+LIST = re.compile(rf"\[\s*{JSON_NUMBER}\s*(,\s*{JSON_NUMBER}\s*)*\]")
+TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?(?:[.,]([0-9]{1,9}))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2})?)"
+)
+KINDS = {
+    "int": "integer",
+    "float": "number",
+    "Decimal": "decimal",
+    "dt.date": "date",
+    "dt.datetime": "timestamp",
+    "bool": "boolean",
+    "list[float]": "numbers",
+}
+"""Type -> the end of the name of its rule."""
+INDEXED_BYTES = 2600
+"""More bytes than this of a text cannot be indexed."""
+
+Key = tuple[Any, ...]
+
+
+def cleaned(column: Col, cell: str) -> str | None:
+    """Blanks, normal form, tokens that mean nothing, case, normal form, tokens again: in this order."""
+    tokens = column.said.get("null_tokens", ())
+    tokens = (tokens,) if isinstance(tokens, str) else tokens
+    text = cell.strip(BLANK) if column.said.get("trim", True) else cell
+    if column.type == "str":
+        text = unicodedata.normalize("NFC", text)
+    if text == "" or text in tokens or (column.type == "list[float]" and re.fullmatch(r"\[\s*\]", text)):
+        return None
+    case = column.said.get("case")
+    if case:
+        text = unicodedata.normalize("NFC", text.lower() if case == "lower" else text.upper())
+    return None if text in tokens else text
+
+
+def _float(text: str) -> float | None:
+    value = float(text) if FLOAT.fullmatch(text) else math.inf
+    underflow = value == 0 and any(Decimal(text).as_tuple().digits)
+    return None if math.isinf(value) or underflow else value
+
+
+def _time(text: str) -> dt.datetime | None:
+    found = TIME.fullmatch(text)
+    if not found:
+        return None
+    day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
+    try:
+        micro = int((fraction or "0")[:6].ljust(6, "0"))
+        there = dt.datetime.fromisoformat(day).replace(
+            hour=int(hour), minute=int(minute), second=int(second or 0), microsecond=micro, tzinfo=dt.UTC
+        )
+        offset = dt.timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+        return there - offset if sign == "+" else there + offset
+    except (ValueError, OverflowError):
+        return None
+
+
+def parsed(column: Col, text: str) -> Any:  # noqa: PLR0911 - a line a type
+    """The value of a cleaned text; None where it is none of its type."""
+    match column.type:
+        case "str":
+            return text
+        case "int":
+            return int(text) if re.fullmatch(r"[+-]?[0-9]+", text) and int(text) in INT64 else None
+        case "float":
+            return _float(text)
+        case "Decimal":
+            d = column.decimals
+            fraction = rf"(\.[0-9]{{1,{d}}})?" if d else ""
+            whole = rf"[0-9]{{1,{18 - d}}}" if d < 18 else "0"
+            return Decimal(text) if re.fullmatch(rf"[+-]?{whole}{fraction}", text) else None
+        case "dt.date":
+            try:
+                return dt.date.fromisoformat(text) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else None
+            except ValueError:
+                return None
+        case "dt.datetime":
+            return _time(text)
+        case "bool":
+            words = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
+                ("false", "f", "no", "n", "0"), False
+            )
+            return words.get(text.lower())
+        case _:
+            numbers = [_float(n) for n in re.findall(JSON_NUMBER, text)] if LIST.fullmatch(text) else [None]
+            return None if None in numbers else numbers
+
+
+def protected(column: Col, text: str) -> str:
+    """What stands in the tables for a text that is personal."""
+    if column.protection == "hash":
+        plain = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).lower()).strip()
+        return f"{KEY_ID}:{hmac.new(SECRET.encode(), plain.encode(), hashlib.sha256).hexdigest()}"
+    if column.protection == "last4":
+        digits = re.sub(r"\D", "", text)
+        return f"***-***-{digits[-4:]}" if len(digits) > 4 else "***-***-****"
+    return "[redacted]"
+
+
+@dataclass
+class Row:
+    """A record, judged.
+
+    Attributes:
+        record: as it was written.
+        text: cleaned text of the columns that are read.
+        values: typed, of all columns; as they are stored, where they are personal.
+        errors: names of the rules that it breaks.
+        warned: of those that only warn.
+        key: as it is stored; None where the row is rejected.
+        extra: unknown columns, as they are kept.
+    """
+
+    record: Record
+    text: dict[str, str | None] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    errors: set[str] = field(default_factory=set)
+    warned: set[str] = field(default_factory=set)
+    key: Key | None = None
+    extra: dict[str, str] | None = None
+
+
+def judged(plan: Plan, record: Record, name: str, source: str) -> Row:
+    """Hold a record to every rule."""
+    row = Row(record)
+    if record.malformed:
+        row.errors.add(record.malformed)
+        return row
+    values = row.values
+    given = {"file": name, "line": record.line, "source": source}
+    for c in plan.columns:
+        if c.is_read:
+            text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
+            values[c.name] = None if text is None else parsed(c, text)
+        elif not c.derived:
+            values[c.name] = given.get(c.said["given"])
+    values |= {c.name: c.derived.of(values) for c in plan.columns if c.derived}
+    _hold(plan, row)
+    for c in plan.columns:
+        if c.protection and values[c.name] is not None:
+            values[c.name] = protected(c, values[c.name])
+    if plan.drift == "rescue" and record.extra:
+        row.extra = record.extra
+    if not row.errors:
+        row.key = key_of(plan, values)
+    return row
+
+
+def _hold(plan: Plan, row: Row) -> None:
+    """Find the rules that a row breaks; a rule over columns is not asked of a row with a cell that cannot be read."""
+    values = row.values
+    unread = any(row.text[c.name] is not None and values[c.name] is None for c in plan.read)
+    lacking = any(row.text[c.name] is None and not c.nullable for c in plan.read)
+    for c in plan.columns:
+        if "given" in c.said:
+            continue
+        value, text = values[c.name], row.text.get(c.name)
+        if value is None and not c.nullable and (not (unread or lacking) if c.derived else text is None):
+            row.errors.add(f"{c.name}_required")
+        if value is None and text is not None:
+            row.errors.add(f"{c.name}_is_{KINDS[c.type]}")
+        failed = {check for check, a in c.checks.items() if value is not None and not CHECKS[check](value, a)}
+        warned = failed.intersection(c.said.get("warn", ()))
+        row.warned |= {f"{c.name}_{check}" for check in warned}
+        row.errors |= {f"{c.name}_{check}" for check in failed - warned}
+        is_indexed = c.name in (*plan.key, *plan.indexes) and not c.protection
+        if is_indexed and isinstance(value, str) and len(value.encode()) > INDEXED_BYTES:
+            row.errors.add(f"{c.name}_indexable")
+    for rule in plan.rules:
+        if not unread and rule.holds.of(values) is False:
+            (row.errors if rule.severity == "error" else row.warned).add(rule.full_name)
+
+
+def key_of(plan: Plan, values: Mapping[str, Any]) -> Key:
+    """What tells a row apart; lists are no members of dicts."""
+    return tuple(tuple(v) if isinstance(v := values[name], list) else v for name in plan.key)
+
+
+@dataclass
+class File:
+    """An arrival, and what became of it."""
+
+    file_id: int
+    written: Written
+    version: int
+    same_as: int | None = None
+    rows: list[Row] = field(default_factory=list)
+    unreadable: bool = False
+    raw_is_there: bool = True
+    erased: int = 0
+
+    @property
+    def rejected(self) -> list[Row]:
+        return [row for row in self.rows if row.errors]
+
+    @property
+    def rule_counts(self) -> Counter[str]:
+        return Counter(rule for row in self.rows for rule in (row.errors | row.warned))
+
+    def status(self, plan: Plan) -> str:
+        if self.same_as is not None:
+            return "unchanged"
+        rejected = len(self.rejected)
+        over = plan.share != "None" and rejected > Fraction(plan.share) * (len(self.rows) + self.erased)
+        over |= plan.most_rows is not None and rejected > plan.most_rows
+        return "refused" if self.unreadable or over else "loaded"
+
+    def winners(self, plan: Plan) -> dict[Key, Row]:
+        """Of each key the row that counts."""
+        found: dict[Key, list[Row]] = {}
+        for row in self.rows:
+            if row.key is not None:
+                found.setdefault(row.key, []).append(row)
+        return {key: _counts(plan, rows) for key, rows in found.items()}
+
+
+def _counts(plan: Plan, rows: Sequence[Row]) -> Row:
+    if plan.duplicates == "first":
+        return rows[0]
+    if name := plan.highest:
+        known = [row for row in rows if row.values[name] is not None]
+        if known:
+            best = max(sortable(row.values[name]) for row in known)
+            return [row for row in known if sortable(row.values[name]) == best][-1]
+    return rows[-1]
+
+
+def sortable(value: Any) -> Any:
+    """Texts are sorted by their bytes."""
+    return value.encode() if isinstance(value, str) else value
+
+
+@dataclass
+class Expected:
+    """A row of production: its values, and the files (by id) and places that it may name."""
+
+    values: dict[str, Any]
+    extra: dict[str, str] | None
+    places: dict[int, Row]
+    brought_by: int
+
+
+class World:
+    """All that arrived at one dataset."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.files: list[File] = []
+
+    def arrive(self, file_id: int, written: Written) -> File:
+        """A file arrives."""
+        current = next((f for f in reversed(self.files) if f.written.name == written.name and f.same_as is None), None)
+        same = current is not None and current.written.data == written.data
+        version = (current.version if current else 0) + (not same)
+        file = File(file_id, written, version, current.file_id if current and same else None)
+        if file.same_as is None:
+            self.judge(file)
+        self.files.append(file)
+        return file
+
+    def judge(self, file: File) -> None:
+        """Judge a file by what is declared now."""
+        plan, written = self.plan, file.written
+        required = {c.name for c in plan.read if not c.said.get("may_lack")}
+        lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
+        file.unreadable = written.refused or lacks or (plan.drift == "refuse" and bool(written.unknown))
+        kind = next(f for f in plan.formats if written.name.endswith(f.suffix))
+        file.rows = (
+            [judged(plan, r, written.name, kind.suffix[1:]) for r in written.records] if not file.unreadable else []
+        )
+        if plan.duplicates == "reject":
+            counted = Counter(row.key for row in file.rows if row.key is not None)
+            for row in file.rows:
+                if counted[row.key] > 1:
+                    row.errors, row.key = {"key_once"}, None
+
+    def declare(self, plan: Plan) -> None:
+        """Another declaration, by which everything is judged again."""
+        self.plan = plan
+        for file in self.files:
+            if file.same_as is None and file.raw_is_there:
+                self.judge(file)
+
+    @property
+    def loaded(self) -> list[File]:
+        return [file for file in self.files if file.status(self.plan) == "loaded"]
+
+    def said(self, row: Row) -> tuple[Any, ...]:
+        """What makes a row differ from another one of its key."""
+        names = [c.name for c in self.plan.stored if "given" not in c.said]
+        return (*(row.values[n] for n in names), json.dumps(row.extra, sort_keys=True))
+
+    def production(self) -> dict[Key, Expected]:
+        """The rows of production."""
+        history: dict[Key, list[tuple[int, Row]]] = {}
+        for file in self.loaded:
+            for key, row in file.winners(self.plan).items():
+                history.setdefault(key, []).append((file.file_id, row))
+        found = {}
+        for key, rows in history.items():
+            last = rows[-1][1]
+            alike = [self.said(row) == self.said(last) for _, row in rows]
+            first = len(alike) - (alike[::-1].index(False) if False in alike else len(alike))
+            places = {file_id: row for (file_id, row), same in zip(rows, alike, strict=True) if same}
+            found[key] = Expected(last.values, last.extra, places, rows[first][0])
+        return found
+
+    def counters(self) -> dict[int, dict[str, int]]:
+        """How the rows of each file are counted, if each was loaded by itself in the order of arrival."""
+        held: dict[Key, tuple[Any, ...]] = {}
+        result = {}
+        for file in self.loaded:
+            said = {key: self.said(row) for key, row in file.winners(self.plan).items()}
+            inserted = sum(key not in held for key in said)
+            unchanged = sum(key in held and held[key] == row for key, row in said.items())
+            valid = len(file.rows) - len(file.rejected)
+            result[file.file_id] = {
+                "rows_inserted": inserted,
+                "rows_updated": len(said) - inserted - unchanged,
+                "rows_unchanged": unchanged,
+                "rows_superseded": valid - len(said),
+            }
+            held |= said
+        return result

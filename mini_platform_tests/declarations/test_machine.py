@@ -1,0 +1,42 @@
+"""The machine in the gate: two minutes of it, by the seed of the run.
+
+More: `make fuzz ARGS="--minutes 60 --seed 7"`. What is found is said as a test that can be pasted.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from mini_platform_tests import drawn
+from mini_platform_tests.declarations.draw import NOT_YET
+from mini_platform_tests.declarations.machine import ground, run
+
+SECONDS = 110
+SEEDS = 1_000_000
+"""So many declarations may be drawn by the seed of a run."""
+
+
+@pytest.mark.timeout(SECONDS + 200)
+def test_what_is_drawn_comes_out_as_it_should(
+    server: str, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    seconds, first = SECONDS * drawn.share(), drawn.seed() * SEEDS
+    end, steps, declarations, refused = time.monotonic() + seconds, 0, 0, 0
+    with ground(server, tmp_path) as made:
+        for seed in range(first, first + SEEDS):
+            if time.monotonic() > end:
+                break
+            outcome = run(made, seed, shrink_seconds=60, left_out=NOT_YET)
+            if outcome.find:
+                pytest.fail(f"seed {seed}: {outcome.find.wrong[0]}\n{outcome.find.test}", pytrace=False)
+            steps += outcome.steps
+            declarations += not outcome.refused
+            refused += bool(outcome.refused)
+    said = (
+        f"{steps} steps on {declarations} declarations in {seconds:.0f} s by seed {first}, {refused} more were refused"
+    )
+    record_property(drawn.SAID, f"the machine: {said}")
+    assert steps
