@@ -17,10 +17,16 @@ FORGETTING = (
     "forget.files_written",
     "forget.before_commit",
     "forget.after_commit",
-    "retention.noted",
+    "forget.folder_cleaned",
     "retention.removed",
 )
-"""Reached by `mini-platform forget` and where raw files are too old, and not by a plain load."""
+"""Reached by `mini-platform forget`, and not by a plain load."""
+RETAINING = ("retention.before_commit", "retention.noted", "retention.removed")
+"""Reached where raw files are too old."""
+REPROCESSING = ("reprocess.before_commit",)
+"""Reached where loaded files are queued again."""
+MIGRATING = ("schema.before_commit",)
+"""Reached where tables are not what is declared."""
 POINTS = (
     "land.copying",
     "land.raw_file_kept",

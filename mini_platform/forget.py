@@ -1,7 +1,11 @@
 """Forget: everything that is known of a person goes, out of tables, raw files and the drop folder; the ledger says so.
 
-It can be repeated, and a process that is killed in the middle of it is made up for by repeating it: what is in the database
-changes in one transaction, the raw files without the person are on disk before it, the old ones go after it.
+It can be repeated, and a process that is killed in the middle of it is made up for by repeating it: the raw files without the
+person are on disk before the transaction that changes the database, the old ones go after it.
+
+Others may land, load and forget meanwhile. Files are searched before the locks are taken, and what was searched is compared
+with what is there once they are held: where a file came, or the person got another row, it is searched again. A row is deleted
+only where it is known which files hold what it was before; they are queued.
 
 Not here: how a file is written without a person (`landing/erasing.py`), how it is asked for, Dagster.
 """
@@ -9,15 +13,16 @@ Not here: how a file is written without a person (`landing/erasing.py`), how it 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, false, func, or_, select, tuple_, update
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
@@ -26,14 +31,15 @@ from mini_platform.landing.erasing import Person, Search, erase
 from mini_platform.landing.store import RawStore, sha256_of
 from mini_platform.protection import normalized
 from mini_platform.validation import dtype
-from mini_platform.warehouse import audit, ledger
+from mini_platform.warehouse import audit, first_loaded, ledger
 from mini_platform.warehouse.aggregates import refresh, touch
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import among, dataset_tables, files, inbox
 
 PASSES = 5
-"""Files may arrive while the others are searched: they are searched too, so many times at most."""
+"""After so many searches during each of which others loaded rows of the person, every file is queued instead of those that
+are known to hold what the rows were before."""
 
 
 @dataclass
@@ -64,13 +70,44 @@ class Forgotten:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Erased:
     """A raw file with records of the person, and what takes its place: None if nothing can."""
 
     row: Row[Any]
     found: Search
     new: ledger.Arrival | None
+
+
+@dataclass
+class _Searched:
+    """What is known of the person so far.
+
+    Attributes:
+        person: with every key that a row of theirs was seen to have.
+        versions: the files that were searched with these keys, each with the SHA-256 that it had, or has without the person.
+        shared: keys of the person that others' rows have too, by file.
+        unread: sentences about files that could not be searched, by file.
+    """
+
+    person: Person
+    versions: set[tuple[int, str]] = field(default_factory=set)
+    shared: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
+    unread: dict[int, str] = field(default_factory=dict)
+
+    def learn(self, keys: pl.DataFrame) -> None:
+        """Take more keys into account: whether others have them is to be asked of every file again."""
+        if not (new := self.unknown(keys)).is_empty():
+            self.person = replace(self.person, keys=pl.concat([self.person.keys, new]))
+            self.versions.clear()
+
+    def unknown(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Those of some keys that were not searched for."""
+        return keys.join(self.person.keys, on=keys.columns, how="anti")
+
+    def lacks(self, row: Row[Any]) -> bool:
+        """True if this version of a file was not searched."""
+        return (row.file_id, row.sha256) not in self.versions
 
 
 def forget(
@@ -102,30 +139,39 @@ def forget(
     if not normalized(text):
         raise ValueError("an empty value is nobody's")
     digests = raw.keyring.digests(text)
+    is_theirs = _is_theirs(dataset, digests)
     done = Forgotten()
-    searched: set[int] = set()
-    for _ in range(PASSES):
-        with engine.connect() as conn:
-            person = Person(normalized(text), _keys(conn, dataset, _is_theirs(dataset, digests)))
-            rows = [row for row in _versions(conn, dataset) if row.file_id not in searched]
-        if searched and not rows:
-            break
-        searched |= {row.file_id for row in rows}
-        erased, sharing = _search(dataset, rows, raw, store, person, done, progress)
-        reach("forget.files_written")
-        with engine.begin() as conn:
-            _erase(conn, dataset, digests, erased, sharing, done)
-            reach("forget.before_commit")
-        reach("forget.after_commit")
+    with engine.connect() as conn:
+        known = _Searched(Person(normalized(text), _keys(conn, dataset, is_theirs), raw.keyring))
+
+    def erase_known_files() -> None:
+        for number in itertools.count(1):
+            with engine.connect() as conn:
+                if number <= PASSES:
+                    known.learn(_keys(conn, dataset, is_theirs))
+                rows = [row for row in _versions(conn, dataset) if known.lacks(row)]
+            erased = _search(engine, dataset, rows, raw, store, known, progress)
+            reach("forget.files_written")
+            with engine.begin() as conn:
+                finished = _erase(conn, dataset, digests, erased, known, done, at_once=number >= PASSES)
+                reach("forget.before_commit")
+            reach("forget.after_commit")
+            if finished:
+                return
+
+    erase_known_files()
+    _clean_folder(engine, dataset, dropped, raw, known.person, done)
+    reach("forget.folder_cleaned")
+    erase_known_files()  # What was landed from there just before: what is landed from now on is what was cleaned.
+    done.unread += known.unread.values()
     retention.sweep(engine, store)
     store.sweep()
-    _clean_folder(engine, dataset, dropped, raw, person, done)
     return done
 
 
 def _is_theirs(dataset: Dataset, digests: Sequence[str]) -> Callable[[Any], ColumnElement[bool]]:
     hashed = [column.name for column in dataset.columns if column.personal == "hash"]
-    return lambda table: or_(*(table.c[name].in_(digests) for name in hashed if name in table.c))
+    return lambda table: or_(false(), *(table.c[name].in_(digests) for name in hashed if name in table.c))
 
 
 def _keys(conn: Connection, dataset: Dataset, theirs: Callable[[Any], ColumnElement[bool]]) -> pl.DataFrame:
@@ -156,38 +202,41 @@ def _scratch(folder_: Path) -> Iterator[Path]:
 
 
 def _search(
+    engine: Engine,
     dataset: Dataset,
     rows: Sequence[Row[Any]],
     raw: RawFiles,
     store: RawStore,
-    person: Person,
-    done: Forgotten,
+    known: _Searched,
     progress: Callable[[int], None] | None,
-) -> tuple[list[_Erased], list[int]]:
-    """Search raw files, and keep those without the person beside them; also ids of files that share a key."""
+) -> list[_Erased]:
+    """Search raw files, and keep those without the person beside them; others are only noted in what is known."""
     erased: list[_Erased] = []
-    sharing: list[int] = []
     for row in rows:
         new = None
+        known.versions.add((row.file_id, row.sha256))
+        known.unread.pop(row.file_id, None)
         with _scratch(store.folder) as target:
             try:
-                found, written = erase(dataset, raw.path(row.sha256), row.name, row.door, raw.limits, person, target)
+                path = raw.path(row.sha256)
+                found, written = erase(dataset, path, row.name, row.door, raw.limits, known.person, target)
             except FileNotFoundError:
-                done.unread.append(f"{row.name} (file {row.file_id}): its raw file is missing.")
+                known.unread[row.file_id] = f"{row.name} (file {row.file_id}): its raw file is missing."
                 continue
             if written:
+                with target.open("rb") as source, engine.begin() as conn:
+                    # Should it never come to be the file's, it is removed: another person may be in it, to be forgotten later.
+                    retention.to_drop(conn, [sha256_of(source)])
                 with target.open("rb") as source:
                     new = ledger.Arrival(row.name, *store.put(source))
         if progress:
             progress(row.bytes)
-        if found.shares_key:
-            sharing.append(row.file_id)
+        known.shared[row.file_id] = found.shared
         if found.unread:
-            done.unread.append(f"{row.name} (file {row.file_id}) could not be searched: {found.unread}")
+            known.unread[row.file_id] = f"{row.name} (file {row.file_id}) could not be searched: {found.unread}"
         elif found.lines or found.mentioned:
             erased.append(_Erased(row, found, new))
-            done.files.append({"file_id": row.file_id, **_outcome(row.name, found, written=new is not None)})
-    return erased, sharing
+    return erased
 
 
 def _outcome(name: str, found: Search, *, written: bool) -> dict[str, Any]:
@@ -200,34 +249,51 @@ def _erase(
     dataset: Dataset,
     digests: Sequence[str],
     erased: Sequence[_Erased],
-    sharing: Sequence[int],
+    known: _Searched,
     done: Forgotten,
-) -> None:
-    """Everything in the database, in one transaction."""
+    *,
+    at_once: bool,
+) -> bool:
+    """Everything in the database, in one transaction; False if there is more to search.
+
+    Args:
+        conn: the transaction.
+        dataset: whose.
+        digests: what the person stands as in the tables.
+        erased: files with records of the person.
+        known: what was searched.
+        done: what was done, which this adds to.
+        at_once: delete rows of the person even where it is not known which files hold what they were before.
+    """
     advisory_lock(conn, "register", dataset.name)
     advisory_lock(conn, "load", dataset.name)
     tables = dataset_tables(dataset)
     is_theirs = _is_theirs(dataset, digests)
-    for item in erased:
-        _note(conn, dataset, item)
-    retention.to_drop(conn, [item.row.sha256 for item in erased])
-    lines = [(item.row.file_id, line) for item in erased for line in item.found.lines]
+    noted = [item for item in erased if _note(conn, dataset, item)]
+    retention.to_drop(conn, [item.row.sha256 for item in noted])
+    for item in noted:
+        if item.new:
+            known.versions.add((item.row.file_id, item.new.sha256))
+        outcome = _outcome(item.row.name, item.found, written=item.new is not None)
+        done.files.append({"file_id": item.row.file_id, **outcome})
+    lines = [(item.row.file_id, line) for item in noted for line in item.found.lines]
+    if tables.gone is not None:
+        conn.execute(delete(tables.gone).where(is_theirs(tables.gone)))
     for table in (tables.staging, tables.quarantine):
         count = conn.execute(delete(table).where(is_theirs(table))).rowcount
         for start in range(0, len(lines), 1000):
             here = tuple_(table.c._file_id, table.c._line).in_(lines[start : start + 1000])
             count += conn.execute(delete(table).where(here)).rowcount
         done.rows[table.fullname] = done.rows.get(table.fullname, 0) + count
-    production = tables.production
-    touch(conn, dataset, select(production).where(is_theirs(production)))
-    count = conn.execute(delete(production).where(is_theirs(production))).rowcount
-    done.rows[production.fullname] = done.rows.get(production.fullname, 0) + count
-    if count and sharing:
-        loaded = and_(among(files.c.file_id, sharing), files.c.status == "loaded")
-        ledger.return_to_landed(conn, dataset.name, loaded)
-        done.queued += sharing
-    if erased or any(done.rows.values()):
-        audit.record(conn, "forgot", dataset=dataset.name, files=[item.row.file_id for item in erased])
+    for item in erased:
+        if item not in noted:  # It changed meanwhile, as where another person was forgotten.
+            known.versions.discard((item.row.file_id, item.row.sha256))
+    missed = [row for row in _versions(conn, dataset) if known.lacks(row)]
+    certain = known.unknown(_keys(conn, dataset, is_theirs)).is_empty() and "loaded" not in {r.status for r in missed}
+    if certain or at_once:
+        _delete_rows(conn, dataset, is_theirs, known if certain else None, done)
+    if noted or any(done.rows.values()):
+        audit.record(conn, "forgot", dataset=dataset.name, files=[item.row.file_id for item in noted])
     for aggregate in dataset.aggregates:
         refresh(conn, dataset, aggregate, tables.rows(aggregate))
     for name, table in tables.surrogates.items():
@@ -237,17 +303,50 @@ def _erase(
         if keys:
             count = conn.execute(delete(table).where(or_(*(key.in_(digests) for key in keys)))).rowcount
             done.rows[table.fullname] = done.rows.get(table.fullname, 0) + count
+    return (certain or at_once) and not missed
 
 
-def _note(conn: Connection, dataset: Dataset, item: _Erased) -> None:
-    """What the ledger says of a file from now on. A file that waits to be loaded is read anew, whoever holds it now."""
+def _delete_rows(
+    conn: Connection,
+    dataset: Dataset,
+    is_theirs: Callable[[Any], ColumnElement[bool]],
+    known: _Searched | None,
+    done: Forgotten,
+) -> None:
+    """Delete the person's rows of production; queue the files that hold what they were before: all, where nothing is known."""
+    production = dataset_tables(dataset).production
+    touch(conn, dataset, select(production).where(is_theirs(production)))
+    shared = [frame for frames in known.shared.values() for frame in frames] if known else []
+    for keys in pl.concat(shared).unique().iter_slices(1000) if shared else ():
+        others = tuple_(*(production.c[name] for name in dataset.key)).in_(keys.rows())
+        first_loaded.remember(conn, dataset, and_(is_theirs(production), others))
+    count = conn.execute(delete(production).where(is_theirs(production))).rowcount
+    done.rows[production.fullname] = done.rows.get(production.fullname, 0) + count
+    if not count:
+        return
+    holding = files.c.status == "loaded"
+    if known:
+        holding = and_(holding, among(files.c.file_id, [file_id for file_id, keys in known.shared.items() if keys]))
+    done.queued += ledger.return_to_landed(conn, dataset.name, holding)
+
+
+def _note(conn: Connection, dataset: Dataset, item: _Erased) -> bool:
+    """What the ledger says of a file from now on; False, and nothing, if it, or what was written of it, has changed since.
+
+    A file that waits to be loaded is read anew, whoever holds it now.
+    """
     row, new = item.row, item.new
     values: dict[str, Any] = {
         "erased_at": func.now(),
         "rows_erased": func.coalesce(files.c.rows_erased, 0) + len(item.found.lines),
     }
     values |= {"sha256": new.sha256, "bytes": new.size} if new else {"raw_dropped_at": func.now()}
-    conn.execute(update(files).where(files.c.file_id == row.file_id).values(values))
+    searched = and_(files.c.file_id == row.file_id, files.c.sha256 == row.sha256, files.c.raw_dropped_at.is_(None))
+    if new and not retention.keep(conn, new.sha256):
+        return False
+    if not conn.execute(update(files).where(searched).values(values)).rowcount:
+        retention.to_drop(conn, [new.sha256] if new else [])
+        return False
     if new:
         same = {"sha256": new.sha256, "bytes": new.size}
         conn.execute(update(files).where(files.c.same_as == row.file_id).values(same))
@@ -261,13 +360,14 @@ def _note(conn: Connection, dataset: Dataset, item: _Erased) -> None:
             why = f"its raw file was dropped, as a person in it was to be forgotten: {item.found.problem}"
             free = {"leased_by": None, "leased_until": None}
             conn.execute(update(files).where(pending).values(status="failed", error=why, **free))
+    return True
 
 
 def _clean_folder(
     engine: Engine, dataset: Dataset, dropped: Path, raw: RawFiles, person: Person, done: Forgotten
 ) -> None:
     """Rewrite the files that stand in the drop folder, or remove them: or they would be landed again one day."""
-    nobody = Person(person.text, person.keys.clear())
+    nobody = replace(person, keys=person.keys.clear())
     for file in folder.look(dropped, dataset):
         if not file.is_read:
             continue
@@ -290,6 +390,9 @@ def _clean_folder(
         done.dropped_files.append(_outcome(file.name, found, written=written))
         if written:
             _remember(engine, dataset, file)
+    if done.dropped_files:
+        with engine.begin() as conn:  # Who has read one of them, and not landed it yet, is to see it.
+            audit.record(conn, "forgot", dataset=dataset.name, dropped_files=len(done.dropped_files))
 
 
 def _remember(engine: Engine, dataset: Dataset, file: folder.Found) -> None:

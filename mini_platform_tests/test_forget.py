@@ -323,7 +323,7 @@ def test_json(
 # Killed in the middle
 
 
-@pytest.mark.parametrize("point", [point for point in FORGETTING if point != "retention.noted"])
+@pytest.mark.parametrize("point", FORGETTING)
 def test_killed_and_repeated(platform: Platform, data: Path, drop: Any, forgetting: Any, point: str) -> None:
     drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS), b_csv=csv_of(HERS[0], order(12, "eve@example.org")))
     killed = subprocess.run(

@@ -45,7 +45,6 @@ def results(
     """What the checks say of these files."""
     chosen = select(files).where(files.c.file_id == func.any(list(file_ids))).order_by(files.c.file_id)
     rows = conn.execute(chosen).all()
-    read = sum(row.rows_read or 0 for row in rows)
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update(row.rule_counts or {})
@@ -56,9 +55,7 @@ def results(
         _about_files(asset, NOT_EMPTY, empty_files, dg.AssetCheckSeverity.WARN, "status"),
         _about_columns(conn, dataset, asset, rows),
     ]
-    return found + [
-        _about_rule(conn, dataset, asset, rule, counts[rule.name], read, file_ids) for rule in dataset.rules
-    ]
+    return found + [_about_rule(conn, dataset, asset, rule, counts[rule.name], rows) for rule in dataset.rules]
 
 
 def _about_files(
@@ -126,13 +123,16 @@ def _seen(dataset: Dataset, rows: Sequence[Row[Any]]) -> Counter[str]:
 
 
 def _about_rule(
-    conn: Connection, dataset: Dataset, asset: dg.AssetKey, rule: Rule, count: int, read: int, file_ids: Sequence[int]
+    conn: Connection, dataset: Dataset, asset: dg.AssetKey, rule: Rule, count: int, rows: Sequence[Row[Any]]
 ) -> dg.AssetCheckResult:
-    too_many = rule.severity == "error" and dataset.refuse_above.exceeded(count, read)
+    read = sum(row.rows_read or 0 for row in rows)
+    erased = sum(row.rows_erased or 0 for row in rows)
+    # As the file is judged: rows of erased persons were read, and valid.
+    too_many = rule.severity == "error" and dataset.refuse_above.exceeded(count, read + erased)
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=rule.name,
-        passed=count == 0 or not dataset.warn_above.exceeded(count, read),
+        passed=count == 0 or not dataset.warn_above.exceeded(count, read + erased),
         severity=dg.AssetCheckSeverity.ERROR if too_many else dg.AssetCheckSeverity.WARN,
         description=f"{count} of {read} rows: {rule.message}",
         metadata=given(
@@ -141,7 +141,7 @@ def _about_rule(
                 "rows_failed": count,
                 "rate": count / read if read else 0.0,
                 "threshold": f"warns above {dataset.warn_above}, refuses the file above {dataset.refuse_above}",
-                "failing_rows": _failing_rows(conn, dataset, rule, file_ids) if count else None,
+                "failing_rows": _failing_rows(conn, dataset, rule, [row.file_id for row in rows]) if count else None,
             }
         ),
     )

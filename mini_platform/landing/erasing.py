@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mini_platform.protection import normalized, plain
+from mini_platform.protection import PROTECTIONS, Keyring, normalized, plain
 from mini_platform.readers import ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
@@ -47,10 +47,12 @@ class Person:
     Attributes:
         text: a value of a hashed column, normalized.
         keys: typed keys of rows that the person has in production: a row of somebody else with such a key counts again.
+        keyring: what hashes keys that are personal themselves.
     """
 
     text: str
     keys: pl.DataFrame
+    keyring: Keyring
 
     @property
     def mentioned(self) -> re.Pattern[str]:
@@ -69,7 +71,7 @@ class Search:
     Attributes:
         lines: on which the person's records start.
         ends: the line after each of them.
-        shares_key: whether somebody else's row has a key of the person's rows.
+        shared: those keys of the person's rows that somebody else's rows have, or may have.
         others: digest of all other records, with their lines.
         mentioned: whether a text that cannot be read as records has the value in it.
         problem: why the file cannot be read to its end, or cannot be written without the records.
@@ -78,7 +80,7 @@ class Search:
 
     lines: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    shares_key: bool = False
+    shared: list[pl.DataFrame] = field(default_factory=list)
     others: str = ""
     mentioned: bool = False
     problem: str | None = None
@@ -93,7 +95,7 @@ def search(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimit
     try:
         for block in read_rows(dataset, path, name, door, limits):
             theirs = _theirs(dataset, block.rows, person)
-            found.shares_key = found.shares_key or _shares_key(dataset, block.rows.filter(~theirs), person)
+            found.shared += _shared(dataset, block.rows.filter(~theirs), person)
             hashes = block.rows.hash_rows().to_numpy()
             bad = [(m.line, person.is_mentioned(m.raw), hash((m.rule, m.raw)) & 2**63 - 1) for m in block.malformed]
             lines = np.concatenate([block.lines, np.array([b[0] for b in bad], np.int64)])
@@ -140,14 +142,22 @@ def _theirs(dataset: Dataset, rows: pl.DataFrame, person: Person) -> pl.Series:
     return theirs.rename("theirs")
 
 
-def _shares_key(dataset: Dataset, rows: pl.DataFrame, person: Person) -> bool:
-    if person.keys.is_empty():
-        return False
+def _shared(dataset: Dataset, others: pl.DataFrame, person: Person) -> list[pl.DataFrame]:
+    """Keys of the person that rows of others have too; nothing where there are none."""
+    if person.keys.is_empty() or others.is_empty():
+        return []
     columns = [next(c for c in dataset.columns if c.name == name) for name in dataset.key]
-    if not all(column.is_read for column in columns):
-        return True  # Not in the file: it may be any.
-    keys = clean_columns(columns, rows).select(map(parse, columns))
-    return not keys.join(person.keys, on=list(dataset.key), how="semi").is_empty()
+    hashed_before = len(person.keyring.keys) > 1 and any(column.is_protected for column in columns)
+    if hashed_before or not all(column.is_read for column in columns):
+        return [person.keys]  # Not in the file, or not as in the table: it may be any.
+    keys = clean_columns(columns, others)
+    stored = [
+        PROTECTIONS[str(column.personal)](keys[column.name], person.keyring).alias(column.name)
+        for column in columns
+        if column.is_protected
+    ]
+    found = person.keys.join(keys.with_columns(stored).select(map(parse, columns)), on=list(dataset.key), how="semi")
+    return [] if found.is_empty() else [found]
 
 
 def erase(

@@ -5,6 +5,7 @@ Names of dropped files are data, never paths: a file is opened by its entry in t
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import stat
@@ -16,14 +17,16 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, and_, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
+from mini_platform.landing import retention
 from mini_platform.landing.store import NoRoomError, RawStore, sha256_of
 from mini_platform.warehouse import ledger
-from mini_platform.warehouse.tables import inbox
+from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.tables import audit, inbox
 
 SETTLE_SECONDS = 1.0
 """A file that was written to less than this long ago may still grow and is left for the next look."""
@@ -143,9 +146,11 @@ def land(
     store.sweep()
     for start in range(0, len(found), LAND_FILES):
         arrivals: list[tuple[Found, ledger.Arrival]] = []
+        gone: list[tuple[Found, ledger.Arrival]] = []
         part = found[start : start + LAND_FILES]
         with engine.connect() as conn:
             current = ledger.current_versions(conn, dataset.name, [file.name for file in part])
+            begun = conn.scalar(select(func.clock_timestamp()))
         with ThreadPoolExecutor(THREADS) as pool:
             taken = list(pool.map(_take, part, repeat(store), [current.get(file.name) for file in part]))
             for file, first in zip(part, taken, strict=True):
@@ -157,11 +162,17 @@ def land(
                 else:
                     arrivals.append((file, arrival))
         with engine.begin() as conn:
+            advisory_lock(conn, "register", dataset.name)
+            if door == "folder":
+                gone = _forgotten(conn, dataset, arrivals, begun)
+                retention.to_drop(conn, [arrival.sha256 for _, arrival in gone])
+                arrivals = [item for item in arrivals if item not in gone]
             rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], door)
             if door == "folder":
                 _remember(conn, dataset, [(file, row) for (file, _), row in zip(arrivals, rows, strict=True)])
             reach("land.before_commit")
         reach("land.after_commit")
+        yield from ((replace(file, left_alone=CHANGED), None) for file, _ in gone)
         yield from zip((file for file, _ in arrivals), rows, strict=True)
 
 
@@ -194,6 +205,24 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
         after = os.fstat(handle)
     still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
     return arrival if still else changed
+
+
+def _forgotten(
+    conn: Connection, dataset: Dataset, arrivals: Sequence[tuple[Found, ledger.Arrival]], begun: dt.datetime | None
+) -> list[tuple[Found, ledger.Arrival]]:
+    """Files that were rewritten since they were read, and since a person was forgotten, who may be in what was read."""
+
+    def is_rewritten(file: Found) -> bool:
+        try:
+            return signature(file.path.stat(follow_symlinks=False)) != file.signature
+        except OSError:  # It was removed, perhaps for that reason.
+            return True
+
+    if rewritten := [item for item in arrivals if item[0].signature and is_rewritten(item[0])]:
+        forgot = and_(audit.c.dataset == dataset.name, audit.c.subject.is_(None), audit.c.action == "forgot")
+        if conn.scalar(select(exists().where(forgot, audit.c.at >= begun))):
+            return rewritten
+    return []
 
 
 def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> bool:

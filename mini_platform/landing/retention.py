@@ -17,7 +17,7 @@ from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStore
 from mini_platform.warehouse import audit
-from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import dropping, files
 
 DROPPING = "dropping"
@@ -50,10 +50,12 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
     dropped: Sequence[Row[Any]] = []
     if age is not None:
         with engine.begin() as conn:
+            lose_when_frozen(conn)
             gone = update(files).where(over_age(dataset, age)).values(raw_dropped_at=func.now()).returning(files)
             dropped = conn.execute(gone).all()
             to_drop(conn, [row.sha256 for row in dropped])
             audit.record_all(conn, "dropped the raw file", [row.file_id for row in dropped], dataset=dataset.name)
+            reach("retention.before_commit")
         reach("retention.noted")
     sweep(engine, store, wait=False)
     return dropped
@@ -64,6 +66,11 @@ def to_drop(conn: Connection, hashes: Sequence[str]) -> None:
     if hashes:
         statement = insert(dropping).on_conflict_do_nothing()
         conn.execute(statement, [{"sha256": sha256} for sha256 in sorted(set(hashes))])
+
+
+def keep(conn: Connection, sha256: str) -> bool:
+    """Take back the note of a raw file that a file of the ledger is to have; False if it is, or may be, removed already."""
+    return conn.execute(delete(dropping).where(dropping.c.sha256 == sha256)).rowcount > 0
 
 
 def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
@@ -77,7 +84,8 @@ def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
     with engine.begin() as conn:
         if not advisory_lock(conn, DROPPING, wait=wait):
             return 0
-        noted = conn.execute(select(dropping.c.sha256)).scalars().all()
+        # A note that somebody takes back at this moment, or writes again, is not waited for.
+        noted = conn.execute(select(dropping.c.sha256).with_for_update(skip_locked=True)).scalars().all()
         if not noted:
             return 0
         kept = (files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))

@@ -61,6 +61,7 @@ class Tally:
     name: str
     door: str
     path: Path
+    rows_erased: int = 0
     rows_read: int = 0
     rows_rejected: int = 0
     rule_counts: Counter[str] = field(default_factory=Counter)
@@ -72,12 +73,17 @@ class Tally:
     set_aside: bool = False
 
     def verdict(self, dataset: Dataset) -> dict[str, Any]:
-        """The ledger's row: staged, or refused with the reason."""
+        """The ledger's row: staged, or refused with the reason.
+
+        Rows of erased persons count as valid ones that were read: the share of the others did not grow by their going. What
+        was rejected of them does, too: nothing is kept of it.
+        """
         reason = self.refused
-        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read):
+        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read + self.rows_erased):
             worst, count = self.rule_counts.most_common(1)[0]
+            erased = f" ({self.rows_erased} more were of erased persons)" if self.rows_erased else ""
             reason = (
-                f"{self.rows_rejected} of {self.rows_read} rows are rejected, more than the dataset allows "
+                f"{self.rows_rejected} of {self.rows_read} rows{erased} are rejected, more than the dataset allows "
                 f"({dataset.refuse_above}); most often: {worst} ({count} rows)"
             )
         return {

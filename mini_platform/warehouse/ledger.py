@@ -347,21 +347,28 @@ def set_aside(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None
     conn.execute(update(files).where(mine).values(set_aside_at=func.clock_timestamp(), **free))
 
 
-def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> int:
-    """Queue files for another pass from their raw bytes, if those are kept; returns how many."""
+def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> list[int]:
+    """Queue files for another pass from their raw bytes, if those are kept; returns their ids.
+
+    Their rows are locked in one order, so that of two who queue files at once neither is a deadlock's victim.
+    """
     free = {"leased_by": None, "leased_until": None, "set_aside_at": None}
     values = {"status": "landed", "attempts": 0, "error": None, **free}
     chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None), *criteria)
-    return conn.execute(update(files).where(chosen).values(values)).rowcount
+    rows = select(files.c.file_id).where(chosen).order_by(files.c.file_id).with_for_update()
+    ids = conn.scalars(rows).all()
+    conn.execute(update(files).where(among(files.c.file_id, ids)).values(values))
+    return list(ids)
 
 
 def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[int]:
-    """Let files be judged and loaded again by today's rules: one, or all of a dataset; those that wait already stay so.
+    """Let files be judged and loaded again by today's rules: one, or all of a dataset; those that are landed already stay so.
 
     Returns:
         Ids of the versions that will be, or are being, loaded; none where no raw file is kept. For an arrival of unchanged
         bytes it is the version that they are.
     """
+    lose_when_frozen(conn)
     versions = select(files.c.file_id).where(
         files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)
     )
@@ -369,8 +376,12 @@ def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[
         version = select(func.coalesce(files.c.same_as, files.c.file_id)).where(files.c.file_id == file_id)
         versions = versions.where(files.c.file_id == version.scalar_subquery())
     ids = list(conn.scalars(versions))
-    return_to_landed(conn, dataset, among(files.c.file_id, ids), files.c.status.in_(REDRIVEN))
+    # What is staged, and loaded by nobody now, was judged by the rules of its day.
+    free = or_(files.c.leased_until.is_(None), files.c.leased_until < func.clock_timestamp())
+    judged = or_(files.c.status.in_(REDRIVEN), and_(files.c.status == "staged", free))
+    return_to_landed(conn, dataset, among(files.c.file_id, ids), judged)
     audit.record(conn, "re-drove", file_id, dataset=dataset, files=len(ids))
+    reach("reprocess.before_commit")
     return ids
 
 

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from mini_platform.dataset import Dataset, Highest
 from mini_platform.faultpoints import reach
-from mini_platform.warehouse import ledger, quarantine
+from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import filled_in_bulk, is_empty
@@ -79,6 +79,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     ids = [row.file_id for row in batch]
     if not ids:
         return []
+    first_loaded.expire(conn, dataset)
     valid = {row.file_id: row.rows_read - row.rows_rejected for row in batch}
     # Of how many different keys the valid rows are known to be: staging looks at the keys of a file that comes alone.
     unique_rows = valid[ids[0]] if len(batch) == 1 and batch[0].keys_unique else None
@@ -100,6 +101,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
         counters = {f"rows_{name}": outcome[name] for name in ("inserted", "updated", "unchanged", "superseded")}
         finished.append({"file_id": row.file_id, "status": "loaded", "error": None, **counters})
     ledger.move(conn, worker, "staged", finished)
+    first_loaded.expire(conn, dataset)
     return ids
 
 
@@ -155,7 +157,7 @@ def _fill(
     production = tables.production
     name = conn.dialect.identifier_preparer.format_table(production)
     winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None)
-    rows = winners.add_columns(*(NOW.label(name) for name in _moments(tables)))
+    rows = first_loaded.with_moments(conn, dataset, winners, _moments(tables))
     with filled_in_bulk(conn, production):
         conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
         reach("load.rows_written")
@@ -223,17 +225,16 @@ def _merge(
     if any(outcomes["inserted"] or outcomes["updated"] for outcomes in counts.values()):
         touch(conn, dataset, select(incoming).where(or_(inserted, updated)))
         moments = _moments(tables)
-        rows = select(
-            *(incoming.c[c.name] for c in production.c if c.name not in moments), *(NOW.label(name) for name in moments)
-        )
+        rows = select(*(incoming.c[c.name] for c in production.c if c.name not in moments))
         # Asking for conflicts costs half as much again as a plain insert, and it is known that these rows meet none.
-        new = rows.where(inserted)
+        new = first_loaded.with_moments(conn, dataset, rows.where(inserted), moments)
         conn.execute(insert(production).from_select([c.name for c in new.selected_columns], new))
         if any(outcomes["updated"] for outcomes in counts.values()):
             key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
             touch(conn, dataset, select(production).join(incoming, and_(key_of, updated)))
             first = [column.name for column in dataset.columns if column.given == "first_loaded"]
-            upsert(conn, production, rows.where(updated), differing=False, kept=first)
+            changed = rows.where(updated).add_columns(*(NOW.label(name) for name in moments))
+            upsert(conn, production, changed, differing=False, kept=first)
         reach("load.rows_written")
     if again:
         _retract(conn, dataset, production, incoming, again)
@@ -274,6 +275,7 @@ def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Ta
     key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
     orphan = and_(among(production.c._file_id, again), not_(exists(select(1).where(key_of))))
     touch(conn, dataset, select(production).where(orphan))
+    first_loaded.remember(conn, dataset, orphan)
     if conn.execute(delete(production).where(orphan)).rowcount:
         _requeue_others(conn, dataset, again)
 
@@ -281,12 +283,12 @@ def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Ta
 def take_back(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
     """Take back every row that an earlier load of these files brought: judged again, they are refused.
 
-    The other files of the dataset are queued again, as in `_retract`.
+    The other files of the dataset are queued again, as in `_retract`. The caller holds the lock of loads.
     """
-    advisory_lock(conn, "load", dataset.name)
     production = dataset_tables(dataset).production
     theirs = among(production.c._file_id, file_ids)
     touch(conn, dataset, select(production).where(theirs))
+    first_loaded.remember(conn, dataset, theirs)
     if conn.execute(delete(production).where(theirs)).rowcount:
         _requeue_others(conn, dataset, file_ids)
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Engine, Select, Table, delete, func, liter
 
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse import audit
+from mini_platform.warehouse.locks import lose_when_frozen
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 
 BATCH_ROWS = 10_000
@@ -39,6 +40,7 @@ def remove(engine: Engine, table: Table, old: Select[tuple[dt.datetime]]) -> int
     removed, batch = 0, BATCH_ROWS
     while batch == BATCH_ROWS:
         with engine.begin() as conn:
+            lose_when_frozen(conn)
             some = old.with_only_columns(CTID).limit(BATCH_ROWS)
             batch = conn.execute(delete(table).where(CTID.in_(some))).rowcount
             if batch:

@@ -44,6 +44,7 @@ from sqlalchemy.schema import (
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
+from mini_platform.faultpoints import reach
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
@@ -81,6 +82,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         with engine.begin() as conn:
             if not _has(conn, wanted):
                 _bring_to(conn, chosen, wanted)
+                reach("schema.before_commit")
     except ProgrammingError as error:
         if is_refused(error):
             raise RolesError(NOT_OURS) from error
@@ -182,7 +184,9 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
             table.create(conn)
     _drop_computed(conn, tables)
     for table in tables.surrogates.values():
-        _keep_surrogates(conn, table)
+        _keep_keys(conn, table)
+    if tables.gone is not None:
+        _keep_keys(conn, tables.gone)
     empty = is_empty(conn, tables.production)
     for name, table in tables.aggregates.items():
         table.create(conn)
@@ -222,8 +226,8 @@ REFERENCES_TO = text(
 )
 
 
-def _keep_surrogates(conn: Connection, table: Table) -> None:
-    """The numbers of keys outlive any change but one of the key itself."""
+def _keep_keys(conn: Connection, table: Table) -> None:
+    """What is known of keys, as their numbers, outlives any change but one of the key itself."""
     found = inspect(conn)
     if found.has_table(table.name, schema=table.schema):
         columns = {

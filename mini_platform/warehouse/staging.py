@@ -21,9 +21,10 @@ from sqlalchemy.exc import OperationalError
 from mini_platform.dataset import KEY_ONCE, Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStoreAwayError
-from mini_platform.warehouse import ledger, quarantine
+from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back
+from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import copy_in
 
@@ -99,9 +100,12 @@ def stage(
     purged = False
     order = ledger.OTHERS_FIRST if worker.others_first else ledger.EVERYTHING
     while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only, order)):
-        if not purged and not (purged := purge(worker, dataset)):
+        now = not purged and purge(worker, dataset)
+        purged = purged or now
+        # What was staged of a file that is judged again, as it was queued since then, would be there twice.
+        if not now and (before := [row.file_id for row in batch if row.rows_read is not None]):
             with worker.engine.begin() as conn:
-                _forget(conn, dataset, [row.file_id for row in batch])
+                _forget(conn, dataset, before)
         done += _stage_or_isolate(worker, dataset, batch, raw, progress)
         order = ledger.OTHERS_ONLY if worker.others_first else ledger.EVERYTHING
     return done
@@ -144,7 +148,9 @@ def _stage_batch(
     raw: RawFiles,
     progress: Progress | None,
 ) -> list[int]:
-    tallies = {row.file_id: Tally(row.file_id, row.name, row.door, raw.path(row.sha256)) for row in batch}
+    tallies = {
+        row.file_id: Tally(row.file_id, row.name, row.door, raw.path(row.sha256), row.rows_erased or 0) for row in batch
+    }
     rows = JudgedRows(dataset, tallies, raw, progress)
     with worker.engine.begin() as conn:
         _copy(conn, dataset, rows.as_csv())
@@ -156,6 +162,8 @@ def _stage_batch(
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
         refused = [*over_limit, *unreadable]
+        if refused:  # Before a row is locked that who loads, or forgets, waits for.
+            advisory_lock(conn, "load", dataset.name, frozen_seconds=worker.lease_seconds)
         quarantine.write(conn, dataset, refused, over_limit)
         large = [file_id for file_id in over_limit if tallies[file_id].rows_read > MANY_ROWS]
         _forget(conn, dataset, [*unreadable, *aside, *large])
@@ -233,6 +241,7 @@ def purge(worker: ledger.Worker, dataset: Dataset) -> bool:
     """Empty the staging table of what no file waits for any more; False, and later, while somebody works on it."""
     staging = dataset_tables(dataset).staging
     with worker.engine.begin() as conn:
+        lose_when_frozen(conn, worker.lease_seconds)
         name = conn.dialect.identifier_preparer.format_table(staging)
         try:
             conn.execute(text(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT"))
@@ -244,4 +253,5 @@ def purge(worker: ledger.Worker, dataset: Dataset) -> bool:
             conn.execute(delete(staging).where(staging.c._file_id.not_in(waiting)))
         else:
             conn.execute(text(f"TRUNCATE {name}"))
+        first_loaded.expire(conn, dataset)
     return True

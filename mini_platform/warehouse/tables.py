@@ -372,13 +372,23 @@ class DatasetTables:
     views: dict[str, Table]
     surrogates: dict[str, Table]
     """Of aggregates that have a surrogate: the number of each key."""
+    gone: Table | None
+    """When rows that were deleted, and may come back, were first loaded; None where no column says so."""
     groups: dict[str, Mapping[str, Column[Any]]]
     """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
 
     @property
     def all(self) -> tuple[Table, ...]:
         """Every table of the dataset; views aside."""
-        return (self.staging, self.production, self.quarantine, *self.surrogates.values(), *self.aggregates.values())
+        gone = () if self.gone is None else (self.gone,)
+        return (
+            self.staging,
+            self.production,
+            self.quarantine,
+            *gone,
+            *self.surrogates.values(),
+            *self.aggregates.values(),
+        )
 
     def rows(self, computed: Computed) -> Select[Any]:
         """What an aggregate or a view selects."""
@@ -494,6 +504,21 @@ def _surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table
     )
 
 
+def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
+    return Table(
+        f"gone_{dataset.table}",
+        metadata,
+        *(
+            Column(c.name, c.type, primary_key=True, autoincrement=False, info=c.info)
+            for c in production.primary_key.columns
+        ),
+        Column("_first_loaded", DateTime(timezone=True), nullable=False, comment="When the row was first loaded"),
+        Column("_last_file", BigInteger, nullable=False, comment="The last file that had arrived when it was deleted"),
+        schema="ops",
+        comment=f"Deleted rows of production.{dataset.table} that files which wait to be loaded again may bring back",
+    )
+
+
 def _groups(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables) -> dict[str, Column[Any]] | None:
     """The columns of production by which groups of an aggregate are known; None where it must be computed as a whole."""
     rows = tables.rows(aggregate)
@@ -587,7 +612,10 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         schema="quarantine",
         comment=f"Rejected rows with their reasons. {dataset.description}",
     )
-    tables = DatasetTables(staging, production, quarantine, {}, {}, {}, {})
+    gone = None
+    if any(column.given == "first_loaded" for column in dataset.columns):
+        gone = _gone(dataset, production, metadata)
+    tables = DatasetTables(staging, production, quarantine, {}, {}, {}, gone, {})
     for aggregate in dataset.aggregates:
         table = _aggregate_table(dataset, aggregate, tables, metadata)
         if aggregate.surrogate:

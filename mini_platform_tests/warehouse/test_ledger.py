@@ -234,7 +234,7 @@ def test_what_died_too_often_is_given_up(engine: Engine, worker: Worker) -> None
     assert given_up.status == "failed"
     assert given_up.error == "gave it up: its processing died 5 times, see the log of its run"
     with engine.begin() as conn:
-        assert ledger.return_to_landed(conn, "weather", files.c.status == "failed") == 1
+        assert len(ledger.return_to_landed(conn, "weather", files.c.status == "failed")) == 1
     assert (rows(engine)[0].status, rows(engine)[0].attempts, rows(engine)[0].error) == ("landed", 0, None)
 
 
@@ -313,7 +313,7 @@ def test_a_move_of_nothing(engine: Engine, worker: Worker) -> None:
 def test_an_arrival_of_unchanged_bytes_is_never_queued(engine: Engine, worker: Worker) -> None:
     register(engine, ("f", "a"), ("f", "a"))
     with engine.begin() as conn:
-        assert ledger.return_to_landed(conn, "weather") == 1
+        assert len(ledger.return_to_landed(conn, "weather")) == 1
     assert [row.status for row in rows(engine)] == ["landed", "unchanged"]
     assert claim(worker) == ["f"]
 
