@@ -143,11 +143,14 @@ def Field(description: str, **said: Any) -> Any:  # noqa: N802
               is taken, and it is empty;
             - `trim`: False keeps space around; text is then composed (NFC), `null_tokens` such as `("NA", "-")` mean
               nothing, as written there, and `case`, "lower" or "upper", is applied last: `NA` is a token under any case;
-            - `decimals` of a `Decimal`, 2 unless said otherwise;
+            - `decimals` of a `Decimal`, 2 unless said otherwise: a cell with more is rejected, what is derived is rounded to
+              them, half away from zero;
             - `personal`: how personal data is protected, see `Personal`;
             - `stored`: False if it is only there to be judged and derived from, and not kept in production;
             - `given`: filled in by the platform, see `Given`;
-            - `derived`: a function that takes `col` (polars.col) and returns an expression over the columns that are read;
+            - `derived`: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It
+              is computed exactly, quotients to 19 decimals; what cannot be computed or held is empty, and costs no other
+              value. Derived text is cleaned as a cell is;
             - `warn`: names of those of its checks that only warn;
             - and every other keyword is a check: Pandera's built-in ones by name with their argument, or their arguments as
               a dict, and those of `validation.CHECKS`.
@@ -180,7 +183,9 @@ def rule(
 ) -> Callable[[Callable[..., Any]], CustomRule]:
     """Turn a method of a `RowModel` into a rule.
 
-    The function takes `col` (polars.col) and returns an expression over the typed columns, true where the rule holds.
+    The function takes `col` (polars.col) and returns an expression over the typed columns, true where the rule holds. Null
+    counts as holding, and so does what cannot be computed, such as a division by zero; but a row breaks the rule where a
+    number in it would have more than 38 digits. Whole numbers and Decimals are computed exactly, quotients to 19 decimals.
 
     Args:
         sentence: what is wrong with a row that breaks it; with a column it is read after the column's name.

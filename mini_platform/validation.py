@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import or_
 from typing import Any
 
@@ -20,7 +20,8 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 from pandera.constants import CHECK_OUTPUT_KEY
 
-from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset, Rule
+from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset, DeclarationError, Rule
+from mini_platform.exact import ROW_FAULTS, computed, exact
 from mini_platform.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
@@ -100,7 +101,7 @@ CHECKS: dict[str, Callable[[Any], pa.Check]] = {
 
 def _custom_check(custom: CustomRule) -> pa.Check:
     def holds(data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(custom.holds(pl.col))
+        return data.lazyframe.select(exact(custom.holds(pl.col), data.lazyframe.collect_schema()))
 
     return pa.Check(holds, name=custom.rule.name, error=custom.rule.message)
 
@@ -193,7 +194,8 @@ def parse(column: Column) -> pl.Expr:
         # As a pattern: the cast would drop the decimals that are too many.
         digits, decimals = DECIMAL_DIGITS - column.decimals, column.decimals
         fraction = rf"(?:\.[0-9]{{1,{decimals}}})?" if decimals else ""
-        plain = text.str.contains(rf"^[+-]?[0-9]{{1,{digits}}}{fraction}$")
+        whole = f"[0-9]{{1,{digits}}}" if digits else "0"
+        plain = text.str.contains(rf"^[+-]?{whole}{fraction}$")
         return pl.when(plain).then(text).cast(dtype(column), strict=False)
     if column.type is dt.date:
         day = text.str.contains("^[0-9]{4}-[0-9]{2}-[0-9]{2}$") & ~text.str.starts_with("0000")
@@ -207,8 +209,20 @@ def parse(column: Column) -> pl.Expr:
     if column.type == list[float]:
         items = pl.when(text.str.contains(rf"^\[\s*{NUMBER}\s*(?:,\s*{NUMBER}\s*)*\]$")).then(text)
         numbers = items.str.strip_chars("[]").str.split(",").list.eval(pl.element().str.strip_chars().cast(pl.Float64))
-        return pl.when(numbers.list.eval(pl.element().is_finite()).list.all()).then(numbers)
+        finite = numbers.list.eval(pl.element().is_finite()).list.all()
+        return pl.when(finite & ~text.map_batches(_underflow, return_dtype=pl.Boolean())).then(numbers)
     return text
+
+
+def _underflow(lists: pl.Series) -> pl.Series:
+    """True where a list has a number that is 0 only because it is too small."""
+    suspect = lists.str.contains(r"[eE]-[0-9]{3}|0{300}").fill_null(value=False)
+    if not suspect.any():
+        return suspect
+    items = lists.set(~suspect, None).str.strip_chars("[]").str.split(",")
+    number = pl.element().str.strip_chars().cast(pl.Float64, strict=False)
+    too_small = (number == 0) & pl.element().str.contains("^[^eE]*[1-9]")
+    return items.list.eval(too_small).list.any().fill_null(value=False)
 
 
 def _parse_timestamp(text: pl.Expr) -> pl.Expr:
@@ -243,14 +257,60 @@ def _any_timestamp(text: pl.Expr) -> pl.Expr:
     return pl.when(time.dt.year().is_between(dt.MINYEAR, dt.MAXYEAR)).then(time)
 
 
-def _derived(column: Column) -> pl.Expr:
-    """Typed value of a derived column; null where it cannot be computed or is no finite number."""
+def _derive(dataset: Dataset, typed: pl.DataFrame) -> pl.DataFrame:
+    """Add the derived columns, null where they cannot be computed or held."""
+    columns = [column for column in dataset.columns if column.derived]
+    if not columns:
+        return typed
+    try:
+        derived = typed.select(_derived(column, typed) for column in columns)
+    except ROW_FAULTS:
+        careful = {c.name: partial(_derived, c, typed, careful=True) for c in columns}
+        derived = pl.DataFrame([_computed(dataset, name, typed, value).alias(name) for name, value in careful.items()])
+    texts = [clean(column, derived[column.name]) for column in columns if column.type is str]
+    return typed.with_columns(derived.with_columns(texts).get_columns())
+
+
+def _computed(dataset: Dataset, what: str, frame: pl.DataFrame, value: Callable[[], pl.Expr]) -> pl.Series:
+    """Return n values of n rows, null where the row cannot be computed.
+
+    Raises:
+        DeclarationError: the expression is wrong whatever the rows.
+    """
+    try:
+        return computed(frame, value())
+    except pl.exceptions.PolarsError as error:
+        (reason, *_) = str(error).splitlines()
+        raise DeclarationError(f"dataset {dataset.name}: {what} is no expression over its columns: {reason}") from error
+
+
+def _derived(column: Column, typed: pl.DataFrame, *, careful: bool = False) -> pl.Expr:
+    """Typed value of a derived column, null where it cannot be computed or held."""
     assert column.derived is not None  # noqa: S101 - the caller chose it by that
-    value = column.derived(pl.col)
+    value = exact(column.derived(pl.col), typed.schema, column.type, careful=careful).alias(column.name)
     if column.type is Decimal:
-        value = value.round(column.decimals, mode="half_away_from_zero")
-    value = value.cast(dtype(column), strict=False).alias(column.name)
-    return pl.when(value.is_finite()).then(value) if column.type is float else value
+        return _rounded(value, column.decimals, typed)
+    value = value.cast(dtype(column), strict=False)
+    if column.type is float:
+        return pl.when(value.is_finite()).then(value)
+    if column.type in (dt.date, dt.datetime):
+        return pl.when(value.dt.year().is_between(dt.MINYEAR, dt.MAXYEAR)).then(value)
+    if column.type == list[float]:
+        finite = value.list.eval(pl.element().is_finite().fill_null(value=False)).list.all()
+        return pl.when(finite & (value.list.len() > 0)).then(value)
+    if column.type is str:
+        return pl.when(~value.str.contains("\0", literal=True)).then(value)
+    return value
+
+
+def _rounded(value: pl.Expr, decimals: int, typed: pl.DataFrame) -> pl.Expr:
+    """A number as a Decimal, rounded half away from zero; a float is taken as it is written: 2.675 is 2.68."""
+    (kind,) = typed.lazy().select(value).collect_schema().dtypes()
+    if kind.is_float():
+        value = value.cast(pl.String)
+    if not kind.is_decimal():
+        value = value.cast(pl.Decimal(38, 19), strict=False)
+    return value.round(decimals, mode="half_away_from_zero").cast(pl.Decimal(DECIMAL_DIGITS, decimals), strict=False)
 
 
 def as_text(column: Column) -> pl.Expr:
@@ -301,8 +361,14 @@ def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iter
         if most := dataset.index_bounds.get(column.name):
             too_long = text[column.name].str.len_bytes() > most
             yield rules[f"{column.name}_indexable"], too_long.fill_null(value=False)
-    for check in schema.checks:
-        yield rules[check.name], ask(check, None) & ~unread
+    for custom, check in zip(dataset.custom_rules, schema.checks, strict=True):
+        try:
+            fails = ask(check, None)
+        except ROW_FAULTS:
+            careful = partial(exact, custom.holds(pl.col), typed.schema, careful=True)
+            holds = _computed(dataset, f"the rule {check.name}", typed, careful)
+            fails = ~holds.fill_null(value=True)
+        yield rules[check.name], fails & ~unread
 
 
 def _array_literal(items: list[str]) -> str:
@@ -341,8 +407,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     sources = [column for column in dataset.staged_columns if not column.derived]
     text = clean_columns(sources, rows)
     typed = text.select(parse(column) for column in sources)
-    if derived := [_derived(column) for column in dataset.columns if column.derived]:
-        typed = typed.with_columns(derived)
+    typed = _derive(dataset, typed)
     if rewritten := [column for column in dataset.staged_columns if _staged_as_typed(column)]:
         readable = typed.select(as_text(column) for column in rewritten)
         text = text.with_columns(

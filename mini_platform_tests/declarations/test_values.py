@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt  # noqa: F401 - of annotations
+import operator
+import time
 import unicodedata
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import polars as pl
@@ -10,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mini_platform.dataset import Above, Column, Dataset, Field, RowModel
+from mini_platform.dataset import Above, Column, Dataset, DeclarationError, Field, RowModel, rule
 from mini_platform.explain import KeyTextError, parse_key
 from mini_platform.protection import normalized
-from mini_platform.validation import clean
+from mini_platform.validation import clean, judge
+from mini_platform_tests.declarations.conftest import Declared
 
 
 def column(**said: Any) -> Column:
@@ -102,6 +108,257 @@ def test_a_key_that_is_asked_for_is_cleaned_as_a_cell() -> None:
     for text in ("none", "", " "):
         with pytest.raises(KeyTextError, match="is empty"):
             parse_key(asked, [text])
+
+
+# Arithmetic
+
+
+def declared_rows(columns: dict[str, Any], types: dict[str, str], **rules: Any) -> Dataset:
+    said = {"id": Field("Id"), **columns, **rules}
+    model = type("Rows", (RowModel,), said | {"__annotations__": {"id": "str", **types}, "__module__": __name__})
+    return dataset(model)
+
+
+INPUTS = {
+    "x": "Decimal | None", "y": "Decimal | None", "n": "int | None", "f": "float | None", "day": "dt.date | None",
+    "at": "dt.datetime | None", "t": "str | None", "l": "list[float] | None",
+}  # fmt: skip
+
+
+def judged(derived: str, cells: list[dict[str, str]], value: Any, **said: Any) -> list[str | None]:
+    """A derived column of this type, over cells of the inputs, as it is staged."""
+    columns = {name: Field(name) for name in INPUTS} | {"r": Field("r", derived=value, **said)}
+    rows = [{"id": str(i)} | dict.fromkeys(INPUTS, "") | row for i, row in enumerate(cells)]
+    found = judge(declared_rows(columns, INPUTS | {"r": derived + " | None"}), pl.DataFrame(rows)).rows
+    assert found["_rules"].null_count() == len(rows)
+    return found["r"].to_list()
+
+
+MOST, MAX = "9999999999999999.99", str(2**63 - 1)
+COMPUTED: list[tuple[str, str, dict[str, Any], Any, list[tuple[dict[str, str], str | None]]]] = [
+    (
+        "a quotient", "Decimal", {"decimals": 4}, lambda col: col("x") / col("y"),
+        [
+            ({"x": "1", "y": "3"}, "0.3333"), ({"x": "-1", "y": "3"}, "-0.3333"), ({"x": "1", "y": "200"}, "0.0050"),
+            ({"x": "0.01", "y": "200"}, "0.0001"), ({"x": "-0.01", "y": "200"}, "-0.0001"), ({"x": "1", "y": "0"}, None),
+            ({"x": MOST, "y": "0.01"}, None), ({"x": MOST, "y": MOST}, "1.0000"), ({"x": "1"}, None),
+        ],
+    ),
+    ("a quotient as float", "float", {}, lambda col: col("x") / col("y"),
+     [({"x": "1.11", "y": "1.50"}, "0.74"), ({"x": "0.01", "y": MOST}, "1e-18"), ({"x": "1", "y": "0"}, None)]),
+    ("a product", "Decimal", {"decimals": 3}, lambda col: col("x") * col("y"),
+     [({"x": "1.11", "y": "1.50"}, "1.665"), ({"x": "-0.05", "y": "0.01"}, "-0.001"), ({"x": MOST, "y": MOST}, None)]),
+    ("a product of three", "Decimal", {}, lambda col: col("x") * col("y") * col("x"),
+     [({"x": "1.11", "y": "1.50"}, "1.85"), ({"x": MOST, "y": MOST}, None), ({"x": MOST, "y": "0"}, "0.00")]),
+    ("a share of a product", "Decimal", {}, lambda col: col("x") / col("y") * 100,
+     [({"x": "1", "y": "3"}, "33.33"), ({"x": "1", "y": "8"}, "12.50"), ({"x": MOST, "y": "100"}, MOST)]),
+    ("a product that is divided", "Decimal", {"decimals": 4}, lambda col: col("x") * col("y") / col("n"),
+     [({"x": "0.07", "y": "0.05", "n": "70"}, "0.0001"),
+      ({"x": "99999999999.99", "y": "99999999999.99", "n": MAX}, "1084.2022")]),
+    ("a literal", "Decimal", {}, lambda col: col("x") * 1.005, [({"x": "1"}, "1.01"), ({"x": "-1"}, "-1.01")]),
+    ("whole numbers beside a literal", "Decimal", {}, lambda col: col("n") * 0.1 + 0.005, [({"n": "3"}, "0.31")]),
+    ("a Decimal by a whole number", "Decimal", {}, lambda col: col("x") * col("n"),
+     [({"x": "1.01", "n": "3"}, "3.03"), ({"x": MOST, "n": MAX}, None)]),
+    ("a quotient of whole numbers", "Decimal", {}, lambda col: col("n") / 40, [({"n": "107"}, "2.68"),
+      ({"n": "-107"}, "-2.68")]),
+    ("a float as a Decimal", "Decimal", {}, lambda col: col("f"),
+     [({"f": "2.675"}, "2.68"), ({"f": "1e17"}, None), ({"f": "1e300"}, None), ({"f": "4.5"}, "4.50"),
+      ({"f": "1e-7"}, "0.00")]),
+    ("a float divided", "float", {}, lambda col: col("f") / col("n"), [({"f": "1", "n": "0"}, None),
+      ({"f": "1", "n": "2"}, "0.5")]),
+    ("a square", "int", {}, lambda col: col("n") * col("n"), [({"n": "3"}, "9"), ({"n": MAX}, None),
+      ({"n": "3037000500"}, None)]),
+    ("a fourth power", "int", {}, lambda col: col("n") * col("n") * col("n") * col("n"),
+     [({"n": "-3"}, "81"), ({"n": str(2**33)}, None), ({"n": MAX}, None)]),
+    ("a power", "int", {}, lambda col: col("n") ** 3, [({"n": "-3"}, "-27"), ({"n": str(2**43)}, None)]),
+    ("a sum and back", "int", {}, lambda col: col("n") + col("n") - col("n"), [({"n": MAX}, MAX)]),
+    ("the negative", "int", {}, lambda col: -col("n"), [({"n": str(-(2**63))}, None), ({"n": "1"}, "-1")]),
+    ("the absolute", "int", {}, lambda col: col("n").abs(), [({"n": str(-(2**63))}, None), ({"n": "-1"}, "1")]),
+    ("a remainder", "int", {}, lambda col: 7 % col("n"), [({"n": "0"}, None), ({"n": "4"}, "3")]),
+    ("a remainder of a Decimal", "Decimal", {}, lambda col: col("x") % col("y"), [({"x": "5", "y": "0"}, None),
+      ({"x": "5", "y": "3"}, "2.00")]),
+    ("a length less", "int", {}, lambda col: col("t").str.len_chars() - 5, [({"t": "abc"}, "-2")]),
+    ("a day as a number", "int", {},
+     lambda col: col("day").dt.year() * 10000 + col("day").dt.month() * 100 + col("day").dt.day(),
+     [({"day": "2024-12-31"}, "20241231"), ({"day": "9999-12-31"}, "99991231")]),
+    ("a chosen one", "int", {}, lambda col: pl.when(col("n") > 0).then(col("n") * 2).otherwise(col("n").abs() - 1),
+     [({"n": "4"}, "8"), ({"n": MAX}, None), ({"n": "-4"}, "3")]),
+    ("thirty days later", "dt.date", {}, lambda col: col("day") + pl.duration(days=30),
+     [({"day": "9999-12-31"}, None), ({"day": "2026-01-01"}, "2026-01-31")]),
+    ("days before", "dt.date", {}, lambda col: col("day") - pl.duration(days=col("n")),
+     [({"day": "0001-01-01", "n": "1"}, None), ({"day": "2026-01-02", "n": "1"}, "2026-01-01"),
+      ({"day": "2026-01-01", "n": "213503982335"}, None)]),
+    ("an hour later", "dt.datetime", {}, lambda col: col("at") + pl.duration(hours=1),
+     [({"at": "9999-12-31T23:30:00Z"}, None),
+      ({"at": "2026-01-01T00:30:00+01:00"}, "2026-01-01T00:30:00.000000+00:00")]),
+    ("a time of Tokyo", "dt.datetime", {}, lambda col: col("at").dt.convert_time_zone("Asia/Tokyo"),
+     [({"at": "2026-01-01T00:30:00Z"}, "2026-01-01T00:30:00.000000+00:00")]),
+    ("a day of the calendar", "dt.date", {}, lambda col: pl.date(col("n"), 2, 29),
+     [({"n": "2023"}, None), ({"n": "2024"}, "2024-02-29"), ({"n": "1900"}, None), ({"n": "20240"}, None), ({}, None)]),
+    ("text that is cast", "int", {}, lambda col: col("t").cast(pl.Int64), [({"t": "x"}, None), ({"t": "7"}, "7")]),
+    ("text that is a day", "dt.date", {}, lambda col: col("t").str.to_date("%d.%m.%Y"), [({"t": "x"}, None),
+      ({"t": "01.02.2026"}, "2026-02-01")]),
+    ("an item", "float", {}, lambda col: col("l").list.get(1), [({"l": "[1]"}, None), ({"l": "[1,2]"}, "2.0")]),
+    ("a list", "list[float]", {}, lambda col: pl.concat_list(col("f"), col("f") * 1e300),
+     [({"f": "1e10"}, None), ({"f": "-0.5"}, "{-0.5,-5e+299}"), ({}, None)]),
+    ("a truth", "bool", {}, lambda col: col("x") / col("y") > 1, [({"x": "1", "y": "0"}, None),
+      ({"x": "2", "y": "1"}, "true")]),
+    ("text", "str", {"case": "upper", "null_tokens": ("none",)}, lambda col: pl.concat_str(col("t"), pl.lit(" ")),
+     [({"t": "\u0390"}, "\u03aa\u0301"), ({"t": "none"}, None)]),
+    ("text of a Decimal", "str", {}, lambda col: pl.format("{} EUR", col("x")), [({"x": "1.5"}, "1.50 EUR")]),
+    ("text that is empty", "str", {}, lambda col: col("t").str.replace("a", ""), [({"t": "a"}, None),
+      ({"t": "ab"}, "b")]),
+    ("text with NUL", "str", {}, lambda col: col("t").str.replace("a", "\0"), [({"t": "a"}, None), ({"t": "b"}, "b")]),
+    ("a function of Python", "int", {}, lambda col: col("n").map_elements(lambda n: 6 // n, return_dtype=pl.Int64),
+     [({"n": "0"}, None), ({"n": "2"}, "3")]),
+    ("a mapping", "int", {}, lambda col: col("t").replace_strict({"a": 1}), [({"t": "b"}, None), ({"t": "a"}, "1")]),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::polars.exceptions.PolarsInefficientMapWarning")
+@pytest.mark.parametrize(
+    ("kind", "said", "value", "rows"), [case[1:] for case in COMPUTED], ids=[case[0] for case in COMPUTED]
+)
+def test_a_derived_value_is_exact_or_empty(kind: str, said: dict[str, Any], value: Any, rows: list[Any]) -> None:
+    cells, expected = zip(*rows, strict=True)
+    assert judged(kind, list(cells), value, **said) == list(expected)
+    # A row alone is computed by another way than one beside a row that cannot be computed.
+    assert [judged(kind, [row], value, **said)[0] for row in cells] == list(expected)
+
+
+AMOUNTS = st.decimals(min_value=-(10**6), max_value=10**6, places=2, allow_nan=False)
+OPERATIONS = (operator.add, operator.sub, operator.mul, operator.truediv)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=5),
+    places=st.integers(0, 6),
+    how=st.sampled_from(OPERATIONS),
+)
+def test_decimals_are_computed_as_fractions_are(pairs: list[tuple[Decimal, Decimal]], places: int, how: Any) -> None:
+    def expected(x: Decimal, y: Decimal) -> str | None:
+        if how is operator.truediv and not y:
+            return None
+        value = how(Fraction(x), Fraction(y)) * 10**places
+        digits = int(abs(value) + Fraction(1, 2)) * (1 if value > 0 else -1)  # Half away from zero.
+        return None if abs(digits) >= 10**18 else f"{Decimal(digits).scaleb(-places):.{places}f}"
+
+    cells = [{"x": str(x), "y": str(y)} for x, y in pairs]
+    found = judged("Decimal", cells, lambda col: how(col("x"), col("y")), decimals=places)
+    assert found == [expected(x, y) for x, y in pairs]
+
+
+@pytest.mark.parametrize(
+    ("holds", "cells", "broken"),
+    [
+        (lambda col: col("x") == col("y") * col("f"), {"x": "1.5", "y": "1", "f": "1.5"}, False),
+        (lambda col: col("x") == col("y") * col("y"), {"x": "0.01", "y": "0.1"}, False),
+        (lambda col: col("x") == col("y") * col("y"), {"x": "0.01", "y": "0.11"}, True),
+        (lambda col: col("x") == col("y") * 1.1, {"x": "1.21", "y": "1.10"}, False),
+        (lambda col: col("n") * col("n") > 0, {"n": "3037000500"}, False),
+        (lambda col: col("n") * col("n") < 0, {"n": "3037000500"}, True),
+        (lambda col: col("n") - col("t").str.len_chars() > 0, {"n": "1", "t": "abc"}, True),
+        (lambda col: col("x") / col("y") > 1, {"x": "1", "y": "0"}, False),
+        (lambda col: col("x") * col("x") * col("x") * col("x") < 0, {"x": MOST}, True),
+        (lambda col: col("n") * col("n") * col("n") * col("n") < 0, {"n": MAX}, True),
+        (lambda col: col("t").cast(pl.Int64) > 0, {"t": "x"}, False),
+        (lambda col: col("t").cast(pl.Int64) > 0, {"t": "0"}, True),
+        (lambda col: col("t").replace_strict({"a": 1}) > 1, {"t": "b"}, False),
+    ],
+)
+def test_a_rule_is_exact_and_costs_no_more_than_its_row(holds: Any, cells: dict[str, str], broken: bool) -> None:
+    columns = {name: Field(name) for name in INPUTS}
+    ruled = declared_rows(columns, INPUTS, ruled=rule("is wrong")(holds))
+    rows = [{"id": str(i)} | dict.fromkeys(INPUTS, "") | row for i, row in enumerate([{}, cells, {}])]
+    verdicts = judge(ruled, pl.DataFrame(rows))
+    assert [fails.to_list() for _, fails in verdicts.broken] == ([[False, True, False]] if broken else [])
+
+
+def test_a_hundred_thousand_divisions_by_zero_take_no_longer() -> None:
+    columns = {"x": Field("x"), "y": Field("y"), "r": Field("r", derived=lambda col: col("x") / col("y"))}
+    divided = declared_rows(columns, {"x": "Decimal", "y": "Decimal", "r": "Decimal | None"})
+    seconds = []
+    for y in ("1", "0"):
+        rows = pl.select(pl.int_range(100_000).cast(pl.String).alias("id"), x=pl.lit("1.00"), y=pl.lit(y))
+        started = time.process_time()
+        assert judge(divided, rows).rows["r"].null_count() == (0 if y == "1" else 100_000)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 5 * seconds[0] + 0.5
+
+
+@pytest.mark.parametrize(
+    "value", [lambda col: col("nothing") + 1, lambda col: col("day") * col("day"), lambda col: col("x") ** 2]
+)
+def test_an_expression_that_is_wrong_for_every_row_is_a_sentence(value: Any) -> None:
+    with pytest.raises(DeclarationError, match="dataset val: r is no expression over its columns: "):
+        judged("int", [{"x": "1"}], value)
+    ruled = declared_rows(
+        {name: Field(name) for name in INPUTS}, INPUTS, ruled=rule("is wrong")(lambda col: value(col) > 0)
+    )
+    with pytest.raises(DeclarationError, match=r"dataset val: the rule .* is no expression over its columns: "):
+        judge(ruled, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
+
+
+FLOATS = (
+    "5e-324",
+    "-0.0",
+    "1e308",
+    "1.7976931348623157e308",
+    "2.2250738585072011e-308",
+    "0.1",
+    "12345678901234567",
+    "0.30000000000000004",
+)
+
+
+def test_postgres_reads_what_was_computed_as_the_same(declared: Declared) -> None:
+    columns = {
+        "f": Field("f"), "x": Field("x", decimals=18), "g": Field("g", derived=lambda col: col("f")), "at": Field("at"),
+        "l": Field("l", derived=lambda col: pl.concat_list(col("f"), col("f"))),
+        "d": Field("d", decimals=18, derived=lambda col: -col("x")),
+        "t": Field("t", derived=lambda col: col("at").dt.replace_time_zone(None)),
+    }  # fmt: skip
+    types = {
+        "f": "float",
+        "x": "Decimal",
+        "g": "float",
+        "at": "dt.datetime",
+        "l": "list[float]",
+        "d": "Decimal",
+        "t": "dt.datetime",
+    }
+    trial = declared(declared_rows(columns, types))
+    small = "0.000000000000000001"
+    loaded = trial.load(
+        "a.csv", "id,f,x,at\n" + "".join(f"{i},{f},{small},0001-01-01T00:00:00Z\n" for i, f in enumerate(FLOATS))
+    )
+    assert (loaded.status, loaded.error, loaded.rows_rejected) == ("loaded", None, 0)
+    for i, f, g, items, d, at, t in trial.rows("id", "f", "g", "l", "d", "at", "t"):
+        assert [repr(f), repr(g), repr(items)] == [
+            repr(number := float(FLOATS[int(i)])),
+            repr(number),
+            repr([number, number]),
+        ]
+        assert (d, t) == (-Decimal(small), at)
+
+
+@pytest.mark.parametrize(
+    ("cell", "rejected"),
+    [
+        ("[1e-400]", True),
+        ("[1, -1e-400]", True),
+        ("[0e-400, 0.0]", False),
+        ("[1e309]", True),
+        ("[5e-324]", False),
+        (f"[0.{'0' * 400}1]", True),
+    ],
+)
+def test_numbers_of_a_list_are_held_to_what_a_number_is(cell: str, rejected: bool) -> None:
+    numbers = declared_rows({"l": Field("l")}, {"l": "list[float]"})
+    assert judge(numbers, pl.DataFrame({"id": ["1"], "l": [cell]})).rows["_rules"].null_count() == (
+        0 if rejected else 1
+    )
 
 
 # Limits
