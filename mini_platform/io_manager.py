@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import CompoundSelect, Connection, Select, func, select
 
 from mini_platform.assets.metadata import files_chart, given, line_chart, preview, records
 from mini_platform.dataset import Aggregate, Dataset, View
@@ -54,14 +54,16 @@ class PostgresIOManager(dg.IOManager):
         dataset = self._datasets[key.path[0]]
         return dataset, next((computed for computed in dataset.computed if computed.name == key.path[-1]), None)
 
-    def handle_output(self, context: dg.OutputContext, obj: StagedFiles | Select[Any] | pd.DataFrame) -> None:
+    def handle_output(
+        self, context: dg.OutputContext, obj: StagedFiles | Select[Any] | CompoundSelect[Any] | pd.DataFrame
+    ) -> None:
         """Write what an asset returned, and say what was written."""
         dataset, declared = self._declared(context.asset_key)
         if isinstance(obj, StagedFiles):
             context.add_output_metadata(self._load(context.run_id, dataset, obj))
-        elif isinstance(obj, Select) and isinstance(declared, Aggregate):
+        elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, Aggregate):
             context.add_output_metadata(self._refresh(dataset, declared, obj))
-        elif isinstance(obj, Select) and isinstance(declared, View):
+        elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, View):
             context.add_output_metadata(self._look(dataset, declared))
         elif obj is not None:
             context.add_output_metadata(self._upsert(dataset, obj))
@@ -95,7 +97,7 @@ class PostgresIOManager(dg.IOManager):
                 }
             )
 
-    def _refresh(self, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> dict[str, Any]:
+    def _refresh(self, dataset: Dataset, aggregate: Aggregate, rows: Any) -> dict[str, Any]:
         table = dataset_tables(dataset).aggregates[aggregate.name]
         with self._platform.engine.begin() as conn:
             done = aggregates.refresh(conn, dataset, aggregate, rows)

@@ -21,7 +21,7 @@ from sqlalchemy import cast as sql_cast
 
 from mini_platform.api.relations import Listed
 from mini_platform.api.values import packed, unpacked
-from mini_platform.warehouse.tables import plain_column
+from mini_platform.warehouse.known_sql import plain_column
 
 Where = Literal["after", "from", "before", "until"]
 """Where a page begins: after the row of a cursor or with it, or, walking back, before that row or with it."""

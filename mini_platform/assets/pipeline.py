@@ -271,11 +271,14 @@ def _production(dataset: Dataset) -> dg.AssetsDefinition:
 def _computed(dataset: Dataset, declared: Aggregate | View) -> dg.AssetsDefinition:
     tables = dataset_tables(dataset)
     rows = tables.rows(declared)
+    read = {column.table.name for column in columns_read(rows)} | set(declared.reads)
     table = (tables.aggregates | tables.views)[declared.name]
 
     @dg.asset(
         name=declared.name,
-        deps=[dg.AssetKey([dataset.name, name]) for name in sorted({c.table.name for c in columns_read(rows)})],
+        deps=[
+            dg.AssetKey([dataset.name, name]) for name in sorted(read or {dataset.table})
+        ],  # count(*) names no column
         description=declared.description,
         metadata={**table_metadata(table), "dagster/column_lineage": column_lineage(dataset, declared)},
         **_common(dataset, "postgres", "view" if isinstance(declared, View) else "table"),

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Double,
     Select,
     Table,
+    Text,
     and_,
     delete,
     exists,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import (
     build_foreign_keys,
@@ -89,19 +90,24 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
     """Bring the table of an aggregate up to date with production, in the caller's transaction.
 
     The aggregates that it reads are brought up to date before, once its own marks are taken: so they know all that the
-    groups to be computed refer to, whatever is loaded meanwhile.
+    groups to be computed refer to, whatever is loaded meanwhile. All of them are locked before that (see `locks.py`).
 
     Args:
         conn: the caller's transaction.
         dataset: whose aggregate.
         aggregate: the declaration.
         rows: the aggregate's select.
+
+    Raises:
+        DeclarationError: the select has two rows of one key.
     """
     tables = dataset_tables(dataset)
     table = tables.aggregates[aggregate.name]
-    advisory_lock(conn, "aggregate", dataset.name, aggregate.name)
+    lock(conn, dataset, aggregate)
     mine = and_(touched.c.dataset == dataset.name, touched.c.aggregate == aggregate.name)
-    marks = conn.execute(delete(touched).where(mine).returning(touched.c.group_key)).scalars().all()
+    # As text, of which every digit is kept: Python would make floats of the numbers in it.
+    taken = delete(touched).where(mine).returning(touched.c.group_key.cast(Text))
+    marks = conn.execute(taken).scalars().all()
     if not marks:
         return Refreshed(0, 0, 0)
     for other in dataset.aggregates:
@@ -114,11 +120,22 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
         if _is_bulk(conn, tables.production, table):
             return _fill(conn, dataset, aggregate, rows)
         return _merge(conn, dataset, aggregate, rows, true(), None)
-    given = func.jsonb_array_elements(literal(list(marks), JSONB)).table_valued("value")
+    given = func.jsonb_array_elements(literal(f"[{','.join(filter(None, marks))}]").cast(JSONB)).table_valued("value")
     keys = select(*(given.c.value.cast(JSONB)[k].astext.cast(column.type) for k, column in groups.items()))
     inside = tuple_(*(table.c[k] for k in groups)).in_(keys)
     rows = rows.where(tuple_(*groups.values()).in_(keys))
     return _merge(conn, dataset, aggregate, rows, inside, len(marks))
+
+
+def lock(conn: Connection, dataset: Dataset, *aggregates: Aggregate) -> None:
+    """Lock aggregates with all that they read, however indirectly, in the one order that everybody takes them in."""
+    reading = {aggregate.name for aggregate in aggregates}
+    for aggregate in reversed(dataset.aggregates):
+        if aggregate.name in reading:
+            reading.update(aggregate.reads)
+    for aggregate in dataset.aggregates:
+        if aggregate.name in reading:
+            advisory_lock(conn, "aggregate", dataset.name, aggregate.name)
 
 
 def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
@@ -132,10 +149,14 @@ def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
 def _fill(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     """Fill an empty table without its indexes and constraints, which are built afterwards."""
     table = dataset_tables(dataset).aggregates[aggregate.name]
-    if aggregate.surrogate:
-        rows = _numbered(conn, dataset, aggregate, materialized(conn, f"fresh_{table.name}", rows))
+    fresh = None
+    if aggregate.surrogate or dataset_tables(dataset).examined[aggregate.name].unique is None:
+        fresh = _computed(conn, dataset, aggregate, rows)
+        rows = _numbered(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
     with filled_in_bulk(conn, table):
         written = conn.execute(insert(table).from_select([c.name for c in rows.selected_columns], rows)).rowcount
+    if fresh is not None:
+        fresh.drop(conn)
     conn.execute(text(f"ANALYZE {conn.dialect.identifier_preparer.format_table(table)}"))
     return Refreshed(written, 0, None)
 
@@ -150,7 +171,7 @@ def _merge(
 ) -> Refreshed:
     """Write the rows that differ, and delete those that are inside of what was computed and not among them."""
     table = dataset_tables(dataset).aggregates[aggregate.name]
-    fresh = materialized(conn, f"fresh_{table.name}", rows)
+    fresh = _computed(conn, dataset, aggregate, rows)
     numbered = _numbered(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
     same = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
     gone = conn.execute(delete(table).where(inside, not_(exists(select(1).select_from(fresh).where(same)))))
@@ -164,6 +185,19 @@ def _merge(
         written = upsert(conn, table, numbered)
     fresh.drop(conn)
     return Refreshed(written, gone.rowcount, groups)
+
+
+def _computed(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Table:
+    """The computed rows; where it was not known before, it is looked whether their keys are unique."""
+    fresh = materialized(conn, "fresh", rows)
+    if dataset_tables(dataset).examined[aggregate.name].unique is None:
+        key = [fresh.c[name] for name in aggregate.key]
+        if conn.execute(select(*key).group_by(*key).having(func.count() > 1).limit(1)).first() is not None:
+            raise DeclarationError(
+                f"{dataset.name}.{aggregate.name}: several rows of its select have one key ({', '.join(aggregate.key)}): "
+                "group by its key, or add to the key what else tells the rows apart"
+            )
+    return fresh
 
 
 def _numbered(conn: Connection, dataset: Dataset, aggregate: Aggregate, fresh: Table) -> Select[Any]:

@@ -115,7 +115,7 @@ def _speak(connection: Any, settings: Mapping[str, str]) -> None:
     one = "CASE WHEN current_setting(%s, true) IS NOT NULL THEN set_config(%s, %s, false) END"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join([one] * len(settings))}",  # noqa: S608 - names and values are parameters
+            f"SELECT {', '.join([one] * len(settings))}",
             [word for name, value in settings.items() for word in (name, name, value)],
         )
     connection.autocommit = not transactional

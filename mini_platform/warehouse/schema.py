@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DataError, NotSupportedError, ProgrammingError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import (
     AddConstraint,
@@ -42,7 +42,7 @@ from sqlalchemy.schema import (
     SetColumnComment,
 )
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse.locks import advisory_lock
@@ -188,12 +188,28 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
     if tables.gone is not None:
         _keep_keys(conn, tables.gone)
     empty = is_empty(conn, tables.production)
-    for name, table in tables.aggregates.items():
-        table.create(conn)
-        if not empty:
-            conn.execute(insert(touched).values(dataset=dataset.name, aggregate=name, group_key=None))
+    for aggregate in dataset.aggregates:
+        tables.aggregates[aggregate.name].create(conn)
+        rows = tables.rows(aggregate).subquery()
+        # Over no rows, too, a select may have one: a total.
+        any_row = select(exists(select(literal(1)).select_from(rows))) if empty else rows.select().limit(0)
+        has_rows = _tried(conn, dataset, aggregate, any_row)
+        if has_rows or not empty:
+            conn.execute(insert(touched).values(dataset=dataset.name, aggregate=aggregate.name, group_key=None))
     for view in dataset.views:
+        _tried(conn, dataset, view, tables.rows(view).subquery().select().limit(0))
         _create_view(conn, tables.views[view.name], tables.rows(view))
+
+
+def _tried(conn: Connection, dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> Any:
+    """Ask Postgres for the first value of a select; what it does not take is refused here, and not by every run."""
+    try:
+        return conn.scalar(rows)
+    except (ProgrammingError, DataError, NotSupportedError) as error:
+        if isinstance(error, ProgrammingError) and is_refused(error):
+            raise
+        said = " ".join(str(error.orig).split("LINE 1")[0].split())
+        raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres does not take its select: {said}") from error
 
 
 def _drop_computed(conn: Connection, tables: DatasetTables) -> None:

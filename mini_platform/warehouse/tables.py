@@ -20,6 +20,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    CompoundSelect,
     Date,
     DateTime,
     Double,
@@ -27,12 +28,12 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    Label,
     LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
     Select,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -42,14 +43,18 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import ClauseElement, visitors
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.types import JSON, NullType, TypeEngine
 
-from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Computed, Dataset, View
+from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Computed, Dataset, DeclarationError, View
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
+from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine, may_be_null
+from mini_platform.warehouse.known_sql import branches, hides, plain_column
 
 SCHEMAS = ("ops", "staging", "production", "quarantine", "analytics")
 STATUSES = ("landed", "staged", "loaded", "refused", "failed", "unchanged")
@@ -374,8 +379,8 @@ class DatasetTables:
     """Of aggregates that have a surrogate: the number of each key."""
     gone: Table | None
     """When rows that were deleted, and may come back, were first loaded; None where no column says so."""
-    groups: dict[str, Mapping[str, Column[Any]]]
-    """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
+    examined: dict[str, Examined]
+    """What was found out about the select of each aggregate."""
 
     @property
     def all(self) -> tuple[Table, ...]:
@@ -389,6 +394,11 @@ class DatasetTables:
             *self.surrogates.values(),
             *self.aggregates.values(),
         )
+
+    @property
+    def groups(self) -> dict[str, Mapping[str, Column[Any]]]:
+        """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
+        return {name: found.groups for name, found in self.examined.items() if found.groups is not None}
 
     def rows(self, computed: Computed) -> Select[Any]:
         """What an aggregate or a view selects."""
@@ -433,26 +443,36 @@ def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
                     yield from columns_read(base)
 
 
-def plain_column(element: ColumnElement[Any]) -> Column[Any] | None:
-    """The column of a table that an expression is, by whatever label; None if it is anything else."""
-    if isinstance(element, Label):
-        return plain_column(element.element)
-    return element if isinstance(element, Column) and isinstance(element.table, Table) else None
-
-
-def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> list[Column[Any]]:
+def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: SelectBase) -> list[Column[Any]]:
+    where = f"{dataset.name}.{computed.name}"
+    if not isinstance(rows, Select | CompoundSelect):
+        raise DeclarationError(f"{where}: its function returns {type(rows).__name__}, and not a select of SQLAlchemy")
     selected = rows.selected_columns
     if untyped := [c.name for c in selected if isinstance(c.type, NullType)]:
-        raise TypeError(f"{dataset.name}.{computed.name}: give {untyped} a type, as in func.avg(x, type_=Double)")
+        raise DeclarationError(f"{where}: give {untyped} a type, as in func.avg(x, type_=Double)")
     if undescribed := {c.name for c in selected} ^ set(computed.columns):
-        raise ValueError(f"{dataset.name}.{computed.name}: selected and described columns differ in {undescribed}")
+        raise DeclarationError(f"{where}: selected and described columns differ in {undescribed}")
     columns = []
-    for column in selected:
+    for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
+        types = {_compiled(branch.type) for branch in (column, *others)}
+        if len(types) > 1:
+            raise DeclarationError(
+                f"{where}: the parts of its union have different types for {column.name}, {' and '.join(sorted(types))}: "
+                "cast them to one"
+            )
         description, *unit = computed.columns[column.name]
         comment = f"{description} [{unit[0]}]" if unit else description
-        personal = any(e.info.get("personal") for e in columns_read(column))
-        columns.append(Column(column.name, column.type, comment=comment, info=_info(personal)))
+        personal = any(e.info.get("personal") for branch in (column, *others) for e in columns_read(branch)) or (
+            dataset.is_personal and any(map(hides, (column, *others)))
+        )
+        columns.append(Column(column.name, column.type, comment=comment, info=_info(personal), autoincrement=False))
     return columns
+
+
+def _compiled(kind: TypeEngine[Any]) -> str:
+    """A type as Postgres calls it; all texts are alike."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return "TEXT" if isinstance(kind, String) else str(kind.compile(dialect=dialect))
 
 
 def _foreign_key(
@@ -468,10 +488,10 @@ def _foreign_key(
 def _aggregate_table(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables, metadata: MetaData) -> Table:
     rows = tables.rows(aggregate)
     columns = _computed_columns(dataset, aggregate, rows)
-    if unknown := set(aggregate.key) - {c.name for c in columns}:
-        raise ValueError(f"{dataset.name}.{aggregate.name}: its key has {sorted(unknown)}, which it does not select")
+    _check_key(dataset, aggregate, rows)
     for made in columns:
         made.nullable = made.name not in aggregate.key
+        made.info = {**made.info, FILLED: not may_be_null(rows, made.name)}
     items: list[SchemaItem] = list(columns)
     if aggregate.surrogate:
         comment = f"Number that was given to the {' and '.join(aggregate.key)} once and for all"
@@ -519,34 +539,38 @@ def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
     )
 
 
-def _groups(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables) -> dict[str, Column[Any]] | None:
-    """The columns of production by which groups of an aggregate are known; None where it must be computed as a whole."""
-    rows = tables.rows(aggregate)
-    lasting = {
-        tables.aggregates[a.name]: {*a.key, a.surrogate} for a in dataset.aggregates if a.name in aggregate.reads
-    }
-    if any(c.table is not tables.production and c.name not in lasting[c.table] for c in columns_read(rows)):
-        return None
-    groups = {}
+def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None:
+    """Refuse a key that cannot be one, before the first row ends every run."""
+    where = f"{dataset.name}.{aggregate.name}"
+    if not aggregate.key:
+        raise DeclarationError(f"{where}: it needs a key, the selected columns that tell its rows apart")
+    if unknown := set(aggregate.key) - set(rows.selected_columns.keys()):
+        raise DeclarationError(f"{where}: its key has {sorted(unknown)}, which it does not select")
     declared = {column.name: column for column in dataset.columns}
     for name in aggregate.key:
-        origin = plain_column(rows.selected_columns[name])
-        if origin is None or origin.table is not tables.production:
-            return None
-        column = declared[origin.name]
-        if column.nullable:
-            raise ValueError(f"{dataset.name}.{aggregate.name}: {column.name} is in its key, so it may not be empty")
-        if column.type is str and not column.is_protected and column.name != name:
+        element = rows.selected_columns[name]
+        if isinstance(element.type, ARRAY | JSON):
+            raise DeclarationError(f"{where}: {name} is in its key, and a list or an object cannot be: leave it out")
+        if may_be_null(rows, name):
+            raise DeclarationError(
+                f"{where}: {name} is in its key, so it may not be empty, and it may be: leave such rows out by "
+                f".where({name}.is_not(None)), or say what stands for none by func.coalesce({name}, …), where {name} is "
+                "the expression"
+            )
+        if not isinstance(element.type, String):
+            continue
+        for origin in columns_read(element):
+            column = declared.get(origin.name)
+            if column is None or column.type is not str or column.is_protected or origin.name == name:
+                continue
             length = column.checks.get("str_length")
             if column.name not in dataset.index_bounds and not (
                 isinstance(length, Mapping) and length.get("max_value")
             ):
-                raise ValueError(
-                    f"{dataset.name}.{aggregate.name}: its key calls {column.name} {name}; give {column.name} a "
-                    "str_length with a max_value, as it is indexed"
+                raise DeclarationError(
+                    f"{where}: its key {name} is made of {column.name}; give {column.name} a str_length with a max_value, "
+                    "as it is indexed"
                 )
-        groups[name] = origin
-    return groups
 
 
 @cache
@@ -554,8 +578,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     """Derive the tables of a dataset from its declaration.
 
     Raises:
-        TypeError: a selected column of an aggregate has no type.
-        ValueError: an aggregate describes other columns than it selects.
+        DeclarationError: an aggregate or a view cannot be what it is declared as.
     """
     metadata = MetaData()
     staging = Table(
@@ -616,13 +639,21 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     if any(column.given == "first_loaded" for column in dataset.columns):
         gone = _gone(dataset, production, metadata)
     tables = DatasetTables(staging, production, quarantine, {}, {}, {}, gone, {})
+    others: dict[Table, Other] = {}
     for aggregate in dataset.aggregates:
         table = _aggregate_table(dataset, aggregate, tables, metadata)
         if aggregate.surrogate:
             tables.surrogates[aggregate.name] = _surrogates(aggregate, table, metadata)
-        if groups := _groups(dataset, aggregate, tables):
-            tables.groups[aggregate.name] = groups
+        rows = tables.rows(aggregate)
+        examined = examine(rows, aggregate, tables.production, others)
+        if examined.unique is False:
+            raise DeclarationError(
+                f"{dataset.name}.{aggregate.name}: several rows of its select may have one key ({', '.join(aggregate.key)}): "
+                "group by its key alone, or add to the key what else tells the rows apart"
+            )
+        tables.examined[aggregate.name] = examined
         tables.aggregates[aggregate.name] = table
+        others[table] = Other(aggregate, examined)
     for view in dataset.views:
         columns = _computed_columns(dataset, view, tables.rows(view))
         tables.views[view.name] = Table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ FOREIGN = {
 
 
 @pytest.fixture
-def foreign(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def foreign(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of a database that is set to what we do not want, as are libpq's environment and the URL itself."""
     url = make_url(platform.url)
     with platform.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
@@ -51,7 +50,7 @@ def foreign(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     }.items():
         monkeypatch.setenv(name, value)
     told = {"options": "-c TimeZone=Pacific/Apia -c search_path=quarantine", "client_encoding": "latin1"}
-    yield url.update_query_dict(told).render_as_string(hide_password=False)
+    return url.update_query_dict(told).render_as_string(hide_password=False)
 
 
 def test_every_setting_is_ours(foreign: str) -> None:

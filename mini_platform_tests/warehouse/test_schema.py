@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
@@ -334,7 +334,7 @@ def test_an_aggregate_column_without_a_type() -> None:
         return select(m.c.name, func.some_function(m.c.height).label("height")).group_by(m.c.name)
 
     aggregate = Aggregate(untyped, ("name",), {"name": ("n",), "height": ("h",)}, ("name", "height"))
-    with pytest.raises(TypeError, match=r"points\.untyped: give \['height'\] a type"):
+    with pytest.raises(DeclarationError, match=r"points\.untyped: give \['height'\] a type"):
         dataset_tables(dataclasses.replace(POINTS, aggregates=(aggregate,)))
 
 
