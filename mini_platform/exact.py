@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache, reduce
@@ -41,6 +41,7 @@ LEAST_EXACT = 0.001
 """A quotient that is stored as a float is computed as a Decimal down to here: it has 16 digits."""
 ROW_FAULTS = (pl.exceptions.PolarsError, ArithmeticError, LookupError, TypeError, ValueError)
 """What is raised for rows, by polars and by functions of Python in an expression."""
+VALUE = "_value"
 ARITHMETIC = ("Plus", "Minus", "Multiply", "TrueDivide", "FloorDivide", "Modulus")
 COMPARISONS = ("Eq", "NotEq", "Lt", "LtEq", "Gt", "GtEq", "EqValidity", "NotEqValidity")
 INTEGER_DIGITS: Mapping[Any, int] = {
@@ -91,14 +92,21 @@ def computed(frame: pl.DataFrame, value: pl.Expr) -> pl.Series:
     Raises:
         polars.exceptions.PolarsError: the expression is wrong whatever the rows.
     """
-    try:
-        return frame.select(value).to_series()
-    except ROW_FAULTS:
-        dtype = frame.clear().select(value).to_series().dtype
-        if frame.height <= 1:
-            return pl.Series([None] * frame.height, dtype=dtype)
-    middle = frame.height // 2
-    return pl.concat([computed(frame[:middle], value), computed(frame[middle:], value)])
+
+    def halved(rows: pl.DataFrame) -> Iterator[pl.Series]:
+        try:
+            yield rows.with_columns(value.alias(VALUE))[VALUE]  # A literal is the value of every row.
+        except ROW_FAULTS:
+            if rows is frame:
+                empty.append(frame.clear().select(value.alias(VALUE))[VALUE])
+            if rows.height <= 1:
+                yield empty[0].extend_constant(None, rows.height)
+                return
+            yield from halved(rows[: rows.height // 2])
+            yield from halved(rows[rows.height // 2 :])
+
+    empty: list[pl.Series] = []
+    return pl.concat(halved(frame))
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,8 @@ class _Rewriting:
                 fits = wide.cast(pl.Float64).abs().pow(power) < 10.0**DIGITS
                 self.guards.append(fits)
                 return _tree(pl.when(fits & (power >= 0)).then(wide.cast(pl.Int128)).pow(power))
+            case {"SumHorizontal": _}, _ if all(map(self._is_whole, inputs)):
+                return _function([_tree(_expr(self.node(inner)).cast(pl.Int128)) for inner in inputs], function)
             case {"Round": _}, [inner, *_]:
                 return _function([self.node(inner), *inputs[1:]], function)
             case {"TemporalExpr": {"Duration": _}}, _:
@@ -188,6 +198,8 @@ class _Rewriting:
                 function = {"StringExpr": {"Strptime": [dtype, options | {"strict": False}]}}
             case {"StringExpr": {"ToInteger": options}}:
                 function = {"StringExpr": {"ToInteger": options | {"strict": False}}}
+            case {"ReplaceStrict": _} if len(inputs) == 3:
+                inputs = [*inputs, _tree(pl.lit(None))]
             case {"ListExpr": {"Get": False}}:
                 function = {"ListExpr": {"Get": True}}
         return _function(inputs, function)
@@ -196,7 +208,7 @@ class _Rewriting:
         left, right = self._beside(left, right, op), self._beside(right, left, op)
         a, b = self._number(left), self._number(right)
         if a is None or b is None:
-            return _binary(op, left, right)
+            return self._times(left, right) if op == "Multiply" and (a or b) else _binary(op, left, right)
         divides = op == "TrueDivide"
         if a.scale is None and b.scale is None and not (divides and self.target is Decimal):
             return _binary(op, left, right) if divides else self._whole(op, left, right, a, b)
@@ -225,6 +237,15 @@ class _Rewriting:
         if self.careful and digits + scale > SAFE_DIGITS:
             x = self._guarded(op, x, y, DIGITS - scale)
         return self._known(_binary(op, _tree(x), _tree(y)), result)
+
+    def _times(self, left: Node, right: Node) -> Node:
+        """Return a product with a number in it; where it is a duration that is too long for any day, it is null."""
+        spans = [side for side in (left, right) if isinstance(self.dtype(side), pl.Duration)]
+        if not spans:
+            return _binary("Multiply", left, right)
+        x, y, span = _expr(left), _expr(right), _expr(*spans)
+        length = span.dt.total_microseconds().cast(pl.Float64) * (y if spans[0] == left else x).cast(pl.Float64)
+        return _binary("Multiply", _tree(pl.when(length.abs() <= LONGEST_SPAN).then(x)), right)
 
     def _guarded(self, op: str, x: pl.Expr, y: pl.Expr, digits: int) -> pl.Expr:
         """Return the first operand, null where the result would have more digits before the point than these."""

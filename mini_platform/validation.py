@@ -263,7 +263,7 @@ def _derive(dataset: Dataset, typed: pl.DataFrame) -> pl.DataFrame:
     if not columns:
         return typed
     try:
-        derived = typed.select(_derived(column, typed) for column in columns)
+        derived = typed.with_columns(_derived(column, typed) for column in columns).select(c.name for c in columns)
     except ROW_FAULTS:
         careful = {c.name: partial(_derived, c, typed, careful=True) for c in columns}
         derived = pl.DataFrame([_computed(dataset, name, typed, value).alias(name) for name, value in careful.items()])

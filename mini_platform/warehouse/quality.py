@@ -110,8 +110,11 @@ def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
     if column.type is str:
         value = case((texts.c.readable, value))
     else:
-        # The cell of a rejected row may stand as it arrived, with space around it that Postgres does not take for any.
-        value = case((texts.c.readable, func.btrim(value, WHITE_SPACE).cast(sql_type(column))))
+        # The cell of a rejected row may stand as it arrived: with space around it that Postgres does not take for any, or a
+        # null token that is missed there.
+        plain = func.btrim(value, WHITE_SPACE)
+        says = plain.not_in(["", *(token.strip() for token in column.null_tokens)])
+        value = case((texts.c.readable & says, plain.cast(sql_type(column))))
     return select(texts.c.text, value.label("value"), texts.c.rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt  # noqa: F401 - of annotations
+import datetime as dt
 import operator
 import time
 import unicodedata
@@ -19,6 +19,7 @@ from mini_platform.dataset import Above, Column, Dataset, DeclarationError, Fiel
 from mini_platform.explain import KeyTextError, parse_key
 from mini_platform.protection import normalized
 from mini_platform.validation import clean, judge
+from mini_platform.warehouse.quality import measure
 from mini_platform_tests.declarations.conftest import Declared
 
 
@@ -110,6 +111,23 @@ def test_a_key_that_is_asked_for_is_cleaned_as_a_cell() -> None:
             parse_key(asked, [text])
 
 
+def test_a_null_token_that_is_missed_is_shown_as_it_arrived_and_measured_as_nothing(declared: Declared) -> None:
+    class Rows(RowModel):
+        id: str = Field("Id")
+        n: int = Field("N", null_tokens=("NA",))
+        day: dt.date = Field("Day", null_tokens=("never",))
+
+    trial = declared(dataset(Rows, refuse_above=Above(share=1)))
+    trial.load("a.csv", "id,n,day\n1,7,2026-01-01\n2, NA,never\n3,  ,2026-01-02\n")
+    assert [(reject["line"], reject["column"], reject["value"]) for reject in trial.rejects()] == [
+        (3, "n", " NA"), (3, "day", "never"), (4, "n", "  ")
+    ]  # fmt: skip
+    with trial.platform.engine.connect() as conn:
+        figures = measure(conn, trial.dataset, "test").set_index(["table_name", "column_name"])
+    assert figures.loc[("staging.val", "n"), ["minimum", "maximum"]].to_list() == ["7", "7"]
+    assert figures.loc[("staging.val", "day"), ["minimum", "maximum"]].to_list() == ["2026-01-01", "2026-01-02"]
+
+
 # Arithmetic
 
 
@@ -170,6 +188,8 @@ COMPUTED: list[tuple[str, str, dict[str, Any], Any, list[tuple[dict[str, str], s
       ({"n": "3037000500"}, None)]),
     ("a fourth power", "int", {}, lambda col: col("n") * col("n") * col("n") * col("n"),
      [({"n": "-3"}, "81"), ({"n": str(2**33)}, None), ({"n": MAX}, None)]),
+    ("a sum of columns", "int", {}, lambda col: pl.sum_horizontal(col("n"), col("n")), [({"n": MAX}, None), ({"n": "2"}, "4")]),
+    ("a literal for every row", "int", {}, lambda col: pl.lit(5), [({}, "5"), ({}, "5")]),
     ("a power", "int", {}, lambda col: col("n") ** 3, [({"n": "-3"}, "-27"), ({"n": str(2**43)}, None)]),
     ("a sum and back", "int", {}, lambda col: col("n") + col("n") - col("n"), [({"n": MAX}, MAX)]),
     ("the negative", "int", {}, lambda col: -col("n"), [({"n": str(-(2**63))}, None), ({"n": "1"}, "-1")]),
@@ -188,6 +208,8 @@ COMPUTED: list[tuple[str, str, dict[str, Any], Any, list[tuple[dict[str, str], s
     ("days before", "dt.date", {}, lambda col: col("day") - pl.duration(days=col("n")),
      [({"day": "0001-01-01", "n": "1"}, None), ({"day": "2026-01-02", "n": "1"}, "2026-01-01"),
       ({"day": "2026-01-01", "n": "213503982335"}, None)]),
+    ("days by a number", "dt.date", {}, lambda col: col("day") + pl.duration(days=1) * col("n"),
+     [({"day": "2026-01-01", "n": "-1"}, "2025-12-31"), ({"day": "2026-01-01", "n": MAX}, None)]),
     ("an hour later", "dt.datetime", {}, lambda col: col("at") + pl.duration(hours=1),
      [({"at": "9999-12-31T23:30:00Z"}, None),
       ({"at": "2026-01-01T00:30:00+01:00"}, "2026-01-01T00:30:00.000000+00:00")]),
