@@ -71,6 +71,8 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
 }
 """Rules about the form of a record: a row that breaks one has no columns, only its raw text. Each format has some of them."""
 
+LINE_ONCE = "line_once"
+"""Name of the rule of datasets whose key is a line, where a format may have several records on one."""
 KEY_ONCE = "key_once"
 """Name of the rule of datasets that reject rows of one file with the same key."""
 INDEX_BYTES = 2600
@@ -489,6 +491,7 @@ class Dataset:
 
     def _check_key(self) -> None:
         """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
+        key_given = {column.given for column in self.columns if column.name in self.key}
         for column in self.columns:
             used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
             if isinstance(self.duplicates, Highest) and column.name == self.duplicates.column:
@@ -502,6 +505,11 @@ class Dataset:
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} is only known once its row is written, so it cannot be in "
                     f"{used[0]}: declare a column that is read, derived or given by the file"
+                )
+            if "key" in used and column.given == "record" and "line" not in key_given:
+                raise DeclarationError(
+                    f"dataset {self.name}: {column.name} in the key is the number of a record on its line, so the key needs "
+                    'a column with given="line", too'
                 )
             if "key" in used and column.personal == "redact":
                 raise DeclarationError(
@@ -616,9 +624,23 @@ class Dataset:
                 sentence = f"is longer than the {most:,} bytes that can be indexed"
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
+        if self._is_known_by_line and self.may_share_lines:
+            sentence = 'another record starts on its line before it, and the key has no column with given="record"'
+            rules.append(Rule(LINE_ONCE, None, sentence))
         if self.duplicates == "reject":
             rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
         return tuple(rules)
+
+    @property
+    def may_share_lines(self) -> bool:
+        """Whether several records of a file may start on one line."""
+        return any(isinstance(source, Json) for source in self.sources)
+
+    @property
+    def _is_known_by_line(self) -> bool:
+        """Whether nothing but the place of a row tells it apart, to the line: of several on one, all but one would be lost."""
+        given = {column.given for column in self.columns if column.name in self.key}
+        return "line" in given and given <= {"file", "line", "source"}
 
     @cached_property
     def index_bounds(self) -> Mapping[str, int]:

@@ -72,8 +72,9 @@ def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
     names = (
         {column.name for column in columns} | {column.text_name for column in columns} | set(map(normalized, headers))
     )
-    file_and_line = unused("source_file", names), unused("source_line", names)
-    drafted = Drafted(name, table, sample.name, rows.height, source, tuple(columns), (), file_and_line)
+    place = ["file", "line", *(["record"] if isinstance(source, Json) else [])]
+    given = {what: unused(f"source_{what}", names) for what in place}
+    drafted = Drafted(name, table, sample.name, rows.height, source, tuple(columns), (), given)
     drafted, doubled = _tried(drafted, sample, limits)
     told = [*written.told]
     if doubled:
@@ -185,7 +186,7 @@ def _tried(drafted: Drafted, sample: Path, limits: ReadLimits) -> tuple[Drafted,
         if not broken & set(key):
             break
         possible = [(name, kind) for name, kind in possible if name not in broken & set(key)]
-    return keyless, typed.height - typed.select(drafted.file_and_line).n_unique()
+    return keyless, typed.height - typed.select(list(drafted.place.values())).n_unique()
 
 
 def _judged(dataset: Dataset, sample: Path, limits: ReadLimits) -> tuple[set[str], pl.DataFrame]:

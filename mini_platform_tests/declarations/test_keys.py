@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform.dataset import Dataset, DeclarationError, Field, Highest, RowModel
+from mini_platform.dataset import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
 from mini_platform.explain import explain_row, parse_key
 from mini_platform.platform import Platform
+from mini_platform.readers import ReadLimits
+from mini_platform.readers.json import read_json
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import dataset_tables, ops_metadata
 from mini_platform_tests.declarations.conftest import Declared, Trial
@@ -255,3 +258,53 @@ def test_explain_compares_lists_and_asks_columns_that_are_not_stored(declared: D
     trial.load("a.csv", 'k,seq,v\n1,5,"[1,2.5]"\n1,3,"[7]"\n')
     trial.load("b.csv", 'k,seq,v\n1,5,"[1, 2.5]"\n')
     assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
+
+
+def placed(*key: str, **options: Any) -> Dataset:
+    """A dataset of rows that are known by their place."""
+    given = {name: (str if name == "file" else int, {"given": name}) for name in ("file", "line", "record")}
+    columns: dict[str, Any] = {name: given[name] for name in key}
+    return dataset(columns, {"v": (str, {"isin": list("pqrst")})}, sources=(Csv(), Json()), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "places", "rejected"),
+    [
+        ("a.json", '[{"v":"p"},{"v":"q"},{"v":"r"}]', [(1, 1), (1, 2), (1, 3)], []),
+        ("a.json", '[{"v":"p"},{"v":"?"},3,{"v":"q"},\n{"v":"r"},{"v":"s"}]', [(1, 1), (1, 4), (2, 1), (2, 2)], [2, 3]),
+        ("a.jsonl", '{"v":"p"}\n\n{"v":"q"}\n', [(1, 1), (3, 1)], []),
+        ("a.csv", "v\np\nq\n", [(2, 1), (3, 1)], []),
+    ],
+)
+def test_a_place_is_a_key(declared: Declared, name: str, data: str, places: Any, rejected: list[int]) -> None:
+    """File, line and the number of the record on its line: no row is lost, and rejects tell their place, too."""
+    trial = declared(placed("file", "line", "record"))
+    assert trial.load(name, data).rows_inserted == len(places)
+    assert trial.rows("line", "record") == places
+    assert [reject["record"] for reject in trial.rejects()] == rejected
+    line, record = places[-1]
+    assert [(o.line, o.record) for o in explained(trial, name, str(line), str(record)).occurrences] == [places[-1]]
+    trial.reprocess()
+    assert trial.rows("line", "record") == places
+
+
+def test_records_of_a_line_are_counted_across_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",".join(f'{{"v":"{i}"}}' for i in range(1000)) + ",7]")
+    columns = placed("file", "line", "record").read_columns
+    blocks = list(read_json(path, Json(), columns, limits=ReadLimits(), block_bytes=1000))
+    numbers = [number for block in blocks for number in (block.records if block.records is not None else ())]
+    assert len(blocks) > 5
+    assert numbers == list(range(1, 1001))
+    assert [one.record for block in blocks for one in block.malformed] == [1001]
+
+
+def test_no_row_of_a_shared_line_is_lost_in_silence(declared: Declared) -> None:
+    trial = declared(placed("file", "line", refuse_above=Above()))
+    file = trial.load("a.json", '[{"v":"p"},{"v":"q"},{"v":"r"},\n{"v":"s"}]')
+    assert (file.rows_inserted, file.rows_superseded, file.rows_rejected) == (2, 0, 2)
+    assert {(r["rule"], r["record"]) for r in trial.rejects()} == {("line_once", 2), ("line_once", 3)}
+    assert 'no column with given="record"' in trial.rejects()[0]["reason"]
+    assert trial.load("b.jsonl", '{"v":"p"}\n{"v":"q"}\n').rows_inserted == 2
+    with pytest.raises(DeclarationError, match='the key needs a column with given="line", too'):
+        placed("file", "record")
