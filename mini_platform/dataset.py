@@ -75,8 +75,12 @@ LINE_ONCE = "line_once"
 """Name of the rule of datasets whose key is a line, where a format may have several records on one."""
 KEY_ONCE = "key_once"
 """Name of the rule of datasets that reject rows of one file with the same key."""
-INDEX_BYTES = 2600
-"""What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
+INDEX_ENTRY, INDEX_BYTES = 2704, 2600
+"""Bytes that Postgres takes for an entry of an index, with its header; and of its texts, where few other values are beside."""
+INDEX_COLUMNS = 32
+"""Columns that Postgres takes in an index."""
+ENTRY_HEADER, TEXT_HEADER, OTHER_VALUE = 16, 8, 24
+"""Bytes at most of what else is in an entry: in front of it, in front of a text, and of a value that is no text."""
 UTF8_BYTES = 4
 """Of a character at most."""
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
@@ -491,6 +495,11 @@ class Dataset:
 
     def _check_key(self) -> None:
         """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
+        if len(self.key) > INDEX_COLUMNS:
+            raise DeclarationError(
+                f"dataset {self.name}: the key has {len(self.key)} columns, and Postgres takes {INDEX_COLUMNS} in an index: "
+                "derive one column from several"
+            )
         key_given = {column.given for column in self.columns if column.name in self.key}
         for column in self.columns:
             used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
@@ -646,16 +655,19 @@ class Dataset:
     def index_bounds(self) -> Mapping[str, int]:
         """Indexed text columns with their most bytes: one longer value would make every load of its batch fail.
 
-        Left out are those whose own `str_length` keeps them below it.
+        It is the text as it is stored that counts, in its case, derived or given too. Left out are those whose own
+        `str_length` keeps them below it.
         """
         limits: dict[str, int] = {}
         for names in (self.key, *((name,) for name in self.indexes), *(a.key for a in self.aggregates)):
-            # A column that is replaced by its hash is short.
+            # What takes the place of protected text is short.
             texts = [c for c in self.columns if c.name in names and c.type is str and not c.is_protected]
             for column in texts:
-                length = column.checks.get("str_length")
+                length = column.checks.get("str_length") if "str_length" not in column.warn else None
                 longest = length.get("max_value") if isinstance(length, Mapping) else None
-                most = INDEX_BYTES // len(texts)
+                others = OTHER_VALUE * (len(names) - len(texts))
+                room = INDEX_ENTRY - ENTRY_HEADER - TEXT_HEADER * len(texts) - others
+                most = min(INDEX_BYTES, room) // len(texts)
                 if longest is None or UTF8_BYTES * longest > most:
                     limits[column.name] = min(most, limits.get(column.name, most))
         return limits

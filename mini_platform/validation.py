@@ -349,9 +349,7 @@ def _failures(
         if column.type_rule:
             unread = unread | (text[column.name].is_not_null() & typed[column.name].is_null())
     for column in dataset.staged_columns:
-        if column.given:
-            continue
-        if not column.nullable:
+        if not column.nullable and not column.given:
             empty = (
                 typed[column.name].is_null() & ~(unread | missing) if column.derived else text[column.name].is_null()
             )

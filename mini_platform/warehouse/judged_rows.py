@@ -67,6 +67,7 @@ class Tally:
     extra_columns: dict[str, None] = field(default_factory=dict)
     absent_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
+    unique: bool | None = None
     figures: Figures | None = None
     refused: str | None = None
     set_aside: bool = False
@@ -92,14 +93,19 @@ class Tally:
             "rows_read": self.rows_read,
             "rows_rejected": self.rows_rejected,
             "rule_counts": self.rule_counts,
-            "keys_unique": self._keys_unique(),
+            "keys_unique": self.keys_unique(),
             "figures": self.figures and self.figures.measured(),
             "extra_columns": list(self.extra_columns),
             "absent_columns": list(self.absent_columns),
         }
 
-    def _keys_unique(self) -> bool:
+    def keys_unique(self) -> bool:
         """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
+        if self.unique is None:
+            self.unique = self._differ()
+        return self.unique
+
+    def _differ(self) -> bool:
         valid = self.rows_read - self.rows_rejected
         if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
             return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -308,3 +310,68 @@ def test_no_row_of_a_shared_line_is_lost_in_silence(declared: Declared) -> None:
     assert trial.load("b.jsonl", '{"v":"p"}\n{"v":"q"}\n').rows_inserted == 2
     with pytest.raises(DeclarationError, match='the key needs a column with given="line", too'):
         placed("file", "record")
+
+
+def noise(count: int, seed: int = 0) -> str:
+    """Letters that Postgres cannot compress."""
+    return "".join(Random(seed).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=count))  # noqa: S311 - no secret
+
+
+TEXT: Any = (str, {})
+TOO_LONG: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
+    "read": ({"k": TEXT}, {}, "k", {"k": noise(2601)}),
+    "derived": (
+        {"k": (str, {"derived": lambda col: col("a") + col("a")})}, {"key": ("k",)}, "k", {"a": noise(1301)},
+    ),
+    "grown by its case": ({"k": (str, {"case": "upper"})}, {}, "k", {"k": noise(2590) + "ŉŉŉŉ"}),
+    "a length that only warns": (
+        {"k": (str, {"str_length": {"max_value": 10}, "warn": "str_length"})}, {}, "k", {"k": noise(2701)},
+    ),
+    "a length in characters": (
+        {"k": (str, {"str_length": {"max_value": 2600}})}, {}, "k", {"k": "".join(map(chr, range(0x4E00, 0x4E00 + 900)))},
+    ),
+    "an index": ({"i": TEXT, "k": (str | None, {})}, {"key": ("i",), "indexes": ("k",)}, "k", {"i": "x", "k": noise(2800)}),
+    "two texts": ({"k": TEXT, "k2": TEXT}, {}, "k2", {"k": noise(1300), "k2": noise(1301, 1)}),
+    "beside others": (
+        {"k": TEXT} | {f"d{i}": (Decimal, {}) for i in range(12)},
+        {},
+        "k",
+        {"k": noise(2580)} | {f"d{i}": f"123456789012345{i % 10}.{i}" for i in range(12)},
+    ),
+}  # fmt: skip
+"""Columns, options, the column at fault, and a row with a value that no index takes."""
+
+
+@pytest.mark.parametrize("kind", TOO_LONG)
+def test_a_value_too_long_for_its_index_rejects_its_row(declared: Declared, kind: str) -> None:
+    columns, options, at_fault, cells = TOO_LONG[kind]
+    rest = {name: TEXT for name in cells if name not in columns}
+    trial = declared(dataset(columns, rest, **{"key": tuple(columns)} | options, refuse_above=Above()))
+    short = {name: cell if columns.get(name, TEXT)[0] is Decimal else "ok" for name, cell in cells.items()}
+    file = trial.load("a.csv", csv(tuple(cells), tuple(cells.values()), tuple(short.values())))
+    assert (file.status, file.rows_inserted, file.rows_rejected) == ("loaded", 1, 1)
+    assert [(r["column"], r["rule"]) for r in trial.rejects()] == [(at_fault, f"{at_fault}_indexable")]
+
+
+def test_the_longest_values_that_are_taken_fit_into_an_index(declared: Declared) -> None:
+    """Of one text beside thirty-one other values, and of thirty-two texts."""
+    others = {f"d{i}": (Decimal, {}) for i in range(31)}
+    one = dataset({"k": TEXT} | others, {})
+    trial = declared(one)
+    values = [noise(one.index_bounds["k"]), *(f"1234567890123456.{i}" for i in range(31))]
+    assert trial.load("a.csv", csv(("k", *others), tuple(values))).rows_inserted == 1
+    texts = {f"k{i}": TEXT for i in range(32)}
+    most = dataset(texts, {}).index_bounds["k0"]
+    many = replace(dataset(texts, {}), name="u", table="u")
+    wide = declared(many)
+    assert wide.load("b.csv", csv(tuple(texts), tuple(noise(most, i) for i in range(32)))).rows_inserted == 1
+    with pytest.raises(DeclarationError, match="the key has 33 columns"):
+        dataset(texts | {"k32": TEXT}, {})
+
+
+def test_a_long_name_of_a_file_rejects_its_rows(declared: Declared) -> None:
+    columns = {"file": (str, {"given": "file"}), "a": TEXT, "b": TEXT}
+    trial = declared(dataset(columns, {}))
+    file = trial.load(noise(900) + ".csv", "a,b\nx,y\n")
+    assert (file.status, file.rule_counts) == ("refused", {"file_indexable": 1})
+    assert trial.load("a.csv", "a,b\nx,y\n").rows_inserted == 1
