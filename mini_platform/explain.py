@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import Connection, Row, and_, select
 
-from mini_platform.dataset import TYPE_RULES, Column, Dataset, Highest
+from mini_platform.dataset import KEY_ONCE, TYPE_RULES, Column, Dataset, Highest
 from mini_platform.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.readers import Block, RefusedFileError
 from mini_platform.readers.files import read_rows
@@ -268,12 +268,8 @@ def _typed(column: Column) -> pl.Expr:
     return parse(column)
 
 
-def _speaker(
-    dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]
-) -> tuple[Occurrence, dict[str, Any]] | None:
-    """Which of the valid rows of one file with one key counts; none where the dataset rejects such rows."""
-    if dataset.duplicates == "reject":
-        return valid[0] if len(valid) == 1 else None
+def _speaker(dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]) -> tuple[Occurrence, dict[str, Any]]:
+    """Which of the valid rows of one file with one key counts."""
     if isinstance(dataset.duplicates, Highest):
         name = dataset.duplicates.column
         known = [item for item in valid if item[1][name] is not None]
@@ -296,8 +292,12 @@ def _placed(
         for occurrence, _ in valid:
             occurrence.verdict = "pending" if version.status in PENDING else "not loaded"
             occurrence.reasons = [version.error] if version.error else []
-    elif valid and (speaker := _speaker(dataset, valid)):
-        last, typed = speaker
+    elif dataset.duplicates == "reject" and len(valid) > 1:
+        for occurrence, _ in valid:
+            occurrence.verdict = "rejected"
+            occurrence.reasons = [rule.message for rule in dataset.rules if rule.name == KEY_ONCE]
+    elif valid:
+        last, typed = _speaker(dataset, valid)
         if found.row is not None and version.file_id == found.file_id:
             last.verdict = "current"
         elif found.row is None or version.file_id > (found.file_id or 0):
