@@ -72,15 +72,15 @@ def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
     names = (
         {column.name for column in columns} | {column.text_name for column in columns} | set(map(normalized, headers))
     )
-    place = ["file", "line", *(["record"] if isinstance(source, Json) else [])]
-    given = {what: unused(f"source_{what}", names) for what in place}
-    drafted = Drafted(name, table, sample.name, rows.height, source, tuple(columns), (), given)
+    file_and_line = unused("source_file", names), unused("source_line", names)
+    drafted = Drafted(name, table, sample.name, rows.height, source, tuple(columns), (), file_and_line)
     drafted, doubled = _tried(drafted, sample, limits)
     told = [*written.told]
     if doubled:
         told.append(
             f"{doubled:,} rows stand on the line of another one and would replace it, as no columns tell them apart: "
-            "declare a key that does."
+            "declare a key that does"
+            + (', or put a column with given="record" into it.' if isinstance(source, Json) else ".")
         )
     if malformed:
         told.append(f"{malformed:,} rows are malformed; they would be rejected.")
@@ -186,7 +186,7 @@ def _tried(drafted: Drafted, sample: Path, limits: ReadLimits) -> tuple[Drafted,
         if not broken & set(key):
             break
         possible = [(name, kind) for name, kind in possible if name not in broken & set(key)]
-    return keyless, typed.height - typed.select(list(drafted.place.values())).n_unique()
+    return keyless, typed.height - typed.select(drafted.file_and_line).n_unique()
 
 
 def _judged(dataset: Dataset, sample: Path, limits: ReadLimits) -> tuple[set[str], pl.DataFrame]:

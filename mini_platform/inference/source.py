@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -25,12 +25,6 @@ TYPES: dict[Any, str] = {
     dt.datetime: "dt.datetime",
     list[float]: "list[float]",
 }
-PLACE = {
-    "file": 'str = Field("File that the row came in"',
-    "line": 'int = Field("Line on which it starts"',
-    "record": 'int = Field("Number of the record among those on its line"',
-}
-"""What the platform gives to tell rows apart by -> its column, as far as all of them are alike."""
 NUMBER = '''
 
 def number(text: str, decimal: str) -> Callable[[Callable[[str], pl.Expr]], pl.Expr]:
@@ -58,7 +52,7 @@ class Drafted:
         source: the format.
         columns: in the order of the sample.
         key: names of columns; none if no columns tell the rows apart, then file and line do.
-        place: what the platform gives to tell rows apart by -> name of its column.
+        file_and_line: names of these two.
     """
 
     name: str
@@ -68,7 +62,7 @@ class Drafted:
     source: Csv | Json
     columns: tuple[Draft, ...]
     key: tuple[str, ...]
-    place: Mapping[str, str]
+    file_and_line: tuple[str, str]
 
 
 def literal(text: str) -> str:
@@ -139,9 +133,11 @@ def _rows(drafted: Drafted) -> str:
     parts = [f'class {_model(drafted)}(RowModel):\n    """{what}"""\n']
     parts += [_column(column) for column in drafted.columns]
     if not drafted.key:
+        file, line = drafted.file_and_line
         parts.append(
             "    # No columns tell the rows of the sample apart, so a row is known by its place: declare a key that does.\n"
-            + "\n".join(f"    {name}: {PLACE[given]}, given={literal(given)})" for given, name in drafted.place.items())
+            f'    {file}: str = Field("File that the row came in", given="file")\n'
+            f'    {line}: int = Field("Line on which it starts", given="line")'
         )
     parts += [_rule(column) for column in drafted.columns if column.form]
     return "\n".join(parts) + "\n"
@@ -231,7 +227,7 @@ def _rule(column: Draft) -> str:
 
 
 def _dataset(drafted: Drafted) -> str:
-    key = drafted.key or tuple(drafted.place.values())
+    key = drafted.key or drafted.file_and_line
     title = _words(drafted.name.replace("_", " ")).capitalize()
     lines = [
         "dataset = Dataset(",
