@@ -246,9 +246,9 @@ def check_sentence(check: str, argument: Any, unit: str | None) -> str:
         case "isin", _:
             sentence = f"is none of {', '.join(map(str, argument))}"
         case "str_matches", _:
-            sentence = f"does not match {argument}"
+            sentence = f"does not match {getattr(argument, 'pattern', argument)}"
         case "email", _:
             sentence = "does not look like an e-mail address"
         case _:
-            sentence = f"fails {check}({argument})"
+            sentence = f"fails {check}({getattr(argument, 'pattern', argument)})"
     return sentence

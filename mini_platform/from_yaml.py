@@ -95,7 +95,9 @@ class Attributes(BaseModel):
     )
     json_: JsonWords | None = Field(None, alias="json", description="How its JSON files are written.")
     drift: Drift | None = Field(None, description="What becomes of columns that are not declared.")
-    duplicates: Literal["last", "first", "reject"] | HighestWords = "last"
+    duplicates: Literal["last", "first", "reject"] | HighestWords | None = Field(
+        None, description="Which of several rows of one key counts; said by default is last, or reject of a unique key."
+    )
     freshness_hours: float | None = Field(None, gt=0, description="How old the newest load may be.")
     warn_above: AboveWords = AboveWords(share=0)
     refuse_above: AboveWords = AboveWords(share=0.5)
@@ -127,7 +129,8 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
         raise YamlError(f"{place('key')}: {said.model} has no column {', '.join(lacking)}.")
     sources = tuple(_plain(source) for source in (said.csv, said.json_) if source is not None)
     freshness = None if said.freshness_hours is None else dt.timedelta(hours=said.freshness_hours)
-    duplicates = Highest(said.duplicates.highest) if isinstance(said.duplicates, HighestWords) else said.duplicates
+    # What is unique in a model of Pandera makes it reject all rows that have a value twice.
+    duplicates = said.duplicates or ("reject" if model.unique else "last")
     aggregates = tuple(_aggregate(path, place("aggregates")) for path in said.aggregates)
     try:
         return Dataset(
@@ -141,7 +144,7 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             search=None if said.search is None else tuple(said.search),
             sources=sources or (Csv(),),
             drift=said.drift or model.drift or "rescue",
-            duplicates=duplicates,
+            duplicates=Highest(duplicates.highest) if isinstance(duplicates, HighestWords) else duplicates,
             freshness=freshness,
             warn_above=_plain(said.warn_above),
             refuse_above=_plain(said.refuse_above),
@@ -222,6 +225,8 @@ def _dataset(node: yaml.Node, path: Path) -> Dataset:
         said = Attributes.model_validate(_value(node, path))
     except ValidationError as error:
         raise YamlError("\n".join(_problems(error, node, path))) from error
+    except RecursionError as error:
+        raise YamlError(f"{path}, line {_line(node)}: what stands here contains itself.") from error
     return dataset_of(said, place)
 
 
@@ -269,7 +274,11 @@ def _value(node: yaml.Node, path: Path) -> Any:
         return {name: _value(value, path) for name, value in _members(node, path).items()}
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, path) for item in node.value]
-    return yaml.SafeLoader("").construct_object(node)
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        what = getattr(error, "problem", None) or error
+        raise YamlError(f"{path}, line {_line(node)}: {what}.") from error
 
 
 def _line(node: yaml.Node) -> int:

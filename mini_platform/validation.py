@@ -8,6 +8,7 @@ seconds per million rows at high reject rates, and one value that cannot be coer
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -93,10 +94,33 @@ def _emails(data: PolarsData) -> pl.LazyFrame:
     return data.lazyframe.select(pl.col(data.key).map_batches(are_emails, return_dtype=pl.Boolean()))
 
 
+def _by_python(asked: Callable[[str], Any]) -> Callable[[PolarsData], pl.LazyFrame]:
+    """Ask something of each distinct text that Python knows and polars does not; null for null."""
+
+    def judged(cells: pl.Series) -> pl.Series:
+        texts = cells.drop_nulls().unique()
+        return cells.is_in(texts.filter(pl.Series([bool(asked(text)) for text in texts], dtype=pl.Boolean)).implode())
+
+    return lambda data: data.lazyframe.select(pl.col(data.key).map_batches(judged, return_dtype=pl.Boolean()))
+
+
 CHECKS: dict[str, Callable[[Any], pa.Check]] = {
     "email": lambda _: pa.Check(_emails, name="email"),
 }
 """Checks that Pandera does not have, by the keyword of `Field`: whether it looks like an e-mail address (without DNS)."""
+
+
+def check_of(name: str, argument: Any) -> pa.Check:
+    """The check that a keyword of `Field` stands for. A pattern that is compiled is Python's, with its flags.
+
+    Raises:
+        AttributeError: neither Pandera nor `CHECKS` has one of this name.
+    """
+    if isinstance(argument, re.Pattern):
+        asked = {"str_matches": argument.match, "str_contains": argument.search}[name]
+        return pa.Check(_by_python(asked), name=name)
+    make: Callable[..., pa.Check] = CHECKS.get(name) or getattr(pa.Check, name)
+    return make(**argument) if isinstance(argument, dict) else make(argument)
 
 
 def _custom_check(custom: CustomRule) -> pa.Check:
@@ -113,17 +137,11 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
     Raises:
         AttributeError: a `Field` names a check that neither Pandera nor `CHECKS` has.
     """
-
-    def check(name: str, argument: Any) -> pa.Check:
-        make: Callable[..., pa.Check] = CHECKS.get(name) or getattr(pa.Check, name)
-        made: pa.Check = make(**argument) if isinstance(argument, dict) else make(argument)
-        return made
-
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
                 dtype(column),
-                checks=[check(name, argument) for name, argument in column.checks.items()],
+                checks=[check_of(name, argument) for name, argument in column.checks.items()],
                 nullable=column.nullable,
                 description=column.comment,
                 title=column.description,

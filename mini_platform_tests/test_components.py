@@ -7,7 +7,7 @@ import os
 import uuid
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 import pandas as pd
@@ -266,7 +266,7 @@ class Polars(pa.DataFrameModel):
     at: Annotated[pl.Datetime, "us", "UTC"]
     price: Annotated[pl.Decimal, 6, 2]
     values: Annotated[pl.List, pl.Float64]
-    ok: Optional[bool] = pa.Field(alias="Is OK", description="Whether", metadata={"unit": "1", "other": 3})  # noqa: UP045
+    ok: bool | None = pa.Field(nullable=True, alias="Is OK", description="Whether", metadata={"unit": "1", "other": 3})
     share: float = pa.Field(in_range={"min_value": 0, "max_value": 1, "include_max": False})
 
     class Config:
@@ -276,7 +276,7 @@ class Polars(pa.DataFrameModel):
 class Pandas(pap.DataFrameModel):
     id: int = pap.Field(gt=0)
     name: pd.StringDtype = pap.Field(nullable=True, str_startswith="x")
-    at: Annotated[pd.DatetimeTZDtype, "ns", "UTC"]
+    at: Annotated[pd.DatetimeTZDtype, "us", "UTC"]
     day: pandas_engine.Date
     price: Annotated[pandas_engine.Decimal, 18, 3, None]
     count: pd.Int64Dtype = pap.Field(nullable=True, notin=[7])
@@ -300,7 +300,7 @@ def test_a_polars_model_is_translated() -> None:
         "at": (dt.datetime, False),
         "price": (Decimal, False),
         "values": (list[float], False),
-        "is_ok": (bool, False),
+        "is_ok": (bool, True),
         "share": (float, False),
     }
     assert columns["id"].checks == {"greater_than_or_equal_to": 1, "less_than_or_equal_to": 10}
