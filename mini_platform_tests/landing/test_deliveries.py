@@ -1,0 +1,271 @@
+"""Whatever a source or an inbox says that it delivered is in production, or among the rejects, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy import func, text, update
+
+from mini_platform.faultpoints import INBOX_POINTS, PULL_POINTS
+from mini_platform.landing import checkpoint, folder, inbox_work, upload
+from mini_platform.landing import pull as pulling
+from mini_platform.landing.access import Access
+from mini_platform.landing.pull import Pulled, pull
+from mini_platform.platform import Platform
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.schema import create_all
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import inboxes
+from mini_platform_tests.landing.api_server import Api, serving
+from mini_platform_tests.landing.deliveries import NAMES, PAGINGS, Files, Source, things
+from mini_platform_tests.landing.yard import Yard
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+class Killed(BaseException):
+    """The process is gone, as far as what it does next is concerned."""
+
+
+@contextlib.contextmanager
+def killed_at(points: tuple[str, ...], rng: random.Random, how_often: float) -> Iterator[None]:
+    """Let what comes by these points end there now and then, as a kill does: without another word."""
+
+    def reach(name: str) -> None:
+        if name in points and rng.random() < how_often:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pulling, checkpoint, inbox_work):
+            patch.setattr(module, "reach", reach)
+        yield
+
+
+@pytest.fixture
+def things_platform(platform: Platform) -> Platform:
+    create_all(platform.engine, [things()])
+    return platform
+
+
+def work(platform: Platform) -> None:
+    """What runs do, until nothing waits."""
+    dataset, worker = things(), platform.worker("test")
+    with ledger.lease(worker):
+        while stage(worker, dataset, platform.raw_files(dataset), limit=1000) + load(worker, dataset, limit=1000):
+            continue
+
+
+def asked(platform: Platform, query: str) -> list[Any]:
+    with platform.engine.connect() as conn:
+        return [tuple(row) for row in conn.execute(text(query))]
+
+
+def production(platform: Platform) -> dict[str, int]:
+    rows = asked(platform, "SELECT id, n FROM production.things")
+    assert len(dict(rows)) == len(rows)
+    return dict(rows)
+
+
+def accounted(platform: Platform) -> None:
+    """Every file was loaded once, and all of its rows are counted."""
+    states = asked(platform, "SELECT DISTINCT status FROM ops.files")
+    assert set(states) <= {("loaded",), ("unchanged",)}
+    (counts,) = asked(platform, "SELECT sum(rows_rejected) FROM ops.files WHERE status = 'loaded'")
+    assert asked(platform, "SELECT count(*) FROM quarantine.things") == [(counts[0] or 0,)]
+
+
+# Sources
+
+
+@pytest.mark.parametrize("kills", [0.0, 0.05], ids=["alive", "killed"])
+@pytest.mark.parametrize("paging", sorted(PAGINGS))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.faults) for n in range(1, 9))])
+def test_a_source_that_goes_wrong_in_every_way(things_platform: Platform, seed: int, paging: str, kills: float) -> None:
+    platform, rng = things_platform, random.Random(f"{seed} {paging} {kills}")  # noqa: S311
+    source = Source(paging, rng, [(f"r{number}", number) for number in range(rng.randint(3, 12))])
+    with serving(source.answer) as api:
+        for _ in range(4):
+            source.change()
+            source.wrong = 0.25
+            with killed_at(PULL_POINTS, rng, kills):
+                for _ in range(3):
+                    with contextlib.suppress(Killed):
+                        crawl(platform, source, api)
+            source.wrong = 0.0
+            settled = [crawl(platform, source, api) for _ in range(3)][-1]
+            assert settled.state == "succeeded", settled.why
+            work(platform)
+            accounted(platform)
+            found, last = production(platform), dict(source.delivered)
+            assert {name: found.get(name) for name, number in source.rows if number is not None} == {
+                name: number for name, number in source.rows if number is not None
+            }
+            assert set(found) <= set(last), "nothing came from elsewhere"
+            assert {n for n, number in source.delivered if number is None} == {
+                name for (name,) in asked(platform, "SELECT DISTINCT id FROM quarantine.things")
+            }
+
+
+def crawl(platform: Platform, source: Source, api: Api) -> Pulled:
+    dataset = things(source.paging)
+    with_credential = ("Authorization", source.valid)
+    access = Access(api.url, header=with_credential, networks=LOOPBACK)
+    return pull(platform.engine, dataset, dataset.pulls[0], platform.store, access)
+
+
+# Inboxes
+
+
+@pytest.fixture
+def box(yard: Yard) -> Yard:
+    create_all(yard.platform.engine, [things()])
+    return replace(yard, dataset=things())
+
+
+def stands(yard: Yard, files: Files) -> None:
+    """Let the inbox hold what it should, and nothing else beside what was put away."""
+    for path in yard.folder.iterdir():
+        if path.is_file() and path.name not in files.standing:
+            path.unlink()
+    for name, data in files.standing.items():
+        path = yard.folder / name
+        if not path.exists() or path.read_bytes() != data:
+            yard.put(name, data)
+            at = (
+                next(files.count) + 1_000_000
+            )  # Each writing has a time of its own, also on servers that know only seconds.
+            os.utime(path, (at, at))
+    yard.refresh()
+
+
+def visited(yard: Yard, rng: random.Random, kills: float) -> None:
+    """Visits until there is nothing to do, some of which die on the way."""
+    with killed_at(INBOX_POINTS, rng, kills):
+        for _ in range(2):
+            with contextlib.suppress(Killed):
+                yard.visit()
+            yard.age()
+            with yard.platform.engine.begin() as conn:  # They gave no sign of life for a minute.
+                conn.execute(update(inboxes).values(held_until=func.now()))
+    for _ in range(2):
+        yard.visit()
+        yard.age()
+
+
+def test_an_inbox_whose_files_come_and_go(box: Yard) -> None:
+    go_through(box, seed=0, after="archive", kills=0.1, rounds=1 if "endpoint" in box.settings else 3)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("after", ["keep", "archive", "delete"])
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_an_inbox_whose_files_come_and_go_often(box: Yard, seed: int, after: str) -> None:
+    go_through(box, seed=seed, after=after, kills=0.1, rounds=5)
+
+
+def go_through(box: Yard, *, seed: int, after: str, kills: float, rounds: int) -> None:
+    yard, rng = box.using(after=after), random.Random(f"{seed} {after}")  # noqa: S311
+    files = Files(rng)
+    for _ in range(rounds):
+        files.change()
+        stands(yard, files)
+        visited(yard, rng, kills)
+        files.stood_still()
+        work(yard.platform)
+        visited(yard, rng, kills)
+        if after != "keep":
+            files.standing.clear()
+            assert not [path for path in yard.folder.iterdir() if path.is_file()], "all of it was put away"
+        accounted(yard.platform)
+        assert production(yard.platform) == files.production()
+        landed = yard.ledger("name", "status", "rows_rejected")
+        assert [status for _, status, _ in landed].count("loaded") == len(files.delivered)
+        assert sum(rejected or 0 for _, status, rejected in landed if status == "loaded") == len(files.delivered)
+
+
+# All doors at once
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.faults) for n in range(1, 6))])
+def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, tmp_path: Path, seed: int) -> None:
+    """A drop folder, an upload, a payload, a pull and an inbox, some by the same names, while runs stage and load."""
+    platform, rng, dataset = things_platform, random.Random(seed), things()  # noqa: S311
+    source = Source("numbers", rng, [(f"r{number}", number) for number in range(10)])
+    boxes = Yard(platform, tmp_path / "box", {"url": f"file://{tmp_path / 'box'}"}, dataset)
+    drop, sent = tmp_path / "drop", Files(rng)
+    for name in NAMES:
+        sent.old[f"{name}.csv"] = [sent._content(f"{name}.csv") for _ in range(3)]
+        boxes.put(f"{name}.csv", sent._content(f"box/{name}"))
+        path = drop / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(sent.old[f"{name}.csv"][0])
+        os.utime(path, (1, 1))
+    boxes.visit()
+    boxes.age()
+    start, working = Barrier(6), [True]
+
+    def dropped() -> None:
+        for _ in range(3):
+            found = folder.look(drop, dataset)
+            list(folder.land(platform.engine, dataset, platform.store, found))
+
+    def uploaded(door: str, version: int) -> None:
+        for name, contents in sent.old.items():
+            with platform.store.receive() as arriving:
+                arriving.write(contents[version])
+                upload.land(platform.engine, dataset, name, arriving, door)
+
+    def runs() -> None:
+        while working[0]:
+            work(platform)
+            time.sleep(0.01)
+
+    doors: list[Callable[[], Any]] = [
+        dropped,
+        lambda: uploaded("upload", 1),
+        lambda: uploaded("post", 2),
+        lambda: crawl(platform, source, api),
+        boxes.visits,
+    ]
+
+    def at_once(door: Callable[[], Any]) -> None:
+        start.wait(30)
+        door()
+
+    with serving(source.answer) as api, ThreadPoolExecutor(6) as pool:
+        running = pool.submit(at_once, runs)
+        try:
+            for done in [pool.submit(at_once, door) for door in doors]:
+                done.result()
+        finally:
+            working[0] = False
+        running.result()
+    work(platform)
+    accounted(platform)
+    # The last arrival wins, by the ledger's sequence: what is in production is what its files say in their order.
+    expected = {name: number for name, number in source.rows if number is not None}
+    arrivals = asked(
+        platform, "SELECT sha256 FROM ops.files WHERE status = 'loaded' AND door <> 'pull:api' ORDER BY file_id"
+    )
+    came = Files(rng, delivered=[("", platform.store.path(sha256).read_bytes()) for (sha256,) in arrivals])
+    assert production(platform) == expected | came.production()
+    versions = asked(platform, "SELECT name, version FROM ops.files WHERE same_as IS NULL ORDER BY name, version")
+    names = {name for name, _ in versions}
+    assert {f"{name}.csv" for name in NAMES} | {f"partner/{name}.csv" for name in NAMES} <= names
+    for name in names:
+        found = [version for other, version in versions if other == name]
+        assert found == list(range(1, len(found) + 1)), "every version once"
+        if name in sent.old:
+            assert len(found) >= 3, "each of three different contents was landed"
