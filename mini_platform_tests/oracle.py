@@ -203,7 +203,8 @@ class Oracle:
         result = {}
         for date, rows in groups.items():
             temps, rains = _columns(rows)
-            result[date] = (len(rows), len(rows), *_spread(temps), _total(rains), max(rains, default=None))
+            rain = (_total(rains), max(rains, default=None), len(rains))
+            result[date] = (len(rows), len(rows), *_spread(temps), *rain)
         return result
 
     def summary(self) -> dict[str, tuple[Any, ...]]:

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
 from pydantic_core import to_json
-from sqlalchemy import Connection, func, select
 
 from mini_platform.api import export
 from mini_platform.api.query import Query, page
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.ledger import PENDING
-from mini_platform.warehouse.tables import files, touched
+from mini_platform.warehouse import changes
+from mini_platform.wording import plain
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"}
 }
 """For the documentation of a route that gives an answer of this module."""
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
-
-
-def state(conn: Connection, dataset: Dataset) -> tuple[Any, ...]:
-    """What changes whenever production or an aggregate of a dataset does; found by indexes alone.
-
-    The files that wait are part of it, as a load that began earlier may end later than the last one.
-    """
-    mine = files.c.dataset == dataset.name
-    loaded = select(func.max(files.c.loaded_at)).where(mine).scalar_subquery()
-    erased = select(func.max(files.c.erased_at)).where(mine, files.c.erased_at.is_not(None)).scalar_subquery()
-    waiting = select(func.sum(files.c.file_id)).where(mine, files.c.status.in_(PENDING)).scalar_subquery()
-    stale = select(func.max(touched.c.touch_id)).where(touched.c.dataset == dataset.name).scalar_subquery()
-    return tuple(conn.execute(select(loaded, erased, waiting, stale)).one())
 
 
 def listing(
@@ -58,11 +45,15 @@ def listing(
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:
-            etag = _etag(as_csv, list(relation.columns), state(conn, stored_for))
+            etag = _etag(as_csv, relation.mark, changes.state(conn, stored_for.name))
             if _is_known(request, etag):
                 return _unchanged(etag)
         if not as_csv:
             found = page(conn, relation, query)
+            decimals = [name for name in query.fields if relation.columns[name].type is Decimal]
+            for row in found.results:
+                for name in decimals:
+                    row[name] = plain(row[name])
             content = {
                 "next": _link(request, found.next),
                 "previous": _link(request, found.previous),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, literal, select, text
 
 from mini_platform.api import relations
 from mini_platform.dataset import Aggregate, Column, Dataset, Json, View
+from mini_platform.warehouse.ledger import HOLDS
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger
 
@@ -37,16 +38,25 @@ class Load(BaseModel):
     run_id: str | None
 
 
-class Brief(BaseModel):
-    """A dataset in a list."""
+class Named(BaseModel):
+    """What a dataset is called, and where it is."""
 
     name: str
     description: str
     url: str
+
+
+class State(BaseModel):
+    """What a dataset holds, and how fresh it is."""
+
     rows_estimate: int = Field(description=f"Exact below {COUNTED:,}")
-    last_load: Load | None
     freshness_seconds: float | None = Field(description="A load is due within; null: whenever")
     is_late: bool | None
+    last_load: Load | None = Field(description="Of the files whose rows it holds")
+
+
+class Brief(State, Named):
+    """A dataset in a list."""
 
 
 class Briefs(BaseModel):
@@ -107,8 +117,8 @@ class Analytics(BaseModel):
     url: str
 
 
-class Detail(Brief):
-    """A dataset with its declaration."""
+class Declaration(BaseModel):
+    """What is declared of a dataset."""
 
     table: str
     owners: list[str]
@@ -127,10 +137,14 @@ class Detail(Brief):
     listings: dict[str, str] = Field(description="What can be listed of it, by its URL")
 
 
+class Detail(State, Declaration, Named):
+    """A dataset with its declaration."""
+
+
 def brief(conn: Connection, request: Request, dataset: Dataset) -> Brief:
     """A dataset, what it holds and how fresh it is."""
     last = select(ledger.c.file_id, ledger.c.name, ledger.c.loaded_at, ledger.c.rows_read, ledger.c.run_id)
-    last = last.where(ledger.c.dataset == dataset.name, ledger.c.loaded_at.is_not(None))
+    last = last.where(ledger.c.dataset == dataset.name, HOLDS)
     loaded = conn.execute(last.order_by(ledger.c.loaded_at.desc(), ledger.c.file_id.desc()).limit(1)).mappings().first()
     late = None
     if dataset.freshness is not None:

@@ -20,6 +20,7 @@ from mini_platform.api.query import Query, stream
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site
 from mini_platform.spreadsheets import harmless
+from mini_platform.wording import plain
 
 MEDIA_TYPE = "text/csv"
 CHUNK_BYTES = 2**16
@@ -50,7 +51,7 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-    return harmless(to_json(value, inf_nan_mode="null").decode()) if isinstance(value, list | dict) else value
+    return harmless(to_json(value, inf_nan_mode="null").decode()) if isinstance(value, list | dict) else plain(value)
 
 
 def export(site: Site, relation: Relation, query: Query, headers: dict[str, str]) -> CsvResponse:

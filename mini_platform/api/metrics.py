@@ -19,7 +19,7 @@ from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
 from mini_platform.operations.incidents import KINDS, is_open
-from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -126,7 +126,7 @@ class Pipeline:
         counted = [func.coalesce(func.sum(files.c[name]).filter(LOADED), 0).label(name) for name in COUNTERS]
         now = func.extract("epoch", func.now())
         waiting = func.min(func.extract("epoch", files.c.arrived_at)).filter(files.c.status.in_(PENDING))
-        loaded = func.max(func.extract("epoch", files.c.loaded_at)).filter(LOADED)
+        loaded = func.max(func.extract("epoch", files.c.loaded_at)).filter(HOLDS)
         by_dataset = select(
             files.c.dataset, *counted, (now - waiting).label("lag"), loaded.label("loaded"), now.label("now")
         )

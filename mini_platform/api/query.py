@@ -22,6 +22,10 @@ from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.values import read
 
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
+FORM = ("filter_column", "filter_by", "filter_value")
+"""Parameters of the form by which pages are filtered."""
+RESERVED = (*WORDS, *FORM)
+"""Names that mean something else as parameters, of the API or of a page."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
 """That one `in` may name, and words of a search times columns."""
@@ -158,6 +162,28 @@ def count(conn: Connection, relation: Relation, query: Query) -> int:
 
 
 # Parameters
+
+
+def is_value(column: str) -> str:
+    """The parameter by which a column has a value, whatever it is called."""
+    return f"{column}__eq" if column in RESERVED else column
+
+
+def any_of(column: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """The parameters by which a column has one of these values, commas within: a single `in` would be split at them."""
+    if len(values) == 1:
+        return [(is_value(column), values[0])]
+    return [(f"{column}__in", value) for value in values]
+
+
+def condition(relation: Relation, name: str) -> tuple[str, str]:
+    """The name of the column that a parameter filters, and the operator.
+
+    Raises:
+        ProblemError: there is no such parameter.
+    """
+    column, operator = _column(relation, name)
+    return column.name, operator
 
 
 def _read(name: str, kind: Any, value: str) -> Any:

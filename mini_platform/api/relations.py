@@ -6,9 +6,11 @@ of them (`query.py`), nor how it is answered (`datasets.py`, `export.py`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
+from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +28,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy import column as sql_column
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB, array
 
 from mini_platform.api.problems import NotFoundError
@@ -106,6 +109,14 @@ class Relation:
     ties: tuple[Listed, ...]
     search: tuple[str, ...]
     order: tuple[str, ...]
+
+    @cached_property
+    def mark(self) -> str:
+        """Stands for what is selected and how it is written: it differs where the same rows are shown otherwise."""
+        elements = select(*(column.element.label(name) for name, column in self.columns.items()))
+        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+        said = str(elements.select_from(self.source).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        return hashlib.sha256(f"{version('mini-platform')} {said}".encode()).hexdigest()
 
     @property
     def is_personal(self) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from mini_platform.wording import plain
+
 BIGINT = 2**63
 TEXT = r"^[^\x00]*$"
 """Pattern of a text as a parameter: Postgres has none with U+0000."""
@@ -119,7 +121,7 @@ def packed(value: Any) -> Any:
         return [packed(item) for item in value]
     if isinstance(value, dt.date):  # A datetime is one.
         return value.isoformat()
-    return str(value) if isinstance(value, Decimal) else value
+    return plain(value)
 
 
 def unpacked(kind: Any, value: Any) -> Any:

@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
-from sqlalchemy import Connection, Select, Table, func, select
+from sqlalchemy import Connection, Integer, Numeric, Select, Table, func, select
 
 from mini_platform.dataset import Computed, Dataset
 from mini_platform.settings import Settings
 from mini_platform.warehouse.tables import columns_read, dataset_tables, files, shown
+from mini_platform.wording import number, plain
 
 PREVIEW_ROWS = 5
 CHART_POINTS = 120
@@ -63,7 +64,10 @@ def records(rows: Iterable[Mapping[Any, Any]], description: str | None = None) -
     """Rows as a table in the UI; None where there are none. Values other than numbers are shown as text."""
     shown = [
         dg.TableRecord(
-            {str(k): v if isinstance(v, bool | int | float) else str("" if v is None else v) for k, v in r.items()}
+            {
+                str(k): v if isinstance(v, bool | int | float) else str("" if v is None else plain(v))
+                for k, v in r.items()
+            }
         )
         for r in rows
     ]
@@ -96,12 +100,14 @@ def files_chart(conn: Connection, dataset: Dataset, counters: Sequence[str]) -> 
 
 
 def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMetadataValue | None:
-    """Mean of `y` over `x`, in at most CHART_POINTS steps of equally many rows."""
+    """Mean of `y` over `x`, in at most CHART_POINTS steps of equally many rows; as numeric, as sums of floats overflow."""
+    if not isinstance(table.c[y].type, Numeric | Integer) or any(table.c[name].info.get("personal") for name in (x, y)):
+        return None
     steps = select(
         table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")
     ).subquery()
     points: Select[Any] = (
-        select(func.min(steps.c.x).label("x"), func.avg(steps.c.y).label("y"))
+        select(func.min(steps.c.x).label("x"), func.avg(steps.c.y.cast(Numeric)).label("y"))
         .where(steps.c.y.is_not(None))
         .group_by(steps.c.step)
         .order_by(steps.c.step)
@@ -109,7 +115,7 @@ def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMet
     rows = conn.execute(points).all()
     if len(rows) < 2:  # A line needs two points.
         return None
-    return line(f"{y} over {x}", [float(row.y) for row in rows], str(rows[0].x), str(rows[-1].x))
+    return line(f"mean of {y} over {x}", [float(row.y) for row in rows], str(rows[0].x), str(rows[-1].x))
 
 
 def line(
@@ -128,8 +134,8 @@ def line(
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     body += (
         f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
-        + _text(2, 14, f"{high:.4g}")
-        + _text(2, HEIGHT - 20, f"{low:.4g}")
+        + _text(2, 14, number(high))
+        + _text(2, HEIGHT - 20, number(low))
         + _text(45, HEIGHT - 4, first)
         + _text(WIDTH - 5, HEIGHT - 4, last, "end")
     )
@@ -144,7 +150,7 @@ def bars(
     if highest <= 0:
         return None
     width = (WIDTH - 50) / len(values)
-    body = _text(2, 24, f"{highest:.4g}") + _text(2, HEIGHT - 20, "0")
+    body = _text(2, 24, number(highest)) + _text(2, HEIGHT - 20, "0")
     for i, (label, parts) in enumerate(zip(labels, values, strict=True)):
         top = HEIGHT - 20.0
         for part, colour in zip(parts, COLOURS, strict=False):
@@ -152,7 +158,7 @@ def bars(
             top -= height
             body += (
                 f'<rect x="{45 + i * width:.1f}" y="{top:.1f}" width="{max(width - 2, 1):.1f}" height="{height:.1f}" '
-                f'fill="{colour}"><title>{escape(label)}: {part:g}</title></rect>'
+                f'fill="{colour}"><title>{escape(label)}: {number(part)}</title></rect>'
             )
     for i, (name, colour) in enumerate(zip(series, COLOURS, strict=False)):
         body += f'<rect x="{45 + i * 85}" y="2" width="8" height="8" fill="{colour}"/>' + _text(56 + i * 85, 10, name)

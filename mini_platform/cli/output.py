@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mini_platform.spreadsheets import harmless
+from mini_platform.wording import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,7 @@ def text(value: Any) -> str:
         return ", ".join(f"{name}={text(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value))
-    return printable(str(value))
+    return printable(str(plain(value)))
 
 
 def printable(words: str) -> str:
@@ -63,10 +64,12 @@ def utc(moment: dt.datetime) -> str:
 
 
 def print_json(rows: Iterable[Row]) -> None:
-    """One JSON object per line."""
+    """One JSON object per line; moments to the microsecond, decimals in plain digits."""
 
     def other(value: Any) -> Any:
-        return utc(value) if isinstance(value, dt.datetime) else str(value)
+        if isinstance(value, dt.datetime):
+            return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+        return str(plain(value))
 
     for row in rows:
         typer.echo(json.dumps(row, default=other))
@@ -78,7 +81,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow(harmless(row[name]) for name in columns)
+        writer.writerow(harmless(plain(row[name])) for name in columns)
         typer.echo(buffer.getvalue(), nl=False)
         buffer.seek(0)
         buffer.truncate()

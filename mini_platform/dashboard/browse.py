@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from http import HTTPStatus
 from itertools import pairwise
 from statistics import median
@@ -12,19 +12,36 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
-from sqlalchemy import Connection, Row, RowMapping, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Date,
+    DateTime,
+    Double,
+    FromClause,
+    Numeric,
+    Row,
+    RowMapping,
+    Select,
+    case,
+    func,
+    select,
+)  # fmt: skip
 
 from mini_platform.api import relations
 from mini_platform.api.guard import allowed
+from mini_platform.api.query import WORDS, is_value
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, filtered, listing
-from mini_platform.dashboard.rendering import TableData, number
+from mini_platform.dashboard.rendering import TableData
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.wording import number, plain, plural
 
 router = APIRouter(include_in_schema=False)
 FACETS, VALUES = 3, 8
@@ -40,9 +57,16 @@ CHART_ROWS = 300_000
 
 @dataclass(frozen=True)
 class Facet:
-    """The most frequent values of a column, each with its rows."""
+    """The most frequent values of a column, each with its rows among those that the other filters choose.
+
+    Attributes:
+        column: its name.
+        parameter: by which a value is chosen.
+        values: the most frequent first.
+    """
 
     column: str
+    parameter: str
     values: Sequence[Row[tuple[str, int]]]
 
 
@@ -111,10 +135,10 @@ def _computed(dataset: Dataset) -> TableData:
 
 def _rows(request: Request, conn: Connection, dataset: Dataset, relation: Relation) -> tuple[Listing, list[Facet]]:
     listed = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
-    return listed, _facets(conn, dataset, relation)
+    return listed, _facets(conn, dataset, relation, listed)
 
 
-def _facets(conn: Connection, dataset: Dataset, relation: Relation) -> list[Facet]:
+def _facets(conn: Connection, dataset: Dataset, relation: Relation, listed: Listing) -> list[Facet]:
     """The columns of text with the fewest different values, by the last quality report."""
     measured = reads.latest_quality(conn, dataset_tables(dataset).production.fullname)
     personal = {column.name for column in dataset.columns if column.personal}
@@ -126,18 +150,20 @@ def _facets(conn: Connection, dataset: Dataset, relation: Relation) -> list[Face
         and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
         and measured[name]["total_rows"] <= FACET_ROWS
     ]  # fmt: skip
-    return [Facet(name, _values(conn, relation, name)) for _, name in sorted(known)[:FACETS]]
+    return [Facet(name, is_value(name), _values(conn, relation, name, listed)) for _, name in sorted(known)[:FACETS]]
 
 
-def _values(conn: Connection, relation: Relation, name: str) -> Sequence[Row[tuple[str, int]]]:
+def _values(conn: Connection, relation: Relation, name: str, listed: Listing) -> Sequence[Row[tuple[str, int]]]:
+    # Not by its own value: choosing another one takes its place.
+    others = listed.conditions(name, f"{name}__eq") if name not in WORDS else listed.conditions(f"{name}__eq")
     element = relation.columns[name].element
     counted = select(element.label("value"), func.count().label("rows")).select_from(relation.source)
-    counted = counted.where(element.is_not(None)).group_by(element).order_by(func.count().desc(), element)
+    counted = counted.where(element.is_not(None), *others).group_by(element).order_by(func.count().desc(), element)
     return conn.execute(counted.limit(VALUES)).all()
 
 
 def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
-    """An aggregate by its declared chart: a line over days, bars over anything else."""
+    """An aggregate or a view by its declared chart: a line over days, bars over anything else; None if it cannot be drawn."""
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
     read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
@@ -145,28 +171,75 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
         return None
     x, y = (table.c[name] for name in item.chart)
-    if x.info.get("personal"):
+    if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
         return None
-    means = select(x.label("x"), func.avg(y).label("y")).where(x.is_not(None)).group_by(x).order_by(x)
-    steps = means.subquery()
-    place = func.ntile(CHART_POINTS).over(order_by=steps.c.x)
-    numbered = select(steps.c.x, steps.c.y, place.label("place")).subquery()
-    points = (
-        select(func.min(numbered.c.x), func.avg(numbered.c.y)).group_by(numbered.c.place).order_by(numbered.c.place)
-    )
-    rows = [(first, None if value is None else float(value)) for first, value in conn.execute(points)]
-    unit = (item.columns[y.name][1:] or (y.name,))[0]
-    names = [first for first, _ in rows]
-    if rows and not isinstance(names[0], dt.date):
-        figure = charts.bars([str(name)[:30] for name in names], [Series(y.name, [value for _, value in rows])], unit)
-        figure.update_xaxes(type="category", nticks=12, title={"text": x.name, "standoff": 4})
+    over_time = isinstance(x.type, Date | DateTime)
+    groups = _groups(x, y).subquery()
+    points = conn.execute(_over_time(groups) if over_time else _first(groups)).all()
+    values = [None if point.y is None else float(point.y) for point in points]
+    about, *units = item.columns[y.name]
+    unit = units[0] if units else y.name
+    if over_time:
+        found = {point.x: value for point, value in zip(points, values, strict=True)}
+        at = list(found)
+        at = charts.broken(at, USUAL * median(b - a for a, b in pairwise(at))) if len(at) > 2 else at
+        figure = charts.lines(at, [Series(y.name, [found.get(one) for one in at])], unit)
     else:
-        found = dict(rows)
-        names = charts.broken(names, USUAL * median(b - a for a, b in pairwise(names))) if len(names) > 2 else names
-        figure = charts.lines(names, [Series(y.name, [found.get(name) for name in names])], unit)
-    about = item.columns[y.name][0]
-    table_rows = [(name, number(value)) for name, value in rows]
+        figure = charts.bars([_label(point.x) for point in points], [Series(y.name, values)], unit)
+        figure.update_xaxes(title={"text": x.name, "standoff": 4})
+    mean, shown = _words(x.name, item.key if isinstance(item, Aggregate) else (), points)
+    rows = [
+        (_label(point.x) if point.x is None else point.x, point.y if point.rows == 1 else number(point.y))
+        for point in points
+    ]
     return Chart(
-        f"chart-{item.name}", item.name, f"{item.description} Here: {about[:1].lower()}{about[1:]}.",
-        charts.as_json(figure), (x.name, y.name), table_rows,
+        f"chart-{item.name}", item.name, f"{item.description} Here: {about[:1].lower()}{about[1:].rstrip('.')}{mean}.{shown}",
+        charts.as_json(figure), (x.name, f"{y.name}{mean or (', mean' if over_time and shown else '')}"), rows,
     )  # fmt: skip
+
+
+def _value(y: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The mean of several values, or the one there is, as it is. As numeric: a sum of large floats would be an error."""
+    one = func.count() == 1
+    if isinstance(y.type, Double):
+        return case((one, func.min(y)), else_=func.avg(y.cast(Numeric)).cast(Double))
+    return case((one, func.min(y).cast(Numeric)), else_=func.avg(y.cast(Numeric)))
+
+
+def _groups(x: Column[Any], y: Column[Any]) -> Select[Any]:
+    """`x`, `y`, and of how many `rows` y is the mean."""
+    return select(x.label("x"), _value(y).label("y"), func.count().label("rows")).group_by(x)
+
+
+def _over_time(groups: FromClause) -> Select[Any]:
+    """As many points as a chart can show: where there are more, `neighbours` are taken together, named by the first."""
+    place = func.ntile(CHART_POINTS).over(order_by=groups.c.x).label("place")
+    placed = select(groups, place).where(groups.c.x.is_not(None)).subquery()
+    rows, neighbours = func.sum(placed.c.rows).label("rows"), func.count().label("neighbours")
+    chosen = select(func.min(placed.c.x).label("x"), _value(placed.c.y).label("y"), rows, neighbours)
+    return chosen.group_by(placed.c.place).order_by(placed.c.place)
+
+
+def _first(groups: FromClause) -> Select[Any]:
+    """The first points, as what is no time has no neighbours; and how many there are in `all`."""
+    return select(groups, func.count().over().label("all")).order_by(groups.c.x).limit(CHART_POINTS)
+
+
+def _words(x: str, key: Sequence[str], points: Sequence[Row[Any]]) -> tuple[str, str]:
+    """What a chart says of its values, if they are means, and of its points, if they are not all that there are."""
+    neighbours = max((getattr(point, "neighbours", 1) for point in points), default=1)
+    total = max((getattr(point, "all", 0) for point in points), default=0)
+    is_mean = any(point.rows > getattr(point, "neighbours", 1) for point in points)
+    others = " and ".join(name for name in key if name != x)
+    mean = f", mean over {others or 'the rows of each'}" if is_mean else ""
+    shown = f" Each point is the mean of up to {neighbours} neighbours, named by the first." if neighbours > 1 else ""
+    if total > len(points):
+        shown = f" The first {len(points)} of {plural(total, 'group')} by {x}."
+    return mean, shown
+
+
+def _label(value: Any) -> str:
+    """A value under a bar, in words."""
+    if value is None or isinstance(value, bool):
+        return {None: "empty", True: "yes", False: "no"}[value]
+    return str(plain(value))

@@ -1,21 +1,28 @@
 """Charts: pure functions of a few points, which give a Plotly figure with its words and its table.
 
-Colours are names of CSS variables, which the page's script replaces by their values, in either theme.
+Colours are names of CSS variables, which the page's script replaces by their values, in either theme. Plotly takes texts for
+HTML, whatever they are for: `as_json` escapes every one of them, and templates of what is shown at the pointer are constants.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from mini_platform.wording import exact, money
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
+LONGEST_LABEL = 30
+"""Characters of a name along an axis."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 """Lines differ by more than their colours, for those who see these alike."""
 GRID, SOFT, INK = "var(--grid)", "var(--soft)", "var(--ink)"
@@ -68,14 +75,29 @@ class Series:
 
 
 def _scale(unit: str) -> dict[str, Any]:
-    """How the axis of a unit is labelled: $20k, or 20,000 with the unit along the axis."""
+    """How the axis of a unit is labelled: $20k, or 20,000 with the unit along the axis; with all digits that differ."""
     if unit == "$":
-        return {"tickprefix": "$", "tickformat": "~s"}
-    return {"title": {"text": unit, "standoff": 6}, "tickformat": ",~r"}
+        return {"tickprefix": "$", "exponentformat": "B", "separatethousands": True}
+    title = {"text": unit, "standoff": 6}
+    return {"title": title, "exponentformat": "power", "minexponent": 9, "separatethousands": True}
 
 
-def _hover(axis: str, unit: str) -> str:
-    return f"$%{{{axis}:,.0f}}" if unit == "$" else f"%{{{axis}:,.4~g}} {unit}"
+def _said(values: Sequence[Any], unit: str) -> list[str]:
+    """What is shown of each value at the pointer: dollars, anything else as it is stored, with its unit."""
+    if unit == "$":
+        return ["" if value is None else money(value) for value in values]
+    return ["" if value is None else f"{exact(value)} {unit}" for value in values]
+
+
+def _named(names: Sequence[str], most: int) -> dict[str, Any]:
+    """An axis of names, at most so many of which are written.
+
+    Places are numbers, as Plotly would take two names that look the same for one, and some, such as `constructor`, for none.
+    """
+    places = range(0, len(names), max(1, -(-len(names) // most)))
+    labels = [name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…" for name in (names[i] for i in places)]
+    ends = (-0.5, max(len(names), 1) - 0.5)
+    return {"tickmode": "array", "tickvals": list(places), "ticktext": labels, "range": ends, "zeroline": False}
 
 
 def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
@@ -86,7 +108,8 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
     for i, one in enumerate(series):
         _add_band(figure, x, one, i)
         figure.add_scatter(
-            x=x, y=one.values, name=one.name, hovertemplate=_hover("y", unit), connectgaps=False,
+            x=x, y=one.values, name=one.name, customdata=_said(one.values, unit), hovertemplate="%{customdata}",
+            connectgaps=False,
             line={"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}, **_marks(one.values),
         )  # fmt: skip
     figure.update_xaxes(AXIS)
@@ -136,7 +159,7 @@ def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Seri
         marker = {"color": colour, "line": {"width": 0}, "opacity": [0.4 if part else 1 for part in pale]}
         figure.add_bar(
             x=x, y=one.values, name=one.name if len(rain) > 1 else "precipitation", yaxis="y2",
-            marker=marker, showlegend=False, hovertemplate="%{y:,.1f} mm",
+            marker=marker, showlegend=False, customdata=_said(one.values, "mm"), hovertemplate="%{customdata}",
         )  # fmt: skip
     figure.update_layout(
         yaxis={"domain": [0.36, 1]},
@@ -149,21 +172,20 @@ def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Seri
     return figure
 
 
-def bars(x: Sequence[Any], series: Sequence[Series], unit: str, *, stacked: bool = False) -> Figure:
-    """Bars side by side, or one on the other."""
+def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: bool = False, most: int = 12) -> Figure:
+    """Bars side by side, or one on the other; under at most so many of them stands a name."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=dict(LAYOUT))
     for i, one in enumerate(series):
-        figure.add_bar(
-            x=x, y=one.values, name=one.name, marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
-            hovertemplate=_hover("y", unit),
-        )  # fmt: skip
-    figure.update_xaxes(AXIS)
+        figure.add_bar(x=list(range(len(names))), y=one.values, **_bar(names, one, unit, i))
+    figure.update_xaxes(AXIS, **_named(names, most))
     figure.update_yaxes(AXIS, rangemode="tozero", **_scale(unit))
     # A few bars over the whole width would look like walls.
-    gap = max(0.25, 1 - len(x) / 8)
-    figure.update_layout(showlegend=len(series) > 1, barmode="stack" if stacked else "group", bargap=gap)
+    gap = max(0.25, 1 - len(names) / 8)
+    figure.update_layout(
+        showlegend=len(series) > 1, barmode="stack" if stacked else "group", bargap=gap, hovermode="closest"
+    )
     return figure
 
 
@@ -173,18 +195,33 @@ def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
 
     figure = go.Figure(layout=dict(LAYOUT))
     for i, one in enumerate(series):
-        figure.add_bar(
-            x=one.values, y=names, name=one.name, orientation="h",
-            marker={"color": COLOURS[i % len(COLOURS)], "line": {"width": 0}},
-            hovertemplate=_hover("x", unit),
-        )  # fmt: skip
-    figure.update_yaxes(AXIS, autorange="reversed", ticksuffix=" ", type="category")
+        figure.add_bar(x=one.values, y=list(range(len(names))), orientation="h", **_bar(names, one, unit, i))
+    axis = _named(names, len(names) or 1)
+    figure.update_yaxes(AXIS, ticksuffix=" ", **{**axis, "range": axis["range"][::-1]})
     figure.update_xaxes(AXIS, rangemode="tozero", **_scale(unit))
-    figure.update_layout(showlegend=len(series) > 1, hovermode="y unified", bargap=0.25)
+    figure.update_layout(showlegend=len(series) > 1, hovermode="closest", bargap=0.25)
     return figure
 
 
+def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, Any]:
+    """How the bars of a series look, and what is shown at the pointer."""
+    said = [list(item) for item in zip(names, _said(one.values, unit), strict=True)]
+    return {
+        "name": one.name, "marker": {"color": COLOURS[place % len(COLOURS)], "line": {"width": 0}},
+        "customdata": said, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}",
+    }  # fmt: skip
+
+
 def as_json(figure: Figure) -> Markup:
-    """A figure as JSON that no HTML around it can misread."""
-    text = str(figure.to_json(engine="json"))
+    """A figure as JSON that neither Plotly nor the HTML around it can take for more than text."""
+    text = json.dumps(_escaped(json.loads(figure.to_json(engine="json"))))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
+
+
+def _escaped(part: Any, name: str = "") -> Any:
+    """A part of a figure whose texts are shown as they are, but for templates, in which there is nothing but our own words."""
+    if isinstance(part, dict):
+        return {key: _escaped(item, key) for key, item in part.items()}
+    if isinstance(part, list):
+        return [_escaped(item) for item in part]
+    return escape(part, quote=False) if isinstance(part, str) and name != "hovertemplate" else part

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, RowMapping
 
 from mini_platform.dashboard import reads
-from mini_platform.dashboard.rendering import duration, link, number, percent, plural
+from mini_platform.dashboard.rendering import duration, link
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse import anomalies
+from mini_platform.wording import number, percent, plural
 
 RECENT = dt.timedelta(days=30)
 """Files that arrived before are history: who wanted to correct them has done so."""

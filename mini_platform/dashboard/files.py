@@ -15,7 +15,7 @@ from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.api.runs import nudge
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
-from mini_platform.dashboard.listing import listing
+from mini_platform.dashboard.listing import Listing, listing
 from mini_platform.dashboard.rendering import TableData, render
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse import ledger
@@ -44,7 +44,7 @@ def files(request: Request, site: TheSite, dataset: str | None = None) -> Respon
             fixed,
             ("dataset",),
         )
-        counts = _counts(conn, names)
+        counts = _counts(conn, listed)
         state = reads.state(conn)
     return render(
         request, "files.html",
@@ -111,8 +111,10 @@ def _file(request: Request, conn: Connection, site: Site, file_id: int) -> tuple
     return row, dataset
 
 
-def _counts(conn: Connection, names: list[str]) -> list[tuple[str, Any]]:
-    """Files by status, in the order of their way."""
-    chosen = select(ledger_files.c.status, func.count()).where(ledger_files.c.dataset.in_(names))
-    found = dict(conn.execute(chosen.group_by(ledger_files.c.status)).tuples().all())
-    return [(status, found[status]) for status in STATUSES if status in found]
+def _counts(conn: Connection, listed: Listing) -> list[tuple[str, Any]]:
+    """Files by status, in the order of their way, among those that the other filters choose."""
+    status = listed.relation.columns["status"].element
+    chosen = select(status, func.count()).select_from(listed.relation.source)
+    found = conn.execute(chosen.where(*listed.conditions("status", "status__eq")).group_by(status))
+    counts = dict(found.tuples().all())
+    return [(status, counts[status]) for status in STATUSES if status in counts]

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from mini_platform.api import query
 from mini_platform.api.query import Query
 from mini_platform.api.relations import Listed, Relation
+from mini_platform.api.values import read
 from mini_platform.dashboard.rendering import TWIN, Here, link
 
 ROWS = 50
 WORDS = {
-    "gte": "from", "lte": "to", "gt": "above", "lt": "below", "ne": "is not", "contains": "contains", "in": "is one of",
+    "eq": "is", "ne": "is not", "gte": "from", "lte": "to", "gt": "above", "lt": "below", "contains": "contains",
+    "in": "is one of", "isnull": "is empty",
 }  # fmt: skip
 KEPT = ("limit", "ordering", "cursor", "fields")
 """Parameters that choose no rows."""
@@ -59,17 +61,33 @@ class Listing:
         return link(f"{self.api}/", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
 
     @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """By what somebody chose the rows, and how they are shown, wherever the page begins."""
+        return [(n, v) for n, v in self.params if n not in ("cursor", "limit", *self.fixed)]
+
+    def conditions(self, *without: str) -> tuple[ColumnElement[bool], ...]:
+        """What holds of the rows; without what these parameters say, for what counts beside them."""
+        asked = [(name, value) for name, value in self.params if name not in (*KEPT, *without)]
+        return Query.parse(self.relation, asked).where
+
+    @property
     def chips(self) -> Iterator[tuple[str, str]]:
         """What the rows were chosen by, in words, and the address without it."""
         for name, value in self.params:
             if name in (*KEPT, *self.fixed):
                 continue
-            column, _, operator = name.partition("__") if name not in self.relation.columns else (name, "", "")
+            others = [other for known, other in self.params if known == name and other != value]
+            if name == "search":
+                yield f"“{value}”", self.here.without(name, value)
+                continue
+            column, operator = query.condition(self.relation, name)
+            words = f"{column} {WORDS[operator]} {value}"
             if operator == "isnull":
-                words = f"{column} is {'empty' if value == 'true' else 'not empty'}"
+                words = f"{column} is {'empty' if read(bool, value) else 'not empty'}"
+            if operator == "in" and len(others) == 1:  # Alone, it would be split at its commas.
+                yield words, self.here(**{name: None, **dict(query.any_of(column, others))})
             else:
-                words = f"{column} {WORDS.get(operator, 'is')} {value}" if name != "search" else f"“{value}”"
-            yield words, self.here.without(name, value)
+                yield words, self.here.without(name, value)
 
     @property
     def search(self) -> str:
@@ -86,15 +104,16 @@ class Listing:
 
 def filtered(request: Request) -> str | None:
     """The address with the filter that somebody chose in the form of a listing; None if nobody did."""
-    given = [request.query_params.get(f"filter_{part}", "") for part in ("column", "by", "value")]
-    if not given[0]:
+    column, by, value = (request.query_params.get(name, "") for name in query.FORM)
+    if not column:
         return None
-    column, by, value = given
     here = Here(request)
-    here.params = [(name, old) for name, old in here.params if not name.startswith("filter_")]
-    if by == "isnull" or not value:
-        return here(**{f"{column}__isnull": "true"})
-    return here(**{f"{column}__{by}" if by in WORDS else column: value})
+    here.params = [(name, old) for name, old in here.params if name not in query.FORM]
+    if by == "isnull" or (not value and by in ("eq", "ne")):
+        return here(**{f"{column}__isnull": "false" if by == "ne" else "true"})
+    if not value:  # Nothing was said that could be compared with.
+        return here()
+    return here(**{query.is_value(column) if by not in WORDS or by == "eq" else f"{column}__{by}": value})
 
 
 def listing(

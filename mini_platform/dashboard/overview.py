@@ -15,10 +15,11 @@ from mini_platform.api.guard import allowed, may
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.concerns import RECENT, Concern, concerns, is_late
-from mini_platform.dashboard.rendering import percent, plural, render
+from mini_platform.dashboard.rendering import render
 from mini_platform.dashboard.svg import share_bars
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.wording import percent, plural
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 

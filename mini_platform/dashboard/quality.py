@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from html import escape
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,9 +16,10 @@ from mini_platform.api.site import TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
-from mini_platform.dashboard.rendering import TableData, moment, percent, plural, render
+from mini_platform.dashboard.rendering import TableData, moment, render
 from mini_platform.dataset import Dataset, Rule
 from mini_platform.warehouse.tables import dataset_tables, quality_report
+from mini_platform.wording import percent, plural
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 200
@@ -45,11 +45,13 @@ def quality(request: Request, site: TheSite, dataset: str | None = None, column:
         rejects = _rejects(request, conn, chosen, column) if column or "rule" in request.query_params else None
         drawn = _of_column(history, chosen, column) if column else _of_files(reads.last_files(conn, chosen))
     rules = [rule for rule in chosen.rules if not column or rule.column == column]
+    run = next((seen["run_id"] for seen in production.values()), None)
+    measured = [("table_name", tables.production.fullname), ("run_id", run)]
     return render(
         request, "quality.html",
         dataset=chosen, datasets=readable, column=column, production=production, counts=counts, rejects=rejects,
         trends=_trends(history, tables.production.fullname), state=state, loads=reads.LOADS,
-        chart=drawn, rules=rules, tables={"rules": _rules(rules, counts)},
+        chart=drawn, rules=rules, measured=measured, tables={"rules": _rules(rules, counts)},
     )  # fmt: skip
 
 
@@ -92,19 +94,19 @@ def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
     files = [file for file in reversed(newest_first) if file["rows_read"]]
     if not files:
         return None
-    shares = [file["rows_rejected"] / file["rows_read"] for file in files]
-    names = [f"{escape(file['name'][:20])} <sub>{file['file_id']}</sub>" for file in files]
-    figure = charts.bars(names, [Series("rejected", [share * 100 for share in shares])], "% of rows")
-    figure.update_xaxes(type="category", nticks=8)
+    shares = [(file["rows_rejected"] or 0) / file["rows_read"] for file in files]
+    names = [file["name"] for file in files]
+    figure = charts.bars(names, [Series("rejected", [share * 100 for share in shares])], "% of rows", most=8)
     worst = max(range(len(files)), key=shares.__getitem__)
     most = f", most of {files[worst]['name']}: {percent(shares[worst])}" if shares[worst] else ""
     rows = [
         (moment(f["arrived_at"]), f["name"], f["rows_read"], f["rows_rejected"], percent(share))
         for f, share in zip(files, shares, strict=True)
     ]
-    total = percent(sum(f["rows_rejected"] for f in files) / sum(f["rows_read"] for f in files))
+    total = percent(sum(f["rows_rejected"] or 0 for f in files) / sum(f["rows_read"] for f in files))
+    last = f"the last {plural(len(files), 'file')}" if len(files) > 1 else "the last file"
     return Chart(
-        "rejected-share", "Rejected over time", f"{total} of the rows of the last {plural(len(files), 'file')}{most}.",
+        "rejected-share", "Rejected over time", f"{total} of the rows of {last}{most if len(files) > 1 else ''}.",
         charts.as_json(figure), ("Arrived (UTC)", "File", "Rows", "Rejected", "Share"), rows,
     )  # fmt: skip
 
@@ -116,10 +118,9 @@ def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> 
     x: list[dt.datetime] = [row["measured_at"] for row in measured]
     series = [Series(rule.sentence, [row["out_of_range"].get(rule.name, 0) for row in measured]) for rule in rules]
     names = [f"{at:%Y-%m-%d %H:%M:%S}" for at in x]
-    figure = charts.bars(names, series, "rows", stacked=True)
-    figure.update_xaxes(type="category", nticks=8)
-    broken = sum(sum(one.values) for one in series)
-    summary = f"Over {len(x)} measurements, rows broke rules of {column} {broken:,} times."
+    figure = charts.bars(names, series, "rows", stacked=True, most=8)
+    broken = plural(sum(sum(one.values) for one in series), "time")
+    summary = f"Over {plural(len(x), 'measurement')}, rows broke rules of {column} {broken}."
     table = [
         (moment(row["measured_at"]), row["total_rows"], percent(row["null_rate"]), *(s.values[i] for s in series))
         for i, row in enumerate(measured)

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, Table, exists, func, not_, or_, select, text
 
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse import changes
+from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import checkpoints, files, quality_report
 
 COUNTED = 2_000_000
@@ -56,7 +57,7 @@ def rows_of(conn: Connection, table: Table) -> Rows:
 
 
 def state(conn: Connection) -> str:
-    """A short text that changes whenever the ledger does."""
+    """A short text that changes whenever the ledger, rows or aggregates do."""
     seen = conn.execute(
         select(
             func.max(files.c.file_id),
@@ -69,7 +70,7 @@ def state(conn: Connection) -> str:
             select(func.max(quality_report.c.measured_at)).scalar_subquery(),
         )
     ).one()
-    return hashlib.sha256(repr(tuple(seen)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((*seen, changes.state(conn))).encode()).hexdigest()[:16]
 
 
 def versions(dataset: str | None = None) -> Select[Any]:
@@ -92,7 +93,7 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
             func.count().label("files"),
             func.count().filter(files.c.status.in_(PENDING)).label("pending"),
             func.count().filter(files.c.status == "loaded").label("loaded"),
-            func.max(files.c.loaded_at).label("loaded_at"),
+            func.max(files.c.loaded_at).filter(HOLDS).label("loaded_at"),
             func.min(files.c.arrived_at).filter(files.c.status.in_(PENDING)).label("waiting_since"),
         )
         .where(files.c.same_as.is_(None))
@@ -129,6 +130,6 @@ def latest_quality(conn: Connection, table: str) -> dict[str, RowMapping]:
         select(quality_report)
         .distinct(quality_report.c.column_name)
         .where(quality_report.c.table_name == table)
-        .order_by(quality_report.c.column_name, quality_report.c.measured_at.desc())
+        .order_by(quality_report.c.column_name, quality_report.c.measured_at.desc(), quality_report.c.run_id.desc())
     )
     return {row["column_name"]: row for row in conn.execute(chosen).mappings()}

@@ -1,4 +1,4 @@
-"""How pages are made: the templates, and how numbers, moments and links are written in them."""
+"""How pages are made: the templates, and how moments, values and links are written in them; numbers: `wording.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
@@ -24,10 +24,10 @@ from mini_platform.api.export import MEDIA_TYPE, csv_stream
 from mini_platform.api.problems import NotFoundError
 from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
+from mini_platform.wording import NOTHING, exact, money, number, percent, plain, plural, size
 
 OWN_PAGES = ("weather", "sales", "signals", "customers", "records")
 """Datasets with a page made for them; the others have the generic one."""
-NOTHING = Markup("–")
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -39,53 +39,11 @@ MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d):\d\d")
 LINKED = ("http://", "https://")
 TWIN = "_twin"
 """The parameter by which a page answers with one of its tables as data; no column has a name like this."""
-Number: TypeAlias = int | float | Decimal
 
 
 def page_of(dataset: str) -> str:
     """Path of a dataset's page."""
     return f"/{dataset}" if dataset in OWN_PAGES else f"/datasets/{quote(dataset)}"
-
-
-def number(value: Number | None, digits: int | None = None) -> str:
-    """A number with thousands separators; `digits` after the point, else as many as say something."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return NOTHING
-    if digits is None:
-        digits = 0 if value == int(value) or abs(float(value)) >= 1000 else 2
-    text = f"{value:,.{digits}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
-
-
-def money(value: Number | None) -> str:
-    """Dollars: whole ones where there are many."""
-    if value is None:
-        return NOTHING
-    dollars = abs(float(value))
-    text = f"{dollars:,.0f}" if dollars >= 1000 else f"{dollars:,.2f}"
-    if dollars >= 1e9:
-        text = f"{dollars / 1e9:,.2f} bn"
-    return f"{'−' if value < 0 else ''}${text}"
-
-
-def percent(share: float | None) -> str:
-    """A share as per cent; what is not nothing is never shown as 0 %."""
-    if share is None:
-        return NOTHING
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"
-
-
-def size(count: float | None) -> str:
-    """Bytes in a unit that people can read."""
-    if count is None:
-        return NOTHING
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def day(value: dt.date | None) -> str:
@@ -98,8 +56,11 @@ def duration(value: dt.timedelta | None) -> str:
     if value is None:
         return NOTHING
     seconds = value.total_seconds()
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 0:
+        return f"−{duration(-value)}"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    seconds = max(seconds, 60)
     for unit, next_unit, length, next_length in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86400, 3600)):
         if seconds < length * (60 if unit == "min" else 24 if unit == "h" else math.inf):
             rest = int(seconds % length // next_length)
@@ -110,7 +71,7 @@ def duration(value: dt.timedelta | None) -> str:
 def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
     """How long ago, as a `<time>` whose title is the exact moment."""
     if moment is None:
-        return NOTHING
+        return Markup.escape(NOTHING)
     seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
     words = "just now"
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
@@ -126,7 +87,7 @@ def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
 def moment(value: dt.datetime | None) -> Markup:
     """A moment in UTC, to the minute."""
     if value is None:
-        return NOTHING
+        return Markup.escape(NOTHING)
     value = value.astimezone(dt.UTC)
     return _time(value, f"{day(value)} {value:%H:%M}")
 
@@ -148,10 +109,10 @@ def cell(value: Any) -> Any:
             return moment(value)
         case dt.date():
             return day(value)
-        case int():
-            return f"{value:,}".replace("-", "−")
-        case float() | Decimal():
-            return f"{value:,.10g}".replace("-", "−") if isinstance(value, float) else f"{value:,}".replace("-", "−")
+        case Markup():
+            return value
+        case int() | float() | Decimal():
+            return exact(value)
         case str() if value.startswith(LINKED) and len(value) < 500:
             return Markup('<a href="{0}" rel="noreferrer noopener nofollow">{0}</a>').format(value)
         case _:
@@ -165,11 +126,6 @@ def extreme(value: str | None) -> str:
     if found := MOMENT.match(value):
         return found[1]
     return value if len(value) <= LONGEST_EXTREME else f"{value[:LONGEST_EXTREME]}…"
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun: 1 row, 2,000 rows."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def is_numeric(value: Any) -> bool:
@@ -191,7 +147,7 @@ class Here:
         self.path = request.url.path
         self.params = [(n, value) for n, value in request.query_params.multi_items() if value and n != TWIN]
 
-    def __call__(self, **changes: Any) -> str:
+    def __call__(self, /, **changes: Any) -> str:
         """The address with these parameters instead; None takes one out, a list gives it several times."""
         kept = [(n, v) for n, v in self.params if n not in changes and n != "cursor"]
         for name, value in changes.items():
@@ -259,7 +215,7 @@ def render(
     Raises:
         NotFoundError: it has no such table.
     """
-    if asked := request.query_params.get(TWIN):
+    if (asked := request.query_params.get(TWIN)) and status == HTTPStatus.OK:  # The page of an error has no tables.
         return _as_data(request, asked, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
@@ -278,7 +234,8 @@ def _as_data(request: Request, asked: str, tables: Mapping[str, TableData]) -> R
         raise NotFoundError(f"This page has no table {asked!r}. It has: {names or 'none'}.")
     table = tables[name]
     if kind == "json":
-        return answer(request, {"results": [dict(zip(table.columns, row, strict=True)) for row in table.rows]})
+        rows = [dict(zip(table.columns, map(plain, row), strict=True)) for row in table.rows]
+        return answer(request, {"results": rows})
     headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{asked}"'}
     return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type=MEDIA_TYPE)
 

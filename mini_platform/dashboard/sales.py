@@ -22,11 +22,13 @@ from sqlalchemy import (
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.site import TheSite
+from mini_platform.api.values import TEXT
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
-from mini_platform.dashboard.rendering import day, link, money, percent, render
+from mini_platform.dashboard.rendering import TableData, day, link, render
 from mini_platform.dashboard.spans import Span, parse_day, span, start_of
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
+from mini_platform.wording import money, percent
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "sales"))])
 PRODUCTS = 10
@@ -39,7 +41,7 @@ MANY_ORDERS = 8
 def sales(
     request: Request,
     site: TheSite,
-    category: str | None = None,
+    category: Annotated[str | None, Query(pattern=TEXT)] = None,
     since: Annotated[str | None, Query(alias="from")] = None,
     until: Annotated[str | None, Query(alias="to")] = None,
     by: str | None = None,
@@ -71,7 +73,8 @@ def sales(
     return render(
         request, "sales.html",
         state=state, empty=False, span=shown, held=held, by=by, category=category, categories=categories,
-        twins={"csv": link(f"{base}.csv", params), "json": link(f"{base}/", params)}, **given,
+        twins={"csv": link(f"{base}.csv", params), "json": link(f"{base}/", params)},
+        tables={"products": _products(given["products"])}, **given,
     )  # fmt: skip
 
 
@@ -135,6 +138,12 @@ class _Orders:
         return self.conn.execute(chosen.group_by(one.c.orders).order_by(one.c.orders)).mappings().all()
 
 
+def _products(rows: Sequence[RowMapping]) -> TableData:
+    """The products that are shown."""
+    columns = ("title", "category", "orders", "quantity", "revenue", "profit")
+    return TableData(columns, [[row[name] for name in columns] for row in rows])
+
+
 def _summed(rows: Iterable[RowMapping], by: Callable[[RowMapping], Any]) -> dict[Any, dict[str, Any]]:
     """Rows of days as rows of what they belong to."""
     made: dict[Any, dict[str, Any]] = {}
@@ -188,7 +197,7 @@ def _loyalty(customers: dict[int, int]) -> Chart:
     total = sum(customers.values())
     again = percent(1 - customers.get(1, 0) / total) if total else "–"
     figure = charts.bars(names, [Series("customers", list(customers.values()))], "customers")
-    figure.update_xaxes(type="category", title={"text": "orders of a customer", "standoff": 4})
+    figure.update_xaxes(title={"text": "orders of a customer", "standoff": 4})
     summary = f"{again} of {total:,} customers ordered more than once."
     table = list(zip(names, customers.values(), strict=True))
     return Chart("loyalty", "Purchase patterns", summary, charts.as_json(figure), ("Orders", "Customers"), table)

@@ -7,15 +7,30 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import ColumnElement, Connection, DateTime, Double, Interval, RowMapping, Table, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Double,
+    Interval,
+    Numeric,
+    RowMapping,
+    Table,
+    func,
+    literal,
+    select,
+)  # fmt: skip
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import ProblemError
 from mini_platform.api.site import TheSite
+from mini_platform.api.values import read
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
-from mini_platform.dashboard.rendering import duration, link, moment, number, render
+from mini_platform.dashboard.rendering import duration, link, moment, render
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.wording import number
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "signals"))])
 POINTS = 300
@@ -47,7 +62,13 @@ def signals(
         step = next((s for s in STEPS if (last - first) / s <= POINTS), max(STEPS[-1], (last - first) / POINTS))
         points = _points(conn, table, first, last, step)
         total = _pooled(conn, table, first, last)
-    base, params = "/api/datasets/signals/rows", [("timestamp_utc__gte", since), ("timestamp_utc__lte", until)]
+    base, params = (
+        "/api/datasets/signals/rows",
+        [
+            ("timestamp_utc__gte", since and first.isoformat()),
+            ("timestamp_utc__lte", until and last.isoformat()),
+        ],
+    )
     return render(
         request, "signals.html",
         state=state, empty=False, first=first, last=last, held=held, total=total, second=dt.timedelta(seconds=1),
@@ -62,24 +83,26 @@ def parse_moment(name: str, value: str | None) -> dt.datetime | None:
     Raises:
         ProblemError: it is no moment.
     """
-    if not value:
-        return None
     try:
-        given = dt.datetime.fromisoformat(value)
+        moment: dt.datetime | None = read(dt.datetime, value) if value else None
     except ValueError:
         raise ProblemError(f"{name} is {value!r}; it should be a time, such as 2026-01-31T12:00.") from None
-    return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given
+    return moment
 
 
 def _figures(table: Table) -> list[ColumnElement[Any]]:
-    """The numbers of all series as one: mean and population standard deviation pooled by the counts."""
-    n, mean = func.sum(table.c.n, type_=Double), func.sum(table.c.mean * table.c.n, type_=Double)
-    squares = func.sum((func.power(table.c.std_dev, 2) + func.power(table.c.mean, 2)) * table.c.n, type_=Double)
-    middle = mean / func.nullif(n, 0)
-    spread = func.sqrt(func.greatest(squares / func.nullif(n, 0) - func.power(middle, 2), 0.0))
+    """The numbers of all series as one: mean and population standard deviation pooled by the counts.
+
+    As numerics: a square of a double overflows from 1e155 on, and a sum of large ones may, too.
+    """
+    n, mean, deviation = (table.c[name].cast(Numeric) for name in ("n", "mean", "std_dev"))
+    total = func.sum(n, type_=Numeric)
+    middle = func.sum(mean * n, type_=Numeric) / func.nullif(total, 0)
+    squares = func.sum((deviation * deviation + mean * mean) * n, type_=Numeric) / func.nullif(total, 0)
+    spread = func.sqrt(func.greatest(squares - middle * middle, 0))
     return [
-        func.count().label("series"), n.label("n"), middle.label("mean"), spread.label("std_dev"),
-        func.min(table.c.min).label("min"), func.max(table.c.max).label("max"),
+        func.count().label("series"), total.cast(BigInteger).label("n"), middle.cast(Double).label("mean"),
+        spread.cast(Double).label("std_dev"), func.min(table.c.min).label("min"), func.max(table.c.max).label("max"),
     ]  # fmt: skip
 
 

@@ -35,7 +35,10 @@ class Span:
 
     def is_whole(self, start: dt.date) -> bool:
         """Whether all days of the step that starts then are shown, and none is before or after the data."""
-        after = start_of(self.step, start + dt.timedelta(days=LENGTH[self.step] * 3 // 2))
+        into_next = dt.timedelta(days=LENGTH[self.step] * 3 // 2)
+        if dt.date.max - start < into_next:  # It ends with the calendar.
+            return start >= max(self.first, self.held[0]) and dt.date.max == min(self.last, self.held[1])
+        after = start_of(self.step, start + into_next)
         return start >= max(self.first, self.held[0]) and after <= min(self.last, self.held[1]) + dt.timedelta(days=1)
 
     @property

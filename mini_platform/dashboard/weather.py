@@ -10,12 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection, Date, Double, FromClause, Row, RowMapping, Table, func, select
 
 from mini_platform.api.guard import allowed
+from mini_platform.api.query import any_of
 from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
-from mini_platform.dashboard.rendering import TableData, day, link, number, render
+from mini_platform.dashboard.rendering import TableData, day, link, render
 from mini_platform.dashboard.spans import Span, parse_day, span
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
+from mini_platform.wording import number
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "weather"))])
 MOST_STATIONS = 5
@@ -34,7 +36,8 @@ def weather(
 ) -> Response:
     """The page of the weather."""
     tables = _tables(site)
-    wanted = list(dict.fromkeys(name.strip() for name in station if name.strip()))
+    # No name has U+0000, which Postgres does not take.
+    wanted = list(dict.fromkeys(name for words in station if (name := words.replace("\0", "").strip())))
     with site.read() as conn:
         state = reads.state(conn)
         known = _stations(conn, tables.aggregates["summary"], None, SUGGESTED)
@@ -91,10 +94,10 @@ def _source(tables: DatasetTables, station: str | None, shown: Span) -> FromClau
     """Days of a station, or of the mean of all, with the same columns."""
     if station is None:
         d = tables.aggregates["daily_metrics"]
-        # Precipitation of a place: the mean over the stations of the day.
+        # Precipitation of a place: the mean over the stations that measured it on the day.
         columns = (
             d.c.date, d.c.avg_temp_c.label("temp"), d.c.min_temp_c.label("low"), d.c.max_temp_c.label("high"),
-            (d.c.total_precip_mm / func.nullif(d.c.stations, 0)).label("rain"), d.c.rows.label("rows"),
+            (d.c.total_precip_mm / func.nullif(d.c.precip_stations, 0)).label("rain"), d.c.rows.label("rows"),
         )  # fmt: skip
         chosen = select(*columns).where(d.c.date.between(shown.first, shown.last))
     else:
@@ -199,6 +202,6 @@ def _twins(stations: list[str], shown: Span) -> dict[str, str]:
     chosen: list[tuple[str, object]] = [("date__gte", shown.first), ("date__lte", shown.last)]
     base = "/api/datasets/weather/analytics/daily_metrics"
     if stations:
-        chosen += [("station_id__in", name) for name in stations]
+        chosen += any_of("station_id", stations)
         base = "/api/datasets/weather/rows"
     return {"csv": link(f"{base}.csv", chosen), "json": link(f"{base}/", chosen)}

@@ -59,6 +59,7 @@ def daily_metrics(m: FromClause) -> Select[Any]:
         func.max(m.c.temp_c).label("max_temp_c"),
         func.sum(m.c.precip_mm).label("total_precip_mm"),
         func.max(m.c.precip_mm).label("max_precip_mm"),
+        func.count(m.c.precip_mm).label("precip_stations"),
     ).group_by(m.c.date)
 
 
@@ -135,6 +136,7 @@ dataset = Dataset(
                 "max_temp_c": ("Highest temperature of a station", "°C"),
                 "total_precip_mm": ("Precipitation summed over the stations", "mm"),
                 "max_precip_mm": ("Highest precipitation of a station", "mm"),
+                "precip_stations": ("Stations that measured precipitation",),
             },
         ),
         Aggregate(

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, insert, select, true
 from mini_platform.dataset import Dataset
 from mini_platform.settings import Settings
 from mini_platform.warehouse import audit
-from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import alerts, checkpoints, files, incidents
 
@@ -218,7 +218,7 @@ def inboxes_down(states: Sequence[Row[Any]], settings: Settings) -> Iterator[Pro
 def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Problem]:
     """Datasets whose newest load is older than they declare."""
     loads = select(files.c.dataset, func.max(files.c.loaded_at).label("last"), func.now().label("now"))
-    for row in conn.execute(loads.where(files.c.status == "loaded").group_by(files.c.dataset)):
+    for row in conn.execute(loads.where(HOLDS).group_by(files.c.dataset)):
         declared = datasets.get(row.dataset)
         if declared and declared.freshness and row.now - row.last > declared.freshness:
             yield Problem(

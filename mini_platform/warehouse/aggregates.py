@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError
+from mini_platform.warehouse import changes
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import (
     build_foreign_keys,
@@ -64,6 +65,7 @@ def touch(conn: Connection, dataset: Dataset, rows: Select[Any] | None) -> None:
         dataset: whose aggregates.
         rows: rows of production, as they are before or after the change; None means every group.
     """
+    changes.note(conn, dataset.name, changes.ROWS)
     for aggregate in dataset.aggregates:
         names = (literal(dataset.name), literal(aggregate.name))
         every = select(*names, literal(None, JSONB(none_as_null=True)))
@@ -110,6 +112,7 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
     marks = conn.execute(taken).scalars().all()
     if not marks:
         return Refreshed(0, 0, 0)
+    changes.note(conn, dataset.name, changes.aggregate(aggregate.name))
     for other in dataset.aggregates:
         if other.name in aggregate.reads:
             refresh(conn, dataset, other, tables.rows(other))

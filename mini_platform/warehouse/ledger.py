@@ -44,6 +44,8 @@ from mini_platform.warehouse.tables import COUNTERS, among, files
 log = logging.getLogger("mini_platform.ledger")
 PENDING = ("landed", "staged")
 REDRIVEN = ("loaded", "refused", "failed")
+HOLDS = and_(files.c.loaded_at.is_not(None), files.c.status.in_(("loaded", *PENDING)))
+"""Whether the rows of a file are in production: of one that is judged again, until it is refused or has failed."""
 BATCH_BYTES = 256 * 2**20
 """A batch is closed before it grows over this, so that one transaction and its retry stay short."""
 

@@ -45,6 +45,7 @@ from sqlalchemy.schema import (
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
+from mini_platform.warehouse import changes
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
@@ -176,6 +177,7 @@ def _sql(rows: Select[Any]) -> str:
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
     tables = dataset_tables(dataset)
+    changes.note(conn, dataset.name, changes.DECLARATION)
     existing = inspect(conn)
     for table in (tables.staging, tables.production, tables.quarantine):
         if existing.has_table(table.name, schema=table.schema):

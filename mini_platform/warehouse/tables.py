@@ -71,7 +71,7 @@ TYPES: Mapping[Any, TypeEngine[Any]] = {
     list[float]: ARRAY(Double),
 }
 """Python type of a column -> type in Postgres; `Decimal` is missing, as its type depends on its decimals."""
-RECORD = "Number of the record among those that start on its line, from 1, where several may, as in JSON; else 0"
+RECORD = "Number of the record in a file where several may stand on one line, as in JSON; else 0"
 PERSONAL = {"personal": True}
 """`info` of columns whose values are masked wherever rows are shown."""
 
@@ -253,6 +253,15 @@ touched = Table(
         info=PERSONAL,  # A person may be a group.
     ),
     comment="Groups whose rows changed since their aggregate was computed, written with the change itself",
+)
+
+changes = Table(
+    "changes",
+    ops_metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("what", Text, primary_key=True, comment="rows, declaration, or the name of an aggregate after `aggregate:`"),
+    Column("mark", BigInteger, nullable=False, comment="Grows with each change, and never comes again"),
+    comment="Whether a dataset is as it was, written in each transaction that changes rows, an aggregate or its tables",
 )
 
 api_keys = Table(
@@ -660,14 +669,6 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
             view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True}
         )
     return tables
-
-
-@cache
-def kept_unknown(dataset: Dataset) -> Table:
-    """Production with the unknown columns that an earlier declaration of the dataset rescued."""
-    table = dataset_tables(dataset).production.to_metadata(MetaData())
-    table.append_column(_extra(dataset))
-    return table
 
 
 NOW: ColumnElement[dt.datetime] = literal_column("now()")

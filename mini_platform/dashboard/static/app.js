@@ -6,14 +6,15 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const say = (words) => { document.getElementById("live").textContent = words; };
 
 // Charts: figures are JSON in the page; their colours are names of CSS variables, so that they follow the theme.
-const themed = (value, style) => {
-  if (typeof value === "string") {
+// No other text is touched: what a row holds may read like one of them.
+const themed = (value, style, key = "") => {
+  if (typeof value === "string" && key.endsWith("color")) {
     const name = /^var\((--[\w-]+)\)$/.exec(value);
     return name ? style.getPropertyValue(name[1]).trim() : value;
   }
   if (Array.isArray(value)) return value.map((item) => themed(item, style));
   if (value && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, style)]));
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, themed(item, style, name)]));
   }
   return value;
 };

@@ -1,0 +1,112 @@
+"""Numbers as people read them, and as files and programs read them back.
+
+What is rounded says so little that nothing that matters is lost: what is not nothing never reads 0, what is not all of it
+never reads 100 %, and a number of any size takes a few characters.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+NOTHING = "–"
+LARGEST = 1e15
+"""From here on a float is written with its power of ten: its digits up to the point are not all known."""
+LEAST_DIGITS = 3
+"""Digits of a number so small that it would else be rounded to nothing."""
+Number: TypeAlias = int | float | Decimal
+
+
+def plain(value: Any) -> Any:
+    """A decimal in plain digits, as files have it and our readers take it: never `1E-10`. Anything else is left as it is."""
+    return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+def exact(value: Number) -> str:
+    """A number as it is stored, to its last digit, with thousands separators."""
+    if isinstance(value, int):
+        text = f"{value:,}"
+    elif isinstance(value, Decimal):
+        text = f"{value:,f}"
+    elif not math.isfinite(value):
+        return NOTHING
+    else:
+        text = (
+            repr(float(value)).replace("e+", "e").replace("e-0", "e-")
+        )  # The fewest digits that read back as the same.
+        text = text if "e" in text else f"{Decimal(text):,f}".removesuffix(".0")
+    return _signed(text)
+
+
+def number(value: Number | None, digits: int | None = None) -> str:
+    """A number with thousands separators; `digits` after the point, else as many as say something."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if isinstance(value, float) and not -LARGEST < value < LARGEST:
+        return _signed(f"{value:.6g}".replace("e+", "e"))
+    far = abs(float(value))
+    whole = value == int(value) or far >= 1000
+    text = f"{value:,.{(0 if whole else 2) if digits is None else digits}f}"
+    if value and (far < 0.1 if digits is None else not _says_something(text)):
+        text = f"{value:.{LEAST_DIGITS}g}"
+        text = text.replace("e-0", "e-") if far < 1e-6 else f"{Decimal(text):f}"
+    return _signed(text)
+
+
+def _says_something(text: str) -> bool:
+    """True unless a number reads 0."""
+    return any(digit in text for digit in "123456789")
+
+
+def _signed(text: str) -> str:
+    """With the sign that numbers have in print; none before 0."""
+    negative = text.startswith("-") and _says_something(text)
+    text = text.removeprefix("-").replace("e-", "e−")
+    return f"−{text}" if negative else text
+
+
+def money(value: Number | None) -> str:
+    """Dollars: whole ones where there are many, cents where there are few, and less where there is less than a cent."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    dollars = abs(float(value))
+    if dollars >= 1e9:
+        text = f"{number(dollars / 1e9, 2)} bn"
+    elif 0 < dollars < 0.005:
+        text = number(dollars)
+    else:
+        text = f"{dollars:,.0f}" if dollars >= 1000 else f"{dollars:,.2f}"
+    return f"{'−' if value < 0 else ''}${text}"
+
+
+def percent(share: Number | None) -> str:
+    """A share as per cent: what is not nothing is never 0 %, what is not all never 100 %."""
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    negative, share = share < 0, abs(float(share))
+    if 0 < share < 0.001:
+        return ">−0.1 %" if negative else "<0.1 %"
+    if 0.9995 <= share < 1:
+        return "<−99.9 %" if negative else ">99.9 %"
+    digits = 1 if 0 < share < 0.0995 or (0.99 < share < 1.01 and share != 1) else 0
+    return f"{'−' if negative else ''}{share * 100:,.{digits}f} %"
+
+
+def size(count: Number | None) -> str:
+    """Bytes in a unit that people can read."""
+    if count is None:
+        return NOTHING
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= 1000
+        text = f"{count:.0f}" if count >= 99.95 else f"{count:.1f}"
+        if float(text) < 1000 or unit == "TB":
+            break
+    return f"{text} {unit}"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: 1 row, 2,000 rows."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
