@@ -28,9 +28,10 @@ Personal = Literal["mask", "hash", "last4", "redact"]
 """What is done with personal data: `mask` keeps it in the tables and hides it wherever rows are shown. The others replace it
 before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by
 a word. A rejected row may be shifted: of its other columns only the shape is shown, and with the others only that is kept."""
-Given = Literal["file", "line", "source", "first_loaded", "last_loaded"]
-"""What the platform fills in: the name of the file, the line on which the row starts, the name of its source (a pull's, else
-the format's), when the key was first written, when the row was last changed."""
+Given = Literal["file", "line", "record", "source", "first_loaded", "last_loaded"]
+"""What the platform fills in: the name of the file, the line on which the row starts, its number among the records that start
+on that line (1 where it is alone there, as in CSV and JSON lines), the name of its source (a pull's, else the format's), when
+the key was first written, when the row was last changed. `file`, `line` and `record` are a place that no other row has."""
 
 TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     float: ("is_number", "is not a number"),

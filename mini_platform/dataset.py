@@ -71,10 +71,16 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
 }
 """Rules about the form of a record: a row that breaks one has no columns, only its raw text. Each format has some of them."""
 
+LINE_ONCE = "line_once"
+"""Name of the rule of datasets whose key is a line, where a format may have several records on one."""
 KEY_ONCE = "key_once"
 """Name of the rule of datasets that reject rows of one file with the same key."""
-INDEX_BYTES = 2600
-"""What is indexed of a row may have so many bytes: Postgres takes 2704 for an entry of an index, with its header."""
+INDEX_ENTRY, INDEX_BYTES = 2704, 2600
+"""Bytes that Postgres takes for an entry of an index, with its header; and of its texts, where few other values are beside."""
+INDEX_COLUMNS = 32
+"""Columns that Postgres takes in an index."""
+ENTRY_HEADER, TEXT_HEADER, OTHER_VALUE = 16, 8, 24
+"""Bytes at most of what else is in an entry: in front of it, in front of a text, and of a value that is no text."""
 UTF8_BYTES = 4
 """Of a character at most."""
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
@@ -489,6 +495,12 @@ class Dataset:
 
     def _check_key(self) -> None:
         """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
+        if len(self.key) > INDEX_COLUMNS:
+            raise DeclarationError(
+                f"dataset {self.name}: the key has {len(self.key)} columns, and Postgres takes {INDEX_COLUMNS} in an index: "
+                "derive one column from several"
+            )
+        key_given = {column.given for column in self.columns if column.name in self.key}
         for column in self.columns:
             used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
             if isinstance(self.duplicates, Highest) and column.name == self.duplicates.column:
@@ -502,6 +514,11 @@ class Dataset:
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} is only known once its row is written, so it cannot be in "
                     f"{used[0]}: declare a column that is read, derived or given by the file"
+                )
+            if "key" in used and column.given == "record" and "line" not in key_given:
+                raise DeclarationError(
+                    f"dataset {self.name}: {column.name} in the key is the number of a record on its line, so the key needs "
+                    'a column with given="line", too'
                 )
             if "key" in used and column.personal == "redact":
                 raise DeclarationError(
@@ -616,24 +633,41 @@ class Dataset:
                 sentence = f"is longer than the {most:,} bytes that can be indexed"
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
+        if self._is_known_by_line and self.may_share_lines:
+            sentence = 'another record starts on its line before it, and the key has no column with given="record"'
+            rules.append(Rule(LINE_ONCE, None, sentence))
         if self.duplicates == "reject":
             rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
         return tuple(rules)
+
+    @property
+    def may_share_lines(self) -> bool:
+        """Whether several records of a file may start on one line."""
+        return any(isinstance(source, Json) for source in self.sources)
+
+    @property
+    def _is_known_by_line(self) -> bool:
+        """Whether nothing but the place of a row tells it apart, to the line: of several on one, all but one would be lost."""
+        given = {column.given for column in self.columns if column.name in self.key}
+        return "line" in given and given <= {"file", "line", "source"}
 
     @cached_property
     def index_bounds(self) -> Mapping[str, int]:
         """Indexed text columns with their most bytes: one longer value would make every load of its batch fail.
 
-        Left out are those whose own `str_length` keeps them below it.
+        It is the text as it is stored that counts, in its case, derived or given too. Left out are those whose own
+        `str_length` keeps them below it.
         """
         limits: dict[str, int] = {}
         for names in (self.key, *((name,) for name in self.indexes), *(a.key for a in self.aggregates)):
-            # A column that is replaced by its hash is short.
+            # What takes the place of protected text is short.
             texts = [c for c in self.columns if c.name in names and c.type is str and not c.is_protected]
             for column in texts:
-                length = column.checks.get("str_length")
+                length = column.checks.get("str_length") if "str_length" not in column.warn else None
                 longest = length.get("max_value") if isinstance(length, Mapping) else None
-                most = INDEX_BYTES // len(texts)
+                others = OTHER_VALUE * (len(names) - len(texts))
+                room = INDEX_ENTRY - ENTRY_HEADER - TEXT_HEADER * len(texts) - others
+                most = min(INDEX_BYTES, room) // len(texts)
                 if longest is None or UTF8_BYTES * longest > most:
                     limits[column.name] = min(most, limits.get(column.name, most))
         return limits

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 from sqlalchemy import Connection, Row, and_, select
 
-from mini_platform.dataset import TYPE_RULES, Column, Dataset, Highest
+from mini_platform.dataset import KEY_ONCE, TYPE_RULES, Column, Dataset, Highest
 from mini_platform.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.readers import Block, RefusedFileError
 from mini_platform.readers.files import read_rows
@@ -48,6 +49,7 @@ class Occurrence:
         file: name.
         version: of the name.
         line: on which the row starts.
+        record: its number among the records that start on that line, from 1.
         values: cleaned text of each declared column; None where it is empty; as it arrived where it is at fault,
             or its shape where the dataset has personal data.
         verdict: what became of it.
@@ -58,6 +60,7 @@ class Occurrence:
     file: str
     version: int
     line: int
+    record: int
     values: dict[str, str | None]
     verdict: Verdict
     reasons: list[str]
@@ -218,8 +221,11 @@ def _matching(
     dataset: Dataset, key: Mapping[str, Sequence[Any]], version: Row[Any], block: Block, keyring: Keyring | None
 ) -> Iterator[tuple[Occurrence, dict[str, Any]]]:
     columns = key_columns(dataset)
+    records = np.ones_like(block.lines) if block.records is None else block.records
     numbered = block.rows.select(
-        pl.Series("_line", block.lines), *(c.name for c in dataset.staged_columns if not c.derived)
+        pl.Series("_line", block.lines),
+        pl.Series("_record", records),
+        *(c.name for c in dataset.staged_columns if not c.derived),
     )
     is_read = not any(column.derived for column in columns)
     if is_read:  # Most rows have another key, and need not be judged.
@@ -239,7 +245,9 @@ def _matching(
         reasons = [rule.message for rule, fails in broken if fails[i]]
         values = {column.name: row[column.name] for column in dataset.staged_columns}
         verdict: Verdict = "rejected" if reasons else "superseded"
-        occurrence = Occurrence(version.file_id, version.name, version.version, row["_line"], values, verdict, reasons)
+        occurrence = Occurrence(
+            version.file_id, version.name, version.version, row["_line"], row["_record"], values, verdict, reasons
+        )
         yield occurrence, typed.row(i, named=True)
 
 
@@ -260,12 +268,8 @@ def _typed(column: Column) -> pl.Expr:
     return parse(column)
 
 
-def _speaker(
-    dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]
-) -> tuple[Occurrence, dict[str, Any]] | None:
-    """Which of the valid rows of one file with one key counts; none where the dataset rejects such rows."""
-    if dataset.duplicates == "reject":
-        return valid[0] if len(valid) == 1 else None
+def _speaker(dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]) -> tuple[Occurrence, dict[str, Any]]:
+    """Which of the valid rows of one file with one key counts."""
     if isinstance(dataset.duplicates, Highest):
         name = dataset.duplicates.column
         known = [item for item in valid if item[1][name] is not None]
@@ -288,8 +292,12 @@ def _placed(
         for occurrence, _ in valid:
             occurrence.verdict = "pending" if version.status in PENDING else "not loaded"
             occurrence.reasons = [version.error] if version.error else []
-    elif valid and (speaker := _speaker(dataset, valid)):
-        last, typed = speaker
+    elif dataset.duplicates == "reject" and len(valid) > 1:
+        for occurrence, _ in valid:
+            occurrence.verdict = "rejected"
+            occurrence.reasons = [rule.message for rule in dataset.rules if rule.name == KEY_ONCE]
+    elif valid:
+        last, typed = _speaker(dataset, valid)
         if found.row is not None and version.file_id == found.file_id:
             last.verdict = "current"
         elif found.row is None or version.file_id > (found.file_id or 0):

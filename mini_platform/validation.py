@@ -21,7 +21,7 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 from pandera.constants import CHECK_OUTPUT_KEY
 
-from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset, DeclarationError, Rule
+from mini_platform.dataset import DECIMAL_DIGITS, LINE_ONCE, Column, CustomRule, Dataset, DeclarationError, Rule
 from mini_platform.exact import ROW_FAULTS, computed, exact
 from mini_platform.readers import Malformed
 
@@ -346,7 +346,9 @@ def _staged_as_typed(column: Column) -> bool:
     return column.derived is not None or column.type in (dt.datetime, list[float])
 
 
-def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[Rule, pl.Series]]:
+def _failures(
+    dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame, records: pl.Series | None
+) -> Iterator[tuple[Rule, pl.Series]]:
     """Each declared rule with the rows that break it, in the order of `dataset.rules`."""
     schema = pandera_schema(dataset)
     rules = {rule.name: rule for rule in dataset.rules}
@@ -365,9 +367,7 @@ def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iter
         if column.type_rule:
             unread = unread | (text[column.name].is_not_null() & typed[column.name].is_null())
     for column in dataset.staged_columns:
-        if column.given:
-            continue
-        if not column.nullable:
+        if not column.nullable and not column.given:
             empty = (
                 typed[column.name].is_null() & ~(unread | missing) if column.derived else text[column.name].is_null()
             )
@@ -379,6 +379,8 @@ def _failures(dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame) -> Iter
         if most := dataset.index_bounds.get(column.name):
             too_long = text[column.name].str.len_bytes() > most
             yield rules[f"{column.name}_indexable"], too_long.fill_null(value=False)
+    if LINE_ONCE in rules and records is not None:
+        yield rules[LINE_ONCE], records > 1
     for custom, check in zip(dataset.custom_rules, schema.checks, strict=True):
         try:
             fails = ask(check, None)
@@ -420,7 +422,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     Args:
         dataset: whose rules they are.
         rows: n rows; the columns that are read, and given ones that are staged, as text (an empty field is ""); other
-            columns are passed through.
+            columns are passed through. Of these `_record` is the number of each row among those on its line.
     """
     sources = [column for column in dataset.staged_columns if not column.derived]
     text = clean_columns(sources, rows)
@@ -431,7 +433,8 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
         text = text.with_columns(
             readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
         )
-    broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed) if fails.any()]
+    records = rows.get_column("_record", default=None)
+    broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed, records) if fails.any()]
     keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
     text = text.select(column.name for column in dataset.staged_columns)

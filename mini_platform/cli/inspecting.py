@@ -163,9 +163,10 @@ def _show(dataset: "Dataset", found: "Explanation") -> None:
         typer.echo()
         print_facts(origin)
         typer.echo()
-    columns = {"file": "file", "version": "version", "line": "line"} | {c.name: c.name for c in dataset.staged_columns}
+    place = ["file", "version", "line", *(["record"] if any(o.record > 1 for o in found.occurrences) else [])]
+    columns = {f"_{name}": name for name in place} | {c.name: c.name for c in dataset.staged_columns}
     occurrences = [
-        {**o.values, "file": o.file, "version": o.version, "line": o.line, "_verdict": o.verdict, "_why": o.reasons}
+        {**o.values, **{f"_{name}": getattr(o, name) for name in place}, "_verdict": o.verdict, "_why": o.reasons}
         for o in found.occurrences
     ]
     print_table(columns | {"_verdict": "verdict", "_why": "why"}, occurrences, "No raw file has a row with this key.")

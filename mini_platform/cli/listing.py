@@ -1,7 +1,7 @@
 """Listings: the ledger, and the rejected rows."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +42,8 @@ COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded"
 ERASED = ("raw_dropped_at", "erased_at", "rows_erased")
 MORE = ("dataset", *COUNTERS, "sha256", "bytes", "door", "loaded_at", "run_id", "same_as", *ERASED)
 """Further columns that are only in the JSON."""
-REJECTS = ("file", "line", "column", "value", "rule", "sentence", "file_id")
+REJECTS = ("file", "line", "record", "column", "value", "rule", "sentence", "file_id")
+"""Columns of rejects; `record` where several may stand on one line."""
 
 
 def files(
@@ -87,22 +88,25 @@ def rejects(
     platform = open_platform()
     if file is not None:
         ledger_row(platform, chosen, file)
-    rows = itertools.islice(_rejects(platform, chosen, file), limit)
+    names = [name for name in REJECTS if name != "record" or chosen.may_share_lines]
+    rows = itertools.islice(_rejects(platform, chosen, file, names), limit)
     if as_csv:
-        print_csv(REJECTS, rows)
+        print_csv(names, rows)
     elif as_json:
         print_json(rows)
     else:
-        headings = {"file_id": "id"} | {name: name for name in REJECTS if name != "file_id"}
+        headings = {"file_id": "id"} | {name: name for name in names if name != "file_id"}
         print_table(headings, rows, f"{chosen.name} has no rejected rows{'' if file is None else f' of file {file}'}.")
 
 
-def _rejects(platform: "Platform", dataset: "Dataset", file_id: int | None) -> Iterator[dict[str, Any]]:
+def _rejects(
+    platform: "Platform", dataset: "Dataset", file_id: int | None, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     from mini_platform.warehouse import quarantine
 
     with platform.engine.connect() as conn:
         for row in quarantine.rejects(conn, dataset, file_id=file_id):
-            yield {**{name: row[name] for name in REJECTS if name != "sentence"}, "sentence": row["reason"]}
+            yield {**{name: row[name] for name in names if name != "sentence"}, "sentence": row["reason"]}
 
 
 def ledger_row(platform: "Platform", dataset: "Dataset", file_id: int) -> Any:

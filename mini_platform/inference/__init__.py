@@ -79,7 +79,8 @@ def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
     if doubled:
         told.append(
             f"{doubled:,} rows stand on the line of another one and would replace it, as no columns tell them apart: "
-            "declare a key that does."
+            "declare a key that does"
+            + (', or put a column with given="record" into it.' if isinstance(source, Json) else ".")
         )
     if malformed:
         told.append(f"{malformed:,} rows are malformed; they would be rejected.")

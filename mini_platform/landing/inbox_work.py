@@ -47,7 +47,7 @@ LAND_FILES, LAND_BYTES = 500, 256 * 2**20
 """Landed in one transaction at most, or one file that is larger."""
 MOST_REJECTS = 100_000
 """Rows of the rejects that are put beside a refused file."""
-REJECTS = ("line", "column", "value", "rule", "reason")
+REJECTS = ("line", "record", "column", "value", "rule", "reason")
 _LATER = ObjectError("there was no time for it")
 
 
@@ -214,11 +214,12 @@ class Work:
         """Why a file was refused, a line for each broken rule of its first rejected rows."""
         wrapped = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(wrapped, lineterminator="\n")
-        writer.writerow(REJECTS)
-        writer.writerow(["", "", "", "", row.error])
+        names = [name for name in REJECTS if name != "record" or self.dataset.may_share_lines]
+        writer.writerow(names)
+        writer.writerow([*([""] * (len(names) - 1)), row.error])
         with self.engine.connect() as conn:
             for reject in quarantine.rejects(conn, self.dataset, file_id=row.file_id, limit=MOST_REJECTS):
-                writer.writerow(harmless(reject[name]) for name in REJECTS)
+                writer.writerow(harmless(reject[name]) for name in names)
         wrapped.detach()
         target.seek(0)
 

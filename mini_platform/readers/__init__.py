@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import polars as pl
 
@@ -53,12 +55,14 @@ class Malformed:
         rule: name of the rule in `dataset.STRUCTURE_RULES` that it breaks.
         raw: its text, shortened where it is very long; NUL is shown as U+2400, as Postgres cannot hold it.
         detail: what exactly was found, such as `expected 4 fields, found 5`.
+        record: as `Block.records` has it.
     """
 
     line: int
     rule: str
     raw: str
     detail: str
+    record: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Block:
         bytes_read: how much of the raw file (packed, where it is packed) was read when the block was made.
         extra: names of the columns that are not declared, also where they were dropped.
         absent: names of declared columns that the file does not have.
+        records: int64, shape (n,): number of each row among the records that start on its line, from 1; None where a format
+            begins each on a line of its own.
+        rescued: makes n JSON objects of what the rows have in extra columns, null where it is nothing; None where each row
+            has each of them, as text.
     """
 
     lines: np.ndarray
@@ -81,3 +89,5 @@ class Block:
     bytes_read: int = 0
     extra: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    records: np.ndarray | None = None
+    rescued: Callable[[], pl.Series] | None = None

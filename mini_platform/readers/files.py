@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from mini_platform.dataset import PULL_DOOR
@@ -54,9 +55,10 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
         if as_read and not extra:
             yield block
             continue
+        places = {"line": block.lines, "record": np.ones_like(block.lines) if block.records is None else block.records}
         given = {
-            column.name: pl.Series(block.lines).cast(pl.String)
-            if column.given == "line"
+            column.name: pl.Series(places[column.given]).cast(pl.String)
+            if column.given in places
             else pl.lit(constants[str(column.given)])
             for column in columns
             if column.given

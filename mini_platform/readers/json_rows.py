@@ -6,9 +6,10 @@ Here: flattening, the match of names with the declared columns, cells as text. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from json.encoder import encode_basestring as quoted
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -39,7 +40,16 @@ _key = lru_cache(maxsize=4096)(normalized)
 """Remembered, as every object has the same names."""
 _PLAIN = frozenset((str, bytes, bool, type(None)))
 _MISSING: Cells = (None,)
+_HUGE = re.compile(r"[0-9]{1000}|[eE][+-]?0*[1-9][0-9]{3}")
+"""In a number that Postgres may not hold."""
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORDS = {True: "true", False: "false", None: ""}
+
+
+class _Json(str):
+    """A list or an empty object, as compact JSON: of another kind than a text that reads the same."""
+
+    __slots__ = ()
 
 
 class RowFault(Exception):  # noqa: N818  # what is wrong with a row, not with the program
@@ -87,6 +97,7 @@ class RowBuilder:
         self._most_names = len(self._declared) + MAX_EXTRA
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._extra_names: dict[str, str] = {}
+        self._last = (0, 0)
         self._clear()
 
     def _clear(self) -> None:
@@ -94,6 +105,7 @@ class RowBuilder:
         self._rows: list[Cells] = []
         self._extra: dict[str, dict[int, Any]] = {}
         self._malformed: list[Malformed] = []
+        self._places: list[int] = []
 
     def __len__(self) -> int:
         """Records that were gathered since the last block."""
@@ -118,8 +130,9 @@ class RowBuilder:
         names: tuple[str, ...]
         cells: Cells
         names, cells = zip(*value, strict=True) if value else ((), ())
+        compacted: Container[int] = ()
         if not _PLAIN.issuperset(map(type, cells)):
-            names, cells = self._flattened(value)
+            names, cells, compacted = self._flattened(value)
         plan = self._plans.get(names) or self._planned(names)
         if hidden:
             _check_text("".join(cell for cell in cells if type(cell) is str))
@@ -131,20 +144,22 @@ class RowBuilder:
         if plan.extra:
             number = len(self._rows)
             for name, position in plan.extra:
-                if cells[position] is not None:
-                    self._extra.setdefault(name, {})[number] = cells[position]
+                cell = cells[position]
+                self._extra.setdefault(name, {})[number] = _Json(cell) if position in compacted else cell
         self._rows.append(row)
         self._lines.append(line)
 
     def reject(self, malformed: Malformed) -> None:
         """Add a record that is no row."""
         self._malformed.append(malformed)
+        self._places.append(len(self._rows))
 
     def blocks(self, bytes_read: int) -> Iterator[Block]:
         """Give what was gathered, nearly always as one block, and begin anew."""
         width = len(self._columns) + len(self._extra)
         step = max(1, _BLOCK_CELLS // max(1, width))
         count = len(self._rows)
+        numbers = self._numbered()
         for start in range(0, max(1, count), step):
             stop = min(count, start + step)
             last = stop == count
@@ -152,39 +167,69 @@ class RowBuilder:
             # A part has the malformed records up to its last row, the last part the rest.
             end = len(self._malformed) if last else _first_after(self._malformed, int(lines[-1]))
             malformed, self._malformed = self._malformed[:end], self._malformed[end:]
-            yield Block(lines, self._frame(start, stop), malformed, bytes_read)
+            extra = {
+                name: within
+                for name, cells in self._extra.items()
+                if (within := {number - start: cell for number, cell in cells.items() if start <= number < stop})
+            }
+            frame = self._frame(self._rows[start:stop], extra)
+            rescued = partial(_rescued, extra, stop - start)
+            yield Block(lines, frame, malformed, bytes_read, records=numbers[start:stop], rescued=rescued)
         self._clear()
 
-    def _frame(self, start: int, stop: int) -> pl.DataFrame:
-        rows = self._rows[start:stop]
+    def _numbered(self) -> np.ndarray:
+        """Number the rows and the malformed records among those that start on their line; returns the numbers of the rows."""
+        places = np.array(self._places, np.int64)
+        bad = places + np.arange(len(places))  # Where the malformed stand among all records.
+        lines = np.empty(len(self), np.int64)
+        is_row = np.ones(len(self), np.bool_)
+        is_row[bad] = False
+        lines[is_row], lines[bad] = self._lines, [one.line for one in self._malformed]
+        numbers = np.ones(len(self), np.int64)
+        if len(lines):
+            begins = np.concatenate([[True], lines[1:] != lines[:-1]])
+            first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+            numbers += np.arange(len(lines)) - first
+            if lines[0] == self._last[0]:  # The line of the last block goes on.
+                numbers[first == 0] += self._last[1]
+            self._last = (int(lines[-1]), int(numbers[-1]))
+        self._malformed = [
+            replace(one, record=number) for one, number in zip(self._malformed, numbers[bad].tolist(), strict=True)
+        ]
+        return numbers[is_row]
+
+    def _frame(self, rows: list[Cells], extra: dict[str, dict[int, Any]]) -> pl.DataFrame:
         cells_of = zip(*rows, strict=True) if rows else [()] * len(self._columns)
         columns: dict[str, Sequence[Any]] = dict(zip(self._columns, cells_of, strict=True))
-        for name, cells in self._extra.items():
-            within = {number: cell for number, cell in cells.items() if start <= number < stop}
-            if within:
-                column = [""] * (stop - start)
-                for number, cell in within.items():
-                    column[number - start] = cell
-                columns[name] = column
+        for name, cells in extra.items():
+            column = [""] * len(rows)
+            for number, cell in cells.items():
+                column[number] = cell
+            columns[name] = column
         return pl.DataFrame([pl.Series(name, _texts(cells), pl.String) for name, cells in columns.items()])
 
-    def _flattened(self, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, ...], Cells]:
-        """The names and cells of an object that has objects or lists within."""
+    def _flattened(self, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, ...], Cells, Container[int]]:
+        """The names and cells of an object that has objects or lists within, and which of the cells are lists."""
         names: list[str] = []
         cells: list[Any] = []
-        self._flatten(pairs, "", 1, names, cells)
-        return tuple(names), tuple(cells)
+        compacted: set[int] = set()
+        self._flatten(pairs, "", 1, names, cells, compacted)
+        return tuple(names), tuple(cells), compacted
 
-    def _flatten(self, pairs: Any, prefix: str, depth: int, names: list[str], cells: list[Any]) -> None:
+    def _flatten(
+        self, pairs: Any, prefix: str, depth: int, names: list[str], cells: list[Any], compacted: set[int]
+    ) -> None:
         _check_object(pairs, depth)
         for key, cell in pairs:
             name = prefix + key
             if type(cell) is tuple and cell:
                 if len(name) > MAX_NAME:  # here already: many names may begin with it
                     raise _too_long()
-                self._flatten(cell, name + "_", depth + 1, names, cells)
+                self._flatten(cell, name + "_", depth + 1, names, cells, compacted)
                 continue
             names.append(name)
+            if type(cell) not in _PLAIN:
+                compacted.add(len(cells))
             cells.append(cell if type(cell) in _PLAIN else _compact(cell, depth))
             if len(names) > self._most_names:
                 raise self._too_many()
@@ -324,9 +369,28 @@ def _texts(cells: Sequence[Any]) -> Sequence[str]:
 
 
 def _text(cell: Any) -> str:
-    if type(cell) is str:
-        return cell
+    if isinstance(cell, str):
+        return str(cell)
     return cell.decode() if type(cell) is bytes else _WORDS[cell]
+
+
+def _rescued(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Series:
+    """Columns of cells by row -> a JSON object a row, its values as they stood in the file; null without any."""
+    objects: list[list[str]] = [[] for _ in range(count)]
+    for name, cells in extra.items():
+        start = quoted(name) + ":"
+        for number, cell in cells.items():
+            objects[number].append(start + _json(cell))
+    return pl.Series(["{" + ",".join(members) + "}" if members else None for members in objects], dtype=pl.String)
+
+
+def _json(cell: Any) -> str:
+    """A cell as the JSON value that it was; a number that Postgres cannot hold as a text."""
+    if type(cell) is str:
+        return quoted(cell)
+    text = _text(cell) or "null"
+    is_held = not _HUGE.search(text) or not _HUGE.search(_STRINGS.sub("", text))
+    return text if is_held else quoted(text)
 
 
 def _first_after(malformed: list[Malformed], line: int) -> int:

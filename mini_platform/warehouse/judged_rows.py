@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mini_platform.dataset import Dataset, Json
+from mini_platform.dataset import Dataset
 from mini_platform.protection import Keyring, protect, shape, shapes
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.dispatch import format_of
 from mini_platform.readers.files import read_rows
 from mini_platform.validation import judge, judge_malformed, parse
 from mini_platform.warehouse.figures import Figures
@@ -68,6 +67,7 @@ class Tally:
     extra_columns: dict[str, None] = field(default_factory=dict)
     absent_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
+    unique: bool | None = None
     figures: Figures | None = None
     refused: str | None = None
     set_aside: bool = False
@@ -93,14 +93,19 @@ class Tally:
             "rows_read": self.rows_read,
             "rows_rejected": self.rows_rejected,
             "rule_counts": self.rule_counts,
-            "keys_unique": self._keys_unique(),
+            "keys_unique": self.keys_unique(),
             "figures": self.figures and self.figures.measured(),
             "extra_columns": list(self.extra_columns),
             "absent_columns": list(self.absent_columns),
         }
 
-    def _keys_unique(self) -> bool:
+    def keys_unique(self) -> bool:
         """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
+        if self.unique is None:
+            self.unique = self._differ()
+        return self.unique
+
+    def _differ(self) -> bool:
         valid = self.rows_read - self.rows_rejected
         if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
             return False
@@ -115,22 +120,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Part:
-    """A block of a file.
-
-    Attributes:
-        first: number of its first record where several records of the file may stand on one line; else None.
-    """
+    """A block of a file."""
 
     file_id: int
     block: Block
-    first: int | None
 
-    def numbers(self, *, malformed: bool = False) -> np.ndarray:
-        """The `_record` of its rows, or of its malformed records, which are numbered after the rows."""
-        count = len(self.block.malformed) if malformed else self.block.rows.height
-        if self.first is None:
-            return np.zeros(count, np.int64)
-        return np.arange(count) + self.first + (self.block.rows.height if malformed else 0)
+    @property
+    def numbers(self) -> np.ndarray:
+        """The `_record` of its rows."""
+        return np.zeros(self.block.rows.height, np.int64) if self.block.records is None else self.block.records
 
 
 class JudgedRows:
@@ -163,7 +161,6 @@ class JudgedRows:
             if others and file_id not in quick:
                 tally.set_aside = True
                 continue
-            several = isinstance(format_of(tally.name, self._dataset.sources), Json)
             seen, weight = 0, 0.0
             try:
                 for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
@@ -172,13 +169,12 @@ class JudgedRows:
                         tally.set_aside = True
                         quick.discard(file_id)
                         break
-                    first = tally.rows_read if several else None
                     tally.rows_read += block.rows.height + len(block.malformed)
                     # A name that nobody declared may be an address, where an object is a mapping.
                     extra = map(shape, block.extra) if self._dataset.is_personal else block.extra
                     tally.extra_columns.update(dict.fromkeys(extra))
                     tally.absent_columns.update(dict.fromkeys(block.absent))
-                    self._gathered.append(_Part(file_id, block, first))
+                    self._gathered.append(_Part(file_id, block))
                     self._rows += block.rows.height + len(block.malformed)
                     if self._progress:
                         self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
@@ -197,9 +193,7 @@ class JudgedRows:
                 self._tallies[file_id].rule_counts[record.rule] += 1
             ids = pl.Series("_file_id", [file_id for file_id, _ in malformed], pl.Int64)
             rows = judge_malformed([record for _, record in malformed])
-            rows = rows.with_columns(
-                ids, pl.Series("_record", np.concatenate([part.numbers(malformed=True) for part in gathered]))
-            )
+            rows = rows.with_columns(ids, pl.Series("_record", [record.record for _, record in malformed], pl.Int64))
             if self._dataset.is_protected:
                 rows = rows.with_columns(_raw=shapes(rows["_raw"]))
             yield self._csv(rows)
@@ -213,16 +207,16 @@ class JudgedRows:
         ids = pl.Series(
             "_file_id", np.repeat([part.file_id for part in filled], [block.rows.height for block in blocks]), pl.Int64
         )
-        verdicts = judge(self._dataset, rows)
+        lines = pl.Series("_line", np.concatenate([block.lines for block in blocks]))
+        numbers = pl.Series("_record", np.concatenate([part.numbers for part in filled]))
+        verdicts = judge(self._dataset, rows.with_columns(ids, lines, numbers))
         rejected = verdicts.rows["_rules"].is_not_null()
         for rule, fails in verdicts.broken:
             for file_id, count in _count(ids.filter(fails)):
                 self._tallies[file_id].rule_counts[rule.name] += count
         for file_id, count in _count(ids.filter(rejected)):
             self._tallies[file_id].rows_rejected += count
-        lines = pl.Series("_line", np.concatenate([block.lines for block in blocks]))
-        numbers = pl.Series("_record", np.concatenate([part.numbers() for part in filled]))
-        judged = verdicts.rows.with_columns(ids, lines, numbers)
+        judged = verdicts.rows
         if self._raw.keyring is not None:
             judged = protect(self._dataset, judged, self._raw.keyring)
         if len(self._tallies) == 1:  # Only of a file that is loaded alone are these asked.
@@ -248,6 +242,8 @@ class JudgedRows:
         names = block.rows.columns[len(self._columns) :]
         if not names:
             return pl.repeat(None, block.rows.height, dtype=pl.String, eager=True).alias("_extra")
+        if block.rescued:
+            return block.rescued().alias("_extra")
         return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
 
     def _csv(self, rows: pl.DataFrame) -> bytes:

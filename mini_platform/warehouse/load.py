@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -37,7 +38,7 @@ from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.aggregates import touch
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import filled_in_bulk, is_empty
-from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, sql_type
+from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, kept_unknown, sql_type
 from mini_platform.warehouse.upsert import materialized, upsert
 
 BULK_ROWS = 20_000
@@ -187,7 +188,9 @@ def _merge(
     known that the valid rows are `unique_rows` different keys of one file, they need not be sorted to find the last of
     each, and the unchanged ones need not be kept to be counted: that halves the time of a reload.
     """
-    production = tables.production
+    # Rows of an earlier declaration may have unknown columns, which no later row of theirs has.
+    production = kept_unknown(dataset) if _keeps_unknown(conn, tables) else tables.production
+    tables = replace(tables, production=production)
     given = {column.name for column in dataset.columns if column.given}
     values = [
         c for c in production.c if c.name in tables.staging.c and c.name not in {*dataset.key, *given, "_file_id"}
@@ -240,6 +243,13 @@ def _merge(
         _retract(conn, dataset, production, incoming, again)
     _requeue_later(conn, dataset, counts)
     return counts
+
+
+def _keeps_unknown(conn: Connection, tables: DatasetTables) -> bool:
+    """True if production has the unknown columns that an earlier declaration rescued, and today's does not."""
+    name = conn.dialect.identifier_preparer.format_table(tables.production)
+    found = text("SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attname = '_extra')")
+    return "_extra" not in tables.production.c and bool(conn.scalar(found, {"name": name}))
 
 
 def _differs(one: Table, other: Table, names: Sequence[str]) -> ColumnElement[bool]:

@@ -41,7 +41,7 @@ def write(
 def rejects(
     conn: Connection, dataset: Dataset, *, file_id: int | None = None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One item per broken rule of each rejected row: file, line, column, value, rule, sentence; in file order.
+    """One item per broken rule of each rejected row: file, line, record, column, value, rule, sentence; in file order.
 
     The value of a rule about a whole row is the row: its text as it arrived, or its cells.
     """
@@ -69,6 +69,7 @@ def rejects(
                 "file_id": row["_file_id"],
                 "file": row["_file"],
                 "line": row["_line"],
+                "record": row["_record"],
                 "column": column,
                 "value": value,
                 "rule": rule,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text, tuple_, update
+from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import KEY_ONCE, Dataset
@@ -26,7 +25,7 @@ from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Pr
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
-from mini_platform.warehouse.upsert import copy_in
+from mini_platform.warehouse.upsert import copy_in, materialized
 
 QUEUE_BLOCKS = 4
 """Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
@@ -179,24 +178,35 @@ def _stage_batch(
 
 
 def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Tally]) -> None:
-    """Reject the valid rows whose key another valid row of the same file has."""
+    """Reject the valid rows whose key another valid row of the same file has, in two passes over the rows at most.
+
+    None where the hashes of its keys tell them all apart, as those of a file that comes alone do nearly always.
+    """
+    suspects = [tally for tally in tallies.values() if not tally.keys_unique()]
+    if not suspects:
+        return
     staging = dataset_tables(dataset).staging
     rule = next(rule for rule in dataset.rules if rule.name == KEY_ONCE)
-    types = {column.name: sql_type(column) for column in dataset.columns}
-    mine = and_(among(staging.c._file_id, list(tallies)), staging.c._rules.is_(None))
-    same = [staging.c._file_id, *(staging.c[name].cast(types[name]) for name in dataset.key)]
-    row = (staging.c._file_id, staging.c._line, staging.c._record)
-    counted = select(*row, func.count().over(partition_by=same).label("rows")).where(mine).subquery()
-    doubled = select(*(counted.c[column.name] for column in row)).where(counted.c.rows > 1)
-    statement = (
+    mine = and_(among(staging.c._file_id, [tally.file_id for tally in suspects]), staging.c._rules.is_(None))
+    key = {c.name: staging.c[c.name].cast(sql_type(c)) for c in dataset.columns if c.name in dataset.key}
+    same = {"_file_id": staging.c._file_id, **key}
+    labelled = (value.label(name) for name, value in same.items())
+    conn.execute(text("SET LOCAL work_mem = '256MB'"))
+    keys = select(*labelled).where(mine).group_by(*same.values()).having(func.count() > 1)
+    doubled = materialized(conn, "doubled", keys)
+    conn.execute(text("ANALYZE doubled"))
+    rejected = (
         update(staging)
-        .where(mine, tuple_(*row).in_(doubled))
+        .where(mine, *(value == doubled.c[name] for name, value in same.items()))
         .values(_rules=[rule.name], _reasons=[rule.message])
         .returning(staging.c._file_id)
+        .cte()
     )
-    for file_id, count in Counter(conn.execute(statement).scalars()).items():
+    for file_id, count in conn.execute(select(rejected.c._file_id, func.count()).group_by(rejected.c._file_id)):
         tallies[file_id].rows_rejected += count
         tallies[file_id].rule_counts[rule.name] += count
+    for tally in suspects:
+        tally.unique = tally.rows_rejected < tally.rows_read
 
 
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:

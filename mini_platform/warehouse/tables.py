@@ -71,7 +71,7 @@ TYPES: Mapping[Any, TypeEngine[Any]] = {
     list[float]: ARRAY(Double),
 }
 """Python type of a column -> type in Postgres; `Decimal` is missing, as its type depends on its decimals."""
-RECORD = "Number of the record in a file where several may stand on one line, as in JSON; else 0"
+RECORD = "Number of the record among those that start on its line, from 1, where several may, as in JSON; else 0"
 PERSONAL = {"personal": True}
 """`info` of columns whose values are masked wherever rows are shown."""
 
@@ -669,6 +669,14 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
             view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True}
         )
     return tables
+
+
+@cache
+def kept_unknown(dataset: Dataset) -> Table:
+    """Production with the unknown columns that an earlier declaration of the dataset rescued."""
+    table = dataset_tables(dataset).production.to_metadata(MetaData())
+    table.append_column(_extra(dataset))
+    return table
 
 
 NOW: ColumnElement[dt.datetime] = literal_column("now()")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform.dataset import Dataset, DeclarationError, Field, Highest, RowModel
+from mini_platform.dataset import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
 from mini_platform.explain import explain_row, parse_key
 from mini_platform.platform import Platform
+from mini_platform.readers import ReadLimits
+from mini_platform.readers.json import read_json
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import dataset_tables, ops_metadata
 from mini_platform_tests.declarations.conftest import Declared, Trial
@@ -167,7 +172,9 @@ def test_uniqueness_is_judged_on_what_is_stored(
         *((0, 2) if duplicates == "reject" else (1, 0)),
     )
     found = explained(trial, one)
-    assert sorted((o.line, o.verdict == "current") for o in found.occurrences) == [(2, kept == [1]), (3, kept == [2])]
+    lost = "rejected" if duplicates == "reject" else "superseded"
+    verdicts = [(o.line, o.verdict) for o in found.occurrences]
+    assert verdicts == [(2, "current" if kept == [1] else lost), (3, "current" if kept == [2] else lost)]
     assert (found.row is not None) == bool(kept)
     assert trial.load("b.csv", csv(("who", "n"), (other, *(kept or [7])))).rows_unchanged == len(kept)
 
@@ -255,3 +262,118 @@ def test_explain_compares_lists_and_asks_columns_that_are_not_stored(declared: D
     trial.load("a.csv", 'k,seq,v\n1,5,"[1,2.5]"\n1,3,"[7]"\n')
     trial.load("b.csv", 'k,seq,v\n1,5,"[1, 2.5]"\n')
     assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
+
+
+def placed(*key: str, **options: Any) -> Dataset:
+    """A dataset of rows that are known by their place."""
+    given = {name: (str if name == "file" else int, {"given": name}) for name in ("file", "line", "record")}
+    columns: dict[str, Any] = {name: given[name] for name in key}
+    return dataset(columns, {"v": (str, {"isin": list("pqrst")})}, sources=(Csv(), Json()), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "places", "rejected"),
+    [
+        ("a.json", '[{"v":"p"},{"v":"q"},{"v":"r"}]', [(1, 1), (1, 2), (1, 3)], []),
+        ("a.json", '[{"v":"p"},{"v":"?"},3,{"v":"q"},\n{"v":"r"},{"v":"s"}]', [(1, 1), (1, 4), (2, 1), (2, 2)], [2, 3]),
+        ("a.jsonl", '{"v":"p"}\n\n{"v":"q"}\n', [(1, 1), (3, 1)], []),
+        ("a.csv", "v\np\nq\n", [(2, 1), (3, 1)], []),
+    ],
+)
+def test_a_place_is_a_key(declared: Declared, name: str, data: str, places: Any, rejected: list[int]) -> None:
+    """File, line and the number of the record on its line: no row is lost, and rejects tell their place, too."""
+    trial = declared(placed("file", "line", "record"))
+    assert trial.load(name, data).rows_inserted == len(places)
+    assert trial.rows("line", "record") == places
+    assert [reject["record"] for reject in trial.rejects()] == rejected
+    line, record = places[-1]
+    assert [(o.line, o.record) for o in explained(trial, name, str(line), str(record)).occurrences] == [places[-1]]
+    trial.reprocess()
+    assert trial.rows("line", "record") == places
+
+
+def test_records_of_a_line_are_counted_across_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",".join(f'{{"v":"{i}"}}' for i in range(1000)) + ",7]")
+    columns = placed("file", "line", "record").read_columns
+    blocks = list(read_json(path, Json(), columns, limits=ReadLimits(), block_bytes=1000))
+    numbers = [number for block in blocks for number in (block.records if block.records is not None else ())]
+    assert len(blocks) > 5
+    assert numbers == list(range(1, 1001))
+    assert [one.record for block in blocks for one in block.malformed] == [1001]
+
+
+def test_no_row_of_a_shared_line_is_lost_in_silence(declared: Declared) -> None:
+    trial = declared(placed("file", "line", refuse_above=Above()))
+    file = trial.load("a.json", '[{"v":"p"},{"v":"q"},{"v":"r"},\n{"v":"s"}]')
+    assert (file.rows_inserted, file.rows_superseded, file.rows_rejected) == (2, 0, 2)
+    assert {(r["rule"], r["record"]) for r in trial.rejects()} == {("line_once", 2), ("line_once", 3)}
+    assert 'no column with given="record"' in trial.rejects()[0]["reason"]
+    assert trial.load("b.jsonl", '{"v":"p"}\n{"v":"q"}\n').rows_inserted == 2
+    with pytest.raises(DeclarationError, match='the key needs a column with given="line", too'):
+        placed("file", "record")
+
+
+def noise(count: int, seed: int = 0) -> str:
+    """Letters that Postgres cannot compress."""
+    return "".join(Random(seed).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=count))  # noqa: S311 - no secret
+
+
+TEXT: Any = (str, {})
+TOO_LONG: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
+    "read": ({"k": TEXT}, {}, "k", {"k": noise(2601)}),
+    "derived": (
+        {"k": (str, {"derived": lambda col: col("a") + col("a")})}, {"key": ("k",)}, "k", {"a": noise(1301)},
+    ),
+    "grown by its case": ({"k": (str, {"case": "upper"})}, {}, "k", {"k": noise(2590) + "ŉŉŉŉ"}),
+    "a length that only warns": (
+        {"k": (str, {"str_length": {"max_value": 10}, "warn": "str_length"})}, {}, "k", {"k": noise(2701)},
+    ),
+    "a length in characters": (
+        {"k": (str, {"str_length": {"max_value": 2600}})}, {}, "k", {"k": "".join(map(chr, range(0x4E00, 0x4E00 + 900)))},
+    ),
+    "an index": ({"i": TEXT, "k": (str | None, {})}, {"key": ("i",), "indexes": ("k",)}, "k", {"i": "x", "k": noise(2800)}),
+    "two texts": ({"k": TEXT, "k2": TEXT}, {}, "k2", {"k": noise(1300), "k2": noise(1301, 1)}),
+    "beside others": (
+        {"k": TEXT} | {f"d{i}": (Decimal, {}) for i in range(12)},
+        {},
+        "k",
+        {"k": noise(2580)} | {f"d{i}": f"123456789012345{i % 10}.{i}" for i in range(12)},
+    ),
+}  # fmt: skip
+"""Columns, options, the column at fault, and a row with a value that no index takes."""
+
+
+@pytest.mark.parametrize("kind", TOO_LONG)
+def test_a_value_too_long_for_its_index_rejects_its_row(declared: Declared, kind: str) -> None:
+    columns, options, at_fault, cells = TOO_LONG[kind]
+    rest = {name: TEXT for name in cells if name not in columns}
+    trial = declared(dataset(columns, rest, **{"key": tuple(columns)} | options, refuse_above=Above()))
+    short = {name: cell if columns.get(name, TEXT)[0] is Decimal else "ok" for name, cell in cells.items()}
+    file = trial.load("a.csv", csv(tuple(cells), tuple(cells.values()), tuple(short.values())))
+    assert (file.status, file.rows_inserted, file.rows_rejected) == ("loaded", 1, 1)
+    assert [(r["column"], r["rule"]) for r in trial.rejects()] == [(at_fault, f"{at_fault}_indexable")]
+
+
+def test_the_longest_values_that_are_taken_fit_into_an_index(declared: Declared) -> None:
+    """Of one text beside thirty-one other values, and of thirty-two texts."""
+    others = {f"d{i}": (Decimal, {}) for i in range(31)}
+    one = dataset({"k": TEXT} | others, {})
+    trial = declared(one)
+    values = [noise(one.index_bounds["k"]), *(f"1234567890123456.{i}" for i in range(31))]
+    assert trial.load("a.csv", csv(("k", *others), tuple(values))).rows_inserted == 1
+    texts = {f"k{i}": TEXT for i in range(32)}
+    most = dataset(texts, {}).index_bounds["k0"]
+    many = replace(dataset(texts, {}), name="u", table="u")
+    wide = declared(many)
+    assert wide.load("b.csv", csv(tuple(texts), tuple(noise(most, i) for i in range(32)))).rows_inserted == 1
+    with pytest.raises(DeclarationError, match="the key has 33 columns"):
+        dataset(texts | {"k32": TEXT}, {})
+
+
+def test_a_long_name_of_a_file_rejects_its_rows(declared: Declared) -> None:
+    columns = {"file": (str, {"given": "file"}), "a": TEXT, "b": TEXT}
+    trial = declared(dataset(columns, {}))
+    file = trial.load(noise(900) + ".csv", "a,b\nx,y\n")
+    assert (file.status, file.rule_counts) == ("refused", {"file_indexable": 1})
+    assert trial.load("a.csv", "a,b\nx,y\n").rows_inserted == 1
