@@ -46,7 +46,7 @@ from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import changes
-from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
     SCHEMAS,
@@ -177,6 +177,8 @@ def _sql(rows: Select[Any]) -> str:
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
     tables = dataset_tables(dataset)
+    advisory_lock(conn, "load", dataset.name)
+    lock_aggregates(conn, dataset, *dataset.aggregates)
     changes.note(conn, dataset.name, changes.DECLARATION)
     existing = inspect(conn)
     for table in (tables.staging, tables.production, tables.quarantine):

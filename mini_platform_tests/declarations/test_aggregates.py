@@ -513,3 +513,73 @@ def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: De
         DeclarationError, match=r"typed\.mistyped: Postgres does not take its select: function sum\(date\)"
     ):
         declared(dataset(aggregate(mistyped, "cat"), name="typed"))
+
+
+# Locks
+
+
+def test_who_computes_an_aggregate_has_the_locks_of_all_that_it_reads(declared: Declared) -> None:
+    """Whether there is anything to do or not: they are taken in one order, before the marks."""
+    trial = declared(dataset(*BY_GROUP, name="locked"))
+    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+    for name, locks in (("dim", 1), ("fact", 2), ("chain", 3)):
+        (chosen,) = (chosen for chosen in trial.dataset.aggregates if chosen.name == name)
+        with trial.platform.engine.begin() as conn:
+            refresh(conn, trial.dataset, chosen, dataset_tables(trial.dataset).rows(chosen))
+            assert conn.scalar(held) == locks, name
+
+
+# What `verify` finds
+
+
+def figures(o: Any) -> Select[Any]:
+    w, mean = o.c.weight, func.avg(o.c.weight, type_=Double)
+    return select(
+        o.c.cat,
+        func.sum(w, type_=Double).label("s"),
+        mean.label("mean"),
+        func.sum(w).filter(o.c.good).label("good"),
+        (func.sum(w, type_=Double) / func.count() - func.min(w)).label("rest"),
+        func.round(mean.cast(Numeric), 2, type_=Numeric).label("rounded"),
+        func.var_pop(w, type_=Double).label("spread"),
+        func.stddev(w, type_=Double).label("deviation"),
+        func.sum(func.sum(w)).over(partition_by=o.c.cat).label("all"),
+        func.max(w).label("most"),
+        func.sum(o.c.price, type_=Numeric).label("paid"),
+    ).group_by(o.c.cat)
+
+
+def test_verify_knows_how_exact_a_sum_of_floats_is(declared: Declared) -> None:
+    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    weights = {
+        "cancels": ("1e16", "1", "-1e16", "0.1"),
+        "huge": ("1e150", "-1e150", "0.3", "2.5e149"),
+        "even": ("0.1", "0.2", "0.3", "0.7"),
+        "same": ("1e9", "1e9", "1e9", "1e9"),
+    }
+    rows = [line(f"{cat}{n}", cat, weight=w) for cat, values in weights.items() for n, w in enumerate(values)]
+    trial.load("a.csv", HEADER + "".join(rows))
+    turns = ("id DESC", "weight", "weight DESC", "abs(weight)", "md5(id)", "md5(id || 'x')")
+    for order in turns:  # The rows are added up as they lie in the table.
+        with trial.platform.engine.begin() as conn:
+            conn.execute(
+                text(f"CREATE TEMP TABLE o ON COMMIT DROP AS SELECT * FROM production.figures ORDER BY {order}")  # noqa: S608
+            )
+            conn.execute(text("TRUNCATE production.figures"))
+            conn.execute(text("INSERT INTO production.figures SELECT * FROM o"))
+        assert trial.differences() == {}, order
+
+
+@pytest.mark.parametrize(
+    ("column", "by"),
+    [("s", "1e-12"), ("mean", "1e-12"), ("rounded", "0.01"), ("spread", "1e-12"), ("deviation", "1e-12"),
+     ("most", "1e-16"), ("paid", "0.0000000001"), ("rest", "1e-12"), ("all", "1e-12")],
+)  # fmt: skip
+def test_verify_misses_no_difference(declared: Declared, column: str, by: str) -> None:
+    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    trial.load("a.csv", HEADER + "".join(line(str(n), "a", weight=f"0.{n}") for n in range(1, 5)))
+    assert trial.differences() == {}
+    with trial.platform.engine.begin() as conn:
+        conn.execute(text(f'UPDATE analytics.figures SET "{column}" = "{column}" + {by}'))  # noqa: S608 - of ours
+    (found,) = trial.differences()["figures"]
+    assert found["stored"][column] != found["computed"][column]
