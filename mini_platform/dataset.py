@@ -490,6 +490,8 @@ class Dataset:
                 raise DeclarationError(
                     f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
                 )
+            if computed.name in known:
+                raise DeclarationError(f"dataset {self.name}: two aggregates or views have the name {computed.name}")
             known.add(computed.name)
         self._check_pulls()
 

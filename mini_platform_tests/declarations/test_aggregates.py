@@ -34,10 +34,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel, View
 from mini_platform.datasets import all_datasets
-from mini_platform.warehouse.aggregates import refresh
+from mini_platform.warehouse.aggregates import refresh, stale
 from mini_platform.warehouse.load import take_back
+from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.declarations.conftest import Declared, Trial
 
@@ -513,6 +514,70 @@ def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: De
         DeclarationError, match=r"typed\.mistyped: Postgres does not take its select: function sum\(date\)"
     ):
         declared(dataset(aggregate(mistyped, "cat"), name="typed"))
+
+
+# Names
+
+
+def named(name: str, *columns: str, surrogate: str | None = None, is_view: bool = False) -> Any:
+    """An aggregate, or a view, of this name: categories, called as the first column, and counts."""
+
+    def rows(o: Any) -> Select[Any]:
+        return select(o.c.cat.label(columns[0]), func.count().label("n")).group_by(o.c.cat)
+
+    rows.__name__ = name
+    told = {column: (column,) for column in (columns[0], "n")}
+    chart = (columns[0], "n")
+    return View(rows, told, chart) if is_view else Aggregate(rows, (columns[0],), told, chart, surrogate)
+
+
+def refers(name: str, to: Aggregate, column: str) -> Aggregate:
+    def rows(o: Any, other: Any) -> Select[Any]:
+        return select(o.c.id, other.c.nr.label(column)).join_from(o, other, o.c.cat == other.c.c)
+
+    names: dict[str, Any] = {}
+    exec(f"def {name}(o, {to.name}): return rows(o, {to.name})", {"rows": rows}, names)  # noqa: S102 - parameters are names
+    return Aggregate(names[name], ("id",), {"id": ("i",), column: ("n",)}, ("id", column))
+
+
+@pytest.mark.parametrize(
+    ("computed", "views", "words"),
+    [
+        ([named("twice", "c"), named("twice", "d")], [], "two aggregates or views have the name twice"),
+        ([named("twice", "c")], [named("twice", "c", is_view=True)], "two aggregates or views have the name twice"),
+        ([named("quality_report", "c")], [], "analytics.quality_report would be made for it, and for the platform"),
+        ([], [named("quality_report", "c", is_view=True)], "analytics.quality_report would be made for it, and for"),
+        ([d := named("d", "c", surrogate="nr"), refers("a", d, "b_c"), refers("a_b", d, "c")], [],
+         r"refused\.a_b: analytics\.a_b_c would be made for it, and for a"),
+        ([named("d", "c", surrogate="nr"), named("d_key", "c")], [], r"analytics\.d_key would be made"),
+        ([named("d", "c", surrogate="nr"), refers("a" * 40, named("d", "c"), "b" * 40)], [], "made for one of its columns"),
+    ],
+)  # fmt: skip
+def test_names_that_collide_are_refused(computed: Any, views: Any, words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        dataset_tables(dataset(*computed, views=tuple(views), name="refused"))
+
+
+def test_no_dataset_drops_what_is_computed_for_another(declared: Declared) -> None:
+    first = declared(dataset(named("daily", "c"), name="one"))
+    first.load("a.csv", HEADER + line("1", "a"))
+    second = dataset(named("daily", "c"), name="two")
+    with pytest.raises(
+        DeclarationError, match=r"two\.daily: analytics\.daily would be made for it, and for one\.daily"
+    ):
+        create_all(first.platform.engine, [first.dataset, second])
+    assert first.table("analytics.daily", "c", "n") == [("a", 1)]
+    # It moves from one to the other, which has rows already; then it becomes a view.
+    moved = declared(dataset(name="two"))
+    moved.load("b.csv", HEADER + line("2", "b"))
+    create_all(first.platform.engine, [dataset(name="one"), second])
+    moved.dataset = second
+    moved.run()
+    assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
+    with first.platform.engine.connect() as conn:
+        assert not stale(conn, first.dataset)
+    create_all(first.platform.engine, [dataset(views=(named("daily", "c", is_view=True),), name="two")])
+    assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
 
 
 # Locks
