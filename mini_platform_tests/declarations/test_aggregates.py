@@ -648,3 +648,20 @@ def test_verify_misses_no_difference(declared: Declared, column: str, by: str) -
         conn.execute(text(f'UPDATE analytics.figures SET "{column}" = "{column}" + {by}'))  # noqa: S608 - of ours
     (found,) = trial.differences()["figures"]
     assert found["stored"][column] != found["computed"][column]
+
+
+def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
+    class Person(RowModel):
+        mail: str = Field("Address", personal="mask", str_length=LENGTH)
+        n: int = Field("N")
+
+    def looked_up(p: Any) -> Any:
+        plain, hidden = select(p.c.n, literal("x", Text).label("who")), select(p.c.n, literal_column("mail", Text))
+        return union_all(plain, select(p.c.n + 1, p.c.mail), hidden.order_by(None))
+
+    chosen = Aggregate(looked_up, ("n",), {"n": ("n",), "who": ("w",)}, ("n", "n"))
+    made = Dataset(
+        name="who", table="who", description="x", rows=Person, key=("mail",), drift="refuse", aggregates=(chosen,)
+    )
+    table = dataset_tables(made).aggregates["looked_up"]
+    assert [bool(table.c[name].info.get("personal")) for name in ("n", "who")] == [False, True]
