@@ -123,7 +123,7 @@ BAD: Mapping[str, Sequence[str]] = {
         "now",
     ),
     "bool": ("", "maybe", "2", "wahr"),
-    "list[float]": ("", "[1e999]", "[NaN]", "[1,]", "1", "[null]", '["1"]', "[[1]]", "[01]"),
+    "list[float]": ("", "[1e999]", "[NaN]", "[1e-999]", "[1,]", "1", "[null]", '["1"]', "[[1]]", "[01]"),
 }
 UNKNOWN = ("extra", "Größer", "another one")
 CELL_KINDS = (0.86, 0.10)
@@ -132,7 +132,10 @@ CELL_KINDS = (0.86, 0.10)
 
 @dataclass
 class Record:
-    """A row as it was written: its cells by column, and those that nobody declared; or the rule that its form breaks."""
+    """A row as it was written: its cells by column, and those that nobody declared; or the rule that its form breaks.
+
+    `number` is its place among the records of its line, from 1; 0 where each has a line of its own, as in CSV.
+    """
 
     line: int
     number: int
@@ -159,6 +162,7 @@ class Written:
         data: its bytes.
         records: the rows as they stand in it.
         refused: it cannot be read as a whole.
+        kept: the records that are left of it, where a person was erased.
     """
 
     name: str
@@ -170,15 +174,14 @@ class Written:
     data: bytes = b""
     records: list[Record] = field(default_factory=list)
     refused: bool = False
+    kept: list[Record] | None = None
 
     def __post_init__(self) -> None:
+        if self.kept is not None:
+            self.records, self.data = self.kept, b"written without a person"
+            return
         rng = random.Random(self.seed)  # noqa: S311
         (_as_json if self.format.kind == "Json" else _as_csv)(rng, self)
-
-    @property
-    def several(self) -> bool:
-        """Whether several records may stand on one line, so that they are numbered."""
-        return self.format.kind == "Json"
 
     def keeping(self, rows: Rows, columns: Sequence[Col]) -> Written:
         """The file with only these of its rows and columns."""
@@ -186,8 +189,14 @@ class Written:
         return replace(self, rows=rows, shown=shown, data=b"", records=[], refused=False)
 
 
+PERSONS = ("ann@example.org", "Ann@Example.ORG ", "bob@example.org")
+"""Who may stand in a hashed column, and nowhere else."""
+
+
 def cell(rng: random.Random, column: Col) -> str:
     """The text of a cell."""
+    if column.protection == "hash" and rng.random() < 0.3:
+        return rng.choice(PERSONS)
     kind = rng.random()
     pools = (GOOD, EXTREME, BAD)
     pool = pools[0 if kind < CELL_KINDS[0] else 1 if kind < sum(CELL_KINDS) else 2]
@@ -277,9 +286,9 @@ def _as_json(rng: random.Random, file: Written) -> None:
         members = {n: v for n, v in members.items() if v is not None}
         named = {spelled[n]: v for n, v in members.items()} | {n: json.dumps(v) for n, v in extra.items()}
         texts.append("{" + ", ".join(f"{json.dumps(n)}: {v}" for n, v in named.items()) + "}")
-        at = 1 + (number if "\n" in between else 0)
+        at, place = (1 + number, 1) if "\n" in between else (1, 1 + number)
         stands = {c.name: _json_cell(c, members.get(c.name)) for c in file.shown}
-        file.records.append(Record(at, number, stands, extra))
+        file.records.append(Record(at, place, stands, extra))
     text = between.join(texts)
     file.unknown = tuple(n for n in file.unknown if any(n in extra for _, extra in file.rows))
     if not lines:

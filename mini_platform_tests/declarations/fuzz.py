@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Set
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -56,15 +55,15 @@ class Summary:
         )
 
 
-def work(
-    server: str, seed: int, step: int, seconds: float, shrink_seconds: float, left_out: Set[str] = NOT_YET
-) -> Summary:
-    """Seeds from `seed` on, each `step`-th, until the time is over."""
+def work(server: str, number: int, asked: argparse.Namespace) -> Summary:
+    """Every so many-th seed, as there are processes, until the time is over."""
+    seed = asked.seed + number
+    seconds, left_out = asked.minutes * 60, frozenset() if asked.all else NOT_YET
     summary, end = Summary(), time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder, ground(server, Path(folder)) as made:
+    with tempfile.TemporaryDirectory() as folder, ground(server, Path(folder), left_out) as made:
         while time.monotonic() < end:
-            outcome = run(made, seed, left_out=left_out)
-            seed += step
+            outcome = run(made, seed, end=end)
+            seed += asked.processes
             summary.steps += outcome.steps
             summary.words += outcome.words
             if outcome.refused:
@@ -73,14 +72,17 @@ def work(
             summary.declared += 1
             if outcome.find:
                 kind = outcome.find.kind
+                if kind not in summary.found:
+                    after = f"{seconds - end + time.monotonic():.0f} s, {summary.steps} steps"
+                    print(f"after {after}: seed {outcome.find.seed}: {kind}", flush=True)  # noqa: T201
                 summary.found[kind] += 1
                 if kind not in summary.finds or len(outcome.find.test) < len(summary.finds[kind].test):
                     summary.finds[kind] = outcome.find
+            if summary.finds and asked.first:
+                break
         for kind, find in summary.finds.items():
-            if shrink_seconds:
-                summary.finds[kind] = (
-                    run(made, find.seed, shrink_seconds=shrink_seconds, left_out=left_out).find or find
-                )
+            if asked.shrink:
+                summary.finds[kind] = run(made, find.seed, shrink_seconds=asked.shrink).find or find
     summary.seconds = seconds
     return summary
 
@@ -92,10 +94,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--shrink", type=float, default=20, help="seconds to make a find of each kind smaller")
     parser.add_argument("--all", action="store_true", help="also words that the gate leaves out")
+    parser.add_argument("--first", action="store_true", help="stop at the first find")
     parser.add_argument("--words", action="store_true", help="say how often each word was drawn")
     asked = parser.parse_args()
     print(f"seed {asked.seed}", flush=True)  # noqa: T201
-    total, left_out = Summary(), frozenset() if asked.all else NOT_YET
+    total = Summary()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         server = embedded.ensure_running(home, FAST)
@@ -103,10 +106,7 @@ def main() -> None:
             [sys.executable, "-c", WATCH, folder], stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True
         )
         with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-            jobs = [
-                pool.submit(work, server, asked.seed + i, asked.processes, asked.minutes * 60, asked.shrink, left_out)
-                for i in range(asked.processes)
-            ]
+            jobs = [pool.submit(work, server, number, asked) for number in range(asked.processes)]
             for job in jobs:
                 total.add(job.result())
         watch.communicate(timeout=60)

@@ -8,6 +8,8 @@ A seed says all: the declaration, the files, the steps. A find has a test in it 
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import os
 import random
 import time
@@ -20,17 +22,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
+
 from mini_platform.dataset import DeclarationError
+from mini_platform.forget import forget
+from mini_platform.landing.retention import drop_old
 from mini_platform.platform import Platform
 from mini_platform.validation import pandera_schema
-from mini_platform.warehouse import aggregates, connection, ledger
+from mini_platform.warehouse import aggregates, connection, ledger, schema
 from mini_platform.warehouse.load import load
-from mini_platform.warehouse.schema import _migrate as migrate
+from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.conftest import _execute, _url
-from mini_platform_tests.declarations import cells, compare, draw
+from mini_platform_tests.declarations import cells, compare, draw, served, victim
 from mini_platform_tests.declarations.cells import Written
 from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.draw import Plan
@@ -42,14 +48,14 @@ NAMES = ("a", "b", "c", "d e", "ü")
 
 @dataclass(frozen=True)
 class Ground:
-    """A server with a database to copy, and a folder."""
+    """A server with a database to copy, and the words that are left out."""
 
     server: str
-    folder: Path
+    left_out: Set[str]
 
 
 @contextmanager
-def ground(server: str, folder: Path) -> Iterator[Ground]:
+def ground(server: str, folder: Path, left_out: Set[str] = frozenset()) -> Iterator[Ground]:
     """A template with the platform's tables; the environment is the machine's own while it is open."""
     before = dict(os.environ)
     template = f"{TEMPLATE}_{os.getpid()}"
@@ -64,7 +70,7 @@ def ground(server: str, folder: Path) -> Iterator[Ground]:
     create_all(made, [])
     made.dispose()
     try:
-        yield Ground(server, folder)
+        yield Ground(server, left_out)
     finally:
         _execute(server, f"DROP DATABASE {template} WITH (FORCE)")
         os.environ.clear()
@@ -96,6 +102,15 @@ class Step:
             case "batch":
                 lands = [f"trial.land({f.name!r}, {f.data!r})" for f in self.files]
                 return "\n    ".join([*lands, "trial.run()"])
+            case "forget":
+                return f"forget(trial, {cells.PERSONS[0]!r}); trial.run()"
+            case "purge":
+                return "purge(trial)"
+            case "kill" | "side by side":
+                lands = [f"trial.land({f.name!r}, {f.data!r})" for f in self.files]
+                return "\n    ".join(
+                    [*lands, f"# {self.op} {victim.POINTS[self.number % len(victim.POINTS)]}", "trial.run()"]
+                )
             case "reprocess one":
                 return f"trial.reprocess({self.number + 1})"
             case "declare":
@@ -128,30 +143,45 @@ class Outcome:
     words: Counter[str] = field(default_factory=Counter)
 
 
+OPS = {
+    "load": 100,
+    "again": 20,
+    "batch": 30,
+    "reprocess": 8,
+    "reprocess one": 8,
+    "declare": 10,
+    "forget": 20,
+    "purge": 2,
+    "kill": 2,
+    "side by side": 2,
+}
+"""How often each step is drawn; forget only where a person can be found."""
+
+
 def steps(rng: random.Random, plan: Plan) -> list[Step]:
     """A sequence of steps for a declaration."""
     drawn: list[Step] = []
     arrived: list[Written] = []
-    count = 0
+    count, weights = 0, dict(OPS)
+    if not any(c.protection == "hash" and c.is_stored and c.is_read for c in plan.columns):
+        del weights["forget"]
     for _ in range(rng.randint(10, 40)):
-        op = rng.choices(("load", "again", "batch", "reprocess", "reprocess one", "declare"), (10, 2, 3, 1, 1, 1))[0]
+        op = rng.choices(list(weights), list(weights.values()))[0]
         if op in ("again", "reprocess one") and not arrived:
             op = "load"
         if op == "again":
-            drawn.append(Step("load", (rng.choice(arrived),)))
-            count += 1
-        elif op in ("load", "batch"):
-            files = tuple(
-                cells.write(rng, plan, rng.choice(NAMES)) for _ in range(1 if op == "load" else rng.randint(2, 4))
-            )
-            arrived += files
-            count += len(files)
-            drawn.append(Step(op, files))
-        elif op == "declare":
-            plan = _changed(rng, plan)
-            drawn.append(Step(op, plan=plan))
+            files: tuple[Written, ...] = (rng.choice(arrived),)
+            op = "load"
         else:
-            drawn.append(Step(op, number=rng.randrange(count) if count else 0))
+            many = {"load": 1, "batch": rng.randint(2, 4), "kill": 2, "side by side": 4}.get(op, 0)
+            files = tuple(cells.write(rng, plan, rng.choice(NAMES)) for _ in range(many))
+        if op == "purge":  # What is not kept cannot be judged again.
+            weights = {name: weight for name, weight in weights.items() if name in ("load", "again", "batch")}
+        if op == "declare":
+            plan = _changed(rng, plan)
+        arrived += files
+        count += len(files)
+        drawn.append(Step(op, files, plan if op == "declare" else None, rng.randrange(max(1, count))))
     return drawn
 
 
@@ -169,21 +199,21 @@ def _changed(rng: random.Random, plan: Plan) -> Plan:
     return replace(plan, rules=())
 
 
-def run(made: Ground, seed: int, *, shrink_seconds: float = 0, left_out: Set[str] = frozenset()) -> Outcome:
+def run(made: Ground, seed: int, *, shrink_seconds: float = 0, end: float = math.inf) -> Outcome:
     """Draw all that a seed says, and do it; what is found is made smaller for so long."""
     rng = random.Random(seed)  # noqa: S311
     plan = draw.draw(rng, f"d{seed}")
-    if words := plan.words.keys() & left_out:
+    if words := plan.words.keys() & made.left_out:
         return Outcome(refused=f"left out: {min(words)}")
     sequence = steps(rng, plan)
-    outcome = play(made, plan, sequence, seed, left_out=left_out)
+    outcome = play(made, plan, sequence, seed, end=end)
     if outcome.find and shrink_seconds:
-        outcome.find = shrunk(made, plan, sequence[: outcome.steps], outcome.find, shrink_seconds, left_out)
+        outcome.find = shrunk(made, plan, sequence[: outcome.steps], outcome.find, shrink_seconds)
     return outcome
 
 
 def play(
-    made: Ground, plan: Plan, sequence: Sequence[Step], seed: int, often: float = 0.25, left_out: Set[str] = frozenset()
+    made: Ground, plan: Plan, sequence: Sequence[Step], seed: int, often: float = 0.25, end: float = math.inf
 ) -> Outcome:
     """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
     outcome = Outcome()
@@ -199,8 +229,10 @@ def play(
         return outcome
     outcome.words = plan.words
     with _trial(made, dataset) as trial:
-        runner = Runner(trial, World(plan), random.Random(seed), often, left_out)  # noqa: S311
+        runner = Runner(trial, World(plan), random.Random(seed), often, made.left_out)  # noqa: S311
         for step in sequence:
+            if time.monotonic() > end:
+                break
             outcome.steps += 1
             outcome.words[f"step {step.op}"] += 1
             try:
@@ -210,13 +242,15 @@ def play(
                 at = f"{Path(frames[-1].filename).name}, {frames[-1].name}" if frames else "the machine"
                 said = str(error).splitlines()[0][:300] if str(error) else ""
                 wrong = [f"{step.op} ends in {type(error).__name__} in {at}: {said}"]
+            if runner.is_over:
+                break
             if wrong:
                 outcome.find = Find(seed, wrong, _test(seed, plan, sequence[: outcome.steps], wrong))
                 break
     return outcome
 
 
-def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, seconds: float, left_out: Set[str]) -> Find:
+def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, seconds: float) -> Find:
     """The same find with fewer steps, rows, columns, rules and aggregates."""
     best, cut, end = (plan, list(sequence)), True, time.monotonic() + seconds
     while cut:
@@ -224,7 +258,7 @@ def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, secon
         for candidate in _smaller(*best):
             if time.monotonic() > end:
                 return find
-            outcome = play(made, *candidate, find.seed, often=1, left_out=left_out)
+            outcome = play(made, *candidate, find.seed, often=1)
             if outcome.find and outcome.find.kind == find.kind:
                 best, find, cut = (candidate[0], list(candidate[1][: outcome.steps])), outcome.find, True
                 break
@@ -280,9 +314,9 @@ def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
     try:
         made_engine = platform.__dict__["engine"] = connection.engine(platform.url)
         with made_engine.begin() as conn:
-            migrate(
-                conn, dataset
-            )  # What `create_all` does, without a look at the platform's own tables: half a second.
+            # What `create_all` does, without a look at the platform's own tables, which takes half a second.
+            schema._migrate(conn, dataset)
+            grant(conn, schema._tables_and_views(dataset))
         yield Trial(platform, dataset)
     finally:
         platform.engine.dispose()
@@ -302,6 +336,8 @@ class Runner:
         self.rng = rng
         self.counted: set[int] = set()
         self.sequential = True
+        self.lasting: compare.Lasting = {}
+        self.is_over = False
 
     def run(self, step: Step) -> list[str]:
         """Do a step; returns what is wrong after it."""
@@ -310,26 +346,74 @@ class Runner:
             self.world.arrive(file_id, file)
             if step.op == "load" and self.sequential:
                 self.counted.add(file_id)
-        if step.op in ("load", "batch"):
-            self.sequential &= step.op == "load"
-            self._work()
-        elif step.op == "declare":
-            assert step.plan
-            dataset = draw.declare(step.plan.source)
-            create_all(self.trial.platform.engine, [dataset])
-            self.trial = Trial(self.trial.platform, dataset)
-            self.world.declare(step.plan)
-            self._reprocess(None)
-        else:
-            self._reprocess(step.number + 1 if step.op == "reprocess one" else None)
-        wrong = list(compare.differences(self.trial, self.world, self.counted))
+        if step.op != "load":
+            self.sequential = False
+            self.counted &= {f.file_id for f in self.world.files} if step.op in ("batch", "kill", "purge") else set()
+        getattr(self, f"_{step.op.replace(' ', '_')}")(step)
+        if self.is_over:
+            return []
+        wrong = list(compare.differences(self.trial, self.world, self.counted, self.lasting))
         expected = self.world.production()
         for key in list(expected) if self.often == 1 else self.rng.sample(list(expected), min(1, len(expected))):
             if not wrong and self.rng.random() < self.often:
-                wrong += compare.explained(self.trial, self.world, key, expected[key], self.left_out)
+                wrong += compare.explained(self.trial, self.world, key, expected[key])
         if not wrong and self.rng.random() < self.often / 2 and "quality of rejected cells" not in self.left_out:
             wrong += compare.measured(self.trial, self.world)
+        if not wrong and expected and self.rng.random() < self.often / 10:
+            with served.client(self.trial) as asked:
+                wrong += served.differences(asked, self.world, self.rng)
         return wrong
+
+    def _load(self, step: Step) -> None:
+        self._work()
+
+    _batch = _load
+
+    def _reprocess(self, step: Step) -> None:
+        with self.trial.platform.engine.begin() as conn:
+            ledger.redrive(conn, self.trial.dataset.name, step.number + 1 if step.op == "reprocess one" else None)
+        self._work()
+
+    _reprocess_one = _reprocess
+
+    def _declare(self, step: Step) -> None:
+        assert step.plan
+        dataset = draw.declare(step.plan.source)
+        create_all(self.trial.platform.engine, [dataset])
+        self.trial = Trial(self.trial.platform, dataset)
+        self.world.declare(step.plan)
+        self._reprocess(step)
+
+    def _forget(self, step: Step) -> None:
+        platform, dataset = self.trial.platform, self.trial.dataset
+        before = {f.file_id for f in self.world.files if not f.raw_is_there}
+        empty = platform.settings.home.with_name("dropped")
+        empty.mkdir(exist_ok=True)
+        forget(platform.engine, dataset, cells.PERSONS[0], platform.raw_files(dataset), platform.store, empty)
+        with platform.engine.connect() as conn:
+            gone = set(conn.scalars(select(files.c.file_id).where(files.c.raw_dropped_at.is_not(None))))
+        self.world.forget(cells.PERSONS[0], gone)
+        self.lasting.clear()  # A person's number goes with them.
+        self._work()
+        # What a row was before does not come back from a file that is gone.
+        self.is_over = bool(gone - before)
+
+    def _purge(self, step: Step) -> None:
+        platform = self.trial.platform
+        drop_old(platform.engine, self.trial.dataset, platform.store, dt.timedelta(0))
+        for file in self.world.files:
+            file.raw_is_there = False
+
+    def _kill(self, step: Step) -> None:
+        victim.start(self.world.plan.source, victim.POINTS[step.number % len(victim.POINTS)]).join(60)
+        self._work()
+
+    def _side_by_side(self, step: Step) -> None:
+        other = victim.start(self.world.plan.source, None)
+        self._work()
+        other.join(60)
+        assert other.exitcode == 0, "the worker beside this one has failed"
+        self._work()
 
     def _work(self) -> None:
         """As `Trial.run`, with a claim for each batch and none to see that nothing is left."""
@@ -344,15 +428,14 @@ class Runner:
                 aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
 
     def _waiting(self) -> int:
-        with self.trial.platform.engine.connect() as conn:
-            return ledger.pending(conn, self.trial.dataset.name)
-
-    def _reprocess(self, file_id: int | None) -> None:
-        with self.trial.platform.engine.begin() as conn:
-            ledger.redrive(conn, self.trial.dataset.name, file_id)
-        self._work()
-        self.sequential = False
-        self.counted.clear()
+        """How many files wait, once nobody else holds one."""
+        mine = (files.c.dataset == self.trial.dataset.name, files.c.status.in_(ledger.PENDING))
+        while True:
+            with self.trial.platform.engine.connect() as conn:
+                waiting = conn.scalar(select(func.count()).where(*mine)) or 0
+                if not waiting or ledger.pending(conn, self.trial.dataset.name):
+                    return waiting
+            time.sleep(0.05)
 
 
 def counted(outcomes: Mapping[str, int]) -> str:

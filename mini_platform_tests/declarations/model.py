@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -123,7 +123,8 @@ def parsed(column: Col, text: str) -> Any:  # noqa: PLR0911 - a line a type
 def protected(column: Col, text: str) -> str:
     """What stands in the tables for a text that is personal."""
     if column.protection == "hash":
-        plain = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).lower()).strip()
+        lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+        plain = re.sub(f"[{BLANK}]+", " ", lower).strip(" ")
         return f"{KEY_ID}:{hmac.new(SECRET.encode(), plain.encode(), hashlib.sha256).hexdigest()}"
     if column.protection == "last4":
         digits = re.sub(r"\D", "", text)
@@ -161,7 +162,7 @@ def judged(plan: Plan, record: Record, name: str, source: str) -> Row:
         row.errors.add(record.malformed)
         return row
     values = row.values
-    given = {"file": name, "line": record.line, "source": source}
+    given = {"file": name, "line": record.line, "record": max(1, record.number), "source": source}
     for c in plan.columns:
         if c.is_read:
             text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
@@ -200,6 +201,8 @@ def _hold(plan: Plan, row: Row) -> None:
         is_indexed = c.name in (*plan.key, *plan.indexes) and not c.protection
         if is_indexed and isinstance(value, str) and len(value.encode()) > INDEXED_BYTES:
             row.errors.add(f"{c.name}_indexable")
+    if plan.is_known_by_line and row.record.number > 1:
+        row.errors.add("line_once")
     for rule in plan.rules:
         if not unread and rule.holds.of(values) is False:
             (row.errors if rule.severity == "error" else row.warned).add(rule.full_name)
@@ -215,6 +218,7 @@ class File:
     """An arrival, and what became of it."""
 
     file_id: int
+    plan: Plan
     written: Written
     version: int
     same_as: int | None = None
@@ -231,7 +235,9 @@ class File:
     def rule_counts(self) -> Counter[str]:
         return Counter(rule for row in self.rows for rule in (row.errors | row.warned))
 
-    def status(self, plan: Plan) -> str:
+    @property
+    def status(self) -> str:
+        plan = self.plan
         if self.same_as is not None:
             return "unchanged"
         rejected = len(self.rejected)
@@ -239,13 +245,13 @@ class File:
         over |= plan.most_rows is not None and rejected > plan.most_rows
         return "refused" if self.unreadable or over else "loaded"
 
-    def winners(self, plan: Plan) -> dict[Key, Row]:
+    def winners(self) -> dict[Key, Row]:
         """Of each key the row that counts."""
         found: dict[Key, list[Row]] = {}
         for row in self.rows:
             if row.key is not None:
                 found.setdefault(row.key, []).append(row)
-        return {key: _counts(plan, rows) for key, rows in found.items()}
+        return {key: _counts(self.plan, rows) for key, rows in found.items()}
 
 
 def _counts(plan: Plan, rows: Sequence[Row]) -> Row:
@@ -286,7 +292,7 @@ class World:
         current = next((f for f in reversed(self.files) if f.written.name == written.name and f.same_as is None), None)
         same = current is not None and current.written.data == written.data
         version = (current.version if current else 0) + (not same)
-        file = File(file_id, written, version, current.file_id if current and same else None)
+        file = File(file_id, self.plan, written, version, current.file_id if current and same else None)
         if file.same_as is None:
             self.judge(file)
         self.files.append(file)
@@ -295,6 +301,7 @@ class World:
     def judge(self, file: File) -> None:
         """Judge a file by what is declared now."""
         plan, written = self.plan, file.written
+        file.plan = plan
         required = {c.name for c in plan.read if not c.said.get("may_lack")}
         lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
         file.unreadable = written.refused or lacks or (plan.drift == "refuse" and bool(written.unknown))
@@ -315,9 +322,33 @@ class World:
             if file.same_as is None and file.raw_is_there:
                 self.judge(file)
 
+    def forget(self, person: str, dropped: set[int]) -> None:
+        """Every row of a person goes; of files that cannot be written without them, the raw file.
+
+        Args:
+            person: as a cell of a hashed column.
+            dropped: ids of files whose raw file is gone.
+        """
+        hashed = [c for c in self.plan.read if c.protection == "hash"]
+
+        def is_theirs(record: Record) -> bool:
+            texts = [cleaned(c, record.cells.get(c.name, "")) for c in hashed]
+            return any(
+                text is not None and protected(c, text) == protected(c, person)
+                for c, text in zip(hashed, texts, strict=True)
+            )
+
+        for file in self.files:
+            file.raw_is_there &= file.file_id not in dropped
+            records = [r for r in file.written.records if not is_theirs(r)]
+            if file.same_as is None and len(records) < len(file.written.records):
+                file.erased += len(file.written.records) - len(records)
+                file.written = replace(file.written, kept=records)
+                file.rows = [row for row in file.rows if row.record in records]
+
     @property
     def loaded(self) -> list[File]:
-        return [file for file in self.files if file.status(self.plan) == "loaded"]
+        return [file for file in self.files if file.status == "loaded"]
 
     def said(self, row: Row) -> tuple[Any, ...]:
         """What makes a row differ from another one of its key."""
@@ -328,7 +359,7 @@ class World:
         """The rows of production."""
         history: dict[Key, list[tuple[int, Row]]] = {}
         for file in self.loaded:
-            for key, row in file.winners(self.plan).items():
+            for key, row in file.winners().items():
                 history.setdefault(key, []).append((file.file_id, row))
         found = {}
         for key, rows in history.items():
@@ -344,7 +375,7 @@ class World:
         held: dict[Key, tuple[Any, ...]] = {}
         result = {}
         for file in self.loaded:
-            said = {key: self.said(row) for key, row in file.winners(self.plan).items()}
+            said = {key: self.said(row) for key, row in file.winners().items()}
             inserted = sum(key not in held for key in said)
             unchanged = sum(key in held and held[key] == row for key, row in said.items())
             valid = len(file.rows) - len(file.rejected)

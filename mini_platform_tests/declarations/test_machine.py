@@ -25,11 +25,11 @@ def test_what_is_drawn_comes_out_as_it_should(
 ) -> None:
     seconds, first = SECONDS * drawn.share(), drawn.seed() * SEEDS
     end, steps, declarations, refused = time.monotonic() + seconds, 0, 0, 0
-    with ground(server, tmp_path) as made:
+    with ground(server, tmp_path, NOT_YET) as made:
         for seed in range(first, first + SEEDS):
             if time.monotonic() > end:
                 break
-            outcome = run(made, seed, shrink_seconds=60, left_out=NOT_YET)
+            outcome = run(made, seed, shrink_seconds=60, end=end)
             if outcome.find:
                 pytest.fail(f"seed {seed}: {outcome.find.wrong[0]}\n{outcome.find.test}", pytrace=False)
             steps += outcome.steps

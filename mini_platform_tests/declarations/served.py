@@ -1,0 +1,103 @@
+"""The API's rows of a drawn dataset: filters, sorting, pages and exports, held against the model."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from mini_platform.api.site import Site
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving
+from mini_platform_tests.declarations.conftest import Trial
+from mini_platform_tests.declarations.draw import Col
+from mini_platform_tests.declarations.model import World
+
+PAGE = 3
+
+
+@contextmanager
+def client(trial: Trial) -> Iterator[httpx.Client]:
+    """A client of the web process's app, which serves the dataset alone."""
+    site = Site(trial.platform, {trial.dataset.name: trial.dataset})
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as made:
+        yield made
+    site.close()
+
+
+def differences(asked: httpx.Client, world: World, rng: random.Random) -> Iterator[str]:
+    """What the API gives that the model does not say."""
+    plan = world.plan
+    rows = [one.values for one in world.production().values()]
+    columns = [c for c in plan.stored if "given" not in c.said]
+    right = sorted(repr([_shown(c, row[c.name]) for c in columns]) for row in rows)
+    path = f"/api/datasets/{plan.name}/rows"
+
+    def told(found: list[Mapping[str, Any]]) -> list[str]:
+        return sorted(repr([_read(c, row[c.name]) for c in columns]) for row in found)
+
+    sorts = [c for c in columns if c.said.get("personal") not in ("mask", "hash")]
+    ordering = {"ordering": rng.choice(("", "-")) + rng.choice(sorts).name} if sorts else {}
+    page = asked.get(f"{path}/", params={"limit": PAGE, **ordering}).raise_for_status().json()
+    walked = list(page["results"])
+    while page["next"] and len(walked) <= len(rows):
+        page = asked.get(page["next"]).raise_for_status().json()
+        walked += page["results"]
+    if told(walked) != right:
+        yield f"api, pages: {ordering}: {told(walked)}, not {right}"
+    exported = asked.get(f"{path}.csv").raise_for_status().text
+    if (count := len(list(csv.reader(io.StringIO(exported, newline="")))) - 1) != len(rows):
+        yield f"api, export: {count} rows, not {len(rows)}"
+    filters = [c for c in sorts if c.type in ("str", "int", "Decimal", "dt.date", "dt.datetime", "bool")]
+    if rows and filters:
+        column = rng.choice(filters)
+        value = rng.choice(rows)[column.name]
+        said = {f"{column.name}__isnull": "true"} if value is None else {f"{column.name}__eq": _parameter(value)}
+        found = asked.get(f"{path}/", params={**said, "limit": 1000}).raise_for_status().json()["results"]
+        mine = sorted(repr([_shown(c, r[c.name]) for c in columns]) for r in rows if r[column.name] == value)
+        if told(found) != mine:
+            yield f"api, filter by {column.type}: {said}: {told(found)}, not {mine}"
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, dt.date) else str(value)
+
+
+def _shown(column: Col, value: Any) -> Any:
+    """A value as the API may show it; a computed float without its last digits."""
+    if value is not None and column.said.get("personal") in ("mask", "hash"):
+        return "***"
+    if isinstance(value, Decimal):
+        return f"{value:.{column.decimals}f}".removeprefix("-") if not value else f"{value:.{column.decimals}f}"
+    if isinstance(value, float):
+        return f"{value + 0.0:.9g}"
+    if isinstance(value, list):
+        return [_shown(column, item) for item in value]
+    return value
+
+
+def _read(column: Col, value: Any) -> Any:
+    """A value of the API as it is in Python."""
+    if value is None or value == "***":
+        return value
+    match column.type:
+        case "Decimal":
+            return _shown(column, Decimal(value))
+        case "float":
+            return _shown(column, float(value))
+        case "list[float]":
+            return _shown(column, [float(item) for item in value])
+        case "dt.date":
+            return dt.date.fromisoformat(value)
+        case "dt.datetime":
+            return dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
+    return value

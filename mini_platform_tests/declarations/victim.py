@@ -1,0 +1,53 @@
+"""A worker in a process of its own: killed at a fault point, or at work beside another one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mini_platform.faultpoints import VARIABLE
+from mini_platform.platform import Platform
+from mini_platform.warehouse import connection, ledger
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.staging import stage
+from mini_platform_tests.declarations.draw import declare
+
+POINTS = (
+    "claim.after_commit",
+    "stage.block_sent",
+    "stage.before_commit",
+    "stage.after_commit",
+    "load.started",
+    "load.rows_written",
+    "load.quarantined",
+    "load.before_commit",
+    "load.after_commit",
+)
+LEASE_SECONDS = 1.0
+
+
+def start(source: str, fault: str | None) -> Any:
+    """Start a worker of a declared dataset that dies at a fault point, if one is named; returns its process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=work, args=(source, dict(os.environ), fault), daemon=True)
+    process.start()
+    return process
+
+
+def work(source: str, environment: Mapping[str, str], fault: str | None) -> None:
+    """Stage and load what waits, once."""
+    os.environ.clear()
+    os.environ.update(environment)
+    if fault:
+        os.environ[VARIABLE] = fault
+    dataset = declare(source)
+    platform = Platform({dataset.name: dataset})
+    platform.__dict__["engine"] = connection.engine(platform.url)
+    worker = replace(platform.worker(f"victim {os.getpid()}"), lease_seconds=LEASE_SECONDS)
+    with ledger.lease(worker):
+        stage(worker, dataset, platform.raw_files(dataset), limit=1000)
+        load(worker, dataset, limit=1000)
