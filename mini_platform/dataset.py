@@ -373,15 +373,18 @@ class Computed:
 class Aggregate(Computed):
     """A table computed by a SQLAlchemy select, one row per group: a summary, a dimension, a table of facts.
 
-    It is brought up to date group by group, where a group is known by columns of production and where of other
-    aggregates only keys and surrogates are read; else it is computed as a whole. A column that is the surrogate of another
-    aggregate, or its key, is a foreign key.
+    It always holds what its select gives for the rows of production. Where the select proves that a group depends on its own
+    rows alone, only touched groups are computed again; else all of it is: with a window, a limit, DISTINCT ON, a union, a
+    subquery, a second look at production, SQL as text, a function that is not known, values of other aggregates (beside their
+    keys and surrogates), a join to one by a part of its key or to one that leaves out rows. A column that is the surrogate of
+    another aggregate, or its key, is a foreign key.
 
     Attributes:
         select: takes the production table, and the tables of the aggregates that its further parameters name; returns
-            the select. Its function's name is the table's, its docstring the description. Every selected column has a
-            SQLAlchemy type.
-        key: the selected columns that tell the rows apart. They are plain columns of production, by whatever name, if only
+            the select, or a union of selects. Its function's name is the table's, its docstring the description. Every selected
+            column has a SQLAlchemy type.
+        key: the selected columns that tell the rows apart. None of them may be empty (`where(x.is_not(None))`, or
+            `func.coalesce(x, …)`), a list or an object. They are plain columns of production, by whatever name, if only
             touched groups are to be computed.
         columns: description of each selected column; the unit may follow as a second item.
         chart: (x, y) columns of the small chart shown in the Dagster UI.
@@ -490,6 +493,8 @@ class Dataset:
                 raise DeclarationError(
                     f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
                 )
+            if computed.name in known:
+                raise DeclarationError(f"dataset {self.name}: two aggregates or views have the name {computed.name}")
             known.add(computed.name)
         self._check_pulls()
 

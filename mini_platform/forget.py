@@ -165,6 +165,7 @@ def forget(
     erase_known_files()  # What was landed from there just before: what is landed from now on is what was cleaned.
     done.unread += known.unread.values()
     retention.sweep(engine, store)
+    retention.sweep_unknown(engine, store)
     store.sweep()
     return done
 
@@ -328,6 +329,7 @@ def _delete_rows(
     if known:
         holding = and_(holding, among(files.c.file_id, [file_id for file_id, keys in known.shared.items() if keys]))
     done.queued += ledger.return_to_landed(conn, dataset.name, holding)
+    first_loaded.expire(conn, dataset)  # The raw files that hold it may have gone since they were searched.
 
 
 def _note(conn: Connection, dataset: Dataset, item: _Erased) -> bool:

@@ -339,6 +339,19 @@ def test_killed_and_repeated(platform: Platform, data: Path, drop: Any, forgetti
     assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 7, 8, 9, 12)]
 
 
+def test_what_a_landing_left_that_was_killed(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
+    """Raw files that the ledger does not know go with whoever is in them, once nobody can be about to land them."""
+    drop(a_csv=csv_of(*OTHERS))
+    lost, arriving = (platform.store.put(io.BytesIO(csv_of(row)))[0] for row in HERS[:2])
+    os.utime(platform.store.path(lost), (1e9, 1e9))
+    forgetting()
+    assert not platform.store.path(lost).exists()
+    assert platform.store.path(arriving).exists()
+    os.utime(platform.store.path(arriving), (1e9, 1e9))
+    assert platform.store.put(io.BytesIO(csv_of(HERS[1])))[0] == arriving
+    assert retention.sweep_unknown(platform.engine, platform.store) == 0, "it has just arrived again"
+
+
 # The command
 
 

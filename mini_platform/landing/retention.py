@@ -22,6 +22,8 @@ from mini_platform.warehouse.tables import dropping, files
 
 DROPPING = "dropping"
 """The lock under which raw files are removed; a backup holds it, shared, while it copies them."""
+LOOKED_UP = 1000
+"""Raw files about which the ledger is asked at once."""
 DONE = ("loaded", "refused", "failed")
 
 
@@ -96,3 +98,20 @@ def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
         reach("retention.removed")
         conn.execute(delete(dropping).where(dropping.c.sha256.in_(noted)))
     return len(unneeded)
+
+
+def sweep_unknown(engine: Engine, store: RawStore) -> int:
+    """Remove raw files that no file of the ledger has, as landings leave them that were killed long ago; returns how many.
+
+    They may hold somebody who was forgotten since. One that is arriving now is young.
+    """
+    removed, old = 0, list(store.left_over())
+    for start in range(0, len(old), LOOKED_UP):
+        part = old[start : start + LOOKED_UP]
+        with engine.begin() as conn:
+            advisory_lock(conn, DROPPING)
+            kept = select(files.c.sha256).where(files.c.sha256.in_(part), files.c.raw_dropped_at.is_(None))
+            for sha256 in set(part) - set(conn.execute(kept).scalars()):
+                store.remove(sha256)
+                removed += 1
+    return removed

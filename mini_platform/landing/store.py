@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import tempfile
 import time
@@ -109,6 +110,12 @@ class RawStore:
             self.bucket.remove(sha256)
         self._local(sha256).unlink(missing_ok=True)
 
+    def left_over(self) -> Iterator[str]:
+        """The hashes of files that arrived so long ago that whoever landed them is done; none of a bucket's."""
+        for path in self.folder.glob("??/*") if self.bucket is None else ():
+            if LEFT_OVER_SECONDS < _age(path) < math.inf:
+                yield path.name
+
     def put(self, source: BinaryIO) -> tuple[str, int]:
         """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes.
 
@@ -185,7 +192,8 @@ class Arriving:
         if self._store.bucket is not None:
             self._copy.flush()
             self._store.bucket.put(self._path, self.sha256)
-        if not final.exists():
+        # One that nobody may need any more is removed when it is old: it is written anew, and is young again.
+        if _age(final) > LEFT_OVER_SECONDS / 2:
             self._copy.flush()
             os.fsync(self._copy.fileno())
             final.parent.mkdir(exist_ok=True)
@@ -200,6 +208,14 @@ def sha256_of(source: BinaryIO) -> str:
     while chunk := source.read(CHUNK):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; infinite if there is none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _sync_folder(folder: Path) -> None:

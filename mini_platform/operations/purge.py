@@ -74,6 +74,7 @@ def _raw(platform: Platform, dataset: Dataset, *, dry_run: bool) -> Purged:
     age = platform.raw_retention(dataset)
     if not dry_run:
         rows = raw.drop_old(platform.engine, dataset, platform.store, age)
+        raw.sweep_unknown(platform.engine, platform.store)
         oldest = min((row.arrived_at for row in rows), default=None)
         return Purged("raw files", dataset.name, len(rows), oldest, sum(row.bytes for row in rows))
     if age is None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
@@ -29,7 +30,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError
 from mini_platform.warehouse import changes
-from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.exactness import GUESS, errors
+from mini_platform.warehouse.locks import lock_aggregates
 from mini_platform.warehouse.schema import (
     build_foreign_keys,
     drop_foreign_keys,
@@ -44,8 +46,6 @@ TOUCHED_GROUPS = 10_000
 """With more touched groups than this, computing all of them in one scan is cheaper than looking each one up."""
 BULK_ROWS = 20_000
 """An empty table that is computed from more rows than this is filled without indexes and constraints."""
-TOLERANCE = 1e-9
-"""Relative difference up to which floating-point sums, whose last bits depend on the order of the rows, are equal."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
     """
     tables = dataset_tables(dataset)
     table = tables.aggregates[aggregate.name]
-    lock(conn, dataset, aggregate)
+    lock_aggregates(conn, dataset, aggregate)
     mine = and_(touched.c.dataset == dataset.name, touched.c.aggregate == aggregate.name)
     # As text, of which every digit is kept: Python would make floats of the numbers in it.
     taken = delete(touched).where(mine).returning(touched.c.group_key.cast(Text))
@@ -128,17 +128,6 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
     inside = tuple_(*(table.c[k] for k in groups)).in_(keys)
     rows = rows.where(tuple_(*groups.values()).in_(keys))
     return _merge(conn, dataset, aggregate, rows, inside, len(marks))
-
-
-def lock(conn: Connection, dataset: Dataset, *aggregates: Aggregate) -> None:
-    """Lock aggregates with all that they read, however indirectly, in the one order that everybody takes them in."""
-    reading = {aggregate.name for aggregate in aggregates}
-    for aggregate in reversed(dataset.aggregates):
-        if aggregate.name in reading:
-            reading.update(aggregate.reads)
-    for aggregate in dataset.aggregates:
-        if aggregate.name in reading:
-            advisory_lock(conn, "aggregate", dataset.name, aggregate.name)
 
 
 def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
@@ -221,20 +210,27 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
     tables = dataset_tables(dataset)
     stored = tables.aggregates[aggregate.name]
     rows = tables.rows(aggregate)
+    inexact = errors(rows)
+    known = {name: f"_error_{n}" for n, (name, error) in enumerate(inexact.items()) if error is not None}
+    if known:
+        rows = rows.add_columns(*(inexact[name].label(error) for name, error in known.items()))  # type: ignore[union-attr]
     if aggregate.surrogate:
         found, numbers = rows.subquery(), tables.surrogates[aggregate.name]
-        known = and_(*(found.c[k] == numbers.c[k] for k in aggregate.key))
-        rows = select(numbers.c[aggregate.surrogate], *found.c).select_from(found.outerjoin(numbers, known))
+        given = and_(*(found.c[k] == numbers.c[k] for k in aggregate.key))
+        rows = select(numbers.c[aggregate.surrogate], *found.c).select_from(found.outerjoin(numbers, given))
     computed = rows.subquery("computed")
     same = and_(*(stored.c[k] == computed.c[k] for k in aggregate.key))
     values = [c for c in stored.c if c.name not in aggregate.key]
 
     def differs(name: str) -> ColumnElement[bool]:
-        a, b = stored.c[name], computed.c[name]
-        if isinstance(a.type, Double):
-            close = func.abs(a - b) <= TOLERANCE * func.greatest(func.abs(a), func.abs(b))
-            return and_(a.is_distinct_from(b), not_(func.coalesce(close, False)))
-        return a.is_distinct_from(b)
+        a = stored.c[name]
+        b = computed.c[name].cast(a.type)  # As it would be stored.
+        close: ColumnElement[bool] = false()
+        if name in known:
+            close = func.abs(a - b) <= computed.c[known[name]]
+        elif name not in inexact and isinstance(a.type, Double):
+            close = func.abs(a - b) <= GUESS * func.greatest(func.abs(a), func.abs(b))
+        return and_(a.is_distinct_from(b), not_(func.coalesce(close, False)))
 
     first = aggregate.key[0]
     statement = (

@@ -1,4 +1,11 @@
-"""Locks: what must not be done by two processes at once, and how long one that went silent may keep the others waiting."""
+"""Locks: what must not be done by two processes at once, and how long one that went silent may keep the others waiting.
+
+A transaction takes the locks that it needs in this order, and rows and tables after them, so that no two wait for each other:
+`schema`, `pull`, `register`, `load`, then `aggregate` by aggregate of a dataset as they are declared. Whoever computes an
+aggregate has the locks of all that it reads, however indirectly, too: what is deleted there takes rows here with it (foreign
+keys). Marks in `ops.touched` are taken by who has the lock of their aggregate. `incidents` and those of the raw store are
+taken alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
+
+from mini_platform.dataset import Aggregate, Dataset
 
 FROZEN_SECONDS = 30.0
 """A process that says nothing for so long in the middle of a transaction is taken for frozen, or cut off."""
@@ -36,6 +45,17 @@ def advisory_lock(conn: Connection, *names: str, frozen_seconds: float = FROZEN_
     lose_when_frozen(conn, frozen_seconds)
     lock = func.pg_advisory_xact_lock if wait else func.pg_try_advisory_xact_lock
     return conn.scalar(select(lock(_key(*names)))) is not False
+
+
+def lock_aggregates(conn: Connection, dataset: Dataset, *aggregates: Aggregate) -> None:
+    """Get the locks of aggregates and of all that they read, in the order in which they are declared."""
+    reading = {aggregate.name for aggregate in aggregates}
+    for aggregate in reversed(dataset.aggregates):
+        if aggregate.name in reading:
+            reading.update(aggregate.reads)
+    for aggregate in dataset.aggregates:
+        if aggregate.name in reading:
+            advisory_lock(conn, "aggregate", dataset.name, aggregate.name)
 
 
 @contextmanager

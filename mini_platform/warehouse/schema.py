@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     Table,
     UniqueConstraint,
+    delete,
     exists,
     func,
     insert,
@@ -46,11 +47,12 @@ from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import changes
-from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
     SCHEMAS,
     DatasetTables,
+    computed_names,
     dataset_tables,
     fingerprints,
     ops_metadata,
@@ -78,6 +80,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         RolesError: the user of the database may not change tables.
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
+    _refuse_shared(chosen)
     wanted = _wanted(chosen)
     try:
         with engine.begin() as conn:
@@ -88,6 +91,19 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         if is_refused(error):
             raise RolesError(NOT_OURS) from error
         raise
+
+
+def _refuse_shared(datasets: Iterable[Dataset]) -> None:
+    """Refuse datasets of which one would overwrite what is computed for another."""
+    used: dict[tuple[str, str], str] = {}
+    for dataset in datasets:
+        for schema, name, whose in computed_names(dataset_tables(dataset)):
+            if other := used.get((schema, name)):
+                raise DeclarationError(
+                    f"{dataset.name}.{whose}: {schema}.{name} would be made for it, and for {other}: give one of them "
+                    "another name"
+                )
+            used[schema, name] = f"{dataset.name}.{whose}"
 
 
 def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str]) -> None:
@@ -177,6 +193,8 @@ def _sql(rows: Select[Any]) -> str:
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
     tables = dataset_tables(dataset)
+    advisory_lock(conn, "load", dataset.name)
+    lock_aggregates(conn, dataset, *dataset.aggregates)
     changes.note(conn, dataset.name, changes.DECLARATION)
     existing = inspect(conn)
     for table in (tables.staging, tables.production, tables.quarantine):
@@ -185,6 +203,8 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
         else:
             table.create(conn)
     _drop_computed(conn, tables)
+    # Of aggregates that are declared no more, too: nobody would ever take them.
+    conn.execute(delete(touched).where(touched.c.dataset == dataset.name))
     for table in tables.surrogates.values():
         _keep_keys(conn, table)
     if tables.gone is not None:
@@ -226,7 +246,8 @@ def _drop_computed(conn: Connection, tables: DatasetTables) -> None:
         conn.execute(text(f"DROP VIEW IF EXISTS analytics.{preparer.quote(name)} CASCADE"))
     for table, constraint in conn.execute(REFERENCES_TO, {"names": names}).tuples().all():
         conn.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {preparer.quote(constraint)}"))
-    for table in reversed(tables.aggregates.values()):
+    # A view may have been an aggregate before.
+    for table in (*tables.views.values(), *reversed(tables.aggregates.values())):
         table.drop(conn, checkfirst=True)
 
 

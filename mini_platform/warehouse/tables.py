@@ -50,7 +50,7 @@ from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.types import JSON, NullType, TypeEngine
 
-from mini_platform.dataset import DECIMAL_DIGITS, Aggregate, Computed, Dataset, DeclarationError, View
+from mini_platform.dataset import DECIMAL_DIGITS, NAME_BYTES, Aggregate, Computed, Dataset, DeclarationError, View
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
 from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine, may_be_null
@@ -582,6 +582,33 @@ def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None
                 )
 
 
+def computed_names(tables: DatasetTables) -> Iterator[tuple[str, str, str]]:
+    """Schema and name of what is made for aggregates and views, which share them with other datasets; and what it is for."""
+    for name, table in (*tables.aggregates.items(), *tables.views.items(), *tables.surrogates.items()):
+        yield str(table.schema), table.name, name
+        indexed: list[Any] = [*table.indexes, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
+        yield from ((str(table.schema), str(item.name), name) for item in indexed)
+
+
+def _check_computed_names(dataset: Dataset, tables: DatasetTables) -> None:
+    """Refuse a name that is one of the platform's, or comes about twice, or is too long; all of it would end in the server."""
+    used = {(table.schema, table.name): "the platform" for table in (*ops_metadata.tables.values(), quality_report)}
+    for schema, name, whose in computed_names(tables):
+        if other := used.get((schema, name)):
+            raise DeclarationError(
+                f"{dataset.name}.{whose}: {schema}.{name} would be made for it, and for {other}: give it another name"
+            )
+        used[schema, name] = whose
+    for whose, table in tables.aggregates.items():
+        made: list[Any] = [*table.indexes, *table.constraints]
+        names = [str(item.name) for item in made if item.name]
+        if long := [name for name in names if len(name.encode()) > NAME_BYTES]:
+            raise DeclarationError(
+                f"{dataset.name}.{whose}: Postgres takes names of up to {NAME_BYTES} bytes, and {max(long, key=len)} would be "
+                "made for one of its columns: shorten the name of the aggregate or of the column"
+            )
+
+
 @cache
 def dataset_tables(dataset: Dataset) -> DatasetTables:
     """Derive the tables of a dataset from its declaration.
@@ -668,6 +695,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         tables.views[view.name] = Table(
             view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True}
         )
+    _check_computed_names(dataset, tables)
     return tables
 
 

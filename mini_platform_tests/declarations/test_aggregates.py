@@ -34,10 +34,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel, View
 from mini_platform.datasets import all_datasets
-from mini_platform.warehouse.aggregates import refresh
+from mini_platform.warehouse.aggregates import refresh, stale
 from mini_platform.warehouse.load import take_back
+from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.declarations.conftest import Declared, Trial
 
@@ -513,3 +514,154 @@ def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: De
         DeclarationError, match=r"typed\.mistyped: Postgres does not take its select: function sum\(date\)"
     ):
         declared(dataset(aggregate(mistyped, "cat"), name="typed"))
+
+
+# Names
+
+
+def named(name: str, *columns: str, surrogate: str | None = None, is_view: bool = False) -> Any:
+    """An aggregate, or a view, of this name: categories, called as the first column, and counts."""
+
+    def rows(o: Any) -> Select[Any]:
+        return select(o.c.cat.label(columns[0]), func.count().label("n")).group_by(o.c.cat)
+
+    rows.__name__ = name
+    told = {column: (column,) for column in (columns[0], "n")}
+    chart = (columns[0], "n")
+    return View(rows, told, chart) if is_view else Aggregate(rows, (columns[0],), told, chart, surrogate)
+
+
+def refers(name: str, to: Aggregate, column: str) -> Aggregate:
+    def rows(o: Any, other: Any) -> Select[Any]:
+        return select(o.c.id, other.c.nr.label(column)).join_from(o, other, o.c.cat == other.c.c)
+
+    names: dict[str, Any] = {}
+    exec(f"def {name}(o, {to.name}): return rows(o, {to.name})", {"rows": rows}, names)  # noqa: S102 - parameters are names
+    return Aggregate(names[name], ("id",), {"id": ("i",), column: ("n",)}, ("id", column))
+
+
+@pytest.mark.parametrize(
+    ("computed", "views", "words"),
+    [
+        ([named("twice", "c"), named("twice", "d")], [], "two aggregates or views have the name twice"),
+        ([named("twice", "c")], [named("twice", "c", is_view=True)], "two aggregates or views have the name twice"),
+        ([named("quality_report", "c")], [], "analytics.quality_report would be made for it, and for the platform"),
+        ([], [named("quality_report", "c", is_view=True)], "analytics.quality_report would be made for it, and for"),
+        ([d := named("d", "c", surrogate="nr"), refers("a", d, "b_c"), refers("a_b", d, "c")], [],
+         r"refused\.a_b: analytics\.a_b_c would be made for it, and for a"),
+        ([named("d", "c", surrogate="nr"), named("d_key", "c")], [], r"analytics\.d_key would be made"),
+        ([named("d", "c", surrogate="nr"), refers("a" * 40, named("d", "c"), "b" * 40)], [], "made for one of its columns"),
+    ],
+)  # fmt: skip
+def test_names_that_collide_are_refused(computed: Any, views: Any, words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        dataset_tables(dataset(*computed, views=tuple(views), name="refused"))
+
+
+def test_no_dataset_drops_what_is_computed_for_another(declared: Declared) -> None:
+    first = declared(dataset(named("daily", "c"), name="one"))
+    first.load("a.csv", HEADER + line("1", "a"))
+    second = dataset(named("daily", "c"), name="two")
+    with pytest.raises(
+        DeclarationError, match=r"two\.daily: analytics\.daily would be made for it, and for one\.daily"
+    ):
+        create_all(first.platform.engine, [first.dataset, second])
+    assert first.table("analytics.daily", "c", "n") == [("a", 1)]
+    # It moves from one to the other, which has rows already; then it becomes a view.
+    moved = declared(dataset(name="two"))
+    moved.load("b.csv", HEADER + line("2", "b"))
+    create_all(first.platform.engine, [dataset(name="one"), second])
+    moved.dataset = second
+    moved.run()
+    assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
+    with first.platform.engine.connect() as conn:
+        assert not stale(conn, first.dataset)
+    create_all(first.platform.engine, [dataset(views=(named("daily", "c", is_view=True),), name="two")])
+    assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
+
+
+# Locks
+
+
+def test_who_computes_an_aggregate_has_the_locks_of_all_that_it_reads(declared: Declared) -> None:
+    """Whether there is anything to do or not: they are taken in one order, before the marks."""
+    trial = declared(dataset(*BY_GROUP, name="locked"))
+    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+    for name, locks in (("dim", 1), ("fact", 2), ("chain", 3)):
+        (chosen,) = (chosen for chosen in trial.dataset.aggregates if chosen.name == name)
+        with trial.platform.engine.begin() as conn:
+            refresh(conn, trial.dataset, chosen, dataset_tables(trial.dataset).rows(chosen))
+            assert conn.scalar(held) == locks, name
+
+
+# What `verify` finds
+
+
+def figures(o: Any) -> Select[Any]:
+    w, mean = o.c.weight, func.avg(o.c.weight, type_=Double)
+    return select(
+        o.c.cat,
+        func.sum(w, type_=Double).label("s"),
+        mean.label("mean"),
+        func.sum(w).filter(o.c.good).label("good"),
+        (func.sum(w, type_=Double) / func.count() - func.min(w)).label("rest"),
+        func.round(mean.cast(Numeric), 2, type_=Numeric).label("rounded"),
+        func.var_pop(w, type_=Double).label("spread"),
+        func.stddev(w, type_=Double).label("deviation"),
+        func.sum(func.sum(w)).over(partition_by=o.c.cat).label("all"),
+        func.max(w).label("most"),
+        func.sum(o.c.price, type_=Numeric).label("paid"),
+    ).group_by(o.c.cat)
+
+
+def test_verify_knows_how_exact_a_sum_of_floats_is(declared: Declared) -> None:
+    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    weights = {
+        "cancels": ("1e16", "1", "-1e16", "0.1"),
+        "huge": ("1e150", "-1e150", "0.3", "2.5e149"),
+        "even": ("0.1", "0.2", "0.3", "0.7"),
+        "same": ("1e9", "1e9", "1e9", "1e9"),
+    }
+    rows = [line(f"{cat}{n}", cat, weight=w) for cat, values in weights.items() for n, w in enumerate(values)]
+    trial.load("a.csv", HEADER + "".join(rows))
+    turns = ("id DESC", "weight", "weight DESC", "abs(weight)", "md5(id)", "md5(id || 'x')")
+    for order in turns:  # The rows are added up as they lie in the table.
+        with trial.platform.engine.begin() as conn:
+            conn.execute(
+                text(f"CREATE TEMP TABLE o ON COMMIT DROP AS SELECT * FROM production.figures ORDER BY {order}")  # noqa: S608
+            )
+            conn.execute(text("TRUNCATE production.figures"))
+            conn.execute(text("INSERT INTO production.figures SELECT * FROM o"))
+        assert trial.differences() == {}, order
+
+
+@pytest.mark.parametrize(
+    ("column", "by"),
+    [("s", "1e-12"), ("mean", "1e-12"), ("rounded", "0.01"), ("spread", "1e-12"), ("deviation", "1e-12"),
+     ("most", "1e-16"), ("paid", "0.0000000001"), ("rest", "1e-12"), ("all", "1e-12")],
+)  # fmt: skip
+def test_verify_misses_no_difference(declared: Declared, column: str, by: str) -> None:
+    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    trial.load("a.csv", HEADER + "".join(line(str(n), "a", weight=f"0.{n}") for n in range(1, 5)))
+    assert trial.differences() == {}
+    with trial.platform.engine.begin() as conn:
+        conn.execute(text(f'UPDATE analytics.figures SET "{column}" = "{column}" + {by}'))  # noqa: S608 - of ours
+    (found,) = trial.differences()["figures"]
+    assert found["stored"][column] != found["computed"][column]
+
+
+def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
+    class Person(RowModel):
+        mail: str = Field("Address", personal="mask", str_length=LENGTH)
+        n: int = Field("N")
+
+    def looked_up(p: Any) -> Any:
+        plain, hidden = select(p.c.n, literal("x", Text).label("who")), select(p.c.n, literal_column("mail", Text))
+        return union_all(plain, select(p.c.n + 1, p.c.mail), hidden.order_by(None))
+
+    chosen = Aggregate(looked_up, ("n",), {"n": ("n",), "who": ("w",)}, ("n", "n"))
+    made = Dataset(
+        name="who", table="who", description="x", rows=Person, key=("mail",), drift="refuse", aggregates=(chosen,)
+    )
+    table = dataset_tables(made).aggregates["looked_up"]
+    assert [bool(table.c[name].info.get("personal")) for name in ("n", "who")] == [False, True]

@@ -90,13 +90,18 @@ def _new(platform: Platform, dataset: Dataset) -> list[folder.Found]:
 
 def main(environment: Mapping[str, str], log: Path) -> None:
     """In a process of its own: with exactly these settings, what it says going to a file."""
+    prepare(environment, log)
+    work(Platform())
+
+
+def prepare(environment: Mapping[str, str], log: Path) -> None:
+    """Have this process speak to a file, with exactly these settings."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     for name in [name for name in os.environ if name.startswith(("MINI_PLATFORM_", "DATABASE_"))]:
         del os.environ[name]
     os.environ.update(environment)
-    work(Platform())
 
 
 if __name__ == "__main__":
