@@ -122,11 +122,13 @@ def _column_figures(column: Column, counts: _Counts, *, shaped: bool) -> ColumnF
     texts = [part["text"].drop_nulls() for part in (valid, rejected)]
     if shaped:  # What may only be shown by its shape is neither the smallest value nor the largest.
         rejected = rejected.with_columns(pl.when(pl.col("text").is_in(texts[0].implode())).then("value"))
-    both = int(texts[0].is_in(texts[1].implode()).sum())
+    known, read = (part["value"].drop_nulls().unique() for part in (valid, rejected))
+    unread = rejected.filter(pl.col("value").is_null())["text"].drop_nulls().n_unique()
+    staged = len(known) + len(read) - int(read.is_in(known.implode()).sum()) + unread
     try:
         return {
-            "staged": _figures(column, pl.concat([valid, rejected]), len(texts[0]) + len(texts[1]) - both),
-            "valid": _figures(column, valid, valid["value"].drop_nulls().n_unique()),
+            "staged": _figures(column, pl.concat([valid, rejected]), staged),
+            "valid": _figures(column, valid, len(known)),
         }
     except OverflowError:  # A sum of large floats, which the server has as numeric.
         return None
@@ -134,6 +136,8 @@ def _column_figures(column: Column, counts: _Counts, *, shaped: bool) -> ColumnF
 
 def _values(column: Column, texts: pl.Series, *, are_valid: bool) -> pl.Series:
     """What texts stand for, as what sorts like it; null where they could not be read."""
+    if column.type is str and column.trim and not are_valid:
+        return texts.str.strip_chars()
     if column.type in (str, list[float]) or column.is_protected or (column.type is dt.datetime and are_valid):
         return texts  # Valid times all are in UTC and of one form.
     # The cell of a rejected row stands as it arrived.

@@ -80,7 +80,9 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
         duplicates = 0  # One file, and staging it has shown that its keys are unique.
     else:
         valid = staging.c._rules.is_(None)
-        keys = select(func.count().label("rows")).where(valid).group_by(*(staging.c[k] for k in dataset.key))
+        stored = dataset_tables(dataset).production
+        key = (staging.c[name].cast(stored.c[name].type) for name in dataset.key)  # 1.0 and 1.00 are one.
+        keys = select(func.count().label("rows")).where(valid).group_by(*key)
         duplicates = int(conn.scalar(select(func.coalesce(func.sum(keys.subquery().c.rows - 1), 0))) or 0)
     known = _known(conn, staging, dataset.staged_columns, (alone and alone.figures) or {}, "staged")
     return [
@@ -92,7 +94,7 @@ def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
-    """The texts of a column with their count, and what each of them is as a value; null where it could not be read.
+    """The values of a column with their rows: 1.0 and 1.00 are one; where it could not be read, each `text` by itself.
 
     Where only the shape of rejected rows is known, or may be shown, texts that no valid row has are no values.
     """
@@ -107,15 +109,22 @@ def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
     groups = groups.where(staging.c._raw.is_(None)).group_by(text)
     texts = groups.subquery("texts")
     value: ColumnElement[Any] = texts.c.text
-    if column.type is str:
-        value = case((texts.c.readable, value))
+    if column.type == list[float]:
+        value = case(
+            (texts.c.readable, value)
+        )  # A list that was read stands in one form; one that was not is no array.
+    elif column.type is str:
+        value = case((texts.c.readable, func.btrim(value, WHITE_SPACE) if column.trim else value))
     else:
         # The cell of a rejected row may stand as it arrived: with space around it that Postgres does not take for any, or a
         # null token that is missed there.
         plain = func.btrim(value, WHITE_SPACE)
         says = plain.not_in(["", *(token.strip() for token in column.null_tokens)])
         value = case((texts.c.readable & says, plain.cast(sql_type(column))))
-    return select(texts.c.text, value.label("value"), texts.c.rows)
+    read = select(texts.c.text, value.label("value"), texts.c.rows).subquery("read")
+    unread = case((read.c.value.is_(None), read.c.text))
+    values = select(func.min(read.c.text).label("text"), read.c.value, func.sum(read.c.rows).label("rows"))
+    return values.group_by(read.c.value, unread)
 
 
 def _filled(conn: Connection, dataset: Dataset, run_id: str) -> dict[str, ColumnFigures]:
@@ -183,7 +192,8 @@ def _figures(conn: Connection, table: Table, column: Column, values: Select[Any]
         conn: where it is.
         table: whose column.
         column: as it is declared.
-        values: selects each different `text`, one of them null, with the typed `value` it stands for and its `rows`.
+        values: selects each different `value` with its `rows` and a `text` that stands for it; of texts that stand for none
+            each by itself, one of them null.
     """
     groups = values.subquery("groups")
     value, rows = groups.c.value, groups.c.rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import polars as pl
 import pytest
 from sqlalchemy import select, update
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
 from mini_platform.warehouse import figures, judged_rows, ledger, quality
 from mini_platform.warehouse.load import load
+from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.samples import EVERY, sample
@@ -144,3 +147,45 @@ def test_texts_that_come_again_take_no_room(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_sum_beyond_any_float_is_left_to_the_server() -> None:
     found = figures_of([block.with_columns(temp_c=pl.lit("1e308")) for block in blocks(1)])
     assert set(found.measured()) == {"station_id", "date", "precip_mm"}
+
+
+class Spelled(RowModel):
+    k: Decimal = Field("Key", decimals=2)
+    real: float = Field("Float", le=100)
+    count: int = Field("Whole number")
+    so: bool = Field("Truth")
+    at: dt.datetime = Field("Moment")
+    items: list[float] = Field("List")
+    words: str = Field("Text", str_length={"max_value": 3})
+
+
+SPELLED = Dataset(
+    name="spelled", table="spelled", description="Values spelled in several ways", rows=Spelled, key=("k",)
+)
+ALIKE = (
+    '1,1,7,yes,2026-01-01T00:00:00Z,"[1,2]",a',
+    '1.0,1.0,07,true,2026-01-01 00:00Z,"[1.0, 2]",a',
+    '1.00,1.00,+7,T,2026-01-01T01:00:00+01:00,"[1,2.0]", a ',
+    '2.5,1e0,8,no,2026-01-02T00:00:00Z,"[3]",b',
+)
+WRONG = (
+    "3, 200.0 ,7,yes,2026-01-01T00:00:00Z,[3],a",
+    "4,200,7,yes,2026-01-01T00:00:00Z,[3],aaaa",
+    "5,x,7,y,2026-01-01T00:00:00Z,[3], aaaa",
+)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_values_are_counted_and_not_spellings(platform: Platform, tmp_path: Path, large: bool) -> None:
+    create_all(platform.engine, [SPELLED])
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([",".join(Spelled.__annotations__), *ALIKE, *WRONG]) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judged_rows, "GATHERED_ROWS", 1 if large else 1000)
+        loaded(platform, SPELLED, path)
+    assert bool(counted(platform)) == large
+    rows = {row["column_name"]: row for row in report(platform, SPELLED) if row["table_name"] == "staging.spelled"}
+    distinct = {name: row["distinct_values"] for name, row in rows.items()}
+    # Of real 1, 200 and what is no number; of words a, b, and one that is too long.
+    assert distinct == {"k": 5, "real": 3, "count": 2, "so": 2, "at": 2, "items": 2, "words": 3}
+    assert {row["duplicates"] for row in rows.values()} == {2}
