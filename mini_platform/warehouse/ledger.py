@@ -313,10 +313,13 @@ FINISH = text(
         rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, keys_unique boolean,
         figures jsonb, extra_columns text[], absent_columns text[])
     WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
-    RETURNING f.file_id, f.dataset, f.status, f.rows_read, f.rows_rejected
+    RETURNING f.*
     ), noted AS (
     INSERT INTO ops.audit (actor, action, dataset, subject, details)
-    SELECT :actor, status, dataset, file_id, jsonb_build_object('rows_read', rows_read, 'rows_rejected', rows_rejected)
+    SELECT :actor, status, dataset, file_id,
+        jsonb_build_object('rows_read', rows_read, 'rows_rejected', rows_rejected) || jsonb_strip_nulls(jsonb_build_object(
+            'rows_inserted', rows_inserted, 'rows_updated', rows_updated, 'rows_unchanged', rows_unchanged,
+            'rows_superseded', rows_superseded, 'queued_at', queued_at))
     FROM moved WHERE status <> 'staged'
     )
     SELECT count(*) FROM moved
@@ -355,7 +358,7 @@ def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> list[int
     Their rows are locked in one order, so that of two who queue files at once neither is a deadlock's victim.
     """
     free = {"leased_by": None, "leased_until": None, "set_aside_at": None}
-    values = {"status": "landed", "attempts": 0, "error": None, **free}
+    values = {"status": "landed", "attempts": 0, "error": None, "queued_at": func.now(), **free}
     chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None), *criteria)
     rows = select(files.c.file_id).where(chosen).order_by(files.c.file_id).with_for_update()
     ids = conn.scalars(rows).all()

@@ -94,6 +94,7 @@ files = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("door", Text, nullable=False, comment="How it came in"),
     Column("arrived_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("queued_at", DateTime(timezone=True), comment="When it was last told to be judged again; NULL: never"),
     Column("status", Text, nullable=False),
     Column("error", Text, comment="Why it was refused or failed, as a sentence"),
     Column("attempts", Integer, nullable=False, server_default=text("0")),

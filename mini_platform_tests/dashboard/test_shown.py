@@ -8,12 +8,15 @@ import json
 import re
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, Text, func, select
+from sqlalchemy import BigInteger, Double, Text, func, select, text
 
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.datasets.signals import dataset as signals
 from mini_platform.datasets.weather import dataset as weather
-from mini_platform_tests.dashboard.conftest import Declared, Opened, Page, measure, words
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.load import load
+from mini_platform.warehouse.staging import stage
+from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, Page, measure, words
 
 
 class Sold(RowModel):
@@ -301,3 +304,42 @@ def test_what_is_no_number_is_not_drawn(declared: Declared, opened: Opened) -> N
     ))  # fmt: skip
     declared(made).load("a.csv", shops("1,a,1,2020-01-01,1"))
     assert "Drawing" not in words(opened(made)("/datasets/texts"))
+
+
+def test_a_run_stays_in_the_list_after_its_files_were_judged_again(declared: Declared, opened: Opened) -> None:
+    trial = declared(SHOPS)
+    trial.load("a.csv", shops("1,a,1,2020-01-01,1", "2,b,1,2020-01-01,x"))
+    ask = opened(SHOPS)
+    with trial.platform.engine.begin() as conn:
+        conn.execute(text("UPDATE ops.files SET arrived_at = now() - interval '3 days'"))
+    with trial.platform.engine.begin() as conn:
+        ledger.redrive(conn, "shops", None)
+    worker = trial.platform.worker("later")
+    with ledger.lease(worker):
+        stage(worker, SHOPS, trial.platform.raw_files(SHOPS), limit=10)
+        (under_way,) = [run for run in runs(ask) if run["run_id"] == "later"]
+        assert (under_way["pending"], under_way["rows_read"], under_way["ended_at"]) == (1, None, None)
+        load(worker, SHOPS, limit=10)
+    again, first = runs(ask)
+    assert (again["run_id"], first["run_id"]) == ("later", "test")
+    assert [again[name] for name in ("files", "loaded", "rows_read", "rows_unchanged", "rows_rejected")] == [
+        1,
+        1,
+        2,
+        1,
+        1,
+    ]
+    assert [first[name] for name in ("files", "loaded", "rows_read", "rows_inserted", "rows_rejected")] == [
+        1,
+        1,
+        2,
+        1,
+        1,
+    ]
+    assert again["took"] < 3600, "its own time, and not since the file arrived"
+    page = Page(ask("/runs").text)
+    assert [link for link in page.links if link.startswith("/files?run_id=")] == ["/files?run_id=later&dataset=shops"]
+
+
+def runs(ask: Asked) -> list[dict[str, Any]]:
+    return list(ask("/runs?_twin=runs.json").json()["results"])
