@@ -14,7 +14,7 @@ from mini_platform.readers.dispatch import format_of, read_file
 from mini_platform.readers.header import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
     from pathlib import Path
 
     from mini_platform.dataset import Dataset
@@ -63,5 +63,16 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
             for column in columns
             if column.given
         }
-        names = [column.name for column in columns] + (extra if dataset.drift == "rescue" else [])
-        yield replace(block, rows=block.rows.with_columns(**given).select(names), extra=tuple(extra))
+        told, kept = _apart(block, extra, given.keys()) if dataset.drift == "rescue" else (block, [])
+        names = [*(column.name for column in columns), *kept]
+        yield replace(told, rows=told.rows.with_columns(**given).select(names), extra=tuple(extra))
+
+
+def _apart(block: Block, extra: list[str], given: Set[str]) -> tuple[Block, list[str]]:
+    """The block with extra columns that no given one is called like, and their names; their JSON has those of the file."""
+    if not (doubled := given & set(extra)):
+        return block, extra
+    apart = {name: f"{name}\0" if name in doubled else name for name in extra}  # No file has such a name.
+    rows = block.rows
+    rescued = block.rescued or (lambda: rows.select(pl.struct(extra).struct.json_encode()).to_series())
+    return replace(block, rows=rows.rename(apart), rescued=rescued), list(apart.values())

@@ -1,0 +1,61 @@
+"""A file may have columns that are called as what the platform gives, or derives: they are unknown columns as any others."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pytest
+
+from mini_platform.dataset import Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform_tests.declarations.conftest import Declared
+
+
+class Given(RowModel):
+    """Rows of which everything is known."""
+
+    id: str = Field("Id")
+    file: str = Field("File", given="file")
+    line: int = Field("Line", given="line")
+    source: str = Field("Source", given="source")
+    made: dt.datetime = Field("Made", given="first_loaded")
+    twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
+
+
+THEIRS = {"file": "mine", "line": "8", "source": "them", "made": "never", "twice": "x", "more": "1"}
+ROWS = [{"id": "1", **THEIRS}, {"id": "2", **THEIRS}]
+FORMS = {
+    "a.csv": "\n".join([",".join(ROWS[0]), *(",".join(row.values()) for row in ROWS), ""]),
+    "a.json": json.dumps(ROWS),
+    "a.jsonl": "\n".join(map(json.dumps, ROWS)),
+}
+
+
+@pytest.mark.parametrize("drift", ["rescue", "ignore", "refuse"])
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_a_column_of_a_file_is_called_as_a_given_one(declared: Declared, name: str, drift: Drift) -> None:
+    trial = declared(
+        Dataset(
+            name="given",
+            table="given",
+            description="x",
+            rows=Given,
+            key=("id",),
+            sources=(Csv(), Json()),
+            drift=drift,
+        )
+    )
+    row = trial.load(name, FORMS[name])
+    if drift == "refuse":
+        assert row.status == "refused"
+        assert "columns that the dataset does not declare: file" in row.error
+        return
+    assert (row.status, row.error, row.rows_inserted) == ("loaded", None, 2)
+    lines = {"a.csv": (2, 3), "a.json": (1, 1), "a.jsonl": (1, 2)}[name]
+    form = "csv" if name == "a.csv" else "json"
+    assert trial.rows("id", "file", "line", "source", "twice") == [
+        ("1", name, lines[0], form, "11"),
+        ("2", name, lines[1], form, "22"),
+    ]
+    if drift == "rescue":
+        assert [extra for (extra,) in trial.rows("_extra")] == [THEIRS, THEIRS], "as the file calls them"
