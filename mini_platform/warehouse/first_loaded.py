@@ -28,7 +28,7 @@ def remember(conn: Connection, dataset: Dataset, rows: ColumnElement[bool]) -> N
         return
     first = next(tables.production.c[column.name] for column in dataset.columns if column.given == "first_loaded")
     last_file = select(func.max(files.c.file_id)).where(files.c.dataset == dataset.name).scalar_subquery()
-    found = select(*(tables.production.c[name] for name in dataset.key), first, last_file).where(rows)
+    found = select(*tables.production.primary_key.columns, first, last_file).where(rows)
     statement = insert(gone).from_select([c.name for c in gone.c], found)
     new = {name: statement.excluded[name] for name in ("_first_loaded", "_last_file")}
     conn.execute(statement.on_conflict_do_update(index_elements=list(dataset.key), set_=new))

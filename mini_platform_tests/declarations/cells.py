@@ -17,7 +17,7 @@ GOOD: Mapping[str, Sequence[str]] = {
     "str": ("a", "b", "Ab", "ab", "é", "c d", "A"),
     "int": ("0", "1", "2", "3", "4", "-7"),
     "float": ("0", "1.5", "2", "-0.25", "4e2", "3"),
-    "Decimal": ("0", "1", "3", "2", "7", "-4"),
+    "Decimal": ("0", "1", "3", "{h}", "-{h}", "7"),
     "dt.date": ("2026-01-01", "2026-01-02", "2024-02-29", "1999-12-31"),
     "dt.datetime": (
         "2026-01-01T00:00:00Z",
@@ -202,7 +202,9 @@ def cell(rng: random.Random, column: Col) -> str:
     pool = pools[0 if kind < CELL_KINDS[0] else 1 if kind < sum(CELL_KINDS) else 2]
     text = rng.choice(pool[column.type])
     if "{" in text and column.type == "Decimal":
-        text = text.format(d="1" * max(1, column.decimals), w="8" * max(1, 18 - column.decimals))
+        text = text.format(
+            h="2.5" if column.decimals else "2", d="1" * max(1, column.decimals), w="8" * max(1, 18 - column.decimals)
+        )
     if kind < CELL_KINDS[0] and column.nullable and rng.random() < 0.2:
         return ""
     return text

@@ -58,7 +58,9 @@ class Drawn:
 
 def draw(rng: random.Random, plan: Plan) -> Plan:
     """The declaration with some aggregates and views."""
-    groups = [c for c in plan.stored if not c.nullable and c.type != "list[float]" and "_loaded" not in c.name]
+    groups = [
+        c for c in plan.stored if c.is_exact and not c.nullable and c.type != "list[float]" and "_loaded" not in c.name
+    ]
     numbers = [c for c in plan.stored if c.type in ("int", "Decimal") and c.is_read]
     if not groups or not plan.key or any("given" in plan.column(k).said for k in plan.key):
         return plan

@@ -229,7 +229,7 @@ def play(
         return outcome
     outcome.words = plan.words
     with _trial(made, dataset) as trial:
-        runner = Runner(trial, World(plan), random.Random(seed), often, made.left_out)  # noqa: S311
+        runner = Runner(trial, World(plan), random.Random(seed), often)  # noqa: S311
         for step in sequence:
             if time.monotonic() > end:
                 break
@@ -328,8 +328,7 @@ def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
 class Runner:
     """Does steps on the platform and in the model."""
 
-    def __init__(self, trial: Trial, world: World, rng: random.Random, often: float, left_out: Set[str]) -> None:
-        self.left_out = left_out
+    def __init__(self, trial: Trial, world: World, rng: random.Random, often: float) -> None:
         self.often = often
         self.trial = trial
         self.world = world
@@ -357,7 +356,7 @@ class Runner:
         for key in list(expected) if self.often == 1 else self.rng.sample(list(expected), min(1, len(expected))):
             if not wrong and self.rng.random() < self.often:
                 wrong += compare.explained(self.trial, self.world, key, expected[key])
-        if not wrong and self.rng.random() < self.often / 2 and "quality of rejected cells" not in self.left_out:
+        if not wrong and self.rng.random() < self.often / 2:
             wrong += compare.measured(self.trial, self.world)
         if not wrong and expected and self.rng.random() < self.often / 10:
             with served.client(self.trial) as asked:

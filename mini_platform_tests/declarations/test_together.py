@@ -284,6 +284,31 @@ def test_first_loaded_outlives_what_does_not_end_the_row(declared: Declared) -> 
     in_order(trial)
 
 
+class Seat(RowModel):
+    hall: str = Field("Hall")
+    seat: str = Field("Seat")
+    n: int = Field("Number of things", le=100)
+    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
+
+
+class StricterSeat(RowModel):
+    hall: str = Field("Hall")
+    seat: str = Field("Seat")
+    n: int = Field("Number of things", le=10)
+    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
+
+
+def test_first_loaded_where_the_key_has_another_order_than_the_columns(declared: Declared) -> None:
+    seats = Dataset(name="seat", table="seat", description="x", rows=Seat, key=("seat", "hall"))
+    trial = declared(replace(seats, refuse_above=Above(share=1)))
+    for name, n in (("a.csv", 5), ("b.csv", 50)):
+        trial.load(name, f"hall,seat,n\nh,s,{n}\n")
+    since = trial.rows("since")
+    trial.dataset = replace(seats, rows=StricterSeat, refuse_above=Above(share=1))
+    trial.reprocess(2)
+    assert trial.rows("hall", "seat", "n", "since") == [("h", "s", 5, *since[0])]
+
+
 def test_first_loaded_where_a_file_is_refused_that_was_loaded(declared: Declared) -> None:
     trial = declared(members(refuse_above=Above(share=0.5)))
     trial.load("a.csv", csv((1, BOB, 5)))
