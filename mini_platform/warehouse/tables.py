@@ -50,11 +50,21 @@ from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.types import JSON, NullType, TypeEngine
 
-from mini_platform.dataset import DECIMAL_DIGITS, NAME_BYTES, Aggregate, Computed, Dataset, DeclarationError, View
+from mini_platform.dataset import (
+    DECIMAL_DIGITS,
+    INDEX_BYTES,
+    NAME_BYTES,
+    UTF8_BYTES,
+    Aggregate,
+    Computed,
+    Dataset,
+    DeclarationError,
+    View,
+)
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
 from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine, may_be_null
-from mini_platform.warehouse.known_sql import branches, hides, plain_column
+from mini_platform.warehouse.known_sql import bare, branches, hides, plain_column
 
 SCHEMAS = ("ops", "staging", "production", "quarantine", "analytics")
 STATUSES = ("landed", "staged", "loaded", "refused", "failed", "unchanged")
@@ -556,7 +566,6 @@ def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None
         raise DeclarationError(f"{where}: it needs a key, the selected columns that tell its rows apart")
     if unknown := set(aggregate.key) - set(rows.selected_columns.keys()):
         raise DeclarationError(f"{where}: its key has {sorted(unknown)}, which it does not select")
-    declared = {column.name: column for column in dataset.columns}
     for name in aggregate.key:
         element = rows.selected_columns[name]
         if isinstance(element.type, ARRAY | JSON):
@@ -567,20 +576,35 @@ def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None
                 f".where({name}.is_not(None)), or say what stands for none by func.coalesce({name}, …), where {name} is "
                 "the expression"
             )
-        if not isinstance(element.type, String):
+    places = [list(rows.selected_columns.keys()).index(name) for name in aggregate.key]
+    for branch in branches(rows):
+        _check_key_length(dataset, where, [list(branch.selected_columns)[place] for place in places])
+
+
+def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[Any]]) -> None:
+    """Refuse a key whose texts may be too long for its index; columns that it calls by their own names are bounded already."""
+    declared = {column.name: column for column in dataset.columns}
+    most = 0
+    for element in key:
+        if not isinstance(element.type, String) or getattr(plain_column(element), "name", None) == element.key:
             continue
-        for origin in columns_read(element):
-            column = declared.get(origin.name)
-            if column is None or column.type is not str or column.is_protected or origin.name == name:
+        for name in (origin.name for origin in columns_read(bare(element))):
+            column = declared.get(name)
+            if column is None or column.type is not str or column.is_protected:
                 continue
             length = column.checks.get("str_length")
-            if column.name not in dataset.index_bounds and not (
-                isinstance(length, Mapping) and length.get("max_value")
-            ):
+            longest = length.get("max_value") if isinstance(length, Mapping) else None
+            if name not in dataset.index_bounds and not longest:
                 raise DeclarationError(
-                    f"{where}: its key {name} is made of {column.name}; give {column.name} a str_length with a max_value, "
-                    "as it is indexed"
+                    f"{where}: its key {element.key} is made of {name}; give {name} a str_length with a max_value, as it is "
+                    "indexed"
                 )
+            most += min(dataset.index_bounds.get(name, INDEX_BYTES), UTF8_BYTES * (longest or INDEX_BYTES))
+    if most > INDEX_BYTES:
+        raise DeclarationError(
+            f"{where}: the texts that its key is made of may have {most:,} bytes, and {INDEX_BYTES:,} can be indexed: give "
+            "them a shorter str_length"
+        )
 
 
 def computed_names(tables: DatasetTables) -> Iterator[tuple[str, str, str]]:

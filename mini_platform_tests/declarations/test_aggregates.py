@@ -56,6 +56,8 @@ class Row(RowModel):
     good: bool = Field("Good or not")
     seen: dt.datetime | None = Field("Seen, if ever")
     tags: list[float] | None = Field("Numbers")
+    note: str | None = Field("Of any length")
+    long: str | None = Field("Of some", str_length={"min_value": 0, "max_value": 400})
 
 
 def aggregate(rows: Callable[..., Any], *key: str, surrogate: str | None = None) -> Aggregate:
@@ -262,7 +264,7 @@ AS_A_WHOLE = (
     *(aggregate(by_day_or_none, "d"), aggregate(many, "cat"), aggregate(fact_many, "id"), aggregate(part_of, "id")),
     *(aggregate(other_way, "nr"), aggregate(crossed, "id"), aggregate(by_value, "id"), aggregate(one_of, "id")),
 )
-HEADER = "id,cat,day,qty,price,weight,at,good,seen,tags\n"
+HEADER = "id,cat,day,qty,price,weight,at,good,seen,tags,note,long\n"
 
 
 def line(name: str, cat: str = "a", day: int = 1, qty: int = 1, /, **more: Any) -> str:
@@ -277,6 +279,8 @@ def line(name: str, cat: str = "a", day: int = 1, qty: int = 1, /, **more: Any) 
         "good": "true",
         "seen": "",
         "tags": "",
+        "note": "",
+        "long": "",
         **more,
     }
     return ",".join('"{}"'.format(str(value).replace('"', '""')) for value in values.values()) + "\n"
@@ -440,6 +444,16 @@ def not_by_its_whole_key(o: Any) -> Select[Any]:
     return select(o.c.cat, o.c.day).distinct()
 
 
+def by_note(o: Any) -> Any:
+    word = func.lower(o.c.note, type_=Text).label("word")
+    return union(select(o.c.cat.label("word")), select(word).where(o.c.note.is_not(None)))
+
+
+def by_both(o: Any) -> Select[Any]:
+    word = func.concat(o.c.long, o.c.cat, func.upper(o.c.long), type_=Text).label("word")
+    return select(word, func.count().label("n")).group_by(word)
+
+
 def mixed(o: Any) -> Any:
     return union_all(select(o.c.id, o.c.qty), select(o.c.id, o.c.weight))
 
@@ -459,6 +473,8 @@ COLUMNS |= {"by_optional": ("nr", "n"), "no_select": ("id",), "mixed": ("id", "q
             (by_optional, "nr"), (by_rollup, "cat"), (by_union, "day"), (by_highest, "c"),
         )),
         (by_tags, "t", "t is in its key, and a list"),
+        (by_note, "word", r"refused\.by_note: its key word is made of note; give note a str_length"),
+        (by_both, "word", r"refused\.by_both: the texts that its key is made of may have 3,360 bytes"),
         *((rows, "cat", rf"refused\.{rows.__name__}: several rows of its select may have one key \(cat\)") for rows in (
             too_fine, not_grouped, not_by_its_whole_key
         )),
