@@ -10,6 +10,7 @@ from mini_platform.assets.checks import accounting_check, anomaly_checks
 from mini_platform.assets.metadata import dashboard_link
 from mini_platform.assets.pipeline import dataset_assets
 from mini_platform.automation import file_sensor, pull_schedule
+from mini_platform.collisions import refuse_collisions
 from mini_platform.dataset import Dataset
 from mini_platform.io_manager import PostgresIOManager
 from mini_platform.platform import Platform
@@ -52,6 +53,11 @@ def dataset_defs(dataset: Dataset, now: Platform) -> dg.Definitions:
 
 
 def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
-    """Derive the definitions of these datasets."""
+    """Derive the definitions of these datasets.
+
+    Raises:
+        DeclarationError: two of them would have one name somewhere.
+    """
+    refuse_collisions(datasets.values())
     shared = Shared(datasets)
     return dg.Definitions.merge(*(dataset_defs(d, shared.now) for d in datasets.values()), shared.definitions)

@@ -7,19 +7,70 @@ Here: columns, their types and checks, and rules, as they are declared. Not here
 from __future__ import annotations
 
 import datetime as dt
-import types
+import difflib
+import inspect
+import re
 import typing
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 if typing.TYPE_CHECKING:
     import polars as pl
 
 
+T = TypeVar("T")
+
+
 class DeclarationError(ValueError):
     """A declaration cannot be right; the message is a sentence that says why, and what to declare instead."""
+
+
+def spelled(kind: type[T]) -> type[T]:
+    """Make a class of words say in a sentence which word it does not know, or lacks, as Python's own is a traceback."""
+    signature, make = inspect.signature(kind), kind.__init__
+
+    @wraps(make)
+    def said(self: T, *args: Any, **words: Any) -> None:
+        if type(self) is kind:
+            try:
+                signature.bind(*args, **words)
+            except TypeError as error:
+                unknown = next((word for word in words if word not in signature.parameters), None)
+                hint = nearest(unknown, signature.parameters) if unknown else ""
+                raise DeclarationError(f"{kind.__name__} {error}{hint}") from error
+        make(self, *args, **words)
+
+    kind.__init__ = said  # type: ignore[method-assign, assignment]
+    return kind
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint that names the nearest known word; empty where none is near."""
+    found = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def texts_of(what: str, said: Any) -> tuple[str, ...]:
+    """Return texts as a tuple.
+
+    Raises:
+        DeclarationError: they are a bare text, which Python takes for its letters, or no texts, or one stands there twice.
+    """
+    if isinstance(said, str) or not isinstance(said, Sequence) or not all(isinstance(text, str) for text in said):
+        raise DeclarationError(f'{what} is {said!r}; it takes texts, as in ("a",) or ("a", "b")')
+    if doubled := sorted({text for text in said if said.count(text) > 1}):
+        raise DeclarationError(f"{what} names {', '.join(doubled)} twice")
+    return tuple(said)
+
+
+def normalized(name: str) -> str:
+    """Return a column's name without what headers are forgiven: case, space around it, and how its words are joined."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+    return re.sub(r"[\s_-]+", "_", folded)
 
 
 Severity = Literal["error", "warn"]
@@ -88,6 +139,12 @@ class FieldSpec:
     stored: bool = True
     given: Given | None = None
     derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None
+    said: frozenset[str] = frozenset()
+    """Words that were written down, also where they say what is so anyway."""
+
+
+WORDS = tuple(name for name in FieldSpec.__dataclass_fields__ if name not in ("description", "checks", "said"))
+"""Keywords of `Field` that are no checks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,40 +187,66 @@ class Column(FieldSpec):
         return f"{self.description}{unit}{source}{personal}"
 
 
-def Field(description: str, **said: Any) -> Any:  # noqa: N802
+def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
     """Describe a column of a `RowModel`, as `Field` of Pandera and pydantic do.
 
     `temp_c: float | None = Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
 
+    What files do not have right is rejected, row by row, by rules that are called `<column>_<check>`; besides these a column
+    that is no `X | None` has the rule `<column>_required`, and one that is no text `<column>_is_…`, such as `_is_date`.
+
     Args:
-        description: what the column holds.
+        description: what the column holds, shown wherever the column is.
         **said: any of
 
-            - `unit` of its values; `source`: where its limits come from;
-            - `aliases`: other names of it in files, also paths of nested JSON joined by `_`; `may_lack`: a file without it
-              is taken, and it is empty;
-            - `trim`: False keeps space around; text is then composed (NFC), `null_tokens` such as `("NA", "-")` mean
-              nothing, as written there, and `case`, "lower" or "upper", is applied last: `NA` is a token under any case;
-            - `decimals` of a `Decimal`, 2 unless said otherwise: a cell with more is rejected, what is derived is rounded to
-              them, half away from zero;
-            - `personal`: how personal data is protected, see `Personal`;
-            - `stored`: False if it is only there to be judged and derived from, and not kept in production;
-            - `given`: filled in by the platform, see `Given`;
-            - `derived`: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It
-              is computed exactly, quotients to 19 decimals; what cannot be computed or held is empty, and costs no other
-              value. Derived text is cleaned as a cell is;
-            - `warn`: names of those of its checks that only warn;
-            - and every other keyword is a check: Pandera's built-in ones by name with their argument, or their arguments as
-              a dict, and those of `validation.CHECKS`.
+            unit: what its values are counted in, shown beside the description and in sentences about its limits.
+            source: where its limits come from, shown beside the description.
+            aliases: other names of it in files, also paths of nested JSON joined by `_`; upper case, space, - and _ make no
+                difference.
+            may_lack: True takes a file without the column, which is empty in its rows then.
+            trim: False keeps space around a value, which is taken off otherwise.
+            null_tokens: texts that mean nothing, such as `("NA", "-")`; as written, before and after the case is changed.
+            case: "lower" or "upper" is what text is brought into, after it was composed (Unicode NFC).
+            decimals: digits behind the point of a `Decimal`, of 18 in all, 2 unless said otherwise: a cell with more is
+                rejected, what is derived is rounded to them, half away from zero.
+            personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
+            stored: False keeps the column out of production; it is there to be judged and derived from.
+            given: "file", "line", "source", "first_loaded" or "last_loaded" has the platform fill it in, see `Given`.
+            derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
+                computed exactly, quotients to 19 decimals; what cannot be computed or held is empty, and costs no other
+                value. Derived text is cleaned as a cell is.
+            warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
+
+            And these checks, most of them Pandera's, of values that are not empty; an argument is a value of the column's
+            type, or a dict of arguments by name.
+
+            ge, greater_than_or_equal_to: the value is not below this one.
+            gt, greater_than: the value is above this one.
+            le, less_than_or_equal_to: the value is not above this one.
+            lt, less_than: the value is below this one.
+            in_range, between: the value is from `min_value` to `max_value`; `include_min` and `include_max`, if False, leave
+                these two out.
+            eq, equal_to: the value is this one.
+            ne, not_equal_to: the value is not this one.
+            isin: the value is one of these, as they are after cleaning.
+            notin: the value is none of these.
+            str_length: the text has from `min_value` to `max_value` characters, or just this number of them.
+            str_matches: the text begins with what this pattern matches.
+            str_contains: this pattern matches somewhere in the text.
+            str_startswith: the text begins with this one.
+            str_endswith: the text ends with this one.
+            email: True wants the text to look like an e-mail address; nobody is asked whether it is one.
 
     Raises:
-        DeclarationError: what is said contradicts itself.
+        DeclarationError: what is said contradicts itself; what contradicts the column's type is refused with the dataset.
     """
-    options = {name: said.pop(name) for name in list(said) if name in FieldSpec.__dataclass_fields__}
+    options = {name: said.pop(name) for name in WORDS if name in said}
     for name in ("aliases", "null_tokens", "warn"):
         if isinstance(options.get(name), str):
             options[name] = (options[name],)
-    spec = FieldSpec(description, checks=said, **options)
+        elif isinstance(options.get(name), list | set | frozenset):
+            options[name] = tuple(options[name])
+    spec = FieldSpec(description, checks=said, said=frozenset(options), **options)
     if spec.given and (spec.derived or spec.checks):
         raise DeclarationError(f"{description!r}: a column that the platform gives has no checks and is not derived")
     if unknown := set(spec.warn) - set(said):
@@ -182,17 +265,25 @@ class CustomRule:
 def rule(
     sentence: str, *, column: str | None = None, severity: Severity = "error"
 ) -> Callable[[Callable[..., Any]], CustomRule]:
-    """Turn a method of a `RowModel` into a rule.
+    """Turn a method of a `RowModel` into a rule, called `<column>_<method>`, or by the method's name alone.
 
     The function takes `col` (polars.col) and returns an expression over the typed columns, true where the rule holds. Null
     counts as holding, and so does what cannot be computed, such as a division by zero; but a row breaks the rule where a
     number in it would have more than 38 digits. Whole numbers and Decimals are computed exactly, quotients to 19 decimals.
+    A row of which a column cannot be read is not held to it: it is rejected already.
 
     Args:
         sentence: what is wrong with a row that breaks it; with a column it is read after the column's name.
-        column: the column that is to blame; None blames the whole row.
-        severity: `error` rejects the row, `warn` only counts it.
+        column: the column that is to blame, whose value is shown with the rejected row; None blames the whole row.
+        severity: "error" rejects the row, "warn" counts it and lets it through.
+
+    Raises:
+        DeclarationError: there is no sentence, or no such severity.
     """
+    if not isinstance(sentence, str) or not sentence.strip():
+        raise DeclarationError('@rule takes a sentence: @rule("is after tomorrow", column="date")')
+    if severity not in (options := typing.get_args(Severity)):
+        raise DeclarationError(f"the rule {sentence!r}: severity is {severity!r}; it can be {' or '.join(options)}")
 
     def decorate(function: Callable[..., Any]) -> CustomRule:
         name = f"{column}_{function.__name__}" if column else function.__name__
@@ -201,54 +292,33 @@ def rule(
     return decorate
 
 
-class RowModel:
+class _DeclaredOnce(dict[str, Any]):
+    """Names of a class body: Python would drop the first of two fields or rules of one name without a word."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self._model = model
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(self.get(name), FieldSpec | CustomRule):
+            raise DeclarationError(f"{self._model}.{name} is declared twice; give one of them another name")
+        super().__setitem__(name, value)
+
+
+class _RowModelType(type):
+    """The type of row models."""
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **_: Any) -> _DeclaredOnce:
+        return _DeclaredOnce(name)
+
+
+class RowModel(metaclass=_RowModelType):
     """Base of a row model: annotated `Field`s are columns, `@rule` methods are rules; `X | None` may be empty.
+
+    What bases declare counts, also those that are no `RowModel`: first the columns and rules of the furthest base; what is
+    declared again under a name takes the place of what was. Nothing that a base declares can be taken away.
 
     It is the words of a Pandera model without the import of Pandera; `validation.pandera_schema` gives the Pandera
     `DataFrameSchema` that it stands for.
     """
-
-
-def columns_of(model: type[RowModel]) -> tuple[Column, ...]:
-    """Return the columns that a row model declares, in order."""
-    hints = typing.get_type_hints(model)
-    columns = []
-    for name, declared in vars(model).items():
-        if not isinstance(declared, FieldSpec):
-            continue
-        hint = hints[name]
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        python_type = next(option for option in options if option is not types.NoneType)
-        if python_type is not str and python_type not in TYPE_RULES:
-            raise TypeError(f"{model.__name__}.{name}: columns of type {python_type} are not supported")
-        if declared.personal and python_type is not str:
-            raise TypeError(f"{model.__name__}.{name}: only text can be marked as personal data")
-        columns.append(Column(**vars(declared), name=name, type=python_type, nullable=types.NoneType in options))
-    return tuple(columns)
-
-
-def check_sentence(check: str, argument: Any, unit: str | None) -> str:
-    """Say what a value that fails one of Pandera's built-in checks is."""
-    of_unit = f" {unit}" if unit else ""
-    match check, argument:
-        case "in_range", {"min_value": low, "max_value": high}:
-            sentence = f"is outside {low} to {high}{of_unit}"
-        case "ge" | "greater_than_or_equal_to", _:
-            sentence = f"is below {argument}{of_unit}"
-        case "le" | "less_than_or_equal_to", _:
-            sentence = f"is above {argument}{of_unit}"
-        case "gt" | "greater_than", _:
-            sentence = f"is not above {argument}{of_unit}"
-        case "lt" | "less_than", _:
-            sentence = f"is not below {argument}{of_unit}"
-        case "str_length", {"min_value": low, "max_value": high}:
-            sentence = f"is shorter than {low} or longer than {high} characters"
-        case "isin", _:
-            sentence = f"is none of {', '.join(map(str, argument))}"
-        case "str_matches", _:
-            sentence = f"does not match {getattr(argument, 'pattern', argument)}"
-        case "email", _:
-            sentence = "does not look like an e-mail address"
-        case _:
-            sentence = f"fails {check}({getattr(argument, 'pattern', argument)})"
-    return sentence

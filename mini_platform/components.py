@@ -13,6 +13,7 @@ import dagster as dg
 
 from mini_platform import dataset as declaration
 from mini_platform.build import Shared, dataset_defs
+from mini_platform.collisions import refuse_collisions
 from mini_platform.from_yaml import Attributes, dataset_of
 
 if TYPE_CHECKING:
@@ -72,5 +73,7 @@ class Dataset(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Derive what `build_defs` derives of this dataset."""
         shared = shared_by(context.component_tree)
+        others = [other for other in shared.datasets.values() if other.name != self.dataset.name]
+        refuse_collisions([*others, self.dataset])
         shared.datasets[self.dataset.name] = self.dataset
         return dg.Definitions.merge(dataset_defs(self.dataset, shared.now), shared.definitions)

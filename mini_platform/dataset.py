@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import itertools
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from mini_platform.columns import (
     DECIMAL_DIGITS,
@@ -31,10 +32,15 @@ from mini_platform.columns import (
     RowModel,
     Rule,
     Severity,
-    check_sentence,
-    columns_of,
+    nearest,
+    normalized,
     rule,
+    spelled,
+    texts_of,
 )
+from mini_platform.declared_checks import check_sentence
+from mini_platform.row_models import columns_of, custom_rules_of
+from mini_platform.sources import PULL_DOOR, Csv, Cursor, Json, Linked, Numbered, Pull
 
 # fmt: off
 __all__ = [
@@ -87,253 +93,51 @@ SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
 """Columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
 NAME_BYTES = 63
 """Postgres cuts longer names off."""
+PLAIN_NAME = r"[A-Za-z][A-Za-z0-9_]*"
+"""Names that become parts of Dagster's names, of addresses and of identifiers."""
+DATASET_NAME = r"[a-z](?:_?[a-z0-9])*"
+"""A dataset's is also a folder's, and part of the names of settings, where two underscores part the words."""
+RESERVED_DATASETS = frozenset(("ops",))
+"""By this name the platform's own tables are known where datasets are, in `ops.fingerprints`."""
+CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
+"""Checks of every staging asset, beside its rules."""
+OWNER = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+"
+"""What Dagster takes for an owner."""
 
 
-@dataclass(frozen=True)
-class Csv:
-    """CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name.
-
-    Nothing of a dialect is guessed: what differs from the defaults is said here. CR, LF and CRLF end a line in every dialect.
-
-    Attributes:
-        delimiter: one or more ASCII characters, such as `;` or `||`.
-        encoding: of files without a byte order mark, by the name that Python knows it by.
-        quote: what stands around a field that holds delimiters or line ends, doubled where it stands for itself. None: no
-            field is quoted, and a quote is a character as any other.
-        escape: what makes the next character an ordinary one, within quotes and without, such as a backslash.
-        header: True for the first line; "find" for the first line that holds all declared columns, whatever stands before
-            it; False if there is none and the columns come in their declared order.
-        skip_lines: lines before the header, or before the first row where there is none.
-        skip_initial_space: spaces in front of a field do not belong to it, so that a quote after them is one.
-        trailing_delimiter: a delimiter at the end of a line begins no further field.
-        comment: lines that begin with it are no rows.
-        suffixes: endings of the names of such files.
-        name: of the format.
-    """
-
-    structure_rules: ClassVar[tuple[str, ...]] = (
-        "row_has_header_fields",
-        "row_quotes_closed",
-        "row_without_nul",
-        "row_not_header",
-        "row_fields_bounded",
-    )
-
-    delimiter: str = ","
-    encoding: str | None = None
-    suffixes: tuple[str, ...] = (".csv", ".csv.gz", ".csv.zip", ".txt", ".tsv")
-    name: str = "csv"
-    quote: str | None = '"'
-    escape: str | None = None
-    header: bool | Literal["find"] = True
-    skip_lines: int = 0
-    skip_initial_space: bool = False
-    trailing_delimiter: bool = False
-    comment: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no file can be written in, or what could be read in two ways.
-
-        Raises:
-            DeclarationError: with a sentence that names the option.
-        """
-        self._refuse_marks()
-        if self.skip_initial_space and self.delimiter.startswith(" "):
-            raise DeclarationError(f"Csv: skip_initial_space would skip the delimiter {self.delimiter!r}")
-        if self.header not in (True, False, "find"):
-            raise DeclarationError(f"Csv: header is {self.header!r}; it can be True, False or 'find'")
-        if self.skip_lines < 0:
-            raise DeclarationError(f"Csv: skip_lines is {self.skip_lines}, which is below 0")
-        try:
-            "".encode(self.encoding or "utf-8")
-        except LookupError as error:
-            raise DeclarationError(f"Csv: the encoding {self.encoding!r} is not known") from error
-
-    def _refuse_marks(self) -> None:
-        """Refuse delimiter, quote, escape and comment that cannot be told from each other."""
-        marks = {"quote": self.quote, "escape": self.escape}
-        for name, text in {"delimiter": self.delimiter, **marks, "comment": self.comment}.items():
-            if text is not None and (not text or not text.isascii() or set(text) & set("\r\n\0")):
-                raise DeclarationError(f"Csv: the {name} {text!r} is not ASCII text without line ends and NUL")
-        for name, mark in marks.items():
-            if mark is None:
-                continue
-            if len(mark) != 1 or mark == " ":
-                raise DeclarationError(f"Csv: the {name} {mark!r} is not one character other than the space")
-            if mark in self.delimiter:
-                raise DeclarationError(f"Csv: the {name} {mark!r} is also in the delimiter {self.delimiter!r}")
-            if self.comment and self.comment.startswith(mark):
-                raise DeclarationError(f"Csv: the comment {self.comment!r} begins with the {name}")
-        if self.quote is not None and self.quote == self.escape:
-            raise DeclarationError(f"Csv: {self.quote!r} is quote and escape; a doubled quote needs no escape")
-        if self.comment and (self.comment.startswith(self.delimiter) or self.delimiter.startswith(self.comment)):
-            raise DeclarationError(
-                f"Csv: the comment {self.comment!r} cannot be told from the delimiter {self.delimiter!r}"
-            )
-
-
-@dataclass(frozen=True)
-class Json:
-    """JSON files: a list of objects, JSON lines, or one object; told apart by what stands in the file.
-
-    An object within an object is flattened, its names joined by `_`: `{"user": {"email": …}}` is a column `user_email`.
-
-    Attributes:
-        rows: where the list stands that has the rows, if it is within an object: names joined by dots, such as `data.items`.
-        suffixes: endings of the names of such files.
-        name: of the format.
-    """
-
-    structure_rules: ClassVar[tuple[str, ...]] = (
-        "row_without_nul",
-        "row_fields_bounded",
-        "row_is_json",
-        "row_is_object",
-        "row_names_once",
-        "row_names_bounded",
-    )
-
-    rows: str | None = None
-    suffixes: tuple[str, ...] = tuple(
-        suffix + packing for suffix in (".json", ".jsonl", ".ndjson") for packing in ("", ".gz", ".zip")
-    )
-    name: str = "json"
-
-
-PULL_DOOR = "pull:"
-"""How the doors of pulled pages begin in the ledger; the name of the source follows."""
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows is the end.
-
-    Attributes:
-        page: name of the parameter.
-        first: number of the first page.
-        limit: name of the parameter for the rows of a page; None if the API has none.
-    """
-
-    page: str = "page"
-    first: int = 1
-    limit: str | None = "limit"
-
-
-@dataclass(frozen=True)
-class Linked:
-    """Paging by the header `Link: <…>; rel="next"` (RFC 8288); a page without one is the last.
-
-    Attributes:
-        limit: name of the parameter for the rows of a page; None if the API has none.
-    """
-
-    limit: str | None = None
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """Paging by a cursor in the body of each page; one without a cursor, or with an empty one, is the last.
-
-    Attributes:
-        path: where the cursor stands: names joined by dots, such as `meta.next`.
-        parameter: name of the parameter that asks for the page after it.
-        limit: name of the parameter for the rows of a page; None if the API has none.
-    """
-
-    path: str = "next"
-    parameter: str = "cursor"
-    limit: str | None = "limit"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pull:
-    """An HTTP API that is asked for its rows, page by page; each page becomes a raw file, as if it had been dropped.
-
-    The pages are read as the dataset's JSON files are. Where the API is, and credentials, are settings:
-    `MINI_PLATFORM_PULL__<DATASET>_<NAME>__URL` and `…__HEADER`. Times are seconds.
-
-    Attributes:
-        name: of the source: lower case letters, digits and `_`. A column with `given="source"` has it.
-        url: of the first page, where no setting says otherwise; None: the source is not pulled until it is set.
-        paging: how one page leads to the next.
-        page_size: rows that are asked for.
-        since: name of the parameter that takes an ISO 8601 time and limits the answer to what changed after it; None if
-            the API has none.
-        overlap: how much earlier than the last crawl it asks, as clocks differ.
-        whole_every: so often at least everything is asked for, without `since` and `If-None-Match`: rows that moved from
-            page to page while a crawl was under way are found then.
-        rate: requests a second at most.
-        tries: of one page, before the crawl is given up for now.
-        backoff: first pause before another try; it doubles, and the true one is drawn at random below it.
-        longest_wait: no pause is longer. A source that asks for a longer one is left alone for that time.
-        connect_seconds, read_seconds, answer_seconds: how long a connection, a silence and a whole answer may take.
-        crawl_seconds: a crawl that takes longer pauses, and the next run goes on with it.
-        max_pages: of one crawl; more are taken for an endless loop.
-        schedule: when it is pulled, as a cron expression; None: by the setting ETL_INTERVAL.
-        suffix: how the names of the pages end; it chooses among several JSON formats of the dataset.
-    """
-
-    name: str
-    url: str | None = None
-    paging: Numbered | Linked | Cursor = Numbered()
-    page_size: int = 100
-    since: str | None = None
-    overlap: dt.timedelta = dt.timedelta(minutes=5)
-    whole_every: dt.timedelta = dt.timedelta(days=1)
-    rate: float = 5.0
-    tries: int = 5
-    backoff: float = 1.0
-    longest_wait: float = 60.0
-    connect_seconds: float = 10.0
-    read_seconds: float = 30.0
-    answer_seconds: float = 120.0
-    crawl_seconds: float = 600.0
-    max_pages: int = 100_000
-    schedule: str | None = None
-    suffix: str = ".json"
-
-    def __post_init__(self) -> None:
-        """Refuse what no source can be.
-
-        Raises:
-            DeclarationError: with a sentence that names the option.
-        """
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or "__" in self.name:
-            raise DeclarationError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
-        if "#" in (self.url or ""):
-            raise DeclarationError(f"Pull {self.name}: what follows # in its url is never sent: write %23 for it")
-        if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
-            raise DeclarationError(f"Pull {self.name}: rate, tries and page_size are above 0")
-
-    @property
-    def door(self) -> str:
-        """By which its pages come in, as the ledger has it."""
-        return PULL_DOOR + self.name
-
-    @property
-    def asset(self) -> str:
-        """Name of its asset."""
-        return f"pull_{self.name}"
-
-    @property
-    def check(self) -> str:
-        """Name of the check of its asset."""
-        return f"{self.name}_reachable"
-
-
+@spelled
 @dataclass(frozen=True)
 class Highest:
-    """Of several rows of one file with the same key, the one with the highest value of this column wins."""
+    """Of several rows of one file with the same key, the one with the highest value of a column wins.
+
+    Attributes:
+        column: of them the one with the highest value in this column wins; of equal ones the last.
+    """
 
     column: str
 
 
+@spelled
 @dataclass(frozen=True)
 class Above:
-    """A limit on the rejected rows of one file, as a share of its rows, as a count, or as both: either one is enough."""
+    """A limit on the rejected rows of one file, as a share of its rows, as a count, or as both: either one is enough.
+
+    Attributes:
+        share: a file is above it if more than this share of its rows, from 0 to 1, are rejected; None: no share is too much.
+        rows: a file is above it if more than this number of its rows are rejected; None: no number is too much.
+    """
 
     share: float | None = None
     rows: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share, and no number of rows."""
+        if self.share is not None and (isinstance(self.share, bool) or not 0 <= self.share <= 1):
+            raise DeclarationError(
+                f"Above: share is {self.share!r}; it takes a share from 0 to 1, such as 0.05 for 5 %"
+            )
+        if self.rows is not None and (type(self.rows) is not int or self.rows < 0):
+            raise DeclarationError(f"Above: rows is {self.rows!r}; it takes a whole number from 0 on")
 
     def exceeded(self, rejected: int, read: int) -> bool:
         """True if so many rejected rows of so many read are above it; 29 of 100 are not above a share of 0.29."""
@@ -352,6 +156,40 @@ class Computed:
 
     select: Callable[..., Select[Any]]
     columns: Mapping[str, tuple[str, ...]]
+    chart: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that no table can have; what is selected is seen in `warehouse/tables.py`.
+
+        Raises:
+            DeclarationError: with a sentence that names the aggregate or view and the word.
+        """
+        kind = type(self).__name__
+        name = getattr(self.select, "__name__", None)
+        if not inspect.isfunction(self.select) or not re.fullmatch(PLAIN_NAME, str(name)):
+            raise DeclarationError(
+                f"{kind}: select is {name or self.select!r}; it takes a function, whose name is the table's: ASCII letters, "
+                "digits and underscores"
+            )
+        if not isinstance(self.columns, Mapping) or not self.columns:
+            raise DeclarationError(f"{kind} {name}: columns describes no column")
+        for column, words in self.columns.items():
+            if (
+                not isinstance(words, tuple | list)
+                or len(words) not in (1, 2)
+                or not all(isinstance(w, str) for w in words)
+            ):
+                raise DeclarationError(
+                    f'{kind} {name}: columns describes {column} by {words!r}; it takes ("what it holds",) or '
+                    '("what it holds", "unit")'
+                )
+        if not isinstance(self.chart, tuple | list) or len(self.chart) != 2:
+            raise DeclarationError(f"{kind} {name}: chart is {self.chart!r}; it takes the names of two columns")
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Columns of its table besides those that are selected."""
+        return ()
 
     @property
     def name(self) -> str:
@@ -369,6 +207,7 @@ class Computed:
         return tuple(inspect.signature(self.select).parameters)[1:]
 
 
+@spelled
 @dataclass(frozen=True)
 class Aggregate(Computed):
     """A table computed by a SQLAlchemy select, one row per group: a summary, a dimension, a table of facts.
@@ -397,7 +236,24 @@ class Aggregate(Computed):
     chart: tuple[str, str]
     surrogate: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a shape that no table can have."""
+        super().__post_init__()
+        object.__setattr__(self, "key", texts_of(f"Aggregate {self.name}: key", self.key))
+        if not self.key:
+            raise DeclarationError(f"Aggregate {self.name}: it needs a key, the columns that tell its rows apart")
+        if self.surrogate is not None and (not isinstance(self.surrogate, str) or self.surrogate in self.columns):
+            raise DeclarationError(
+                f"Aggregate {self.name}: surrogate is {self.surrogate!r}; it takes a name that no selected column has"
+            )
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The surrogate, if it has one."""
+        return (self.surrogate,) if self.surrogate else ()
+
+
+@spelled
 @dataclass(frozen=True)
 class View(Computed):
     """A select that is computed when it is asked: a view in schema `analytics`.
@@ -413,24 +269,34 @@ class View(Computed):
     chart: tuple[str, str]
 
 
+def _whose(rule: Rule) -> str:
+    return f"“{rule.message}” of {rule.column or 'the row'}"
+
+
+def unpacked(suffix: str) -> str:
+    """Return the ending of a file's name without that of its packing."""
+    return suffix.removesuffix(".gz").removesuffix(".zip") or suffix
+
+
+@spelled
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Everything the platform needs to know to turn arriving files into trusted tables.
 
     Attributes:
-        name: of the dataset: its drop folder, its asset group, the first part of its asset keys.
-        table: name of its table in the schemas staging, production and quarantine.
-        rows: the row model.
+        name: of the dataset, its drop folder and its asset group: lower case letters, digits and single underscores.
+        table: name of its table in the schemas staging, production and quarantine, which no other dataset has.
+        rows: the row model: columns, their checks, and rules.
         key: columns that identify a row; the last arrival of a key wins.
         description: what a row is about, for the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
-        search: text columns that a search looks in; None means all stored ones whose text is not replaced.
+        search: text columns that a search looks in; None means all stored ones whose text is not replaced, () means none.
         sources: how its files are read: one format, or several told apart by the ending of a file's name.
-        pulls: APIs that are asked for rows.
+        pulls: APIs that are asked for rows; their pages are read as its JSON files are.
         drift: what becomes of columns that are not declared, see `Drift`.
-        duplicates: which of several rows of one file with the same key counts: the last, the first, the one with the
-            `Highest` value of a column, or none of them.
+        duplicates: which of several rows of one file with the same key counts: the "last", the "first", the one with the
+            `Highest` value of a column, or none of them, as "reject" rejects them all.
         freshness: how old the newest load may be before the dataset is late; None means any age.
         warn_above: rejected rows of a file above which its checks warn.
         refuse_above: rejected rows of a file above which nothing of it is published.
@@ -462,14 +328,83 @@ class Dataset:
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives."""
-        names = {column.name for column in self.columns}
+        """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives.
+
+        Raises:
+            DeclarationError: with a sentence that names the dataset and what is wrong.
+        """
+        self._refuse_words()
+        self._refuse_computed()
+        self._refuse_names()
+        self._refuse_columns()
+        self._refuse_rules()
+        self._refuse_sources()
+
+    @property
+    def computed(self) -> tuple[Aggregate | View, ...]:
+        """Everything that is computed, each after what it reads."""
+        return (*self.aggregates, *self.views)
+
+    def _refuse_words(self) -> None:
+        """Refuse words with values of another kind than they take."""
+        if (
+            not isinstance(self.name, str)
+            or not re.fullmatch(DATASET_NAME, self.name)
+            or self.name in RESERVED_DATASETS
+        ):
+            raise DeclarationError(
+                f"dataset {self.name!r}: this cannot be a dataset's name, as it is a folder's and a part of other names, too; "
+                "lower case letters, digits and single underscores can, such as sales_2024"
+            )
+        where = f"dataset {self.name}"
+        if not isinstance(self.table, str):
+            raise DeclarationError(f"{where}: table is {self.table!r}; it takes the name of its table")
+        if not isinstance(self.description, str) or not self.description.strip():
+            raise DeclarationError(f"{where}: its description is {self.description!r}; say what a row is about")
+        for word in ("key", "owners", "indexes", "search"):
+            if (said := getattr(self, word)) is not None:
+                object.__setattr__(self, word, texts_of(f"{where}: {word}", said))
+        if wrong := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
+            raise DeclarationError(f"{where}: owners names {wrong[0]!r}; it takes e-mail addresses and team:name")
+        self._refuse_kinds(where)
+        if self.drift not in (drifts := typing.get_args(Drift)):
+            raise DeclarationError(f"{where}: drift is {self.drift!r}; it can be {' or '.join(drifts)}")
+        if self.duplicates not in ("last", "first", "reject") and not isinstance(self.duplicates, Highest):
+            raise DeclarationError(
+                f"{where}: duplicates is {self.duplicates!r}; it can be last, first, reject or Highest(…)"
+            )
+
+    def _refuse_kinds(self, where: str) -> None:
+        kinds: tuple[tuple[str, Any], ...] = (
+            ("sources", Csv | Json),
+            ("pulls", Pull),
+            ("aggregates", Aggregate),
+            ("views", View),
+        )
+        for word, kind in kinds:
+            if not isinstance(said := getattr(self, word), tuple | list) or not all(
+                isinstance(one, kind) for one in said
+            ):
+                raise DeclarationError(f"{where}: {word} is {said!r}; it takes a tuple, as in {word}=(…,)")
+            object.__setattr__(self, word, tuple(said))
+        for word in ("warn_above", "refuse_above"):
+            if not isinstance(said := getattr(self, word), Above):
+                raise DeclarationError(f"{where}: {word} is {said!r}; it takes Above(share=…) or Above(rows=…)")
+        for word in ("freshness", "raw_retention"):
+            said = getattr(self, word)
+            if said is not None and not (isinstance(said, dt.timedelta) and said > dt.timedelta(0)):
+                raise DeclarationError(f"{where}: {word} is {said!r}; it takes a dt.timedelta above 0, or None")
+
+    def _refuse_columns(self) -> None:
+        """Refuse a key, indexes and the like over columns that cannot be that."""
+        names = {column.name: column for column in self.columns}
         highest = (self.duplicates.column,) if isinstance(self.duplicates, Highest) else ()
         search = self.search or ()
         for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest), ("search", search)):
-            if unknown := set(used) - names:
+            if unknown := set(used) - set(names):
                 raise DeclarationError(
                     f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
+                    f"{nearest(min(unknown), names)}"
                 )
         if not self.key:
             raise DeclarationError(f"dataset {self.name}: it needs a key, the columns that tell its rows apart")
@@ -477,28 +412,19 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: key columns {optional} may not be empty")
         if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
             raise DeclarationError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
-        self._check_key()
+        self._refuse_key()
         if other := [name for name in search if name not in self._searchable]:
             raise DeclarationError(
                 f"dataset {self.name}: search names {other}, which are not stored text as it arrived"
             )
+        if not self.read_columns:
+            raise DeclarationError(f"dataset {self.name}: no column of {self.rows.__name__} is read from files")
         if self.is_protected and self.drift == "rescue":
             raise DeclarationError(
                 f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear"
             )
-        self._check_names()
-        known: set[str] = set()
-        for computed in self.computed:
-            if unknown := set(computed.reads) - known:
-                raise DeclarationError(
-                    f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
-                )
-            if computed.name in known:
-                raise DeclarationError(f"dataset {self.name}: two aggregates or views have the name {computed.name}")
-            known.add(computed.name)
-        self._check_pulls()
 
-    def _check_key(self) -> None:
+    def _refuse_key(self) -> None:
         """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
         if len(self.key) > INDEX_COLUMNS:
             raise DeclarationError(
@@ -531,41 +457,109 @@ class Dataset:
                     'protect it by personal="hash"'
                 )
 
-    @property
-    def computed(self) -> tuple[Aggregate | View, ...]:
-        """Everything that is computed, each after what it reads."""
-        return (*self.aggregates, *self.views)
-
-    def _check_names(self) -> None:
-        columns = [*(column.name for column in self.columns), *(name for c in self.computed for name in c.columns)]
+    def _refuse_names(self) -> None:
+        """Refuse names that somebody else has, that are cut, or that do not come out right everywhere."""
+        where = f"dataset {self.name}"
+        computed = [name for c in self.computed for name in (*c.columns, *c.made)]
+        columns = [*(column.name for column in self.columns), *computed]
         if reserved := sorted(name for name in columns if name.startswith("_")):
-            raise DeclarationError(
-                f"dataset {self.name}: names with a leading underscore are the platform's: {reserved}"
-            )
+            raise DeclarationError(f"{where}: names with a leading underscore are the platform's: {reserved}")
         if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
-            raise DeclarationError(
-                f"dataset {self.name}: every table of Postgres has columns called {reserved} of its own"
-            )
-        names = (self.name, self.table, *(computed.name for computed in self.computed), *columns)
+            raise DeclarationError(f"{where}: every table of Postgres has columns called {reserved} of its own")
+        derived = [f"{self.table}_{name}" for name in self.indexes]
+        derived += [f"surrogates_{a.name}" for a in self.aggregates if a.surrogate]
+        names = (self.name, self.table, *(c.name for c in self.computed), *columns, *derived)
         if long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
+            raise DeclarationError(f"{where}: Postgres takes names of up to {NAME_BYTES} bytes: {long} are longer")
+        plain = {self.table: "table", **{column.name: "column" for column in self.columns}}
+        if (odd := next((name for name in plain if not re.fullmatch(PLAIN_NAME, name)), None)) is not None:
+            also = "; a file may call it so, as an alias says" if plain[odd] == "column" else ""
             raise DeclarationError(
-                f"dataset {self.name}: Postgres takes names of up to {NAME_BYTES} bytes: {long} are longer"
+                f"{where}: {odd!r} cannot be the name of a {plain[odd]}, as it is a part of names of Dagster: ASCII letters, "
+                f"digits and underscores can{also}"
             )
+        if (odd := next((name for name in computed if not name or not name.isprintable()), None)) is not None:
+            raise DeclarationError(f"{where}: {odd!r} cannot be the name of a column: it cannot be printed")
+        # An alias may be the name of a column that is not read: of the number that is derived from a text, for example.
+        self._refuse_alike([(column.name, column) for column in self.columns])
+        self._refuse_alike([(text, column) for column in self.read_columns for text in (column.name, *column.aliases)])
+        self._refuse_assets()
 
-    def _check_pulls(self) -> None:
+    def _refuse_alike(self, texts: Sequence[tuple[str, Column]]) -> None:
+        known: dict[str, str] = {}
+        for text, column in texts:
+            if (other := known.setdefault(normalized(text), column.name)) != column.name:
+                raise DeclarationError(
+                    f"dataset {self.name}: the columns {other} and {column.name} cannot be told apart in a file by {text!r}: "
+                    "upper case, space, - and _ make no difference there"
+                )
+
+    def _refuse_assets(self) -> None:
+        assets = [
+            *((pull.asset, f"the pull {pull.name}") for pull in self.pulls),
+            (self.raw_asset, "the raw files"),
+            (self.staging_asset, "the staging table"),
+            (self.table, f"the table {self.table}"),
+            *((c.name, f"the {type(c).__name__.lower()} {c.name}") for c in self.computed),
+            ("quality_report", "the quality report"),
+            (f"{self.table}_every_row_accounted_for", f"the check of the table {self.table}"),
+        ]
+        known: dict[str, str] = {}
+        for name, whose in assets:
+            if (other := known.setdefault(name, whose)) is not whose:
+                raise DeclarationError(
+                    f"dataset {self.name}: {other} and {whose} both have the asset {name}; give one of them another name"
+                )
+
+    def _refuse_rules(self) -> None:
+        """Refuse two rules of one name: the later would take the place of the other wherever rules are looked up."""
+        known: dict[str, Rule] = {}
+        for one in self.rules:
+            if not re.fullmatch(PLAIN_NAME, one.name) or one.name in CHECK_NAMES:
+                raise DeclarationError(
+                    f"dataset {self.name}: {one.name!r} ({one.message}) cannot be the name of a rule; ASCII letters, digits "
+                    f"and underscores can, but not {', '.join(sorted(CHECK_NAMES))}"
+                )
+            if other := known.get(one.name):
+                raise DeclarationError(
+                    f"dataset {self.name}: two rules have the name {one.name}: {_whose(other)} and {_whose(one)}; give the "
+                    "function of the @rule, or a column, another name"
+                )
+            known[one.name] = one
+
+    def _refuse_computed(self) -> None:
+        known: set[str] = set()
+        for computed in self.computed:
+            if unknown := set(computed.reads) - known:
+                raise DeclarationError(
+                    f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
+                )
+            if computed.name in known:
+                raise DeclarationError(f"dataset {self.name}: two aggregates or views have the name {computed.name}")
+            known.add(computed.name)
+
+    def _refuse_sources(self) -> None:
+        """Refuse formats and pulls that cannot be told apart."""
+        where = f"dataset {self.name}"
+        if not self.sources:
+            raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
         origins = [*(source.name for source in self.sources), *(pull.name for pull in self.pulls)]
         if doubled := {name for name in origins if origins.count(name) > 1}:
-            raise DeclarationError(f"dataset {self.name}: two formats or pulls have the name {min(doubled)}")
+            raise DeclarationError(f"{where}: two formats or pulls have the name {min(doubled)}")
+        for one, other in itertools.permutations(self.sources, 2):
+            for suffix in one.suffixes:
+                if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):
+                    raise DeclarationError(f"{where}: files that end in {suffix} could be {one.name} or {other.name}")
         for pull in self.pulls:
             if self.page_format(pull) is None:
                 raise DeclarationError(
-                    f"dataset {self.name}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
+                    f"{where}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
                 )
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The declared columns, in order."""
-        return columns_of(self.rows)
+        return columns_of(self.rows, f"dataset {self.name}: ")
 
     @cached_property
     def read_columns(self) -> tuple[Column, ...]:
@@ -617,7 +611,7 @@ class Dataset:
     @cached_property
     def custom_rules(self) -> tuple[CustomRule, ...]:
         """The rules written as methods of the row model."""
-        return tuple(value for value in vars(self.rows).values() if isinstance(value, CustomRule))
+        return custom_rules_of(self.rows, f"dataset {self.name}: ")
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

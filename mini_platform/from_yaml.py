@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mini_platform.dataset import Above, Aggregate, Csv, Dataset, Drift, Highest, Json
+from mini_platform.dataset import Above, Aggregate, Csv, Dataset, DeclarationError, Drift, FieldSpec, Highest, Json
 from mini_platform.pandera_models import ModelError, Translated, translated
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
     """
     try:
         model = translated(_imported(said.model, place("model")))
-    except ModelError as error:
+    except (ModelError, DeclarationError) as error:
         raise YamlError(f"{place('model')}: {error}") from error
     key = tuple(said.key)
     for columns in model.unique:
@@ -124,7 +124,7 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             raise YamlError(
                 f"{place('key')}: {said.model} declares {', '.join(sorted(columns))} unique; only the key can be."
             )
-    lacking = [name for name in key if name not in vars(model.rows)]
+    lacking = [name for name in key if not isinstance(getattr(model.rows, name, None), FieldSpec)]
     if lacking:
         raise YamlError(f"{place('key')}: {said.model} has no column {', '.join(lacking)}.")
     sources = tuple(_plain(source) for source in (said.csv, said.json_) if source is not None)

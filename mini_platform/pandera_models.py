@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.columns import columns_of
 from mini_platform.dataset import (
     DECIMAL_DIGITS,
     DeclarationError,
@@ -32,6 +31,7 @@ from mini_platform.dataset import (
     FieldSpec,
     RowModel,
 )
+from mini_platform.row_models import columns_of
 
 TYPES: Mapping[str, Any] = {
     "Int64": int, "int64": int,
@@ -203,7 +203,11 @@ def _refuse_unjudgeable(rows: type[RowModel]) -> None:
     import pandera.polars as pa
     import polars as pl
 
-    for column in columns_of(rows):
+    try:
+        columns = columns_of(rows)
+    except DeclarationError as error:
+        raise ModelError(f"{error}.") from error
+    for column in columns:
         special = {
             Decimal: pl.Decimal(DECIMAL_DIGITS, column.decimals),
             dt.datetime: pl.Datetime("us", "UTC"),
@@ -273,7 +277,7 @@ class _Field:
         if column.nullable and self.of_pandas and str(column.dtype) in NEVER_EMPTY:
             better = {"int64": "pd.Int64Dtype", "bool": "pd.BooleanDtype"}[str(column.dtype)]
             raise self._error(f"is nullable, but its type in pandas has no missing value: make it {better}")
-        kind, decimals, checks = self._type(str(column.dtype))
+        kind, options, checks = self._type(str(column.dtype))
         warn = []
         for check in column.checks:
             name, argument = self._check(check, kind)
@@ -287,29 +291,31 @@ class _Field:
         given = words.pop("aliases", ())
         aliases += (given,) if isinstance(given, str) else tuple(given)
         description = column.description or column.title or column.name.replace("_", " ").capitalize()
-        options = {"warn": tuple(warn), "aliases": aliases, "may_lack": not column.required, "decimals": decimals}
+        options |= {"warn": tuple(warn)} if warn else {}
+        options |= {"aliases": aliases} if aliases else {}
+        options |= {} if column.required else {"may_lack": True}
         return kind, Field(description, **words, **options, **checks)
 
     def _error(self, what: str) -> ModelError:
         return ModelError(f"{self.where} {what}.")
 
-    def _type(self, name: str) -> tuple[Any, int, dict[str, Any]]:
-        """Our type of a type's name, its decimals, and the checks that follow from it."""
+    def _type(self, name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Our type of a type's name, and the words and the checks that follow from it."""
         if name in TYPES:
-            return TYPES[name], 2, {}
+            return TYPES[name], {}, {}
         if found := MOMENT.fullmatch(name):
             if found["zone"] == "None":
                 raise self._error(NAIVE)
             if found["unit"] != "us":
                 raise self._error(f"has times in {found['unit']}; they are stored in microseconds: make the unit us")
-            return dt.datetime, 2, {}
+            return dt.datetime, {}, {}
         if found := DECIMAL.fullmatch(name):
             digits, decimals = int(found[1]), int(found[2])
             if digits > DECIMAL_DIGITS:
                 raise self._error(f"has {digits} digits; at most {DECIMAL_DIGITS} can be kept")
             largest = 10 ** (digits - decimals)
             bounds = {"greater_than": -largest, "less_than": largest} if digits < DECIMAL_DIGITS else {}
-            return Decimal, decimals, bounds
+            return Decimal, {"decimals": decimals}, bounds
         if name.startswith(("Datetime(", "datetime64[")):
             raise self._error(NAIVE)
         known = ", ".join(sorted(set(TYPES)))

@@ -22,6 +22,7 @@ from pandera.api.polars.types import PolarsData
 from pandera.constants import CHECK_OUTPUT_KEY
 
 from mini_platform.dataset import DECIMAL_DIGITS, LINE_ONCE, Column, CustomRule, Dataset, DeclarationError, Rule
+from mini_platform.declared_checks import pattern_as_judged
 from mini_platform.exact import ROW_FAULTS, computed, exact
 from mini_platform.readers import Malformed
 
@@ -111,11 +112,8 @@ CHECKS: dict[str, Callable[[Any], pa.Check]] = {
 
 
 def check_of(name: str, argument: Any) -> pa.Check:
-    """The check that a keyword of `Field` stands for. A pattern that is compiled is Python's, with its flags.
-
-    Raises:
-        AttributeError: neither Pandera nor `CHECKS` has one of this name.
-    """
+    """The check that a keyword of `Field` stands for. A pattern that is compiled is Python's, with its flags."""
+    argument = pattern_as_judged(name, argument)
     if isinstance(argument, re.Pattern):
         asked = {"str_matches": argument.match, "str_contains": argument.search}[name]
         return pa.Check(_by_python(asked), name=name)
@@ -132,11 +130,7 @@ def _custom_check(custom: CustomRule) -> pa.Check:
 
 @cache
 def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
-    """The Pandera schema of a valid row: typed columns, their checks, and the rules about whole rows.
-
-    Raises:
-        AttributeError: a `Field` names a check that neither Pandera nor `CHECKS` has.
-    """
+    """The Pandera schema of a valid row: typed columns, their checks, and the rules about whole rows."""
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(

@@ -10,6 +10,7 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
+from mini_platform.collisions import refuse_collisions
 from mini_platform.dataset import Dataset
 
 YAML_FOLDER = Path(__file__).parent.parent / "defs"
@@ -17,11 +18,13 @@ YAML_FOLDER = Path(__file__).parent.parent / "defs"
 
 @cache
 def python_datasets() -> dict[str, Dataset]:
-    """Every dataset that a module here declares, by name, in the order of the modules."""
-    found: dict[str, Dataset] = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        _add(found, importlib.import_module(f"{__name__}.{module.name}").dataset)
-    return found
+    """Every dataset that a module here declares, by name, in the order of the modules.
+
+    Raises:
+        DeclarationError: two of them would have one name somewhere.
+    """
+    modules = sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
+    return _by_name([importlib.import_module(f"{__name__}.{module.name}").dataset for module in modules])
 
 
 @cache
@@ -35,20 +38,17 @@ def all_datasets() -> dict[str, Dataset]:
     """Every declared dataset by name: those in Python, then those in YAML.
 
     Raises:
-        ValueError: two of them have one name or one table, or a YAML file declares none.
+        DeclarationError: two of them would have one name somewhere.
+        YamlError: a YAML file declares none.
     """
-    found = dict(python_datasets())
+    found = list(python_datasets().values())
     if files := yaml_files():
         from mini_platform.from_yaml import read_yaml  # Brings pydantic and yaml.
 
-        for dataset in (dataset for path in files for dataset in read_yaml(path)):
-            _add(found, dataset)
-    return found
+        found += [dataset for path in files for dataset in read_yaml(path)]
+    return _by_name(found)
 
 
-def _add(found: dict[str, Dataset], dataset: Dataset) -> None:
-    if dataset.name in found:
-        raise ValueError(f"two dataset files declare the name {dataset.name!r}")
-    if other := next((known.name for known in found.values() if known.table == dataset.table), None):
-        raise ValueError(f"the datasets {other} and {dataset.name} have one table, {dataset.table!r}")
-    found[dataset.name] = dataset
+def _by_name(datasets: list[Dataset]) -> dict[str, Dataset]:
+    refuse_collisions(datasets)
+    return {dataset.name: dataset for dataset in datasets}

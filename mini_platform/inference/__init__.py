@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from mini_platform.columns import normalized
 from mini_platform.dataset import Column, Csv, Dataset, Json
 from mini_platform.inference.columns import draft_columns
 from mini_platform.inference.dialect import Written, find_dialect
@@ -26,7 +27,6 @@ from mini_platform.inference.source import Drafted, module
 from mini_platform.readers import ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of, read_file
 from mini_platform.readers.files import read_rows
-from mini_platform.readers.header import normalized
 from mini_platform.readers.unpack import unpacked
 from mini_platform.validation import judge, parse
 

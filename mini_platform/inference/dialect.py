@@ -12,11 +12,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mini_platform.columns import normalized
 from mini_platform.dataset import Csv
 from mini_platform.readers import RefusedFileError
 from mini_platform.readers.decode import utf8_pieces
 from mini_platform.readers.dialect import dialect_of
-from mini_platform.readers.header import normalized
 from mini_platform.readers.unpack import unpacked
 
 if TYPE_CHECKING:

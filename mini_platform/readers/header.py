@@ -6,11 +6,11 @@ Here: which field of a record is which column, and the sentences that refuse a h
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mini_platform.columns import normalized
 from mini_platform.readers import RefusedFileError
 
 if TYPE_CHECKING:
@@ -37,12 +37,6 @@ class Header:
     ordered: tuple[str, ...]
     texts: tuple[str, ...]
     stands: bool = True
-
-
-def normalized(name: str) -> str:
-    """A column name without what is forgiven: case, space around it, and how its words are joined."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
-    return re.sub(r"[\s_-]+", "_", folded)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
+from mini_platform.columns import normalized
 from mini_platform.readers import Block, Malformed, ReadLimits
-from mini_platform.readers.header import normalized
 from mini_platform.readers.json_faults import MAX_DEPTH
 
 if TYPE_CHECKING:

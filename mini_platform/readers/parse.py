@@ -12,8 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from mini_platform.columns import normalized
 from mini_platform.readers import Malformed, ReadLimits
-from mini_platform.readers.header import Header, normalized
+from mini_platform.readers.header import Header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -472,6 +472,10 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
         raise DeclarationError(f"{where}: give {untyped} a type, as in func.avg(x, type_=Double)")
     if undescribed := {c.name for c in selected} ^ set(computed.columns):
         raise DeclarationError(f"{where}: selected and described columns differ in {undescribed}")
+    if unknown := [name for name in computed.chart if name not in (*computed.columns, *computed.made)]:
+        raise DeclarationError(
+            f"{dataset.name}.{computed.name}: chart names {', '.join(unknown)}, which it does not select"
+        )
     columns = []
     for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
         types = {_compiled(branch.type) for branch in (column, *others)}

@@ -561,8 +561,8 @@ def refers(name: str, to: Aggregate, column: str) -> Aggregate:
     [
         ([named("twice", "c"), named("twice", "d")], [], "two aggregates or views have the name twice"),
         ([named("twice", "c")], [named("twice", "c", is_view=True)], "two aggregates or views have the name twice"),
-        ([named("quality_report", "c")], [], "analytics.quality_report would be made for it, and for the platform"),
-        ([], [named("quality_report", "c", is_view=True)], "analytics.quality_report would be made for it, and for"),
+        ([named("quality_report", "c")], [], "the aggregate quality_report and the quality report both have the asset"),
+        ([], [named("quality_report", "c", is_view=True)], "the view quality_report and the quality report both have"),
         ([d := named("d", "c", surrogate="nr"), refers("a", d, "b_c"), refers("a_b", d, "c")], [],
          r"refused\.a_b: analytics\.a_b_c would be made for it, and for a"),
         ([named("d", "c", surrogate="nr"), named("d_key", "c")], [], r"analytics\.d_key would be made"),
@@ -631,7 +631,7 @@ def figures(o: Any) -> Select[Any]:
 
 
 def test_verify_knows_how_exact_a_sum_of_floats_is(declared: Declared) -> None:
-    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    trial = declared(dataset(aggregate(figures, "cat"), name="of_figures"))
     weights = {
         "cancels": ("1e16", "1", "-1e16", "0.1"),
         "huge": ("1e150", "-1e150", "0.3", "2.5e149"),
@@ -644,10 +644,10 @@ def test_verify_knows_how_exact_a_sum_of_floats_is(declared: Declared) -> None:
     for order in turns:  # The rows are added up as they lie in the table.
         with trial.platform.engine.begin() as conn:
             conn.execute(
-                text(f"CREATE TEMP TABLE o ON COMMIT DROP AS SELECT * FROM production.figures ORDER BY {order}")  # noqa: S608
+                text(f"CREATE TEMP TABLE o ON COMMIT DROP AS SELECT * FROM production.of_figures ORDER BY {order}")  # noqa: S608
             )
-            conn.execute(text("TRUNCATE production.figures"))
-            conn.execute(text("INSERT INTO production.figures SELECT * FROM o"))
+            conn.execute(text("TRUNCATE production.of_figures"))
+            conn.execute(text("INSERT INTO production.of_figures SELECT * FROM o"))
         assert trial.differences() == {}, order
 
 
@@ -657,7 +657,7 @@ def test_verify_knows_how_exact_a_sum_of_floats_is(declared: Declared) -> None:
      ("most", "1e-16"), ("paid", "0.0000000001"), ("rest", "1e-12"), ("all", "1e-12")],
 )  # fmt: skip
 def test_verify_misses_no_difference(declared: Declared, column: str, by: str) -> None:
-    trial = declared(dataset(aggregate(figures, "cat"), name="figures"))
+    trial = declared(dataset(aggregate(figures, "cat"), name="of_figures"))
     trial.load("a.csv", HEADER + "".join(line(str(n), "a", weight=f"0.{n}") for n in range(1, 5)))
     assert trial.differences() == {}
     with trial.platform.engine.begin() as conn:

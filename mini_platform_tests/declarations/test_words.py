@@ -1,0 +1,359 @@
+"""Every word of a declaration has a sentence that says what it promises, and a test that carries the sentence."""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mini_platform.assets.pipeline import dataset_assets
+from mini_platform.columns import WORDS
+from mini_platform.dataset import (
+    Above,
+    Aggregate,
+    Csv,
+    Cursor,
+    Dataset,
+    DeclarationError,
+    Field,
+    Highest,
+    Json,
+    Linked,
+    Numbered,
+    Pull,
+    RowModel,
+    View,
+    rule,
+)
+from mini_platform.declared_checks import ARGUMENTS
+from mini_platform.platform import Platform
+from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.readers.files import read_rows
+from mini_platform.validation import judge
+from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.declarations.test_refused import DAILY, daily, model
+
+TESTS = Path(__file__).parent.parent
+CLASSES = (Csv, Json, Numbered, Linked, Cursor, Pull, Highest, Above, Aggregate, View, Dataset)
+FUNCTIONS = {"Field": (Field, ("description", *WORDS, *ARGUMENTS)), "rule": (rule, ("sentence", "column", "severity"))}
+ALL_WORDS = [
+    *((kind.__name__, item.name) for kind in CLASSES for item in fields(kind)),
+    *((name, word) for name, (_, words) in FUNCTIONS.items() for word in words),
+]
+
+
+def promises(declared: Any) -> dict[str, str]:
+    """The sentences of a docstring, by word; several words can share one."""
+    said = re.findall(
+        r"^ +((?:\w+, )*\w+): (.+(?:\n +(?![ *])(?!(?:\w+, )*\w+: ).+)*)", inspect.getdoc(declared) or "", re.M
+    )
+    return {word: " ".join(sentence.split()) for words, sentence in said for word in words.split(", ")}
+
+
+@pytest.mark.parametrize(("of", "word"), ALL_WORDS)
+def test_a_word_has_a_sentence(of: str, word: str) -> None:
+    declared = FUNCTIONS[of][0] if of in FUNCTIONS else next(kind for kind in CLASSES if kind.__name__ == of)
+    sentence = promises(declared)[word]
+    assert len(sentence.split()) >= 3
+    assert sentence.endswith("."), sentence
+
+
+# Those that another test carries
+
+ELSEWHERE = {
+    "Field.given": "test_columns.py::test_created_never_moves_and_changed_moves_only_with_the_row",
+    "Field.personal": "test_sales.py::test_nothing_of_a_person_is_anywhere_in_clear",
+    "Pull.name": "test_pull_runs.py::test_where_a_source_is",
+    "Pull.url": "landing/test_pull.py::test_no_url",
+    "Pull.paging": "landing/test_pull.py::test_by_links",
+    "Pull.page_size": "landing/test_pull.py::test_by_number",
+    "Pull.since": "landing/test_pull.py::test_since",
+    "Pull.overlap": "landing/test_pull.py::test_since",
+    "Pull.whole_every": "landing/test_pull.py::test_everything_is_asked_for_now_and_then",
+    "Pull.rate": "landing/test_pull.py::test_the_pace_is_kept",
+    "Pull.tries": "landing/test_pull.py::test_given_up_for_now_and_gone_on_with",
+    "Pull.backoff": "landing/test_pull.py::test_pauses_grow_and_are_drawn",
+    "Pull.longest_wait": "landing/test_pull.py::test_a_longer_wait_is_left_to_the_next_runs",
+    "Pull.connect_seconds": "landing/test_pull.py::test_an_address_that_does_not_answer_gives_way_to_the_next",
+    "Pull.read_seconds": "landing/test_pull.py::test_given_up_for_now_and_gone_on_with",
+    "Pull.answer_seconds": "landing/test_pull.py::test_well_in_the_end",
+    "Pull.crawl_seconds": "landing/test_pull.py::test_a_crawl_that_takes_long_pauses",
+    "Pull.max_pages": "landing/test_pull.py::test_no_end",
+    "Pull.schedule": "test_pull_runs.py::test_the_schedule",
+    "Numbered.page": "landing/test_pull.py::test_other_names_and_another_first_page",
+    "Numbered.first": "landing/test_pull.py::test_other_names_and_another_first_page",
+    "Numbered.limit": "landing/test_pull.py::test_other_names_and_another_first_page",
+    "Linked.limit": "landing/test_pull.py::test_by_links",
+    "Cursor.path": "landing/test_pull.py::test_by_cursors",
+    "Cursor.parameter": "landing/test_pull.py::test_by_cursors",
+    "Cursor.limit": "landing/test_pull.py::test_by_cursors",
+    "Highest.column": "test_columns.py::test_which_of_several_rows_of_a_key_counts",
+    "Dataset.duplicates": "test_columns.py::test_which_of_several_rows_of_a_key_counts",
+    "Dataset.drift": "test_columns.py::test_columns_that_nobody_declared",
+    "Dataset.key": "declarations/test_keys.py::test_a_key_of_any_type",
+    "Dataset.name": "test_definitions.py::test_a_dataset_is_its_declaration",
+    "Dataset.table": "test_definitions.py::test_a_dataset_is_its_declaration",
+    "Dataset.rows": "declarations/test_names.py::test_what_a_model_inherits_is_loaded_and_judged",
+    "Dataset.pulls": "test_pull_runs.py::test_what_is_pulled_is_loaded_by_the_same_run",
+    "Dataset.freshness": "operations/test_alerts.py::test_a_dataset_that_is_late",
+    "Dataset.refuse_above": "test_definitions.py::test_a_refused_file_fails_its_check_and_not_the_run",
+    "Dataset.warn_above": "test_definitions.py::test_the_samples",
+    "Dataset.views": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "Dataset.aggregates": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "Aggregate.select": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "Aggregate.key": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "Aggregate.surrogate": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "View.select": "declarations/test_names.py::test_names_that_are_odd_and_allowed",
+    "Aggregate.chart": "test_definitions.py::test_the_samples",
+    "View.chart": "test_sales.py::test_views",
+    "Dataset.realistic": "test_sampling.py::test_a_pattern_is_broken_where_rows_are_declared",
+}
+
+PROOFS: dict[str, Callable[[Path], None]] = {}
+
+
+def proves(*names: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
+    def decorate(proof: Callable[[Path], None]) -> Callable[[Path], None]:
+        PROOFS.update(dict.fromkeys(names, proof))
+        return proof
+
+    return decorate
+
+
+def _dataset(x: Any, field: Any, /, **said: Any) -> Dataset:
+    rows = said.pop("rows", None) or model(k=(str, Field("Key")), x=(x, field))
+    return Dataset(**({"name": "d", "table": "t", "rows": rows, "key": ("k",), "description": "Things"} | said))
+
+
+def _read(path: Path, dataset: Dataset, text: str, name: str = "a.csv") -> list[tuple[str, ...]]:
+    path = path / "file"
+    path.write_bytes(text.encode(dataset.sources[0].encoding or "utf-8") if name == "a.csv" else text.encode())
+    return [row for block in read_rows(dataset, path, name, "drop", ReadLimits()) for row in block.rows.rows()]
+
+
+def _judged(dataset: Dataset, x: str) -> tuple[str | None, list[str], bool]:
+    """Text that is stored for a cell, rules that it breaks, and whether its row is rejected."""
+    verdicts = judge(dataset, pl.DataFrame({"k": ["a"], "x": [x]}))
+    row = verdicts.rows.row(0, named=True)
+    return row["x"], [one.name for one, _ in verdicts.broken], row["_rules"] is not None
+
+
+@proves("Field.description", "Field.unit", "Field.source", "Dataset.description")
+def _(_path: Path) -> None:
+    dataset = _dataset(float, Field("Height", unit="m", source="a book", ge=1))
+    production = dataset_tables(dataset).production
+    assert (production.comment, production.c.x.comment) == ("Things", "Height [m] (a book)")
+    assert next(one.message for one in dataset.rules if one.name == "x_ge") == "x is below 1 m"
+
+
+@proves("Field.aliases", "Field.may_lack", "Json.rows", "Json.suffixes", "Json.name")
+def _(path: Path) -> None:
+    rows = model(k=(str, Field("Key")), x=(str | None, Field("X", aliases=("In-File", "user_x"), may_lack=True)))
+    dataset = _dataset(None, None, rows=rows, sources=(Csv(), Json(rows="data.items", suffixes=(".j",), name="jay")))
+    assert _read(path, dataset, "K,IN FILE\na,1\n") == [("a", "1")]
+    assert _read(path, dataset, '{"data": {"items": [{"k": "a", "user": {"x": 1}}]}}', "a.J") == [("a", "1")]
+    assert _read(path, dataset, "k\na\n") == [("a", "")]
+    assert dataset.raw_asset == "raw_files"
+    assert _dataset(None, None, rows=rows, sources=(Json(name="jay"),)).raw_asset == "raw_jay"
+    with pytest.raises(RefusedFileError, match="lacks k"):
+        _read(path, dataset, "x\n1\n")
+
+
+@proves("Field.trim", "Field.null_tokens", "Field.case")
+def _(_path: Path) -> None:
+    assert _judged(_dataset(str, Field("X")), " e\u0301 ") == ("é", [], False)
+    assert _judged(_dataset(str, Field("X", trim=False)), " a ") == (" a ", [], False)
+    assert _judged(_dataset(str | None, Field("X", null_tokens=("NA",), case="lower")), "NA") == (None, [], False)
+    assert _judged(_dataset(str, Field("X", case="upper")), "é") == ("É", [], False)
+
+
+@proves("Field.decimals")
+def _(_path: Path) -> None:
+    assert _judged(_dataset(Decimal, Field("X")), "1.255") == ("1.255", ["x_is_decimal"], True)
+    assert _judged(_dataset(Decimal, Field("X", decimals=3)), "1.255") == ("1.255", [], False)
+
+
+@proves("Field.stored", "Field.derived")
+def _(_path: Path) -> None:
+    double = Field("Twice", derived=lambda col: col("x") * 2, le=10)
+    dataset = _dataset(None, None, rows=model(k=(str, Field("K")), x=(int, Field("X", stored=False)), y=(int, double)))
+    assert [c.name for c in dataset_tables(dataset).production.c if not c.name.startswith("_")] == ["k", "y"]
+    rows = judge(dataset, pl.DataFrame({"k": ["a", "b"], "x": ["5", "6"]})).rows
+    assert rows.select("y", "_rules").rows() == [("10", None), ("12", '{"y_le"}')]
+
+
+@proves("Field.warn")
+def _(_path: Path) -> None:
+    assert _judged(_dataset(int, Field("X", ge=1, le=2, warn="le")), "3") == ("3", ["x_le"], False)
+
+
+DAY, TIME = dt.date(2024, 1, 2), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
+CHECKED: list[tuple[str, Any, Any, tuple[str, ...], tuple[str, ...]]] = [
+    *((name, int, 2, ("2", "9007199254740993"), ("1",)) for name in ("ge", "greater_than_or_equal_to")),
+    *((name, Decimal, 0.1, ("0.11",), ("0.10", "-1")) for name in ("gt", "greater_than")),
+    *(
+        (name, int, 9007199254740992, ("9007199254740992",), ("9007199254740993",))
+        for name in ("le", "less_than_or_equal_to")
+    ),
+    *((name, dt.date, DAY, ("2024-01-01",), ("2024-01-02",)) for name in ("lt", "less_than")),
+    *(
+        (name, float, {"min_value": 1, "max_value": 2}, ("1", "2"), ("0.999", "2.001"))
+        for name in ("in_range", "between")
+    ),
+    ("in_range", int, {"min_value": 1, "max_value": 3, "include_min": False, "include_max": False}, ("2",), ("1", "3")),
+    *(
+        (name, dt.datetime, TIME, ("2024-01-02T01:00:00+01:00",), ("2024-01-02T01:00:00Z",))
+        for name in ("eq", "equal_to")
+    ),
+    *((name, bool, True, ("no",), ("yes",)) for name in ("ne", "not_equal_to")),
+    ("isin", str, ("a", "é"), ("a", " e\u0301"), ("b", "A")),
+    ("isin", float, [1, 0.5], ("1.0", "5e-1"), ("2",)),
+    ("isin", Decimal, [1, 0.1], ("1.00", "0.10"), ("0.2",)),
+    ("notin", int, [7.0], ("8",), ("7",)),
+    ("str_length", str, {"min_value": 2, "max_value": 3}, ("ab", "äöü"), ("a", "abcd")),
+    ("str_length", str, 2, ("ab",), ("a", "abc")),
+    ("str_length", str, {"max_value": 2}, ("ab",), ("abc",)),
+    ("str_matches", str, "cat|dog", ("cat", "dogs"), ("hotdog",)),
+    ("str_matches", str, re.compile("^[a-z]+$", re.IGNORECASE), ("ABC",), ("1",)),
+    ("str_contains", str, "og", ("hotdog",), ("cat",)),
+    ("str_startswith", str, "a", ("ab",), ("ba",)),
+    ("str_endswith", str, "a", ("ba",), ("ab",)),
+    ("email", str, True, ("a@b.org",), ("a@b",)),
+]
+
+
+@pytest.mark.parametrize(("check", "kind", "argument", "passing", "failing"), CHECKED)
+def test_a_check_judges_as_its_sentence_says(
+    check: str, kind: Any, argument: Any, passing: tuple[str, ...], failing: tuple[str, ...]
+) -> None:
+    dataset = _dataset(kind | None, Field("X", **{check: argument}))
+    assert [_judged(dataset, text)[1:] for text in passing] == [([], False)] * len(passing)
+    assert [_judged(dataset, text)[1:] for text in failing] == [([f"x_{check}"], True)] * len(failing)
+    assert _judged(dataset, "")[1:] == ([], False)
+
+
+@proves("rule.sentence", "rule.column", "rule.severity")
+def _(_path: Path) -> None:
+    class R(RowModel):
+        k: str = Field("Key")
+        x: int | None = Field("X")
+
+        @rule("is odd", column="x", severity="warn")
+        def even(col: Any) -> Any:
+            return col("x") % 2 == 0
+
+        @rule("it is too much")
+        def bearable(col: Any) -> Any:
+            return col("x") < 10
+
+    dataset = _dataset(None, None, rows=R)
+    assert [_judged(dataset, text)[1:] for text in ("1", "11", "x", "")] == [
+        (["x_even"], False),
+        (["x_even", "bearable"], True),
+        (["x_is_integer"], True),
+        ([], False),
+    ]
+    assert {one.name: (one.message, one.severity) for one in dataset.rules if one.name in ("x_even", "bearable")} == {
+        "x_even": ("x is odd", "warn"),
+        "bearable": ("it is too much", "error"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "said", "text", "rows"),
+    [
+        ("delimiter", {"delimiter": "||"}, "k||x\na||1\n", [("a", "1")]),
+        ("encoding", {"encoding": "latin-1"}, "k,x\né,1\n", [("é", "1")]),
+        ("quote", {"quote": "'"}, "k,x\n'a,''b','\"'\n", [("a,'b", '"')]),
+        ("quote", {"quote": None}, 'k,x\na,"1\n', [("a", '"1')]),
+        ("escape", {"escape": "\\"}, "k,x\na\\,b,1\n", [("a,b", "1")]),
+        ("header", {"header": False}, "a,1\n", [("a", "1")]),
+        ("header", {"header": "find"}, "A report\n\nk,x\na,1\n", [("a", "1")]),
+        ("skip_lines", {"skip_lines": 2}, "one\ntwo\nk,x\na,1\n", [("a", "1")]),
+        ("skip_initial_space", {"skip_initial_space": True}, 'k,x\na, "1,2"\n', [("a", "1,2")]),
+        ("trailing_delimiter", {"trailing_delimiter": True}, "k,x\na,1,\n", [("a", "1")]),
+        ("comment", {"comment": "#"}, "#no\nk,x\n#no\na,1\n", [("a", "1")]),
+    ],
+)
+def test_a_word_of_csv_reads_as_its_sentence_says(
+    word: str, said: dict[str, Any], text: str, rows: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    assert word in said
+    assert _read(tmp_path, _dataset(str, Field("X"), sources=(Csv(**said),)), text) == rows
+
+
+@proves("Csv.suffixes", "Csv.name", "Dataset.sources", "Pull.suffix")
+def _(path: Path) -> None:
+    rows = model(k=(str, Field("Key")), source=(str, Field("Whence", given="source")))
+    sources = (
+        Csv(),
+        Csv(delimiter=";", suffixes=(".scsv",), name="semi"),
+        Json(),
+        Json(rows="d", suffixes=(".d",), name="d"),
+    )
+    dataset = _dataset(None, None, rows=rows, sources=sources, pulls=(Pull(name="p", suffix=".d"),))
+    assert _read(path, dataset, "k,l\na,b\n", "a.CSV")[0][:2] == ("a", "csv")
+    assert _read(path, dataset, "k;l\na;b\n", "a.scsv.gz")[0][:2] == ("a", "semi")
+    assert dataset.page_format(dataset.pulls[0]) is sources[3]
+
+
+@proves("Above.share", "Above.rows")
+def _(_path: Path) -> None:
+    assert [Above(share=0.29).exceeded(rejected, 100) for rejected in (29, 30)] == [False, True]
+    assert [Above(rows=3).exceeded(rejected, 10**6) for rejected in (3, 4)] == [False, True]
+    assert Above(share=0.5, rows=3).exceeded(4, 100)
+    assert not Above().exceeded(100, 100)
+
+
+@proves("Aggregate.columns", "View.columns", "Dataset.owners", "Dataset.indexes")
+def _(_path: Path) -> None:
+    described = DAILY | {"columns": {"k": ("Key",), "s": ("Sum of n", "m")}}
+    dataset = Dataset(
+        "words", "words", model(k=(str, Field("K")), n=(int, Field("N"))), ("k",), "x", owners=["team:x"], indexes=("n",),
+        aggregates=(Aggregate(daily, **described),),
+    )  # fmt: skip
+    tables = dataset_tables(dataset)
+    assert [c.comment for c in tables.aggregates["daily"].c] == ["Key", "Sum of n [m]"]
+    assert [(index.name, [c.name for c in index.columns]) for index in tables.production.indexes] == [
+        ("words_n", ["n"])
+    ]
+    assert all(spec.owners == ["team:x"] for asset in dataset_assets(dataset) for spec in asset.specs)
+    with pytest.raises(DeclarationError, match="columns describes"):
+        View(daily, columns={"k": ()}, chart=("k", "k"))
+
+
+@proves("Dataset.search", "Dataset.raw_retention")
+def _(_path: Path) -> None:
+    kept = dt.timedelta(days=3)
+    dataset = _dataset(str, Field("X"), search=("x",), raw_retention=kept)
+    assert (dataset.searched, Platform().raw_retention(dataset)) == (("x",), kept)
+    assert _dataset(str, Field("X")).searched == ("k", "x")
+    assert _dataset(str, Field("X"), search=()).searched == ()
+
+
+def test_every_word_has_a_test() -> None:
+    carried = {*PROOFS, *ELSEWHERE, *(f"Field.{check}" for check, *_ in CHECKED)}
+    carried |= {
+        f"Csv.{word}" for word in ("delimiter", "encoding", "quote", "escape", "header", "skip_lines", "comment")
+    }
+    carried |= {"Csv.skip_initial_space", "Csv.trailing_delimiter"}
+    assert carried == {f"{of}.{word}" for of, word in ALL_WORDS}
+    for test in ELSEWHERE.values():
+        path, name = test.split("::")
+        assert name in {
+            n.name for n in ast.walk(ast.parse((TESTS / path).read_text())) if isinstance(n, ast.FunctionDef)
+        }, test
+
+
+@pytest.mark.parametrize("proof", dict.fromkeys(PROOFS.values()), ids=[*dict.fromkeys(PROOFS.values())].index)
+def test_what_a_word_promises(proof: Callable[[Path], None], tmp_path: Path) -> None:
+    proof(tmp_path)
