@@ -197,6 +197,9 @@ def cell(rng: random.Random, column: Col) -> str:
     """The text of a cell."""
     if column.protection == "hash" and rng.random() < 0.3:
         return rng.choice(PERSONS)
+    if (tokens := column.tokens) and rng.random() < 0.15:
+        token = rng.choice(tokens)
+        return rng.choice((token, token, token.lower(), f" {token}"))
     kind = rng.random()
     pools = (GOOD, EXTREME, BAD)
     pool = pools[0 if kind < CELL_KINDS[0] else 1 if kind < sum(CELL_KINDS) else 2]
@@ -302,7 +305,7 @@ def _as_json(rng: random.Random, file: Written) -> None:
 def _json_value(rng: random.Random, column: Col, text: str) -> str | None:
     """A cell as JSON text; None where it is left out."""
     is_list = column.type == "list[float]"
-    if text == "" or (is_list and text == "NA"):
+    if text == "" or (is_list and text.strip().upper() in ("NA", "-", "N/A", "NULL", "0")):
         return rng.choice((None, "null") if is_list else (None, "null", '""'))
     number = re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", text)
     if column.type in ("int", "float", "Decimal", "str") and number and rng.random() < 0.5:

@@ -29,17 +29,19 @@ LEDGER = """
 """
 
 
+Counted = dict[int, dict[str, int]]
+"""Files of which every counter is known, with the counters."""
 Lasting = dict[tuple[str, Any], Any]
 """What is given once and for all: when a key was first loaded, and the numbers of an aggregate."""
 
 
-def differences(trial: Trial, world: World, counted: set[int], lasting: Lasting) -> Iterator[str]:
+def differences(trial: Trial, world: World, counted: Counted, lasting: Lasting) -> Iterator[str]:
     """Ledger, production, quarantine, aggregates and views, held against the model.
 
     Args:
         trial: the dataset on the platform.
         world: what it should be.
-        counted: ids of files of which every counter is known: loaded once, by themselves, in the order of arrival.
+        counted: files that were loaded by themselves just now, with their counters.
         lasting: as it was after the last step; brought up to date.
     """
     expected = world.production()
@@ -90,21 +92,19 @@ def _kind(column: Col) -> str:
     return " ".join([*words, column.type])
 
 
-def _ledger(trial: Trial, world: World, counted: set[int]) -> Iterator[str]:
+def _ledger(trial: Trial, world: World, counted: Counted) -> Iterator[str]:
     with trial.platform.engine.connect() as conn:
         found = {row.file_id: row for row in conn.execute(text(LEDGER))}
     if found.keys() != {f.file_id for f in world.files}:
         yield f"the ledger has other files: {sorted(found)}, not {[f.file_id for f in world.files]}"
         return
-    counters = world.counters()
     for file in world.files:
         row = found[file.file_id]
         status = file.status
         right: dict[str, Any] = {"version": file.version, "status": status, "same_as": file.same_as, "leased_by": None}
         if file.same_as is None and not file.unreadable and not file.erased:
             right |= {"rows_read": len(file.rows), "rows_rejected": len(file.rejected)}
-        if file.file_id in counted:
-            right |= counters.get(file.file_id, {})
+        right |= counted.get(file.file_id, {})
         for name, value in right.items():
             if getattr(row, name) != value:
                 why = f" ({row.error})" if row.error else ""

@@ -88,6 +88,12 @@ class Col:
         return bool(self.said.get("stored", True))
 
     @property
+    def tokens(self) -> tuple[str, ...]:
+        """Texts that mean nothing."""
+        tokens = self.said.get("null_tokens", ())
+        return (tokens,) if isinstance(tokens, str) else tokens
+
+    @property
     def is_exact(self) -> bool:
         """Its values are known to the last bit, so that they can tell rows or groups apart."""
         return self.derived is None or self.type != "float"

@@ -149,7 +149,7 @@ OPS = {
     "batch": 30,
     "reprocess": 8,
     "reprocess one": 8,
-    "declare": 10,
+    "declare": 16,
     "forget": 20,
     "purge": 2,
     "kill": 2,
@@ -187,13 +187,17 @@ def steps(rng: random.Random, plan: Plan) -> list[Step]:
 
 def _changed(rng: random.Random, plan: Plan) -> Plan:
     """The declaration with another limit, policy or check."""
-    kind = rng.choice(("share", "duplicates", "drift", "checks", "rules"))
+    kind = rng.choice(("share", "duplicates", "drift", "checks", "stricter", "stricter", "rules"))
     if kind == "share":
         return replace(plan, share=rng.choice(("0.1", "0.5", "0.9", "None")), most_rows=rng.choice((None, 1)))
     if kind == "duplicates":
         return replace(plan, duplicates=rng.choice(("last", "first", "reject")))
     if kind == "drift" and plan.drift != "rescue":
         return replace(plan, drift="refuse" if plan.drift == "ignore" else "ignore")
+    if kind == "stricter":
+        stricter = {"int": {"le": 2}, "Decimal": {"le": 2}, "float": {"le": 2}, "str": {"str_startswith": "a"}}
+        columns = [replace(c, checks=stricter.get(c.type, c.checks)) if c.is_read else c for c in plan.columns]
+        return replace(plan, columns=tuple(replace(c, said={**c.said, "warn": ()}) for c in columns))
     if kind == "checks":
         return replace(plan, columns=tuple(replace(c, checks={}, said={**c.said, "warn": ()}) for c in plan.columns))
     return replace(plan, rules=())
@@ -333,25 +337,21 @@ class Runner:
         self.trial = trial
         self.world = world
         self.rng = rng
-        self.counted: set[int] = set()
-        self.sequential = True
         self.lasting: compare.Lasting = {}
         self.is_over = False
 
     def run(self, step: Step) -> list[str]:
         """Do a step; returns what is wrong after it."""
+        counted: compare.Counted = {}
+        before = self.world.production() if step.op == "load" else {}
         for file in step.files:
-            file_id = self.trial.land(file.name, file.data)
-            self.world.arrive(file_id, file)
-            if step.op == "load" and self.sequential:
-                self.counted.add(file_id)
-        if step.op != "load":
-            self.sequential = False
-            self.counted &= {f.file_id for f in self.world.files} if step.op in ("batch", "kill", "purge") else set()
+            arrived = self.world.arrive(self.trial.land(file.name, file.data), file)
+            if step.op == "load":
+                counted[arrived.file_id] = self.world.counters(arrived, before)
         getattr(self, f"_{step.op.replace(' ', '_')}")(step)
         if self.is_over:
             return []
-        wrong = list(compare.differences(self.trial, self.world, self.counted, self.lasting))
+        wrong = list(compare.differences(self.trial, self.world, counted, self.lasting))
         expected = self.world.production()
         for key in list(expected) if self.often == 1 else self.rng.sample(list(expected), min(1, len(expected))):
             if not wrong and self.rng.random() < self.often:

@@ -54,8 +54,7 @@ Key = tuple[Any, ...]
 
 def cleaned(column: Col, cell: str) -> str | None:
     """Blanks, normal form, tokens that mean nothing, case, normal form, tokens again: in this order."""
-    tokens = column.said.get("null_tokens", ())
-    tokens = (tokens,) if isinstance(tokens, str) else tokens
+    tokens = column.tokens
     text = cell.strip(BLANK) if column.said.get("trim", True) else cell
     if column.type == "str":
         text = unicodedata.normalize("NFC", text)
@@ -370,20 +369,17 @@ class World:
             found[key] = Expected(last.values, last.extra, places, rows[first][0])
         return found
 
-    def counters(self) -> dict[int, dict[str, int]]:
-        """How the rows of each file are counted, if each was loaded by itself in the order of arrival."""
-        held: dict[Key, tuple[Any, ...]] = {}
-        result = {}
-        for file in self.loaded:
-            said = {key: self.said(row) for key, row in file.winners().items()}
-            inserted = sum(key not in held for key in said)
-            unchanged = sum(key in held and held[key] == row for key, row in said.items())
-            valid = len(file.rows) - len(file.rejected)
-            result[file.file_id] = {
-                "rows_inserted": inserted,
-                "rows_updated": len(said) - inserted - unchanged,
-                "rows_unchanged": unchanged,
-                "rows_superseded": valid - len(said),
-            }
-            held |= said
-        return result
+    def counters(self, file: File, before: Mapping[Key, Expected]) -> dict[str, int]:
+        """How the rows of the last file are counted, if it is loaded by itself upon these rows."""
+        if file.status != "loaded":
+            return {}
+        said = {key: self.said(row) for key, row in file.winners().items()}
+        held = {key: self.said(next(iter(row.places.values()))) for key, row in before.items()}
+        inserted = len(said.keys() - held.keys())
+        unchanged = sum(key in held and held[key] == row for key, row in said.items())
+        return {
+            "rows_inserted": inserted,
+            "rows_updated": len(said) - inserted - unchanged,
+            "rows_unchanged": unchanged,
+            "rows_superseded": len(file.rows) - len(file.rejected) - len(said),
+        }
