@@ -211,7 +211,8 @@ def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
                 rejected, what is derived is rounded to them, half away from zero.
             personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
             stored: False keeps the column out of production; it is there to be judged and derived from.
-            given: "file", "line", "source", "first_loaded" or "last_loaded" has the platform fill it in, see `Given`.
+            given: "file", "line", "record", "source", "first_loaded" or "last_loaded" has the platform fill it in, see
+                `Given`.
             derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
                 computed exactly, quotients to 19 decimals; what cannot be computed or held is empty, and costs no other
                 value. Derived text is cleaned as a cell is.
