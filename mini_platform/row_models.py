@@ -34,6 +34,7 @@ from mini_platform.declared_checks import checked
 GIVEN_TYPES: Mapping[str, Any] = {
     "file": str,
     "line": int,
+    "record": int,
     "source": str,
     "first_loaded": dt.datetime,
     "last_loaded": dt.datetime,

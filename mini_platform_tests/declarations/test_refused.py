@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, func, select
 
 from mini_platform.assets import checks as asset_checks
 from mini_platform.collisions import refuse_collisions
+from mini_platform.columns import Given
 from mini_platform.dataset import (
     CHECK_NAMES,
     OWNER,
@@ -37,6 +38,7 @@ from mini_platform.dataset import (
     rule,
 )
 from mini_platform.declared_checks import ARGUMENTS, NOT_OF_ROWS
+from mini_platform.row_models import GIVEN_TYPES
 from mini_platform.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
 
@@ -222,6 +224,13 @@ def test_arguments_are_judged_by_as_they_were_meant(kind: Any, said: dict[str, A
     column = made.columns[1]
     assert (column.checks, repr(column.checks)) == (judged, repr(judged))
     pandera_schema(made)
+
+
+@pytest.mark.parametrize("given", typing.get_args(Given))
+def test_what_is_given_has_one_type(given: Any) -> None:
+    assert of_column(GIVEN_TYPES[given], given=given).columns[1].given == given
+    with pytest.raises(DeclarationError, match="; annotate it so"):
+        of_column(float, given=given)
 
 
 def test_the_names_of_checks_are_those_of_pandera() -> None:
