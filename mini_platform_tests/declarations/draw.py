@@ -24,7 +24,7 @@ from typing import Any
 from mini_platform.dataset import Dataset
 
 TYPES = ("str", "int", "float", "Decimal", "dt.date", "dt.datetime", "bool", "list[float]")
-NAMES = ("id", "n", "Name", "größe", "order", "select", "a_b", "x1", "user", "Day", "value", "file_name")
+NAMES = ("id", "n", "Name", "size", "order", "select", "a_b", "x1", "user", "Day", "value", "file_name")
 NUMBERS = ("int", "float", "Decimal")
 INT64 = range(-(2**63), 2**63)
 PREAMBLE = """\
@@ -304,7 +304,7 @@ def _column(rng: random.Random, name: str, *, first: bool) -> Col:
             said["personal"] = rng.choice(("mask", "hash", "hash", "last4", "redact"))
     if rng.random() < 0.15:
         said["aliases"] = (f"{name} alias",)
-    if rng.random() < 0.1:
+    if nullable and rng.random() < 0.2:
         said["may_lack"] = True
     if not first and rng.random() < 0.08:
         said["stored"] = False
@@ -315,7 +315,7 @@ def _column(rng: random.Random, name: str, *, first: bool) -> Col:
 
 
 def _checks(rng: random.Random, kind: str) -> dict[str, Any]:
-    low, high = rng.choice(((-5, 7), (0, 1000), (-(2**62), 2**62)))
+    low, high = rng.choice(((-5, 7), (0, 1000), (-(2**62), 2**62) if kind == "int" else (0, 7)))
     match kind:
         case "int" | "float" | "Decimal":
             options: Sequence[dict[str, Any]] = (

@@ -231,6 +231,10 @@ def play(
     except (ValueError, TypeError) as error:
         outcome.refused = f"no DeclarationError: {error}"
         return outcome
+    except Exception as error:
+        wrong = [f"a declaration ends in {type(error).__name__}: {error}"]
+        outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
+        return outcome
     outcome.words = plan.words
     with _trial(made, dataset) as trial:
         runner = Runner(trial, World(plan), random.Random(seed), often)  # noqa: S311
