@@ -290,11 +290,11 @@ def _number(where: str, column: Column, said: Any) -> Any:
         if not -(2**INT_BITS) <= number < 2**INT_BITS:
             raise DeclarationError(f"{where} is {said}, and whole numbers have 64 bits: leave it out")
         return int(number)
-    if number != number.quantize(Decimal(1).scaleb(-column.decimals)):
-        raise DeclarationError(f"{where} is {said}, and the column keeps {column.decimals} decimals; give it more")
     # One power of ten more than is stored can be said: "below 10000" of a column that has four digits.
     if abs(number) > (most := Decimal(10) ** (DECIMAL_DIGITS - column.decimals)):
         raise DeclarationError(f"{where} is {said}, and the column holds numbers below {most:f}; leave it out")
+    if number != number.quantize(Decimal(1).scaleb(-column.decimals)):
+        raise DeclarationError(f"{where} is {said}, and the column keeps {column.decimals} decimals; give it more")
     return number if isinstance(said, float) else said
 
 

@@ -169,11 +169,18 @@ def explain_row(
         found.loaded_at, found.run_id = values["_loaded_at"], values["_run_id"]
         found.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
+    contradicting: list[Occurrence] = []  # Of loaded files: production does not have what they say.
     for version in conn.execute(versions.order_by(files.c.file_id)).all():
         occurrences, problem = _occurrences(dataset, stored, version, raw, progress)
         if problem:
             found.unread.append(f"{version.name} (file {version.file_id}): {problem}")
-        found.occurrences += _placed(dataset, found, version, occurrences)
+        placed = _placed(dataset, found, version, occurrences)
+        found.occurrences += placed
+        if version.status == "loaded":
+            contradicting += (o for o in placed if o.verdict == "not loaded")
+        if any(o.verdict == "unchanged" for o in placed):  # Files of one batch: this one's row won over theirs.
+            for occurrence in contradicting:
+                occurrence.verdict = "superseded"
     found.line = next((o.line for o in found.occurrences if o.verdict == "current"), None)
     found.row = found.row and masked(dataset.masked_columns, found.row)
     for occurrence in found.occurrences:

@@ -264,6 +264,16 @@ def test_explain_compares_lists_and_asks_columns_that_are_not_stored(declared: D
     assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
 
 
+def test_explain_knows_which_file_of_a_batch_won(declared: Declared) -> None:
+    """The last file of a batch says what is there already: its row won over that of the file before it."""
+    trial = declared(dataset({"k": (int, {})}, {"v": (int, {})}))
+    trial.load("a.csv", "k,v\n1,1\n")
+    trial.land("b.csv", "k,v\n1,2\n")
+    trial.land("c.csv", "v,k\n1,1\n")
+    trial.run()
+    assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
+
+
 def placed(*key: str, **options: Any) -> Dataset:
     """A dataset of rows that are known by their place."""
     given = {name: (str if name == "file" else int, {"given": name}) for name in ("file", "line", "record")}

@@ -88,6 +88,8 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (Decimal, {"le": 9999999999999999.99}, "may be rounded"),
     (Decimal, {"le": 123456789012345.67}, "may be rounded"),
     (Decimal, {"le": Decimal("1e20")}, "the column holds numbers below 10000000000000000; leave it out"),
+    (Decimal, {"le": Decimal("1e40")}, "the column holds numbers below 10000000000000000; leave it out"),
+    (Decimal, {"isin": [0, 2**62], "decimals": 18}, "the column holds numbers below 1; leave it out"),
     (Decimal, {"le": Decimal("NaN")}, "finite"),
     (Decimal, {"isin": ["0.1"]}, "the column wants a Decimal"),
     (Decimal, {"decimals": -1}, "decimals is -1; a Decimal has 18 digits in all"),
