@@ -17,7 +17,7 @@ GOOD: Mapping[str, Sequence[str]] = {
     "str": ("a", "b", "Ab", "ab", "é", "c d", "A"),
     "int": ("0", "1", "2", "3", "4", "-7"),
     "float": ("0", "1.5", "2", "-0.25", "4e2", "3"),
-    "Decimal": ("0", "1", "3", "{h}", "-{h}", "7"),
+    "Decimal": ("0", "1", "3", "{h}", "-{h}", "7", "{f}", "-{f}"),
     "dt.date": ("2026-01-01", "2026-01-02", "2024-02-29", "1999-12-31"),
     "dt.datetime": (
         "2026-01-01T00:00:00Z",
@@ -193,20 +193,22 @@ PERSONS = ("ann@example.org", "Ann@Example.ORG ", "bob@example.org")
 """Who may stand in a hashed column, and nowhere else."""
 
 
-def cell(rng: random.Random, column: Col) -> str:
-    """The text of a cell."""
+def cell(rng: random.Random, column: Col, good: Sequence[str]) -> str:
+    """The text of a cell; `good` are those that are good in its file."""
     if column.protection == "hash" and rng.random() < 0.3:
         return rng.choice(PERSONS)
     if (tokens := column.tokens) and rng.random() < 0.15:
         token = rng.choice(tokens)
         return rng.choice((token, token, token.lower(), f" {token}"))
     kind = rng.random()
-    pools = (GOOD, EXTREME, BAD)
-    pool = pools[0 if kind < CELL_KINDS[0] else 1 if kind < sum(CELL_KINDS) else 2]
-    text = rng.choice(pool[column.type])
+    pools = (good, EXTREME[column.type], BAD[column.type])
+    text = rng.choice(pools[0 if kind < CELL_KINDS[0] else 1 if kind < sum(CELL_KINDS) else 2])
     if "{" in text and column.type == "Decimal":
         text = text.format(
-            h="2.5" if column.decimals else "2", d="1" * max(1, column.decimals), w="8" * max(1, 18 - column.decimals)
+            h="2.5" if column.decimals else "2",
+            f=f"0.{'5'.rjust(column.decimals, '0')}" if column.decimals else "5",
+            d="1" * max(1, column.decimals),
+            w="8" * max(1, 18 - column.decimals),
         )
     if kind < CELL_KINDS[0] and column.nullable and rng.random() < 0.2:
         return ""
@@ -225,9 +227,12 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
     if chosen.said.get("header", True) is not True:
         lacks = set()
     shown = [c for c in plan.read if c.name not in lacks] or list(plan.read)
+    good = {c.name: GOOD[c.type] for c in shown}
+    if rng.random() < 0.5:  # A file that has rows of some groups only, and says nothing of the others.
+        good = {name: rng.sample(texts, rng.choice((2, len(texts)))) for name, texts in good.items()}
     rows: list[tuple[dict[str, str], dict[str, str]]] = []
     for _ in range(rng.choice((0, 1, 2, 3, 5, 8, 13))):
-        cells = {c.name: cell(rng, c) for c in shown}
+        cells = {c.name: cell(rng, c, good[c.name]) for c in shown}
         if rows and rng.random() < 0.15:  # A doubled key, with other values beside it.
             cells |= {n: v for n, v in rng.choice(rows)[0].items() if n in plan.key}
         extra = {n: rng.choice(("", "u", "7", 'v"')) for n in unknown}

@@ -9,7 +9,6 @@ import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select, text
@@ -71,16 +70,6 @@ def same(column: Col | None, found: Any, right: Any) -> bool:
         return len(found) == len(right) and all(same(column, a, b) for a, b in zip(found, right, strict=True))
     if isinstance(right, float) and isinstance(found, float) and (column is None or column.derived):
         return math.isclose(found, right, rel_tol=1e-12, abs_tol=5e-324)
-    if (
-        isinstance(right, Decimal)
-        and isinstance(found, Decimal)
-        and column
-        and column.derived
-        and "/" in column.derived.code
-    ):
-        return abs(found - right) <= Decimal(1).scaleb(
-            -column.decimals
-        )  # Quotients by 17 digits and more are not exact.
     if isinstance(found, bool) != isinstance(right, bool):
         return False
     return bool(found == right)

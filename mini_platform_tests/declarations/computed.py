@@ -66,7 +66,7 @@ def draw(rng: random.Random, plan: Plan) -> Plan:
         return plan
     groups = [c for c in groups if "given" not in c.said] or groups
     made: list[Drawn] = []
-    for number in range(rng.choice((0, 1, 2, 3))):
+    for number in range(rng.choice((0, 1, 2, 3, 4))):
         g, v = rng.choice(groups), rng.choice(numbers) if numbers else None
         kind = rng.choice(KINDS)
         by = {v.type} if v and kind is empty_key else {g.type, *(plan.column(k).type for k in plan.key)}
