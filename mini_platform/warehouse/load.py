@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     Select,
     Table,
@@ -121,15 +122,21 @@ def _still_staged(
     return [row for row in batch if row.file_id not in gone]
 
 
-def _valid_rows(dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, distinct: bool) -> Select[Any]:
-    """The valid rows of staged files as typed rows; with `distinct` sorted by key, and only the last row of each."""
+def _valid_rows(
+    dataset: Dataset, tables: DatasetTables, ids: Sequence[int], *, distinct: bool, by_file: bool = False
+) -> Select[Any]:
+    """The valid rows of staged files as typed rows; with `distinct` sorted by key, and only the last row of each.
+
+    With `by_file` of each key the row that counts in each file.
+    """
     staging = tables.staging.c
     values = [staging[c.name].cast(c.type).label(c.name) for c in tables.production.c if c.name in staging]
     keys = [value.element for value in values if value.name in dataset.key]
     rows = select(*values).where(among(staging._file_id, ids), staging._rules.is_(None))
     if not distinct:
         return rows
-    return rows.distinct(*keys).order_by(*keys, staging._file_id.desc(), *_within_file(dataset, staging))
+    apart = [*keys, staging._file_id] if by_file else keys
+    return rows.distinct(*apart).order_by(*keys, staging._file_id.desc(), *_within_file(dataset, staging))
 
 
 def _within_file(dataset: Dataset, staging: Any) -> list[ColumnElement[Any]]:
@@ -200,16 +207,23 @@ def _merge(
     conn.execute(text("ANALYZE winners"))
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
     differs = _differs(production, winners, [c.name for c in values])
-    later = production.c._file_id > winners.c._file_id
+    found = winners.outerjoin(production, same_key)
+    unsaid: ColumnElement[bool] = false()
+    if len(ids) > 1 and again:
+        said = _valid_rows(dataset, tables, again, distinct=True, by_file=True).subquery("said")
+        theirs = and_(*(production.c[name] == said.c[name] for name in (*dataset.key, "_file_id")))
+        found = found.outerjoin(said, theirs)
+        is_said = and_(said.c._file_id.is_not(None), not_(_differs(production, said, [c.name for c in values])))
+        unsaid = and_(production.c._file_id != winners.c._file_id, among(production.c._file_id, again), not_(is_said))
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
-        # A later file of this very batch brought the row, and does not contain it any more, judged again.
-        (and_(later, among(production.c._file_id, again)), "updated"),
+        # Another file of this very batch brought the row, and does not say it any more, judged again.
+        (unsaid, "updated"),
         (not_(differs), "unchanged"),
-        (later, "superseded"),
+        (production.c._file_id > winners.c._file_id, "superseded"),
         else_="updated",
     )
-    judged = select(*winners.c, outcome.label("_outcome")).select_from(winners.outerjoin(production, same_key))
+    judged = select(*winners.c, outcome.label("_outcome")).select_from(found)
     if unique_rows is not None:
         judged = judged.where(outcome != "unchanged")
     with _looked_up(conn, winners, production):
@@ -252,7 +266,7 @@ def _keeps_unknown(conn: Connection, tables: DatasetTables) -> bool:
     return "_extra" not in tables.production.c and bool(conn.scalar(found, {"name": name}))
 
 
-def _differs(one: Table, other: Table, names: Sequence[str]) -> ColumnElement[bool]:
+def _differs(one: FromClause, other: FromClause, names: Sequence[str]) -> ColumnElement[bool]:
     """Whether rows of one key have other values; never where all of their columns are the key."""
     if not names:
         return false()

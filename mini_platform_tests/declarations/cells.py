@@ -259,7 +259,9 @@ def _as_csv(rng: random.Random, file: Written) -> None:
     def put(text: str, *, first: bool = False) -> str:
         if escape:
             text = text.replace(escape, escape * 2)
-        marked = any(mark in text for mark in (delimiter[0], quote, "\n", "\r")) or (first and text[:1] in ("#", ""))
+        marked = any(mark in text for mark in (delimiter[0], quote, "\n", "\r")) or (
+            first and text[:1] in ("#", "\ufeff", "")
+        )
         return quote + text.replace(quote, quote * 2) + quote if marked or rng.random() < 0.05 else text
 
     lines = [end.join(["skipped", "me"]) + end] if said.get("skip_lines") else []

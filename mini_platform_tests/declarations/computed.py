@@ -66,8 +66,9 @@ def draw(rng: random.Random, plan: Plan) -> Plan:
         return plan
     groups = [c for c in groups if "given" not in c.said] or groups
     made: list[Drawn] = []
-    for number in range(rng.choice((0, 1, 2, 3, 4))):
-        g, v = rng.choice(groups), rng.choice(numbers) if numbers else None
+    for number in range(rng.choice((0, 2, 3, 4))):
+        many = [c for c in groups if c.name not in plan.key]  # Of which a group may have several rows.
+        g, v = rng.choice(many if many and rng.random() < 0.7 else groups), rng.choice(numbers) if numbers else None
         kind = rng.choice(KINDS)
         by = {v.type} if v and kind is empty_key else {g.type, *(plan.column(k).type for k in plan.key)}
         made += (
@@ -340,6 +341,7 @@ KINDS = (
     first_of,
     self_join,
     star,
+    filtered_star,
     filtered_star,
     united,
     copied,

@@ -260,7 +260,7 @@ def draw(rng: random.Random, name: str) -> Plan:
     candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
     if rng.random() < 0.03:
         candidates = [c.name for c in columns]
-    most = len(candidates) if rng.random() < 0.15 else min(2, len(candidates))
+    most = len(candidates) if rng.random() < 0.15 else min(rng.choice((1, 2)), len(candidates))
     key = tuple(rng.sample(candidates, rng.randint(1, most))) if candidates else ()
     formats = _formats(rng)
     protected = any(c.protection for c in columns)

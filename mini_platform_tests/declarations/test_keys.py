@@ -274,6 +274,19 @@ def test_explain_knows_which_file_of_a_batch_won(declared: Declared) -> None:
     assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
 
 
+@pytest.mark.parametrize("duplicates", ["first", "reject"])
+def test_a_row_is_of_a_file_that_says_it(declared: Declared, duplicates: Any) -> None:
+    """Two files say the same, until the one that brought the row is judged again and says it no more."""
+    columns = {"v": (int, {}), "where": (str, {"given": "file"})}
+    trial = declared(dataset({"k": (int, {})}, columns, refuse_above=Above(share=1)))
+    trial.load("a.csv", "k,v\n1,2\n1,1\n2,7\n")
+    trial.load("b.csv", "k,v\n1,1\n2,7\n")
+    assert trial.rows("k", "v", "where") == [(1, 1, "a.csv"), (2, 7, "a.csv")]
+    trial.dataset = dataset({"k": (int, {})}, columns, refuse_above=Above(share=1), duplicates=duplicates)
+    trial.reprocess()
+    assert trial.rows("k", "v", "where") == [(1, 1, "b.csv"), (2, 7, "a.csv")]
+
+
 def placed(*key: str, **options: Any) -> Dataset:
     """A dataset of rows that are known by their place."""
     given = {name: (str if name == "file" else int, {"given": name}) for name in ("file", "line", "record")}
