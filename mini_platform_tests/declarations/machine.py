@@ -178,11 +178,22 @@ def steps(rng: random.Random, plan: Plan) -> list[Step]:
         if op == "purge":  # What is not kept cannot be judged again.
             weights = {name: weight for name, weight in weights.items() if name in ("load", "again", "batch")}
         if op == "declare":
-            plan = _changed(rng, plan)
+            changed = _changed(rng, plan)
+            if _is_refused(changed):
+                continue
+            plan = changed
         arrived += files
         count += len(files)
         drawn.append(Step(op, files, plan if op == "declare" else None, rng.randrange(max(1, count))))
     return drawn
+
+
+def _is_refused(plan: Plan) -> bool:
+    try:
+        dataset_tables(draw.declare(plan.source))
+    except DeclarationError:
+        return True
+    return False
 
 
 def _changed(rng: random.Random, plan: Plan) -> Plan:
