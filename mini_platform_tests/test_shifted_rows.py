@@ -205,7 +205,7 @@ def test_what_is_not_shown_is_not_lost(tmp_path: Path, platform: Platform, pipel
         assert kept == "aaaa aaa aaaa " * 8
         ledger.return_to_landed(conn, "sales", files.c.status == "loaded")
     said = {name: value for name, value in vars(SALES.rows).items() if name not in ("__dict__", "__weakref__")}
-    wider = said | {"product_category": Field("Category", str_length={"min_value": 1, "max_value": 200})}
+    wider = said | {"product_category": Field("Category", str_length={"min_value": 1, "max_value": 150})}
     pipeline(replace(SALES, rows=type("Wider", (RowModel,), wider)))
     with platform.engine.connect() as conn:
         found = "SELECT product_category FROM production.orders WHERE order_id = 'T000000005'"
