@@ -33,7 +33,7 @@ from mini_platform_tests.test_forget import everything
 
 pytestmark = pytest.mark.faults
 
-DRAWN = 24
+DRAWN = 12
 TOGETHER_SECONDS = 2.0
 """How long the second one may wait for the first, which is frozen, before that goes on."""
 ALL = [
