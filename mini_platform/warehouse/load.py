@@ -31,6 +31,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 
 from mini_platform.dataset import Dataset, Highest
@@ -207,27 +208,28 @@ def _merge(
     conn.execute(text("ANALYZE winners"))
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
     differs = _differs(production, winners, [c.name for c in values])
-    found = winners.outerjoin(production, same_key)
-    unsaid: ColumnElement[bool] = false()
-    if len(ids) > 1 and again:
-        said = _valid_rows(dataset, tables, again, distinct=True, by_file=True).subquery("said")
-        theirs = and_(*(production.c[name] == said.c[name] for name in (*dataset.key, "_file_id")))
-        found = found.outerjoin(said, theirs)
-        is_said = and_(said.c._file_id.is_not(None), not_(_differs(production, said, [c.name for c in values])))
-        unsaid = and_(production.c._file_id != winners.c._file_id, among(production.c._file_id, again), not_(is_said))
+    later = production.c._file_id > winners.c._file_id
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
-        # Another file of this very batch brought the row, and does not say it any more, judged again.
-        (unsaid, "updated"),
+        # A later file of this very batch brought the row, and does not contain it any more, judged again.
+        (and_(later, among(production.c._file_id, again)), "updated"),
         (not_(differs), "unchanged"),
-        (production.c._file_id > winners.c._file_id, "superseded"),
+        (later, "superseded"),
         else_="updated",
     )
-    judged = select(*winners.c, outcome.label("_outcome")).select_from(found)
+    judged = select(*winners.c, production.c._file_id.label("_brought_by"), outcome.label("_outcome"))
+    judged = judged.select_from(winners.outerjoin(production, same_key))
     if unique_rows is not None:
         judged = judged.where(outcome != "unchanged")
     with _looked_up(conn, winners, production):
         incoming = materialized(conn, "incoming", judged)
+    if len(ids) > 1 and again:  # An earlier file of this very batch brought the row, and does not say it any more.
+        said = _valid_rows(dataset, tables, again, distinct=True, by_file=True).subquery("said")
+        theirs = and_(said.c._file_id == incoming.c._brought_by, *(said.c[k] == incoming.c[k] for k in dataset.key))
+        same = not_(_differs(said, incoming, [c.name for c in values]))
+        is_left = and_(incoming.c._outcome == "unchanged", among(incoming.c._brought_by, again))
+        is_left &= and_(incoming.c._brought_by != incoming.c._file_id, not_(exists(select(1).where(theirs, same))))
+        conn.execute(update(incoming).where(is_left).values(_outcome="updated"))
 
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     tally = select(incoming.c._file_id, incoming.c._outcome, func.count()).group_by(
