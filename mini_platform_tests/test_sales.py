@@ -354,7 +354,7 @@ def test_what_a_select_reads_must_be_declared_before_it() -> None:
         return select(o.c.order_id, nothing.c.x)
 
     with pytest.raises(ValueError, match=r"sales: late reads \['nothing'\], which are not declared before it"):
-        replace(sales, views=(View(late, {}, ("order_id", "x")),))
+        replace(sales, views=(View(late, {"order_id": ("Order",), "x": ("Nothing",)}, ("order_id", "x")),))
 
 
 def test_a_select_that_reads_values_of_another_aggregate_is_computed_as_a_whole(

@@ -35,6 +35,8 @@ ROUNDING = 2.0**-53
 """Relative error of one operation."""
 GUESS = 1e-9
 """Relative error of what is not taken apart here."""
+SMALLEST, LARGEST = 1e-130, 1e150
+"""Sizes below and above are taken for these: Postgres refuses a product, or a quotient, that is no longer told from zero."""
 SUMS = ("sum", "avg")
 SPREADS = ("variance", "var_samp", "var_pop", "stddev", "stddev_samp", "stddev_pop")
 ORDERLESS = ("count", "max", "min", "percentile_cont", "percentile_disc", "mode", "any_value")
@@ -63,7 +65,7 @@ def error_of(element: Any) -> ColumnElement[Any] | None:
     if not isinstance(element.type, Numeric | Integer) or not any(map(_is_inexact, visitors.iterate(element))):
         return None
     name = name_of(element)
-    error: ColumnElement[Any] = _size(element) * GUESS
+    error: ColumnElement[Any] = _at_least(_size(element)) * GUESS
     if name in SUMS:
         error = _of_sum(element, lambda call: call)
     elif isinstance(element, FunctionFilter) and name_of(element.func) in SUMS:
@@ -101,6 +103,10 @@ def _size(element: Any) -> ColumnElement[Any]:
     return func.abs(cast(element, Double), type_=Double)
 
 
+def _at_least(size: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.greatest(size, SMALLEST, type_=Double)
+
+
 def _added(elements: Iterable[Any]) -> ColumnElement[Any]:
     found = [error for element in elements if element is not None and (error := error_of(element)) is not None]
     return sum(found[1:], found[0]) if found else literal(0.0)
@@ -113,14 +119,14 @@ def _of_sum(call: Any, within: Within) -> ColumnElement[Any]:
         value = value.element
     summed = getattr(func, name_of(call))
     # Rounded down first: the magnitudes may be more than a float can hold where the sum is not.
-    error = 2 * (within(func.count(value)) + 3) * within(summed(_size(value) * ROUNDING, type_=Double))
+    error = 2 * (within(func.count(value)) + 3) * within(summed(_at_least(_size(value)) * ROUNDING, type_=Double))
     of_value = error_of(value)
     return error if of_value is None else error + within(summed(of_value, type_=Double))
 
 
 def _of_spread(name: str, value: Any) -> ColumnElement[Any]:
     """Postgres adds up squares of differences from the mean, each of which is as exact as the values are large."""
-    error = 4 * ROUNDING * (func.count(value) + 3) * func.max(_size(value), type_=Double)
+    error = 4 * ROUNDING * (func.count(value) + 3) * func.max(_at_least(_size(value)), type_=Double)
     if name.startswith("stddev"):
         return error
     return error * (2 * func.coalesce(func.stddev_samp(value, type_=Double), 0.0, type_=Double) + error)
@@ -139,7 +145,9 @@ def _of_arithmetic(element: Any) -> ColumnElement[Any]:
     a, b = (_size(side) for side in (element.left, element.right))
     of_a, of_b = (_added([side]) for side in (element.left, element.right))
     if element.operator in (operators.add, operators.sub):
-        return of_a + of_b + 2 * ROUNDING * (a + b)
+        return of_a + of_b + 2 * ROUNDING * _at_least(a + b)
     if element.operator is operators.mul:
+        a, b = _at_least(a), _at_least(b)
         return a * of_b + b * of_a + of_a * of_b + 4 * ROUNDING * a * b
-    return (of_a + a / func.nullif(b, 0.0, type_=Double) * of_b + 4 * ROUNDING * a) / func.nullif(b, 0.0, type_=Double)
+    divisor = func.least(func.nullif(b, 0.0, type_=Double), LARGEST, type_=Double)
+    return (of_a + _at_least(a / divisor) * of_b + 4 * ROUNDING * _at_least(a)) / divisor

@@ -708,7 +708,7 @@ def test_another_url_is_another_source(door: Door) -> None:
 
 
 def test_a_crawl_that_takes_long_pauses(door: Door) -> None:
-    source = replace(QUICK, crawl_seconds=0.0)
+    source = replace(QUICK, crawl_seconds=1e-9)
     paused = door.pull(source)
     assert (paused.state, paused.ok, paused.pages) == ("paused", True, 0)
     slow = replace(QUICK, crawl_seconds=0.05, rate=4)
