@@ -136,6 +136,7 @@ def box(yard: Yard) -> Yard:
 
 def stands(yard: Yard, files: Files) -> None:
     """Let the inbox hold what it should, and nothing else beside what was put away."""
+    yard.folder.mkdir(parents=True, exist_ok=True)  # A server of objects has no empty folders.
     for path in yard.folder.iterdir():
         if path.is_file() and path.name not in files.standing:
             path.unlink()
@@ -187,7 +188,7 @@ def go_through(box: Yard, *, seed: int, after: str, kills: float, rounds: int) -
         visited(yard, rng, kills)
         if after != "keep":
             files.standing.clear()
-            assert not [path for path in yard.folder.iterdir() if path.is_file()], "all of it was put away"
+            assert not [path for path in yard.folder.glob("*") if path.is_file()], "all of it was put away"
         accounted(yard.platform)
         assert production(yard.platform) == files.production()
         landed = yard.ledger("name", "status", "rows_rejected")
