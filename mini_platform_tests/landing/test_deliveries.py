@@ -134,11 +134,16 @@ def box(yard: Yard) -> Yard:
     return replace(yard, dataset=things())
 
 
+KEPT = ".kept"
+"""A file that keeps its folder, and is left alone as all whose names begin with a dot."""
+
+
 def stands(yard: Yard, files: Files) -> None:
     """Let the inbox hold what it should, and nothing else beside what was put away."""
-    yard.folder.mkdir(parents=True, exist_ok=True)  # A server of objects has no empty folders.
+    # Or rclone removes the folder with its last object, and does not see it when it is there again.
+    (yard.folder / KEPT).touch()
     for path in yard.folder.iterdir():
-        if path.is_file() and path.name not in files.standing:
+        if path.is_file() and path.name not in (KEPT, *files.standing):
             path.unlink()
     for name, data in files.standing.items():
         path = yard.folder / name
@@ -188,7 +193,9 @@ def go_through(box: Yard, *, seed: int, after: str, kills: float, rounds: int) -
         visited(yard, rng, kills)
         if after != "keep":
             files.standing.clear()
-            assert not [path for path in yard.folder.glob("*") if path.is_file()], "all of it was put away"
+            assert not [path for path in yard.folder.iterdir() if path.is_file() and path.name != KEPT], (
+                "all of it was put away"
+            )
         accounted(yard.platform)
         assert production(yard.platform) == files.production()
         landed = yard.ledger("name", "status", "rows_rejected")
