@@ -182,8 +182,10 @@ def _merge(
 def _computed(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Table:
     """The computed rows; where it was not known before, it is looked whether their keys are unique."""
     fresh = materialized(conn, "fresh", rows)
-    if dataset_tables(dataset).examined[aggregate.name].unique is None:
-        key = [fresh.c[name] for name in aggregate.key]
+    tables = dataset_tables(dataset)
+    if tables.examined[aggregate.name].unique is None:
+        stored = tables.aggregates[aggregate.name]
+        key = [fresh.c[name].cast(stored.c[name].type) for name in aggregate.key]
         if conn.execute(select(*key).group_by(*key).having(func.count() > 1).limit(1)).first() is not None:
             raise DeclarationError(
                 f"{dataset.name}.{aggregate.name}: several rows of its select have one key ({', '.join(aggregate.key)}): "

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Null,
     Over,
     Select,
+    String,
     Subquery,
     Table,
     True_,
@@ -117,13 +118,27 @@ def examine(rows: Any, aggregate: Aggregate, production: Table, others: Mapping[
     shape = Shape(rows)
     groups = shape.groups(aggregate.key, production, others)
     total = groups is not None and not rows._having_criteria and shape.keeps_every_row(others)
-    return Examined(groups, total, shape.tells_apart(aggregate.key, production))
+    unique = shape.tells_apart(aggregate.key, production)
+    if unique and not all(_is_stored_as_computed(rows.selected_columns[name]) for name in aggregate.key):
+        unique = None
+    return Examined(groups, total, unique)
 
 
 def may_be_null(rows: Any, name: str) -> bool:
     """True if a selected column may be NULL in some row: it is not known that it cannot."""
     place = list(rows.selected_columns.keys()).index(name)
     return any(Shape(branch).may_be_null(list(branch.selected_columns)[place]) for branch in branches(rows))
+
+
+def _is_stored_as_computed(element: Any) -> bool:
+    """True if a value is known to be of the type that it is said to be; a moment that is called a date is cut when stored."""
+    element = bare(element)
+    if isinstance(element, Cast) or isinstance(element.type, String):
+        return True
+    parts = list(visitors.iterate(element))
+    return not any(map(name_of, parts)) and all(
+        isinstance(part.table, Table) for part in parts if isinstance(part, ColumnClause) and part.table is not None
+    )
 
 
 def _is_among(element: ClauseElement, others: Iterable[ClauseElement]) -> bool:

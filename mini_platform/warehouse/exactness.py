@@ -1,8 +1,8 @@
-"""How far a figure may be from itself, computed once more: sums of floats depend on the order of the rows.
+"""How exact a computed figure is: the digits that it has, and how far it may be from itself, computed once more.
 
-A column of a select is given an expression that bounds its error, from the magnitude of what was added up and not from that of
-the sum: 1e16 + 1 - 1e16 is 0 in one order and 1 in another. What does not depend on an order (counts, extremes, sums of whole
-numbers and of decimals) has none.
+Sums of floats depend on the order of the rows. A column of a select is given an expression that bounds its error, from the
+magnitude of what was added up and not from that of the sum: 1e16 + 1 - 1e16 is 0 in one order and 1 in another. What does not
+depend on an order (counts, extremes, sums of whole numbers and of decimals) has none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     Case,
     Cast,
     ColumnElement,
@@ -20,16 +21,20 @@ from sqlalchemy import (
     Integer,
     Numeric,
     Over,
+    ScalarSelect,
     Select,
+    Subquery,
     Table,
+    WithinGroup,
     cast,
     func,
     literal,
 )
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, UnaryExpression
+from sqlalchemy.types import NullType, TypeEngine
 
-from mini_platform.warehouse.known_sql import AGGREGATES, bare, name_of
+from mini_platform.warehouse.known_sql import AGGREGATES, bare, branches, name_of
 
 ROUNDING = 2.0**-53
 """Relative error of one operation."""
@@ -44,8 +49,55 @@ STEPS = ("round", "floor", "ceil", "ceiling", "trunc")
 CHOICES = ("coalesce", "greatest", "least", "abs", "nullif")
 ARITHMETIC = (operators.add, operators.sub, operators.mul, operators.truediv)
 
+OF_ITS_VALUES = ("coalesce", "max", "min", "sum")
+"""Functions that SQLAlchemy gives the type of their first value, if no other is asked for."""
+
 Within = Callable[[ColumnElement[Any]], ColumnElement[Any]]
 """Makes an aggregate look at the rows that another one looks at: by its FILTER, or in its window."""
+
+
+def stored_type(element: Any) -> TypeEngine[Any]:
+    """The type in which a computed column keeps every digit.
+
+    SQLAlchemy gives an expression the type of one of its parts, so that two decimals times two decimals had two. Here, what
+    is computed from decimals is NUMERIC without a number of digits, and what has a float in it is a double.
+    """
+    element = bare(element)
+    said: TypeEngine[Any] = element.type
+    if not isinstance(said, Numeric | Integer):
+        return said
+    parts = [stored_type(part) for part in _parts(element) if not isinstance(part.type, NullType)]
+    if not parts or not all(isinstance(part, Numeric | Integer) for part in parts):
+        return said
+    if any(isinstance(part, Float) for part in parts):
+        return said if isinstance(said, Double) else Double()
+    if all(isinstance(part, Integer) for part in parts):
+        return said
+    if isinstance(element, BinaryExpression) or name_of(element) == "sum" or isinstance(said, Integer):
+        return Numeric()
+    digits = {(part.precision, part.scale) for part in (said, *parts) if isinstance(part, Numeric)}
+    return said if len(digits) == 1 else Numeric()
+
+
+def _parts(element: Any) -> list[Any]:
+    """The values that a number is made of, if its type was derived from theirs; none if its type was said."""
+    if isinstance(element, BinaryExpression) and element.operator in ARITHMETIC:
+        return [element.left, element.right]
+    if isinstance(element, UnaryExpression):
+        return [element.element]
+    if isinstance(element, Case):
+        return [part for part in (*(value for _, value in element.whens), element.else_) if part is not None]
+    if name_of(element) in OF_ITS_VALUES:
+        values = list(element.clauses)
+        return values if element.type is values[0].type else []
+    if isinstance(element, FunctionFilter | Over | WithinGroup):
+        return [next(iter(element.get_children()))]
+    if isinstance(element, ScalarSelect):
+        return [column for branch in branches(element.element) for column in branch.selected_columns]
+    if isinstance(element, ColumnClause) and isinstance(element.table, Subquery | CTE):
+        place = list(element.table.c).index(element)
+        return [list(branch.selected_columns)[place] for branch in branches(element.table.element)]
+    return []
 
 
 def errors(rows: Any) -> Mapping[str, ColumnElement[Any] | None]:

@@ -64,6 +64,7 @@ from mini_platform.dataset import (
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
 from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine, may_be_null
+from mini_platform.warehouse.exactness import stored_type
 from mini_platform.warehouse.known_sql import bare, branches, hides, plain_column
 
 SCHEMAS = ("ops", "staging", "production", "quarantine", "analytics")
@@ -478,7 +479,8 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
         )
     columns = []
     for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
-        types = {_compiled(branch.type) for branch in (column, *others)}
+        kind = stored_type(column)
+        types = {_compiled(kind), *(_compiled(stored_type(branch)) for branch in others)}
         if len(types) > 1:
             raise DeclarationError(
                 f"{where}: the parts of its union have different types for {column.name}, {' and '.join(sorted(types))}: "
@@ -489,7 +491,7 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
         personal = any(e.info.get("personal") for branch in (column, *others) for e in columns_read(branch)) or (
             dataset.is_personal and any(map(hides, (column, *others)))
         )
-        columns.append(Column(column.name, column.type, comment=comment, info=_info(personal), autoincrement=False))
+        columns.append(Column(column.name, kind, comment=comment, info=_info(personal), autoincrement=False))
     return columns
 
 

@@ -522,6 +522,65 @@ def test_keys_that_turn_out_not_to_be_unique_are_said_in_a_sentence(declared: De
         trial.load("b.csv", HEADER + line("3", "1"))
 
 
+def test_a_key_that_is_cut_when_stored_is_said_in_a_sentence(declared: Declared) -> None:
+    def hourly(o: Any) -> Any:
+        return select(func.date_trunc("hour", o.c.at, type_=Date).label("hour"), func.count().label("n")).group_by(
+            "hour"
+        )
+
+    trial = declared(dataset(aggregate(hourly, "hour"), name="hours"))
+    with pytest.raises(DeclarationError, match=r"hours\.hourly: several rows of its select have one key \(hour\)"):
+        trial.load("a.csv", HEADER + line("1") + line("2", at="2026-01-01T01:00:00Z"))
+
+
+def test_a_computed_number_keeps_every_digit(declared: Declared) -> None:
+    """SQLAlchemy gives an expression the type of one of its parts: it is not that of the table."""
+
+    class Sold(RowModel):
+        id: str = Field("Identifier", str_length=LENGTH)
+        price: Decimal = Field("Price", decimals=2)
+        weight: Decimal = Field("Weight", decimals=3)
+        qty: int = Field("Pieces")
+
+    def figures(o: Any) -> Select[Any]:
+        some = case((o.c.qty > 0, o.c.price), else_=o.c.weight)
+        within = union_all(select(o.c.price.label("x")), select(o.c.weight)).subquery()
+        return select(
+            o.c.id,
+            (o.c.price * o.c.weight).label("product"),
+            func.sum(some + Decimal("0.0001")).label("added"),
+            func.coalesce(o.c.qty, o.c.weight).label("either"),
+            (o.c.price / 3).label("third"),
+            (o.c.price * o.c.qty).label("whole"),
+            select(func.min(within.c.x)).scalar_subquery().label("least"),
+        ).group_by(o.c.id)
+
+    def per_number(o: Any) -> Select[Any]:
+        number = union_all(select(o.c.price.label("x")), select(o.c.weight)).subquery()
+        return select(number.c.x, func.count().label("n")).group_by(number.c.x)
+
+    names = ("id", "product", "added", "either", "third", "whole", "least")
+    trial = declared(
+        Dataset(
+            name="digits",
+            table="digits",
+            description="x",
+            rows=Sold,
+            key=("id",),
+            aggregates=(
+                Aggregate(figures, ("id",), {name: (name,) for name in names}, ("id", "whole")),
+                Aggregate(per_number, ("x",), {"x": ("x",), "n": ("n",)}, ("x", "n")),
+            ),
+        )
+    )
+    trial.load("a.csv", "id,price,weight,qty\na,0.05,0.051,0\n")
+    ((_, *figures_of, third),) = trial.table("analytics.figures", *(name for name in names if name != "third"), "third")
+    assert figures_of == [Decimal(x) for x in ("0.00255", "0.0511", "0", "0", "0.05")]
+    assert str(third).startswith("0.016666666")
+    assert trial.table("analytics.per_number", "x", "n") == [(Decimal("0.05"), 1), (Decimal("0.051"), 1)]
+    right(trial, "with all digits")
+
+
 def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: Declared) -> None:
     def mistyped(o: Any) -> Select[Any]:
         return select(o.c.cat, func.sum(o.c.day, type_=Numeric).label("s")).group_by(o.c.cat)
