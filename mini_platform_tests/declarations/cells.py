@@ -268,6 +268,7 @@ def _as_csv(rng: random.Random, file: Written) -> None:
     if header == "find":
         lines.append(f"Report of today{end}")
     tail = (delimiter if said.get("trailing_delimiter") else "") + end
+    names = [*(c.name for c in file.shown), *file.unknown]
     if header is not False:
         names = [*(_spelled(rng, c) for c in file.shown), *file.unknown]
         lines.append(delimiter.join(put(n, first=i == 0) for i, n in enumerate(names)) + tail)
@@ -279,7 +280,11 @@ def _as_csv(rng: random.Random, file: Written) -> None:
             file.records.append(Record(at, 0, malformed="row_has_header_fields"))
             continue
         lines.append(delimiter.join(put(t, first=i == 0) for i, t in enumerate(texts)) + tail)
-        file.records.append(Record(at, 0, cells, extra))
+        again = [t.strip().lower() for t in texts] == [n.strip().lower() for n in names]
+        if again and any(max(names, key=len).strip() in text for text in texts):
+            file.records.append(Record(at, 0, malformed="row_not_header"))
+        else:
+            file.records.append(Record(at, 0, cells, extra))
     text = "".join(lines)
     if not file.rows and rng.random() < 0.3:
         text = ""
