@@ -18,9 +18,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from mini_platform.dataset import (
@@ -49,6 +50,8 @@ MOMENT = re.compile(
 )
 """Times with their zone; those without one have no second part, or None."""
 DECIMAL = re.compile(r"Decimal\((?:precision=)?(\d+), (?:scale=)?(\d+)\)")
+PLAIN_DECIMALS = 6
+"""Decimals up to which Python writes every Decimal without an exponent."""
 ARGUMENT = {
     "equal_to": "value",
     "not_equal_to": "value",
@@ -145,6 +148,8 @@ def translated(model: Any) -> Translated:
     namespace = {"__annotations__": hints, "__doc__": doc or model.__name__, "__module__": model.__module__, **specs}
     rows = type(model.__name__, (RowModel,), namespace)
     _refuse_unjudgeable(rows)
+    if not of_pandas:
+        _refuse_unasked(model, schema)
     return Translated(
         rows, doc, STRICT[schema.strict], tuple(frozenset(names[label] for label in labels) for labels in unique)
     )
@@ -213,20 +218,37 @@ def _refuse_unjudgeable(rows: type[RowModel]) -> None:
             dt.datetime: pl.Datetime("us", "UTC"),
             list[float]: pl.List(pl.Float64()),
         }
-        nothing = pl.LazyFrame({column.name: [None]}, schema={column.name: special.get(column.type, column.type)})
         for name, argument in column.checks.items():
             if isinstance(argument, re.Pattern) and column.type is str:
                 continue
             make = getattr(pa.Check, name)
-            try:
-                check = make(**argument) if isinstance(argument, dict) else make(argument)
-                check(nothing, column.name).check_output.collect()
-            except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, re.error) as error:
-                said = str(error).split("\n")[0]
+            check = partial(make, **argument) if isinstance(argument, dict) else partial(make, argument)
+            if said := _why_polars_cannot(check, special.get(column.type, column.type)):
                 raise ModelError(
                     f"{rows.__name__}.{column.name}: {name}={_shown(argument)} cannot be used by polars for a "
                     f"column of type {_name(column.type)}: {said}."
-                ) from error
+                )
+
+
+def _refuse_unasked(model: type, schema: Any) -> None:
+    """Refuse checks that Pandera itself cannot ask of its column, such as whether floats are among whole numbers."""
+    for label, column in schema.columns.items():
+        for check in column.checks:
+            if said := _why_polars_cannot(partial(lambda one: one, check), column.dtype.type):
+                raise ModelError(
+                    f"{model.__name__}.{label} has {check.error or check.name}, which Pandera cannot ask: {said}."
+                )
+
+
+def _why_polars_cannot(make: Callable[[], Any], kind: Any) -> str | None:
+    """The first line of what polars says where a check cannot be asked of values of a type; None where it can."""
+    import polars as pl
+
+    try:
+        make()(pl.LazyFrame({"x": [None]}, schema={"x": kind}), "x").check_output.collect()
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, re.error) as error:
+        return str(error).split("\n")[0]
+    return None
 
 
 def _shown(argument: Any) -> str:
@@ -313,13 +335,29 @@ class _Field:
             digits, decimals = int(found[1]), int(found[2])
             if digits > DECIMAL_DIGITS:
                 raise self._error(f"has {digits} digits; at most {DECIMAL_DIGITS} can be kept")
-            largest = 10 ** (digits - decimals)
-            bounds = {"greater_than": -largest, "less_than": largest} if digits < DECIMAL_DIGITS else {}
-            return Decimal, {"decimals": decimals}, bounds
+            return Decimal, {"decimals": decimals}, self._bounds(digits, decimals)
         if name.startswith(("Datetime(", "datetime64[")):
             raise self._error(NAIVE)
         known = ", ".join(sorted(set(TYPES)))
         raise self._error(f"has the type {name}, which cannot be translated. Known are {known}, Datetime and Decimal")
+
+    def _bounds(self, digits: int, decimals: int) -> dict[str, Any]:
+        """What the digits of a Decimal leave of its values, by a name that no check of Pandera has.
+
+        Pandera counts a sign and the zero before the point as digits where the frame is one of pandas. Of a number that Python
+        writes with an exponent, as it does with more than six zeros, it counts neither.
+        """
+        whole = digits - decimals
+        if not self.of_pandas:
+            bounds = {"min_value": -(10**whole), "max_value": 10**whole, "include_min": False, "include_max": False}
+            return {"between": bounds} if digits < DECIMAL_DIGITS else {}
+        if not whole or (whole == 1 and decimals > PLAIN_DECIMALS):
+            raise self._error(
+                f"has {digits} digits, {decimals} of them decimals, and Pandera counts a sign and the 0 before the point as "
+                "digits, too: give it one more"
+            )
+        least = -(10 ** (whole - 1)) if whole > 1 else 0
+        return {"between": {"min_value": least, "max_value": 10**whole, "include_min": not least, "include_max": False}}
 
     def _check(self, check: Any, kind: Any) -> tuple[str, Any]:
         """A built-in check as the keyword and argument of `Field`."""
@@ -369,8 +407,6 @@ class _Field:
             value = value.astimezone(dt.UTC)
         if self.of_pandas and isinstance(value, dt.date) and kind in (dt.date, dt.datetime) and type(value) is not kind:
             raise self._error(f"has the limit {value!r}, which pandas does not compare with its values")
-        if kind is float and type(value) is int:
-            return float(value)
         if kind is Decimal and isinstance(value, float):
             if not value.is_integer():
                 raise self._error(f"has the limit {value}, which is no decimal number: write Decimal('{value}')")

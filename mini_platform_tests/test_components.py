@@ -284,6 +284,10 @@ class Pandas(pap.DataFrameModel):
     share: float = pap.Field(ne=0)
 
 
+def within(low: int, high: int) -> dict[str, Any]:
+    return {"min_value": low, "max_value": high, "include_min": False, "include_max": False}
+
+
 def dataset_of(model: Any) -> Dataset:
     return Dataset(name="things", table="things", description="Things.", rows=translated(model).rows, key=("id",))
 
@@ -306,7 +310,7 @@ def test_a_polars_model_is_translated() -> None:
     assert columns["id"].checks == {"greater_than_or_equal_to": 1, "less_than_or_equal_to": 10}
     assert (columns["name"].personal, columns["name"].description) == ("mask", "Its name")
     assert columns["kind"].warn == ("str_matches",)
-    assert (columns["price"].decimals, columns["price"].checks) == (2, {"greater_than": -10000, "less_than": 10000})
+    assert (columns["price"].decimals, columns["price"].checks) == (2, {"between": within(-10000, 10000)})
     ok = columns["is_ok"]
     assert (ok.aliases, ok.may_lack, ok.unit, ok.description) == (("Is OK",), True, "1", "Whether")
     assert columns["share"].checks == {"in_range": {"min_value": 0, "max_value": 1, "include_max": False}}
@@ -333,7 +337,7 @@ GOOD = {
         ({"name": ""}, []),
         ({"name": "z"}, ["name_isin"]),
         ({"kind": "A"}, []),
-        ({"price": "10000"}, ["price_less_than"]),
+        ({"price": "10000"}, ["price_between"]),
         ({"price": "-9999.99"}, []),
         ({"share": "1"}, ["share_in_range"]),
     ],
@@ -350,7 +354,7 @@ def test_a_pandas_model_is_translated() -> None:
         "name": (str, True, {"str_startswith": "x"}),
         "at": (dt.datetime, False, {}),
         "day": (dt.date, False, {}),
-        "price": (Decimal, False, {}),
+        "price": (Decimal, False, {"between": within(-(10**14), 10**15)}),  # A sign is a digit there.
         "count": (int, True, {"notin": [7]}),
         "ok": (bool, True, {}),
         "share": (float, False, {"not_equal_to": 0}),

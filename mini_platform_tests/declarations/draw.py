@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import operator
 import random
+import re
 import sys
 import types
 import unicodedata
@@ -141,6 +142,21 @@ class Format:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The class that a row model inherits from.
+
+    Attributes:
+        columns: so many of them stand in it, the first ones; of the rules all that the row model does not declare anew.
+        is_model: it is a row model itself, and no plain class beside it.
+        anew: its first column and its first rule say something else in it, and are declared anew.
+    """
+
+    columns: int
+    is_model: bool
+    anew: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """A declaration in plain words."""
 
@@ -155,6 +171,7 @@ class Plan:
     formats: tuple[Format, ...]
     indexes: tuple[str, ...] = ()
     warn_share: str = "0"
+    base: Base | None = None
     aggregates: tuple[Any, ...] = ()
     views: tuple[Any, ...] = ()
 
@@ -180,8 +197,26 @@ class Plan:
         return self.duplicates.partition(":")[2] or None
 
     @property
+    def model(self) -> str:
+        """The row model as Python source."""
+        rules = [r.source for r in self.rules]
+        columns = [c.source for c in self.columns]
+        if not (base := self.base):
+            return _class("Rows(RowModel)", [*columns, *rules])
+        first, rest = columns[: base.columns], columns[base.columns :]
+        if base.anew:
+            rest.append(first[0])
+            first[0] = f'    {self.columns[0].name}: str | None = Field("another", null_tokens=("b",), aliases=("c",))'
+        again = [rules[0]] if base.anew and rules else []
+        if again:
+            rules[0] = f'    @rule("another")\n    def {self.rules[0].name}(col):\n        return pl.lit(False)'
+        above = _class("Parent(RowModel)" if base.is_model else "Parent", [*first, *rules])
+        below = _class("Rows(Parent)" if base.is_model else "Rows(Parent, RowModel)", [*rest, *again])
+        return f"{above}\n{below}"
+
+    @property
     def source(self) -> str:
-        """The declaration as Python source."""
+        """The declaration as Python source; each of its aggregates has a name of its own in it."""
         said = f"Highest({self.highest!r})" if self.highest else repr(self.duplicates)
         words = {
             "name": repr(self.name),
@@ -198,11 +233,11 @@ class Plan:
         if self.indexes:
             words["indexes"] = repr(self.indexes)
         if self.aggregates:
-            words["aggregates"] = f"({', '.join(a.declared for a in self.aggregates)},)"
+            words["aggregates"] = f"({', '.join(a.name.upper() for a in self.aggregates)},)"
         if self.views:
             words["views"] = f"({', '.join(v.declared for v in self.views)},)"
-        parts = [PREAMBLE, "class Rows(RowModel):", *(c.source for c in self.columns), *(r.source for r in self.rules)]
-        parts += [computed.source for computed in (*self.aggregates, *self.views)]
+        parts = [PREAMBLE, self.model, *(computed.source for computed in (*self.aggregates, *self.views))]
+        parts += [f"{a.name.upper()} = {a.declared}" for a in self.aggregates]
         parts += ["dataset = Dataset(", *(f"    {name}={value}," for name, value in words.items()), ")"]
         return "\n".join(parts) + "\n"
 
@@ -225,17 +260,29 @@ class Plan:
             c.derived is not None and c.type not in ("str", "bool") for c in self.columns
         )
         found["no column is read"] += not self.read
+        if self.base:
+            found[f"inherits from a {'row model' if self.base.is_model else 'plain class'}"] += 1
+            found["inherits and declares anew"] += self.base.anew
         found.update(f"view {v.kind}" for v in self.views)
         found.update({"indexes": len(self.indexes), "refuse_above rows": self.most_rows is not None})
         return +found
 
 
-def declare(source: str, module: str = "drawn_declaration") -> Dataset:
-    """The dataset that a source declares."""
+def _class(head: str, body: Sequence[str]) -> str:
+    return "\n".join([f"class {head}:", '    """x"""', *body])
+
+
+def executed(source: str, module: str) -> types.ModuleType:
+    """The module that a source makes."""
     made = types.ModuleType(module)
     sys.modules[module] = made  # Where the types of its columns are looked up.
     exec(compile(source, module, "exec"), made.__dict__)  # noqa: S102 - drawn here
-    dataset: Dataset = made.dataset
+    return made
+
+
+def declare(source: str, module: str = "drawn_declaration") -> Dataset:
+    """The dataset that a source declares."""
+    dataset: Dataset = executed(source, module).dataset
     _ = dataset.columns, dataset.rules
     return dataset
 
@@ -275,6 +322,9 @@ def draw(rng: random.Random, name: str) -> Plan:
         most_rows=rng.choice((None, None, None, 3)),
         formats=formats,
         indexes=tuple(n for n in rng.sample(names, 1) if rng.random() < 0.15),
+        base=Base(rng.randint(1, len(columns)), rng.random() < 0.7, rng.random() < 0.4)
+        if rng.random() < 0.25
+        else None,
     )
     if plan.duplicates == "highest":
         read = [c for c in plan.read if not c.protection and c.type != "list[float]"]
@@ -309,46 +359,83 @@ def _column(rng: random.Random, name: str, *, first: bool) -> Col:
     return Col(name, kind, nullable, said, checks)
 
 
+PATTERNS = ("^[A-Za-z]", "^[A-Za-z]", "^[a-z]+$", "^(cat|a|b)", "^.b", "^[^0-9]*$")
+
+
 def _checks(rng: random.Random, kind: str) -> dict[str, Any]:
     low, high = rng.choice(((-5, 7), (0, 1000), (-(2**62), 2**62) if kind == "int" else (0, 7)))
     match kind:
         case "int" | "float" | "Decimal":
             options: Sequence[dict[str, Any]] = (
                 {"in_range": {"min_value": low, "max_value": high}},
+                {"between": {"min_value": low, "max_value": high, "include_min": False, "include_max": False}},
                 {"ge": low},
                 {"gt": low, "lt": high},
-                {"le": high},
+                {"le": high, "ne": 1},
+                {"less_than_or_equal_to": high},
                 {"isin": [0, 1, 2, 3, 4]},
+                {"notin": [0, 7]},
                 {"in_range": {"min_value": -1000, "max_value": 1000}},
             )
         case "str":
             options = (
                 {"str_length": {"min_value": 1, "max_value": rng.choice((2, 20, 600))}},
                 {"isin": ["a", "b", "Ab", "ab", "é"]},
-                {"str_matches": "^[A-Za-z]"},
+                {"str_matches": rng.choice(PATTERNS)},
+                {"str_matches": rng.choice(PATTERNS), "str_length": {"max_value": 3}},
+                {"str_contains": rng.choice(("a", "[bt]$", "b|é"))},
                 {"str_startswith": "a"},
+                {"str_endswith": "b"},
                 {"notin": ["b"]},
             )
         case "dt.date":
             options = ({"ge": dt.date(1970, 1, 1)}, {"lt": dt.date(2100, 1, 1)})
+        case "dt.datetime":
+            moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+            options = (
+                {"ge": moment},
+                {"lt": moment},
+                {"in_range": {"min_value": moment, "max_value": dt.datetime.max.replace(tzinfo=dt.UTC)}},
+            )
+        case "bool":
+            options = ({"eq": True}, {"isin": [False]}, {})
         case _:
             options = ({},)
     return dict(rng.choice(options))
 
 
+def _is_between(value: Any, a: Mapping[str, Any]) -> bool:
+    above = value > a["min_value"] or (a.get("include_min", True) and value == a["min_value"])
+    return above and (value < a["max_value"] or (a.get("include_max", True) and value == a["max_value"]))
+
+
 CHECKS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "in_range": lambda value, a: a["min_value"] <= value <= a["max_value"],
-    "ge": lambda value, a: value >= a,
-    "gt": lambda value, a: value > a,
-    "le": lambda value, a: value <= a,
-    "lt": lambda value, a: value < a,
+    "in_range": _is_between,
+    "greater_than_or_equal_to": lambda value, a: value >= a,
+    "greater_than": lambda value, a: value > a,
+    "less_than_or_equal_to": lambda value, a: value <= a,
+    "less_than": lambda value, a: value < a,
+    "equal_to": lambda value, a: value == a,
+    "not_equal_to": lambda value, a: value != a,
     "isin": lambda value, a: value in a,
     "notin": lambda value, a: value not in a,
-    "str_length": lambda value, a: a["min_value"] <= len(value) <= a["max_value"],
-    "str_matches": lambda value, a: value[:1].isascii() and value[:1].isalpha(),
+    "str_length": lambda value, a: a.get("min_value", 0) <= len(value) <= a.get("max_value", len(value)),
+    "str_matches": lambda value, a: bool(re.match(a, value)),
+    "str_contains": lambda value, a: bool(re.search(a, value)),
     "str_startswith": lambda value, a: value.startswith(a),
+    "str_endswith": lambda value, a: value.endswith(a),
 }
-"""What each check that is drawn says of a value; `str_matches` is drawn with one pattern only."""
+"""What each check that is drawn says of a value."""
+SHORT = {
+    "ge": "greater_than_or_equal_to",
+    "gt": "greater_than",
+    "le": "less_than_or_equal_to",
+    "lt": "less_than",
+    "eq": "equal_to",
+    "ne": "not_equal_to",
+    "between": "in_range",
+}
+"""Other names of them."""
 
 
 def fits_int(value: int) -> int | None:
@@ -362,6 +449,11 @@ def rounded(value: Fraction, decimals: int) -> Decimal | None:
     if whole >= 10**18:
         return None
     return Decimal(-whole if value < 0 else whole).scaleb(-decimals)
+
+
+def _written(value: float) -> Fraction:
+    """A float as it is written in the fewest digits, which is what is meant by it."""
+    return Fraction(repr(value))
 
 
 def finite(value: float) -> float | None:
@@ -405,6 +497,10 @@ def _of_numbers(a: Col, b: Col, decimals: int, op: str) -> Derivations:
     def quotient(kind: str) -> Callable[[Values], Any]:
         return lambda r: _quotient(kind, decimals, r[n], r[m] if n != m else 4)
 
+    def of_floats(row: Values) -> Decimal | None:
+        value = finite(apply(row[n], other(row)))
+        return None if value is None else rounded(_written(value), decimals)
+
     if a.type == "int":
         yield "int", Expr(f"{x} {op} {y}", lambda r: fits_int(int(apply(r[n], other(r)))), both)
         yield "bool", Expr(f"{x} > 3", lambda r: r[n] > 3, (n,))
@@ -416,6 +512,8 @@ def _of_numbers(a: Col, b: Col, decimals: int, op: str) -> Derivations:
         yield "Decimal", Expr(f"{x} {op} {y}", exact, both)
     if a.type == "float":
         yield "float", Expr(f"{x} {op} {y}", lambda r: finite(apply(r[n], other(r))), both)
+        yield "Decimal", Expr(x, lambda r: rounded(_written(r[n]), decimals), (n,))
+        yield "Decimal", Expr(f"{x} {op} {y}", of_floats, both)
         yield "bool", Expr(f"{x} <= {y}", lambda r: r[n] <= other(r), both)
 
 

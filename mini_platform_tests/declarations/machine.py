@@ -36,7 +36,7 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.conftest import _execute, _url
-from mini_platform_tests.declarations import cells, compare, draw, served, victim
+from mini_platform_tests.declarations import cells, compare, doors, draw, served, victim
 from mini_platform_tests.declarations.cells import Written
 from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.draw import Col, Plan
@@ -48,9 +48,10 @@ NAMES = ("a", "b", "c", "d e", "ü")
 
 @dataclass(frozen=True)
 class Ground:
-    """A server with a database to copy, and the words that are left out."""
+    """A server with a database to copy, a folder, and the words that are left out."""
 
     server: str
+    folder: Path
     left_out: Set[str]
 
 
@@ -70,7 +71,7 @@ def ground(server: str, folder: Path, left_out: Set[str] = frozenset()) -> Itera
     create_all(made, [])
     made.dispose()
     try:
-        yield Ground(server, left_out)
+        yield Ground(server, folder, left_out)
     finally:
         _execute(server, f"DROP DATABASE {template} WITH (FORCE)")
         os.environ.clear()
@@ -235,7 +236,7 @@ def run(made: Ground, seed: int, *, shrink_seconds: float = 0, end: float = math
     sequence = steps(rng, plan)
     outcome = play(made, plan, sequence, seed, end=end)
     if outcome.find and shrink_seconds:
-        outcome.find = shrunk(made, plan, sequence[: outcome.steps], outcome.find, shrink_seconds)
+        outcome.find = shrunk(made, plan, sequence[: outcome.steps or None], outcome.find, shrink_seconds)
     return outcome
 
 
@@ -244,6 +245,10 @@ def play(
 ) -> Outcome:
     """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
     outcome = Outcome()
+    files = [file for step in sequence for file in step.files]
+    if wrong := list(doors.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
+        outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
+        return outcome
     try:
         dataset = draw.declare(plan.source)
         dataset_tables(dataset)
@@ -291,7 +296,7 @@ def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, secon
                 return find
             outcome = play(made, *candidate, find.seed, often=1)
             if outcome.find and outcome.find.kind == find.kind:
-                best, find, cut = (candidate[0], list(candidate[1][: outcome.steps])), outcome.find, True
+                best, find, cut = (candidate[0], list(candidate[1][: outcome.steps or None])), outcome.find, True
                 break
     return find
 
@@ -306,6 +311,8 @@ def _smaller(plan: Plan, sequence: Sequence[Step]) -> Iterator[tuple[Plan, list[
             kept = tuple(a for a in plan.aggregates if a is not one and one.name not in a.reads)
             views = tuple(v for v in plan.views if one.name not in v.reads)
             yield replace(plan, aggregates=kept, views=views), list(sequence)
+    if plan.base:
+        yield replace(plan, base=None), list(sequence)
     if not plan.aggregates and all(s.plan is None for s in sequence):
         for rule in plan.rules:
             yield replace(plan, rules=tuple(r for r in plan.rules if r is not rule)), list(sequence)
@@ -319,20 +326,28 @@ def _smaller(plan: Plan, sequence: Sequence[Step]) -> Iterator[tuple[Plan, list[
                     replace(plan, columns=columns),
                     [replace(s, files=f) for s, f in zip(sequence, files, strict=True)],
                 )
+    yield from ((plan, fewer) for fewer in _fewer_rows(plan, sequence))
+
+
+def _fewer_rows(plan: Plan, sequence: Sequence[Step]) -> Iterator[list[Step]]:
     for i, step in enumerate(sequence):
         for j, file in enumerate(step.files):
             for size in {len(file.rows) // 2, 1} if file.rows else ():
                 for start in range(0, len(file.rows), max(1, size)):
                     rows = [*file.rows[:start], *file.rows[start + size :]]
                     files = (*step.files[:j], file.keeping(rows, plan.columns), *step.files[j + 1 :])
-                    yield plan, [*sequence[:i], replace(step, files=files), *sequence[i + 1 :]]
+                    yield [*sequence[:i], replace(step, files=files), *sequence[i + 1 :]]
 
 
 def _test(seed: int, plan: Plan, done: Sequence[Step], wrong: Sequence[str]) -> str:
     changed = [s.plan.source for s in done if s.plan]
     parts = [f"DECLARED = '''\n{plan.source.replace(chr(92), chr(92) * 2)}'''"]
     parts += [f"CHANGED = '''\n{source.replace(chr(92), chr(92) * 2)}'''" for source in changed]
-    body = ["trial = declared(declare(DECLARED))", *(s.source for s in done), *(f"# {w[:600]}" for w in wrong[:5])]
+    body = [
+        "trial = declared(declare(DECLARED))",
+        *(s.source for s in done),
+        *("# " + w[:2000].replace("\n", "\n    # ") for w in wrong[:5]),
+    ]
     return "\n".join([*parts, "", f"def test_seed_{seed}(declared):", *(f"    {line}" for line in body)])
 
 

@@ -21,7 +21,7 @@ from fractions import Fraction
 from typing import Any
 
 from mini_platform_tests.declarations.cells import Record, Written
-from mini_platform_tests.declarations.draw import CHECKS, INT64, Col, Plan
+from mini_platform_tests.declarations.draw import CHECKS, INT64, SHORT, Col, Plan
 
 KEY_ID, SECRET = "k1", "a secret of the machine's own"
 BLANK = (
@@ -193,7 +193,11 @@ def _hold(plan: Plan, row: Row) -> None:
             row.errors.add(f"{c.name}_required")
         if value is None and text is not None:
             row.errors.add(f"{c.name}_is_{KINDS[c.type]}")
-        failed = {check for check, a in c.checks.items() if value is not None and not CHECKS[check](value, a)}
+        failed = {
+            check
+            for check, a in c.checks.items()
+            if value is not None and not CHECKS[SHORT.get(check, check)](value, a)
+        }
         warned = failed.intersection(c.said.get("warn", ()))
         row.warned |= {f"{c.name}_{check}" for check in warned}
         row.errors |= {f"{c.name}_{check}" for check in failed - warned}
