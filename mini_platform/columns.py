@@ -214,8 +214,8 @@ def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
             given: "file", "line", "record", "source", "first_loaded" or "last_loaded" has the platform fill it in, see
                 `Given`.
             derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
-                computed exactly, quotients to 19 decimals; what cannot be computed or held is empty, and costs no other
-                value. Derived text is cleaned as a cell is.
+                computed exactly, quotients to 19 decimals; what cannot be computed or held, as 1.5 by a whole number, is
+                empty, and costs no other value. Derived text is cleaned as a cell is.
             warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
 
             And these checks, most of them Pandera's, of values that are not empty; an argument is a value of the column's

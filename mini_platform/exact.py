@@ -168,6 +168,22 @@ class _Rewriting:
         return _tree(_expr(new).cast(pl.Int64() if before in INTEGER_DIGITS else before, strict=False))
 
     def _function(self, inputs: list[Node], function: Node) -> Node:
+        if (whole := self._of_whole_numbers(inputs, function)) is not None:
+            return whole
+        match function, inputs:
+            case {"Round": _}, [inner, *_]:
+                return _function([self.node(inner), *inputs[1:]], function)
+            case {"TemporalExpr": {"Duration": _}}, _:
+                units = zip(inputs, (*MICROSECONDS, 1), strict=True)
+                inputs = [
+                    inner if _is_literal(inner) else _span(_expr(self._used(inner)), unit) for inner, unit in units
+                ]
+                return _function(inputs, function)
+        inputs = [self._used(inner) for inner in inputs]
+        return _harmless(inputs, function) if self.careful else _function(inputs, function)
+
+    def _of_whole_numbers(self, inputs: list[Node], function: Node) -> Node | None:
+        """Return a function of whole numbers that may overflow, in 128 bits; None for any other."""
         match function, inputs:
             case "Negate", [inner] if self._is_whole(inner):
                 return self._arithmetic("Minus", _tree(pl.lit(0)), self.node(inner))
@@ -180,29 +196,13 @@ class _Rewriting:
                 return _tree(pl.when(fits & (power >= 0)).then(wide.cast(pl.Int128)).pow(power))
             case {"SumHorizontal": _}, _ if all(map(self._is_whole, inputs)):
                 return _function([_tree(_expr(self.node(inner)).cast(pl.Int128)) for inner in inputs], function)
-            case {"Round": _}, [inner, *_]:
-                return _function([self.node(inner), *inputs[1:]], function)
-            case {"TemporalExpr": {"Duration": _}}, _:
-                units = zip(inputs, (*MICROSECONDS, 1), strict=True)
-                inputs = [
-                    inner if _is_literal(inner) else _span(_expr(self._used(inner)), unit) for inner, unit in units
-                ]
-                return _function(inputs, function)
-        inputs = [self._used(inner) for inner in inputs]
-        if not self.careful:
-            return _function(inputs, function)
-        match function:
-            case {"TemporalExpr": {"DatetimeFunction": _}}:
-                inputs = [*map(_tree, _possible_day(*map(_expr, inputs[:3]))), *inputs[3:]]
-            case {"StringExpr": {"Strptime": [dtype, options]}}:
-                function = {"StringExpr": {"Strptime": [dtype, options | {"strict": False}]}}
-            case {"StringExpr": {"ToInteger": options}}:
-                function = {"StringExpr": {"ToInteger": options | {"strict": False}}}
-            case {"ReplaceStrict": _} if len(inputs) == 3:
-                inputs = [*inputs, _tree(pl.lit(None))]
-            case {"ListExpr": {"Get": False}}:
-                function = {"ListExpr": {"Get": True}}
-        return _function(inputs, function)
+            case {"ListExpr": "Sum"}, [inner] if self._holds_whole(inner):
+                return _back(_expr(self._used(inner)).cast(pl.List(pl.Int128)).list.sum())
+            case {"TemporalExpr": {"TotalNanoseconds": {"fractional": False}}}, [inner] if self._is_in_microseconds(
+                inner
+            ):
+                return _back(_expr(self._used(inner)).dt.total_microseconds().cast(pl.Int128) * 1000)
+        return None
 
     def _arithmetic(self, op: str, left: Node, right: Node) -> Node:
         left, right = self._beside(left, right, op), self._beside(right, left, op)
@@ -210,7 +210,7 @@ class _Rewriting:
         if a is None or b is None:
             return self._times(left, right) if op == "Multiply" and (a or b) else _binary(op, left, right)
         divides = op == "TrueDivide"
-        if a.scale is None and b.scale is None and not (divides and self.target is Decimal):
+        if a.scale is None and b.scale is None and not (divides and self.target in (Decimal, int)):
             return _binary(op, left, right) if divides else self._whole(op, left, right, a, b)
         x, y = _expr(left), _expr(right)
         if self.careful and op in ("TrueDivide", "FloorDivide", "Modulus") and not _is_filled(right):
@@ -336,6 +336,14 @@ class _Rewriting:
     def _is_whole(self, node: Node) -> bool:
         return type(self.dtype(node)) in INTEGER_DIGITS
 
+    def _holds_whole(self, node: Node) -> bool:
+        dtype = self.dtype(node)
+        return isinstance(dtype, pl.List) and type(dtype.inner) in INTEGER_DIGITS
+
+    def _is_in_microseconds(self, node: Node) -> bool:
+        dtype = self.dtype(node)
+        return isinstance(dtype, pl.Duration) and dtype.time_unit != "ns"
+
     def dtype(self, node: Node) -> pl.DataType | None:
         """Return the type of a node; None where it has none of its own, as within a list."""
         try:
@@ -343,6 +351,27 @@ class _Rewriting:
         except (pl.exceptions.PolarsError, ValueError):
             return None
         return dtype
+
+
+def _harmless(inputs: list[Node], function: Node) -> Node:
+    """Return a function that is null where polars would raise an error."""
+    match function:
+        case {"TemporalExpr": {"DatetimeFunction": _}}:
+            inputs = [*map(_tree, _possible_day(*map(_expr, inputs[:3]))), *inputs[3:]]
+        case {"StringExpr": {"Strptime": [dtype, options]}}:
+            function = {"StringExpr": {"Strptime": [dtype, options | {"strict": False}]}}
+        case {"StringExpr": {"ToInteger": options}}:
+            function = {"StringExpr": {"ToInteger": options | {"strict": False}}}
+        case {"ReplaceStrict": _} if len(inputs) == 3:
+            inputs = [*inputs, _tree(pl.lit(None))]
+        case {"ListExpr": {"Get": False}}:
+            function = {"ListExpr": {"Get": True}}
+    return _function(inputs, function)
+
+
+def _back(wide: pl.Expr) -> Node:
+    """Return what was computed in 128 bits in 64, null where it does not fit."""
+    return _tree(wide.cast(pl.Int64, strict=False))
 
 
 def _possible_day(year: pl.Expr, month: pl.Expr, day: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:

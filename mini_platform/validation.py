@@ -302,6 +302,8 @@ def _derived(column: Column, typed: pl.DataFrame, *, careful: bool = False) -> p
     value = exact(column.derived(pl.col), typed.schema, column.type, careful=careful).alias(column.name)
     if column.type is Decimal:
         return _rounded(value, column.decimals, typed)
+    if column.type is int and ((kind := _kind(value, typed)).is_float() or kind.is_decimal()):
+        value = pl.when(value == value.floor()).then(value)
     value = value.cast(dtype(column), strict=False)
     if column.type is float:
         return pl.when(value.is_finite()).then(value)
@@ -315,9 +317,14 @@ def _derived(column: Column, typed: pl.DataFrame, *, careful: bool = False) -> p
     return value
 
 
+def _kind(value: pl.Expr, typed: pl.DataFrame) -> pl.DataType:
+    (kind,) = typed.lazy().select(value).collect_schema().dtypes()
+    return kind
+
+
 def _rounded(value: pl.Expr, decimals: int, typed: pl.DataFrame) -> pl.Expr:
     """A number as a Decimal, rounded half away from zero; a float is taken as it is written: 2.675 is 2.68."""
-    (kind,) = typed.lazy().select(value).collect_schema().dtypes()
+    kind = _kind(value, typed)
     if kind.is_float():
         value = value.cast(pl.String)
     if not kind.is_decimal():
