@@ -84,11 +84,13 @@ class Examined:
             None if the select must be computed as a whole.
         total: each row of production has its row here, by `groups`, for as long as it is there.
         unique: two rows cannot have one key (True), they can (False), or it is not known before it is computed.
+        nullable: names of the selected columns that may be NULL in some row: it is not known that they cannot.
     """
 
     groups: Mapping[str, Column[Any]] | None
     total: bool
     unique: bool | None
+    nullable: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -113,21 +115,23 @@ def examine(rows: Any, aggregate: Aggregate, production: Table, others: Mapping[
         production: the table of its dataset.
         others: the aggregates of the dataset that are declared before it, by their tables.
     """
+    shapes = [Shape(branch) for branch in branches(rows)]
+    nullable = _nullable(rows, shapes)
     if not isinstance(rows, Select):
-        return Examined(None, total=False, unique=None)
-    shape = Shape(rows)
+        return Examined(None, total=False, unique=None, nullable=nullable)
+    shape = shapes[0]
     groups = shape.groups(aggregate.key, production, others)
     total = groups is not None and not rows._having_criteria and shape.keeps_every_row(others)
     unique = shape.tells_apart(aggregate.key, production)
     if unique and not all(_is_stored_as_computed(rows.selected_columns[name]) for name in aggregate.key):
         unique = None
-    return Examined(groups, total, unique)
+    return Examined(groups, total, unique, nullable)
 
 
-def may_be_null(rows: Any, name: str) -> bool:
-    """True if a selected column may be NULL in some row: it is not known that it cannot."""
-    place = list(rows.selected_columns.keys()).index(name)
-    return any(Shape(branch).may_be_null(list(branch.selected_columns)[place]) for branch in branches(rows))
+def _nullable(rows: Any, shapes: Iterable[Shape]) -> frozenset[str]:
+    names = rows.selected_columns.keys()
+    pairs = ((shape, *pair) for shape in shapes for pair in zip(names, shape.rows.selected_columns, strict=True))
+    return frozenset(name for shape, name, element in pairs if shape.may_be_null(element))
 
 
 def _is_stored_as_computed(element: Any) -> bool:
@@ -157,7 +161,7 @@ def _table_of(part: FromClause) -> Table | None:
 
 @dataclass
 class Shape:
-    """A select taken apart.
+    """A select taken apart, once for all questions: to know its FROM clause SQLAlchemy compiles it.
 
     Attributes:
         rows: the select.
@@ -207,6 +211,12 @@ class Shape:
             else:
                 found += [bare(part) for part in (item.clauses if isinstance(item, ClauseList) else [item])]
         return found
+
+    @cached_property
+    def _nullable_within(self) -> Mapping[FromClause, frozenset[str]]:
+        """Of the subqueries that are read, the names of the columns that may be NULL."""
+        inner = {table: table.element for table in self.tables if isinstance(table, Subquery | CTE)}
+        return {table: _nullable(rows, map(Shape, branches(rows))) for table, rows in inner.items()}
 
     @cached_property
     def _is_aggregated(self) -> bool:
@@ -366,7 +376,7 @@ class Shape:
             return True
         if _table_of(table) is not None:
             return bool(column.nullable) and not column.info.get(FILLED)
-        return not isinstance(table, Subquery | CTE) or may_be_null(table.element, column.key)
+        return not isinstance(table, Subquery | CTE) or column.key in self._nullable_within[table]
 
     def _function_may_be_null(self, call: Any) -> bool:
         name, values = name_of(call), list(call.clauses)

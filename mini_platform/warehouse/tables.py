@@ -63,7 +63,7 @@ from mini_platform.dataset import (
 )
 from mini_platform.dataset import Column as DeclaredColumn
 from mini_platform.protection import masked
-from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine, may_be_null
+from mini_platform.warehouse.dependence import FILLED, Examined, Other, examine
 from mini_platform.warehouse.exactness import stored_type
 from mini_platform.warehouse.known_sql import bare, branches, hides, plain_column
 
@@ -480,7 +480,7 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
     columns = []
     for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
         kind = stored_type(column)
-        types = {_compiled(kind), *(_compiled(stored_type(branch)) for branch in others)}
+        types = {_compiled(one) for one in (kind, *map(stored_type, others))} if others else ()
         if len(types) > 1:
             raise DeclarationError(
                 f"{where}: the parts of its union have different types for {column.name}, {' and '.join(sorted(types))}: "
@@ -501,38 +501,37 @@ def _compiled(kind: TypeEngine[Any]) -> str:
     return "TEXT" if isinstance(kind, String) else str(kind.compile(dialect=dialect))
 
 
-def _foreign_key(
-    aggregate: Aggregate, column: ColumnElement[Any], known: Mapping[Table, Aggregate]
-) -> Column[Any] | None:
+def _foreign_key(column: ColumnElement[Any], others: Mapping[Table, Other]) -> Column[Any] | None:
     """The surrogate or the key of another aggregate that a selected column is."""
     origin = plain_column(column)
-    if origin is None or not isinstance(origin.table, Table) or (other := known.get(origin.table)) is None:
+    if origin is None or not isinstance(origin.table, Table) or (other := others.get(origin.table)) is None:
         return None
-    return origin if origin.name == other.surrogate or other.key == (origin.name,) else None
+    return origin if origin.name == other.aggregate.surrogate or other.aggregate.key == (origin.name,) else None
 
 
-def _aggregate_table(dataset: Dataset, aggregate: Aggregate, tables: DatasetTables, metadata: MetaData) -> Table:
+def _aggregate_table(
+    dataset: Dataset, aggregate: Aggregate, tables: DatasetTables, others: Mapping[Table, Other], metadata: MetaData
+) -> tuple[Table, Examined]:
     rows = tables.rows(aggregate)
     columns = _computed_columns(dataset, aggregate, rows)
-    _check_key(dataset, aggregate, rows)
+    examined = _examined(dataset, aggregate, rows, tables.production, others)
     for made in columns:
         made.nullable = made.name not in aggregate.key
-        made.info = {**made.info, FILLED: not may_be_null(rows, made.name)}
+        made.info = {**made.info, FILLED: made.name not in examined.nullable}
     items: list[SchemaItem] = list(columns)
     if aggregate.surrogate:
         comment = f"Number that was given to the {' and '.join(aggregate.key)} once and for all"
         items = [Column(aggregate.surrogate, BigInteger, comment=comment, autoincrement=False), *columns]
         items.append(UniqueConstraint(*aggregate.key, name=f"{aggregate.name}_key"))
     items.append(PrimaryKeyConstraint(*([aggregate.surrogate] if aggregate.surrogate else aggregate.key)))
-    known = {tables.aggregates[a.name]: a for a in dataset.aggregates if a.name in tables.aggregates}
     for column in rows.selected_columns:
-        if (target := _foreign_key(aggregate, column, known)) is not None:
+        if (target := _foreign_key(column, others)) is not None:
             name = f"{aggregate.name}_{column.name}"
             # What a row refers to goes only with the rows of production that it was computed from: so does the row.
             items.append(ForeignKeyConstraint([column.name], [target], name=f"{name}_fkey", ondelete="CASCADE"))
             if aggregate.key != (column.name,):
                 items.append(Index(name, column.name))  # Or each deleted row would be looked for in the whole table.
-    return Table(aggregate.name, metadata, *items, schema="analytics", comment=aggregate.description)
+    return Table(aggregate.name, metadata, *items, schema="analytics", comment=aggregate.description), examined
 
 
 def _surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table:
@@ -565,18 +564,19 @@ def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
     )
 
 
-def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None:
-    """Refuse a key that cannot be one, before the first row ends every run."""
+def _examined(
+    dataset: Dataset, aggregate: Aggregate, rows: SelectBase, production: Table, others: Mapping[Table, Other]
+) -> Examined:
+    """Find out how an aggregate may be computed; refuse a key that cannot be one, before the first row ends every run."""
     where = f"{dataset.name}.{aggregate.name}"
-    if not aggregate.key:
-        raise DeclarationError(f"{where}: it needs a key, the selected columns that tell its rows apart")
     if unknown := set(aggregate.key) - set(rows.selected_columns.keys()):
         raise DeclarationError(f"{where}: its key has {sorted(unknown)}, which it does not select")
+    examined = examine(rows, aggregate, production, others)
     for name in aggregate.key:
         element = rows.selected_columns[name]
         if isinstance(element.type, ARRAY | JSON):
             raise DeclarationError(f"{where}: {name} is in its key, and a list or an object cannot be: leave it out")
-        if may_be_null(rows, name):
+        if name in examined.nullable:
             raise DeclarationError(
                 f"{where}: {name} is in its key, so it may not be empty, and it may be: leave such rows out by "
                 f".where({name}.is_not(None)), or say what stands for none by func.coalesce({name}, …), where {name} is "
@@ -585,6 +585,12 @@ def _check_key(dataset: Dataset, aggregate: Aggregate, rows: SelectBase) -> None
     places = [list(rows.selected_columns.keys()).index(name) for name in aggregate.key]
     for branch in branches(rows):
         _check_key_length(dataset, where, [list(branch.selected_columns)[place] for place in places])
+    if examined.unique is False:
+        raise DeclarationError(
+            f"{where}: several rows of its select may have one key ({', '.join(aggregate.key)}): group by its key alone, or "
+            "add to the key what else tells the rows apart"
+        )
+    return examined
 
 
 def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[Any]]) -> None:
@@ -708,16 +714,9 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     tables = DatasetTables(staging, production, quarantine, {}, {}, {}, gone, {})
     others: dict[Table, Other] = {}
     for aggregate in dataset.aggregates:
-        table = _aggregate_table(dataset, aggregate, tables, metadata)
+        table, examined = _aggregate_table(dataset, aggregate, tables, others, metadata)
         if aggregate.surrogate:
             tables.surrogates[aggregate.name] = _surrogates(aggregate, table, metadata)
-        rows = tables.rows(aggregate)
-        examined = examine(rows, aggregate, tables.production, others)
-        if examined.unique is False:
-            raise DeclarationError(
-                f"{dataset.name}.{aggregate.name}: several rows of its select may have one key ({', '.join(aggregate.key)}): "
-                "group by its key alone, or add to the key what else tells the rows apart"
-            )
         tables.examined[aggregate.name] = examined
         tables.aggregates[aggregate.name] = table
         others[table] = Other(aggregate, examined)
