@@ -89,7 +89,7 @@ TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     int: ("is_integer", "is not a whole number"),
     Decimal: ("is_decimal", "is not a plain number with at most {decimals} decimals"),
     dt.date: ("is_date", "is not a date of the form YYYY-MM-DD"),
-    dt.datetime: ("is_timestamp", "is not an ISO 8601 time with its offset from UTC"),
+    dt.datetime: ("is_timestamp", "is not an ISO 8601 time with its offset from UTC and at most 6 decimals"),
     bool: ("is_boolean", "is not true or false"),
     list[float]: ("is_numbers", "is not a list of finite numbers"),
 }
@@ -215,7 +215,8 @@ def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
                 `Given`.
             derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
                 computed exactly, quotients to 19 decimals; what cannot be computed or held, as 1.5 by a whole number, is
-                empty, and costs no other value. Derived text is cleaned as a cell is.
+                empty, and costs no other value. It is a value of its own row: sums, ranks, differences and the like over
+                rows are refused. Derived text is cleaned as a cell is.
             warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
 
             And these checks, most of them Pandera's, of values that are not empty; an argument is a value of the column's
@@ -271,7 +272,8 @@ def rule(
     The function takes `col` (polars.col) and returns an expression over the typed columns, true where the rule holds. Null
     counts as holding, and so does what cannot be computed, such as a division by zero; but a row breaks the rule where a
     number in it would have more than 38 digits. Whole numbers and Decimals are computed exactly, quotients to 19 decimals.
-    A row of which a column cannot be read is not held to it: it is rejected already.
+    A row of which a column cannot be read is not held to it: it is rejected already. An expression that looks at other rows is
+    refused.
 
     Args:
         sentence: what is wrong with a row that breaks it; with a column it is read after the column's name.

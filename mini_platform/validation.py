@@ -24,6 +24,7 @@ from pandera.constants import CHECK_OUTPUT_KEY
 from mini_platform.dataset import DECIMAL_DIGITS, LINE_ONCE, Column, CustomRule, Dataset, DeclarationError, Rule
 from mini_platform.declared_checks import pattern_as_judged
 from mini_platform.exact import ROW_FAULTS, computed, exact
+from mini_platform.own_rows import other_rows, written
 from mini_platform.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
@@ -42,10 +43,10 @@ TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 """A number as JSON has it: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
 TIMESTAMP = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?(?:[.,]([0-9]{1,9}))?"
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?(?:[.,]([0-9]{1,6})0*)?"
     r"(?:([+-](?:0[0-9]|1[0-4])):?([0-5][0-9])?|[Zz])$"
 )
-"""Day, hour and minute, second, fraction, and the offset's hours and minutes; ISO 8601 and RFC 3339."""
+"""Day, hour and minute, second, fraction to the microsecond, and the offset's hours and minutes; ISO 8601 and RFC 3339."""
 PLAIN_EMAIL = (
     r"^[A-Za-z0-9_+-]{1,16}(?:\.[A-Za-z0-9_+-]{1,15}){0,2}@"
     r"(?:[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20})?\.){1,3}(?:com|org|net|info|biz|edu|gov|[a-z]{2})$"
@@ -123,7 +124,7 @@ def check_of(name: str, argument: Any) -> pa.Check:
 
 def _custom_check(custom: CustomRule) -> pa.Check:
     def holds(data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(exact(custom.holds(pl.col), data.lazyframe.collect_schema()))
+        return data.lazyframe.select(exact(written(custom.holds), data.lazyframe.collect_schema()))
 
     return pa.Check(holds, name=custom.rule.name, error=custom.rule.message)
 
@@ -146,6 +147,29 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
         name=dataset.table,
         description=dataset.description,
     )
+
+
+@cache
+def refuse_other_rows(dataset: Dataset) -> None:
+    """Refuse expressions that look at other rows: files are judged in blocks, and a row may come again in another file.
+
+    Raises:
+        DeclarationError: a derived column or a rule does so.
+    """
+    read = {column.name: dtype(column) for column in dataset.staged_columns if not column.derived}
+    staged = {column.name: dtype(column) for column in dataset.staged_columns}
+    for column in dataset.columns:
+        if column.derived and (part := other_rows(written(column.derived), read)):
+            raise DeclarationError(
+                f"dataset {dataset.name}: {column.name} is derived from other rows, by {part}; a derived column is a value of "
+                "its own row: compute it in an aggregate or a view"
+            )
+    for custom in dataset.custom_rules:
+        if part := other_rows(written(custom.holds), staged):
+            raise DeclarationError(
+                f"dataset {dataset.name}: the rule {custom.rule.name} looks at other rows, by {part}; a rule judges a row by "
+                'its own values: duplicates="reject" judges keys, and an aggregate or a view the rest'
+            )
 
 
 def clean(column: Column, cells: pl.Series) -> pl.Series:
@@ -259,7 +283,7 @@ def _any_timestamp(text: pl.Expr) -> pl.Expr:
         part[1],
         part[2].fill_null(":00"),
         pl.lit("."),
-        part[3].fill_null("0").str.head(6),
+        part[3].fill_null("0"),
         part[4].fill_null("+00"),
         pl.lit(":"),
         part[5].fill_null("00"),
@@ -299,11 +323,16 @@ def _computed(dataset: Dataset, what: str, frame: pl.DataFrame, value: Callable[
 def _derived(column: Column, typed: pl.DataFrame, *, careful: bool = False) -> pl.Expr:
     """Typed value of a derived column, null where it cannot be computed or held."""
     assert column.derived is not None  # noqa: S101 - the caller chose it by that
-    value = exact(column.derived(pl.col), typed.schema, column.type, careful=careful).alias(column.name)
+    value = exact(written(column.derived, careful=careful), typed.schema, column.type, careful=careful).alias(
+        column.name
+    )
     if column.type is Decimal:
         return _rounded(value, column.decimals, typed)
-    if column.type is int and ((kind := _kind(value, typed)).is_float() or kind.is_decimal()):
+    kind = _kind(value, typed) if column.type in (int, dt.datetime) else None
+    if column.type is int and kind and (kind.is_float() or kind.is_decimal()):
         value = pl.when(value == value.floor()).then(value)
+    if isinstance(kind, pl.Datetime) and kind.time_unit == "ns":
+        value = pl.when(value.dt.nanosecond() % 1000 == 0).then(value)
     value = value.cast(dtype(column), strict=False)
     if column.type is float:
         return pl.when(value.is_finite()).then(value)
@@ -386,7 +415,7 @@ def _failures(
         try:
             fails = ask(check, None)
         except ROW_FAULTS:
-            careful = partial(exact, custom.holds(pl.col), typed.schema, careful=True)
+            careful = partial(exact, written(custom.holds, careful=True), typed.schema, careful=True)
             holds = _computed(dataset, f"the rule {check.name}", typed, careful)
             fails = ~holds.fill_null(value=True)
         yield rules[check.name], fails & ~unread
@@ -424,7 +453,11 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
         dataset: whose rules they are.
         rows: n rows; the columns that are read, and given ones that are staged, as text (an empty field is ""); other
             columns are passed through. Of these `_record` is the number of each row among those on its line.
+
+    Raises:
+        DeclarationError: an expression over its columns looks at other rows, or is wrong whatever the rows.
     """
+    refuse_other_rows(dataset)
     sources = [column for column in dataset.staged_columns if not column.derived]
     text = clean_columns(sources, rows)
     typed = text.select(parse(column) for column in sources)

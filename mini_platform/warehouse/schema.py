@@ -192,6 +192,9 @@ def _sql(rows: Select[Any]) -> str:
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
+    from mini_platform.validation import refuse_other_rows  # Brings polars and pandera.
+
+    refuse_other_rows(dataset)
     tables = dataset_tables(dataset)
     advisory_lock(conn, "load", dataset.name)
     lock_aggregates(conn, dataset, *dataset.aggregates)

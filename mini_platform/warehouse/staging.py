@@ -17,7 +17,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.dataset import KEY_ONCE, Dataset
+from mini_platform.dataset import KEY_ONCE, Dataset, DeclarationError
 from mini_platform.faultpoints import reach
 from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.warehouse import first_loaded, ledger, quarantine
@@ -131,7 +131,7 @@ def _stage_or_isolate(
             return [i for row in batch for i in _stage_or_isolate(worker, dataset, [row], raw, None)]
         # The database's errors quote the row.
         reason = f"could not be processed: {type(error).__name__}" + (
-            "" if dataset.is_personal else f": {str(error)[:500]}"
+            "" if dataset.is_personal and not isinstance(error, DeclarationError) else f": {str(error)[:500]}"
         )
         if isinstance(error, FileNotFoundError):
             reason = f"its raw file is missing: {error.filename}"

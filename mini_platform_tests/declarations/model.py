@@ -33,7 +33,7 @@ FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 LIST = re.compile(rf"\[\s*{JSON_NUMBER}\s*(,\s*{JSON_NUMBER}\s*)*\]")
 TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?(?:[.,]([0-9]{1,9}))?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?(?:[.,]([0-9]{1,6})0*)?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2})?)"
 )
 KINDS = {
@@ -78,7 +78,7 @@ def _time(text: str) -> dt.datetime | None:
         return None
     day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
     try:
-        micro = int((fraction or "0")[:6].ljust(6, "0"))
+        micro = int((fraction or "0").ljust(6, "0"))
         there = dt.datetime.fromisoformat(day).replace(
             hour=int(hour), minute=int(minute), second=int(second or 0), microsecond=micro, tzinfo=dt.UTC
         )
