@@ -117,7 +117,7 @@ class PostgresIOManager(dg.IOManager):
     def _look(self, dataset: Dataset, view: View) -> dict[str, Any]:
         """A view is there since its dataset was declared: what it shows now."""
         table = dataset_tables(dataset).views[view.name]
-        with self._platform.engine.connect() as conn:
+        with self._platform.engine.connect() as conn, aggregates.in_words(dataset, view):
             return given({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
 
     def _upsert(self, dataset: Dataset, frame: pd.DataFrame) -> dict[str, Any]:

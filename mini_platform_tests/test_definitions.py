@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -483,3 +484,22 @@ def test_a_dataset_is_its_declaration(
     assert rejected == [("-1", ["kwh_ge"])]
     assert len(metadata(result, "meters", "quality_report")["report"].records) == 8
     assert tick(defs, instance, "meters") == "Nothing new in data/meters/."
+
+
+def test_an_aggregate_that_fails_for_the_rows_stops_no_other(
+    data: Path, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    def inverse(m: FromClause) -> Select[Any]:
+        return select(m.c.meter, func.max(1 / m.c.kwh, type_=Double).label("most")).group_by(m.c.meter)
+
+    failing = Aggregate(inverse, ("meter",), {"meter": ("Meter",), "most": ("Most",)}, ("meter", "most"))
+    declared = replace(METERS, aggregates=(failing, *METERS.aggregates))
+    create_all(engine, [declared])
+    (data / "meters").mkdir()
+    drop(data, "a.csv", b"kWh,METER,month,estimated\n0,007,2024-01-01,\n", "meters")
+    result = materialize(build_defs({"meters": declared}), instance, "meters", raise_on_error=False)
+    assert [event.node_name for event in result.get_step_failure_events()] == ["meters__inverse"]
+    (failed,) = result.get_step_failure_events()
+    assert "meters.inverse: Postgres cannot compute its select" in str(failed.step_failure_data.error)
+    with engine.connect() as conn:
+        assert conn.execute(text("TABLE analytics.by_meter")).all() == [("007", 0.0, 0.0)]

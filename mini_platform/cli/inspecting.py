@@ -52,14 +52,19 @@ def verify(
 def _checks(platform: "Platform", dataset: "Dataset", *, deep: bool) -> "Iterator[dict[str, Any]]":
     from sqlalchemy import func, select
 
+    from mini_platform.dataset import DeclarationError
     from mini_platform.warehouse import aggregates
     from mini_platform.warehouse.tables import dataset_tables
 
     for aggregate in dataset.aggregates:
         table = dataset_tables(dataset).aggregates[aggregate.name]
         with platform.engine.connect() as conn:
-            differences = aggregates.differences(conn, dataset, aggregate)
             groups = conn.scalar(select(func.count()).select_from(table))
+            try:
+                with aggregates.in_words(dataset, aggregate):
+                    differences = aggregates.differences(conn, dataset, aggregate)
+            except DeclarationError as error:
+                differences = [{"error": str(error)}]
         yield _check(dataset, aggregate.name, groups or 0, differences)
     compared, problems = _raw_files(platform, dataset, deep=deep)
     yield _check(dataset, dataset.raw_asset, compared, problems)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +30,9 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.exactness import GUESS, errors
 from mini_platform.warehouse.locks import lock_aggregates
@@ -46,6 +50,15 @@ TOUCHED_GROUPS = 10_000
 """With more touched groups than this, computing all of them in one scan is cheaper than looking each one up."""
 BULK_ROWS = 20_000
 """An empty table that is computed from more rows than this is filled without indexes and constraints."""
+OF_VALUES = ("21", "22", "23", "54")
+"""Classes of SQLSTATE of what can be computed, and not for these values: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+HELP: Mapping[str, str] = {
+    "22012": "divide by func.nullif(…, 0)",
+    "22003": "give it a wider type, as type_=BigInteger or .cast(Numeric)",
+    "23502": "leave those rows out by where(….is_not(None)), or name them by func.coalesce(…, …)",
+    "21000": "take one of them, as by func.max(…)",
+}
+"""What to declare instead, by SQLSTATE."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,29 @@ def stale(conn: Connection, dataset: Dataset) -> bool:
     return bool(conn.scalar(select(exists(select(touched.c.touch_id).where(touched.c.dataset == dataset.name)))))
 
 
+@contextmanager
+def in_words(dataset: Dataset, computed: Aggregate | View) -> Iterator[None]:
+    """Have a select that fails for the rows that there are said in a sentence, which shows no value of personal data.
+
+    Raises:
+        DeclarationError: Postgres cannot compute it.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        code = str(getattr(error.orig, "pgcode", None))
+        if not code.startswith(OF_VALUES):
+            raise
+        said = str(error.orig.diag.message_primary)  # type: ignore[union-attr]
+        if dataset.is_personal:
+            said = re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error.orig).__name__).lower()
+        raise DeclarationError(
+            f"{dataset.name}.{computed.name}: Postgres cannot compute its select for the rows that there are: {said}; "
+            f"{HELP.get(code, 'compute it only where it can be, as by case(…)')}. The rows are loaded, and what was computed "
+            "before stays"
+        ) from None  # Which shows rows.
+
+
 def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     """Bring the table of an aggregate up to date with production, in the caller's transaction.
 
@@ -101,8 +137,13 @@ def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sele
         rows: the aggregate's select.
 
     Raises:
-        DeclarationError: the select has two rows of one key.
+        DeclarationError: the select has two rows of one key, or cannot be computed for the rows that there are.
     """
+    with in_words(dataset, aggregate):
+        return _refresh(conn, dataset, aggregate, rows)
+
+
+def _refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     tables = dataset_tables(dataset)
     table = tables.aggregates[aggregate.name]
     lock_aggregates(conn, dataset, aggregate)

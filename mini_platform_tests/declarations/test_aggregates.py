@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -589,6 +590,36 @@ def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: De
         DeclarationError, match=r"typed\.mistyped: Postgres does not take its select: function sum\(date\)"
     ):
         declared(dataset(aggregate(mistyped, "cat"), name="typed"))
+
+
+class Noted(Row):
+    note: str | None = Field("Of a person", personal="mask")
+
+
+@pytest.mark.parametrize(
+    ("rows", "value", "cells", "words"),
+    [
+        (Row, lambda o: func.sum(100 / o.c.qty), {"qty": 0}, r"division by zero; divide by func\.nullif\(…, 0\)"),
+        (Row, lambda o: func.sum(o.c.qty, type_=Integer), {"qty": 2**40}, "integer out of range; give it a wider type"),
+        (Row, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, 'for type integer: "x"; compute it only where'),
+        (Noted, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "that there are: invalid text representation;"),
+        (Row, lambda o: func.max(select(func.generate_series(1, o.c.qty, type_=BigInteger)).scalar_subquery()), {"qty": 2},
+         "more than one row returned by a subquery used as an expression; take one of them"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_for_the_rows_is_said_in_a_sentence(
+    declared: Declared, rows: type[RowModel], value: Any, cells: dict[str, Any], words: str
+) -> None:
+    def failing(o: Any) -> Select[Any]:
+        return select(o.c.cat, value(o).label("value")).group_by(o.c.cat)
+
+    fine = {"qty": 1, "note": 1}
+    trial = declared(replace(dataset(aggregate(failing, "cat")), rows=rows))
+    with pytest.raises(DeclarationError, match=rf"^sh\.failing: Postgres cannot compute its select .*{words}"):
+        trial.load("a.csv", HEADER + line("1", **(fine | cells)))
+    assert trial.rows("id") == [("1",)]
+    trial.load("b.csv", HEADER + line("1", **fine))
+    right(trial, "with a row that can be computed")
 
 
 # Names
