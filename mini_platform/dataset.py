@@ -97,6 +97,8 @@ PLAIN_NAME = r"[A-Za-z][A-Za-z0-9_]*"
 """Names that become parts of Dagster's names, of addresses and of identifiers."""
 DATASET_NAME = r"[a-z](?:_?[a-z0-9])*"
 """A dataset's is also a folder's, and part of the names of settings, where two underscores part the words."""
+FILTERS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "contains", "isnull")
+"""What follows the name of a column, after `__`, in the API's parameters."""
 RESERVED_DATASETS = frozenset(("ops",))
 """By this name the platform's own tables are known where datasets are, in `ops.fingerprints`."""
 CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
@@ -481,9 +483,20 @@ class Dataset:
         if (odd := next((name for name in computed if not name or not name.isprintable()), None)) is not None:
             raise DeclarationError(f"{where}: {odd!r} cannot be the name of a column: it cannot be printed")
         # An alias may be the name of a column that is not read: of the number that is derived from a text, for example.
+        self._refuse_filters()
         self._refuse_alike([(column.name, column) for column in self.columns])
         self._refuse_alike([(text, column) for column in self.read_columns for text in (column.name, *column.aliases)])
         self._refuse_assets()
+
+    def _refuse_filters(self) -> None:
+        """Refuse columns that are called as what others are filtered by."""
+        for names in ([c.name for c in self.columns], *([*c.columns, *c.made] for c in self.computed)):
+            for name in names:
+                other, _, word = name.rpartition("__")
+                if other in names and word in FILTERS:
+                    raise DeclarationError(
+                        f"dataset {self.name}: the API filters {other} by {name}, which is a column, too: give one another name"
+                    )
 
     def _refuse_alike(self, texts: Sequence[tuple[str, Column]]) -> None:
         known: dict[str, str] = {}

@@ -6,15 +6,23 @@ https://owasp.org/www-community/attacks/CSV_Injection
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters that make spreadsheet programs take a cell for a formula."""
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How cells begin that spreadsheet programs take for a formula; and such as were made harmless, so that all can be undone."""
 PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def harmless(value: Any) -> Any:
     """A value as a spreadsheet program shows it; plain numbers, and what is not text, stay as they are."""
-    if isinstance(value, str) and value.startswith(FORMULA) and not PLAIN_NUMBER.fullmatch(value):
+    if isinstance(value, str) and FORMULA.match(value) and not PLAIN_NUMBER.fullmatch(value):
         return f"'{value}"
     return value
+
+
+def restored(texts: pl.Expr) -> pl.Expr:
+    """Texts as they were before they were made harmless."""
+    return texts.str.replace(f"^'({FORMULA.pattern})", "${1}")

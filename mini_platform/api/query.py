@@ -20,6 +20,7 @@ from mini_platform.api.keyset import OPPOSITE, Cursor, Sort
 from mini_platform.api.problems import ProblemError
 from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.values import read
+from mini_platform.dataset import FILTERS
 
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
 FORM = ("filter_column", "filter_by", "filter_value")
@@ -284,7 +285,7 @@ def _column(relation: Relation, name: str) -> tuple[Listed, str]:
         raise ProblemError(f"{_short(name)}: {item.name} can be filtered by {can}.", parameter=name)
     raise ProblemError(
         f"There is no parameter {_short(name)}. It can be {', '.join(WORDS)}, or a column, as it is or followed by one of "
-        f"__{', __'.join((*COMPARISONS, 'in', 'contains', 'isnull'))}. The columns are: {', '.join(relation.columns)}.",
+        f"__{', __'.join(FILTERS)}. The columns are: {', '.join(relation.columns)}.",
         parameter=name,
         allowed=[*WORDS, *relation.columns],
     )

@@ -11,6 +11,7 @@ import polars as pl
 from mini_platform.dataset import PULL_DOOR
 from mini_platform.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.readers.dispatch import format_of, read_file
+from mini_platform.readers.exports import as_exported
 from mini_platform.readers.header import listed
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def _rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits
     constants = {"file": name, "source": pull or format_of(name, dataset.sources).name}
     for block in read_file(path, name, dataset.sources, dataset.read_columns, limits=limits):
         extra = [column for column in block.rows.columns if column not in read]
+        block, extra = as_exported(dataset, block, extra)  # noqa: PLW2901 - it is the same block
         if extra and dataset.drift == "refuse":
             raise RefusedFileError("The file has columns that the dataset does not declare", f": {listed(extra)}.")
         if as_read and not extra:

@@ -477,6 +477,10 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     (_named(""), "'' cannot be the name of a column"),
     (_named("_a"), "leading underscore"),
     (
+        {"rows": model(k=(str, Field("K")), k__gt=(int, Field("More"))), "key": ("k",)},
+        "the API filters k by k__gt, which is a column, too",
+    ),
+    (
         {
             "table": "t" * 40,
             "rows": model(k=(str, Field("K")), **{"c" * 30: (int, Field("C"))}),
