@@ -24,11 +24,12 @@ from mini_platform.assets.pulls import pull_keys
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
+from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.run_history import DATASET_TAG
 
 if TYPE_CHECKING:
-    from mini_platform.landing.remote import Inbox
+    from mini_platform.storage.remote import Inbox
 
 PULL_TAG = "mini_platform/pull"
 """Of every run that a schedule asked for: which source it pulls."""
@@ -207,7 +208,7 @@ def _in_vain(
         return []
     with platform.engine.connect() as conn:
         arrived = ledger.last_arrival(conn, dataset.name)
-    dropped = [file.changed_at + folder.SETTLE_SECONDS for file in new]
+    dropped = [file.changed_at + SETTLE_SECONDS for file in new]
     written = [path.stat().st_mtime for path in CODE.rglob("*") if path.suffix in (".py", ".yaml")]
     changed = max([*dropped, *written, arrived.timestamp() if arrived else 0.0])
 

@@ -28,8 +28,8 @@ from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing import folder, retention
 from mini_platform.landing.erasing import Person, Search, erase
-from mini_platform.landing.store import RawStore, sha256_of
 from mini_platform.protection import normalized
+from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.validation import dtype
 from mini_platform.warehouse import audit, first_loaded, ledger
 from mini_platform.warehouse.aggregates import refresh, touch

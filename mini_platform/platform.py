@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row
 
-from mini_platform.landing.store import RawStore
 from mini_platform.protection import Keyring
 from mini_platform.readers import ReadLimits
 from mini_platform.settings import PullSettings, Settings, between_commas, load_settings
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mini_platform.dataset import Dataset, Pull
-    from mini_platform.landing.access import Access
     from mini_platform.landing.inbox_work import Visit
-    from mini_platform.landing.remote import Inbox
+    from mini_platform.storage.access import Access
+    from mini_platform.storage.remote import Inbox
     from mini_platform.warehouse.judged_rows import RawFiles
 
 
@@ -61,7 +61,7 @@ class Platform:
         """The raw files."""
         bucket = None
         if self.settings.raw_url:
-            from mini_platform.landing.raw_bucket import RawBucket
+            from mini_platform.storage.raw_bucket import RawBucket
 
             bucket = RawBucket(self.settings.raw_url, self.settings.raw_s3)
         return RawStore(self.settings.raw_store, bucket)
@@ -100,7 +100,7 @@ class Platform:
         """Where a source is, and what may be asked for it."""
         from ipaddress import ip_network
 
-        from mini_platform.landing.access import Access  # Brings httpx.
+        from mini_platform.storage.access import Access  # Brings httpx.
 
         s = self.settings
         set_for_it = s.pull.get(f"{dataset.name}_{source.name}", PullSettings())
@@ -126,7 +126,7 @@ class Platform:
         if not self.settings.inbox:
             return []
         from mini_platform.datasets import all_datasets
-        from mini_platform.landing.remote import Inbox
+        from mini_platform.storage.remote import Inbox
 
         names = [*(all_datasets() if self._datasets is None else self._datasets), dataset.name]
         found = []

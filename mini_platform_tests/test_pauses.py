@@ -15,7 +15,7 @@ import pytest
 from mini_platform import automation
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
-from mini_platform.landing.folder import SETTLE_SECONDS
+from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.test_definitions import drop, materialize, tick
 
 SAID = re.compile(

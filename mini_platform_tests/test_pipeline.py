@@ -25,8 +25,8 @@ from sqlalchemy import Engine, func, select, text, update
 from mini_platform.dataset import Above, Dataset, Field
 from mini_platform.datasets.weather import Measurement
 from mini_platform.datasets.weather import dataset as weather
-from mini_platform.landing.store import RawStore
 from mini_platform.sampling import write_sample
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import BULK_ROWS, load

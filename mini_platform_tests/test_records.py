@@ -14,10 +14,10 @@ from sqlalchemy import select, text
 
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.datasets.records import dataset as records
-from mini_platform.landing.access import Access
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
+from mini_platform.storage.access import Access
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage

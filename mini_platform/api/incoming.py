@@ -22,7 +22,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from mini_platform.api.problems import ProblemError
-from mini_platform.landing.store import Arriving, NoRoomError, RawStore
+from mini_platform.storage.errors import NoRoomError
+from mini_platform.storage.store import Arriving, RawStore
 
 PIECE = 2**20
 """Bytes that are handed to the disk at a time."""

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from mini_platform import sentry
-from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
 
 MEDIA_TYPE = "application/problem+json"

@@ -104,7 +104,8 @@ def redrive(
 
 def _found(path: Path) -> "Found":
     """A file that the user named; links are followed, as they were named too."""
-    from mini_platform.landing.folder import Found, display_name
+    from mini_platform.landing.folder import Found
+    from mini_platform.storage.names import display_name
 
     try:
         target = path.resolve(strict=True)
@@ -125,6 +126,7 @@ def _land(
 ) -> Iterator[tuple["Found", "Row[Any] | None"]]:
     """Land files in their order; one that changes meanwhile is tried again for a while."""
     from mini_platform.landing import folder
+    from mini_platform.storage.names import SETTLE_SECONDS
 
     for batch in _by_distinct_names(found):
         for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, door="load"):
@@ -132,7 +134,7 @@ def _land(
             for _ in range(LAND_TRIES):
                 if row is not None or file.stuck:
                     break
-                time.sleep(folder.SETTLE_SECONDS)
+                time.sleep(SETTLE_SECONDS)
                 ((file, row),) = folder.land(platform.engine, dataset, platform.store, [file], door="load")
             yield file, row
 

@@ -21,7 +21,7 @@ import httpx
 import tenacity
 
 from mini_platform.dataset import Pull
-from mini_platform.landing.access import Access, ForbiddenError, shown
+from mini_platform.storage.access import Access, ForbiddenError, shown
 
 REDIRECTS = 5
 WORTH_ANOTHER_TRY = frozenset((408, 425, 429, 500, 502, 503, 504))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,20 +22,18 @@ from sqlalchemy.dialects.postgresql import insert
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing import retention
-from mini_platform.landing.store import NoRoomError, RawStore, sha256_of
+from mini_platform.storage.errors import NoRoomError
+from mini_platform.storage.names import SETTLE_SECONDS, display_name, kind_of, unwanted
+from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import audit, inbox
 
-SETTLE_SECONDS = 1.0
-"""A file that was written to less than this long ago may still grow and is left for the next look."""
 GROWING = "it may still be growing"
 LAND_FILES = 500
 """Files landed in one transaction."""
 THREADS = 8
 """Files copied at the same time: most of the time of a small one is the wait until the disk has it."""
-UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", "~")
-"""Endings by which programs mark files that they have not finished."""
 CHANGED = "it changed while it was read"
 UNREADABLE = "the platform may not read it"
 
@@ -67,38 +64,9 @@ class Found:
         return self.left_alone in (None, GROWING)
 
 
-def unwanted(name: str, kind: str | None, suffixes: Sequence[str]) -> str | None:
-    """Why a file does not count, by its name or by what else it is (`kind`); None if it does."""
-    if name.startswith("."):
-        return "its name starts with a dot"
-    if name.lower().endswith(UNFINISHED):
-        return "its name says that it is not finished"
-    if kind is None and not name.lower().endswith(tuple(suffixes)):
-        return f"its name ends in none of {' '.join(suffixes)}"
-    return kind
-
-
-def kind_of(mode: int) -> str | None:
-    """What an entry of a folder is, where it is no regular file."""
-    if stat.S_ISREG(mode):
-        return None
-    if stat.S_ISLNK(mode):
-        return "it is a link"
-    return "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
-
-
 def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
     why = unwanted(name, kind_of(info.st_mode), suffixes)
     return GROWING if why is None and 0 <= now - info.st_mtime < SETTLE_SECONDS else why
-
-
-def display_name(name: str) -> str:
-    r"""A file's name as text that Postgres can hold: bytes that are not UTF-8 as `\xff`.
-
-    Backslashes before such an escape, or before what looks like one, are doubled: different names stay different.
-    """
-    doubled = re.sub(r"\\+(?=x[0-9a-f]{2}|[\udc80-\udcff])", lambda backslashes: 2 * backslashes[0], name)
-    return os.fsencode(doubled).decode("utf-8", "backslashreplace")
 
 
 def signature(info: os.stat_result) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mini_platform.landing.remote import Inbox
+from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse.tables import inbox_files, inboxes
 
 HELD_SECONDS = 60.0

@@ -23,19 +23,17 @@ from mini_platform.faultpoints import reach
 from mini_platform.landing import listing
 from mini_platform.landing.folder import THREADS
 from mini_platform.landing.inbox_state import Hold, OvertakenError
-from mini_platform.landing.remote import (
-    ASIDE,
-    Blocks,
+from mini_platform.spreadsheets import harmless
+from mini_platform.storage.errors import (
     ChangedError,
     GoneError,
-    Inbox,
     InboxError,
-    Listed,
+    NoRoomError,
     ObjectError,
-    Remote,
+    RawStoreAwayError,
 )
-from mini_platform.landing.store import NoRoomError, RawStore, RawStoreAwayError
-from mini_platform.spreadsheets import harmless
+from mini_platform.storage.remote import ASIDE, Blocks, Inbox, Listed, Remote
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.tables import inbox_files
 

@@ -18,8 +18,10 @@ from sqlalchemy import Engine
 from mini_platform.dataset import Dataset
 from mini_platform.landing.inbox_state import SECOND_LOOK, Hold, OvertakenError
 from mini_platform.landing.inbox_work import Visit, Work
-from mini_platform.landing.remote import Inbox, InboxError, ObjectError, connect
-from mini_platform.landing.store import NoRoomError, RawStore, RawStoreAwayError
+from mini_platform.storage.connect import connect
+from mini_platform.storage.errors import InboxError, NoRoomError, ObjectError, RawStoreAwayError
+from mini_platform.storage.remote import Inbox
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import ledger
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select, text, update
 
 from mini_platform.dataset import Dataset
-from mini_platform.landing.folder import SETTLE_SECONDS, display_name, unwanted
-from mini_platform.landing.remote import Inbox, Listed
+from mini_platform.storage.names import SETTLE_SECONDS, display_name, unwanted
+from mini_platform.storage.remote import Inbox, Listed
 from mini_platform.warehouse.tables import files, inbox_files
 
 DONE = ("loaded", "refused")

@@ -23,10 +23,10 @@ from sqlalchemy import Engine, Row
 from mini_platform.dataset import Dataset, Json, Linked, Numbered, Pull
 from mini_platform.faultpoints import reach
 from mini_platform.landing import paging
-from mini_platform.landing.access import Access
 from mini_platform.landing.checkpoint import Checkpoint, Known, OvertakenError, WaitingError, begin
 from mini_platform.landing.fetch import NOT_MODIFIED, AgainError, Answer, Fetcher, PullError
-from mini_platform.landing.store import RawStore
+from mini_platform.storage.access import Access
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.ledger import Arrival
 
 EQUAL_PAGES = 100

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.landing.store import RawStore
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import dropping, files

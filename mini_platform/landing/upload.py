@@ -11,8 +11,8 @@ from sqlalchemy import Engine, Row
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.landing.folder import display_name
-from mini_platform.landing.store import Arriving
+from mini_platform.storage.names import display_name
+from mini_platform.storage.store import Arriving
 from mini_platform.warehouse import ledger
 
 NAME_BYTES = 255

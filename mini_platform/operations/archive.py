@@ -25,7 +25,7 @@ from typing import IO, Literal
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, make_url, text
 
-from mini_platform.landing.store import sha256_of
+from mini_platform.storage.store import sha256_of
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.tables import SCHEMAS

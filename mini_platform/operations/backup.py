@@ -24,10 +24,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, select, text
 
 from mini_platform.landing.retention import DROPPING
-from mini_platform.landing.store import RawStore, sha256_of
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.platform import Platform
+from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.warehouse.locks import shared_lock
 from mini_platform.warehouse.tables import files
 

@@ -9,13 +9,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mini_platform.datasets import all_datasets
-from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.operations.finding import Finding
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
+from mini_platform.storage.errors import RawStoreAwayError
 
 if TYPE_CHECKING:
-    from mini_platform.landing.remote import Inbox
+    from mini_platform.storage.remote import Inbox
 
 SEE = "Correct the setting or the server; until then nothing else waits for it, and it is asked again by itself."
 
@@ -50,7 +50,8 @@ def inboxes(settings: Settings) -> Iterator[Finding]:
 
 
 def _listed(inbox: Inbox) -> Finding:
-    from mini_platform.landing.remote import InboxError, ObjectError, connect
+    from mini_platform.storage.connect import connect
+    from mini_platform.storage.errors import InboxError, ObjectError
 
     try:
         with closing(connect(inbox)) as connection:

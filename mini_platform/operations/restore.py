@@ -19,11 +19,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, text, update
 
-from mini_platform.landing.store import RawStore
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.backup import Progress, fingerprint
 from mini_platform.platform import Platform
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.initialize import initialize, is_initialized

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.faultpoints import reach
-from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from mini_platform.dataset import KEY_ONCE, Dataset, DeclarationError
 from mini_platform.faultpoints import reach
-from mini_platform.landing.store import RawStoreAwayError
+from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back

@@ -15,13 +15,14 @@ from sqlalchemy import text
 
 from mini_platform.landing import folder
 from mini_platform.settings import PROJECT
+from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.faults.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
-SETTLED = folder.SETTLE_SECONDS + 0.2
+SETTLED = SETTLE_SECONDS + 0.2
 MORE = b"S9,2024-02-01,1.5,2\n"
 
 
@@ -95,7 +96,7 @@ def test_while_it_grows(yard: Yard, fault: Survives) -> None:
             file.write(piece)
         begin = time.monotonic()
         yard.finish()
-        time.sleep(max(0, folder.SETTLE_SECONDS / 2 - (time.monotonic() - begin)))
+        time.sleep(max(0, SETTLE_SECONDS / 2 - (time.monotonic() - begin)))
     time.sleep(SETTLED)
     yard.finish()
     assert yard.wrong() == []

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, text
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
-from mini_platform.landing.store import RawStore
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform_tests.faults import worker

@@ -20,9 +20,9 @@ from sqlalchemy import func, text, update
 from mini_platform.faultpoints import INBOX_POINTS, PULL_POINTS
 from mini_platform.landing import checkpoint, folder, inbox_work, upload
 from mini_platform.landing import pull as pulling
-from mini_platform.landing.access import Access
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.platform import Platform
+from mini_platform.storage.access import Access
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all

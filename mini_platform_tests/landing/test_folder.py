@@ -21,9 +21,10 @@ from sqlalchemy import Engine, select, text
 
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
-from mini_platform.landing.folder import Found, display_name
-from mini_platform.landing.store import RawStore
+from mini_platform.landing.folder import Found
 from mini_platform.settings import PROJECT
+from mini_platform.storage.names import display_name
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
 
 
@@ -398,7 +399,7 @@ import json, sys
 from pathlib import Path
 from mini_platform.datasets.weather import dataset
 from mini_platform.landing import folder
-from mini_platform.landing.store import RawStore
+from mini_platform.storage.store import RawStore
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import connection
 

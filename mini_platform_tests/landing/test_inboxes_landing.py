@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import func, update
 
 from mini_platform.dataset import Csv, Json
-from mini_platform.landing import inbox_state, inbox_work, remote
+from mini_platform.landing import inbox_state, inbox_work
 from mini_platform.settings import InboxSettings
+from mini_platform.storage import remote
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
 from mini_platform_tests.landing.yard import BAD, CHANGED, GOOD, Yard
@@ -302,7 +303,7 @@ def test_a_file_that_is_sent_again_is_put_away_again(yard: Yard) -> None:
 
 
 def test_a_listing_goes_on_where_the_last_visit_stopped(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mini_platform.landing.remote_s3", "mini_platform.landing.remote"):
+    for module in ("mini_platform.storage.remote_s3", "mini_platform.storage.remote"):
         monkeypatch.setattr(f"{module}.PAGE", 4)
     monkeypatch.setattr(inbox_work, "VISIT_PAGES", 1)
     for number in range(10):

@@ -15,7 +15,8 @@ from typing import Any
 import asyncssh
 import pytest
 
-from mini_platform.landing import inbox_state, inboxes, remote
+from mini_platform.landing import inbox_state, inboxes
+from mini_platform.storage import remote
 from mini_platform_tests.landing.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
 from mini_platform_tests.landing.yard import GOOD, Yard
 
@@ -244,7 +245,7 @@ def test_nobody_listens(served: Yard) -> None:
 
 def test_a_server_that_says_nothing(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("remote_s3", "remote_sftp"):
-        monkeypatch.setattr(f"mini_platform.landing.{module}.SILENT_SECONDS", 0.5)
+        monkeypatch.setattr(f"mini_platform.storage.{module}.SILENT_SECONDS", 0.5)
     monkeypatch.setattr(remote, "TRIES", 2)
     name = "endpoint" if "endpoint" in served.settings else "url"
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -271,7 +272,7 @@ def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypat
     silent = socket.create_server(("127.0.0.1", 0))
     url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
     dead = Yard(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
-    monkeypatch.setattr("mini_platform.landing.remote_sftp.SILENT_SECONDS", 120.0)
+    monkeypatch.setattr("mini_platform.storage.remote_sftp.SILENT_SECONDS", 120.0)
     monkeypatch.setattr(remote, "TRIES", 1)
     s3_yard.put("a.csv")
 

@@ -19,10 +19,12 @@ from mini_platform.cli import app
 from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.forget import forget
-from mini_platform.landing import folder, raw_bucket, remote, retention
-from mini_platform.landing.store import RawStore, RawStoreAwayError
+from mini_platform.landing import folder, retention
 from mini_platform.operations import backup, purge, restore
 from mini_platform.platform import Platform
+from mini_platform.storage import raw_bucket, remote
+from mini_platform.storage.errors import RawStoreAwayError
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
@@ -111,7 +113,7 @@ def test_a_file_is_written_once(stored: Platform, bucket: Path) -> None:
 
 
 def test_a_large_file_goes_in_parts(stored: Platform, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mini_platform.landing.remote_s3.UPLOAD_BYTES", 5 * 2**20)
+    monkeypatch.setattr("mini_platform.storage.remote_s3.UPLOAD_BYTES", 5 * 2**20)
     monkeypatch.setattr(remote, "BLOCK_BYTES", 2**20)
     data = os.urandom(12 * 2**20)
     sha256, _ = stored.store.put(io.BytesIO(data))

@@ -13,9 +13,9 @@ from sqlalchemy import func, select, text, update
 from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing.inbox_work import Visit
-from mini_platform.landing.remote import Inbox
 from mini_platform.platform import Platform
 from mini_platform.settings import InboxSettings
+from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage

@@ -17,8 +17,8 @@ from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
-from mini_platform.landing.store import RawStore
 from mini_platform.protection import Keyring
+from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, connection, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import load

@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from mini_platform.landing.folder import kind_of
-from mini_platform.landing.remote import (
-    ASIDE,
-    ChangedError,
-    GoneError,
-    Inbox,
-    InboxError,
-    Listed,
-    ObjectError,
-    sorted_pages,
-)
+from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError
+from mini_platform.storage.names import kind_of
+from mini_platform.storage.remote import ASIDE, Inbox, Listed, sorted_pages
 
 
 class Folder:

@@ -23,20 +23,9 @@ from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
 
 from mini_platform.faultpoints import reach
-from mini_platform.landing.remote import (
-    PAGE,
-    REQUEST_SECONDS,
-    SILENT_SECONDS,
-    ChangedError,
-    GoneError,
-    Inbox,
-    InboxError,
-    Listed,
-    ObjectError,
-    ShakyError,
-    persistently,
-)
 from mini_platform.settings import S3Settings
+from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, ShakyError
+from mini_platform.storage.remote import PAGE, REQUEST_SECONDS, SILENT_SECONDS, Inbox, Listed, persistently
 
 DENIED = {
     "InvalidAccessKeyId": "the server does not know the access key: see {access_key}",

@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mini_platform.landing.remote import Blocks, GoneError, Inbox, InboxError, ObjectError
-from mini_platform.landing.store import RawStoreAwayError
 from mini_platform.settings import InboxSettings, S3Settings
+from mini_platform.storage.errors import GoneError, InboxError, ObjectError, RawStoreAwayError
+from mini_platform.storage.remote import Blocks, Inbox
 
 if TYPE_CHECKING:
-    from mini_platform.landing.remote_s3 import S3
+    from mini_platform.storage.remote_s3 import S3
 
 
 class _Place(Inbox):
@@ -43,7 +43,7 @@ class RawBucket:
 
     @cached_property
     def _s3(self) -> S3:
-        from mini_platform.landing.remote_s3 import S3  # Brings botocore and aiohttp.
+        from mini_platform.storage.remote_s3 import S3  # Brings botocore and aiohttp.
 
         return S3(_Place("", "raw", InboxSettings(url=self.url, **self.settings.model_dump())))
 

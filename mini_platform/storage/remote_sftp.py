@@ -18,19 +18,15 @@ import asyncssh
 from fsspec.asyn import get_loop, sync
 from fsspec.exceptions import FSTimeoutError
 
-from mini_platform.landing.folder import kind_of
-from mini_platform.landing.host_keys import HostKey
-from mini_platform.landing.remote import (
+from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, ShakyError
+from mini_platform.storage.host_keys import HostKey
+from mini_platform.storage.names import kind_of
+from mini_platform.storage.remote import (
     ASIDE,
     REQUEST_SECONDS,
     SILENT_SECONDS,
-    ChangedError,
-    GoneError,
     Inbox,
-    InboxError,
     Listed,
-    ObjectError,
-    ShakyError,
     persistently,
     sorted_pages,
 )

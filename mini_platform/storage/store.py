@@ -16,22 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mini_platform.faultpoints import reach
+from mini_platform.storage.errors import NoRoomError
 
 if TYPE_CHECKING:
-    from mini_platform.landing.raw_bucket import RawBucket
+    from mini_platform.storage.raw_bucket import RawBucket
 
 CHUNK = 2**20
 LEFT_OVER_SECONDS = 3600.0
 """An unfinished copy that nobody wrote to for so long was left by a process that was killed; a copy of a file that is kept in a
 bucket, and that nobody asked for for so long, is not needed."""
-
-
-class NoRoomError(OSError):
-    """The disk that raw files are kept on is full, or a quota is used up."""
-
-
-class RawStoreAwayError(Exception):
-    """The bucket that raw files are kept in cannot be used now; the message is a sentence. No file is at fault."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Remote inboxes as the landing sees them: listed in pages, read by ranges, tidied. One class for each kind of URL.
 
-Here: what they have in common, tries and their pauses, and the choice by URL. Not here: the protocols (`remote_s3.py`,
-`remote_sftp.py`, `remote_folder.py`, which are imported only where an inbox needs them), the ledger (`inboxes.py`).
+Here: what they have in common, tries and their pauses. Not here: the protocols (`remote_s3.py`, `remote_sftp.py`,
+`remote_folder.py`) and the choice among them (`connect.py`), the ledger (`landing/inboxes.py`).
 
 A file is read in blocks, each asked for by its offset and only of the very file that was listed: after a dropped connection it
 goes on with the block that was cut.
@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote
 import tenacity
 
 from mini_platform.settings import InboxSettings, split_address
+from mini_platform.storage.errors import ChangedError, ShakyError
 
 T = TypeVar("T")
 
@@ -34,26 +35,6 @@ SILENT_SECONDS = 10.0
 LONGEST_PAUSE = 8.0
 ASIDE = ("processed", "quarantine")
 """Folders in an inbox that tidied files are moved to."""
-
-
-class InboxError(Exception):
-    """The inbox as a whole cannot be used now; the message is a sentence."""
-
-
-class ShakyError(InboxError):
-    """It may work when asked again: a dropped connection, a server that is busy."""
-
-
-class ObjectError(Exception):
-    """One file cannot be had or tidied; the message says why, in the form `it …`. Others may."""
-
-
-class ChangedError(ObjectError):
-    """It is not the file any more that was listed."""
-
-
-class GoneError(ObjectError):
-    """It is not there any more."""
 
 
 @dataclass(frozen=True)
@@ -160,25 +141,6 @@ class Inbox:
         if self.scheme == "s3":
             return self._bucket_and_prefix[1].strip("/")
         return unquote(self.parts.path.rstrip("/"))
-
-
-def connect(inbox: Inbox) -> Remote:
-    """A connection to an inbox, made when it is first needed.
-
-    Raises:
-        InboxError: a setting does not allow it.
-    """
-    if inbox.scheme == "s3":
-        from mini_platform.landing.remote_s3 import S3  # Brings botocore and aiohttp.
-
-        return S3(inbox)
-    if inbox.scheme == "file":
-        from mini_platform.landing.remote_folder import Folder
-
-        return Folder(inbox)
-    from mini_platform.landing.remote_sftp import Sftp  # Brings asyncssh.
-
-    return Sftp(inbox)
 
 
 def sorted_pages(found: Iterable[Listed], after: bytes) -> Iterator[tuple[list[Listed], bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncssh
 
-from mini_platform.landing.remote import Inbox
+from mini_platform.storage.remote import Inbox
 
 
 class HostKey(asyncssh.SSHClient):
