@@ -392,11 +392,14 @@ class _Platform:
 
     def _create_schemas(self) -> None:
         from mini_platform.warehouse.connection import database_url, engine
-        from mini_platform.warehouse.schema import create_all
+        from mini_platform.warehouse.schema import create_all, undeclared
 
         made = engine(database_url(self._settings))
         self._say("INFO", "creating schemas…")
         create_all(made)
+        with made.connect() as connection:
+            if said := undeclared(connection):
+                self._say("WARNING", ". ".join(said))
         made.dispose()
 
     def _fail_dead_runs(self) -> None:

@@ -31,7 +31,7 @@ from mini_platform.warehouse.connection import DatabaseAwayError, database_url, 
 from mini_platform.warehouse.granted import may_own, too_mighty, too_weak
 from mini_platform.warehouse.initialize import is_initialized
 from mini_platform.warehouse.roles import READER, may_become_readers
-from mini_platform.warehouse.schema import all_tables, is_current
+from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 PREFIX = "MINI_PLATFORM_"
@@ -256,6 +256,8 @@ def _tables(conn: Connection) -> Iterator[Finding]:
         yield Finding(
             "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
         )
+    if said := undeclared(conn):
+        yield Finding("tables", "warning", *said)
 
 
 def _roles(conn: Connection) -> Iterator[Finding]:

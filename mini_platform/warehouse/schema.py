@@ -152,6 +152,44 @@ def is_current(conn: Connection) -> bool:
     return _has(conn, _wanted(all_datasets().values()))
 
 
+def undeclared(conn: Connection) -> tuple[str, str] | None:
+    """Say which tables and views no dataset declares any more, and what drops them; None if there are none.
+
+    They stay as they were: what is in them may be the only copy, and nobody said that it may go.
+    """
+    declared = {(table.schema, table.name) for table in all_tables()}
+    found = [row for row in conn.execute(MADE_HERE) if (row.schema, row.name) not in declared]
+    if not found:
+        return None
+    preparer = conn.dialect.identifier_preparer
+    names: dict[str, list[str]] = {"VIEW": [], "TABLE": []}
+    for row in found:
+        names[row.kind].append(f"{row.schema}.{preparer.quote(row.name)}")
+    drops = [f"DROP {kind} {', '.join(listed)}" for kind, listed in names.items() if listed]
+    # Or a dataset that is declared again would be taken to have its tables.
+    known = ("ops", *all_datasets())
+    if unknown := sorted(name for name in _stored(conn) if name.split(":")[0] not in known):
+        quoted = ", ".join(f"'{name}'" for name in unknown)
+        drops.append(f"DELETE FROM ops.fingerprints WHERE name IN ({quoted})")  # noqa: S608 - they are plain names
+    told = ", ".join(name for listed in names.values() for name in listed)
+    return (
+        f"no dataset declares {told} any more: what stands there stays, and is not kept up to date",
+        f"Where nobody needs it: mini-platform psql -c {shlex.quote('; '.join(drops))}",
+    )
+
+
+MADE_HERE = text(
+    """
+    SELECT nspname AS schema, relname AS name, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname IN ('analytics', 'production', 'quarantine', 'staging', 'ops') AND relkind IN ('r', 'p', 'v')
+        AND (nspname <> 'ops' OR relname ~ '^(surrogates|gone)_') AND obj_description(pg_class.oid, 'pg_class') IS NOT NULL
+    ORDER BY 1, 2
+    """
+)
+"""Tables and views of datasets; all that are made here have a comment, and what others put beside them seldom has."""
+
+
 def _wanted(datasets: Iterable[Dataset]) -> dict[str, str]:
     wanted = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()))}
     for dataset in datasets:

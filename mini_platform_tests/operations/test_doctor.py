@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import shlex
 import socket
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, FromClause, Select, func, select, text
 
+from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.operations import lock
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.finding import Finding
 from mini_platform.settings import PROJECT
+from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.test_cli import cli, objects
 
 
@@ -46,6 +52,29 @@ def test_a_healthy_platform_has_no_problem() -> None:
     assert {item["check"] for item in findings if item["level"] == "ok"} >= checks - {"disk"}
     assert {item["check"] for item in findings} == checks
     assert all(item["do"] for item in findings if item["level"] != "ok")
+
+
+def test_tables_that_nothing_declares_any_more(engine: Engine) -> None:
+    def by_day(t: FromClause) -> Select[Any]:
+        return select(t.c.day, func.count().label("n")).group_by(t.c.day)
+
+    class Rows(RowModel):
+        day: str = Field("Day", str_length={"max_value": 10})
+        since: dt.datetime = Field("Since", given="first_loaded")
+
+    told = {"day": ("Day",), "n": ("N",)}
+    counted = Aggregate(by_day, ("day",), told, ("day", "n"), surrogate="nr")
+    seen = View(types.FunctionType(by_day.__code__, globals(), "seen"), told, ("day", "n"))
+    past = Dataset("past", "days", Rows, ("day",), "Of yesterday", aggregates=(counted,), views=(seen,))
+    create_all(engine, [past])
+    (finding,) = found("tables", "warning")
+    names = "analytics.seen, analytics.by_day, ops.gone_days, ops.surrogates_by_day, production.days, quarantine.days"
+    assert finding.said.startswith(f"no dataset declares {names}, staging.days any more")
+    with engine.begin() as conn:
+        conn.exec_driver_sql(shlex.split(finding.do)[-1])
+    assert found("tables", "warning") == []
+    create_all(engine, [past])  # It is declared again.
+    assert len(found("tables", "warning")) == 1
 
 
 @pytest.mark.parametrize(
