@@ -229,6 +229,8 @@ class File:
     unreadable: bool = False
     raw_is_there: bool = True
     erased: int = 0
+    status: str = "unchanged"
+    """As it was last judged: a refused file that lost rows to forget is judged again when it is asked for."""
 
     @property
     def rejected(self) -> list[Row]:
@@ -238,15 +240,13 @@ class File:
     def rule_counts(self) -> Counter[str]:
         return Counter(rule for row in self.rows for rule in (row.errors | row.warned))
 
-    @property
-    def status(self) -> str:
+    def settle(self) -> None:
+        """Say whether it is loaded, by its limit."""
         plan = self.plan
-        if self.same_as is not None:
-            return "unchanged"
         rejected = len(self.rejected)
         over = plan.share != "None" and rejected > Fraction(plan.share) * (len(self.rows) + self.erased)
         over |= plan.most_rows is not None and rejected > plan.most_rows
-        return "refused" if self.unreadable or over else "loaded"
+        self.status = "refused" if self.unreadable or over else "loaded"
 
     def winners(self) -> dict[Key, Row]:
         """Of each key the row that counts."""
@@ -317,6 +317,7 @@ class World:
             for row in file.rows:
                 if counted[row.key] > 1:
                     row.errors, row.key = {"key_once"}, None
+        file.settle()
 
     def declare(self, plan: Plan) -> None:
         """Another declaration, by which everything is judged again."""
