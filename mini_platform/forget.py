@@ -277,13 +277,15 @@ def _erase(
             known.versions.add((item.row.file_id, item.new.sha256))
         outcome = _outcome(item.row.name, item.found, written=item.new is not None)
         done.files.append({"file_id": item.row.file_id, **outcome})
-    lines = [(item.row.file_id, line) for item in noted for line in item.found.lines]
+    places = [
+        (item.row.file_id, *place) for item in noted for place in zip(item.found.lines, item.found.records, strict=True)
+    ]
     if tables.gone is not None:
         conn.execute(delete(tables.gone).where(is_theirs(tables.gone)))
     for table in (tables.staging, tables.quarantine):
         count = conn.execute(delete(table).where(is_theirs(table))).rowcount
-        for start in range(0, len(lines), 1000):
-            here = tuple_(table.c._file_id, table.c._line).in_(lines[start : start + 1000])
+        for start in range(0, len(places), 1000):
+            here = tuple_(table.c._file_id, table.c._line, table.c._record).in_(places[start : start + 1000])
             count += conn.execute(delete(table).where(here)).rowcount
         done.rows[table.fullname] = done.rows.get(table.fullname, 0) + count
     for item in erased:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
-from mini_platform.dataset import Csv, Dataset, Json
+from mini_platform.dataset import Above, Csv, Dataset, Json
 from mini_platform.datasets.sales import dataset as sales
 from mini_platform.faultpoints import FORGETTING
 from mini_platform.forget import Forgotten, forget
@@ -293,6 +293,20 @@ def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Pa
     assert list((data / "sales").iterdir()) == []
     consistent(platform)
     assert forgetting().nothing
+
+
+def test_what_was_rejected_of_others_on_her_line_stays(
+    platform: Platform, drop: Any, forgetting: Any, engine: Engine
+) -> None:
+    """Another one's record, and one that is no object; hers is rejected, too, and cannot be found by its hash."""
+    dataset = dataclasses.replace(sales, sources=(Csv(), Json()), refuse_above=Above())
+    names = HEADER.split(",")
+    wrong = [dict(zip(names, row.split(","), strict=True)) | {"quantity": "many"} for row in (OTHERS[0], HERS[0])]
+    wrong[1] |= {"customer_email": "", "product_title": MARIA}
+    drop(dataset, a_json=json.dumps([*wrong, 7]).encode())
+    forgetting(MARIA, dataset)
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT _line, _record FROM quarantine.orders ORDER BY 2")).all() == [(1, 1), (1, 3)]
 
 
 @pytest.mark.parametrize(

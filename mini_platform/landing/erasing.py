@@ -70,6 +70,7 @@ class Search:
 
     Attributes:
         lines: on which the person's records start.
+        records: number of each among those that start on its line, as `Block.records` has it, or 0.
         ends: the line after each of them.
         shared: those keys of the person's rows that somebody else's rows have, or may have.
         others: digest of all other records, with their lines.
@@ -79,6 +80,7 @@ class Search:
     """
 
     lines: list[int] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     shared: list[pl.DataFrame] = field(default_factory=list)
     others: str = ""
@@ -101,19 +103,22 @@ def search(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimit
             lines = np.concatenate([block.lines, np.array([b[0] for b in bad], np.int64)])
             flags = np.concatenate([theirs.to_numpy(), np.array([b[1] for b in bad], bool)])
             marks = np.concatenate([hashes, np.array([b[2] for b in bad], np.uint64)])
-            order = np.argsort(lines, kind="stable")
-            lines, flags, marks = lines[order], flags[order], marks[order]
+            numbers = np.zeros(len(theirs), np.int64) if block.records is None else block.records
+            numbers = np.concatenate([numbers, np.array([m.record for m in block.malformed], np.int64)])
+            order = np.lexsort((numbers, lines))
+            lines, numbers, flags, marks = lines[order], numbers[order], flags[order], marks[order]
             others.update(np.column_stack([lines[~flags].astype(np.uint64), marks[~flags]]).tobytes())
             if not flags.any() and not (before and before[1]):
                 before = (int(lines[-1]), False) if len(lines) else before
                 continue
-            for line, flag in zip(lines.tolist(), flags.tolist(), strict=True):
+            for line, number, flag in zip(lines.tolist(), numbers.tolist(), flags.tolist(), strict=True):
                 if before and before[1]:
                     found.ends.append(line)
                 if before and before[0] == line and (flag or before[1]):
                     found.problem = "several records stand on one line"
                 if flag:
                     found.lines.append(line)
+                    found.records.append(number)
                 before = (line, flag)
     except RefusedFileError as refusal:
         found.problem = refusal.sentence
