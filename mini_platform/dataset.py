@@ -300,7 +300,8 @@ class Dataset:
         duplicates: which of several rows of one file with the same key counts: the "last", the "first", the one with the
             `Highest` value of a column, or none of them, as "reject" rejects them all.
         freshness: how old the newest load may be before the dataset is late; None means any age.
-        warn_above: rejected rows of a file above which its checks warn.
+        warn_above: rejected rows above which it is warned: of a run that break one rule by the check of the rule, of a file by
+            the pages.
         refuse_above: rejected rows of a file above which nothing of it is published.
         aggregates: tables that are computed from production, each after those that it reads.
         views: selects over production, aggregates and earlier views.

@@ -18,7 +18,7 @@ from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, u
 from mini_platform import automation
 from mini_platform.assets.checks import USUAL
 from mini_platform.automation import DATASET_TAG
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
+from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View
 from mini_platform.datasets import all_datasets
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.definitions import build_defs
@@ -484,6 +484,28 @@ def test_a_dataset_is_its_declaration(
     assert rejected == [("-1", ["kwh_ge"])]
     assert len(metadata(result, "meters", "quality_report")["report"].records) == 8
     assert tick(defs, instance, "meters") == "Nothing new in data/meters/."
+
+
+def test_what_warns_and_what_is_drawn_are_what_is_declared(
+    data: Path, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    def by_month(m: FromClause) -> Select[Any]:
+        return select(m.c.month, func.sum(m.c.kwh).label("kwh")).group_by(m.c.month)
+
+    view = View(by_month, {"month": ("Month",), "kwh": ("Energy", "kWh")}, ("month", "kwh"))
+    declared = replace(METERS, warn_above=Above(rows=1), refuse_above=Above(), views=(view,))
+    create_all(engine, [declared])
+    (data / "meters").mkdir()
+    rows = "a,2024-01-01,1\nb,2024-02-01,2\nc,2024-03-01,-1\n,2024-01-01,1\n,2024-01-01,2\n"
+    drop(data, "a.csv", ("METER,month,kwh,estimated\n" + rows.replace("\n", ",\n")).encode(), "meters")
+    result = materialize(build_defs({"meters": declared}), instance, "meters")
+    judged = {name: check for name, check in checks(result).items() if "rows_failed" in check.metadata}
+    assert {name: check.metadata["rows_failed"].value for name, check in judged.items() if not check.passed} == {
+        "meter_required": 2
+    }
+    assert judged["kwh_ge"].metadata["rows_failed"].value == 1
+    for name, title in (("by_meter", "mean of kwh over meter"), ("by_month", "mean of kwh over month")):
+        assert metadata(result, "meters", name)["chart"].startswith(f"![{title}](data:image/svg+xml;")
 
 
 def test_an_aggregate_that_fails_for_the_rows_stops_no_other(

@@ -149,9 +149,9 @@ def test_by_links(door: Door) -> None:
         # The second page has no rows, and is not the last.
         return Reply(things(number) if number != 2 else [], headers={"Link": links})
 
-    succeeded(door.pull(replace(QUICK, paging=Linked(limit="per_page")), answer))
+    succeeded(door.pull(replace(QUICK, paging=Linked(limit="per_page"), page_size=7), answer))
     assert door.ids() == [1, 3]
-    assert [request.query for request in door.api.requests] == [{"per_page": "100"}, {"p": "2"}, {"p": "3"}]
+    assert [request.query for request in door.api.requests] == [{"per_page": "7"}, {"p": "2"}, {"p": "3"}]
 
 
 def test_what_the_url_is_set_with_is_kept_nowhere(door: Door, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,8 +194,9 @@ def test_by_cursors(door: Door, end: Any) -> None:
         return Reply(body)
 
     door.dataset = replace(records, sources=(Json(rows="items"),))
-    source = replace(QUICK, paging=Cursor(path="meta.next", parameter="after", limit=None))
+    source = replace(QUICK, paging=Cursor(path="meta.next", parameter="after", limit="n" if end else None))
     succeeded(door.pull(source, answer))
+    assert {request.query.get("n") for request in door.api.requests} == {"100" if end else None}
     assert [request.query.get("after") for request in door.api.requests] == [None, "a b&c", "17"]
     assert door.ids() == [1, 5, 2]
 
@@ -387,6 +388,21 @@ def test_a_slow_source_is_cut_off_whatever_it_sends(door: Door) -> None:
     source = replace(QUICK, tries=1, read_seconds=1, answer_seconds=0.3)
     failed(door.pull(source, lambda _: Reply(BODY, drip=0.05)), "in time")
     assert time.monotonic() - started < 2
+
+
+def test_a_connection_that_is_not_made_is_given_up(door: Door) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as nobody_accepts:
+        address = nobody_accepts.getsockname()
+        waiting = [socket.socket() for _ in range(4)]  # More than the server has room for: the next ones hang.
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(address)
+        started = time.monotonic()
+        source = replace(QUICK, tries=1, connect_seconds=0.3, read_seconds=30)
+        failed(door.pull(source, url=f"http://127.0.0.1:{address[1]}/"), "did not answer in time")
+        assert 0.3 <= time.monotonic() - started < 5
+        for client in waiting:
+            client.close()
 
 
 # Misbehaviour that nothing helps against
