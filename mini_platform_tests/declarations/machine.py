@@ -153,7 +153,7 @@ OPS = {
     "declare": 24,
     "forget": 20,
     "purge": 2,
-    "kill": 2,
+    "kill": 3,
     "side by side": 2,
 }
 """How often each step is drawn; forget only where a person can be found."""
@@ -434,6 +434,9 @@ class Runner:
         before = {f.file_id for f in self.world.files if not f.raw_is_there}
         empty = platform.settings.home.with_name("dropped")
         empty.mkdir(exist_ok=True)
+        if step.number % 5 == 0:  # Killed in the middle of it, it is repeated.
+            fault = victim.FORGETTING[step.number // 5 % len(victim.FORGETTING)]
+            victim.start(self.world.plan.source, fault).join(60)
         forget(platform.engine, dataset, cells.PERSONS[0], platform.raw_files(dataset), platform.store, empty)
         with platform.engine.connect() as conn:
             gone = set(conn.scalars(select(files.c.file_id).where(files.c.raw_dropped_at.is_not(None))))

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mini_platform.faultpoints import VARIABLE
+from mini_platform.faultpoints import VARIABLE, reach
+from mini_platform.forget import forget
 from mini_platform.platform import Platform
-from mini_platform.warehouse import connection, ledger
+from mini_platform.warehouse import aggregates, connection, ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.declarations.cells import PERSONS
 from mini_platform_tests.declarations.draw import declare
 
 POINTS = (
@@ -25,7 +28,9 @@ POINTS = (
     "load.quarantined",
     "load.before_commit",
     "load.after_commit",
+    "aggregate.before_commit",
 )
+FORGETTING = ("forget.files_written", "forget.before_commit", "forget.after_commit", "forget.folder_cleaned")
 LEASE_SECONDS = 1.0
 
 
@@ -39,7 +44,7 @@ def start(source: str, fault: str | None) -> Any:
 
 
 def work(source: str, environment: Mapping[str, str], fault: str | None) -> None:
-    """Stage and load what waits, once."""
+    """Forget a person, if that is where it is to die; else stage, load and refresh what waits, once."""
     os.environ.clear()
     os.environ.update(environment)
     if fault:
@@ -47,7 +52,15 @@ def work(source: str, environment: Mapping[str, str], fault: str | None) -> None
     dataset = declare(source)
     platform = Platform({dataset.name: dataset})
     platform.__dict__["engine"] = connection.engine(platform.url)
+    if fault in FORGETTING:
+        folder = platform.settings.home.with_name("dropped")
+        forget(platform.engine, dataset, PERSONS[0], platform.raw_files(dataset), platform.store, folder)
+        return
     worker = replace(platform.worker(f"victim {os.getpid()}"), lease_seconds=LEASE_SECONDS)
     with ledger.lease(worker):
         stage(worker, dataset, platform.raw_files(dataset), limit=1000)
         load(worker, dataset, limit=1000)
+    for aggregate in dataset.aggregates:
+        with platform.engine.begin() as conn:
+            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+            reach("aggregate.before_commit")
