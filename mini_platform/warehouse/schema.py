@@ -57,6 +57,7 @@ from mini_platform.warehouse.tables import (
     fingerprints,
     ops_metadata,
     quality_report,
+    refuse_one_name,
     touched,
 )
 
@@ -80,7 +81,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         RolesError: the user of the database may not change tables.
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
-    _refuse_shared(chosen)
+    refuse_one_name(name for dataset in chosen for name in computed_names(dataset, dataset_tables(dataset)))
     wanted = _wanted(chosen)
     try:
         with engine.begin() as conn:
@@ -91,19 +92,6 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         if is_refused(error):
             raise RolesError(NOT_OURS) from error
         raise
-
-
-def _refuse_shared(datasets: Iterable[Dataset]) -> None:
-    """Refuse datasets of which one would overwrite what is computed for another."""
-    used: dict[tuple[str, str], str] = {}
-    for dataset in datasets:
-        for schema, name, whose in computed_names(dataset_tables(dataset)):
-            if other := used.get((schema, name)):
-                raise DeclarationError(
-                    f"{dataset.name}.{whose}: {schema}.{name} would be made for it, and for {other}: give one of them "
-                    "another name"
-                )
-            used[schema, name] = f"{dataset.name}.{whose}"
 
 
 def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str]) -> None:

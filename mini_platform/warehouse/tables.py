@@ -619,23 +619,31 @@ def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[
         )
 
 
-def computed_names(tables: DatasetTables) -> Iterator[tuple[str, str, str]]:
+def computed_names(dataset: Dataset, tables: DatasetTables) -> Iterator[tuple[str, str, str]]:
     """Schema and name of what is made for aggregates and views, which share them with other datasets; and what it is for."""
     for name, table in (*tables.aggregates.items(), *tables.views.items(), *tables.surrogates.items()):
-        yield str(table.schema), table.name, name
         indexed: list[Any] = [*table.indexes, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
-        yield from ((str(table.schema), str(item.name), name) for item in indexed)
+        yield from ((str(table.schema), str(item.name), f"{dataset.name}.{name}") for item in (table, *indexed))
 
 
-def _check_computed_names(dataset: Dataset, tables: DatasetTables) -> None:
-    """Refuse a name that is one of the platform's, or comes about twice, or is too long; all of it would end in the server."""
-    used = {(table.schema, table.name): "the platform" for table in (*ops_metadata.tables.values(), quality_report)}
-    for schema, name, whose in computed_names(tables):
-        if other := used.get((schema, name)):
+def refuse_one_name(made: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse a name that is the platform's, or comes about twice: one would take the other's place.
+
+    Raises:
+        DeclarationError: with a sentence that says for what it would be made.
+    """
+    used = {
+        (str(table.schema), table.name): "the platform" for table in (*ops_metadata.tables.values(), quality_report)
+    }
+    for schema, name, whose in made:
+        if (other := used.setdefault((schema, name), whose)) is not whose:
             raise DeclarationError(
-                f"{dataset.name}.{whose}: {schema}.{name} would be made for it, and for {other}: give it another name"
+                f"{whose}: {schema}.{name} would be made for it, and for {other}: give one of them another name"
             )
-        used[schema, name] = whose
+
+
+def _refuse_names(dataset: Dataset, tables: DatasetTables) -> None:
+    refuse_one_name(computed_names(dataset, tables))
     for whose, table in tables.aggregates.items():
         made: list[Any] = [*table.indexes, *table.constraints]
         names = [str(item.name) for item in made if item.name]
@@ -725,7 +733,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         tables.views[view.name] = Table(
             view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True}
         )
-    _check_computed_names(dataset, tables)
+    _refuse_names(dataset, tables)
     return tables
 
 

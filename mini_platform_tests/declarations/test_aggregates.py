@@ -654,7 +654,7 @@ def refers(name: str, to: Aggregate, column: str) -> Aggregate:
         ([named("quality_report", "c")], [], "the aggregate quality_report and the quality report both have the asset"),
         ([], [named("quality_report", "c", is_view=True)], "the view quality_report and the quality report both have"),
         ([d := named("d", "c", surrogate="nr"), refers("a", d, "b_c"), refers("a_b", d, "c")], [],
-         r"refused\.a_b: analytics\.a_b_c would be made for it, and for a"),
+         r"refused\.a_b: analytics\.a_b_c would be made for it, and for refused\.a"),
         ([named("d", "c", surrogate="nr"), named("d_key", "c")], [], r"analytics\.d_key would be made"),
         ([named("d", "c", surrogate="nr"), refers("a" * 40, named("d", "c"), "b" * 40)], [], "made for one of its columns"),
     ],

@@ -23,16 +23,13 @@ from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
 from mini_platform_tests.declarations.conftest import Declared, Trial
+from mini_platform_tests.faults import pairs
+from mini_platform_tests.faults.pairs import ANN, BOB, csv
 from mini_platform_tests.test_forget import everything
 
-ANN, BOB = "ann@example.org", "bob@example.org"
 
-
-class Member(RowModel):
-    nr: str = Field("Number", str_length={"min_value": 1, "max_value": 20})
-    mail: str = Field("Address", personal="hash")
+class Member(pairs.Member):
     n: int = Field("Number of things", le=100)
-    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
 
 
 def by_number(m: FromClause) -> Select[Any]:
@@ -57,15 +54,8 @@ def members(**changed: Any) -> Dataset:
     return dataclasses.replace(MEMBERS, **changed)
 
 
-class StricterMember(RowModel):
-    nr: str = Field("Number", str_length={"min_value": 1, "max_value": 20})
-    mail: str = Field("Address", personal="hash")
+class StricterMember(pairs.Member):
     n: int = Field("Number of things", le=10)
-    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
-
-
-def csv(*rows: tuple[object, ...]) -> str:
-    return "\n".join(["nr,mail,n", *(",".join(map(str, row)) for row in rows), ""])
 
 
 def forgetting(trial: Trial, value: str = ANN, progress: Callable[[int], None] | None = None) -> Forgotten:
