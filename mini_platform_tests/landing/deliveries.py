@@ -1,7 +1,8 @@
 """A source and an inbox that know what they delivered, and how it should stand in the tables.
 
 Both go wrong in every way they can, by a seed: the source pages by numbers, links or cursors, answers 304, 401, 429, 500, half
-a page, an error in a 200, redirects, and its rows move between pages; files in the inbox change, vanish, come again.
+a page, an error in a 200, redirects, equal pages, its cursors run out, and its rows move while it is asked for them; files in
+the inbox change, vanish, come again.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Source:
         rows: what it has now; a number that is None is rejected.
         wrong: how often an answer goes wrong.
         valid: the credential that it takes, where it asks for one.
+        generation: of its cursors; those of an earlier one are not known any more.
         delivered: rows of whole answers, in their order.
     """
 
@@ -61,6 +63,7 @@ class Source:
     rows: list[tuple[str, int | None]]
     wrong: float = 0.0
     valid: str = "0"
+    generation: int = 0
     delivered: list[tuple[str, int | None]] = field(default_factory=list)
     count: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
 
@@ -77,6 +80,14 @@ class Source:
         if len(self.rows) > 4 and self.rng.random() < 0.5:
             del self.rows[self.rng.randrange(len(self.rows))]
 
+    def _shift(self) -> None:
+        """Rows come or go in front of those that are asked for next: some are had twice, or not at all by this crawl."""
+        gone = next((place for place, (_, number) in enumerate(self.rows) if number is not None), 0)
+        if len(self.rows) > 4 and self.rng.random() < 0.5:
+            del self.rows[gone]
+        else:
+            self._come(0)
+
     def _come(self, place: int) -> None:
         number = next(self.count)
         self.rows.insert(place, (f"r{number}", number if self.rng.random() < 0.9 else None))
@@ -86,6 +97,8 @@ class Source:
             return Reply({"error": "expired"}, status=401)
         if request.path == "/elsewhere":
             return self._page(request)
+        if self.rng.random() < self.wrong / 2:
+            self._shift()
         if self.rng.random() < self.wrong:
             return self._gone_wrong(request)
         return self._page(request)
@@ -106,22 +119,31 @@ class Source:
         if self.rng.random() < 0.2:
             self.valid = str(int(self.valid) + 1)  # From here on the credential is another one.
             return Reply({"error": "expired"}, status=401)
+        if self.rng.random() < 0.1:
+            self.generation += 1
         return self.rng.choice(ways)()
 
     def _page(self, request: Request, *, delivers: bool = True) -> Reply:
         size = int(request.query.get("limit", 3))
         at = request.query.get({"numbers": "page", "links": "at", "cursors": "cursor"}[self.paging])
+        generation, _, at = at.rpartition(".") if at and self.paging == "cursors" else ("", "", at)
+        if generation not in ("", f"{self.generation}"):
+            return Reply({"error": "no such cursor"}, status=400)
         start = 0 if at is None else (int(at) - 1) * size if self.paging == "numbers" else int(at)
-        # A page in the middle may be empty, but for numbers, whose first empty page is the end.
+        # A page in the middle may be empty, or the one before it again; but for numbers, whose first empty page is the end.
         step = 0 if self.paging != "numbers" and start and self.rng.random() < 0.1 else size
-        part = self.rows[start : start + step]
+        part = (
+            self.rows[start : start + step]
+            if step or self.rng.random() < 0.5
+            else self.rows[max(0, start - size) : start]
+        )
         more = start + step < len(self.rows)
         # Where nothing was passed, what is asked for next is written otherwise, as a source does that filters its rows.
         following = f"{start + step}" if step else f"0{at}"
         body: dict[str, Any] = {"items": [{"id": name, "n": number} for name, number in part]}
         headers = {}
         if self.paging == "cursors":
-            body["next"] = following if more else None
+            body["next"] = f"{self.generation}.{following}" if more else None
         if self.paging == "links" and more:
             headers["Link"] = f'<?at={following}&limit={size}>; rel="next"'
         text = json.dumps(body)

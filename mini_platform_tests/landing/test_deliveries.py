@@ -6,10 +6,9 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -20,19 +19,19 @@ from sqlalchemy import func, text, update
 from mini_platform.faultpoints import INBOX_POINTS, PULL_POINTS
 from mini_platform.landing import checkpoint, folder, inbox_work, upload
 from mini_platform.landing import pull as pulling
-from mini_platform.landing.pull import Pulled, pull
 from mini_platform.platform import Platform
-from mini_platform.storage.access import Access
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import inboxes
-from mini_platform_tests.landing.api_server import Api, serving
+from mini_platform_tests.landing.api_server import serving
+from mini_platform_tests.landing.deliverer import crawl, killed, visit
 from mini_platform_tests.landing.deliveries import NAMES, PAGINGS, Files, Source, things
 from mini_platform_tests.landing.yard import Yard
 
-LOOPBACK = (ip_network("127.0.0.0/8"),)
+LANDING, TIDYING = INBOX_POINTS[:3], INBOX_POINTS[4:]
+"""Points of a visit that lands, and of one that puts away what was loaded."""
 
 
 class Killed(BaseException):
@@ -95,16 +94,20 @@ def accounted(platform: Platform) -> None:
 def test_a_source_that_goes_wrong_in_every_way(things_platform: Platform, seed: int, paging: str, kills: float) -> None:
     platform, rng = things_platform, random.Random(f"{seed} {paging} {kills}")  # noqa: S311
     source = Source(paging, rng, [(f"r{number}", number) for number in range(rng.randint(3, 12))])
+    deaths = 0
     with serving(source.answer) as api:
         for _ in range(4):
             source.change()
             source.wrong = 0.25
+            if kills:
+                fault = f"{rng.choice(PULL_POINTS[:-2])}:{rng.randint(1, 2)}"
+                deaths += killed(crawl, paging, api.url, source.valid, fault=fault)
             with killed_at(PULL_POINTS, rng, kills):
-                for _ in range(3):
+                for _ in range(2):
                     with contextlib.suppress(Killed):
-                        crawl(platform, source, api)
+                        crawl(platform, paging, api.url, source.valid)
             source.wrong = 0.0
-            settled = [crawl(platform, source, api) for _ in range(3)][-1]
+            settled = [crawl(platform, paging, api.url, source.valid) for _ in range(3)][-1]
             assert settled.state == "succeeded", settled.why
             work(platform)
             accounted(platform)
@@ -116,13 +119,7 @@ def test_a_source_that_goes_wrong_in_every_way(things_platform: Platform, seed: 
             assert {n for n, number in source.delivered if number is None} == {
                 name for (name,) in asked(platform, "SELECT DISTINCT id FROM quarantine.things")
             }
-
-
-def crawl(platform: Platform, source: Source, api: Api) -> Pulled:
-    dataset = things(source.paging)
-    with_credential = ("Authorization", source.valid)
-    access = Access(api.url, header=with_credential, networks=LOOPBACK)
-    return pull(platform.engine, dataset, dataset.pulls[0], platform.store, access)
+    assert not kills or deaths
 
 
 # Inboxes
@@ -156,18 +153,26 @@ def stands(yard: Yard, files: Files) -> None:
     yard.refresh()
 
 
-def visited(yard: Yard, rng: random.Random, kills: float) -> None:
-    """Visits until there is nothing to do, some of which die on the way."""
+def visited(yard: Yard, rng: random.Random, kills: float, points: Sequence[str]) -> bool:
+    """Visits until there is nothing to do, two of which may die, one of them in a process of its own; whether that did."""
+    death, on_s3 = False, "endpoint" in yard.settings
+    fault = rng.choice([point for point in points if on_s3 or point != "inbox.copied"])  # Elsewhere a file is renamed.
+    # Where two looks have to agree, the second one has something to do.
+    last = points == LANDING and not on_s3
     with killed_at(INBOX_POINTS, rng, kills):
-        for _ in range(2):
+        for in_a_process in (not last, last):
             with contextlib.suppress(Killed):
-                yard.visit()
+                if in_a_process:
+                    death = killed(visit, yard.name, yard.settings, fault=fault)
+                else:
+                    yard.visit()
             yard.age()
             with yard.platform.engine.begin() as conn:  # They gave no sign of life for a minute.
                 conn.execute(update(inboxes).values(held_until=func.now()))
     for _ in range(2):
         yard.visit()
         yard.age()
+    return death
 
 
 def test_an_inbox_whose_files_come_and_go(box: Yard) -> None:
@@ -183,14 +188,14 @@ def test_an_inbox_whose_files_come_and_go_often(box: Yard, seed: int, after: str
 
 def go_through(box: Yard, *, seed: int, after: str, kills: float, rounds: int) -> None:
     yard, rng = box.using(after=after), random.Random(f"{seed} {after}")  # noqa: S311
-    files = Files(rng)
+    files, deaths = Files(rng), 0
     for _ in range(rounds):
         files.change()
         stands(yard, files)
-        visited(yard, rng, kills)
+        deaths += visited(yard, rng, kills, LANDING)
         files.stood_still()
         work(yard.platform)
-        visited(yard, rng, kills)
+        deaths += visited(yard, rng, kills, TIDYING)
         if after != "keep":
             files.standing.clear()
             assert not [path for path in yard.folder.iterdir() if path.is_file() and path.name != KEPT], (
@@ -201,6 +206,7 @@ def go_through(box: Yard, *, seed: int, after: str, kills: float, rounds: int) -
         landed = yard.ledger("name", "status", "rows_rejected")
         assert [status for _, status, _ in landed].count("loaded") == len(files.delivered)
         assert sum(rejected or 0 for _, status, rejected in landed if status == "loaded") == len(files.delivered)
+    assert deaths
 
 
 # All doors at once
@@ -244,7 +250,7 @@ def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, t
         dropped,
         lambda: uploaded("upload", 1),
         lambda: uploaded("post", 2),
-        lambda: crawl(platform, source, api),
+        lambda: crawl(platform, source.paging, api.url, source.valid),
         boxes.visits,
     ]
 
