@@ -186,7 +186,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
         figure = charts.lines(at, [Series(y.name, [found.get(one) for one in at])], unit)
     else:
         figure = charts.bars([_label(point.x) for point in points], [Series(y.name, values)], unit)
-        figure.update_xaxes(title={"text": x.name, "standoff": 4})
+        figure.layout["xaxis"]["title"] = {"text": x.name, "standoff": 4}
     mean, shown = _words(x.name, item.key if isinstance(item, Aggregate) else (), points)
     rows = [
         (_label(point.x) if point.x is None else point.x, point.y if point.rows == 1 else number(point.y))

@@ -1,4 +1,6 @@
-"""Charts: pure functions of a few points, which give a Plotly figure with its words and its table.
+"""Charts: pure functions of a few points, which give a figure with its words and its table.
+
+Figures are made as Plotly's script takes them: its Python library would check and copy every point several times.
 
 Colours are names of CSS variables, which the page's script replaces by their values, in either theme. Plotly takes texts for
 HTML, whatever they are for: `as_json` escapes every one of them, and templates of what is shown at the pointer are constants.
@@ -6,19 +8,19 @@ HTML, whatever they are for: `as_json` escapes every one of them, and templates 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from mini_platform.wording import exact, money
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
 LONGEST_LABEL = 30
@@ -30,7 +32,6 @@ AXIS: Mapping[str, Any] = {
     "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True, "fixedrange": True,
 }  # fmt: skip
 LAYOUT: Mapping[str, Any] = {
-    "template": "none",
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"family": "system-ui, sans-serif", "size": 12, "color": SOFT},
@@ -39,6 +40,19 @@ LAYOUT: Mapping[str, Any] = {
     "hoverlabel": {"bgcolor": "var(--surface)", "bordercolor": "var(--strong-line)", "font": {"color": INK}},
     "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
 }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What Plotly draws, in the words of https://plotly.com/javascript/reference.
+
+    Attributes:
+        data: its traces: lines, bars.
+        layout: axes, legend and what is around them.
+    """
+
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,20 +116,16 @@ def _named(names: Sequence[str], most: int) -> dict[str, Any]:
 
 def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
     """Lines over the same points, each with its range as a band."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure(layout=dict(LAYOUT))
+    data: list[dict[str, Any]] = []
     for i, one in enumerate(series):
-        _add_band(figure, x, one, i)
-        figure.add_scatter(
-            x=x, y=one.values, name=one.name, customdata=_said(one.values, unit), hovertemplate="%{customdata}",
-            connectgaps=False,
-            line={"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}, **_marks(one.values),
-        )  # fmt: skip
-    figure.update_xaxes(AXIS)
-    figure.update_yaxes(AXIS, rangemode="tozero" if to_zero else "normal", **_scale(unit))
-    figure.update_layout(showlegend=len(series) > 1)
-    return figure
+        data += _band(x, one, i)
+        line = {"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}
+        data.append({
+            "type": "scatter", "x": x, "y": one.values, "name": one.name, "customdata": _said(one.values, unit),
+            "hovertemplate": "%{customdata}", "connectgaps": False, "line": line, **_marks(one.values),
+        })  # fmt: skip
+    y = {**AXIS, "rangemode": "tozero" if to_zero else "normal", **_scale(unit)}
+    return Figure(data, {**LAYOUT, "xaxis": dict(AXIS), "yaxis": y, "showlegend": len(series) > 1})
 
 
 def _marks(values: Sequence[Any]) -> dict[str, Any]:
@@ -138,7 +148,7 @@ def broken(x: Sequence[Any], longest: Any) -> list[Any]:
     return made
 
 
-def _add_band(figure: Figure, x: Sequence[Any], one: Series, place: int) -> None:
+def _band(x: Sequence[Any], one: Series, place: int) -> Iterator[dict[str, Any]]:
     """The range around a line; a piece for each stretch without a gap, as Plotly fills across gaps."""
     if one.low is None or one.high is None:
         return
@@ -146,9 +156,16 @@ def _add_band(figure: Figure, x: Sequence[Any], one: Series, place: int) -> None
     for has_values, stretch in groupby(points, key=lambda point: point[1] is not None):
         if has_values:
             at, low, high = zip(*stretch, strict=True)
-            edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": at}
-            figure.add_scatter(y=low, **edge)
-            figure.add_scatter(y=high, fill="tonexty", fillcolor=f"var(--chart-{place + 1}-soft)", **edge)
+            edge = {
+                "type": "scatter",
+                "mode": "lines",
+                "line": {"width": 0},
+                "hoverinfo": "skip",
+                "showlegend": False,
+                "x": at,
+            }
+            yield {**edge, "y": low}
+            yield {**edge, "y": high, "fill": "tonexty", "fillcolor": f"var(--chart-{place + 1}-soft)"}
 
 
 def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series], pale: Sequence[bool]) -> Figure:
@@ -157,71 +174,77 @@ def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Seri
     for i, one in enumerate(rain):
         colour = COLOURS[i] if len(rain) > 1 else "var(--rain)"
         marker = {"color": colour, "line": {"width": 0}, "opacity": [0.4 if part else 1 for part in pale]}
-        figure.add_bar(
-            x=x, y=one.values, name=one.name if len(rain) > 1 else "precipitation", yaxis="y2",
-            marker=marker, showlegend=False, customdata=_said(one.values, "mm"), hovertemplate="%{customdata}",
-        )  # fmt: skip
-    figure.update_layout(
-        yaxis={"domain": [0.36, 1]},
-        yaxis2={**AXIS, "domain": [0, 0.27], "tickmode": "auto", "nticks": 4, "rangemode": "tozero",
-                "title": {"text": "mm", "standoff": 6}},
-        xaxis={"anchor": "y2"},
-        barmode="group",
-        bargap=0.1,
-    )  # fmt: skip
+        figure.data.append({
+            "type": "bar", "x": x, "y": one.values, "name": one.name if len(rain) > 1 else "precipitation", "yaxis": "y2",
+            "marker": marker, "showlegend": False, "customdata": _said(one.values, "mm"), "hovertemplate": "%{customdata}",
+        })  # fmt: skip
+    figure.layout["yaxis"]["domain"] = [0.36, 1]
+    figure.layout["xaxis"]["anchor"] = "y2"
+    title = {"text": "mm", "standoff": 6}
+    below = {"domain": [0, 0.27], "tickmode": "auto", "nticks": 4, "rangemode": "tozero", "title": title}
+    figure.layout.update(yaxis2={**AXIS, **below}, barmode="group", bargap=0.1)
     return figure
 
 
 def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: bool = False, most: int = 12) -> Figure:
     """Bars side by side, or one on the other; under at most so many of them stands a name."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure(layout=dict(LAYOUT))
-    for i, one in enumerate(series):
-        figure.add_bar(x=list(range(len(names))), y=one.values, **_bar(names, one, unit, i))
-    figure.update_xaxes(AXIS, **_named(names, most))
-    figure.update_yaxes(AXIS, rangemode="tozero", **_scale(unit))
+    places = list(range(len(names)))
+    data = [{"x": places, "y": one.values, **_bar(names, one, unit, i)} for i, one in enumerate(series)]
     # A few bars over the whole width would look like walls.
     gap = max(0.25, 1 - len(names) / 8)
-    figure.update_layout(
-        showlegend=len(series) > 1, barmode="stack" if stacked else "group", bargap=gap, hovermode="closest"
-    )
-    return figure
+    layout = {
+        **LAYOUT, "xaxis": {**AXIS, **_named(names, most)}, "yaxis": {**AXIS, "rangemode": "tozero", **_scale(unit)},
+        "showlegend": len(series) > 1, "barmode": "stack" if stacked else "group", "bargap": gap, "hovermode": "closest",
+    }  # fmt: skip
+    return Figure(data, layout)
 
 
 def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
     """Bars that lie, one group per name, the first at the top."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure(layout=dict(LAYOUT))
-    for i, one in enumerate(series):
-        figure.add_bar(x=one.values, y=list(range(len(names))), orientation="h", **_bar(names, one, unit, i))
+    places = list(range(len(names)))
+    data = [
+        {"x": one.values, "y": places, "orientation": "h", **_bar(names, one, unit, i)} for i, one in enumerate(series)
+    ]
     axis = _named(names, len(names) or 1)
-    figure.update_yaxes(AXIS, ticksuffix=" ", **{**axis, "range": axis["range"][::-1]})
-    figure.update_xaxes(AXIS, rangemode="tozero", **_scale(unit))
-    figure.update_layout(showlegend=len(series) > 1, hovermode="closest", bargap=0.25)
-    return figure
+    layout = {
+        **LAYOUT, "xaxis": {**AXIS, "rangemode": "tozero", **_scale(unit)},
+        "yaxis": {**AXIS, **axis, "ticksuffix": " ", "range": axis["range"][::-1]},
+        "showlegend": len(series) > 1, "hovermode": "closest", "bargap": 0.25,
+    }  # fmt: skip
+    return Figure(data, layout)
 
 
 def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, Any]:
     """How the bars of a series look, and what is shown at the pointer."""
     said = [list(item) for item in zip(names, _said(one.values, unit), strict=True)]
     return {
-        "name": one.name, "marker": {"color": COLOURS[place % len(COLOURS)], "line": {"width": 0}},
+        "type": "bar", "name": one.name, "marker": {"color": COLOURS[place % len(COLOURS)], "line": {"width": 0}},
         "customdata": said, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}",
     }  # fmt: skip
 
 
 def as_json(figure: Figure) -> Markup:
     """A figure as JSON that neither Plotly nor the HTML around it can take for more than text."""
-    text = json.dumps(_escaped(json.loads(figure.to_json(engine="json"))))
+    text = json.dumps({"data": _sent(figure.data), "layout": _sent(figure.layout)})
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
 
-def _escaped(part: Any, name: str = "") -> Any:
-    """A part of a figure whose texts are shown as they are, but for templates, in which there is nothing but our own words."""
-    if isinstance(part, dict):
-        return {key: _escaped(item, key) for key, item in part.items()}
-    if isinstance(part, list):
-        return [_escaped(item) for item in part]
-    return escape(part, quote=False) if isinstance(part, str) and name != "hovertemplate" else part
+def _sent(part: Any, name: str = "") -> Any:
+    """A part of a figure as JSON has it.
+
+    Texts are shown as they are, but for templates, in which there is nothing but our own words.
+    """
+    match part:
+        case float():
+            return part if math.isfinite(part) else None
+        case str():
+            return part if name == "hovertemplate" else escape(part, quote=False)
+        case dict():
+            return {key: _sent(item, key) for key, item in part.items()}
+        case list() | tuple():
+            return [_sent(item) for item in part]
+        case dt.date():
+            return part.isoformat()
+        case Decimal():
+            return float(part)
+    return part

@@ -19,7 +19,6 @@ from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import (
     browse,
-    charts,
     files,
     login,
     overview,
@@ -31,7 +30,6 @@ from mini_platform.dashboard import (
     static_files,
     weather,
 )
-from mini_platform.dashboard.charts import Series
 from mini_platform.dashboard.rendering import environment, link, render
 from mini_platform.dashboard.svg import accounting_bar, spark_line
 
@@ -64,9 +62,7 @@ def add_pages(app: FastAPI) -> None:
 
 
 def warm() -> None:
-    """Do what the first page would have to wait for: Plotly makes its parts when first used, and its script is packed."""
-    values = Series("", [0.0, 1.0], [0.0, 0.0], [1.0, 1.0])
-    charts.as_json(charts.weather([0, 1], [values], [values], [False, False]))
+    """Do what the first page would have to wait for: Plotly's script is packed."""
     static_files.static_file(static_files.PLOTLY).packed  # noqa: B018 - kept
 
 

@@ -197,7 +197,7 @@ def _loyalty(customers: dict[int, int]) -> Chart:
     total = sum(customers.values())
     again = percent(1 - customers.get(1, 0) / total) if total else "–"
     figure = charts.bars(names, [Series("customers", list(customers.values()))], "customers")
-    figure.update_xaxes(title={"text": "orders of a customer", "standoff": 4})
+    figure.layout["xaxis"]["title"] = {"text": "orders of a customer", "standoff": 4}
     summary = f"{again} of {total:,} customers ordered more than once."
     table = list(zip(names, customers.values(), strict=True))
     return Chart("loyalty", "Purchase patterns", summary, charts.as_json(figure), ("Orders", "Customers"), table)

@@ -121,10 +121,6 @@ def _pooled(conn: Connection, table: Table, first: dt.datetime, last: dt.datetim
     return conn.execute(chosen).mappings().one()
 
 
-def _is_extreme(trace: Any) -> bool:
-    return trace.name in ("highest", "lowest")
-
-
 def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
     by_start = {point["start"]: point for point in points}
     x = charts.broken(list(by_start), step * 1.6)
@@ -135,7 +131,8 @@ def _chart(points: Sequence[RowMapping], step: dt.timedelta) -> Chart:
 
     series = Series("mean", column("mean"), column("mean", -1), column("mean", 1))
     figure = charts.lines(x, [series, Series("highest", column("max")), Series("lowest", column("min"))], "value")
-    figure.update_traces(line={"color": "var(--strong-line)", "width": 1, "dash": "dot"}, selector=_is_extreme)
+    for extreme in figure.data[-2:]:
+        extreme["line"] = {"color": "var(--strong-line)", "width": 1, "dash": "dot"}
     each = duration(step)
     summary = f"In steps of {each}: the mean, one standard deviation to either side, and the extremes, dotted."
     rows = [

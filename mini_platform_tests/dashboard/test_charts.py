@@ -17,14 +17,14 @@ DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
 
 def test_a_point_between_gaps_is_a_dot() -> None:
     line = charts.lines([1, 2, 3, 4, 5, 6], [Series("all", [1.0, 2.0, None, 3.0, None, 4.0])], "mm").data[0]
-    assert line.mode == "lines+markers"
-    assert list(line.marker.size) == [0, 0, 0, 6, 0, 6]
-    assert charts.lines([1, 2], [Series("all", [1.0, 2.0])], "mm").data[0].mode == "lines"
+    assert line["mode"] == "lines+markers"
+    assert line["marker"]["size"] == [0, 0, 0, 6, 0, 6]
+    assert charts.lines([1, 2], [Series("all", [1.0, 2.0])], "mm").data[0]["mode"] == "lines"
 
 
 def test_lines_differ_by_more_than_colour() -> None:
     drawn = charts.lines([1, 2], [Series(str(i), [1, 2]) for i in range(5)], "mm").data
-    assert len({line.line.dash for line in drawn}) == len({line.line.color for line in drawn}) == 5
+    assert len({line["line"]["dash"] for line in drawn}) == len({line["line"]["color"] for line in drawn}) == 5
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -152,14 +152,14 @@ def test_no_chart_takes_a_text_for_more() -> None:
 def test_bars_of_names_that_begin_alike_are_two() -> None:
     names = ["x" * 40 + "1", "x" * 40 + "2"]
     figure = charts.bars(names, [Series("n", [1, 2])], "n")
-    assert list(figure.data[0].x) == [0, 1]
-    assert [item[0] for item in figure.data[0].customdata] == names
-    assert list(figure.layout.xaxis.ticktext) == ["x" * 30 + "…"] * 2
+    assert figure.data[0]["x"] == [0, 1]
+    assert [item[0] for item in figure.data[0]["customdata"]] == names
+    assert figure.layout["xaxis"]["ticktext"] == ["x" * 30 + "…"] * 2
 
 
 def test_the_pointer_shows_all_digits() -> None:
     figure = charts.lines([1, 2, 3], [Series("n", [12345.6789, 1e-7, None])], "mm")
-    assert list(figure.data[0].customdata) == ["12,345.6789 mm", "1e−7 mm", ""]
+    assert figure.data[0]["customdata"] == ["12,345.6789 mm", "1e−7 mm", ""]
 
 
 def _texts(part: Any) -> list[str]:
