@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -194,15 +195,17 @@ class Switch(RowModel):
     name: str = Field("Name")
     on: bool = Field("On or off")
     count: int | None = Field("How often", ge=0)
+    power: float | None = Field("Power")
 
 
 def test_other_types(engine: Engine, tmp_path: Path) -> None:
     switches = Dataset("switches", "switches", Switch, ("name",), "Switches.")
     create_all(engine, [switches])
     flow = Flow(engine, tmp_path / "raw", switches)
-    flow.land(("f.csv", b"name,on,count\na,yes,7\nb,N,\nc,maybe,1\nd,1, -2 \n"))
+    flow.land(("f.csv", b"name,on,count,power\na,yes,7,-1.7976931348623157e308\nb,N,,\nc,maybe,1,\nd,1, -2 ,\n"))
     flow.run()
     found = measured(engine, switches)
+    assert found["production.switches", "power"]["mean"] == -sys.float_info.max
     with engine.connect() as conn:
         rows = conn.execute(text('SELECT name, "on", count FROM production.switches ORDER BY 1')).all()
     assert rows == [("a", True, 7), ("b", False, None)]
