@@ -90,9 +90,12 @@ def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> 
         state = reads.state(conn)
         listed, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
         total = reads.rows_of(conn, dataset_tables(dataset).production)
+    masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
-        request, "browse.html", dataset=dataset, state=state, listing=listed, facets=facets, total=total, clear=clear
-    )
+        request, "browse.html",
+        dataset=dataset, state=state, listing=listed, facets=facets, total=total, clear=clear,
+        has_twins=masked.isdisjoint(listed.named),
+    )  # fmt: skip
 
 
 @router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])

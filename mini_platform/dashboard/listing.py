@@ -90,6 +90,17 @@ class Listing:
                 yield words, self.here.without(name, value)
 
     @property
+    def named(self) -> Iterator[str]:
+        """The columns by which somebody chose or sorted the rows."""
+        for name, value in self.chosen:
+            if name == "search":
+                yield from self.relation.search
+            elif name == "ordering":
+                yield from (column.strip().removeprefix("-") for column in value.split(","))
+            elif name not in KEPT:
+                yield query.condition(self.relation, name)[0]
+
+    @property
     def search(self) -> str:
         """What is searched for."""
         return dict(self.params).get("search", "")

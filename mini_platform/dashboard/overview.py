@@ -49,21 +49,22 @@ class Card:
         return "late" if self.is_late else "warning" if levels else "current"
 
     @property
-    def _read(self) -> list[RowMapping]:
+    def read(self) -> list[RowMapping]:
+        """The last files of which rows were read, the oldest first."""
         return [file for file in reversed(self.last) if file["rows_read"]]
 
     @property
     def shares(self) -> Markup:
         """The share of rejects over the last loads."""
-        values = [(file["rows_rejected"] or 0) / file["rows_read"] for file in self._read]
-        labels = [f"{file['name']}: {percent(value)} rejected" for file, value in zip(self._read, values, strict=True)]
+        values = [(file["rows_rejected"] or 0) / file["rows_read"] for file in self.read]
+        labels = [f"{file['name']}: {percent(value)} rejected" for file, value in zip(self.read, values, strict=True)]
         return share_bars(values, labels, f"Share of rejected rows over {plural(len(values), 'file')}")
 
     @property
     def share(self) -> float | None:
         """The share of rejects in the last files together."""
-        read = sum(file["rows_read"] for file in self._read)
-        return sum(file["rows_rejected"] or 0 for file in self._read) / read if read else None
+        read = sum(file["rows_read"] for file in self.read)
+        return sum(file["rows_rejected"] or 0 for file in self.read) / read if read else None
 
 
 @router.get("/")

@@ -120,7 +120,8 @@ def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> 
     names = [f"{at:%Y-%m-%d %H:%M:%S}" for at in x]
     figure = charts.bars(names, series, "rows", stacked=True, most=8)
     broken = plural(sum(sum(one.values) for one in series), "time")
-    summary = f"Over {plural(len(x), 'measurement')}, rows broke rules of {column} {broken}."
+    said = f"rows broke rules of {column} {broken}" if rules else f"no rule is declared for {column}"
+    summary = f"Over {plural(len(x), 'measurement')}, {said}."
     table = [
         (moment(row["measured_at"]), row["total_rows"], percent(row["null_rate"]), *(s.values[i] for s in series))
         for i, row in enumerate(measured)

@@ -119,11 +119,11 @@ def cell(value: Any) -> Any:
             return str(value)
 
 
-def extreme(value: str | None) -> str:
-    """The least or the most of a column, as the quality report has it: short, moments to the minute."""
+def extreme(value: str | None, kind: Any = str) -> str:
+    """The least or the most of a column of a type, as the quality report has it: short, moments to the minute."""
     if value is None:
         return NOTHING
-    if found := MOMENT.match(value):
+    if kind is dt.datetime and (found := MOMENT.match(value)):  # Texts may begin like one.
         return found[1]
     return value if len(value) <= LONGEST_EXTREME else f"{value[:LONGEST_EXTREME]}…"
 

@@ -28,7 +28,7 @@ from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.rendering import TableData, day, link, render
 from mini_platform.dashboard.spans import Span, parse_day, span, start_of
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
-from mini_platform.wording import money, percent
+from mini_platform.wording import money, percent, plural
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", "sales"))])
 PRODUCTS = 10
@@ -198,6 +198,6 @@ def _loyalty(customers: dict[int, int]) -> Chart:
     again = percent(1 - customers.get(1, 0) / total) if total else "–"
     figure = charts.bars(names, [Series("customers", list(customers.values()))], "customers")
     figure.layout["xaxis"]["title"] = {"text": "orders of a customer", "standoff": 4}
-    summary = f"{again} of {total:,} customers ordered more than once."
+    summary = f"{again} of {plural(total, 'customer')} ordered more than once."
     table = list(zip(names, customers.values(), strict=True))
     return Chart("loyalty", "Purchase patterns", summary, charts.as_json(figure), ("Orders", "Customers"), table)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import html
 import json
+import random
 import re
 from typing import Any
 
+import pytest
 from sqlalchemy import BigInteger, Double, Text, func, select, text
 
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
+from mini_platform.datasets.customers import dataset as customers
+from mini_platform.datasets.sales import dataset as sales
 from mini_platform.datasets.signals import dataset as signals
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse import ledger
@@ -343,3 +347,106 @@ def test_a_run_stays_in_the_list_after_its_files_were_judged_again(declared: Dec
 
 def runs(ask: Asked) -> list[dict[str, Any]]:
     return list(ask("/runs?_twin=runs.json").json()["results"])
+
+
+def test_what_personal_data_chooses_has_no_twin(declared: Declared, opened: Opened) -> None:
+    """The API masks what this page shows: it would give other rows, or none."""
+    person = {"customer_id": "C1", "first_name": "Ada", "last_name": "Berg", "company": "Inc", "city": "Oslo", "country": "NO",
+              "email": "a@example.org", "subscription_date": "2024-01-01"}  # fmt: skip
+    declared(customers).load("a.json", json.dumps([person, {**person, "customer_id": "C2", "first_name": "Bo"}]))
+    ask = opened(customers)
+    for query, has_twins in {
+        "": True, "city=Oslo": True, "ordering=-city": True, "search=Ada": False, "first_name=Ada": False,
+        "last_name__isnull=true": False, "ordering=city,-email": False,
+    }.items():  # fmt: skip
+        page = Page(ask(f"/customers?{query}").text)
+        links = [link for link in page.links if "/rows" in link]
+        assert (bool(links), "cannot be downloaded" in page.text) == (has_twins, not has_twins), query
+        assert [link for link in links if ask(link).status_code != 200] == []
+
+
+ROWS = {
+    (): ("no file", None, "Rules 14 declared", None),
+    ("1,a,1,2020-01-01,1",): ("1 row in", "0 % of the rows of the last file.", "Rules 14 of 14 hold", "Rejected 0 % in 1 file"),
+    ("1,a,1,2020-01-01,1", "x,a,1,2020-01-01,1"): (
+        "1 row in", "50 % of the rows of the last file.", "Rules 13 of 14 hold", "Rejected 50 % in 1 file",
+    ),
+    ("x,a,1,2020-01-01,1",): (
+        "0 rows in", "100 % of the rows of the last file.", "Rules 13 of 14 hold", "Rejected 100 % in 1 file",
+    ),
+}  # fmt: skip
+"""Rows of a file, of which none, a part or all are rejected -> what the pages say of them."""
+
+
+@pytest.mark.parametrize("lines", ROWS)
+def test_words_of_none_one_a_part_and_all(declared: Declared, opened: Opened, lines: tuple[str, ...]) -> None:
+    head, rejected, rules, share = ROWS[lines]
+    trial = declared(SHOPS)
+    if lines:
+        trial.load("a.csv", shops(*lines))
+        trial.land("waits.csv", shops())
+    measure(trial)
+    ask = opened(SHOPS)
+    assert head.lower() in words(ask("/datasets/shops")).lower()
+    overview, quality = words(ask("/")), words(ask("/quality?dataset=shops"))
+    assert rules in overview
+    assert (share or "Rejected No file yet") in overview.replace("  ", " ")
+    if rejected:
+        assert rejected in quality
+    of_column = words(ask("/quality?dataset=shops&column=k&search=nowhere"))
+    assert "No reject matches." in of_column
+    assert "every value that arrived was taken" not in of_column
+
+
+def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declared, opened: Opened) -> None:
+    trial = declared(SHOPS)
+    trial.load("a.csv", shops("1,a,1,2020-01-01,1", "x,a,1,2020-01-01,1"))
+    trial.load("empty.csv", "")
+    page = words(opened(SHOPS)("/"))
+    assert "Rejected 50 % in 1 file" in page
+    assert "empty.csv Refused" in page
+
+
+@pytest.mark.parametrize(("orders", "said"), [
+    (1, "0 % of 1 customer ordered more than once."), (2, "100 % of 1 customer ordered more than once."),
+])  # fmt: skip
+def test_one_customer(declared: Declared, opened: Opened, orders: int, said: str) -> None:
+    assert sales.realistic
+    order = dict(sales.realistic(random.Random(1), 1))  # noqa: S311
+    lines = [",".join(f'"{v}"' for v in {**order, "order_id": f"S00000000{n}"}.values()) for n in range(orders)]
+    declared(sales).load("a.csv", "\n".join([",".join(order), *lines, ""]))
+    page = words(opened(sales)("/sales"))
+    assert said in page
+    assert "brings 100 % of the revenue" in page
+
+
+def test_a_column_without_rules_says_so(declared: Declared, opened: Opened) -> None:
+    free = Dataset(name="free", table="free", description="x", rows=Free, key=("k",))
+    trial = declared(free)
+    trial.load("a.csv", "k,note\n1,a\n")
+    measure(trial)
+    ask = opened(free)
+    assert "Over 1 measurement, no rule is declared for note." in words(ask("/quality?dataset=free&column=note"))
+    assert "Over 1 measurement, rows broke rules of k 0 times." in words(ask("/quality?dataset=free&column=k"))
+
+
+class Free(RowModel):
+    k: int = Field("Number")
+    note: str | None = Field("Any text")
+
+
+def test_days_without_measurements_are_none(declared: Declared, opened: Opened) -> None:
+    declared(weather).load("a.csv", "station_id,date,temp_c,precip_mm\nA,2026-01-01,1,1\nA,2026-01-05,1,0\n")
+    ask = opened(weather)
+    none = words(ask("/weather?from=2026-01-02&to=2026-01-03"))
+    assert "Mean temperature – °C" in none
+    assert "Measurements 0 on 0 days, none on 2" in none
+    assert "Measurements 1 on 1 day" in words(ask("/weather?from=2026-01-05"))
+    assert "Measurements 2 on 2 days, none on 3" in words(ask("/weather"))
+
+
+def test_a_text_that_begins_as_a_moment_is_shown_whole(declared: Declared, opened: Opened) -> None:
+    trial = declared(SHOPS)
+    trial.load("a.csv", shops("1,2026-01-01 10:00:00 rain,1,2020-01-01,1"))
+    measure(trial)
+    assert words(opened(SHOPS)("/quality?dataset=shops")).count("2026-01-01 10:00:00 rain") == 2
