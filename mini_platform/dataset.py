@@ -143,12 +143,16 @@ class Above:
 
     def exceeded(self, rejected: int, read: int) -> bool:
         """True if so many rejected rows of so many read are above it; 29 of 100 are not above a share of 0.29."""
-        over_share = self.share is not None and rejected > Fraction(str(self.share)) * read
+        over_share = self._exact_share is not None and rejected > self._exact_share * read
         return over_share or (self.rows is not None and rejected > self.rows)
+
+    @cached_property
+    def _exact_share(self) -> Fraction | None:
+        return None if self.share is None else Fraction(str(self.share))
 
     def __str__(self) -> str:
         """As words: `50% or 1,000 rows`."""
-        share = [] if self.share is None else [f"{float(100 * Fraction(str(self.share))):.15g}%"]
+        share = [] if self._exact_share is None else [f"{float(100 * self._exact_share):.15g}%"]
         rows = [] if self.rows is None else [f"{self.rows:,} rows"]
         return " or ".join(share + rows) or "no limit"
 

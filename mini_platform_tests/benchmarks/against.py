@@ -3,19 +3,24 @@
     git worktree add --detach ../before COMMIT
     make against ARGS="../before --rounds 5 --only first_1m_inside,small"
 
-Figures are CPU seconds: of the client (the process itself) and of the server (Postgres, all of its processes, for as long as
-the process ran), each as the ratio new / before of a pair; the median of the pairs is what counts.
+Figures are CPU seconds: of the client (the process itself; the web process while it answers) and of the server (Postgres, all
+of its processes, for as long as that took), each as the ratio new / before of a pair; the median of the pairs is what counts.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
+import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import psutil
 import typer
 from rich.console import Console
@@ -24,6 +29,7 @@ from rich.table import Table
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.bench import HERE, MILLION, Bench
+from mini_platform_tests.benchmarks.web_load import serving
 
 CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
     "first_1m_inside": lambda bench: ("weather", [bench.part(MILLION, 0, MILLION, 0.01)], False),
@@ -32,6 +38,19 @@ CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
     "sales": lambda bench: ("sales", [bench.sales(0.01)], False),
 }
 """Name -> dataset, files, and whether they come upon a million rows that are loaded already."""
+ASKED = 30
+TICK = 0.01
+"""Seconds: less is not measured, and may be 0."""
+WEB = {
+    "web_rows": "/api/datasets/weather/rows/?limit=100&station_id__gte={}",
+    "web_series": "/api/metrics/daily/?station_id={}&limit=366",
+    "web_page": "/weather?station={}",
+    "web_dataset": "/datasets/weather?station_id={}",
+    "web_overview": "/?{}",
+    "web_files": "/files?search={}",
+    "web_quality": "/quality?{}",
+}
+"""Name -> what is asked for so many stations, over a million rows; both web processes run all the time."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +95,48 @@ def _cost(bench: Bench, project: Path, template: str, dataset: str, files: Seque
     return Cost(run.cpu, _server_seconds(bench) - before, run.inside)
 
 
+def _load_costs(
+    bench: Bench, name: str, made: set[str], checkouts: Mapping[str, Path], rounds: int
+) -> Iterator[dict[str, Cost]]:
+    """What a case of `CASES` costs each checkout, round by round."""
+    dataset, files, loaded = CASES[name](bench)
+    templates = {label: _prepare(bench, made, project, label, loaded=loaded) for label, project in checkouts.items()}
+    for _ in range(rounds):
+        yield {label: _cost(bench, project, templates[label], dataset, files) for label, project in checkouts.items()}
+
+
+def _web_costs(
+    bench: Bench, name: str, made: set[str], checkouts: Mapping[str, Path], rounds: int
+) -> Iterator[dict[str, Cost]]:
+    """What a case of `WEB` costs each checkout, round by round."""
+    with ExitStack() as stack:
+        served = {}
+        for label, project in checkouts.items():
+            environment = bench.environment(_prepare(bench, made, project, label, loaded=True), project)
+            url, process = stack.enter_context(serving(environment, project, subprocess.DEVNULL))
+            client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
+            served[label] = client, psutil.Process(process.pid)
+        stations = client.get("/api/stations/").json()["stations"]
+        drawn = random.Random(1)  # noqa: S311 - the same ones each time
+        for _ in range(rounds):
+            # Others each time: the same answer again would be read from a cache.
+            paths = [WEB[name].format(station) for station in drawn.choices(stations, k=ASKED)]
+            yield {label: _answered(bench, *it, paths) for label, it in served.items()}
+
+
+def _answered(bench: Bench, client: httpx.Client, web: psutil.Process, paths: Sequence[str]) -> Cost:
+    start, spent, before = time.perf_counter(), web.cpu_times(), _server_seconds(bench)
+    for path in paths:
+        client.get(path).raise_for_status()
+    now = web.cpu_times()
+    seconds = now.user + now.system - spent.user - spent.system
+    return Cost(seconds, _server_seconds(bench) - before, time.perf_counter() - start)
+
+
 def main(
     before: Annotated[Path, typer.Argument(help="The other checkout.")],
     rounds: Annotated[int, typer.Option(help="Pairs of each case.")] = 5,
-    only: Annotated[str, typer.Option(help="Cases, with commas between them.")] = ",".join(CASES),
+    only: Annotated[str, typer.Option(help="Cases, with commas between them.")] = ",".join((*CASES, *WEB)),
 ) -> None:
     """Measure each case with both checkouts in turn, and print the medians of the ratios."""
     table = Table("case", "client new / before", "server new / before", "clock new / before", "client s", "server s")
@@ -88,18 +145,9 @@ def main(
         bench, made = Bench(Path(folder)), set[str]()
         try:
             for name in only.split(","):
-                dataset, files, loaded = CASES[name](bench)
-                templates = {
-                    label: _prepare(bench, made, project, label, loaded=loaded) for label, project in checkouts.items()
-                }
-                pairs = []
-                for number in range(rounds + 1):
-                    pair = {
-                        label: _cost(bench, project, templates[label], dataset, files)
-                        for label, project in checkouts.items()
-                    }
-                    if number:  # The first one warms up: what is imported is compiled, files are read from the disk.
-                        pairs.append((pair["new"], pair["before"]))
+                costs = (_web_costs if name in WEB else _load_costs)(bench, name, made, checkouts, rounds + 1)
+                next(costs)  # The first one warms up: what is imported is compiled, files are read from the disk.
+                pairs = [(cost["new"], cost["before"]) for cost in costs]
                 table.add_row(
                     name, *(_ratios(pairs, figure) for figure in ("client", "server", "wall")), *_seconds(pairs)
                 )
@@ -110,13 +158,13 @@ def main(
 
 
 def _ratios(pairs: Sequence[tuple[Cost, Cost]], figure: str) -> str:
-    ratios = sorted(getattr(new, figure) / getattr(old, figure) for new, old in pairs)
+    ratios = sorted(getattr(new, figure) / max(getattr(old, figure), TICK) for new, old in pairs)
     return f"{statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def _seconds(pairs: Sequence[tuple[Cost, Cost]]) -> list[str]:
     return [
-        " / ".join(f"{statistics.median(getattr(pair[i], figure) for pair in pairs):.1f}" for i in (0, 1))
+        " / ".join(f"{statistics.median(getattr(pair[i], figure) for pair in pairs):.2f}" for i in (0, 1))
         for figure in ("client", "server")
     ]
 

@@ -86,6 +86,18 @@ class Bench:
         """URL of a database, as psycopg2 takes it."""
         return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
+    def environment(self, database: str, project: Path) -> dict[str, str]:
+        """Of a process of a checkout on a database."""
+        made = {
+            **os.environ,
+            "DATABASE_URL": self.plain_url(database),
+            "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
+            "MINI_PLATFORM_DATA": str(self.folder / "data"),
+            "PYTHONPATH": str(project),
+        }
+        made.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
+        return made
+
     def python(
         self,
         database: str,
@@ -95,15 +107,7 @@ class Bench:
         project: Path = PROJECT,
     ) -> Run:
         """Run a Python process on a database and measure it."""
-        environment = {
-            **os.environ,
-            "DATABASE_URL": self.plain_url(database),
-            "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
-            "MINI_PLATFORM_DATA": str(self.folder / "data"),
-            "PYTHONPATH": str(project),
-            "BENCH_DATASET": dataset,
-        }
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
+        environment = self.environment(database, project) | {"BENCH_DATASET": dataset}
         with tempfile.TemporaryFile() as errors:  # Nobody reads it meanwhile: a pipe would fill up.
             start = time.perf_counter()
             process = subprocess.Popen(

@@ -14,9 +14,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -31,10 +32,22 @@ MEGABYTE = 2**20
 @contextmanager
 def web_process() -> Iterator[str]:
     """The web process on the database that the environment names; yields its URL."""
+    with serving(os.environ, PROJECT) as (url, _):
+        yield url
+
+
+@contextmanager
+def serving(
+    environment: Mapping[str, str], project: Path, errors: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The web process of a checkout, and its URL; `errors` is where its log goes."""
     port = free_port()
-    environment = os.environ | {"MINI_PLATFORM_API_PORT": str(port)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "mini_platform.web"], env=environment, cwd=PROJECT, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "mini_platform.web"],
+        env={**environment, "MINI_PLATFORM_API_PORT": str(port)},
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -44,7 +57,7 @@ def web_process() -> Iterator[str]:
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         process.wait(30)
