@@ -115,6 +115,8 @@ def _troubled(dataset: Dataset, files: Sequence[RowMapping]) -> Iterator[Concern
 
     def concern(kind: Kind, chosen: Sequence[RowMapping], named: RowMapping, sentence: str, **params: str) -> Concern:
         more = len(chosen) - 1
+        # The ledger's own sentences end without a point.
+        sentence = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
         words = f"{sentence} And {plural(more, 'file')} more." if more else sentence
         return Concern(
             kind, dataset.name, words, _files(dataset.name, **params) if more else f"/files/{named['file_id']}"
@@ -124,7 +126,7 @@ def _troubled(dataset: Dataset, files: Sequence[RowMapping]) -> Iterator[Concern
     for kind in stopped:
         if chosen := [file for file in files if file["status"] == kind]:
             first = chosen[0]
-            said = f"{first['name']} was {kind}: {first['error'] or 'its run says no reason.'}"
+            said = f"{first['name']} {'failed' if kind == 'failed' else 'was refused'}: {first['error'] or 'its run says no reason.'}"
             yield concern(kind, chosen, first, said, status=kind)
     rejecting = [
         file for file in files

@@ -84,7 +84,7 @@ class Tally:
             erased = f" ({self.rows_erased} more were of erased persons)" if self.rows_erased else ""
             reason = (
                 f"{self.rows_rejected} of {self.rows_read} rows{erased} are rejected, more than the dataset allows "
-                f"({dataset.refuse_above}); most often: {worst} ({count} rows)"
+                f"({dataset.refuse_above}); most often: {worst} ({count} row{'' if count == 1 else 's'})"
             )
         return {
             "file_id": self.file_id,

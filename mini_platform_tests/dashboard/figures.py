@@ -264,7 +264,9 @@ def _concerns(at: At) -> Read:
         for kind in ("failed", "refused"):
             if these := [f for f in files if f.status == kind]:
                 more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
-                said.append((kind, name, f"{these[0].name} was {kind}: {these[0].error}{more}"))
+                point = "" if these[0].error.endswith((".", "!", "?")) else "."
+                what = "failed" if kind == "failed" else "was refused"
+                said.append((kind, name, f"{these[0].name} {what}: {these[0].error}{point}{more}"))
         warned = at.datasets[name].warn_above
         these = [
             f

@@ -407,6 +407,21 @@ def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declar
     assert "empty.csv Refused" in page
 
 
+def test_stopped_files_are_told_in_whole_sentences(declared: Declared, opened: Opened) -> None:
+    trial = declared(SHOPS)
+    trial.load("bad.csv", shops("x,a,1,2020-01-01,1"))
+    ask = opened(SHOPS)
+    why = "1 of 1 rows are rejected, more than the dataset allows (50%); most often: k_is_integer (1 row)."
+    assert f"bad.csv was refused: {why} Correct it" in words(ask("/"))
+    failed = trial.load("worse.csv", shops("x,a,1,2020-01-01,1"))
+    assert f"worse.csv was refused: {why} And 1 file more. Correct it" in words(ask("/"))
+    with trial.platform.engine.begin() as conn:
+        conn.execute(
+            text("UPDATE ops.files SET status = 'failed', error = 'No.' WHERE file_id = :f"), {"f": failed.file_id}
+        )
+    assert "worse.csv failed: No. Read the log" in words(ask("/"))
+
+
 @pytest.mark.parametrize(("orders", "said"), [
     (1, "0 % of 1 customer ordered more than once."), (2, "100 % of 1 customer ordered more than once."),
 ])  # fmt: skip
