@@ -126,7 +126,8 @@ def _troubled(dataset: Dataset, files: Sequence[RowMapping]) -> Iterator[Concern
     for kind in stopped:
         if chosen := [file for file in files if file["status"] == kind]:
             first = chosen[0]
-            said = f"{first['name']} {'failed' if kind == 'failed' else 'was refused'}: {first['error'] or 'its run says no reason.'}"
+            stopped_how = "failed" if kind == "failed" else "was refused"
+            said = f"{first['name']} {stopped_how}: {first['error'] or 'its run says no reason.'}"
             yield concern(kind, chosen, first, said, status=kind)
     rejecting = [
         file for file in files

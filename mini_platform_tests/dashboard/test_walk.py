@@ -39,7 +39,7 @@ from mini_platform_tests.dashboard.world import EVIL, HOSTILE, World, served
 QUALITY = "analytics.quality_report"
 PAGED = ("table", "ledger", "rejects", "rejected")
 """Figures that are listings: a page of them is shown."""
-ALIKE, TOGETHER, OF_A_PLACE = 1, 2, 9
+ALIKE, TOGETHER, OF_A_PLACE = 1, 2, 6
 """Pages that are looked at: of those that differ by the values of their parameters alone; parameters; pages of a path."""
 
 
