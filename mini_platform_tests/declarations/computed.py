@@ -278,7 +278,9 @@ def filtered_star(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
 
 def united(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     """A union of two columns of one type, counted."""
-    others = [c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name]
+    others = [
+        c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name and "given" not in c.said
+    ]
     other = others[0] if others else g
     body = (
         f"u = union_all(select({_c(g.name)}.label('k')), select({_c(other.name)}.label('k'))).subquery()\n"
