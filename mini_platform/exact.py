@@ -79,7 +79,7 @@ def _rewritten(tree: str, schema: tuple[tuple[str, pl.DataType], ...], target: A
     node = rewriting.node(root)
     if node == root:
         return None
-    value = _expr(node)
+    value = expression(node)
     if target is None and rewriting.guards:
         fits = reduce(and_, rewriting.guards)
         return pl.when(fits.fill_null(value=True) | value.is_not_null()).then(value).otherwise(statement=False)
@@ -165,7 +165,7 @@ class _Rewriting:
             return new
         before = self.dtype(node) or pl.Int64()
         # One that was too narrow for what was computed of it, such as a month by 100, is as wide as a column.
-        return _tree(_expr(new).cast(pl.Int64() if before in INTEGER_DIGITS else before, strict=False))
+        return _tree(expression(new).cast(pl.Int64() if before in INTEGER_DIGITS else before, strict=False))
 
     def _function(self, inputs: list[Node], function: Node) -> Node:
         if (whole := self._of_whole_numbers(inputs, function)) is not None:
@@ -176,7 +176,7 @@ class _Rewriting:
             case {"TemporalExpr": {"Duration": _}}, _:
                 units = zip(inputs, (*MICROSECONDS, 1), strict=True)
                 inputs = [
-                    inner if _is_literal(inner) else _span(_expr(self._used(inner)), unit) for inner, unit in units
+                    inner if _is_literal(inner) else _span(expression(self._used(inner)), unit) for inner, unit in units
                 ]
                 return _function(inputs, function)
         inputs = [self._used(inner) for inner in inputs]
@@ -188,20 +188,20 @@ class _Rewriting:
             case "Negate", [inner] if self._is_whole(inner):
                 return self._arithmetic("Minus", _tree(pl.lit(0)), self.node(inner))
             case "Abs", [inner] if self._is_whole(inner):
-                return _tree(_expr(self.node(inner)).cast(pl.Int128).abs())
+                return _tree(expression(self.node(inner)).cast(pl.Int128).abs())
             case {"Pow": _}, [base, exponent] if self._is_whole(base) and self._is_whole(exponent):
-                wide, power = _expr(self.node(base)), _expr(self._used(exponent))
+                wide, power = expression(self.node(base)), expression(self._used(exponent))
                 fits = wide.cast(pl.Float64).abs().pow(power) < 10.0**DIGITS
                 self.guards.append(fits)
                 return _tree(pl.when(fits & (power >= 0)).then(wide.cast(pl.Int128)).pow(power))
             case {"SumHorizontal": _}, _ if all(map(self._is_whole, inputs)):
-                return _function([_tree(_expr(self.node(inner)).cast(pl.Int128)) for inner in inputs], function)
+                return _function([_tree(expression(self.node(inner)).cast(pl.Int128)) for inner in inputs], function)
             case {"ListExpr": "Sum"}, [inner] if self._holds_whole(inner):
-                return _back(_expr(self._used(inner)).cast(pl.List(pl.Int128)).list.sum())
+                return _back(expression(self._used(inner)).cast(pl.List(pl.Int128)).list.sum())
             case {"TemporalExpr": {"TotalNanoseconds": {"fractional": False}}}, [inner] if self._is_in_microseconds(
                 inner
             ):
-                return _back(_expr(self._used(inner)).dt.total_microseconds().cast(pl.Int128) * 1000)
+                return _back(expression(self._used(inner)).dt.total_microseconds().cast(pl.Int128) * 1000)
         return None
 
     def _arithmetic(self, op: str, left: Node, right: Node) -> Node:
@@ -212,13 +212,13 @@ class _Rewriting:
         divides = op == "TrueDivide"
         if a.scale is None and b.scale is None and not (divides and self.target in (Decimal, int)):
             return _binary(op, left, right) if divides else self._whole(op, left, right, a, b)
-        x, y = _expr(left), _expr(right)
+        x, y = expression(left), expression(right)
         if self.careful and op in ("TrueDivide", "FloorDivide", "Modulus") and not _is_filled(right):
             y = pl.when(y != 0).then(y)
         if divides and self.target is float:
             # The float next to the exact quotient; one of many zeros behind the point has more digits as a float.
             ratio = x.cast(pl.Float64) / y.cast(pl.Float64)
-            fine = pl.when(ratio.abs() > LEAST_EXACT).then(_expr(self._quotient(x, y, a, b)).cast(pl.Float64))
+            fine = pl.when(ratio.abs() > LEAST_EXACT).then(expression(self._quotient(x, y, a, b)).cast(pl.Float64))
             return _tree(pl.coalesce(fine, ratio))
         if divides:
             return self._quotient(x, y, a, b)
@@ -243,7 +243,7 @@ class _Rewriting:
         spans = [side for side in (left, right) if isinstance(self.dtype(side), pl.Duration)]
         if not spans:
             return _binary("Multiply", left, right)
-        x, y, span = _expr(left), _expr(right), _expr(*spans)
+        x, y, span = expression(left), expression(right), expression(*spans)
         length = span.dt.total_microseconds().cast(pl.Float64) * (y if spans[0] == left else x).cast(pl.Float64)
         return _binary("Multiply", _tree(pl.when(length.abs() <= LONGEST_SPAN).then(x)), right)
 
@@ -257,7 +257,7 @@ class _Rewriting:
     def _whole(self, op: str, left: Node, right: Node, a: _Number, b: _Number) -> Node:
         x, y = (
             side if _is_literal(node) else side.cast(pl.Int128)
-            for node, side in ((left, _expr(left)), (right, _expr(right)))
+            for node, side in ((left, expression(left)), (right, expression(right)))
         )
         product = op == "Multiply"
         digits = a.digits + b.digits if product else max(a.digits, b.digits) + (op in ("Plus", "Minus"))
@@ -347,7 +347,7 @@ class _Rewriting:
     def dtype(self, node: Node) -> pl.DataType | None:
         """Return the type of a node; None where it has none of its own, as within a list."""
         try:
-            (dtype,) = pl.LazyFrame(schema=self.schema).select(_expr(node)).collect_schema().dtypes()
+            (dtype,) = pl.LazyFrame(schema=self.schema).select(expression(node)).collect_schema().dtypes()
         except (pl.exceptions.PolarsError, ValueError):
             return None
         return dtype
@@ -357,7 +357,7 @@ def _harmless(inputs: list[Node], function: Node) -> Node:
     """Return a function that is null where polars would raise an error."""
     match function:
         case {"TemporalExpr": {"DatetimeFunction": _}}:
-            inputs = [*map(_tree, _possible_day(*map(_expr, inputs[:3]))), *inputs[3:]]
+            inputs = [*map(_tree, _possible_day(*map(expression, inputs[:3]))), *inputs[3:]]
         case {"StringExpr": {"Strptime": [dtype, options]}}:
             function = {"StringExpr": {"Strptime": [dtype, options | {"strict": False}]}}
         case {"StringExpr": {"ToInteger": options}}:
@@ -418,5 +418,6 @@ def _tree(expr: pl.Expr) -> Node:
     return json.loads(expr.meta.serialize(format="json"))
 
 
-def _expr(node: Node) -> pl.Expr:
+def expression(node: Node) -> pl.Expr:
+    """Return the expression of a tree, as polars wrote it or as it was changed."""
     return pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")

@@ -6,7 +6,6 @@ Functions of Python cannot be looked into: an expression with one is tried, on a
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -15,13 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from mini_platform.exact import ROW_FAULTS
+from mini_platform.exact import ROW_FAULTS, Node, expression
 
 VALUES = (0, 1, 1, 2)
 """Rows on which a function of Python is tried, as numbers; each type has them in its way."""
 MAP_ELEMENTS = pl.Expr.map_elements
 WRITING = Lock()
-Node = Any
 
 
 def written(declared: Callable[[Callable[[str], pl.Expr]], pl.Expr], *, careful: bool = False) -> pl.Expr:
@@ -65,7 +63,7 @@ def other_rows(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | None:
     except pl.exceptions.ComputeError:  # It has a function of Python in it.
         return None if _is_the_same_alone(expr, schema) else "a function of Python"
     found = next(_beyond(json.loads(tree)), None)
-    return None if found is None else str(_expr(found))[:100]
+    return None if found is None else str(expression(found))[:100]
 
 
 def _beyond(node: Node) -> Iterator[Node]:
@@ -91,7 +89,7 @@ def _beyond(node: Node) -> Iterator[Node]:
         case ("Function", {"input": inputs, "function": function}):
             parts = [part for part in inputs if "Literal" not in part]  # A Series may be a list of values here.
             columns = [{"Column": "x"} if part in parts else part for part in inputs]
-            if not _is_of_its_row(_expr({"Function": {"input": columns, "function": function}}).meta):
+            if not _is_of_its_row(expression({"Function": {"input": columns, "function": function}}).meta):
                 yield node
         case _:
             yield node
@@ -121,7 +119,3 @@ def _is_the_same_alone(expr: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool
     except ROW_FAULTS:
         return True
     return together.equals(alone)
-
-
-def _expr(node: Node) -> pl.Expr:
-    return pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
