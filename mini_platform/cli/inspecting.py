@@ -61,8 +61,7 @@ def _checks(platform: "Platform", dataset: "Dataset", *, deep: bool) -> "Iterato
         with platform.engine.connect() as conn:
             groups = conn.scalar(select(func.count()).select_from(table))
             try:
-                with aggregates.in_words(dataset, aggregate):
-                    differences = aggregates.differences(conn, dataset, aggregate)
+                differences = aggregates.differences(conn, dataset, aggregate)
             except DeclarationError as error:
                 differences = [{"error": str(error)}]
         yield _check(dataset, aggregate.name, groups or 0, differences)

@@ -249,6 +249,9 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
 
     Returns:
         One item per differing group: its key, and stored and computed values (None where the group is missing).
+
+    Raises:
+        DeclarationError: it cannot be computed for the rows that there are.
     """
     tables = dataset_tables(dataset)
     stored = tables.aggregates[aggregate.name]
@@ -286,11 +289,13 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
         .where(or_(stored.c[first].is_(None), computed.c[first].is_(None), *(differs(v.name) for v in values)))
         .limit(limit)
     )
+    with in_words(dataset, aggregate):
+        differing = conn.execute(statement).mappings().all()
     return [
         {
             "key": {k: row[k] for k in aggregate.key},
             "stored": {v.name: row[f"a_{v.name}"] for v in values},
             "computed": {v.name: row[f"b_{v.name}"] for v in values},
         }
-        for row in conn.execute(statement).mappings()
+        for row in differing
     ]
