@@ -122,9 +122,13 @@ def _column_figures(column: Column, counts: _Counts, *, shaped: bool) -> ColumnF
     texts = [part["text"].drop_nulls() for part in (valid, rejected)]
     if shaped:  # What may only be shown by its shape is neither the smallest value nor the largest.
         rejected = rejected.with_columns(pl.when(pl.col("text").is_in(texts[0].implode())).then("value"))
-    known, read = (part["value"].drop_nulls().unique() for part in (valid, rejected))
+    known, read = (part["value"].drop_nulls() for part in (valid, rejected))
+    read = read.unique()
+    if known.dtype != pl.String:  # Valid ones that stay text are different already.
+        known = known.unique()
     unread = rejected.filter(pl.col("value").is_null())["text"].drop_nulls().n_unique()
-    staged = len(known) + len(read) - int(read.is_in(known.implode()).sum()) + unread
+    # Of the two the rejected values are looked up, which are few: a set of all the valid ones takes long to make.
+    staged = len(known) + len(read) - int(known.is_in(read.implode()).sum()) + unread
     try:
         return {
             "staged": _figures(column, pl.concat([valid, rejected]), staged),
