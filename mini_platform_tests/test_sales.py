@@ -32,7 +32,7 @@ from mini_platform.validation import judge
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, files, touched
-from mini_platform_tests.test_forget import csv_of, order
+from mini_platform_tests.operations.test_forget import csv_of, order
 
 Cells = dict[str, str]
 GOOD = dict(zip((c.name for c in sales.read_columns), order(1, "ada@example.org").split(","), strict=True))

@@ -32,7 +32,7 @@ from mini_platform.protection import shape, shapes
 from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.test_forget import csv_of, order
+from mini_platform_tests.operations.test_forget import csv_of, order
 
 CANARIES = (
     "Canary Quux",

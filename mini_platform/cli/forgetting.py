@@ -12,7 +12,7 @@ from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
     from mini_platform.dataset import Dataset
-    from mini_platform.forget import Forgotten
+    from mini_platform.operations.forget import Forgotten
 
 
 def forget(
@@ -32,7 +32,7 @@ def forget(
     """
     from sqlalchemy import func, select
 
-    from mini_platform.forget import forget as forget_person
+    from mini_platform.operations.forget import forget as forget_person
     from mini_platform.warehouse.tables import files
 
     chosen = dataset_named(dataset)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mini_platform.dataset import Dataset
-    from mini_platform.explain import Explanation
+    from mini_platform.operations.explain import Explanation
     from mini_platform.platform import Platform
 
 
@@ -129,7 +129,7 @@ def explain(
     """
     from sqlalchemy import func, select
 
-    from mini_platform.explain import KeyTextError, explain_row, parse_key
+    from mini_platform.operations.explain import KeyTextError, explain_row, parse_key
     from mini_platform.warehouse.tables import files
 
     chosen = dataset_named(dataset)

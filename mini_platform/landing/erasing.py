@@ -1,7 +1,7 @@
 """Erasing: a file without the records of one person, every other record on the line on which it stood.
 
 Here: finding the records of a person in a file, and writing the file without them. Not here: which files, the ledger, tables
-(`forget.py`).
+(`operations/forget.py`).
 
 The lines of an erased record are left empty, which is no record in any format that is read by lines. What was written is read
 again and compared with what was there: where it does not agree, as for several records on one line, there is no such file.

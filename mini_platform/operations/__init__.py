@@ -1,1 +1,1 @@
-"""What an operator does with a platform: back it up, restore it, purge it, ask what ails it. No Dagster here."""
+"""Every use case as a function: what a command, a page, an asset or a notebook asks for. No Dagster, no HTTP, no printing."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from mini_platform.explain import KeyTextError, explain_row, parse_key
+from mini_platform.operations.explain import KeyTextError, explain_row, parse_key
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables
 from mini_platform_tests.declarations.computed import Drawn, Number

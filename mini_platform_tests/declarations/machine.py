@@ -25,8 +25,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from mini_platform.dataset import Dataset, DeclarationError
-from mini_platform.forget import forget
 from mini_platform.landing.retention import drop_old
+from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
 from mini_platform.validation import pandera_schema
 from mini_platform.warehouse import aggregates, connection, ledger, schema

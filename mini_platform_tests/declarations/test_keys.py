@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from mini_platform.dataset import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
-from mini_platform.explain import explain_row, parse_key
+from mini_platform.operations.explain import explain_row, parse_key
 from mini_platform.platform import Platform
 from mini_platform.readers import ReadLimits
 from mini_platform.readers.json import read_json

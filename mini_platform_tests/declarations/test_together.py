@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import FromClause, Select, func, select, text, update
 
 from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel
-from mini_platform.forget import PASSES, Forgotten, forget
 from mini_platform.landing import folder, retention
+from mini_platform.operations.forget import PASSES, Forgotten, forget
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
@@ -25,7 +25,7 @@ from mini_platform.warehouse.tables import COUNTERS, dropping, files
 from mini_platform_tests.declarations.conftest import Declared, Trial
 from mini_platform_tests.faults import pairs
 from mini_platform_tests.faults.pairs import ANN, BOB, csv
-from mini_platform_tests.test_forget import everything
+from mini_platform_tests.operations.test_forget import everything
 
 
 class Member(pairs.Member):

@@ -131,8 +131,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "Dataset.views": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",),
     "Dataset.aggregates": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",
                            "test_sales.py::test_what_a_select_reads_must_be_declared_before_it"),
-    "Dataset.raw_retention": ("test_forget.py::test_raw_files_are_kept_for_a_while",
-                              "test_forget.py::test_a_setting_says_otherwise"),
+    "Dataset.raw_retention": ("operations/test_forget.py::test_raw_files_are_kept_for_a_while",
+                              "operations/test_forget.py::test_a_setting_says_otherwise"),
     "Dataset.realistic": ("test_sampling.py::test_a_pattern_is_broken_where_rows_are_declared",),
     "Aggregate.select": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",),
     "Aggregate.key": (

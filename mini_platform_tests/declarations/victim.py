@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mini_platform.faultpoints import VARIABLE, reach
-from mini_platform.forget import forget
+from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, connection, ledger
 from mini_platform.warehouse.load import load

@@ -17,8 +17,8 @@ from sqlalchemy import FromClause, Select, func, select, text, update
 
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
 from mini_platform.faultpoints import FORGETTING, MIGRATING, POINTS, REPROCESSING, RETAINING, reach
-from mini_platform.forget import forget as forget_person
 from mini_platform.landing import folder, retention
+from mini_platform.operations.forget import forget as forget_person
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.load import load as load_staged

@@ -29,7 +29,7 @@ from mini_platform_tests import drawn
 from mini_platform_tests.faults import pairs
 from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Worker
-from mini_platform_tests.test_forget import everything
+from mini_platform_tests.operations.test_forget import everything
 
 pytestmark = pytest.mark.faults
 

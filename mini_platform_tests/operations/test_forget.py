@@ -22,8 +22,8 @@ from sqlalchemy import Engine, func, select, text, update
 from mini_platform.dataset import Above, Csv, Dataset, Json
 from mini_platform.datasets.sales import dataset as sales
 from mini_platform.faultpoints import FORGETTING
-from mini_platform.forget import Forgotten, forget
 from mini_platform.landing import folder, retention
+from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
