@@ -82,6 +82,13 @@ class Bench:
             )
             conn.execute(text("CHECKPOINT"))
 
+    def vacuum(self, name: str) -> None:
+        """Let a database be as the server has it some time after a load."""
+        made = create_engine(self.url.set(database=name), isolation_level="AUTOCOMMIT")
+        with made.connect() as conn:
+            conn.execute(text("VACUUM ANALYZE"))
+        made.dispose()
+
     def plain_url(self, name: str) -> str:
         """URL of a database, as psycopg2 takes it."""
         return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
