@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -87,7 +88,8 @@ def _shown(column: Col, value: Any) -> Any:
 
 
 def _from_csv(column: Col, text: str) -> Any:
-    """A cell of an export as the API has the value."""
+    """A cell of an export as the API has the value: text that spreadsheet programs would run has an apostrophe before it."""
+    text = re.sub(r"^'('*[=+\-@\t\r])", r"\1", text)
     if text in ("", "***"):
         return text or None
     return json.loads(text) if column.type in ("int", "bool", "list[float]") else text
