@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test bench against faults fuzz ten-thousand screenshots lint audit format lock clean
+.PHONY: help up down install test bench faults fuzz ten-thousand screenshots lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -37,13 +37,10 @@ fuzz: install ## declarations of every kind, drawn, against a model: make fuzz A
 ten-thousand: install ## drop 10,000 files on a live platform, and show what became of its promises
 	@$(BIN)/python -m mini_platform_tests.benchmarks.ten_thousand $(ARGS)
 
-bench: install ## the whole pipeline against Postgres alone, dlt and pandas; half an hour
+bench: install ## the pipeline against Postgres, dlt and pandas; or ARGS="--against COMMIT --pairs 7": against old code
 	@test -x .venv/peers/bin/python || { $(PYTHON) -m venv .venv/peers && .venv/peers/bin/python -m pip install --quiet \
 	  --disable-pip-version-check 'dlt[postgres]==1.31.0' 'pandas>=2.2,<3' pyarrow 'sqlalchemy>=2.0,<2.1' psycopg2-binary; }
 	@$(BIN)/python -m mini_platform_tests.benchmarks.bench $(ARGS)
-
-against: install ## CPU of this checkout against that of another one: make against ARGS="../before --rounds 5"
-	@$(BIN)/python -m mini_platform_tests.benchmarks.against $(ARGS)
 
 screenshots: install ## write the pictures of this README anew, from the running pages (needs Debian's chromium)
 	@$(BIN)/python -m mini_platform_tests.browser.screenshots

@@ -1,10 +1,8 @@
-"""This checkout against another one, such as that of a change's parent, pair by pair in one run.
+"""This checkout against another commit, pair by pair in one run: `make bench ARGS="--against COMMIT --pairs 7"`.
 
-    git worktree add --detach ../before COMMIT
-    make against ARGS="../before --rounds 5 --only first_1m_inside,small"
-
-Figures are CPU seconds: of the client (the process itself; the web process while it answers) and of the server (Postgres, all
-of its processes, for as long as that took), each as the ratio new / before of a pair; the median of the pairs is what counts.
+Figures are CPU seconds, of the client (the process itself; the web process while it answers) and of the server (Postgres, all
+of its processes, for as long as that took), the clock's, and bytes of WAL: each as the ratio new / before of a pair; the median
+of the pairs is what counts. What they are of: `CASES`, `WEB`, `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
 import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import text
 
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import embedded
@@ -39,8 +38,11 @@ CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
 }
 """Name -> dataset, files, and whether they come upon a million rows that are loaded already."""
 ASKED = 30
+FIGURES = ("client", "server", "wall", "wal")
 TICK = 0.01
 """Seconds: less is not measured, and may be 0."""
+LEAST = {"wal": 2**20}
+"""Figures that are no seconds -> less is noise."""
 WEB = {
     "web_rows": "/api/datasets/weather/rows/?limit=100&station_id__gte={}",
     "web_series": "/api/metrics/daily/?station_id={}&limit=366",
@@ -53,13 +55,18 @@ WEB = {
 """Name -> what is asked for so many stations, over a million rows; both web processes run all the time."""
 
 
+COMMANDS = {"import": ("-c", "import mini_platform.definitions")}
+"""Name -> arguments of Python; no database."""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of a run, and how long it took by the clock."""
+    """What a run took: CPU seconds, seconds by the clock, bytes of WAL."""
 
     client: float
     server: float
     wall: float
+    wal: float
 
 
 def _server_seconds(bench: Bench) -> float:
@@ -73,6 +80,12 @@ def _server_seconds(bench: Bench) -> float:
         times = process.cpu_times()
         seconds += times.user + times.system
     return seconds
+
+
+def _wal(bench: Bench) -> float:
+    """Return the bytes of WAL that the server has written so far."""
+    with bench.admin.connect() as conn:
+        return float(conn.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")) or 0)
 
 
 def _prepare(bench: Bench, made: set[str], project: Path, label: str, *, loaded: bool) -> str:
@@ -91,9 +104,9 @@ def _prepare(bench: Bench, made: set[str], project: Path, label: str, *, loaded:
 
 def _cost(bench: Bench, project: Path, template: str, dataset: str, files: Sequence[Path]) -> Cost:
     bench.database("measured", template)
-    before = _server_seconds(bench)
+    wal, before = _wal(bench), _server_seconds(bench)
     run = bench.python("measured", "-m", f"{HERE}.inside", *files, dataset=dataset, project=project)
-    return Cost(run.cpu, _server_seconds(bench) - before, run.inside)
+    return Cost(run.cpu, _server_seconds(bench) - before, run.inside, _wal(bench) - wal)
 
 
 def _in_turn(both: Mapping[str, Any], turn: int) -> list[tuple[str, Any]]:
@@ -134,49 +147,79 @@ def _web_costs(
 
 
 def _answered(bench: Bench, client: httpx.Client, web: psutil.Process, paths: Sequence[str]) -> Cost:
-    start, spent, before = time.perf_counter(), web.cpu_times(), _server_seconds(bench)
+    wal, start, spent, before = _wal(bench), time.perf_counter(), web.cpu_times(), _server_seconds(bench)
     for path in paths:
         client.get(path).raise_for_status()
     now = web.cpu_times()
     seconds = now.user + now.system - spent.user - spent.system
-    return Cost(seconds, _server_seconds(bench) - before, time.perf_counter() - start)
+    return Cost(seconds, _server_seconds(bench) - before, time.perf_counter() - start, _wal(bench) - wal)
 
 
-def main(
-    before: Annotated[Path, typer.Argument(help="The other checkout.")],
-    rounds: Annotated[int, typer.Option(help="Pairs of each case.")] = 5,
-    only: Annotated[str, typer.Option(help="Cases, with commas between them.")] = ",".join((*CASES, *WEB)),
-) -> None:
-    """Measure each case with both checkouts in turn, and print the medians of the ratios."""
-    table = Table("case", "client new / before", "server new / before", "clock new / before", "client s", "server s")
-    checkouts = {"new": PROJECT, "before": before.resolve()}
-    with tempfile.TemporaryDirectory(prefix="against-") as folder:
+def _command_costs(
+    bench: Bench, name: str, _: set[str], checkouts: Mapping[str, Path], rounds: int
+) -> Iterator[dict[str, Cost]]:
+    """What a case of `COMMANDS` costs each checkout, round by round."""
+    for turn in range(rounds):
+        runs = {
+            label: bench.python("postgres", *COMMANDS[name], project=project)
+            for label, project in _in_turn(checkouts, turn)
+        }
+        yield {label: Cost(run.cpu, 0, run.wall, 0) for label, run in runs.items()}
+
+
+def compare(commit: str, pairs: int, only: str) -> None:
+    """Measure each case with both checkouts in turn, and print the medians of the ratios.
+
+    Args:
+        commit: the other one, of which a checkout is made for as long as this takes.
+        pairs: of each case; one more warms up.
+        only: names of cases, with commas between them; empty: all.
+    """
+    table = Table("case", *(f"{figure} new / before" for figure in FIGURES), *(f"{figure} s" for figure in FIGURES[:2]))
+    with tempfile.TemporaryDirectory(prefix="against-") as folder, _checkout(commit, Path(folder) / "before") as before:
+        checkouts = {"new": PROJECT, "before": before}
         bench, made = Bench(Path(folder)), set[str]()
         try:
-            for name in only.split(","):
-                costs = (_web_costs if name in WEB else _load_costs)(bench, name, made, checkouts, rounds + 1)
+            for name in only.split(",") if only else (*CASES, *WEB, *COMMANDS):
+                costs = _costs_of(name)(bench, name, made, checkouts, pairs + 1)
                 next(costs)  # The first one warms up: what is imported is compiled, files are read from the disk.
-                pairs = [(cost["new"], cost["before"]) for cost in costs]
-                table.add_row(
-                    name, *(_ratios(pairs, figure) for figure in ("client", "server", "wall")), *_seconds(pairs)
-                )
+                measured = [(cost["new"], cost["before"]) for cost in costs]
+                ratios = [_ratios(measured, figure) for figure in FIGURES]
+                table.add_row(name, *ratios, *_seconds(measured))
         finally:
             bench.admin.dispose()
             embedded.stop(bench.folder / "home")
-    Console().print(table)
+    Console(width=150).print(table)
+
+
+def _costs_of(name: str) -> Callable[..., Iterator[dict[str, Cost]]]:
+    for cases, costs in ((CASES, _load_costs), (WEB, _web_costs), (COMMANDS, _command_costs)):
+        if name in cases:
+            return costs
+    raise typer.BadParameter(f"there is no case {name}; there are {', '.join((*CASES, *WEB, *COMMANDS))}")
+
+
+@contextmanager
+def _checkout(commit: str, folder: Path) -> Iterator[Path]:
+    """Yield a checkout of a commit, which is gone afterwards."""
+    git = ("git", "-C", str(PROJECT), "worktree")
+    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), commit], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
 def _ratios(pairs: Sequence[tuple[Cost, Cost]], figure: str) -> str:
-    ratios = sorted(getattr(new, figure) / max(getattr(old, figure), TICK) for new, old in pairs)
+    least = LEAST.get(figure, TICK)
+    if all(getattr(cost, figure) < least for pair in pairs for cost in pair):
+        return ""
+    ratios = sorted(max(getattr(new, figure), least) / max(getattr(old, figure), least) for new, old in pairs)
     return f"{statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def _seconds(pairs: Sequence[tuple[Cost, Cost]]) -> list[str]:
     return [
         " / ".join(f"{statistics.median(getattr(pair[i], figure) for pair in pairs):.2f}" for i in (0, 1))
-        for figure in ("client", "server")
+        for figure in FIGURES[:2]
     ]
-
-
-if __name__ == "__main__":
-    typer.run(main)

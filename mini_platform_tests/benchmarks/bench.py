@@ -514,24 +514,30 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of every case; 0: as each case says.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Keep files and server here between benches.")] = None,
     markdown: Annotated[bool, typer.Option(help="Print the table as the README has it.")] = False,
+    against: Annotated[str, typer.Option(help="Compare with this commit instead: its cost, not targets.")] = "",
+    pairs: Annotated[int, typer.Option(help="Pairs of each case of --against.")] = 5,
 ) -> None:
     """Measure, and print a row per case; exit 1 if a target is missed."""
+    if against:
+        from mini_platform_tests.benchmarks.against import compare
+
+        return compare(against, pairs, only)
     chosen = [case for case in CASES if not only or case.name in only.split(",")]
     lines, missed = [], 0
     with _bench(folder) as bench:
         for case in chosen:
-            pairs = []
+            measured = []
             for number in range(rounds or case.rounds):
                 CONSOLE.log(f"{case.name}: round {number + 1}")
-                pairs.append(case.measure(bench))
-            ratios = [case.ratio(*pair) for pair in pairs]
+                measured.append(case.measure(bench))
+            ratios = [case.ratio(*pair) for pair in measured]
             figure = statistics.median(ratios)
             met = figure >= case.target if case.more_is_better else figure <= case.target
-            memory = max(ours.memory for ours, _ in pairs)
+            memory = max(ours.memory for ours, _ in measured)
             met = met and (case.memory is None or memory <= case.memory)
             missed += not met
-            ours, other = (statistics.median(pair[i].wall for pair in pairs) for i in (0, 1))
-            cpu = statistics.median(pair[0].cpu for pair in pairs)
+            ours, other = (statistics.median(pair[i].wall for pair in measured) for i in (0, 1))
+            cpu = statistics.median(pair[0].cpu for pair in measured)
             spread = f"{min(ratios):.3g}-{max(ratios):.3g}"
             sign = ">=" if case.more_is_better else "<="
             target = f"{sign} {case.target:g}" + (f", <= {case.memory:g} MB" if case.memory else "")
