@@ -165,7 +165,7 @@ class Computed:
     chart: tuple[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse a shape that no table can have; what is selected is seen in `warehouse/tables.py`.
+        """Refuse a shape that no table can have; what is selected is seen in `warehouse/tables/`.
 
         Raises:
             DeclarationError: with a sentence that names the aggregate or view and the word.

@@ -55,8 +55,7 @@ from mini_platform.warehouse.tables import (
     computed_names,
     dataset_tables,
     fingerprints,
-    ops_metadata,
-    quality_report,
+    platform_tables,
     refuse_one_name,
     touched,
 )
@@ -117,11 +116,6 @@ def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str
     for name, sha256 in wanted.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
-
-
-def platform_tables() -> list[Table]:
-    """The tables that belong to no dataset."""
-    return [*ops_metadata.sorted_tables, quality_report]
 
 
 def _tables_and_views(dataset: Dataset) -> list[Table]:

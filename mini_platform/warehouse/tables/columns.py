@@ -1,0 +1,106 @@
+"""Columns of tables: how a declared one is stored, which values of one are hidden, how ids are looked up.
+
+Here: what every table of a dataset has in common. Not here: the tables.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Date,
+    DateTime,
+    Double,
+    Numeric,
+    Table,
+    Text,
+    cast,
+    func,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql import ClauseElement, visitors
+from sqlalchemy.types import TypeEngine
+
+from mini_platform.dataset import DECIMAL_DIGITS, Dataset
+from mini_platform.dataset import Column as DeclaredColumn
+from mini_platform.protection import masked
+
+TYPES: Mapping[Any, TypeEngine[Any]] = {
+    # The C collation compares bytes: the same order on every server, and twice as fast to sort and index.
+    str: Text(collation="C"),
+    float: Double(),
+    int: BigInteger(),
+    dt.date: Date(),
+    dt.datetime: DateTime(timezone=True),
+    bool: Boolean(),
+    list[float]: ARRAY(Double),
+}
+"""Python type of a column -> type in Postgres; `Decimal` is missing, as its type depends on its decimals."""
+RECORD = "Number of the record among those that start on its line, from 1, where several may, as in JSON; else 0"
+PERSONAL = {"personal": True}
+"""`info` of columns whose values are masked wherever rows are shown."""
+
+NOW: ColumnElement[dt.datetime] = literal_column("now()")
+
+
+def sql_type(column: DeclaredColumn) -> TypeEngine[Any]:
+    """The Postgres type of a column."""
+    return Numeric(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else TYPES[column.type]
+
+
+def personal_info(personal: bool) -> dict[str, bool] | None:
+    """Return the `info` of a column by whether its values are masked."""
+    return PERSONAL if personal else None
+
+
+def hidden(column: DeclaredColumn) -> bool:
+    """True if its values are hidden wherever rows are shown: a hash too, as a copy in a log could not be forgotten."""
+    return column.personal in ("mask", "hash")
+
+
+def extra_column(dataset: Dataset) -> Column[Any]:
+    """Return the column of what a row has beside its declared columns."""
+    comment = "Columns that the dataset does not declare"
+    return Column("_extra", JSONB, comment=comment, info=personal_info("_extra" in dataset.masked_columns))
+
+
+def as_text(dataset: Dataset, column: DeclaredColumn) -> Column[Any]:
+    """Return the column in which a declared one stands as text, in staging and quarantine."""
+    comment = f"As text: {column.comment}"
+    info = personal_info(hidden(column)) or {"shaped": column.name in dataset.shaped_columns}
+    return Column(column.name, Text(collation="C"), comment=comment, info=info)
+
+
+def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row of these columns as it may be shown: personal data masked; of a rejected row, by its `_rules`, more than that."""
+    columns = list(columns)
+    shaped = {column.name for column in columns if column.info.get("shaped")} if row.get("_rules") else ()
+    return masked({column.name for column in columns if column.info.get("personal")}, row, shaped)
+
+
+def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
+    """The columns of tables that an expression, or a whole select, is made of; those within subqueries too."""
+    for part in visitors.iterate(element):
+        if isinstance(part, Column) and isinstance(part.table, Table):
+            yield part
+        elif isinstance(part, ColumnElement):
+            for base in part.base_columns:
+                if base is not part:
+                    yield from columns_read(base)
+
+
+def among(column: ColumnElement[int], file_ids: Sequence[int]) -> ColumnElement[bool]:
+    """Whether a column of file ids holds one of these.
+
+    The cast matters: without it they are `integer`, which Postgres compares with a `bigint` one after the other instead of
+    looking it up: for 1,000 ids and two million rows 4.3 s instead of 0.12 s.
+    """
+    return column == func.any(cast(list(file_ids), ARRAY(BigInteger)))

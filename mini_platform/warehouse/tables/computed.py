@@ -1,0 +1,133 @@
+"""Tables of what a dataset computes: aggregates with their keys, references and surrogates, and views.
+
+Here: what a select means as a table. Not here: what a select may be (`refused.py`), what it depends on
+(`warehouse/dependence.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Select,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.types import NullType, TypeEngine
+
+from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
+from mini_platform.warehouse.dependence import FILLED, Examined, Other
+from mini_platform.warehouse.exactness import stored_type
+from mini_platform.warehouse.known_sql import branches, hides, plain_column
+from mini_platform.warehouse.tables.columns import columns_read, personal_info
+from mini_platform.warehouse.tables.refused import examined_key
+
+
+def aggregate_table(
+    dataset: Dataset,
+    aggregate: Aggregate,
+    rows: Select[Any],
+    production: Table,
+    others: Mapping[Table, Other],
+    metadata: MetaData,
+) -> tuple[Table, Examined]:
+    """Return the table of an aggregate, and what was found out about its select."""
+    columns = _computed_columns(dataset, aggregate, rows)
+    examined = examined_key(dataset, aggregate, rows, production, others)
+    for made in columns:
+        made.nullable = made.name not in aggregate.key
+        made.info = {**made.info, FILLED: made.name not in examined.nullable}
+    items: list[SchemaItem] = list(columns)
+    if aggregate.surrogate:
+        comment = f"Number that was given to the {' and '.join(aggregate.key)} once and for all"
+        items = [Column(aggregate.surrogate, BigInteger, comment=comment, autoincrement=False), *columns]
+        items.append(UniqueConstraint(*aggregate.key, name=f"{aggregate.name}_key"))
+    items.append(PrimaryKeyConstraint(*([aggregate.surrogate] if aggregate.surrogate else aggregate.key)))
+    for column in rows.selected_columns:
+        if (target := _foreign_key(column, others)) is not None:
+            name = f"{aggregate.name}_{column.name}"
+            # What a row refers to goes only with the rows of production that it was computed from: so does the row.
+            items.append(ForeignKeyConstraint([column.name], [target], name=f"{name}_fkey", ondelete="CASCADE"))
+            if aggregate.key != (column.name,):
+                items.append(Index(name, column.name))  # Or each deleted row would be looked for in the whole table.
+    return Table(aggregate.name, metadata, *items, schema="analytics", comment=aggregate.description), examined
+
+
+def surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table:
+    """Return the table of the numbers of keys, apart from the aggregate: that is dropped where its declaration changes."""
+    return Table(
+        f"surrogates_{aggregate.name}",
+        metadata,
+        *(
+            Column(name, table.c[name].type, primary_key=True, autoincrement=False, info=table.c[name].info)
+            for name in aggregate.key
+        ),
+        Column(aggregate.surrogate, BigInteger, Identity(always=True), nullable=False),
+        schema="ops",
+        comment=f"Number of each key of analytics.{aggregate.name}, given once and for all",
+    )
+
+
+def view_table(dataset: Dataset, view: View, rows: Select[Any]) -> Table:
+    """Return a view as a table, which is not to be made as one."""
+    columns = _computed_columns(dataset, view, rows)
+    return Table(view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True})
+
+
+def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: SelectBase) -> list[Column[Any]]:
+    where = f"{dataset.name}.{computed.name}"
+    if not isinstance(rows, Select | CompoundSelect):
+        raise DeclarationError(f"{where}: its function returns {type(rows).__name__}, and not a select of SQLAlchemy")
+    selected = rows.selected_columns
+    if untyped := [c.name for c in selected if isinstance(c.type, NullType)]:
+        raise DeclarationError(f"{where}: give {untyped} a type, as in func.avg(x, type_=Double)")
+    if undescribed := {c.name for c in selected} ^ set(computed.columns):
+        raise DeclarationError(f"{where}: selected and described columns differ in {undescribed}")
+    if unknown := [name for name in computed.chart if name not in (*computed.columns, *computed.made)]:
+        raise DeclarationError(
+            f"{dataset.name}.{computed.name}: chart names {', '.join(unknown)}, which it does not select"
+        )
+    columns = []
+    for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
+        kind = stored_type(column)
+        types = {_compiled(one) for one in (kind, *map(stored_type, others))} if others else ()
+        if len(types) > 1:
+            raise DeclarationError(
+                f"{where}: the parts of its union have different types for {column.name}, {' and '.join(sorted(types))}: "
+                "cast them to one"
+            )
+        description, *unit = computed.columns[column.name]
+        comment = f"{description} [{unit[0]}]" if unit else description
+        personal = any(e.info.get("personal") for branch in (column, *others) for e in columns_read(branch)) or (
+            dataset.is_personal and any(map(hides, (column, *others)))
+        )
+        columns.append(Column(column.name, kind, comment=comment, info=personal_info(personal), autoincrement=False))
+    return columns
+
+
+def _compiled(kind: TypeEngine[Any]) -> str:
+    """A type as Postgres calls it; all texts are alike."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return "TEXT" if isinstance(kind, String) else str(kind.compile(dialect=dialect))
+
+
+def _foreign_key(column: ColumnElement[Any], others: Mapping[Table, Other]) -> Column[Any] | None:
+    """The surrogate or the key of another aggregate that a selected column is."""
+    origin = plain_column(column)
+    if origin is None or not isinstance(origin.table, Table) or (other := others.get(origin.table)) is None:
+        return None
+    return origin if origin.name == other.aggregate.surrogate or other.aggregate.key == (origin.name,) else None

@@ -1,0 +1,206 @@
+"""Tables of a dataset: what its declaration means in Postgres.
+
+Here: staging, production, quarantine, what is remembered of deleted rows, and all of a dataset's tables together. Not here:
+those of what it computes (`computed.py`), creating them (`warehouse/schema.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from mini_platform.dataset import Computed, Dataset
+from mini_platform.warehouse.dependence import Examined, Other
+from mini_platform.warehouse.tables.columns import RECORD, as_text, extra_column, hidden, personal_info, sql_type
+from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
+from mini_platform.warehouse.tables.refused import refuse_long_names, refuse_one_name
+
+
+@dataclass(frozen=True)
+class DatasetTables:
+    """The tables of one dataset."""
+
+    staging: Table
+    production: Table
+    quarantine: Table
+    aggregates: dict[str, Table]
+    views: dict[str, Table]
+    surrogates: dict[str, Table]
+    """Of aggregates that have a surrogate: the number of each key."""
+    gone: Table | None
+    """When rows that were deleted, and may come back, were first loaded; None where no column says so."""
+    examined: dict[str, Examined]
+    """What was found out about the select of each aggregate."""
+
+    @property
+    def all(self) -> tuple[Table, ...]:
+        """Every table of the dataset; views aside."""
+        gone = () if self.gone is None else (self.gone,)
+        return (
+            self.staging,
+            self.production,
+            self.quarantine,
+            *gone,
+            *self.surrogates.values(),
+            *self.aggregates.values(),
+        )
+
+    @property
+    def groups(self) -> dict[str, Mapping[str, Column[Any]]]:
+        """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
+        return {name: found.groups for name, found in self.examined.items() if found.groups is not None}
+
+    def rows(self, computed: Computed) -> Select[Any]:
+        """What an aggregate or a view selects."""
+        return computed.select(self.production, *((self.aggregates | self.views)[name] for name in computed.reads))
+
+
+@cache
+def dataset_tables(dataset: Dataset) -> DatasetTables:
+    """Derive the tables of a dataset from its declaration.
+
+    Raises:
+        DeclarationError: an aggregate or a view cannot be what it is declared as.
+    """
+    metadata = MetaData()
+    production = _production(dataset, metadata)
+    gone = None
+    if any(column.given == "first_loaded" for column in dataset.columns):
+        gone = _gone(dataset, production, metadata)
+    tables = DatasetTables(
+        _staging(dataset, metadata), production, _quarantine(dataset, metadata), {}, {}, {}, gone, {}
+    )
+    others: dict[Table, Other] = {}
+    for aggregate in dataset.aggregates:
+        rows = tables.rows(aggregate)
+        table, examined = aggregate_table(dataset, aggregate, rows, production, others, metadata)
+        if aggregate.surrogate:
+            tables.surrogates[aggregate.name] = surrogates(aggregate, table, metadata)
+        tables.examined[aggregate.name] = examined
+        tables.aggregates[aggregate.name] = table
+        others[table] = Other(aggregate, examined)
+    for view in dataset.views:
+        tables.views[view.name] = view_table(dataset, view, tables.rows(view))
+    refuse_one_name(computed_names(dataset, tables))
+    refuse_long_names(dataset, tables.aggregates)
+    return tables
+
+
+def _staging(dataset: Dataset, metadata: MetaData) -> Table:
+    return Table(
+        dataset.table,
+        metadata,
+        Column("_file_id", BigInteger, nullable=False, comment="ops.files"),
+        Column("_line", BigInteger, nullable=False, comment="Line of the file on which the row starts"),
+        Column("_record", BigInteger, server_default=text("0"), comment=RECORD),
+        Column("_rules", ARRAY(Text), comment="Names of the rules it breaks; NULL for a valid row"),
+        Column("_reasons", ARRAY(Text), comment="The same as sentences"),
+        Column(
+            "_raw",
+            Text,
+            comment="Text of a row that has no columns",
+            info=personal_info("_raw" in dataset.masked_columns),
+        ),
+        extra_column(dataset),
+        *(as_text(dataset, column) for column in dataset.staged_columns),
+        schema="staging",
+        # Unlogged: it can be made again from the raw file, and is, when a crash of the server has emptied it.
+        prefixes=["UNLOGGED"],
+        comment=f"Every row of the files being loaded, valid or not, as text. {dataset.description}",
+    )
+
+
+def _production(dataset: Dataset, metadata: MetaData) -> Table:
+    return Table(
+        dataset.table,
+        metadata,
+        *(
+            Column(
+                c.name,
+                sql_type(c),
+                primary_key=c.name in dataset.key,
+                autoincrement=False,  # Or SQLAlchemy makes a counter of a single number that is the key.
+                nullable=c.nullable,
+                comment=c.comment,
+                info=personal_info(hidden(c)),
+            )
+            for c in sorted(dataset.stored_columns, key=lambda c: c.name not in dataset.key)
+        ),
+        Column("_file_id", BigInteger, nullable=False, comment="File that brought these values: ops.files"),
+        Column("_loaded_at", DateTime(timezone=True), nullable=False, comment="When they were written"),
+        *([extra_column(dataset)] if dataset.drift == "rescue" else []),
+        *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes),
+        schema="production",
+        comment=dataset.description,
+        info={"dataset": dataset.name},
+    )
+
+
+def _quarantine(dataset: Dataset, metadata: MetaData) -> Table:
+    return Table(
+        dataset.table,
+        metadata,
+        Column("_file_id", BigInteger, primary_key=True, comment="ops.files"),
+        Column("_line", BigInteger, primary_key=True, comment="Line of the file on which the row starts"),
+        Column("_record", BigInteger, primary_key=True, server_default=text("0"), autoincrement=False, comment=RECORD),
+        Column("_rules", ARRAY(Text), nullable=False, comment="Names of the rules it breaks"),
+        Column("_reasons", ARRAY(Text), nullable=False, comment="The same as sentences"),
+        Column(
+            "_raw",
+            Text,
+            comment="Text of a row that has no columns",
+            info=personal_info("_raw" in dataset.masked_columns),
+        ),
+        extra_column(dataset),
+        Column("_quarantined_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        *(as_text(dataset, column) for column in dataset.staged_columns),
+        schema="quarantine",
+        comment=f"Rejected rows with their reasons. {dataset.description}",
+    )
+
+
+def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
+    return Table(
+        f"gone_{dataset.table}",
+        metadata,
+        *(
+            Column(c.name, c.type, primary_key=True, autoincrement=False, info=c.info)
+            for c in production.primary_key.columns
+        ),
+        Column("_first_loaded", DateTime(timezone=True), nullable=False, comment="When the row was first loaded"),
+        Column("_last_file", BigInteger, nullable=False, comment="The last file that had arrived when it was deleted"),
+        schema="ops",
+        comment=f"Deleted rows of production.{dataset.table} that files which wait to be loaded again may bring back",
+    )
+
+
+def computed_names(dataset: Dataset, tables: DatasetTables) -> Iterator[tuple[str, str, str]]:
+    """Schema and name of what is made for aggregates and views, which share them with other datasets; and what it is for."""
+    for name, table in (*tables.aggregates.items(), *tables.views.items(), *tables.surrogates.items()):
+        indexed: list[Any] = [*table.indexes, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
+        yield from ((str(table.schema), str(item.name), f"{dataset.name}.{name}") for item in (table, *indexed))
+
+
+@cache
+def kept_unknown(dataset: Dataset) -> Table:
+    """Production with the unknown columns that an earlier declaration of the dataset rescued."""
+    table = dataset_tables(dataset).production.to_metadata(MetaData())
+    table.append_column(extra_column(dataset))
+    return table
