@@ -25,7 +25,8 @@ from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.storage.names import SETTLE_SECONDS
-from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.run_history import DATASET_TAG
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
     with platform.engine.connect() as conn:
         new = folder.changed(conn, dataset, found)
         pending = ledger.pending(conn, dataset.name)
-        stale = aggregates.stale(conn, dataset)
+        stale = is_stale(conn, dataset)
         old = retention.due(conn, dataset, platform.raw_retention(dataset))
     if not new and not pending and not stale and not old:
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]

@@ -219,7 +219,7 @@ class Aggregate(Computed):
     """A table computed by a SQLAlchemy select, one row per group: a summary, a dimension, a table of facts.
 
     It always holds what its select gives for the rows of production. Where the select proves that a group depends on its own
-    rows alone, only touched groups are computed again; else all of it is: with a window, a limit, DISTINCT ON, a union, a
+    rows alone, only dirty groups are computed again; else all of it is: with a window, a limit, DISTINCT ON, a union, a
     subquery, a second look at production, SQL as text, a function that is not known, values of other aggregates (beside their
     keys and surrogates), a join to one by a part of its key or to one that leaves out rows. A column that is the surrogate of
     another aggregate, or its key, is a foreign key.
@@ -230,7 +230,7 @@ class Aggregate(Computed):
             column has a SQLAlchemy type.
         key: the selected columns that tell the rows apart. None of them may be empty (`where(x.is_not(None))`, or
             `func.coalesce(x, …)`), a list or an object. They are plain columns of production, by whatever name, if only
-            touched groups are to be computed.
+            dirty groups are to be computed.
         columns: description of each selected column; the unit may follow as a second item.
         chart: (x, y) columns of the small chart shown in the Dagster UI.
         surrogate: name of a column with a number that each key is given once and for all.

@@ -27,6 +27,8 @@ REPROCESSING = ("reprocess.before_commit",)
 """Reached where loaded files are queued again."""
 MIGRATING = ("schema.before_commit",)
 """Reached where tables are not what is declared."""
+UPGRADING = ("migration.before_commit",)
+"""Reached where the platform's own tables are those of an earlier version."""
 POINTS = (
     "land.copying",
     "land.raw_file_kept",

@@ -50,6 +50,7 @@ class Platform:
         Raises:
             DatabaseAwayError: it cannot be reached.
             MismatchError: what the datasets declare does not fit the tables that exist.
+            NewerDatabaseError: it was changed by newer code than this.
             RolesError: the tables are not what is declared, and this user of the database may not change them.
         """
         made = engine(self.url)

@@ -289,7 +289,7 @@ def test_any_arrivals(engine: Engine, raw_folder: Path, arrivals: list[tuple[str
 def empty_everything(engine: Engine) -> None:
     tables = dataset_tables(weather)
     with engine.begin() as conn:
-        for table in ("ops.files", "ops.touched", *(t.fullname for t in tables.all)):
+        for table in ("ops.files", "ops.dirty_groups", *(t.fullname for t in tables.all)):
             conn.execute(text(f"TRUNCATE {table} RESTART IDENTITY"))
 
 

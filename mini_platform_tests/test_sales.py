@@ -30,8 +30,9 @@ from mini_platform.protection import Key, normalized, plain
 from mini_platform.settings import PROJECT
 from mini_platform.validation import judge
 from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import dataset_tables, files, touched
+from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files
 from mini_platform_tests.operations.test_forget import csv_of, order
 
 Cells = dict[str, str]
@@ -261,11 +262,11 @@ def test_a_fact_knows_its_dimensions_whatever_order_they_are_refreshed_in(platfo
     fact = sales.aggregates[-1]
     tables = dataset_tables(sales)
     with platform.engine.begin() as conn:
-        aggregates.touch(conn, sales, None)
+        mark(conn, sales, None)
         for name in ("fact_sales", "dim_customer", "dim_product", "dim_date"):
             conn.execute(text(f"DELETE FROM analytics.{name}"))  # noqa: S608 - names of ours
         assert aggregates.refresh(conn, sales, fact, tables.rows(fact)).written == 3
-        assert conn.execute(select(touched)).all() == []
+        assert conn.execute(select(dirty_groups)).all() == []
     right(platform.engine)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, select
 
 from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse import aggregates
+from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import files
 
@@ -125,7 +125,7 @@ def outcome(conn: Connection, dataset: Dataset, file_id: int) -> Outcome:
     """A landed file as it is now."""
     row = conn.execute(select(files).where(files.c.file_id == file_id)).one()
     version = row if row.same_as is None else conn.execute(select(files).where(files.c.file_id == row.same_as)).one()
-    return Outcome(row, version, not aggregates.stale(conn, dataset))
+    return Outcome(row, version, not is_stale(conn, dataset))
 
 
 async def until(

@@ -47,6 +47,7 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.EmbeddedPostgresError",
         "mini_platform.MetabaseError",
         "mini_platform.MismatchError",
+        "mini_platform.NewerDatabaseError",
         "mini_platform.PlatformError",
         "mini_platform.RawStoreAwayError",
         "mini_platform.RolesError",

@@ -32,7 +32,8 @@ from mini_platform.protection import normalized
 from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.validation import dtype
 from mini_platform.warehouse import audit, first_loaded, ledger
-from mini_platform.warehouse.aggregates import refresh, touch
+from mini_platform.warehouse.aggregates import refresh
+from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import among, dataset_tables, files, inbox
@@ -318,7 +319,7 @@ def _delete_rows(
 ) -> None:
     """Delete the person's rows of production; queue the files that hold what they were before: all, where nothing is known."""
     production = dataset_tables(dataset).production
-    touch(conn, dataset, select(production).where(is_theirs(production)))
+    mark(conn, dataset, select(production).where(is_theirs(production)))
     shared = [frame for frames in known.shared.values() for frame in frames] if known else []
     for keys in pl.concat(shared).unique().iter_slices(1000) if shared else ():
         others = tuple_(*(production.c[name] for name in dataset.key)).in_(keys.rows())

@@ -1,4 +1,4 @@
-"""Aggregates: selects over production and over each other, materialized by upsert; touched groups alone are computed again."""
+"""Aggregates: selects over production and over each other, materialized by upsert; dirty groups alone are computed again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Double,
     Select,
     Table,
-    Text,
     and_,
     delete,
     exists,
@@ -34,6 +33,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.warehouse import changes
+from mini_platform.warehouse.dirty_groups import MOST_GROUPS, take
 from mini_platform.warehouse.exactness import GUESS, errors
 from mini_platform.warehouse.locks import lock_aggregates
 from mini_platform.warehouse.schema import (
@@ -43,11 +43,9 @@ from mini_platform.warehouse.schema import (
     is_empty,
     owns,
 )
-from mini_platform.warehouse.tables import dataset_tables, touched
+from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.upsert import materialized, upsert
 
-TOUCHED_GROUPS = 10_000
-"""With more touched groups than this, computing all of them in one scan is cheaper than looking each one up."""
 BULK_ROWS = 20_000
 """An empty table that is computed from more rows than this is filled without indexes and constraints."""
 OF_VALUES = ("21", "22", "23", "54")
@@ -68,37 +66,6 @@ class Refreshed:
     written: int
     deleted: int
     groups: int | None
-
-
-def touch(conn: Connection, dataset: Dataset, rows: Select[Any] | None) -> None:
-    """Record, in the transaction that changes rows, which groups must be computed again.
-
-    Args:
-        conn: the transaction that changes the rows.
-        dataset: whose aggregates.
-        rows: rows of production, as they are before or after the change; None means every group.
-    """
-    changes.note(conn, dataset.name, changes.ROWS)
-    for aggregate in dataset.aggregates:
-        names = (literal(dataset.name), literal(aggregate.name))
-        every = select(*names, literal(None, JSONB(none_as_null=True)))
-        columns = dataset_tables(dataset).groups.get(aggregate.name)
-        if rows is None:
-            marks = every
-        elif columns is None:
-            marks = every.where(exists(rows))
-        else:
-            source = rows.subquery()
-            keys = [source.c[column.name].label(name) for name, column in columns.items()]
-            groups = select(*keys).distinct().limit(TOUCHED_GROUPS + 1).subquery()
-            pairs = [item for name in columns for item in (literal(name), groups.c[name])]
-            marks = select(*names, func.jsonb_build_object(*pairs)).select_from(groups)
-        conn.execute(insert(touched).from_select(["dataset", "aggregate", "group_key"], marks))
-
-
-def stale(conn: Connection, dataset: Dataset) -> bool:
-    """Whether groups wait to be computed again: a run that loads files and dies leaves nothing but such marks."""
-    return bool(conn.scalar(select(exists(select(touched.c.touch_id).where(touched.c.dataset == dataset.name)))))
 
 
 @contextmanager
@@ -147,10 +114,7 @@ def _refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sel
     tables = dataset_tables(dataset)
     table = tables.aggregates[aggregate.name]
     lock_aggregates(conn, dataset, aggregate)
-    mine = and_(touched.c.dataset == dataset.name, touched.c.aggregate == aggregate.name)
-    # As text, of which every digit is kept: Python would make floats of the numbers in it.
-    taken = delete(touched).where(mine).returning(touched.c.group_key.cast(Text))
-    marks = conn.execute(taken).scalars().all()
+    marks = take(conn, dataset, changes.aggregate(aggregate.name))
     if not marks:
         return Refreshed(0, 0, 0)
     changes.note(conn, dataset.name, changes.aggregate(aggregate.name))
@@ -160,7 +124,7 @@ def _refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sel
     groups = tables.groups.get(aggregate.name)
     conn.execute(text("SET LOCAL work_mem = '256MB'"))
     conn.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
-    if groups is None or None in marks or len(marks) > TOUCHED_GROUPS:
+    if groups is None or None in marks or len(marks) > MOST_GROUPS:
         if _is_bulk(conn, tables.production, table):
             return _fill(conn, dataset, aggregate, rows)
         return _merge(conn, dataset, aggregate, rows, true(), None)

@@ -1,4 +1,4 @@
-"""Load: staged files -> production, quarantine, the touched groups and the ledger, in one transaction per batch.
+"""Load: staged files -> production, quarantine, marks of dirty groups and the ledger, in one transaction per batch.
 
 Set-based SQL only; no row passes through Python. What a batch leaves in production does not depend on the order in which
 batches are loaded: the last arrival of a key wins, by the ledger's sequence.
@@ -37,7 +37,7 @@ from sqlalchemy import (
 from mini_platform.dataset import Dataset, Highest
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import first_loaded, ledger, quarantine
-from mini_platform.warehouse.aggregates import touch
+from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import filled_in_bulk, is_empty
 from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, kept_unknown, sql_type
@@ -172,7 +172,7 @@ def _fill(
         reach("load.rows_written")
     reach("load.indexes_built")
     conn.execute(text(f"ANALYZE {name}"))
-    touch(conn, dataset, None)
+    mark(conn, dataset, None)
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     if unique_rows is not None:
         counts[ids[0]]["inserted"] = unique_rows
@@ -242,7 +242,7 @@ def _merge(
 
     inserted, updated = (incoming.c._outcome == name for name in ("inserted", "updated"))
     if any(outcomes["inserted"] or outcomes["updated"] for outcomes in counts.values()):
-        touch(conn, dataset, select(incoming).where(or_(inserted, updated)))
+        mark(conn, dataset, select(incoming).where(or_(inserted, updated)))
         moments = _moments(tables)
         rows = select(*(incoming.c[c.name] for c in production.c if c.name not in moments))
         # Asking for conflicts costs half as much again as a plain insert, and it is known that these rows meet none.
@@ -250,7 +250,7 @@ def _merge(
         conn.execute(insert(production).from_select([c.name for c in new.selected_columns], new))
         if any(outcomes["updated"] for outcomes in counts.values()):
             key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
-            touch(conn, dataset, select(production).join(incoming, and_(key_of, updated)))
+            mark(conn, dataset, select(production).join(incoming, and_(key_of, updated)))
             first = [column.name for column in dataset.columns if column.given == "first_loaded"]
             changed = rows.where(updated).add_columns(*(NOW.label(name) for name in moments))
             upsert(conn, production, changed, differing=False, kept=first)
@@ -300,7 +300,7 @@ def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Ta
     """
     key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
     orphan = and_(among(production.c._file_id, again), not_(exists(select(1).where(key_of))))
-    touch(conn, dataset, select(production).where(orphan))
+    mark(conn, dataset, select(production).where(orphan))
     first_loaded.remember(conn, dataset, orphan)
     if conn.execute(delete(production).where(orphan)).rowcount:
         _requeue_others(conn, dataset, again)
@@ -313,7 +313,7 @@ def take_back(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> No
     """
     production = dataset_tables(dataset).production
     theirs = among(production.c._file_id, file_ids)
-    touch(conn, dataset, select(production).where(theirs))
+    mark(conn, dataset, select(production).where(theirs))
     first_loaded.remember(conn, dataset, theirs)
     if conn.execute(delete(production).where(theirs)).rowcount:
         _requeue_others(conn, dataset, file_ids)

@@ -3,7 +3,7 @@
 A transaction takes the locks that it needs in this order, and rows and tables after them, so that no two wait for each other:
 `schema`, `pull`, `register`, `load`, then `aggregate` by aggregate of a dataset as they are declared. Whoever computes an
 aggregate has the locks of all that it reads, however indirectly, too: what is deleted there takes rows here with it (foreign
-keys). Marks in `ops.touched` are taken by who has the lock of their aggregate. `incidents` and those of the raw store are
+keys). Marks of an aggregate in `ops.dirty_groups` are taken by who has its lock. `incidents` and those of the raw store are
 taken alone.
 """
 

@@ -41,7 +41,7 @@ REACHED = {
 """Schemas of which each role may use anything."""
 WITHHELD = ("ops.api_keys", "ops.pages")
 """Hashes of keys, and addresses that may hold credentials: nobody reads them but who needs them to work."""
-NOT_WRITTEN = ("ops.fingerprints",)
+NOT_WRITTEN = ("ops.fingerprints", "ops.migrations")
 """What the owner alone writes."""
 APPENDED = ("ops.audit",)
 """What the loader adds to, and never takes from or changes."""

@@ -1,6 +1,7 @@
 """Making the declared tables exist: create what is missing, add what was added, rebuild what is derived.
 
-Nothing that holds the only copy of data is ever dropped here.
+Nothing that holds the only copy of data is ever dropped here. Not here: how tables that belong to no dataset change
+(`migrations/`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ from sqlalchemy import (
     Select,
     Table,
     UniqueConstraint,
-    delete,
     exists,
     func,
-    insert,
     inspect,
     literal,
     select,
@@ -41,12 +40,13 @@ from sqlalchemy.schema import (
     CreateTable,
     ExecutableDDLElement,
     SetColumnComment,
+    SetTableComment,
 )
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
-from mini_platform.warehouse import changes
+from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
@@ -57,7 +57,6 @@ from mini_platform.warehouse.tables import (
     fingerprints,
     platform_tables,
     refuse_one_name,
-    touched,
 )
 
 NOT_OURS = (
@@ -77,6 +76,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
 
     Raises:
         MismatchError: a declared change cannot be made without losing data (a type or a key changed).
+        NewerDatabaseError: the database was changed by newer code than this.
         RolesError: the user of the database may not change tables.
     """
     chosen = list(all_datasets().values() if datasets is None else datasets)
@@ -84,7 +84,10 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
     wanted = _wanted(chosen)
     try:
         with engine.begin() as conn:
-            if not _has(conn, wanted):
+            current = _has(conn, wanted)
+        if not current:
+            migrations.bring_up(engine)
+            with engine.begin() as conn:
                 _bring_to(conn, chosen, wanted)
                 reach("schema.before_commit")
     except ProgrammingError as error:
@@ -102,13 +105,12 @@ def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str
             select(func.to_regnamespace(schema))
         ):  # Without the right to make it, even IF NOT EXISTS fails.
             conn.execute(CreateSchema(schema, if_not_exists=True))
-    existing = inspect(conn)
-    for table in platform_tables():
-        if existing.has_table(table.name, schema=table.schema):
-            _add_to(conn, table)
-        else:
-            table.create(conn)
+    if not conn.scalar(select(func.to_regclass("ops.files"))):
+        _make_platform_tables(conn)
     stored = _stored(conn)
+    if stored.get("ops") != wanted["ops"]:
+        for table in platform_tables():
+            _comment(conn, table)
     for dataset in chosen:
         if stored.get(dataset.name) != wanted[dataset.name]:
             _migrate(conn, dataset)
@@ -116,6 +118,19 @@ def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str
     for name, sha256 in wanted.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+
+
+def _make_platform_tables(conn: Connection) -> None:
+    for table in platform_tables():
+        table.create(conn, checkfirst=True)
+    migrations.record(conn)
+
+
+def _comment(conn: Connection, table: Table) -> None:
+    conn.execute(SetTableComment(table))
+    for column in table.columns:
+        if column.comment:
+            conn.execute(SetColumnComment(column))
 
 
 def _tables_and_views(dataset: Dataset) -> list[Table]:
@@ -173,7 +188,8 @@ MADE_HERE = text(
 
 
 def _wanted(datasets: Iterable[Dataset]) -> dict[str, str]:
-    wanted = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()))}
+    numbers = [f"{migration.number}: {migration.name}" for migration in migrations.MIGRATIONS]
+    wanted = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
     for dataset in datasets:
         wanted[dataset.name] = _dataset_fingerprint(dataset)
         # Apart: what may be read changes without that anything is to be computed again.
@@ -226,8 +242,7 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
         else:
             table.create(conn)
     _drop_computed(conn, tables)
-    # Of aggregates that are declared no more, too: nobody would ever take them.
-    conn.execute(delete(touched).where(touched.c.dataset == dataset.name))
+    dirty_groups.clear_aggregates(conn, dataset)
     for table in tables.surrogates.values():
         _keep_keys(conn, table)
     if tables.gone is not None:
@@ -240,7 +255,7 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
         any_row = select(exists(select(literal(1)).select_from(rows))) if empty else rows.select().limit(0)
         has_rows = _tried(conn, dataset, aggregate, any_row)
         if has_rows or not empty:
-            conn.execute(insert(touched).values(dataset=dataset.name, aggregate=aggregate.name, group_key=None))
+            dirty_groups.mark_all(conn, dataset, changes.aggregate(aggregate.name))
     for view in dataset.views:
         _tried(conn, dataset, view, tables.rows(view).subquery().select().limit(0))
         _create_view(conn, tables.views[view.name], tables.rows(view))

@@ -24,7 +24,8 @@ from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.sampling import write_sample
-from mini_platform.warehouse import aggregates, quarantine
+from mini_platform.warehouse import quarantine
+from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
@@ -209,7 +210,7 @@ def test_what_has_not_changed_is_not_sent_again(
     second = tags()
     assert [url for url in urls if first[url] == second[url]] == [urls[3], urls[4]]
     with engine.begin() as conn:
-        aggregates.touch(conn, WEATHER, None)
+        mark(conn, WEATHER, None)
     assert tags()[urls[5]] != second[urls[5]]
     with engine.begin() as conn:
         conn.execute(text("UPDATE ops.files SET erased_at = now() WHERE file_id = 1"))

@@ -16,7 +16,10 @@ from mini_platform_tests.conftest import serving
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("INSERT INTO ops.touched (dataset, aggregate) VALUES ('weather', 'summary')", "read-only transaction"),
+        (
+            "INSERT INTO ops.dirty_groups (dataset, consumer) VALUES ('weather', 'aggregate:summary')",
+            "read-only transaction",
+        ),
         ("SELECT * FROM ops.api_keys", "permission denied"),
         ("SELECT * FROM staging.measurements", "permission denied"),
         ("SET TRANSACTION READ WRITE; DELETE FROM production.measurements", "permission denied"),

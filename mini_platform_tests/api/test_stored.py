@@ -65,7 +65,7 @@ def test_an_etag_stands_for_one_answer(declared: Declared, opened: Opened) -> No
     look("loaded again", dataset())
     with trial.platform.engine.begin() as conn:
         conn.execute(text("DELETE FROM analytics.total"))
-        conn.execute(text("INSERT INTO ops.touched (dataset, aggregate) VALUES ('counted', 'total')"))
+        conn.execute(text("INSERT INTO ops.dirty_groups (dataset, consumer) VALUES ('counted', 'aggregate:total')"))
     trial.run()
     look("mended", dataset())
 

@@ -37,7 +37,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel, View
 from mini_platform.datasets import all_datasets
-from mini_platform.warehouse.aggregates import refresh, stale
+from mini_platform.warehouse.aggregates import refresh
+from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
@@ -681,7 +682,7 @@ def test_no_dataset_drops_what_is_computed_for_another(declared: Declared) -> No
     moved.run()
     assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
     with first.platform.engine.connect() as conn:
-        assert not stale(conn, first.dataset)
+        assert not is_stale(conn, first.dataset)
     create_all(first.platform.engine, [dataset(views=(named("daily", "c", is_view=True),), name="two")])
     assert moved.table("analytics.daily", "c", "n") == [("b", 1)]
 

@@ -21,6 +21,7 @@ from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import forget as forget_person
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.load import load as load_staged
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.staging import stage
@@ -161,7 +162,7 @@ def prepare(platform: Platform) -> None:
     load(platform)
     with platform.engine.begin() as conn:
         conn.execute(update(files).where(files.c.name == OLD).values(arrived_at=func.now() - 2 * AGE))
-        aggregates.touch(conn, DATASET, None)
+        mark(conn, DATASET, None)
     _drop(dropped, NEW)
 
 

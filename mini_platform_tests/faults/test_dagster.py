@@ -108,7 +108,7 @@ class Life:
         """Wait until everything that stands in the folder is loaded and nothing waits."""
         open_ends = text(
             "SELECT (SELECT count(*) FROM ops.files WHERE status IN ('landed', 'staged'))"
-            " + (SELECT count(*) FROM ops.touched)"
+            " + (SELECT count(*) FROM ops.dirty_groups)"
         )
         latest = text("SELECT DISTINCT ON (name) name, sha256 FROM ops.files ORDER BY name, file_id DESC")
         end = time.monotonic() + RUN_SECONDS

@@ -118,7 +118,9 @@ class DatasetYard(Yard):
         with self.engine.begin() as conn:
             names = [table.fullname for table in dataset_tables(self.dataset).all]
             conn.execute(
-                text(f"TRUNCATE watch.moves, ops.files, ops.inbox, ops.touched, {', '.join(names)} RESTART IDENTITY")
+                text(
+                    f"TRUNCATE watch.moves, ops.files, ops.inbox, ops.dirty_groups, {', '.join(names)} RESTART IDENTITY"
+                )
             )
         for folder in (self.inbox, self.home / "raw"):
             shutil.rmtree(folder)

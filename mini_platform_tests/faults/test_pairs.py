@@ -216,7 +216,7 @@ INVARIANTS = {
             rows_inserted + rows_updated + rows_unchanged + rows_superseded + rows_rejected""",
     "a file is not done": "SELECT file_id, status FROM ops.files WHERE status NOT IN ('loaded', 'unchanged')",
     "a lease is left": "SELECT file_id, leased_by FROM ops.files WHERE leased_by IS NOT NULL",
-    "groups wait to be computed again": "SELECT aggregate FROM ops.touched",
+    "groups wait to be computed again": "SELECT consumer FROM ops.dirty_groups",
     "a deleted row is remembered": "SELECT nr FROM ops.gone_mem",
     "raw files wait to be removed": "SELECT sha256 FROM ops.dropping",
 }

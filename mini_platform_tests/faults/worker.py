@@ -25,7 +25,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.io_manager import PostgresIOManager, StagedFiles
 from mini_platform.landing import folder
 from mini_platform.platform import Platform
-from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 
@@ -78,7 +79,7 @@ def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tu
     with platform.engine.connect() as conn:
         free = ledger.pending(conn, dataset.name)
         held = conn.scalar(select(func.count()).where(files.c.dataset == dataset.name, pending)) or 0
-        stale = aggregates.stale(conn, dataset)
+        stale = is_stale(conn, dataset)
     return bool(new or free or stale), held > 0
 
 

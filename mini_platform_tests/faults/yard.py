@@ -70,7 +70,7 @@ INVARIANTS = {
         SELECT file_id FROM ops.files WHERE status = 'loaded' AND rows_read IS DISTINCT FROM
             rows_inserted + rows_updated + rows_unchanged + rows_superseded + rows_rejected""",
     "a lease is left": "SELECT file_id, leased_by, status FROM ops.files WHERE leased_by IS NOT NULL",
-    "groups wait to be computed again": "SELECT aggregate, group_key FROM ops.touched",
+    "groups wait to be computed again": "SELECT consumer, group_key FROM ops.dirty_groups",
 }
 
 

@@ -23,7 +23,7 @@ from mini_platform.warehouse import aggregates, connection, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files, inbox, touched
+from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
 
 COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 SHOWN = 80
@@ -119,7 +119,12 @@ class Bench:
     def clear(self) -> None:
         """Forget everything that arrived."""
         with self.engine.begin() as conn:
-            for table in (files, inbox, touched, *(t for dataset in self.known for t in dataset_tables(dataset).all)):
+            for table in (
+                files,
+                inbox,
+                dirty_groups,
+                *(t for dataset in self.known for t in dataset_tables(dataset).all),
+            ):
                 conn.execute(delete(table))
 
 

@@ -37,7 +37,7 @@ PERSONAL = {
     "analytics.dim_customer": {"email_hash", "name_hash"},
     "analytics.customers_by_country": {"with_phone"},
     "ops.surrogates_dim_customer": {"email_hash"},
-    "ops.touched": {"group_key"},
+    "ops.dirty_groups": {"group_key"},
     "quarantine.customers": {"first_name", "company", "_raw", "_extra"},
     "quarantine.orders": {"customer_name", "product_title"},
 }
@@ -64,8 +64,8 @@ def kind(name: str, *, view: bool) -> str:
     schema, table = name.split(".")
     if name in ("ops.api_keys", "ops.pages"):
         return "keys"
-    if name in ("ops.fingerprints", "ops.audit"):
-        return table
+    if name in ("ops.fingerprints", "ops.migrations", "ops.audit"):
+        return "audit" if table == "audit" else "fingerprints"
     if schema in ("staging", "dagster"):
         return schema
     if view:

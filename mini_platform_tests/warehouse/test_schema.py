@@ -28,7 +28,7 @@ from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, R
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
-from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, files, touched
+from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
 
 
 class Point(RowModel):
@@ -68,7 +68,7 @@ def points(engine: Engine) -> Callable[[], list[tuple[Any, ...]]]:
     with engine.begin() as conn:
         conn.execute(text("INSERT INTO production.points VALUES ('A', 1.5, 7, '2024-01-01')"))
         conn.execute(text("INSERT INTO analytics.highest VALUES ('A', 1.5)"))
-        conn.execute(text("DELETE FROM ops.touched"))
+        conn.execute(text("DELETE FROM ops.dirty_groups"))
 
     def read() -> list[tuple[Any, ...]]:
         with engine.connect() as conn:
@@ -104,7 +104,8 @@ def everything(engine: Engine) -> list[tuple[Any, ...]]:
 def test_an_empty_database_gets_everything(empty_engine: Engine) -> None:
     create_all(empty_engine)
     names = {name for schema in SCHEMAS for name in inspect(empty_engine).get_table_names(schema)}
-    assert names >= {"files", "inbox", "touched", "measurements", "daily_metrics", "summary", "quality_report"}
+    assert names >= {"files", "inbox", "dirty_groups", "migrations"}
+    assert names >= {"measurements", "daily_metrics", "summary", "quality_report"}
 
 
 def test_twice_is_once(empty_engine: Engine) -> None:
@@ -213,8 +214,8 @@ def test_a_changed_aggregate_is_made_anew_and_marked(engine: Engine, points: Cal
     assert [c["name"] for c in inspect(engine).get_columns("highest", "analytics")] == ["name", "height", "points"]
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM analytics.highest")) == 0
-        marks = conn.execute(select(touched.c.dataset, touched.c.aggregate, touched.c.group_key)).all()
-    assert marks == [("points", "highest", None)]
+        marks = conn.execute(select(dirty_groups.c.dataset, dirty_groups.c.consumer, dirty_groups.c.group_key)).all()
+    assert marks == [("points", "aggregate:highest", None)]
     assert points() == [("A", 1.5, 7)]
 
 
@@ -229,9 +230,8 @@ def test_an_aggregate_whose_select_alone_changed_is_computed_again(
     create_all(engine, [changed({}, {}, aggregates=(aggregate,))])
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM analytics.highest")) == 0
-        assert (
-            conn.scalar(select(func.count()).where(touched.c.dataset == "points", touched.c.group_key.is_(None))) == 1
-        )
+        whole = select(func.count()).where(dirty_groups.c.dataset == "points", dirty_groups.c.group_key.is_(None))
+        assert conn.scalar(whole) == 1
     assert points() == [("A", 1.5, 7)]
 
 

@@ -11,6 +11,7 @@ from mini_platform.warehouse.tables.ops import (
     audit,
     changes,
     checkpoints,
+    dirty_groups,
     dropping,
     files,
     fingerprints,
@@ -18,11 +19,11 @@ from mini_platform.warehouse.tables.ops import (
     inbox_files,
     inboxes,
     incidents,
+    migrations,
     ops_metadata,
     pages,
     platform_tables,
     quality_report,
-    touched,
 )
 from mini_platform.warehouse.tables.refused import refuse_one_name
 
@@ -41,6 +42,7 @@ __all__ = [
     "columns_read",
     "computed_names",
     "dataset_tables",
+    "dirty_groups",
     "dropping",
     "files",
     "fingerprints",
@@ -49,6 +51,7 @@ __all__ = [
     "inboxes",
     "incidents",
     "kept_unknown",
+    "migrations",
     "ops_metadata",
     "pages",
     "platform_tables",
@@ -56,5 +59,4 @@ __all__ = [
     "refuse_one_name",
     "shown",
     "sql_type",
-    "touched",
 ]

@@ -1,6 +1,6 @@
 """Tables that belong to no dataset: those of the schema `ops`, and the quality report.
 
-Whoever changes one of them adds a migration, which brings what stands in a database to the same (`warehouse/migrations/`).
+Whoever changes one of them adds a migration, which brings the tables of a database to the same (`warehouse/migrations/`).
 """
 
 from __future__ import annotations
@@ -192,19 +192,19 @@ dropping = Table(
     comment="Raw files that are to be removed from the raw store, written with the change after which none needs them",
 )
 
-touched = Table(
-    "touched",
+dirty_groups = Table(
+    "dirty_groups",
     ops_metadata,
-    Column("touch_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("mark_id", BigInteger, Identity(always=True), primary_key=True),
     Column("dataset", Text, nullable=False),
-    Column("aggregate", Text, nullable=False),
+    Column("consumer", Text, nullable=False, comment="Who computes it, such as an aggregate after `aggregate:`"),
     Column(
         "group_key",
         JSONB(none_as_null=True),
         comment="Key of the group to compute again; NULL means every group",
         info=PERSONAL,  # A person may be a group.
     ),
-    comment="Groups whose rows changed since their aggregate was computed, written with the change itself",
+    comment="Groups whose rows changed since their consumer computed them, written with the change itself",
 )
 
 changes = Table(
@@ -291,6 +291,15 @@ for _statement in (
     """,
 ):
     event.listen(audit, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
+
+migrations = Table(
+    "migrations",
+    ops_metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("applied_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    comment="Changes of these tables that were made, in their order",
+)
 
 fingerprints = Table(
     "fingerprints",
