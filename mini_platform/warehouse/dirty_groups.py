@@ -58,7 +58,7 @@ class Pending:
     """Marks as they were read.
 
     Attributes:
-        ids: of the marks. The highest alone would not do: a transaction that ends later may have written lower ones.
+        ids: of the marks.
         groups: keys of the marked groups, as JSON; None where all of them are to be computed.
     """
 

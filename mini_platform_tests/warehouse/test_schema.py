@@ -29,6 +29,7 @@ from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
 from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
+from mini_platform_tests.support.catalog import catalog
 
 
 class Point(RowModel):
@@ -86,22 +87,10 @@ def empty_engine(engine: Engine) -> Iterator[Engine]:
     return engine
 
 
-def everything(engine: Engine) -> list[tuple[Any, ...]]:
-    """Every column, index, constraint and comment of the platform's schemas."""
-    queries = (
-        "SELECT table_schema, table_name, column_name, data_type, is_nullable, collation_name FROM information_schema.columns",
-        "SELECT schemaname, tablename, indexdef FROM pg_indexes WHERE schemaname !~ '^(pg_|information|dagster)'",
-        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN ('c', 'p')",
-        "SELECT objoid::regclass::text, objsubid, description FROM pg_description WHERE classoid = 'pg_class'::regclass",
-    )
-    with engine.connect() as conn:
-        return sorted((n, *map(str, row)) for n, query in enumerate(queries) for row in conn.execute(text(query)))
-
-
 # Creating
 
 
-def test_an_empty_database_gets_everything(empty_engine: Engine) -> None:
+def test_an_empty_database_gets_catalog(empty_engine: Engine) -> None:
     create_all(empty_engine)
     names = {name for schema in SCHEMAS for name in inspect(empty_engine).get_table_names(schema)}
     assert names >= {"files", "inbox", "dirty_groups", "migrations"}
@@ -110,12 +99,12 @@ def test_an_empty_database_gets_everything(empty_engine: Engine) -> None:
 
 def test_twice_is_once(empty_engine: Engine) -> None:
     create_all(empty_engine)
-    before = everything(empty_engine)
+    before = catalog(empty_engine)
     create_all(empty_engine)
     with empty_engine.begin() as conn:  # Forgotten: everything is compared anew.
         conn.execute(text("DELETE FROM ops.fingerprints"))
     create_all(empty_engine)
-    assert everything(empty_engine) == before
+    assert catalog(empty_engine) == before
 
 
 def test_what_is_up_to_date_waits_for_nobody(engine: Engine) -> None:
@@ -140,9 +129,9 @@ def test_processes_that_start_together(empty_engine: Engine) -> None:
         assert process.stdin is not None
         process.stdin.close()  # Now, all at once.
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
-    before = everything(empty_engine)
+    before = catalog(empty_engine)
     create_all(empty_engine)
-    assert everything(empty_engine) == before
+    assert catalog(empty_engine) == before
 
 
 # Changed declarations
@@ -348,15 +337,6 @@ def test_types_of_computed_columns() -> None:
     types = {c.name: type(c.type) for c in dataset_tables(weather).aggregates["summary"].columns}
     assert types["missing_days"] is Integer
     assert issubclass(types["rows"], Integer | BigInteger)
-
-
-def test_a_new_column_of_the_ledger_is_added_to_an_old_database(engine: Engine) -> None:
-    with engine.begin() as conn:
-        conn.execute(text("ALTER TABLE ops.files DROP COLUMN set_aside_at"))
-        conn.execute(text("DELETE FROM ops.fingerprints"))
-    create_all(engine)
-    with engine.connect() as conn:
-        assert conn.execute(select(files.c.set_aside_at)).all() == []
 
 
 def test_the_number_of_a_record_is_added_to_an_old_quarantine_and_its_key(engine: Engine) -> None:
