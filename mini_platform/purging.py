@@ -13,7 +13,8 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from mini_platform.dataset import Dataset
-from mini_platform.operations.purge import Purged, days, purge
+from mini_platform.operations.place import Purged
+from mini_platform.operations.purge import days, purge
 from mini_platform.platform import Platform
 
 BATCH_RUNS = 100

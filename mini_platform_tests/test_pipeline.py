@@ -31,6 +31,7 @@ from mini_platform.warehouse import aggregates, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import BULK_ROWS, load
 from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.oracle import COUNTERS, Oracle, Rules, differences
@@ -287,9 +288,8 @@ def test_any_arrivals(engine: Engine, raw_folder: Path, arrivals: list[tuple[str
 
 
 def empty_everything(engine: Engine) -> None:
-    tables = dataset_tables(weather)
     with engine.begin() as conn:
-        for table in ("ops.files", "ops.dirty_groups", *(t.fullname for t in tables.all)):
+        for table in ("ops.files", "ops.dirty_groups", *(t.fullname for t in tables_of(weather))):
             conn.execute(text(f"TRUNCATE {table} RESTART IDENTITY"))
 
 

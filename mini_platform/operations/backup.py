@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Engine, Row, Select, select, text
 from mini_platform.landing.retention import DROPPING
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
+from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform
 from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.warehouse.locks import shared_lock
@@ -35,9 +36,10 @@ Progress = Callable[[int, str | None], None]
 """Called with the bytes that are done, and with what comes next."""
 
 TABLES = text(
-    "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables "
-    "WHERE schemaname = ANY(:schemas) AND schemaname <> 'staging' ORDER BY 1"
+    "SELECT format('%I.%I', nspname, relname) AS name FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE nspname = ANY(:schemas) AND relkind IN ('r', 'p') AND relpersistence <> 'u' ORDER BY 1"
 )
+"""Those whose rows are dumped: what is unlogged can be made again."""
 WORD = "mini-platform backup"
 """What the keys are tried on."""
 
@@ -86,7 +88,8 @@ def backup(platform: Platform, folder: Path, progress: Progress, *, secrets: boo
         kept = _copy_secrets(platform.settings.home, making) if secrets else []
         sums = making / "SHA256SUMS"
         with sums.open("w", encoding="utf-8") as out:
-            for path in (making / "database.dump", *(making / "secrets" / kept_name for kept_name in kept)):
+            others = (path for place in FILES if place.back_up for path in place.back_up(platform, making))
+            for path in (making / "database.dump", *(making / "secrets" / kept_name for kept_name in kept), *others):
                 with path.open("rb") as source:
                     out.write(f"{sha256_of(source)}  {name}/{path.relative_to(making)}\n")
             out.writelines(

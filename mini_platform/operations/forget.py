@@ -12,31 +12,46 @@ Not here: how a file is written without a person (`landing/erasing.py`), how it 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, false, func, or_, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    and_,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from mini_platform.dataset import Dataset
 from mini_platform.faultpoints import reach
-from mini_platform.landing import folder, retention
+from mini_platform.landing import retention
 from mini_platform.landing.erasing import Person, Search, erase
+from mini_platform.operations.dropped_files import outcome_of, scratch
+from mini_platform.operations.place import Erasure
+from mini_platform.operations.places import FILES
 from mini_platform.protection import normalized
 from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.validation import dtype
-from mini_platform.warehouse import audit, first_loaded, ledger
+from mini_platform.warehouse import audit, first_loaded, ledger, places
 from mini_platform.warehouse.aggregates import refresh
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.tables import among, dataset_tables, files, inbox
+from mini_platform.warehouse.tables import among, dataset_tables, files
 
 PASSES = 5
 """After so many searches during each of which others loaded rows of the person, every file is queued instead of those that
@@ -50,7 +65,7 @@ class Forgotten:
     Attributes:
         rows: deleted rows by table, such as `production.orders`.
         files: of each raw file with records of the person: its id, name, how many, and what became of it.
-        dropped_files: the same of files in the drop folder.
+        dropped_files: the same of files in the drop folder, and wherever else files are (`operations/places.py`).
         queued: ids of files that are loaded again, as they hold what a deleted row was before.
         unread: sentences about files that could not be searched.
     """
@@ -65,6 +80,10 @@ class Forgotten:
     def nothing(self) -> bool:
         """Whether nothing of the person was found."""
         return not (any(self.rows.values()) or self.files or self.dropped_files)
+
+    def count(self, table: Table, rows: int) -> None:
+        """Add rows that were deleted from a table."""
+        self.rows[table.fullname] = self.rows.get(table.fullname, 0) + rows
 
     def as_dict(self) -> dict[str, Any]:
         """As dicts and lists."""
@@ -161,7 +180,11 @@ def forget(
                 return
 
     erase_known_files()
-    _clean_folder(engine, dataset, dropped, raw, known.person, done)
+    for place in FILES:
+        if place.erase:
+            erased = place.erase(Erasure(engine, dataset, known.person, raw, dropped))
+            done.dropped_files += erased.files
+            done.unread += erased.unread
     reach("forget.folder_cleaned")
     erase_known_files()  # What was landed from there just before: what is landed from now on is what was cleaned.
     done.unread += known.unread.values()
@@ -171,14 +194,19 @@ def forget(
     return done
 
 
-def _is_theirs(dataset: Dataset, digests: Sequence[str]) -> Callable[[Any], ColumnElement[bool]]:
-    hashed = [column.name for column in dataset.columns if column.personal == "hash"]
-    return lambda table: or_(false(), *(table.c[name].in_(digests) for name in hashed if name in table.c))
+def _is_theirs(dataset: Dataset, digests: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a row of production is the person's."""
+    ((_, columns),) = places.erased(dataset, "with its files")
+    return _holds(columns, digests)
 
 
-def _keys(conn: Connection, dataset: Dataset, theirs: Callable[[Any], ColumnElement[bool]]) -> pl.DataFrame:
+def _holds(columns: Sequence[Column[Any]], digests: Sequence[str]) -> ColumnElement[bool]:
+    return or_(false(), *(column.in_(digests) for column in columns))
+
+
+def _keys(conn: Connection, dataset: Dataset, theirs: ColumnElement[bool]) -> pl.DataFrame:
     production = dataset_tables(dataset).production
-    rows = conn.execute(select(*(production.c[name] for name in dataset.key)).where(theirs(production))).all()
+    rows = conn.execute(select(*(production.c[name] for name in dataset.key)).where(theirs)).all()
     types = {column.name: dtype(column) for column in dataset.columns}
     return pl.DataFrame([tuple(r) for r in rows], schema={name: types[name] for name in dataset.key}, orient="row")
 
@@ -188,19 +216,6 @@ def _versions(conn: Connection, dataset: Dataset) -> Sequence[Row[Any]]:
         files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)
     )
     return conn.execute(kept.order_by(files.c.file_id)).all()
-
-
-@contextlib.contextmanager
-def _scratch(folder_: Path) -> Iterator[Path]:
-    """A path for a file that is made and then moved; its name is one that is swept where a process was killed."""
-    folder_.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".arriving-", dir=folder_)
-    os.close(handle)
-    path = Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _search(
@@ -218,7 +233,7 @@ def _search(
         new = None
         known.versions.add((row.file_id, row.sha256))
         known.unread.pop(row.file_id, None)
-        with _scratch(store.folder) as target:
+        with scratch(store.folder) as target:
             try:
                 path = raw.path(row.sha256)
                 found, written = erase(dataset, path, row.name, row.door, raw.limits, known.person, target)
@@ -239,11 +254,6 @@ def _search(
         elif found.lines or found.mentioned:
             erased.append(_Erased(row, found, new))
     return erased
-
-
-def _outcome(name: str, found: Search, *, written: bool) -> dict[str, Any]:
-    outcome = "rewritten without them" if written else f"dropped: {found.problem}"
-    return {"name": name, "records": len(found.lines), "outcome": outcome}
 
 
 def _erase(
@@ -276,19 +286,13 @@ def _erase(
     for item in noted:
         if item.new:
             known.versions.add((item.row.file_id, item.new.sha256))
-        outcome = _outcome(item.row.name, item.found, written=item.new is not None)
+        outcome = outcome_of(item.row.name, item.found, written=item.new is not None)
         done.files.append({"file_id": item.row.file_id, **outcome})
-    places = [
-        (item.row.file_id, *place) for item in noted for place in zip(item.found.lines, item.found.records, strict=True)
+    lines = [
+        (item.row.file_id, *line) for item in noted for line in zip(item.found.lines, item.found.records, strict=True)
     ]
-    if tables.gone is not None:
-        conn.execute(delete(tables.gone).where(is_theirs(tables.gone)))
-    for table in (tables.staging, tables.quarantine):
-        count = conn.execute(delete(table).where(is_theirs(table))).rowcount
-        for start in range(0, len(places), 1000):
-            here = tuple_(table.c._file_id, table.c._line, table.c._record).in_(places[start : start + 1000])
-            count += conn.execute(delete(table).where(here)).rowcount
-        done.rows[table.fullname] = done.rows.get(table.fullname, 0) + count
+    for table, columns in places.erased(dataset, "at once"):
+        done.count(table, _delete(conn, table, _holds(columns, digests), lines))
     for item in erased:
         if item not in noted:  # It changed meanwhile, as where another person was forgotten.
             known.versions.discard((item.row.file_id, item.row.sha256))
@@ -300,32 +304,41 @@ def _erase(
         audit.record(conn, "forgot", dataset=dataset.name, files=[item.row.file_id for item in noted])
     for aggregate in dataset.aggregates:
         refresh(conn, dataset, aggregate, tables.rows(aggregate))
-    for name, table in tables.surrogates.items():
-        groups = tables.groups.get(name, {})
-        hashed = {column.name for column in dataset.columns if column.personal == "hash"}
-        keys = [table.c[key] for key, column in groups.items() if column.name in hashed]
-        if keys:
-            count = conn.execute(delete(table).where(or_(*(key.in_(digests) for key in keys)))).rowcount
-            done.rows[table.fullname] = done.rows.get(table.fullname, 0) + count
+    for table, columns in places.erased(dataset, "after computing"):
+        if columns:
+            done.count(table, _delete(conn, table, _holds(columns, digests)))
     return (certain or at_once) and not missed
+
+
+def _delete(
+    conn: Connection, table: Table, theirs: ColumnElement[bool], lines: Sequence[tuple[int, int, int]] = ()
+) -> int:
+    """Delete the person's rows from a table, and what stands there of these lines of files; returns how many went."""
+    count = conn.execute(delete(table).where(theirs)).rowcount
+    if not {"_file_id", "_line", "_record"} <= set(table.c.keys()):
+        return count
+    for start in range(0, len(lines), 1000):
+        here = tuple_(table.c._file_id, table.c._line, table.c._record).in_(lines[start : start + 1000])
+        count += conn.execute(delete(table).where(here)).rowcount
+    return count
 
 
 def _delete_rows(
     conn: Connection,
     dataset: Dataset,
-    is_theirs: Callable[[Any], ColumnElement[bool]],
+    theirs: ColumnElement[bool],
     known: _Searched | None,
     done: Forgotten,
 ) -> None:
     """Delete the person's rows of production; queue the files that hold what they were before: all, where nothing is known."""
     production = dataset_tables(dataset).production
-    mark(conn, dataset, select(production).where(is_theirs(production)))
+    mark(conn, dataset, select(production).where(theirs))
     shared = [frame for frames in known.shared.values() for frame in frames] if known else []
     for keys in pl.concat(shared).unique().iter_slices(1000) if shared else ():
         others = tuple_(*(production.c[name] for name in dataset.key)).in_(keys.rows())
-        first_loaded.remember(conn, dataset, and_(is_theirs(production), others))
-    count = conn.execute(delete(production).where(is_theirs(production))).rowcount
-    done.rows[production.fullname] = done.rows.get(production.fullname, 0) + count
+        first_loaded.remember(conn, dataset, and_(theirs, others))
+    count = conn.execute(delete(production).where(theirs)).rowcount
+    done.count(production, count)
     if not count:
         return
     holding = files.c.status == "loaded"
@@ -366,47 +379,3 @@ def _note(conn: Connection, dataset: Dataset, item: _Erased) -> bool:
             free = {"leased_by": None, "leased_until": None}
             conn.execute(update(files).where(pending).values(status="failed", error=why, **free))
     return True
-
-
-def _clean_folder(
-    engine: Engine, dataset: Dataset, dropped: Path, raw: RawFiles, person: Person, done: Forgotten
-) -> None:
-    """Rewrite the files that stand in the drop folder, or remove them: or they would be landed again one day."""
-    nobody = replace(person, keys=person.keys.clear())
-    for file in folder.look(dropped, dataset):
-        if not file.is_read:
-            continue
-        with _scratch(dropped) as target:
-            try:
-                found, written = erase(dataset, file.path, file.name, "folder", raw.limits, nobody, target)
-                if not (found.lines or found.mentioned):
-                    if found.unread:
-                        done.unread.append(f"{file.path} could not be searched: {found.unread}")
-                    continue
-                if written:
-                    target.replace(file.path)
-                else:
-                    file.path.unlink()
-            except FileNotFoundError:
-                continue  # Somebody took it away.
-            except OSError as error:
-                done.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
-                continue
-        done.dropped_files.append(_outcome(file.name, found, written=written))
-        if written:
-            _remember(engine, dataset, file)
-    if done.dropped_files:
-        with engine.begin() as conn:  # Who has read one of them, and not landed it yet, is to see it.
-            audit.record(conn, "forgot", dataset=dataset.name, dropped_files=len(done.dropped_files))
-
-
-def _remember(engine: Engine, dataset: Dataset, file: folder.Found) -> None:
-    """Tell the inbox that a rewritten file is the current version of its name: it need not be hashed to be known."""
-    with engine.begin() as conn:
-        current = ledger.current_versions(conn, dataset.name, [file.name]).get(file.name)
-        with file.path.open("rb") as source:
-            same = current is not None and sha256_of(source) == current.sha256
-            signature = folder.signature(os.fstat(source.fileno()))
-        if same:
-            mine = and_(inbox.c.dataset == dataset.name, inbox.c.name == file.name)
-            conn.execute(update(inbox).where(mine).values(signature=signature))

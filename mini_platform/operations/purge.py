@@ -7,39 +7,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
 from mini_platform.dataset import Dataset
-from mini_platform.landing import retention as raw
+from mini_platform.operations.place import Purged
+from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform
 from mini_platform.warehouse import retention
+from mini_platform.warehouse.places import TABLES
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
-
-
-@dataclass(frozen=True)
-class Purged:
-    """What goes, or went.
-
-    Attributes:
-        what: raw files, staged rows, rejected rows, quality report or runs.
-        dataset: whose; None where it is not of one.
-        items: how many files or rows.
-        oldest: when the oldest of them arrived or was written; None where that is not known.
-        bytes: of files.
-    """
-
-    what: str
-    dataset: str | None
-    items: int
-    oldest: dt.datetime | None = None
-    bytes: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a dict."""
-        return asdict(self)
 
 
 def purge(platform: Platform, datasets: list[Dataset], *, dry_run: bool) -> Iterator[Purged]:
@@ -52,13 +29,9 @@ def purge(platform: Platform, datasets: list[Dataset], *, dry_run: bool) -> Iter
     """
     made, settings = platform.engine, platform.settings
     for dataset in datasets:
-        yield _raw(platform, dataset, dry_run=dry_run)
+        yield from (place.purge(platform, dataset, dry_run) for place in FILES if place.purge)
         yield _staged(platform, dataset, dry_run=dry_run)
-        if age := days(settings.quarantine_retention):
-            table = dataset_tables(dataset).quarantine
-            old = retention.old_rejects(dataset, age)
-            found = _found(made, "rejected rows", dataset.name, old)
-            yield found if dry_run else _done(found, retention.remove(made, table, old))
+        yield from _old_rows(platform, dataset, dry_run=dry_run)
     if age := days(settings.quality_retention):
         old = retention.old_measures(age)
         found = _found(made, "quality report", None, old)
@@ -70,19 +43,13 @@ def days(number: float) -> dt.timedelta | None:
     return dt.timedelta(days=number) if number else None
 
 
-def _raw(platform: Platform, dataset: Dataset, *, dry_run: bool) -> Purged:
-    age = platform.raw_retention(dataset)
-    if not dry_run:
-        rows = raw.drop_old(platform.engine, dataset, platform.store, age)
-        raw.sweep_unknown(platform.engine, platform.store)
-        oldest = min((row.arrived_at for row in rows), default=None)
-        return Purged("raw files", dataset.name, len(rows), oldest, sum(row.bytes for row in rows))
-    if age is None:
-        return Purged("raw files", dataset.name, 0, bytes=0)
-    figures = select(func.count(), func.min(files.c.arrived_at), func.coalesce(func.sum(files.c.bytes), 0))
-    with platform.engine.connect() as conn:
-        count, oldest, size = conn.execute(figures.where(raw.over_age(dataset, age))).one()
-    return Purged("raw files", dataset.name, count, oldest, int(size))
+def _old_rows(platform: Platform, dataset: Dataset, *, dry_run: bool) -> Iterator[Purged]:
+    for place in TABLES:
+        if place.kept and (age := days(place.kept.days(platform.settings))):
+            for table in place.of(dataset):
+                old = retention.older(table, place.kept.moment, age)
+                found = _found(platform.engine, place.name, dataset.name, old)
+                yield found if dry_run else _done(found, retention.remove(platform.engine, table, old))
 
 
 def _staged(platform: Platform, dataset: Dataset, *, dry_run: bool) -> Purged:

@@ -22,11 +22,13 @@ from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, text,
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.backup import Progress, fingerprint
+from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.initialize import initialize, is_initialized
+from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, files
 from mini_platform.warehouse.tables import audit as trail
@@ -38,6 +40,13 @@ OTHERS = text(
 FIRST_NEWER = 17
 """From this version on pg_restore sets `transaction_timeout`, which an older server does not know."""
 HEAD_LINES = 40
+REFUSE_NEWER = f"""
+IF to_regclass('ops.migrations') IS NOT NULL THEN
+    IF (SELECT max(number) FROM ops.migrations) > {NEWEST} THEN
+        RAISE EXCEPTION 'it was made by a newer version of Mini Platform: restore it by that version';
+    END IF;
+END IF;
+"""  # noqa: S608 - a number of our own
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,9 @@ def restore(
         _check(folder, name, manifest)
         _bring_secrets(platform, folder / name, manifest, other_keys=other_keys)
         brought = _bring_raw(platform.store, folder, name, progress)
+        for place in FILES:
+            if place.bring_back:
+                place.bring_back(platform, folder / name)
         progress(0, "Restoring the database")
         made.dispose()
         _load_dump(program, platform.url, folder / name / "database.dump", manifest, server)
@@ -263,7 +275,7 @@ def _after(manifest: Manifest) -> str:
         for table, rows in manifest.rows.items()
     )
     return (
-        f"\nDO $check$ BEGIN\n{wrong}END $check$;\n"
+        f"\nDO $check$ BEGIN\n{REFUSE_NEWER}{wrong}END $check$;\n"
         "DELETE FROM ops.fingerprints WHERE name = 'ops';\nCOMMIT;\nANALYZE;\n"
     )
 

@@ -1,4 +1,4 @@
-"""Retention of rows: quarantine and quality report are kept as long as the settings say, and removed in bounded batches.
+"""Retention of rows: those that are kept as long as the settings say are removed in bounded batches.
 
 Not here: raw files (`landing/retention.py`), what is staged, which goes with the next load (`staging.py`), production, which is
 kept. The ledger is kept, too: it says how many rows a file had rejected when they themselves are gone.
@@ -11,10 +11,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, Table, delete, func, literal_column, select
 
-from mini_platform.dataset import Dataset
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import lose_when_frozen
-from mini_platform.warehouse.tables import dataset_tables, quality_report
+from mini_platform.warehouse.tables import quality_report
 
 BATCH_ROWS = 10_000
 """Rows that are deleted in one transaction: it takes a fraction of a second, and no load waits for it."""
@@ -22,10 +21,9 @@ BATCH_ROWS = 10_000
 CTID: ColumnElement[Any] = literal_column("ctid")
 
 
-def old_rejects(dataset: Dataset, age: dt.timedelta) -> Select[tuple[dt.datetime]]:
-    """Rejected rows that are older than this; by when they were quarantined."""
-    moment = dataset_tables(dataset).quarantine.c._quarantined_at
-    return select(moment).where(moment < func.now() - age)
+def older(table: Table, moment: str, age: dt.timedelta) -> Select[tuple[dt.datetime]]:
+    """Rows of a table that were written longer ago than this, by the column that says when."""
+    return select(table.c[moment]).where(table.c[moment] < func.now() - age)
 
 
 def old_measures(age: dt.timedelta) -> Select[tuple[dt.datetime]]:

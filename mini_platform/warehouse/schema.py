@@ -48,6 +48,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
+from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
     SCHEMAS,
@@ -134,8 +135,7 @@ def _comment(conn: Connection, table: Table) -> None:
 
 
 def _tables_and_views(dataset: Dataset) -> list[Table]:
-    tables = dataset_tables(dataset)
-    return [*tables.all, *tables.views.values()]
+    return [*tables_of(dataset), *dataset_tables(dataset).views.values()]
 
 
 def all_tables(datasets: Iterable[Dataset] | None = None) -> list[Table]:
@@ -218,7 +218,7 @@ def _fingerprint(tables: Iterable[Table], *more: str) -> str:
 def _dataset_fingerprint(dataset: Dataset) -> str:
     tables = dataset_tables(dataset)
     selects = [_sql(tables.rows(computed)) for computed in dataset.computed]
-    return _fingerprint((*tables.all, *tables.views.values()), *selects)
+    return _fingerprint(_tables_and_views(dataset), *selects)
 
 
 def _sql(rows: Select[Any]) -> str:
@@ -236,17 +236,15 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
     lock_aggregates(conn, dataset, *dataset.aggregates)
     changes.note(conn, dataset.name, changes.DECLARATION)
     existing = inspect(conn)
-    for table in (tables.staging, tables.production, tables.quarantine):
+    for table in tables_of(dataset, "rows"):
         if existing.has_table(table.name, schema=table.schema):
             _add_to(conn, table)
         else:
             table.create(conn)
     _drop_computed(conn, tables)
     dirty_groups.clear_aggregates(conn, dataset)
-    for table in tables.surrogates.values():
+    for table in tables_of(dataset, "keys"):
         _keep_keys(conn, table)
-    if tables.gone is not None:
-        _keep_keys(conn, tables.gone)
     empty = is_empty(conn, tables.production)
     for aggregate in dataset.aggregates:
         tables.aggregates[aggregate.name].create(conn)

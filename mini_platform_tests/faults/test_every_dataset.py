@@ -22,6 +22,7 @@ from mini_platform.faultpoints import POINTS
 from mini_platform.sampling import Form
 from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.load import BULK_ROWS
+from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.faults import worker
 from mini_platform_tests.faults.conftest import Survives
@@ -116,7 +117,7 @@ class DatasetYard(Yard):
     def start_anew(self) -> None:
         """As if nothing had ever arrived."""
         with self.engine.begin() as conn:
-            names = [table.fullname for table in dataset_tables(self.dataset).all]
+            names = [table.fullname for table in tables_of(self.dataset)]
             conn.execute(
                 text(
                     f"TRUNCATE watch.moves, ops.files, ops.inbox, ops.dirty_groups, {', '.join(names)} RESTART IDENTITY"

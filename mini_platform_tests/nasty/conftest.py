@@ -22,6 +22,7 @@ from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, connection, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import load
+from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
 
@@ -123,7 +124,7 @@ class Bench:
                 files,
                 inbox,
                 dirty_groups,
-                *(t for dataset in self.known for t in dataset_tables(dataset).all),
+                *(t for dataset in self.known for t in tables_of(dataset)),
             ):
                 conn.execute(delete(table))
 

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, func, insert, select, text, update
 
 from mini_platform.build import build_defs
 from mini_platform.datasets.weather import dataset as weather
-from mini_platform.operations.purge import Purged, purge
+from mini_platform.operations.place import Purged
+from mini_platform.operations.purge import purge
 from mini_platform.platform import Platform
 from mini_platform.purging import purge_defs, purge_runs
 from mini_platform.settings import PROJECT

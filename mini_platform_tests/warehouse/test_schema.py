@@ -27,6 +27,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
 from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
 from mini_platform_tests.support.catalog import catalog
@@ -249,7 +250,7 @@ def test_comments_and_units(engine: Engine) -> None:
     assert {c["name"]: c["comment"] for c in found.get_columns("summary", "analytics")}["missing_days"].endswith(
         "[days]"
     )
-    for table in dataset_tables(weather).all:
+    for table in tables_of(weather):
         assert found.get_table_comment(table.name, table.schema)["text"] == table.comment
         assert [
             c["name"] for c in found.get_columns(table.name, table.schema) if not c["comment"] and c["name"][0] != "_"

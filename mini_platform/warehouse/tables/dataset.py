@@ -35,7 +35,7 @@ from mini_platform.warehouse.tables.refused import refuse_long_names, refuse_one
 
 @dataclass(frozen=True)
 class DatasetTables:
-    """The tables of one dataset."""
+    """The tables of one dataset, each by what it is; `places.py` lists those that keep rows."""
 
     staging: Table
     production: Table
@@ -48,19 +48,6 @@ class DatasetTables:
     """When rows that were deleted, and may come back, were first loaded; None where no column says so."""
     examined: dict[str, Examined]
     """What was found out about the select of each aggregate."""
-
-    @property
-    def all(self) -> tuple[Table, ...]:
-        """Every table of the dataset; views aside."""
-        gone = () if self.gone is None else (self.gone,)
-        return (
-            self.staging,
-            self.production,
-            self.quarantine,
-            *gone,
-            *self.surrogates.values(),
-            *self.aggregates.values(),
-        )
 
     @property
     def groups(self) -> dict[str, Mapping[str, Column[Any]]]:

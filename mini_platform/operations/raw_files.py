@@ -1,0 +1,42 @@
+"""Raw files as a place: what is older than its dataset keeps it goes.
+
+Not here: forgetting somebody and backups, which the ledger leads from raw file to raw file (`forget.py`, `backup.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+
+from mini_platform.dataset import Dataset
+from mini_platform.landing import retention
+from mini_platform.operations.place import FilePlace, Purged
+from mini_platform.platform import Platform
+from mini_platform.warehouse.tables import files
+
+
+def _contents(platform: Platform, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+    kept = (files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
+    with platform.engine.connect() as conn:
+        named = conn.execute(select(files.c.sha256).where(*kept).distinct()).scalars().all()
+    for sha256 in named:
+        yield platform.store.place(sha256), platform.store.path(sha256).read_bytes()
+
+
+def _purge(platform: Platform, dataset: Dataset, dry_run: bool) -> Purged:
+    age = platform.raw_retention(dataset)
+    if not dry_run:
+        rows = retention.drop_old(platform.engine, dataset, platform.store, age)
+        retention.sweep_unknown(platform.engine, platform.store)
+        oldest = min((row.arrived_at for row in rows), default=None)
+        return Purged("raw files", dataset.name, len(rows), oldest, sum(row.bytes for row in rows))
+    if age is None:
+        return Purged("raw files", dataset.name, 0, bytes=0)
+    figures = select(func.count(), func.min(files.c.arrived_at), func.coalesce(func.sum(files.c.bytes), 0))
+    with platform.engine.connect() as conn:
+        count, oldest, size = conn.execute(figures.where(retention.over_age(dataset, age))).one()
+    return Purged("raw files", dataset.name, count, oldest, int(size))
+
+
+RAW_FILES = FilePlace("raw files", _contents, purge=_purge)
