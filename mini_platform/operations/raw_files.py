@@ -21,7 +21,8 @@ def _contents(platform: Platform, dataset: Dataset) -> Iterator[tuple[str, bytes
     with platform.engine.connect() as conn:
         named = conn.execute(select(files.c.sha256).where(*kept).distinct()).scalars().all()
     for sha256 in named:
-        yield platform.store.place(sha256), platform.store.path(sha256).read_bytes()
+        if (path := platform.store.path(sha256)).exists():
+            yield platform.store.place(sha256), path.read_bytes()
 
 
 def _purge(platform: Platform, dataset: Dataset, dry_run: bool) -> Purged:

@@ -29,7 +29,7 @@ from mini_platform_tests import drawn
 from mini_platform_tests.faults import pairs
 from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Worker
-from mini_platform_tests.operations.test_forget import everything
+from mini_platform_tests.support.look import everything
 
 pytestmark = pytest.mark.faults
 
@@ -204,7 +204,7 @@ def wrong(place: Place, *, forgotten: bool) -> list[str]:
         marks = [mark.encode() for mark in (pairs.ANN, *platform.keyring.digests(pairs.ANN))]
         said += [
             f"something of the forgotten is left in {where}"
-            for where, content in everything(platform, platform.settings.data)
+            for where, content in everything(platform, pairs.DATASET)
             if any(mark in content for mark in marks)
         ]
     return said

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy import Engine, delete, func, insert, select, text, update
 
 from mini_platform.api import keys
 from mini_platform.landing import retention
@@ -18,8 +18,9 @@ from mini_platform.operations.archive import BackupError
 from mini_platform.operations.backup import backup, expire
 from mini_platform.operations.restore import Restored, restore
 from mini_platform.platform import Platform
+from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import api_keys, audit, files
+from mini_platform.warehouse.tables import api_keys, audit, files, migrations
 from mini_platform_tests.oracle import Oracle
 from mini_platform_tests.test_cli import cli
 from mini_platform_tests.test_pipeline import Flow
@@ -227,6 +228,19 @@ def test_a_damaged_backup_is_refused_by_name_and_changes_nothing(
         bring_back(platform, there, replace=True)
     for sha256, data in before.items():
         flow.store.path(sha256).write_bytes(data)
+    flow.check()
+
+
+def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(platform: Platform, flow: Flow, there: Path) -> None:
+    flow.land(*YESTERDAY)
+    flow.run()
+    with platform.engine.begin() as conn:
+        conn.execute(insert(migrations).values(number=NEWEST + 1, name="what is not known here"))
+    backup(platform, there, nothing)
+    with platform.engine.begin() as conn:
+        conn.execute(delete(migrations).where(migrations.c.number > NEWEST))
+    with pytest.raises(BackupError, match=r"is as it was: .*made by a newer version of Mini Platform"):
+        bring_back(platform, there, replace=True)
     flow.check()
 
 

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
+from mini_platform_tests.support.look import everything
 
 MARIA = "Maria.Marker@Example.org"
 HEADER = ",".join(column.name for column in sales.read_columns)
@@ -112,35 +113,13 @@ def drop(platform: Platform, data: Path, pipeline: Any) -> Callable[..., list[in
     return run
 
 
-def everything(platform: Platform, data: Path) -> Iterator[tuple[str, bytes]]:
-    """Each table as text, each raw file and each dropped one, unpacked."""
-    with platform.engine.connect() as conn:
-        names = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname !~ '^(pg_|information)'"
-        for table in conn.execute(text(names)).scalars().all():
-            rows = conn.execute(text(f"SELECT t::text FROM {table} t")).scalars()  # noqa: S608 - its name is quoted
-            yield table, "\n".join(rows).encode()
-    for root in (platform.settings.home, data):
-        for path in root.rglob("*"):
-            if path.is_file() and path.name != "pii.key":
-                yield str(path), unpacked(path.read_bytes())
-
-
-def unpacked(data: bytes) -> bytes:
-    if data.startswith(b"\x1f\x8b"):
-        return gzip.decompress(data)
-    if data.startswith(b"PK"):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return b"\n".join(archive.read(name) for name in archive.namelist())
-    return data
-
-
 def left_of_her(platform: Platform, data: Path) -> list[str]:
     """Where something of her is left: the address in clear, or a hash of it."""
     marks = [MARIA.lower(), *platform.keyring.digests(MARIA)]
     clear = re.compile(rf"(?<![\w.]){re.escape(marks[0])}(?!\.uk)|" + "|".join(map(re.escape, marks[1:])))
     return [
         place
-        for place, content in everything(platform, data)
+        for place, content in everything(platform, sales)
         if clear.search(content.decode("utf-8", "replace").lower())
     ]
 
