@@ -65,12 +65,29 @@ def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[
     """
     done: list[int] = []
     while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "staged", limit - len(done), only)):
-        with worker.engine.begin() as conn:
-            reach("load.started")
-            done += _load_batch(conn, worker, dataset, batch)
-            reach("load.before_commit")
-        reach("load.after_commit")
+        for part in _parts(dataset, batch):
+            with worker.engine.begin() as conn:
+                reach("load.started")
+                done += _load_batch(conn, worker, dataset, part)
+                reach("load.before_commit")
+            reach("load.after_commit")
     return done
+
+
+def _parts(dataset: Dataset, batch: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
+    """Return the files that are loaded together: all, but for files that are judged again where a row has its place in one.
+
+    Such a row keeps the place in the file that brought it, as that is judged now, though a later one of the batch may say
+    the same.
+    """
+    if _places(dataset) and any(row.loaded_at for row in batch):
+        return [[row] for row in sorted(batch, key=lambda row: row.file_id)]
+    return [list(batch)]
+
+
+def _places(dataset: Dataset) -> list[str]:
+    """Return the names of the columns that say where a row stands: its file, line, record, source."""
+    return [c.name for c in dataset.columns if c.given not in (None, "first_loaded") and c.name not in dataset.key]
 
 
 def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch: Sequence[Row[Any]]) -> list[int]:
@@ -208,6 +225,10 @@ def _merge(
     conn.execute(text("ANALYZE winners"))
     same_key = and_(*(production.c[name] == winners.c[name] for name in dataset.key))
     differs = _differs(production, winners, [c.name for c in values])
+    if again and (places := _places(dataset)):
+        # Who stands elsewhere in the same file is another row; in another file, it is the same one come again.
+        same_file = production.c._file_id == winners.c._file_id
+        differs = or_(differs, and_(same_file, _differs(production, winners, places)))
     later = production.c._file_id > winners.c._file_id
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),

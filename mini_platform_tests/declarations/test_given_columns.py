@@ -59,3 +59,14 @@ def test_a_column_of_a_file_is_called_as_a_given_one(declared: Declared, name: s
     ]
     if drift == "rescue":
         assert [extra for (extra,) in trial.rows("_extra")] == [THEIRS, THEIRS], "as the file calls them"
+
+
+def test_a_row_of_a_file_that_is_judged_again_has_its_place_of_now(declared: Declared) -> None:
+    words = {"name": "given", "table": "given", "description": "x", "rows": Given, "key": ("id",)}
+    trial = declared(Dataset(**words, duplicates="last"))
+    trial.load("a.csv", "id\n1\n1\n2\n")
+    trial.load("b.csv", "id\n2\n")
+    assert trial.rows("id", "file", "line") == [("1", "a.csv", 3), ("2", "a.csv", 4)]
+    trial = declared(Dataset(**words, duplicates="first"))
+    trial.reprocess()
+    assert trial.rows("id", "file", "line") == [("1", "a.csv", 2), ("2", "a.csv", 4)], "and b said nothing new"
