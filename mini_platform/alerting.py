@@ -11,12 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import quote
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 
 from mini_platform.assets.checks import ACCEPTED
+from mini_platform.dagster_private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from mini_platform.dataset import Dataset
 from mini_platform.operations.incidents import Problem, in_the_ledger, inboxes_down, open_subjects, reconcile, waiting
 from mini_platform.platform import Platform

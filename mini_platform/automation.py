@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mini_platform.assets.pulls import pull_keys
+from mini_platform.dagster_private import UnresolvedAssetJobDefinition
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform

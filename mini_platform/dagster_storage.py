@@ -13,13 +13,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.root import LocalArtifactStorage
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import make_url, text
 from sqlalchemy.schema import CreateSchema
 
+from mini_platform.dagster_private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
 from mini_platform.settings import load_settings
 from mini_platform.warehouse.connection import database_url, engine
 

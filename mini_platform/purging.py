@@ -10,8 +10,8 @@ import datetime as dt
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from mini_platform.dagster_private import FINISHED_STATUSES
 from mini_platform.dataset import Dataset
 from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import days, purge

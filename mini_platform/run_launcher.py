@@ -21,15 +21,21 @@ from dagster import (
     DefaultRunLauncher,
     RunsFilter,
 )
-from dagster._core.events import EngineEventData
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._grpc.types import ExecuteRunArgs
+
+from mini_platform import dagster_private
+from mini_platform.dagster_private import (
+    CheckRunHealthResult,
+    EngineEventData,
+    ExecuteRunArgs,
+    LaunchRunContext,
+    WorkerStatus,
+)
 
 IN_PROGRESS = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 WARM_MODULES = [
-    "dagster._cli.api",
+    dagster_private.COMMAND,
     "dagster_pandas",
     "dagster_postgres",
     "pandera.polars",
@@ -45,14 +51,13 @@ WARM_MODULES = [
 def _run(arguments: list[str], run_id: str) -> None:
     """In the process of a run: the same as the command `dagster api execute_run ...`; our own logs have its id."""
     import structlog
-    from dagster._cli import cli
 
     from mini_platform import logs
     from mini_platform.settings import load_settings
 
     logs.configure(load_settings().logs)
     structlog.contextvars.bind_contextvars(run_id=run_id)
-    cli(arguments)
+    dagster_private.cli(arguments)
 
 
 class PlatformRunLauncher(DefaultRunLauncher):

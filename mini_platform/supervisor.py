@@ -33,6 +33,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from mini_platform import dagster_private
 from mini_platform.child_process import ChildProcess, end, marked
 from mini_platform.operations import https
 from mini_platform.operations.answering import api_answers, dagster_answers
@@ -357,7 +358,7 @@ class _Platform:
                 "--workspace", str(workspace), "--dagster-log-level", "warning",
             ],
             "api": ["-m", "mini_platform.web"],
-            "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace), "--log-level", "warning"],
+            "daemon": ["-m", dagster_private.DAEMON, "run", "--workspace", str(workspace), "--log-level", "warning"],
         }  # fmt: skip
 
     def _launch(self, name: str) -> None:

@@ -8,8 +8,8 @@ import sys
 
 import dagster as dg
 import pytest
-from dagster._core.events import EngineEventData
 
+from mini_platform.dagster_private import EngineEventData
 from mini_platform.run_launcher import fail_dead_runs
 
 

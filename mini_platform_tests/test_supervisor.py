@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from mini_platform.child_process import MARK, worth_showing
+from mini_platform.dagster_private import DAEMON
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.ports import free_port
@@ -170,7 +171,7 @@ def command_of(process: psutil.Process) -> str:
 def what_dies_is_started_again(platform: Platform) -> None:
     server = embedded.pid(platform.home)
     assert server
-    killed = ("dagster._daemon", "mini_platform.web")
+    killed = (DAEMON, "mini_platform.web")
     for process in platform.processes():
         if any(name in command_of(process) for name in killed):
             process.kill()

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from mini_platform import dagster_private
 from mini_platform.settings import PROJECT, Settings
 
 SERVICES = ("code-server", "webserver", "daemon", "api")
@@ -32,7 +33,7 @@ def command(service: str, settings: Settings) -> list[str]:
         "webserver": [
             "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port), *workspace,
         ],
-        "daemon": ["-m", "dagster._daemon", "run", *workspace],
+        "daemon": ["-m", dagster_private.DAEMON, "run", *workspace],
         "api": ["-m", "mini_platform.web"],
     }[service]  # fmt: skip
 

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.child_process import marked
+from mini_platform.dagster_private import DAEMON
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse import connection, embedded
 from mini_platform_tests.faults import waves
@@ -59,7 +60,7 @@ class Life:
         for process in found:
             with contextlib.suppress(psutil.Error):  # It has just ended.
                 names.append(" ".join(process.cmdline()))
-        assert any("dagster._daemon" in name for name in names), names
+        assert any(DAEMON in name for name in names), names
         assert any("api grpc" in name for name in names), names
         assert sum("forkserver" in name for name in names) >= 2, "a run and the process from which it was forked"
         server = embedded.pid(self.yard.home)

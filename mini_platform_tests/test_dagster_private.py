@@ -1,0 +1,22 @@
+"""Private modules of Dagster are named in one file, and have what it says."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mini_platform import dagster_private
+from mini_platform.settings import PROJECT
+
+
+def test_they_are_named_in_one_file() -> None:
+    sources = [path for room in ("mini_platform", "mini_platform_tests") for path in (PROJECT / room).rglob("*.py")]
+    private = re.compile(r"\bdagster\w*\._")
+    naming = [path.relative_to(PROJECT).as_posix() for path in sources if private.search(path.read_text())]
+    assert naming == ["mini_platform/dagster_private.py"]
+
+
+@pytest.mark.parametrize("name", dagster_private.PLACES)
+def test_what_is_said_to_be_there_is_there(name: str) -> None:
+    assert getattr(dagster_private, name) is not None
