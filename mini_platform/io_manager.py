@@ -1,25 +1,25 @@
 """PostgresIOManager: a DataFrame or a select in, an idempotent upsert out; a table in, a DataFrame out.
 
+Here: which use case writes what an asset returned. Not here: the use case (`operations/processing.py`), what is shown of it
+(`assets/metadata.py`).
+
 https://docs.dagster.io/guides/build/io-managers
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from sqlalchemy import CompoundSelect, Connection, Select, func, select
+from sqlalchemy import CompoundSelect, Select, select
 
-from mini_platform.assets.metadata import files_chart, given, line_chart, preview, records
+from mini_platform.assets.metadata import loaded_metadata, refreshed_metadata, reported_metadata, view_metadata
 from mini_platform.dataset import Aggregate, Dataset, View
-from mini_platform.faultpoints import reach
+from mini_platform.operations.processing import load, refresh, save_report
 from mini_platform.platform import Platform
-from mini_platform.warehouse import aggregates, ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, quality_report
-from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform.warehouse.tables import dataset_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +31,9 @@ class StagedFiles:
 
     Attributes:
         only: file ids to choose from; None means all.
-        limit: files to take at most.
     """
 
     only: Sequence[int] | None
-    limit: int
 
 
 class PostgresIOManager(dg.IOManager):
@@ -58,15 +56,19 @@ class PostgresIOManager(dg.IOManager):
         self, context: dg.OutputContext, obj: StagedFiles | Select[Any] | CompoundSelect[Any] | pd.DataFrame
     ) -> None:
         """Write what an asset returned, and say what was written."""
-        dataset, declared = self._declared(context.asset_key)
+        platform, (dataset, declared) = self._platform, self._declared(context.asset_key)
         if isinstance(obj, StagedFiles):
-            context.add_output_metadata(self._load(context.run_id, dataset, obj))
+            self._show(context, loaded_metadata, dataset, load(platform, dataset, context.run_id, obj.only))
         elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, Aggregate):
-            context.add_output_metadata(self._refresh(dataset, declared, obj))
+            self._show(context, refreshed_metadata, dataset, declared, refresh(platform, dataset, declared, obj))
         elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, View):
-            context.add_output_metadata(self._look(dataset, declared))
+            self._show(context, view_metadata, dataset, declared)
         elif obj is not None:
-            context.add_output_metadata(self._upsert(dataset, obj))
+            self._show(context, reported_metadata, dataset, save_report(platform, obj))
+
+    def _show(self, context: dg.OutputContext, describe: Callable[..., dict[str, Any]], *written: Any) -> None:
+        with self._platform.engine.connect() as conn:
+            context.add_output_metadata(describe(conn, *written))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """The whole table of an upstream asset."""
@@ -77,55 +79,3 @@ class PostgresIOManager(dg.IOManager):
         table = (tables.aggregates | tables.views)[declared.name] if declared else tables.production
         with self._platform.engine.connect() as conn:
             return pd.read_sql(select(table), conn)
-
-    def _load(self, run_id: str, dataset: Dataset, staged: StagedFiles) -> dict[str, Any]:
-        worker = self._platform.worker(run_id)
-        with ledger.lease(worker):
-            loaded = load(worker, dataset, limit=staged.limit, only=staged.only)
-        production = dataset_tables(dataset).production
-        with worker.engine.connect() as conn:
-            rows = conn.execute(
-                select(files).where(files.c.file_id == func.any(loaded)).order_by(files.c.file_id)
-            ).all()
-            return given(
-                {
-                    **preview(conn, production, [production.c[k].desc() for k in dataset.key]),
-                    **{name: sum(getattr(row, name) for row in rows) for name in ("rows_read", *COUNTERS)},
-                    "files_loaded": len(rows),
-                    "accounting": records(ledger.accounting(row) for row in rows[-50:]),
-                    "chart": files_chart(conn, dataset, COUNTERS),
-                }
-            )
-
-    def _refresh(self, dataset: Dataset, aggregate: Aggregate, rows: Any) -> dict[str, Any]:
-        table = dataset_tables(dataset).aggregates[aggregate.name]
-        with self._platform.engine.begin() as conn:
-            done = aggregates.refresh(conn, dataset, aggregate, rows)
-            reach("aggregate.before_commit")
-        reach("aggregate.after_commit")
-        with self._platform.engine.connect() as conn:
-            return given(
-                {
-                    **preview(conn, table, [table.c[k].desc() for k in aggregate.key]),
-                    "rows_written": done.written,
-                    "rows_deleted": done.deleted,
-                    "groups_computed": "all" if done.groups is None else done.groups,
-                    "chart": line_chart(conn, table, *aggregate.chart),
-                }
-            )
-
-    def _look(self, dataset: Dataset, view: View) -> dict[str, Any]:
-        """A view is there since its dataset was declared: what it shows now."""
-        table = dataset_tables(dataset).views[view.name]
-        with self._platform.engine.connect() as conn, aggregates.in_words(dataset, view):
-            return given({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
-
-    def _upsert(self, dataset: Dataset, frame: pd.DataFrame) -> dict[str, Any]:
-        with self._platform.engine.begin() as conn:
-            written = upsert_frame(conn, quality_report, frame)
-            return {"rows_written": written, **_kept(conn, dataset)}
-
-
-def _kept(conn: Connection, dataset: Dataset) -> dict[str, Any]:
-    mine = select(func.count()).select_from(quality_report).where(quality_report.c.dataset == dataset.name)
-    return {"dagster/row_count": conn.scalar(mine) or 0}

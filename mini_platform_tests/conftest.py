@@ -5,7 +5,7 @@
     engine          on that database
     home, data      folders of this test; the settings' environment points to them and to that database
     platform        the platform's resource in that environment
-    pipeline        runs files through landing, staging, load and aggregates, without Dagster
+    pipeline        lands and processes files, without Dagster
     samples         every sample in data/, loaded by it
     web             URL of the web process's app on that database, served by uvicorn on a free port
     client          an HTTP client of it
@@ -32,19 +32,19 @@ import psycopg2
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, select
 
 from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
-from mini_platform.landing import folder
+from mini_platform.operations.landing import land_files, named_file
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
-from mini_platform.warehouse import aggregates, connection, embedded, ledger, quality
-from mini_platform.warehouse.load import load
+from mini_platform.settings import PROJECT, load_settings
+from mini_platform.warehouse import connection, embedded
+from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import dataset_tables, quality_report
-from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform.warehouse.tables import files
 from mini_platform.web import create_app, served
 from mini_platform_tests import drawn
 
@@ -150,32 +150,24 @@ def platform(home: Path) -> Iterator[Platform]:
 
 @pytest.fixture
 def pipeline(platform: Platform) -> Pipeline:
-    """Called with a dataset and paths of files: lands and loads them; returns the ids of those that were staged."""
-    from mini_platform.warehouse.staging import stage
+    """Called with a dataset and paths of files: lands these and processes all that wait; returns the ids of those."""
 
     def run(dataset: Dataset, *paths: Path) -> list[int]:
-        for path in paths:
-            found = folder.Found(path.name, path, "")
-            assert [row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test")] != [None]
-        worker = platform.worker("test")
-        with ledger.lease(worker):
-            taken = stage(worker, dataset, platform.raw_files(dataset), limit=1000)
-            load(worker, dataset, limit=1000)
-        with platform.engine.begin() as conn:
-            for aggregate in dataset.aggregates:
-                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
-        return taken
+        landed = [row for _, row in land_files(platform, dataset, [named_file(path) for path in paths], "test")]
+        assert None not in landed
+        waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING))
+        with platform.engine.connect() as conn:
+            file_ids = conn.scalars(waiting).all()
+        return [file["file_id"] for file in process(platform, dataset, file_ids, run_id="test")]
 
     return run
 
 
 @pytest.fixture
-def samples(engine: Engine, pipeline: Pipeline) -> None:
-    """Every sample of every dataset, loaded, with its quality report; the first file is of weather."""
+def samples(pipeline: Pipeline) -> None:
+    """Every sample of every dataset, loaded; the first file is of weather."""
     for name, dataset in reversed(all_datasets().items()):
         pipeline(dataset, *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."))
-        with engine.begin() as conn:
-            upsert_frame(conn, quality_report, quality.measure(conn, dataset, "samples"))
 
 
 @pytest.fixture
@@ -224,6 +216,14 @@ def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     patch.setenv(
         "MINI_PLATFORM_DAGSTER_PORT", "1"
     )  # Nobody's: uploads nudge Dagster, and not the one that the user runs.
+
+
+def platform_on(engine: Engine, folder: Path, **parts: Any) -> Platform:
+    """A platform on a database that is open, with its folders below one; other parts of it may be given."""
+    settings = load_settings().model_copy(update={"home": folder / "home", "data": folder / "data"})
+    made = Platform()
+    made.__dict__ |= {"engine": engine, "settings": settings, **parts}
+    return made
 
 
 def _url(server: str, database: str) -> str:

@@ -228,6 +228,30 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     assert measured == [(result.run_id, 8)]
 
 
+def test_each_asset_alone_does_its_own_work(
+    defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    drop_samples(data)
+    job = defs.resolve_implicit_global_asset_job_def()
+    tables = {
+        "raw_csv": "ops.files",
+        "staging_measurements": "staging.measurements",
+        "measurements": "production.measurements",
+        "daily_metrics": "analytics.daily_metrics",
+        "summary": "analytics.summary",
+        "quality_report": "analytics.quality_report",
+    }
+    rows = []
+    for asset in tables:
+        assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["weather", asset])]).success
+        with engine.connect() as conn:
+            rows.append([conn.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables.values()])  # noqa: S608
+    with engine.connect() as conn:
+        days = conn.scalar(text("SELECT count(DISTINCT date) FROM production.measurements"))
+    done = [2, 1461 + 64, 1461 + 34, days, 4, 8]
+    assert rows == [done[: step + 1] + [0] * (len(done) - step - 1) for step in range(len(done))]
+
+
 def test_again_with_nothing_new(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine) -> None:
     drop_samples(data)
     first = materialize(defs, instance)

@@ -17,20 +17,15 @@ from pathlib import Path
 from mini_platform import logs
 from mini_platform.datasets.weather import dataset
 from mini_platform.landing import folder
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.settings import load_settings
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
 
 platform = Platform()
 logs.configure(load_settings().logs)
 path = Path(sys.argv[1])
 list(folder.land(platform.engine, dataset, platform.store, [folder.Found(path.name, path, "")], "test"))
-worker = platform.worker("run-4711")
-with ledger.lease(worker):
-    stage(worker, dataset, platform.raw_files(dataset), limit=10)
-    load(worker, dataset, limit=10)
+process(platform, dataset, run_id="run-4711")
 """
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import Engine, func, select, text, update
 from mini_platform.dataset import Above, Dataset, Field
 from mini_platform.datasets.weather import Measurement
 from mini_platform.datasets.weather import dataset as weather
+from mini_platform.operations import processing
 from mini_platform.sampling import write_sample
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, ledger, quarantine
@@ -34,11 +35,11 @@ from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform_tests.conftest import platform_on
 from mini_platform_tests.oracle import COUNTERS, Oracle, Rules, differences
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
-ROUNDS = 100
-"""More rounds than any test's files can need: a file that is queued again for ever is a failure."""
+RUN = "tests"
 
 
 class Flow:
@@ -47,9 +48,19 @@ class Flow:
     def __init__(self, engine: Engine, folder: Path, dataset: Dataset = weather) -> None:
         self.engine = engine
         self.store = RawStore(folder)
+        self.platform = platform_on(engine, folder.with_name("flow"), store=self.store)
         self.dataset = dataset
         self.oracle = Oracle()
-        self.worker = ledger.Worker(engine, "tests")
+        self.others_first = False
+
+    def using(self, **settings: Any) -> None:
+        """Go on with other settings."""
+        self.platform.__dict__["settings"] = self.platform.settings.model_copy(update=settings)
+
+    @property
+    def worker(self) -> ledger.Worker:
+        """Whom the leases belong to."""
+        return replace(self.platform.worker(RUN), others_first=self.others_first)
 
     def land(self, *arrivals: tuple[str, bytes]) -> list[int]:
         """Files arrive in this order, in the ledger and in the oracle."""
@@ -62,31 +73,20 @@ class Flow:
 
     def stage(self, only: Sequence[int] | None = None) -> list[int]:
         """Stage what is landed."""
-        with ledger.lease(self.worker):
-            return stage(self.worker, self.dataset, RawFiles(self.store.path), limit=1000, only=only)
+        return processing.stage(self.platform, self.dataset, RUN, only, others_first=self.others_first)
 
     def load(self, only: Sequence[int] | None = None) -> list[int]:
         """Load what is staged."""
-        with ledger.lease(self.worker):
-            return load(self.worker, self.dataset, limit=1000, only=only)
+        return processing.load(self.platform, self.dataset, RUN, only)
 
     def refresh(self) -> None:
         """Bring the aggregates up to date."""
-        tables = dataset_tables(self.dataset)
         for aggregate in self.dataset.aggregates:
-            with self.engine.begin() as conn:
-                aggregates.refresh(conn, self.dataset, aggregate, tables.rows(aggregate))
+            processing.refresh(self.platform, self.dataset, aggregate)
 
     def run(self, only: Sequence[int] | None = None) -> None:
-        """One run over some files, or over all that wait; and more of them until none waits."""
-        for _ in range(ROUNDS):
-            self.stage(only)
-            self.load(only)
-            self.refresh()
-            with self.engine.connect() as conn:
-                if only is not None or not ledger.pending(conn, self.dataset.name):
-                    return
-        pytest.fail("files are queued again and again")
+        """All of it over some files, or until none waits; files that are queued again for ever run into the time-out."""
+        processing.process(self.platform, self.dataset, only, run_id=RUN)
 
     def redrive(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
         """Queue everything again; from now on under the rules of this dataset."""
@@ -198,7 +198,7 @@ def test_one_batch(flow: Flow, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_file_by_itself_in_its_turn(flow: Flow, seed: int) -> None:
-    flow.worker = replace(flow.worker, batch_files=1)
+    flow.using(batch_files=1)
     flow.land(*random_arrivals(seed, 10))
     flow.run()
     flow.check(sequential=True)
@@ -348,7 +348,7 @@ def test_the_same_rows_under_another_name_write_no_row(flow: Flow) -> None:
 
 @pytest.mark.parametrize("batch", [1, 1000])
 def test_a_redrive_under_the_same_rules_changes_no_row(flow: Flow, batch: int) -> None:
-    flow.worker = replace(flow.worker, batch_files=batch)
+    flow.using(batch_files=batch)
     flow.land(*random_arrivals(3, 10))
     flow.run()
     before = flow.physical(quarantined=False)
@@ -425,7 +425,7 @@ def test_stricter_rules_take_rows_back_and_what_was_there_before_returns(flow: F
 @pytest.mark.parametrize("batch", [1, 3, 1000])
 @pytest.mark.parametrize("seed", range(3))
 def test_rules_changed_back_and_forth(flow: Flow, seed: int, batch: int) -> None:
-    flow.worker = replace(flow.worker, batch_files=batch)
+    flow.using(batch_files=batch)
     rng = seeded(seed)
     arrivals = [
         (
@@ -470,7 +470,7 @@ def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(flow: Flo
         ("2.csv", csv_of("C,2024-01-01,2,0")),
         ("3.csv", csv_of("A,2024-01-01,30,0", "C,2024-01-01,2,0")),
     )
-    flow.worker = replace(flow.worker, batch_files=1)
+    flow.using(batch_files=1)
     first, _, third = flow.land(*arrivals)
     flow.run()
     flow.dataset, flow.oracle = under(STRICTER), flow.oracle.judged_by(STRICTER)

@@ -15,13 +15,12 @@ from sqlalchemy import select, text
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.datasets.records import dataset as records
 from mini_platform.landing.pull import Pulled, pull
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
 from mini_platform.storage.access import Access
 from mini_platform.warehouse import aggregates, ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files
+from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.landing.api_server import Api, numbered, serving, things
 
@@ -36,13 +35,7 @@ def api() -> Iterator[Api]:
 
 
 def load_all(platform: Platform, dataset: Dataset = records) -> None:
-    worker = platform.worker("test")
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=1000)
-        load(worker, dataset, limit=1000)
-    with platform.engine.begin() as conn:
-        for aggregate in dataset.aggregates:
-            aggregates.refresh(conn, dataset, aggregate, aggregate.select(dataset_tables(dataset).production))
+    process(platform, dataset, run_id="test")
 
 
 def pulled(platform: Platform, api: Api, *pages: list[Any]) -> Pulled:

@@ -13,8 +13,10 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Connection, Row, func, select
 
-from mini_platform.assets.metadata import given, line, records
+from mini_platform.assets.charts import line
+from mini_platform.assets.metadata import given, records, skipped_rows
 from mini_platform.dataset import Dataset, Rule
+from mini_platform.landing.folder import Found
 from mini_platform.platform import Platform
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files, shown
@@ -23,9 +25,33 @@ SAMPLE_ROWS = 10
 CHARTS = 3
 """Charts of one anomaly check at most."""
 
+TAKEN = "files_taken"
 ACCEPTED = "files_accepted"
 NOT_EMPTY = "files_not_empty"
 AS_DECLARED = "columns_as_declared"
+
+
+def taken_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The check of the raw asset."""
+    return dg.AssetCheckSpec(TAKEN, asset=asset, description="Every dropped file could be read and kept.")
+
+
+def taken(asset: dg.AssetKey, blocked: Sequence[Found], inboxes: Sequence[Row[Any]]) -> dg.AssetCheckResult:
+    """Fails where files wait for somebody's help. The run goes on: what was landed before is not to wait with them."""
+    dead = [
+        {"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error}
+        for row in inboxes
+        if row.last_error
+    ]
+    first = f": {blocked[0].name}: {blocked[0].left_alone}" if blocked else ""
+    also = "".join(f"; inbox {row['inbox']}: {row['why']}" for row in dead)
+    return dg.AssetCheckResult(
+        check_name=TAKEN,
+        asset_key=asset,
+        passed=not blocked and not dead,
+        description=f"{len(blocked)} file{'' if len(blocked) == 1 else 's'} cannot be taken{first}{also}",
+        metadata=given({"files": len(blocked), "left_alone": records(skipped_rows(blocked)), "inboxes": records(dead)}),
+    )
 
 
 def specs(dataset: Dataset, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:

@@ -1,29 +1,41 @@
-"""What the Dagster UI shows of a table: columns with units, previews, small charts, lineage of columns.
+"""What the Dagster UI shows of an asset: columns with units, lineage of columns, and what a materialization did.
+
+Here: results of use cases and rows of tables -> metadata. Not here: charts (`charts.py`), what checks say (`checks.py`).
 
 https://docs.dagster.io/guides/build/assets/metadata-and-tags
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import dagster as dg
-from sqlalchemy import Connection, Integer, Numeric, Select, Table, func, select
+from sqlalchemy import Connection, Table, func, select
 
-from mini_platform.dataset import Computed, Dataset
+from mini_platform.assets.charts import bars, files_chart, line_chart
+from mini_platform.dataset import Aggregate, Computed, Dataset, View
+from mini_platform.landing.folder import Found
 from mini_platform.settings import Settings
-from mini_platform.warehouse.tables import columns_read, dataset_tables, files, shown
-from mini_platform.wording import number, plain
+from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.tables import (
+    COUNTERS,
+    among,
+    columns_read,
+    dataset_tables,
+    files,
+    quality_report,
+    shown,
+)
+from mini_platform.wording import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREVIEW_ROWS = 5
-CHART_POINTS = 120
-CHART_FILES = 20
-WIDTH, HEIGHT = 480, 120
-COLOURS = ("#4c78a8", "#f58518", "#b8b8b8", "#9d755d", "#e45756")
+LISTED = 50
+"""Rows of a listing at most."""
 
 
 def table_metadata(table: Table) -> dict[str, Any]:
@@ -86,95 +98,94 @@ def given(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if value is not None}
 
 
-def files_chart(conn: Connection, dataset: Dataset, counters: Sequence[str]) -> dg.MarkdownMetadataValue | None:
-    """Stacked bars of what the counters say of the last files, oldest first."""
-    last = (
-        select(files)
-        .where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
-        .order_by(files.c.file_id.desc())
-        .limit(CHART_FILES)
+def landed_metadata(
+    conn: Connection, dataset: Dataset, file_ids: Sequence[int], skipped: Sequence[Found]
+) -> dict[str, Any]:
+    """Return what the raw files of a dataset are, which of them a run is about, and what was left alone."""
+    shown = (files.c.file_id, files.c.name, files.c.version, files.c.bytes, files.c.status, files.c.arrived_at)
+    arrived = select(*shown).where(among(files.c.file_id, file_ids)).order_by(files.c.file_id.desc())
+    versions = select(func.count(), func.coalesce(func.sum(files.c.bytes), 0)).where(
+        files.c.dataset == dataset.name, files.c.same_as.is_(None)
     )
-    rows = list(reversed(conn.execute(last).mappings().all()))
-    names = [name.removeprefix("rows_") for name in counters]
-    return bars([row["name"] for row in rows], names, [[row[c] or 0 for c in counters] for row in rows])
-
-
-def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMetadataValue | None:
-    """Mean of `y` over `x`, in at most CHART_POINTS steps of equally many rows; as numeric, as sums of floats overflow."""
-    if not isinstance(table.c[y].type, Numeric | Integer) or any(table.c[name].info.get("personal") for name in (x, y)):
-        return None
-    steps = select(
-        table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")
-    ).subquery()
-    points: Select[Any] = (
-        select(func.min(steps.c.x).label("x"), func.avg(steps.c.y.cast(Numeric)).label("y"))
-        .where(steps.c.y.is_not(None))
-        .group_by(steps.c.step)
-        .order_by(steps.c.step)
-    )
-    rows = conn.execute(points).all()
-    if len(rows) < 2:  # A line needs two points.
-        return None
-    return line(f"mean of {y} over {x}", [float(row.y) for row in rows], str(rows[0].x), str(rows[-1].x))
-
-
-def line(
-    title: str, values: Sequence[float], first: str, last: str, usual: tuple[float, float] | None = None
-) -> dg.MarkdownMetadataValue:
-    """A line through at least two values, named at both ends; `usual` is a range to be shaded, and the last value a dot."""
-    low, high = min((*values, *(usual or ()))), max((*values, *(usual or ())))
-    scale = (HEIGHT - 30) / ((high - low) or 1)
-    step = (WIDTH - 50) / (len(values) - 1)
-    places = [(45 + i * step, 10 + (high - value) * scale) for i, value in enumerate(values)]
-    body = ""
-    if usual:
-        top, bottom = (10 + (high - value) * scale for value in reversed(usual))
-        body += f'<rect x="45" y="{top:.1f}" width="{WIDTH - 50}" height="{bottom - top:.1f}" fill="#8882"/>'
-        body += f'<circle cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="3" fill="{COLOURS[-1]}"/>'
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    body += (
-        f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
-        + _text(2, 14, number(high))
-        + _text(2, HEIGHT - 20, number(low))
-        + _text(45, HEIGHT - 4, first)
-        + _text(WIDTH - 5, HEIGHT - 4, last, "end")
-    )
-    return _svg(title, body)
-
-
-def bars(
-    labels: Sequence[str], series: Sequence[str], values: Sequence[Sequence[float]]
-) -> dg.MarkdownMetadataValue | None:
-    """Stacked bars, one per label, with a legend of the series. None where there is nothing to draw."""
-    highest = max((sum(v) for v in values), default=0)
-    if highest <= 0:
-        return None
-    width = (WIDTH - 50) / len(values)
-    body = _text(2, 24, number(highest)) + _text(2, HEIGHT - 20, "0")
-    for i, (label, parts) in enumerate(zip(labels, values, strict=True)):
-        top = HEIGHT - 20.0
-        for part, colour in zip(parts, COLOURS, strict=False):
-            height = part / highest * (HEIGHT - 40)
-            top -= height
-            body += (
-                f'<rect x="{45 + i * width:.1f}" y="{top:.1f}" width="{max(width - 2, 1):.1f}" height="{height:.1f}" '
-                f'fill="{colour}"><title>{escape(label)}: {number(part)}</title></rect>'
-            )
-    for i, (name, colour) in enumerate(zip(series, COLOURS, strict=False)):
-        body += f'<rect x="{45 + i * 85}" y="2" width="8" height="8" fill="{colour}"/>' + _text(56 + i * 85, 10, name)
-    body += _text(45, HEIGHT - 6, labels[0][:30])
-    if len(labels) > 1:
-        body += _text(WIDTH - 5, HEIGHT - 6, labels[-1][:30], "end")
-    return _svg(" and ".join(series), body)
-
-
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x}" y="{y}" font-size="10" font-family="sans-serif" fill="#666" text-anchor="{anchor}">'
-        f"{escape(words)}</text>"
+    count, size = conn.execute(versions).one()
+    return given(
+        {
+            "dagster/row_count": count,
+            "bytes": int(size),
+            "files_arrived": len(file_ids),
+            "arrived": records(conn.execute(arrived.limit(LISTED)).mappings()),
+            "left_alone": records(skipped_rows(skipped)),
+            "chart": files_chart(conn, dataset, ["bytes"]),
+        }
     )
 
 
-def _svg(title: str, body: str) -> dg.MarkdownMetadataValue:
-    image = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{body}</svg>'
-    return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()})")
+def skipped_rows(skipped: Sequence[Found]) -> list[dict[str, Any]]:
+    """Return files that were left alone as rows of a table."""
+    return [{"file": file.name, "left alone because": file.left_alone} for file in skipped[:LISTED]]
+
+
+def staged_metadata(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> dict[str, Any]:
+    """Return what is staged, the first rejected rows of it, and how many files were staged now."""
+    table = dataset_tables(dataset).staging
+    return given(
+        {
+            **preview(conn, table, [table.c._rules.is_(None)]),
+            "files_staged": len(file_ids),
+            "files_set_aside": conn.scalar(select(func.count()).where(ledger.waits_aside(dataset.name))),
+            "chart": files_chart(conn, dataset, ["rows_read", "rows_rejected"]),
+        }
+    )
+
+
+def loaded_metadata(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> dict[str, Any]:
+    """Return what production holds, and what became of the rows of the files that were loaded now."""
+    table = dataset_tables(dataset).production
+    rows = conn.execute(select(files).where(among(files.c.file_id, file_ids)).order_by(files.c.file_id)).all()
+    return given(
+        {
+            **preview(conn, table, [table.c[name].desc() for name in dataset.key]),
+            **{name: sum(getattr(row, name) for row in rows) for name in ("rows_read", *COUNTERS)},
+            "files_loaded": len(rows),
+            "accounting": records(ledger.accounting(row) for row in rows[-LISTED:]),
+            "chart": files_chart(conn, dataset, COUNTERS),
+        }
+    )
+
+
+def refreshed_metadata(
+    conn: Connection, dataset: Dataset, aggregate: Aggregate, refreshed: aggregates.Refreshed
+) -> dict[str, Any]:
+    """Return what an aggregate holds, and what was computed now."""
+    table = dataset_tables(dataset).aggregates[aggregate.name]
+    return given(
+        {
+            **preview(conn, table, [table.c[name].desc() for name in aggregate.key]),
+            "rows_written": refreshed.written,
+            "rows_deleted": refreshed.deleted,
+            "groups_computed": "all" if refreshed.groups is None else refreshed.groups,
+            "chart": line_chart(conn, table, *aggregate.chart),
+        }
+    )
+
+
+def view_metadata(conn: Connection, dataset: Dataset, view: View) -> dict[str, Any]:
+    """Return what a view shows now; it is there since its dataset was declared."""
+    table = dataset_tables(dataset).views[view.name]
+    with aggregates.in_words(dataset, view):
+        return given({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
+
+
+def measured_metadata(report: pd.DataFrame) -> dict[str, Any]:
+    """Return a quality report as a table and a chart."""
+    outside = [[float(sum(rules.values()))] for rules in report["out_of_range"]]
+    labels = [f"{t} {c}" for t, c in zip(report["table_name"], report["column_name"], strict=True)]
+    rows = report.drop(columns=["run_id", "dataset", "measured_at"]).to_dict("records")
+    parts = [[float(nulls), *more] for nulls, more in zip(report["nulls"], outside, strict=True)]
+    return given({"report": records(rows), "chart": bars(labels, ["nulls", "out of range"], parts)})
+
+
+def reported_metadata(conn: Connection, dataset: Dataset, rows_written: int) -> dict[str, Any]:
+    """Return how many rows of quality reports were written now, and how many of the dataset are kept."""
+    kept = select(func.count()).select_from(quality_report).where(quality_report.c.dataset == dataset.name)
+    return {"rows_written": rows_written, "dagster/row_count": conn.scalar(kept) or 0}

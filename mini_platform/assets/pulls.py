@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from mini_platform.assets.metadata import given, records
 from mini_platform.dataset import Dataset, Pull
+from mini_platform.operations.landing import sync
 from mini_platform.platform import Platform
-from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import checkpoints
 
 CHECKPOINT = ("crawl", "last_started", "last_succeeded", "last_failed", "last_error", "not_before", "pages", "rows")
@@ -38,11 +38,7 @@ def pull_asset(dataset: Dataset, source: Pull) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec(source.check, asset=key, description="The source could be pulled.")],
     )
     def pulled(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from mini_platform.landing.pull import pull  # Brings httpx, which is not needed to load this module.
-
-        with audit.on_behalf_of(platform.worker(context.run.run_id).actor):
-            access = platform.access(dataset, source)
-            done = pull(platform.engine, dataset, source, platform.store, access, context.log.info)
+        done = sync(platform, dataset, source, context.log.info, run_id=context.run.run_id)
         why = "not configured" if done.state == "not configured" else done.why
         shown = {name: value for name, value in done.as_dict().items() if name not in ("source", "file_ids", "why")}
         check = dg.AssetCheckResult(

@@ -1,6 +1,6 @@
 """Looking into what is stored: does it agree with itself, and where does a row come from?"""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,11 +9,8 @@ from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say, text, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mini_platform.dataset import Dataset
     from mini_platform.operations.explain import Explanation
-    from mini_platform.platform import Platform
 
 
 def verify(
@@ -29,9 +26,23 @@ def verify(
 
     Exit code 1 if there is a difference.
     """
+    from mini_platform.operations import verify as operation
+
     chosen = datasets_named(dataset)
     platform = open_platform()
-    checks = [check for one in chosen for check in _checks(platform, one, deep=deep)]
+    with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
+        found = [
+            comparison
+            for one in chosen
+            for comparison in operation.verify(platform, one, lambda size: advance(size, None), deep=deep)
+        ]
+    for comparison in found:
+        if comparison.dropped:
+            say(
+                f"{comparison.dataset}: of {comparison.dropped} files the raw file was dropped, as the ledger says; "
+                "they cannot be judged again."
+            )
+    checks = [comparison.as_dict() for comparison in found]
     if as_json:
         print_json(checks)
     else:
@@ -45,77 +56,8 @@ def verify(
         for check in checks:
             for difference in check["differences"]:
                 say(f"{check['dataset']} {check['check']}: {text(difference)}")
-    if not all(check["ok"] for check in checks):
+    if not all(comparison.ok for comparison in found):
         raise typer.Exit(1)
-
-
-def _checks(platform: "Platform", dataset: "Dataset", *, deep: bool) -> "Iterator[dict[str, Any]]":
-    from sqlalchemy import func, select
-
-    from mini_platform.dataset import DeclarationError
-    from mini_platform.warehouse import aggregates
-    from mini_platform.warehouse.tables import dataset_tables
-
-    for aggregate in dataset.aggregates:
-        table = dataset_tables(dataset).aggregates[aggregate.name]
-        with platform.engine.connect() as conn:
-            groups = conn.scalar(select(func.count()).select_from(table))
-            try:
-                differences = aggregates.differences(conn, dataset, aggregate)
-            except DeclarationError as error:
-                differences = [{"error": str(error)}]
-        yield _check(dataset, aggregate.name, groups or 0, differences)
-    compared, problems = _raw_files(platform, dataset, deep=deep)
-    yield _check(dataset, dataset.raw_asset, compared, problems)
-
-
-def _check(dataset: "Dataset", name: str, compared: int, differences: list[dict[str, Any]]) -> dict[str, Any]:
-    """`compared` counts groups of an aggregate, or files; of the groups that differ only the first are listed."""
-    return {
-        "dataset": dataset.name,
-        "check": name,
-        "ok": not differences,
-        "compared": compared,
-        "differences": differences,
-    }
-
-
-def _raw_files(platform: "Platform", dataset: "Dataset", *, deep: bool) -> tuple[int, list[dict[str, Any]]]:
-    """Every version in the ledger must have its raw file, and that the size and, if asked, the hash that it is named by."""
-    from sqlalchemy import select
-
-    from mini_platform.warehouse.tables import files
-
-    versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
-    with platform.engine.connect() as conn:
-        known = conn.execute(versions.order_by(files.c.file_id)).all()
-    rows = [row for row in known if row.raw_dropped_at is None]
-    if dropped := len(known) - len(rows):
-        say(
-            f"{dataset.name}: of {dropped} files the raw file was dropped, as the ledger says; they cannot be judged again."
-        )
-    problems = []
-    with progress_bar("Reading raw files", sum(row.bytes for row in rows) if deep else None) as advance:
-        for row in rows:
-            size, problem = platform.store.size(row.sha256), None
-            if size is None:
-                problem = "its raw file is missing"
-            elif size != row.bytes:
-                problem = f"its raw file has {size} bytes instead of {row.bytes}"
-            elif deep and not platform.store.is_whole(row.sha256):
-                problem = "the bytes of its raw file were changed"
-            advance(row.bytes, None)
-            if problem:
-                problems.append(
-                    {
-                        "file_id": row.file_id,
-                        "name": row.name,
-                        "version": row.version,
-                        "path": platform.store.place(row.sha256),
-                        "problem": problem,
-                    }
-                )
-    return len(rows), problems
 
 
 def explain(

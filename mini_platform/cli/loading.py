@@ -1,9 +1,6 @@
 """Loading files, and loading them again."""
 
-import os
-import stat
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from mini_platform.landing.folder import Found
     from mini_platform.platform import Platform
 
-LAND_TRIES = 5
-"""Looks at a file that changes while it is read."""
 ACCOUNTING = {
     "file_id": "file",
     "name": "name",
@@ -52,13 +47,18 @@ def load(
     A file whose bytes are the current version of its name already is unchanged, and costs no run.
     Exit code 1 if a file was refused or failed.
     """
+    from mini_platform.operations.landing import FileError, land_files, named_file
+
     chosen = dataset_named(dataset)
-    found = [_found(path) for path in paths]
+    try:
+        found = [named_file(path) for path in paths]
+    except FileError as error:
+        raise MistakeError(str(error)) from error
     platform = open_platform()
     what = found[0].name if len(found) == 1 else f"{len(found)} files"
     with progress_bar(f"Storing {what}", sum(path.stat().st_size for path in paths)) as advance:
         landed = []
-        for file, row in _land(platform, chosen, found):
+        for file, row in land_files(platform, chosen, found):
             landed.append((file, row))
             advance(row.bytes if row else 0, None)
     done = process(platform, chosen, [row.same_as or row.file_id for _, row in landed if row], verbose=verbose)
@@ -77,78 +77,22 @@ def redrive(
 
     Doing it twice changes nothing more. Exit code 1 if a file was refused or failed.
     """
-    from sqlalchemy import select
-
-    from mini_platform.warehouse import ledger
-    from mini_platform.warehouse.tables import files
+    from mini_platform.operations.reprocessing import reprocess
 
     chosen = dataset_named(dataset)
     platform = open_platform()
-    versions = select(files.c.file_id).where(files.c.dataset == chosen.name, files.c.same_as.is_(None))
     if file is not None:
-        named = ledger_row(platform, chosen, file)
-        versions = versions.where(files.c.file_id == (named.same_as or named.file_id))
-    with platform.engine.begin() as conn:
-        without = versions.with_only_columns(files).where(files.c.raw_dropped_at.is_not(None)).order_by(files.c.file_id)
-        for row in conn.execute(without):
-            said = f"{row.name} (file {row.file_id}) cannot be judged again: its raw file was dropped on"
-            say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
-        ids = ledger.redrive(conn, chosen.name, file)
-    if not ids:
+        ledger_row(platform, chosen, file)
+    queued = reprocess(platform, chosen, file)
+    for row in queued.without_raw:
+        said = f"{row.name} (file {row.file_id}) cannot be judged again: its raw file was dropped on"
+        say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
+    if not queued.file_ids:
         say(f"{chosen.name} has no file that can be loaded again.")
         return
-    done = process(platform, chosen, ids, verbose=verbose)
+    done = process(platform, chosen, queued.file_ids, verbose=verbose)
     rows = _rows(platform, done.file_ids)
     _show(chosen, [_outcome(platform, row, done) for row in rows.values()], done, as_json=as_json)
-
-
-def _found(path: Path) -> "Found":
-    """A file that the user named; links are followed, as they were named too."""
-    from mini_platform.landing.folder import Found
-    from mini_platform.storage.names import display_name
-
-    try:
-        target = path.resolve(strict=True)
-        info = target.stat()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        reason = getattr(error, "strerror", None) or "it is a loop of links"
-        raise MistakeError(f"{path}: {reason}") from error
-    if not stat.S_ISREG(info.st_mode):
-        what = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-        raise MistakeError(f"{path}: it is {what}")
-    if not os.access(target, os.R_OK):
-        raise MistakeError(f"{path}: you may not read it")
-    return Found(display_name(path.name or target.name), target, "")
-
-
-def _land(
-    platform: "Platform", dataset: "Dataset", found: Sequence["Found"]
-) -> Iterator[tuple["Found", "Row[Any] | None"]]:
-    """Land files in their order; one that changes meanwhile is tried again for a while."""
-    from mini_platform.landing import folder
-    from mini_platform.storage.names import SETTLE_SECONDS
-
-    for batch in _by_distinct_names(found):
-        for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, door="load"):
-            file, row = taken, landed
-            for _ in range(LAND_TRIES):
-                if row is not None or file.stuck:
-                    break
-                time.sleep(SETTLE_SECONDS)
-                ((file, row),) = folder.land(platform.engine, dataset, platform.store, [file], door="load")
-            yield file, row
-
-
-def _by_distinct_names(found: Iterable["Found"]) -> Iterator[list["Found"]]:
-    """Consecutive files, cut where a name comes again: it is the next version of the one before."""
-    batch: list[Found] = []
-    for file in found:
-        if any(file.name == other.name for other in batch):
-            yield batch
-            batch = []
-        batch.append(file)
-    if batch:
-        yield batch
 
 
 def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:

@@ -77,13 +77,13 @@ def _pulls(dataset: "Dataset", source: str | None) -> list["Pull"]:
 
 
 def _pulled(platform: "Platform", dataset: "Dataset", source: "Pull", *, verbose: bool) -> "Pulled":
-    from mini_platform.landing.pull import pull as pull_source
+    from mini_platform.operations.landing import sync
 
     def tell(sentence: str) -> None:
         if verbose:
             say(f"{source.name}: {sentence}")
 
-    return pull_source(platform.engine, dataset, source, platform.store, platform.access(dataset, source), tell)
+    return sync(platform, dataset, source, tell)
 
 
 def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:

@@ -18,6 +18,7 @@ from mini_platform.dashboard import reads
 from mini_platform.dashboard.listing import Listing, listing
 from mini_platform.dashboard.rendering import TableData, render
 from mini_platform.dataset import Dataset
+from mini_platform.operations.reprocessing import reprocess
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES
 from mini_platform.warehouse.tables import files as ledger_files
@@ -91,9 +92,7 @@ def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectRespons
         row, dataset = _file(request, conn, site, file_id)
     if not may(request, "write", dataset):
         raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
-    with site.platform.engine.begin() as conn:
-        queued = ledger.redrive(conn, dataset.name, file_id)
-    if not queued:
+    if not reprocess(site.platform, dataset, file_id).file_ids:
         raise ProblemError(
             f"{row['name']} cannot be judged again: its raw file is no longer kept.", HTTPStatus.CONFLICT
         )

@@ -15,13 +15,12 @@ import pytest
 from sqlalchemy import Row, select, text
 
 from mini_platform.dataset import Dataset
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
-from mini_platform.warehouse.load import load
 from mini_platform.warehouse.quarantine import rejects
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import files
 
 Declared = Callable[[Dataset], "Trial"]
 
@@ -44,17 +43,8 @@ class Trial:
         return int(row.file_id)
 
     def run(self) -> None:
-        """Stage, load and refresh all that waits, until nothing does."""
-        worker = self.platform.worker("test")
-        with ledger.lease(worker):
-            while True:
-                taken = stage(worker, self.dataset, self.platform.raw_files(self.dataset), limit=1000)
-                taken += load(worker, self.dataset, limit=1000)
-                if not taken:
-                    break
-        with self.platform.engine.begin() as conn:
-            for aggregate in self.dataset.aggregates:
-                aggregates.refresh(conn, self.dataset, aggregate, dataset_tables(self.dataset).rows(aggregate))
+        """Process all that waits, until nothing does."""
+        process(self.platform, self.dataset, run_id="test")
 
     def load(self, name: str, data: str | bytes) -> Row[Any]:
         """A file arrives and is loaded; returns its row of the ledger."""

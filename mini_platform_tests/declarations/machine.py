@@ -29,11 +29,9 @@ from mini_platform.landing.retention import drop_old
 from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
 from mini_platform.validation import pandera_schema
-from mini_platform.warehouse import aggregates, connection, ledger, schema
-from mini_platform.warehouse.load import load
+from mini_platform.warehouse import connection, ledger, schema
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.conftest import _execute, _url
 from mini_platform_tests.declarations import cells, compare, doors, draw, served, victim
@@ -464,16 +462,11 @@ class Runner:
         self._work()
 
     def _work(self) -> None:
-        """As `Trial.run`, with a claim for each batch and none to see that nothing is left."""
-        platform, dataset = self.trial.platform, self.trial.dataset
-        worker = platform.worker("machine")
-        with ledger.lease(worker):
-            while waiting := self._waiting():
-                stage(worker, dataset, platform.raw_files(dataset), limit=waiting)
-                load(worker, dataset, limit=waiting)
-        with platform.engine.begin() as conn:
-            for aggregate in dataset.aggregates:
-                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+        """Process what waits, and what another worker lets go of."""
+        while True:
+            self.trial.run()
+            if not self._waiting():
+                return
 
     def _waiting(self) -> int:
         """How many files wait, once nobody else holds one."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from mini_platform.faultpoints import VARIABLE, reach
+from mini_platform.faultpoints import VARIABLE
 from mini_platform.operations.forget import forget
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import aggregates, connection, ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse import connection
 from mini_platform_tests.declarations.cells import PERSONS
 from mini_platform_tests.declarations.draw import declare
 
@@ -44,9 +41,9 @@ def start(source: str, fault: str | None) -> Any:
 
 
 def work(source: str, environment: Mapping[str, str], fault: str | None) -> None:
-    """Forget a person, if that is where it is to die; else stage, load and refresh what waits, once."""
+    """Forget a person, if that is where it is to die; else process what waits."""
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(environment | {"MINI_PLATFORM_LEASE_SECONDS": str(LEASE_SECONDS)})
     if fault:
         os.environ[VARIABLE] = fault
     dataset = declare(source)
@@ -56,11 +53,4 @@ def work(source: str, environment: Mapping[str, str], fault: str | None) -> None
         folder = platform.settings.home.with_name("dropped")
         forget(platform.engine, dataset, PERSONS[0], platform.raw_files(dataset), platform.store, folder)
         return
-    worker = replace(platform.worker(f"victim {os.getpid()}"), lease_seconds=LEASE_SECONDS)
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=1000)
-        load(worker, dataset, limit=1000)
-    for aggregate in dataset.aggregates:
-        with platform.engine.begin() as conn:
-            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
-            reach("aggregate.before_commit")
+    process(platform, dataset, run_id=f"victim {os.getpid()}")

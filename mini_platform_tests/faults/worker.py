@@ -2,9 +2,9 @@
 
     python -m mini_platform_tests.faults.worker      with the platform's settings in the environment
 
-Looks at the drop folder, lands, stages, loads and refreshes, by the same functions and the same IO manager as the assets,
-until nothing waits any more. Files that a killed worker held are waited for: their lease runs out by itself. Where files
-cannot be taken and nothing else is left to do, it says so and exits with 1.
+Lands, stages, loads and refreshes by the functions that the assets and the IO manager call, until nothing waits any more.
+Files that a killed worker held are waited for: their lease runs out by itself. Where files cannot be taken and nothing else is
+left to do, it says so and exits with 1.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import dagster as dg
 from sqlalchemy import func, select
 
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
-from mini_platform.io_manager import PostgresIOManager, StagedFiles
 from mini_platform.landing import folder
+from mini_platform.operations import processing
+from mini_platform.operations.landing import land
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.dirty_groups import is_stale
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import files
 
 LOOK_SECONDS = 0.05
 DATASET = "FAULTS_DATASET"
@@ -53,23 +51,12 @@ def work(platform: Platform) -> None:
 def run(platform: Platform, dataset: Dataset) -> list[folder.Found]:
     """One pass over the assets, as a sensor's run makes it; returns the files that could not be taken."""
     run_id = str(uuid.uuid4())
-    new = _new(platform, dataset)
-    landed = folder.land(platform.engine, dataset, platform.store, new)
-    stuck = [file for file, row in landed if row is None and file.stuck]
-    worker = replace(platform.worker(run_id), others_first=True)
-    limit = platform.settings.run_files
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=limit)
-    manager = PostgresIOManager(platform, {dataset.name: dataset})
-
-    def output(name: str, value: object) -> None:
-        context = dg.build_output_context(asset_key=dg.AssetKey([dataset.name, name]), run_id=run_id)
-        manager.handle_output(context, value)  # type: ignore[arg-type]
-
-    output(dataset.table, StagedFiles(None, limit))
+    landed = land(platform, dataset, run_id, visit_inboxes=False)
+    processing.stage(platform, dataset, run_id, others_first=True)
+    processing.load(platform, dataset, run_id)
     for aggregate in dataset.aggregates:
-        output(aggregate.name, dataset_tables(dataset).rows(aggregate))
-    return stuck
+        processing.refresh(platform, dataset, aggregate)
+    return landed.blocked
 
 
 def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tuple[bool, bool]:

@@ -19,11 +19,9 @@ from sqlalchemy import func, text, update
 from mini_platform.faultpoints import INBOX_POINTS, PULL_POINTS
 from mini_platform.landing import checkpoint, folder, inbox_work, upload
 from mini_platform.landing import pull as pulling
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.load import load
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import inboxes
 from mini_platform_tests.landing.api_server import serving
 from mini_platform_tests.landing.deliverer import crawl, killed, visit
@@ -60,10 +58,7 @@ def things_platform(platform: Platform) -> Platform:
 
 def work(platform: Platform) -> None:
     """What runs do, until nothing waits."""
-    dataset, worker = things(), platform.worker("test")
-    with ledger.lease(worker):
-        while stage(worker, dataset, platform.raw_files(dataset), limit=1000) + load(worker, dataset, limit=1000):
-            continue
+    process(platform, things(), run_id="test")
 
 
 def asked(platform: Platform, query: str) -> list[Any]:

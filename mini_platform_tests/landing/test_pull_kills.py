@@ -13,10 +13,8 @@ import pytest
 from sqlalchemy import select, text
 
 from mini_platform.faultpoints import PULL_POINTS
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import checkpoints
 from mini_platform_tests.landing import pull_worker
 from mini_platform_tests.landing.api_server import Api, Reply, Request, serving, things
@@ -73,10 +71,7 @@ class Yard:
 
     def check(self, crawl: int = 1) -> None:
         """Every page was landed once, every row was inserted once, and the checkpoint says so."""
-        worker = self.platform.worker("test")
-        with ledger.lease(worker):
-            stage(worker, pull_worker.DATASET, self.platform.raw_files(pull_worker.DATASET), limit=1000)
-            load(worker, pull_worker.DATASET, limit=1000)
+        process(self.platform, pull_worker.DATASET, run_id="test")
         landed = self.rows("SELECT name, version, status, rows_read, rows_inserted FROM ops.files ORDER BY file_id")
         names = [f"api/{crawl}/page-{number:06}.json" for number in range(1, PAGES + 1)]
         assert landed == [(name, 1, "loaded", 2, 2) for name in names]

@@ -21,13 +21,11 @@ from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder, retention
 from mini_platform.operations import backup, purge, restore
 from mini_platform.operations.forget import forget
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.storage import raw_bucket, remote
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.storage.store import RawStore
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.landing.servers import ACCESS_KEY, SECRET_KEY, S3Server, unused_port
 from mini_platform_tests.landing.yard import BAD, GOOD
@@ -62,11 +60,7 @@ def name_of(data: bytes) -> str:
 
 
 def work(platform: Platform) -> list[int]:
-    worker = platform.worker("test")
-    with ledger.lease(worker):
-        taken = stage(worker, weather, platform.raw_files(weather), limit=1000)
-        load(worker, weather, limit=1000)
-    return taken
+    return [file["file_id"] for file in process(platform, weather, run_id="test")]
 
 
 def land(platform: Platform, *paths: Path) -> None:

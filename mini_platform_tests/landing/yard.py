@@ -13,12 +13,10 @@ from sqlalchemy import func, select, text, update
 from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing.inbox_work import Visit
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.settings import InboxSettings
 from mini_platform.storage.remote import Inbox
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files, inbox_files, inboxes
 
 GOOD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
@@ -80,10 +78,7 @@ class Yard:
 
     def load(self) -> None:
         """What a run does with what was landed."""
-        worker = self.platform.worker("test")
-        with ledger.lease(worker):
-            stage(worker, self.dataset, self.platform.raw_files(self.dataset), limit=1000)
-            load(worker, self.dataset, limit=1000)
+        process(self.platform, self.dataset, run_id="test")
 
     def ledger(self, *columns: str) -> list[tuple[Any, ...]]:
         chosen: Sequence[str] = columns or ("name", "version", "status")

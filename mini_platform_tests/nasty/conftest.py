@@ -17,14 +17,13 @@ from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from mini_platform.dataset import Dataset
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
+from mini_platform.operations.processing import process
 from mini_platform.protection import Keyring
 from mini_platform.storage.store import RawStore
-from mini_platform.warehouse import aggregates, connection, ledger, quarantine
-from mini_platform.warehouse.judged_rows import RawFiles
-from mini_platform.warehouse.load import load
+from mini_platform.warehouse import aggregates, connection, quarantine
 from mini_platform.warehouse.places import tables_of
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
+from mini_platform_tests.conftest import platform_on
 
 COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 SHOWN = 80
@@ -71,7 +70,7 @@ class Bench:
                 file.write(data)
 
     def run(self, dataset: Dataset = weather) -> list[Outcome]:
-        """Land what stands in the folder, stage, load and aggregate it; what became of each new file, in its turn."""
+        """Land what stands in the folder, and process it; what became of each new file, in its turn."""
         found = folder.look(self.inbox, dataset, now=time.time() + 60)
         with self.engine.connect() as conn:
             new = folder.changed(conn, dataset, found)
@@ -82,14 +81,9 @@ class Bench:
             return [_outcome(conn, dataset, row.same_as or row.file_id) for row in landed]
 
     def work(self, dataset: Dataset) -> None:
-        """Stage, load and aggregate what is landed."""
-        worker = ledger.Worker(self.engine, "nasty")
-        with ledger.lease(worker):
-            stage(worker, dataset, RawFiles(self.store.path, keyring=KEYRING), limit=1000)
-            load(worker, dataset, limit=1000)
-        for aggregate in dataset.aggregates:
-            with self.engine.begin() as conn:
-                aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+        """Process what is landed."""
+        platform = platform_on(self.engine, self.inbox.with_name("bench"), store=self.store, keyring=KEYRING)
+        process(platform, dataset, run_id="nasty")
 
     def left_alone(self, dataset: Dataset = weather) -> dict[str, str]:
         """Name -> why, of the files in the folder that do not count."""

@@ -45,6 +45,7 @@ def loaded(kept: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> F
     flow.run()
     with platform.engine.begin() as conn:
         conn.execute(text("TRUNCATE staging.measurements"))  # as the next load would
+        conn.execute(text("TRUNCATE analytics.quality_report"))
         for table, moment in ((QUARANTINE, "_quarantined_at"), (files, "arrived_at")):
             old = table.c.file_id == 1 if table is files else table.c._file_id == 1
             conn.execute(update(table).where(old).values({moment: text("now() - interval '1 year'")}))

@@ -13,17 +13,16 @@ from sqlalchemy.exc import ProgrammingError
 from mini_platform.api.site import Site
 from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
-from mini_platform.landing import folder
 from mini_platform.operations.doctor import Finding, examine
+from mini_platform.operations.landing import land_files, named_file
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform as Opened
 from mini_platform.sampling import write_sample
-from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.granted import too_mighty, too_weak
-from mini_platform.warehouse.load import BULK_ROWS, load
+from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web import create_app
 from mini_platform_tests.conftest import serving
@@ -41,18 +40,9 @@ SPOTS = Dataset("spots", "spots", Spot, ("spot_id",), "Spots")
 
 
 def loaded(platform: Opened, dataset: Dataset, path: Path) -> None:
-    """Through landing, staging, load and aggregates, without Dagster."""
-    assert (
-        len(list(folder.land(platform.engine, dataset, platform.store, [folder.Found(path.name, path, "")], "test")))
-        == 1
-    )
-    worker = platform.worker("test")
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=10)
-        load(worker, dataset, limit=10)
-    with platform.engine.begin() as conn:
-        for aggregate in dataset.aggregates:
-            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+    """Landed and processed, without Dagster."""
+    assert len(list(land_files(platform, dataset, [named_file(path)], "test"))) == 1
+    process(platform, dataset, run_id="test")
 
 
 @pytest.fixture

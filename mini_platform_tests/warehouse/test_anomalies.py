@@ -11,12 +11,9 @@ import pytest
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import anomalies, ledger, quality
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import quality_report
-from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform.warehouse import anomalies
 
 Load = Callable[..., None]
 
@@ -42,12 +39,7 @@ def load_day(platform: Platform, weather: Dataset, tmp_path: Path) -> Load:
         path.write_text("\n".join(lines) + "\n")
         found = folder.Found(path.name, path, "")
         assert all(row for _, row in folder.land(platform.engine, weather, platform.store, [found], "test"))
-        worker = platform.worker(f"run-{day}")
-        with ledger.lease(worker):
-            stage(worker, weather, platform.raw_files(weather), limit=10)
-            load(worker, weather, limit=10)
-        with platform.engine.begin() as conn:
-            upsert_frame(conn, quality_report, quality.measure(conn, weather, worker.owner))
+        process(platform, weather, run_id=f"run-{day}")
 
     return run
 

@@ -14,11 +14,10 @@ from sqlalchemy import select, update
 from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import figures, judged_rows, ledger, quality
-from mini_platform.warehouse.load import load
+from mini_platform.warehouse import figures, judged_rows, quality
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.samples import EVERY, sample
 
@@ -33,10 +32,7 @@ def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 def loaded(platform: Platform, dataset: Dataset, path: Path) -> None:
     found = folder.Found(path.name, path, "")
     assert all(row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test"))
-    worker = platform.worker(RUN)
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=10)
-        load(worker, dataset, limit=10)
+    process(platform, dataset, run_id=RUN)
 
 
 def report(platform: Platform, dataset: Dataset, run: str = RUN) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets.weather import dataset as weather
+from mini_platform.operations.processing import process
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import quality_report
@@ -136,10 +137,8 @@ def test_empty_tables(engine: Engine) -> None:
 
 def test_the_report_is_kept_over_time(flow: Flow) -> None:
     flow.land(("f.csv", sample(20, 0.2, seed=1)))
-    flow.run()
     for run in ("first", "second", "second"):
-        with flow.engine.begin() as conn:
-            upsert_frame(conn, quality_report, quality.measure(conn, weather, run))
+        process(flow.platform, weather, run_id=run)
     with flow.engine.connect() as conn:
         rows = conn.execute(
             text("SELECT run_id, count(*), count(DISTINCT table_name) FROM analytics.quality_report GROUP BY 1")

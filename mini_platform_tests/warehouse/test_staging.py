@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ LINES = SLOW_BYTES // MALFORMED_BYTES + 1
 @pytest.fixture
 def flow(engine: Engine, tmp_path: Path) -> Flow:
     made = Flow(engine, tmp_path / "raw")
-    made.worker = replace(made.worker, others_first=True)
+    made.others_first = True
     return made
 
 
@@ -95,7 +94,7 @@ def test_one_killed_between_staging_and_load_leaves_the_others_first(flow: Flow)
 
 
 def test_whoever_stages_by_hand_gets_everything_the_slow_file_last(flow: Flow) -> None:
-    flow.worker = replace(flow.worker, others_first=False)
+    flow.others_first = False
     slow, *others = arrive(flow, ("! poison.csv", poison()), good(1), good(2))
     assert flow.stage() == [*others, slow]
     flow.run()

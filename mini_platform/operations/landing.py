@@ -1,0 +1,177 @@
+"""Landing: what has arrived becomes raw files with a row in the ledger, and raw files that are kept no longer go.
+
+Here: what a run lands, files that somebody names, pages of an API. Not here: how a channel is read (`landing/`), what is made
+of the files (`processing.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mini_platform.landing import folder, retention
+from mini_platform.landing.folder import Found
+from mini_platform.storage.names import SETTLE_SECONDS, display_name
+from mini_platform.warehouse import audit
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from mini_platform.dataset import Dataset, Pull
+    from mini_platform.landing.pull import Pulled
+    from mini_platform.platform import Platform
+
+LAND_TRIES = 5
+"""Looks at a file that changes while it is read."""
+
+
+class FileError(ValueError):
+    """A file that somebody names cannot be landed; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a look at the channels of a dataset brought.
+
+    Attributes:
+        file_ids: of the files that arrived, in their order.
+        skipped: files of the drop folder that do not count yet, each with the reason; those that need help come first.
+        expired: ledger rows of the files whose raw file was removed, as it was older than such files are kept.
+    """
+
+    file_ids: Sequence[int]
+    skipped: Sequence[Found]
+    expired: Sequence[Row[Any]]
+
+    @property
+    def blocked(self) -> list[Found]:
+        """The skipped files that will not be landed until somebody helps."""
+        return [file for file in self.skipped if file.stuck]
+
+
+def land(
+    platform: Platform,
+    dataset: Dataset,
+    run_id: str,
+    files: Sequence[int] | None = None,
+    *,
+    visit_inboxes: bool = True,
+) -> Landed:
+    """Land what stands in the drop folder and in the remote inboxes of a dataset, and remove raw files that are too old.
+
+    Args:
+        platform: settings, database and raw store.
+        dataset: whose files.
+        run_id: on whose behalf the audit trail notes it.
+        files: ids of landed files that the run is about: with any, nothing else is looked for.
+        visit_inboxes: False where somebody else visits them all the time.
+    """
+    with audit.on_behalf_of(platform.worker(run_id).actor):
+        file_ids, skipped = _land_dropped(platform, dataset) if files is None else ([], [])
+        if files is None and visit_inboxes:
+            file_ids += _land_remote(platform, dataset)
+        expired = retention.drop_old(platform.engine, dataset, platform.store, platform.raw_retention(dataset))
+    return Landed(file_ids, sorted(skipped, key=lambda file: not file.stuck), expired)
+
+
+def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list[Found]]:
+    """Land the drop folder; return ids of the files that arrived, and the files that do not count yet."""
+    dropped = folder.look(platform.settings.data / dataset.name, dataset)
+    skipped = [file for file in dropped if file.left_alone]
+    with platform.engine.connect() as conn:
+        new = folder.changed(conn, dataset, dropped)
+    landed = list(folder.land(platform.engine, dataset, platform.store, new))
+    return [row.file_id for _, row in landed if row], skipped + [file for file, row in landed if row is None]
+
+
+def _land_remote(platform: Platform, dataset: Dataset) -> list[int]:
+    """Visit the remote inboxes; return ids of the files that arrived."""
+    inboxes = platform.inboxes(dataset)
+    if not inboxes:
+        return []
+    from mini_platform.landing.inboxes import visit_all  # Brings the clients of S3 and SFTP.
+
+    visits = [partial(platform.visit, dataset, inbox, at_once=True) for inbox in inboxes]
+    return [file_id for visit in visit_all(visits) for file_id in visit.file_ids]
+
+
+def named_file(path: Path) -> Found:
+    """Return a file that somebody names; links are followed, as they were named too.
+
+    Raises:
+        FileError: it is not there, not a file, or may not be read.
+    """
+    try:
+        target = path.resolve(strict=True)
+        info = target.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = getattr(error, "strerror", None) or "it is a loop of links"
+        raise FileError(f"{path}: {reason}") from error
+    if not stat.S_ISREG(info.st_mode):
+        what = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+        raise FileError(f"{path}: it is {what}")
+    if not os.access(target, os.R_OK):
+        raise FileError(f"{path}: you may not read it")
+    return Found(display_name(path.name or target.name), target, "")
+
+
+def land_files(
+    platform: Platform, dataset: Dataset, named: Sequence[Found], channel: str = "load"
+) -> Iterator[tuple[Found, Row[Any] | None]]:
+    """Land files in the order in which they are named; one that changes meanwhile is tried again for a while.
+
+    Yields:
+        Each file with its ledger row; or with None, and the reason, where it cannot be had.
+    """
+    for batch in _by_distinct_names(named):
+        for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, channel):
+            file, row = taken, landed
+            for _ in range(LAND_TRIES):
+                if row is not None or file.stuck:
+                    break
+                time.sleep(SETTLE_SECONDS)
+                ((file, row),) = folder.land(platform.engine, dataset, platform.store, [file], channel)
+            yield file, row
+
+
+def _by_distinct_names(named: Iterable[Found]) -> Iterator[list[Found]]:
+    """Consecutive files, cut where a name comes again: it is the next version of the one before."""
+    batch: list[Found] = []
+    for file in named:
+        if any(file.name == other.name for other in batch):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def sync(
+    platform: Platform,
+    dataset: Dataset,
+    source: Pull,
+    log: Callable[[str], None] | None = None,
+    *,
+    run_id: str | None = None,
+) -> Pulled:
+    """Ask an API for what is new, page by page, and land that; what goes wrong with the source is in the answer.
+
+    Args:
+        platform: settings, database and raw store.
+        dataset: whose source.
+        source: to be asked.
+        log: called with sentences about tries and waits.
+        run_id: on whose behalf the audit trail notes it; by default it is the user of the operating system.
+    """
+    from mini_platform.landing.pull import pull  # Brings httpx.
+
+    access = platform.access(dataset, source)
+    with audit.on_behalf_of(platform.worker(run_id).actor) if run_id else nullcontext():
+        return pull(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))
