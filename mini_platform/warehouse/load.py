@@ -87,7 +87,8 @@ def _parts(dataset: Dataset, batch: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
 
 def _places(dataset: Dataset) -> list[str]:
     """Return the names of the columns that say where a row stands: its file, line, record, source."""
-    return [c.name for c in dataset.columns if c.given not in (None, "first_loaded") and c.name not in dataset.key]
+    staged = {column.name for column in dataset.staged_columns}  # Not when it was loaded, which only production has.
+    return [c.name for c in dataset.stored_columns if c.given and c.name in staged - set(dataset.key)]
 
 
 def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch: Sequence[Row[Any]]) -> list[int]:

@@ -19,6 +19,7 @@ class Given(RowModel):
     line: int = Field("Line", given="line")
     source: str = Field("Source", given="source")
     made: dt.datetime = Field("Made", given="first_loaded")
+    changed: dt.datetime = Field("Changed", given="last_loaded")
     twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
 
 
