@@ -190,7 +190,7 @@ class Column(FieldSpec):
 def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
     """Describe a column of a `RowModel`, as `Field` of Pandera and pydantic do.
 
-    `temp_c: float | None = Field("Mean air temperature", unit="°C", in_range={"min_value": -90, "max_value": 60})`
+    `height_m: float | None = Field("Height above the sea", unit="m", in_range={"min_value": -430, "max_value": 8850})`
 
     What files do not have right is rejected, row by row, by rules that are called `<column>_<check>`; besides these a column
     that is no `X | None` has the rule `<column>_required`, and one that is no text `<column>_is_…`, such as `_is_date`.

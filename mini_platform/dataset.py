@@ -361,7 +361,7 @@ class Dataset:
         ):
             raise DeclarationError(
                 f"dataset {self.name!r}: this cannot be a dataset's name, as it is a folder's and a part of other names, too; "
-                "lower case letters, digits and single underscores can, such as sales_2024"
+                "lower case letters, digits and single underscores can, such as orders_2024"
             )
         where = f"dataset {self.name}"
         if not isinstance(self.table, str):
@@ -706,5 +706,5 @@ class Dataset:
 
     @property
     def staging_asset(self) -> str:
-        """Name of the staging asset, such as `staging_measurements`."""
+        """Name of the staging asset, such as `staging_stations`."""
         return f"staging_{self.table}"

@@ -2,9 +2,9 @@
 
     type: mini_platform.components.Dataset
     attributes:
-      name: stations
-      model: my_package.models.Station
-      key: station_id
+      name: meters
+      model: my_package.models.Meter
+      key: meter_id
 
 Here: the words of such a file, and what they mean. Not here: Dagster, whose component (`components.py`) has the same words, nor
 the translation of Pandera models (`pandera_models.py`). The platform reads these files itself too, so that tables and commands

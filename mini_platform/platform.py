@@ -1,4 +1,4 @@
-"""The platform as its parts see it: settings, database with its tables, raw store. Opened when first used; no Dagster."""
+"""The platform as its parts see it: settings, datasets, database, raw store. Opened when first used; no Dagster."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mini_platform.dataset import Dataset, Pull
     from mini_platform.landing.inbox_work import Visit
+    from mini_platform.registry import Registry
     from mini_platform.storage.access import Access
     from mini_platform.storage.remote import Inbox
     from mini_platform.warehouse.judged_rows import RawFiles
@@ -39,6 +40,22 @@ class Platform:
         return load_settings()
 
     @cached_property
+    def registry(self) -> Registry:
+        """Where datasets are declared, and what else is their own."""
+        from mini_platform.registry import registry_of
+
+        return registry_of(self.settings.datasets)
+
+    @property
+    def datasets(self) -> Mapping[str, Dataset]:
+        """By name those that it is opened for, or all that are declared.
+
+        Raises:
+            DeclarationError: one that is declared is not as it should be.
+        """
+        return self.registry.datasets if self._datasets is None else self._datasets
+
+    @cached_property
     def url(self) -> str:
         """URL of the database; starts the embedded server if it is not running."""
         return database_url(self.settings)
@@ -54,7 +71,7 @@ class Platform:
             RolesError: the tables are not what is declared, and this user of the database may not change them.
         """
         made = engine(self.url)
-        create_all(made, None if self._datasets is None else self._datasets.values())
+        create_all(made, self.datasets.values())
         return made
 
     @cached_property
@@ -126,10 +143,9 @@ class Platform:
         """
         if not self.settings.inbox:
             return []
-        from mini_platform.datasets import all_datasets
         from mini_platform.storage.remote import Inbox
 
-        names = [*(all_datasets() if self._datasets is None else self._datasets), dataset.name]
+        names = [*self.datasets, dataset.name]
         found = []
         for key, chosen in self.settings.inbox.items():
             mine = max((name for name in names if f"{key}_".startswith(f"{name}_")), key=len, default=None)

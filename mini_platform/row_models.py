@@ -49,7 +49,7 @@ def columns_of(model: type[RowModel], dataset: str = "") -> tuple[Column, ...]:
 
     Args:
         model: the row model.
-        dataset: for the sentence, such as `dataset weather: `.
+        dataset: for the sentence, such as `dataset stations: `.
 
     Raises:
         DeclarationError: a column cannot be right.

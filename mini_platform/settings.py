@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     """State that users never edit: raw files, the embedded database, Dagster's local artifacts, pid files."""
     data: Path = Path("data")
     """The watched folder; each dataset has its own drop folder in it."""
+    datasets: str = "mini_platform.datasets"
+    """Where datasets are declared: a package by its name, or a folder by its path, which has a / in it."""
     host: str = "127.0.0.1"
     """Address that the web servers listen on. Dagster asks for no password: another one only inside a container."""
     api_port: int = 8000
@@ -251,6 +253,16 @@ class Settings(BaseSettings):
     """A file that is sent to the API may not be larger."""
     max_page_bytes: int = Field(64 * 2**20, gt=0)
     """A page that is larger is not taken; it is held in memory."""
+
+    @field_validator("datasets", mode="after")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        """Bring the path of a folder into one form; the name of a package stays as it is."""
+        if "/" in value:
+            return str((PROJECT / Path(value).expanduser()).resolve())
+        if not all(part.isidentifier() for part in value.split(".")):
+            raise ValueError("it should be the name of a package, or the path of a folder with a / in it")
+        return value
 
     @field_validator("etl_interval", mode="after")
     @classmethod

@@ -37,6 +37,7 @@ from mini_platform import dagster_private
 from mini_platform.child_process import ChildProcess, end, marked
 from mini_platform.operations import https
 from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.registry import registry_of
 from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.warehouse import embedded
 
@@ -267,7 +268,7 @@ class _Platform:
         (settings.home / "dagster").mkdir(exist_ok=True)
         # Dagster makes folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
         shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
-        self._declarations = _declarations()
+        self._declarations = self._find_declarations()
         for name in self._commands():
             self._launch(name)
         self._fail_dead_runs()
@@ -294,6 +295,10 @@ class _Platform:
                 self._restart(child)
             self._reload_declarations()
 
+    def _find_declarations(self) -> dict[Path, int]:
+        """Return the files that declare datasets, with the times of their last change."""
+        return {path: path.stat().st_mtime_ns for path in registry_of(self._settings.datasets).files()}
+
     def _restart(self, child: ChildProcess) -> None:
         """Start a child again that ended by itself."""
         self._children.remove(child)
@@ -310,7 +315,7 @@ class _Platform:
 
     def _reload_declarations(self) -> None:
         """Restart what knows the datasets when one was added or changed. Runs are not below it and go on."""
-        found = _declarations()
+        found = self._find_declarations()
         if found == self._declarations:
             return
         self._say("INFO", "the datasets changed: loading them again")
@@ -397,9 +402,10 @@ class _Platform:
 
         made = engine(database_url(self._settings))
         self._say("INFO", "creating schemas…")
-        create_all(made)
+        datasets = registry_of(self._settings.datasets).datasets.values()
+        create_all(made, datasets)
         with made.connect() as connection:
-            if said := undeclared(connection):
+            if said := undeclared(connection, datasets):
                 self._say("WARNING", ". ".join(said))
         made.dispose()
 
@@ -447,12 +453,6 @@ class _Platform:
         new = _state_file(self._settings.home).with_suffix(".new")
         new.write_text(json.dumps(state))
         new.replace(_state_file(self._settings.home))
-
-
-def _declarations() -> dict[Path, int]:
-    """The files that declare datasets, with the times of their last change."""
-    folder = PROJECT / "mini_platform" / "datasets"
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*.py")}
 
 
 def _loaded(settings: Settings) -> bool:

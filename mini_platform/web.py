@@ -12,22 +12,10 @@ import threading
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from mini_platform import logs
-from mini_platform.api import (
-    audit,
-    customers,
-    datasets,
-    health,
-    ingest,
-    keys,
-    metrics,
-    records,
-    reference,
-    uploads,
-    weather,
-)
+from mini_platform.api import audit, datasets, health, keys, metrics, reference, uploads
 from mini_platform.api.guard import protect
 from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
@@ -35,6 +23,7 @@ from mini_platform.api.problems import AWAY, handle_problems
 from mini_platform.api.site import Site
 from mini_platform.dashboard.pages import add_pages, warm
 from mini_platform.operations import https
+from mini_platform.registry import own_value
 from mini_platform.settings import Settings
 
 ABOUT = (
@@ -47,7 +36,11 @@ STOP_SECONDS = 10
 
 
 def create_app(site: Site | None = None) -> FastAPI:
-    """The app over a site; without one, over the platform that the settings name."""
+    """The app over a site; without one, over the platform that the settings name.
+
+    Raises:
+        RegistryError: the routes that a dataset has of its own cannot be had.
+    """
     app = FastAPI(
         title="Mini Platform", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -58,8 +51,10 @@ def create_app(site: Site | None = None) -> FastAPI:
     protect(app, app.state.site.settings)
     metrics.measure(app, app.state.site)
     reference.serve_swagger(app)
-    for room in (datasets, uploads, weather, customers, records, ingest, health, metrics, audit, reference):
+    for room in (datasets, uploads, health, metrics, audit, reference):
         app.include_router(room.router)
+    for own in app.state.site.platform.registry.own_modules("routes", app.state.site.datasets):
+        app.include_router(own_value(own, "router", APIRouter))
     describe(app, app.state.site)
     return app
 

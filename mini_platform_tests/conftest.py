@@ -98,7 +98,7 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, url, tmp_path_factory.mktemp("template"))
         made = connection.engine(url)
-        create_all(made)
+        create_all(made, all_datasets().values())
         made.dispose()
         PlatformStorage.from_config_value(None, {})
     return TEMPLATE

@@ -20,11 +20,11 @@ from mini_platform.assets.checks import USUAL
 from mini_platform.automation import DATASET_TAG
 from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.definitions import build_defs
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, files
+from mini_platform_tests import examples
 from mini_platform_tests.oracle import Oracle, differences
 
 STAGING = dg.AssetKey(["weather", "staging_measurements"])
@@ -139,7 +139,7 @@ def test_checks_and_sensors(defs: dg.Definitions) -> None:
 
 
 def test_every_declared_rule_is_a_check() -> None:
-    assert set(CHECKS) >= {rule.name for rule in weather.rules}
+    assert set(CHECKS) >= {rule.name for rule in examples.weather.rules}
 
 
 def test_columns_and_lineage_are_shown(defs: dg.Definitions) -> None:
@@ -187,7 +187,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     found = checks(result)
     assert set(found) == {*CHECKS, "files_taken", "every_row_accounted_for", *(f"{kind}_as_usual" for kind in USUAL)}
     rows = {name: found[name].metadata["rows_failed"].value for name in CHECKS if "rows_failed" in found[name].metadata}
-    assert rows == {rule.name: dirty.rule_counts.get(rule.name, 0) for rule in weather.rules}
+    assert rows == {rule.name: dirty.rule_counts.get(rule.name, 0) for rule in examples.weather.rules}
     assert sum(count > 0 for count in rows.values()) >= 10, "the sample is to show most kinds of dirt"
     assert {name: check.passed for name, check in found.items()} == {
         **{name: count == 0 for name, count in rows.items()},

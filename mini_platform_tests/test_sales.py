@@ -23,7 +23,6 @@ from sqlalchemy import Engine, FromClause, Select, func, inspect, select, text
 
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.sales import dataset as sales
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.protection import Key, normalized, plain
@@ -33,6 +32,7 @@ from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files
+from mini_platform_tests.examples import sales
 from mini_platform_tests.operations.test_forget import csv_of, order
 
 Cells = dict[str, str]
@@ -249,7 +249,7 @@ def test_reloads_updates_and_redrives(platform: Platform, load: Any, pipeline: A
 
     with platform.engine.begin() as conn:  # Everything anew, as after a change of the declaration.
         conn.execute(text("DELETE FROM ops.fingerprints WHERE name = 'sales'"))
-    create_all(platform.engine)
+    create_all(platform.engine, all_datasets().values())
     with platform.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM analytics.fact_sales")) == 0
     pipeline(sales)

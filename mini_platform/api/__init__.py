@@ -7,9 +7,9 @@
     relations.py    what can be listed; query.py and keyset.py find a page of it, answers.py and export.py write it down
     datasets.py     the routes of datasets; declarations.py says what is declared
     uploads.py      files that are sent, through incoming.py; outcome.py waits for what becomes of them, runs.py asks for a run
-    weather.py, customers.py, records.py, ingest.py
-                    the paths of the systems that this one replaces
     reference.py    the OpenAPI document as pages; openapi.py completes it
+
+The paths of a system that a dataset replaces are not here, but beside it: `routes.py` in its folder.
 
 It reads as a role that can write nothing, imports no Dagster, and writes only what every door writes: landed files and
 rows of the schema `ops`.

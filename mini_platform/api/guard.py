@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -37,6 +38,8 @@ from mini_platform.settings import Settings
 from mini_platform.warehouse import audit
 
 Scope = Literal["read", "write", "admin"]
+About = str | Callable[[Site], Sequence[Dataset]] | None
+"""Which datasets a route is about: see `allowed`."""
 REALM = 'Bearer realm="Mini Platform"'
 HOW = "Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`; `mini-platform key create` makes one."
 
@@ -49,14 +52,15 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Envelope)
 
 
-def allowed(scope: Scope, dataset: str | None = None) -> Allowed:
+def allowed(scope: Scope, about: About = None) -> Allowed:
     """What a route takes, as a dependency: `Depends(allowed("read"))`.
 
     Args:
         scope: `read`, `write` or `admin`.
-        dataset: that the route is about; without one, that of the path parameter `dataset`, if it has one.
+        about: name of the dataset that the route is about, or what returns several, each of which it takes; without it, that
+            of the path parameter `dataset`, if it has one.
     """
-    return Allowed(scope, dataset)
+    return Allowed(scope, about)
 
 
 def may(request: Request, scope: Scope, dataset: Dataset) -> bool:
@@ -86,7 +90,7 @@ class Allowed:
     """See `allowed`. As a dependency it sets `request.state.caller`: the key, or None where nobody needs one."""
 
     scope: Scope
-    dataset: str | None = None
+    about: About = None
 
     async def __call__(
         self,
@@ -107,14 +111,20 @@ class Allowed:
             audit.working_for.set(f"key {caller.prefix}" if caller else "anybody on this machine")
         if request.state.caller is None:
             return
-        dataset = guard.site(request).datasets.get(self.dataset or request.path_params.get("dataset", ""))
-        if not request.state.caller.may(self.scope, dataset):
-            needed = keys.needed(self.scope, dataset)
-            raise ProblemError(
-                f"This key has not the scope {needed}, which this takes.",
-                HTTPStatus.FORBIDDEN,
-                {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{needed}"'},
-            )
+        for dataset in self._datasets(request, guard.site(request)):
+            if not request.state.caller.may(self.scope, dataset):
+                needed = keys.needed(self.scope, dataset)
+                raise ProblemError(
+                    f"This key has not the scope {needed}, which this takes.",
+                    HTTPStatus.FORBIDDEN,
+                    {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{needed}"'},
+                )
+
+    def _datasets(self, request: Request, site: Site) -> Sequence[Dataset | None]:
+        """Those that the request is about; None for one that there is not, and where it is about none."""
+        if callable(self.about):
+            return self.about(site) or [None]
+        return [site.datasets.get(self.about or request.path_params.get("dataset", ""))]
 
 
 class Guard:

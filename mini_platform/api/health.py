@@ -1,9 +1,10 @@
-"""Whether the platform is well: for load balancers, monitoring, and the readers of the system that `records` replaces.
+"""Whether the platform is well: for load balancers, monitoring, and the readers of the system that this one replaces.
 
-The figures of `/health` and `/stats` are those of the dataset `records`, whose sources are what its predecessor pulled:
+The figures of `/health` and `/stats` are those of the datasets that are pulled from APIs, as the system pulled them that was
+replaced; where none is pulled, those of all datasets:
 
-    total_records_processed    rows read, by the ledger, of its files that are loaded
-    run_count                  its runs, by Dagster's record: pulls and loads, however they ended
+    total_records_processed    rows read, by the ledger, of their files that are loaded
+    run_count                  their runs, by Dagster's record: pulls and loads, however they ended
     total_duration_seconds     of those that ended
     last_success, last_failure the later of what the runs say and what the pulls say (`ops.checkpoints`)
     last_failure_reason        of the failed pull as a sentence, or which run failed
@@ -12,6 +13,7 @@ The figures of `/health` and `/stats` are those of the dataset `records`, whose 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Literal
 
@@ -22,9 +24,9 @@ from sqlalchemy import func, select
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY, answers_late
 from mini_platform.api.site import Site, TheSite
+from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import checkpoints, files
 
-DATASET = "records"
 router = APIRouter(tags=["health"])
 
 
@@ -91,44 +93,51 @@ def health(site: TheSite, response: Response) -> Health:
     )
 
 
-@router.get("/stats", dependencies=[Depends(allowed("read", DATASET))])
+def _measured(site: Site) -> Sequence[Dataset]:
+    """Return the datasets that the figures are of."""
+    datasets = list(site.datasets.values())
+    return [dataset for dataset in datasets if dataset.pulls] or datasets
+
+
+@router.get("/stats", dependencies=[Depends(allowed("read", _measured))])
 def stats(site: TheSite) -> Stats:
     """How many rows and runs of records there were, how long they took, and how the last ones ended."""
     past = _Past(site)
     return Stats(
         total_records_processed=past.rows,
-        total_duration_seconds=round(past.runs.seconds, 3) if past.runs else 0,
+        total_duration_seconds=round(sum(run.seconds for run in past.runs), 3),
         last_success=past.last_success,
         last_failure=past.last_failure,
         last_failure_reason=past.failure_reason(),
-        run_count=past.runs.runs if past.runs else 0,
+        run_count=sum(run.runs for run in past.runs),
     )
 
 
 class _Past:
-    """What the ledger, the checkpoints and Dagster's record of runs say of the dataset."""
+    """What the ledger, the checkpoints and Dagster's record of runs say of the datasets."""
 
     def __init__(self, site: Site) -> None:
+        names = [dataset.name for dataset in _measured(site)]
         pulled = select(
             func.max(checkpoints.c.last_started).label("last_started"),
             func.max(checkpoints.c.last_succeeded).label("last_succeeded"),
             func.max(checkpoints.c.last_failed).label("last_failed"),
             func.max(checkpoints.c.last_error).label("last_error"),
-        ).where(checkpoints.c.dataset == DATASET)
+        ).where(checkpoints.c.dataset.in_(names))
         read = select(func.coalesce(func.sum(files.c.rows_read), 0), func.max(files.c.loaded_at)).where(
-            files.c.dataset == DATASET, files.c.status == "loaded"
+            files.c.dataset.in_(names), files.c.status == "loaded"
         )
         with site.read() as conn:
             self.pulls = conn.execute(pulled).one()
             self.rows, loaded_at = conn.execute(read).one()
-        self.runs = site.run_history().get(DATASET)
-        runs = self.runs
-        self.last_run = _latest(getattr(runs, "last_started", None), self.pulls.last_started, loaded_at)
-        self.last_success = _latest(getattr(runs, "last_succeeded", None), self.pulls.last_succeeded, loaded_at)
-        self.last_failure = _latest(getattr(runs, "last_failed", None), self.pulls.last_failed)
+        history = site.run_history()
+        self.runs = [history[name] for name in names if name in history]
+        self.last_run = _latest(*(run.last_started for run in self.runs), self.pulls.last_started, loaded_at)
+        self.last_success = _latest(*(run.last_succeeded for run in self.runs), self.pulls.last_succeeded, loaded_at)
+        self.last_failure = _latest(*(run.last_failed for run in self.runs), self.pulls.last_failed)
 
     def status(self) -> Literal["success", "failure", "running", "never_run"]:
-        if self.runs and self.runs.running:
+        if any(run.running for run in self.runs):
             return "running"
         if self.last_failure and (self.last_success is None or self.last_failure > self.last_success):
             return "failure"
@@ -139,7 +148,8 @@ class _Past:
             return None
         if self.last_failure == self.pulls.last_failed:
             return self.pulls.last_error or "A pull failed; the one after it did not."
-        return f"Run {self.runs.last_failed_run} failed; Dagster shows why." if self.runs else None
+        failed = max((run for run in self.runs if run.last_failed), key=lambda run: run.last_failed)
+        return f"Run {failed.last_failed_run} failed; Dagster shows why."
 
 
 def _latest(*moments: dt.datetime | None) -> dt.datetime | None:

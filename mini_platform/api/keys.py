@@ -44,7 +44,7 @@ class Key:
         key_id: in `ops.api_keys`.
         name: what it is for.
         prefix: its first characters.
-        scopes: what it may do: `read`, `write`, `admin`, or one of the first two in one dataset, as `read:customers`.
+        scopes: what it may do: `read`, `write`, `admin`, or one of the first two in one dataset, as `read:DATASET`.
         created_at: when it was made; `expires_at`, `revoked_at` and `last_used_at` likewise, None for never.
         state: `valid`, `expired` or `revoked`.
     """
@@ -78,7 +78,8 @@ def checked_scopes(scopes: Collection[str], datasets: Collection[str]) -> tuple[
         ValueError: there is none, or one that does not exist; the message is a sentence.
     """
     if not scopes:
-        raise ValueError("A key needs a scope: read, write or admin, or in one dataset such as read:customers.")
+        example = next(iter(datasets), "DATASET")
+        raise ValueError(f"A key needs a scope: read, write or admin, or in one dataset such as read:{example}.")
     for scope in scopes:
         what, colon, name = scope.partition(":")
         if what not in SCOPES or (colon and what == "admin"):

@@ -1,14 +1,15 @@
 """The OpenAPI document, made complete: what FastAPI cannot know of routes that read their parameters by what is listed.
 
 Each listing has its parameters there, one per column and operator, and its rows with their types. Rows and analytics, which are
-others in every dataset, have a path each there; one route serves them all.
+others in every dataset, have a path each there; one route serves them all. Examples are of the datasets that there are.
 """
 
 from __future__ import annotations
 
 import copy
 import datetime as dt
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from mini_platform.api.problems import Problem, documented
 from mini_platform.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.site import Site
+from mini_platform.dataset import Csv, Dataset
 
 BIGINT = {"minimum": -(2**63), "maximum": 2**63 - 1}
 TYPES: Mapping[Any, tuple[dict[str, Any], str]] = {
@@ -65,12 +67,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     paths: dict[str, Any] = document["paths"]
     for operation in _operations(paths):
-        for parameter in operation.get("parameters", ()):
-            if parameter["in"] == "path" and parameter["name"] == "dataset":
-                parameter["schema"]["enum"] = list(site.datasets)
         problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
         told = {str(status): response for status, response in problems.items()} | operation["responses"]
         operation["responses"] = dict(sorted(told.items()))
+    if site.datasets:
+        _give_examples(document, site)
     _tell(paths, "/api/audit", relations.audit())
     some = next(iter(site.datasets.values()), None)
     for kind, of in (("files", relations.files), ("rejects", relations.rejects), ("quality", relations.quality)):
@@ -92,6 +93,59 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
             paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(some))
         )
     return document
+
+
+def _give_examples(document: dict[str, Any], site: Site) -> None:
+    """Take the datasets that there are as examples."""
+    paths = document["paths"]
+    dataset = _plainest(site.datasets.values())
+    file_name = f"oslo{dataset.suffixes[0]}"
+    details = _problem_details(site.datasets, dataset)
+    for operation in _operations(paths):
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path" and parameter["name"] == "dataset":
+                parameter["schema"] |= {"enum": list(site.datasets), "examples": [dataset.name]}
+        for status in details.keys() & operation["responses"].keys():
+            for content in operation["responses"][status].get("content", {}).values():
+                if "detail" in content.get("example", {}):
+                    content["example"]["detail"] = details[status]
+    send = paths["/api/datasets/{dataset}/files/"]["post"]
+    body, example = send["requestBody"]["content"], _example_file(dataset)
+    body["multipart/form-data"]["example"] = {"file": example}
+    if isinstance(dataset.sources[0], Csv):
+        body["text/csv"]["example"] = example
+    else:
+        body["application/json"]["example"] = json.loads(example)
+    for parameter in send["parameters"]:
+        if parameter["name"] == "name":
+            parameter["schema"]["examples"] = [file_name]
+    landed = document["components"]["schemas"]["LandedFile"]["example"]
+    landed |= {"dataset": dataset.name, "name": file_name, "url": f"/api/datasets/{dataset.name}/files/12/"}
+
+
+def _plainest(datasets: Iterable[Dataset]) -> Dataset:
+    """Return a dataset for examples: nobody's data, and CSV alone, where there is such a one."""
+    return min(datasets, key=lambda d: (d.is_personal, not isinstance(d.sources[0], Csv), len(d.sources)))
+
+
+def _problem_details(datasets: Mapping[str, Dataset], example: Dataset) -> dict[str, str]:
+    """Return what problems say that name datasets, by status."""
+    personal = next((dataset for dataset in datasets.values() if dataset.is_personal), example)
+    misspelt = f"{example.name[:2]}{example.name[3:]}"
+    return {
+        "403": f"This key has not the scope read:{personal.name}, which this takes.",
+        "404": f"There is no dataset '{misspelt}'. The datasets are: {', '.join(datasets)}.",
+        "415": f"Files of {example.name} have names that end in {', '.join(example.suffixes[:2])}.",
+    }
+
+
+def _example_file(dataset: Dataset) -> str:
+    """Return a file of one row, of the first format that the dataset has."""
+    source = dataset.sources[0]
+    texts = {column.name: TYPES[column.type][1] if column.type in TYPES else "[1.5]" for column in dataset.read_columns}
+    if isinstance(source, Csv):
+        return f"{source.delimiter.join(texts)}\n{source.delimiter.join(texts.values())}\n"
+    return json.dumps(texts)
 
 
 def _operations(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

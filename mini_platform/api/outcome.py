@@ -57,7 +57,7 @@ class LandedFile(BaseModel):
         "json_schema_extra": {
             "example": {
                 "file_id": 12,
-                "dataset": "weather",
+                "dataset": "DATASET",
                 "name": "oslo.csv",
                 "version": 1,
                 "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
@@ -75,7 +75,7 @@ class LandedFile(BaseModel):
                 "rows_unchanged": 0,
                 "rows_superseded": 0,
                 "rows_rejected": 1,
-                "url": "/api/datasets/weather/files/12/",
+                "url": "/api/datasets/DATASET/files/12/",
             }
         }
     }

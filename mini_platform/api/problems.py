@@ -77,18 +77,18 @@ class Problem(BaseModel):
 EXAMPLES: Mapping[int, str] = {
     400: "limit: 0 is not 1 to 1000.",
     401: "This takes a key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
-    403: "This key has not the scope read:customers, which this takes.",
-    404: "There is no dataset 'wether'. The datasets are: customers, records, sales, signals, weather.",
+    403: "This key has not the scope read:DATASET, which this takes.",
+    404: "There is no dataset 'NAME'.",
     408: "The body comes too slowly.",
     413: "At most 1,073,741,824 bytes can be sent at once.",
-    415: "Files of weather have names that end in .csv, .csv.gz.",
+    415: "Files of DATASET have names that end in .csv, .csv.gz.",
     421: "This server is not called 'example.com'. Ask it by one of 127.0.0.1, localhost.",
     422: "offset: Input should be greater than or equal to 0",
     429: "Too many requests: 6000 a minute are taken. Try again in 12 s.",
     503: "The database cannot be reached; try again later.",
     507: "The disk that files are kept on is full: send it again later.",
 }
-"""What a problem may say, for the documentation."""
+"""What a problem may say, for the documentation; `openapi.py` names the datasets that there are."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -92,7 +92,7 @@ class Relation:
     """Something that can be listed.
 
     Attributes:
-        name: of it, such as `weather.rows`.
+        name: of it, such as `stations.rows`.
         columns: by name, in the order in which they are shown.
         source: what the columns are selected from.
         key: columns that tell the rows apart and are never empty; none where no such columns are to be seen.

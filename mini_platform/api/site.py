@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, Row, func, select
 from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.api.runs import Runs
 from mini_platform.dataset import Dataset
-from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
 from mini_platform.warehouse import run_history
@@ -37,9 +36,9 @@ class Site:
     """
 
     def __init__(self, platform: Platform | None = None, datasets: Mapping[str, Dataset] | None = None) -> None:
-        """Serve these datasets, or all that are declared. Nothing is opened yet."""
-        self.datasets = dict(all_datasets() if datasets is None else datasets)
-        self.platform = platform or Platform(self.datasets)
+        """Serve these datasets, or those of the platform. Nothing is opened yet."""
+        self.platform = platform or Platform(datasets)
+        self.datasets = dict(self.platform.datasets if datasets is None else datasets)
         self._exports = BoundedSemaphore(EXPORTS)
 
     @property
@@ -54,7 +53,8 @@ class Site:
             NotFoundError: there is none.
         """
         if name not in self.datasets:
-            raise NotFoundError(f"There is no dataset {name!r}. The datasets are: {', '.join(self.datasets)}.")
+            those = f"The datasets are: {', '.join(self.datasets)}." if self.datasets else "None is declared."
+            raise NotFoundError(f"There is no dataset {name!r}. {those}")
         return self.datasets[name]
 
     @contextmanager
@@ -142,4 +142,4 @@ def _site(request: Request) -> Site:
 
 
 TheSite = Annotated[Site, Depends(_site)]
-DatasetName = Annotated[str, Path(alias="dataset", description="Name of the dataset", examples=["weather"])]
+DatasetName = Annotated[str, Path(alias="dataset", description="Name of the dataset")]

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.incoming import Incoming, receive
@@ -33,44 +32,30 @@ SUFFIXES = {
     "application/x-ndjson": ".ndjson",
 }
 """How a file without a name is called, by its content type; others as the dataset's first format."""
-SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
 FORM = {
-    "example": {"file": SAMPLE},
     "schema": {
         "type": "object",
         "required": ["file"],
         "properties": {"file": {"type": "string", "format": "binary", "description": "One file"}},
-    },
+    }
 }
 BYTES = {"schema": {"type": "string", "format": "binary"}}
-CSV = BYTES | {"example": SAMPLE}
 FILE: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "Multipart with one part `file`, or the file itself.",
         "content": {
             "multipart/form-data": FORM,
-            "text/csv": CSV,
+            "text/csv": BYTES,
             "application/json": {"schema": {}},
             "application/octet-stream": BYTES,
         },
     }
 }
-ONLY_FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}}
 PENDING_ANSWER: dict[int | str, dict[str, Any]] = {
     202: {"model": LandedFile, "description": "It is kept, and will be loaded: see `url`"}
 }
-Name = Annotated[str | None, Query(description="Name of a file that is sent as the body itself", examples=["oslo.csv"])]
-
-
-class Imported(BaseModel):
-    """What became of an imported file: `rows_in_file = rows_valid + rows_invalid`."""
-
-    rows_in_file: int
-    rows_valid: int
-    rows_invalid: int = Field(description="Rejected, each with its reasons: see /api/datasets/weather/rejects/")
-    rows_upserted: int = Field(description="Rows of the table that the file wrote or confirmed: one per key of it")
-    file_id: int
+Name = Annotated[str | None, Query(description="Name of a file that is sent as the body itself")]
 
 
 @router.post(
@@ -95,47 +80,10 @@ async def send(
     bytes is a new version; the same name with the same bytes is `unchanged`, so that a request can be repeated without harm.
     """
     chosen = site.dataset(dataset)
-    return (await _landed(request, site, chosen, wait)).answer(response)
+    return (await outcome_of_upload(request, site, chosen, wait)).answer(response)
 
 
-@router.post(
-    "/api/import/",
-    dependencies=[Depends(allowed("write", "weather"))],
-    summary="Import weather measurements",
-    response_model=Imported | LandedFile,
-    responses={
-        200: {"model": Imported},
-        **PENDING_ANSWER,
-        **documented(400, 404, 408, 413, 415, 422, 507),
-    },
-    openapi_extra=ONLY_FORM,
-)
-async def import_file(request: Request, response: Response, site: TheSite, wait: Wait = 60) -> Imported | LandedFile:
-    """Send a weather file as multipart `file`, and wait until it is loaded.
-
-    `rows_upserted` counts the keys of the valid rows: inserted, updated, or found to be as the file says. Bytes that were
-    imported before are answered with the figures of that time. A file that is not loaded when the wait is over is answered
-    with 202 and its row of the ledger.
-    """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ProblemError("Send the file as multipart/form-data, in a part with the name `file`.")
-    found = await _landed(request, site, site.dataset("weather"), wait)
-    if found.pending:
-        return found.answer(response)
-    done = found.version
-    if done.status != "loaded":
-        detail = f"{found.row.name} is {done.status}: {done.error}"
-        raise ProblemError(detail, file_id=found.row.file_id, file_status=done.status)
-    return Imported(
-        rows_in_file=done.rows_read,
-        rows_valid=done.rows_read - done.rows_rejected,
-        rows_invalid=done.rows_rejected,
-        rows_upserted=done.rows_inserted + done.rows_updated + done.rows_unchanged,
-        file_id=found.row.file_id,
-    )
-
-
-async def _landed(request: Request, site: Site, dataset: Dataset, wait: float) -> Outcome:
+async def outcome_of_upload(request: Request, site: Site, dataset: Dataset, wait: float) -> Outcome:
     """Take the file of a request in, have it loaded, and wait for that."""
     limit = site.settings.max_upload_bytes
     async with receive(request, site.platform.store, limit, lambda sent: _fit(sent, dataset)) as incoming:

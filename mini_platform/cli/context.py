@@ -47,16 +47,17 @@ def dataset_named(name: str) -> Dataset:
     Raises:
         MistakeError: there is none.
     """
-    from mini_platform.datasets import all_datasets
+    from mini_platform.registry import configured
 
-    datasets = all_datasets()
+    datasets = configured().datasets
     if name not in datasets:
-        raise MistakeError(f"There is no dataset {name!r}. The datasets are: {', '.join(datasets)}.")
+        those = f"The datasets are: {', '.join(datasets)}." if datasets else "None is declared."
+        raise MistakeError(f"There is no dataset {name!r}. {those}")
     return datasets[name]
 
 
 def datasets_named(name: str | None) -> list[Dataset]:
     """The dataset of this name, or all of them."""
-    from mini_platform.datasets import all_datasets
+    from mini_platform.registry import configured
 
-    return list(all_datasets().values()) if name is None else [dataset_named(name)]
+    return list(configured().datasets.values()) if name is None else [dataset_named(name)]

@@ -14,6 +14,8 @@ from mini_platform.cli.output import say
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
+    from mini_platform.platform import Platform
+
 
 def url() -> None:
     """Print the database's URL, as psql and other programs take it. It contains the password, if there is one."""
@@ -64,16 +66,18 @@ def init() -> None:
 
     DATABASE_URL should be an administrator's the first time, and the owner's from then on. What is so already stays as it is.
     """
+    from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
     from mini_platform.warehouse.roles import ROLES
 
-    made = _engine()
+    platform = Platform()
+    made = _engine(platform)
     if not has_dagster(made):
         from mini_platform.dagster_storage import PlatformStorage
 
         PlatformStorage.from_config_value(None, {})  # makes Dagster's tables
     try:
-        initialize(made)
+        initialize(made, platform.datasets.values())
     except ValueError as error:
         raise MistakeError(str(error)) from error
     made.dispose()
@@ -92,10 +96,11 @@ def login(
     ] = None,
 ) -> None:
     """Make a login, or give it a new password. A password that is made is printed, once: it is kept nowhere."""
+    from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import make_login
 
     given = password_file.read().strip() if password_file else None
-    made = _engine()
+    made = _engine(Platform())
     with made.begin() as conn:
         password = make_login(conn, name, f"mini_platform_{role.value}", given)
     made.dispose()
@@ -104,12 +109,11 @@ def login(
         say("This is the only time that it is shown.")
 
 
-def _engine() -> "Engine":
+def _engine(platform: "Platform") -> "Engine":
     from mini_platform.cli.context import checked_url
-    from mini_platform.platform import Platform
     from mini_platform.warehouse.connection import engine
 
-    return engine(checked_url(Platform()), hide_parameters=True)
+    return engine(checked_url(platform), hide_parameters=True)
 
 
 def _database() -> "URL":

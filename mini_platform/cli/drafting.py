@@ -20,14 +20,13 @@ def new(
     sample: Annotated[Path, typer.Option("--from", metavar="FILE", help="A CSV or JSON file to learn from.")],
     table: Annotated[str | None, typer.Option(help="Name of its table; otherwise that of the dataset.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write instead of the one in mini_platform/datasets/.")
+        Path | None, typer.Option(help="File to write instead of the one beside the other datasets.")
     ] = None,
 ) -> None:
     """Draft a dataset from a sample: types, keys, empty values, how the file is written. Read it, then load the sample.
 
     The draft is a file to be edited. It runs as it is, and takes every well-formed row of its sample.
     """
-    from mini_platform import datasets
     from mini_platform.inference import infer
     from mini_platform.platform import Platform
     from mini_platform.readers import RefusedFileError
@@ -35,19 +34,19 @@ def new(
     table = name if table is None else table
     _refuse_name("dataset", name)
     _refuse_name("table", table)
-    known = datasets.all_datasets()
+    platform = Platform()
+    known = platform.datasets
     if name in known:
         raise MistakeError(f"There is a dataset {name!r} already.")
     if other := next((d.name for d in known.values() if d.table == table), None):
         raise MistakeError(f"The dataset {other} has a table {table!r} already; choose another one with --table.")
-    target = out or Path(datasets.__path__[0]) / f"{name}.py"
+    target = out or platform.registry.folder / f"{name}.py"
     if target.exists():
         raise MistakeError(f"{target} exists already; nothing was written.")
     if not target.parent.is_dir():
         raise MistakeError(f"{target.parent} is not a folder.")
     if not sample.is_file():
         raise MistakeError(f"{sample} is not a file.")
-    platform = Platform()
     try:
         found = infer(sample, name, table, platform.read_limits)
     except RefusedFileError as refusal:

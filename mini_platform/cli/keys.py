@@ -40,11 +40,11 @@ def create(
 ) -> None:
     """Make a key and print it, once: it is kept nowhere."""
     from mini_platform.api import keys
-    from mini_platform.datasets import all_datasets
+    from mini_platform.registry import configured
 
     expires_at = _expiry(expires)
     try:
-        scopes = keys.checked_scopes(scope, all_datasets())
+        scopes = keys.checked_scopes(scope, configured().datasets)
     except ValueError as error:
         raise MistakeError(str(error)) from error
     if not name.strip():

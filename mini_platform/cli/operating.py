@@ -169,16 +169,21 @@ def metabase(
     password_file: Annotated[typer.FileText, typer.Option(help="Where the administrator's password stands.")],
     database_password_file: Annotated[typer.FileText, typer.Option(help="Where the password of the login stands.")],
 ) -> None:
-    """Connect Metabase to the database as a role that reads no personal data, and make the dashboards of sales.
+    """Connect Metabase to the database as a role that reads no personal data, and make the dashboards that datasets have.
 
     Run again, it makes what is missing, and changes nothing else but questions that differ from what they should ask.
     """
     from sqlalchemy import make_url
 
-    from mini_platform.operations.metabase import Metabase
+    from mini_platform.operations.metabase import Metabase, dashboards_of
+    from mini_platform.registry import configured
 
+    registry = configured()
+    dashboards = dashboards_of(registry, registry.datasets)
     target = make_url(database).set(password=database_password_file.read().strip())
     with Metabase(url, email, password_file.read().strip()) as session:
-        done = session.set_up(target)
+        done = session.set_up(target, dashboards)
+    if not dashboards:
+        say("No dataset has dashboards of its own: Metabase is connected, and that is all.")
     for phrase in done or ["all is there"]:
         typer.echo(phrase)

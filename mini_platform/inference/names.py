@@ -39,7 +39,7 @@ UNIT = re.compile(r"(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]\s*")
 
 
 def snake(text: str) -> str:
-    """A text in snake case: `Customer Id`, `customerId` and `Customer-ID` are customer_id; empty where no letter is left."""
+    """A text in snake case: `Meter Id`, `meterId` and `Meter-ID` are meter_id; empty where no letter is left."""
     plain = unicodedata.normalize("NFKD", text.translate(LETTERS)).encode("ascii", "ignore").decode()
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")[:LONGEST].strip("_")

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.markers import Marker
@@ -20,9 +20,12 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from mini_platform.dataset import Dataset
 from mini_platform.operations import archive, doors, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.finding import Finding, Level
+from mini_platform.registry import SETTING as DATASETS_SETTING
+from mini_platform.registry import registry_of
 from mini_platform.setting_sources import SourceError, local
 from mini_platform.settings import PROJECT, Settings, invalid, load_settings, sources
 from mini_platform.vault import VaultSettings
@@ -60,6 +63,13 @@ def examine() -> Iterator[Finding]:
         yield Finding("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
         return
     yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
+    try:
+        if not registry_of(settings.datasets).datasets:
+            do = "mini-platform new NAME --from FILE drafts one."
+            yield Finding("datasets", "warning", f"{settings.datasets} declares no dataset", do)
+    except ValueError as error:
+        yield Finding("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
+        return
     for check in (_secrets, doors.inboxes, doors.raw_store, _disk, _ports, _https, _database):
         yield from check(settings)
 
@@ -202,8 +212,11 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         made = engine(database_url(settings))
         with made.connect() as conn:
-            for check in (_server, _encryption, _clock, _tables, _roles):
+            datasets = registry_of(settings.datasets).datasets.values()
+            for check in (_server, _encryption, _clock):
                 yield from check(conn)
+            yield from _tables(conn, datasets)
+            yield from _roles(conn, datasets)
     except DatabaseAwayError as error:
         yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
@@ -244,9 +257,9 @@ def _clock(conn: Connection) -> Iterator[Finding]:
     yield Finding("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
 
 
-def _tables(conn: Connection) -> Iterator[Finding]:
+def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding]:
     try:
-        current = is_current(conn)
+        current = is_current(conn, datasets)
     except ValueError as error:
         yield Finding("tables", "problem", str(error), "Correct the declaration.")
         return
@@ -256,11 +269,11 @@ def _tables(conn: Connection) -> Iterator[Finding]:
         yield Finding(
             "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
         )
-    if said := undeclared(conn):
+    if said := undeclared(conn, datasets):
         yield Finding("tables", "warning", *said)
 
 
-def _roles(conn: Connection) -> Iterator[Finding]:
+def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding]:
     """One user of the database for all is well on one's own machine; where there are roles, they are held to what is theirs."""
     has_roles = is_initialized(conn)
     if has_roles and may_own(conn):
@@ -276,5 +289,5 @@ def _roles(conn: Connection) -> Iterator[Finding]:
         return
     kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (("problem", too_mighty), ("warning", too_weak))
     for level, phrases in kinds:
-        for said in phrases(conn, all_tables()):
+        for said in phrases(conn, all_tables(datasets)):
             yield Finding("roles", level, said, "mini-platform db init grants what is declared; REVOKE what it leaves.")

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from mini_platform.datasets import all_datasets
 from mini_platform.operations.finding import Finding
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
@@ -22,7 +21,8 @@ SEE = "Correct the setting or the server; until then nothing else waits for it, 
 
 def inboxes(settings: Settings) -> Iterator[Finding]:
     """Whether every dataset has its drop folder, and every remote inbox can be listed now."""
-    missing, datasets = [], all_datasets()
+    platform = Platform()
+    missing, datasets = [], platform.datasets
     for name in datasets:
         folder = settings.data / name
         if not folder.is_dir():
@@ -34,7 +34,6 @@ def inboxes(settings: Settings) -> Iterator[Finding]:
         yield Finding("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
     else:
         yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
-    platform = Platform(datasets)
     try:
         remote = [inbox for dataset in datasets.values() for inbox in platform.inboxes(dataset)]
     except ValueError as error:

@@ -1,4 +1,6 @@
-"""Metabase: connected to the database as the BI role, with the dashboards of sales, by its REST API.
+"""Metabase: connected to the database as the BI role, with the dashboards that datasets have, by its REST API.
+
+A dataset that is a folder hands its dashboards in, as `DASHBOARDS` of its `metabase.py`: questions by name of a dashboard.
 
 Everything is found by its name in one collection and made where it is missing, so that it can be run again; questions are
 brought to what is declared here, and what people arranged on the dashboards, or added to them, stays. Written after the
@@ -8,12 +10,14 @@ want other words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from sqlalchemy import URL
+
+from mini_platform.registry import Registry, own_value
 
 NAME = "Mini Platform"
 """Of the collection, and of the database as people see it in Metabase."""
@@ -57,82 +61,16 @@ class Question:
         }
 
 
-DASHBOARDS: dict[str, tuple[Question, ...]] = {
-    "Sales: trends": (
-        Question(
-            "Revenue and profit by month",
-            "line",
-            "SELECT month, revenue, profit FROM analytics.monthly_revenue ORDER BY month",
-            ("month",),
-            ("revenue", "profit"),
-        ),
-        Question(
-            "Orders and customers by month",
-            "bar",
-            "SELECT month, orders, customers FROM analytics.monthly_revenue ORDER BY month",
-            ("month",),
-            ("orders", "customers"),
-        ),
-    ),
-    "Sales: products by category": (
-        Question(
-            "Revenue and profit by category",
-            "bar",
-            "SELECT category, revenue, profit FROM analytics.revenue_by_category ORDER BY revenue DESC",
-            ("category",),
-            ("revenue", "profit"),
-        ),
-        Question(
-            "Revenue of the categories by quarter",
-            "area",
-            "SELECT date_trunc('quarter', order_date)::date AS quarter, category, sum(revenue) AS revenue "
-            "FROM analytics.fact_sales JOIN analytics.dim_product USING (product_id) GROUP BY 1, 2 ORDER BY 1, 2",
-            ("quarter", "category"),
-            ("revenue",),
-        ),
-    ),
-    "Sales: purchase patterns": (
-        Question(
-            "Customers by number of orders",
-            "bar",
-            "SELECT orders, count(*) AS customers FROM analytics.customer_purchases GROUP BY orders ORDER BY orders",
-            ("orders",),
-            ("customers",),
-        ),
-        Question(
-            "Days between two orders",
-            "bar",
-            "SELECT floor(days_between_orders / 30) * 30 AS days, count(*) AS customers FROM analytics.customer_purchases "
-            "WHERE days_between_orders IS NOT NULL GROUP BY 1 ORDER BY 1",
-            ("days",),
-            ("customers",),
-        ),
-        Question(
-            "Revenue by day of the week",
-            "bar",
-            "SELECT to_char(order_date, 'ID Dy') AS weekday, sum(revenue) AS revenue FROM analytics.fact_sales "
-            "GROUP BY 1 ORDER BY 1",
-            ("weekday",),
-            ("revenue",),
-        ),
-    ),
-    "Sales: top products": (
-        Question(
-            "Ten products by revenue",
-            "row",
-            "SELECT title, revenue FROM analytics.top_products ORDER BY revenue DESC, title LIMIT 10",
-            ("title",),
-            ("revenue",),
-        ),
-        Question(
-            "Fifty products with their pieces and profit",
-            "table",
-            "SELECT rank, title, category, pieces, revenue, profit FROM analytics.top_products "
-            "ORDER BY revenue DESC, title LIMIT 50",
-        ),
-    ),
-}
-"""Dashboards by name, with their questions."""
+def dashboards_of(registry: Registry, datasets: Iterable[str]) -> dict[str, Sequence[Question]]:
+    """Return the dashboards that these datasets have, by name.
+
+    Raises:
+        RegistryError: a file has none.
+    """
+    found: dict[str, Sequence[Question]] = {}
+    for module in registry.own_modules("metabase", datasets):
+        found |= own_value(module, "DASHBOARDS", dict)
+    return found
 
 
 class Metabase:
@@ -170,11 +108,12 @@ class Metabase:
         setup = {"token": properties["setup-token"], "user": user, "prefs": {"site_name": NAME}}
         return str(self._ask("POST", "/api/setup", setup)["id"])
 
-    def set_up(self, database: URL) -> list[str]:
+    def set_up(self, database: URL, dashboards: Mapping[str, Sequence[Question]]) -> list[str]:
         """Connect the database and make what is missing.
 
         Args:
             database: as Metabase reaches it, with the login of the BI role.
+            dashboards: the questions of each, by its name.
 
         Returns:
             What was made or changed, a phrase each; none where all was there.
@@ -187,7 +126,7 @@ class Metabase:
         collection = collections.get(NAME) or self._make(
             "collection", {"name": NAME, "description": "Made by a command."}
         )
-        for name, questions in DASHBOARDS.items():
+        for name, questions in dashboards.items():
             there = self._items(collection)
             cards = [self._question(there, question.body(database_id, collection)) for question in questions]
             dashboard = there.get(("dashboard", name)) or self._make(

@@ -1,10 +1,10 @@
 """Processing: staging, loading, refreshing and measuring, each a step that is safe to repeat, and `process`: all of them.
 
-    from mini_platform.datasets import all_datasets
     from mini_platform.operations.processing import process
     from mini_platform.platform import Platform
 
-    process(Platform(), all_datasets()["weather"])
+    platform = Platform()
+    process(platform, platform.datasets["stations"])
 
 Here: a step on the platform as it is set up, as an asset, a command, a test or a notebook takes it. Not here: what a step does
 to the tables (`warehouse/`), what has arrived (`landing.py`).

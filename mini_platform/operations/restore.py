@@ -115,7 +115,7 @@ def restore(
         made.dispose()
         _load_dump(program, platform.url, folder / name / "database.dump", manifest, server)
         progress(0, "Looking at the tables")
-        (initialize if has_roles else create_all)(made)
+        (initialize if has_roles else create_all)(made, platform.datasets.values())
         _revoke(made, revoked)
         _remember(made, done, manifest, name)
         return _account(made, platform.store, manifest, before, brought, replay=replay)

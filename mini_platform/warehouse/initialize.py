@@ -7,6 +7,7 @@ the tables (`schema.py`).
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 import psycopg2
@@ -15,6 +16,7 @@ from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from mini_platform.dataset import Dataset
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
     LOADER,
@@ -59,7 +61,7 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {DAGSTER} TO {LOADER};
 """
 
 
-def initialize(engine: Engine) -> None:
+def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
     """Make the roles, give their owner all that the platform has in the database, and grant the others what is theirs.
 
     Changes nothing where all of that is so. Tables of Dagster are given away and granted where they are there.
@@ -84,12 +86,12 @@ def initialize(engine: Engine) -> None:
                 name = conn.scalar(text("SELECT quote_ident(current_database())"))
                 conn.exec_driver_sql(f"GRANT CREATE ON DATABASE {name} TO {OWNER}")
             conn.execute(text(TAKE_OVER))
-        create_all(engine)
+        create_all(engine, datasets)
         with engine.begin() as conn:
             advisory_lock(conn, "schema")
             conn.execute(text(TAKE_OVER))  # What was missing until now.
             become_owner(conn)
-            grant(conn, all_tables())
+            grant(conn, all_tables(datasets))
             if conn.scalar(text("SELECT to_regnamespace(:name)"), {"name": DAGSTER}):
                 conn.exec_driver_sql(DAGSTER_GRANTS)
     except ProgrammingError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,6 @@ from sqlalchemy.schema import (
 )
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
-from mini_platform.datasets import all_datasets
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
@@ -70,7 +69,7 @@ class MismatchError(ValueError):
     """A table is not what is declared, and cannot be made so without losing data; the message is a sentence."""
 
 
-def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> None:
+def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
     """Bring the database to what the datasets declare; costs one query when nothing was changed since the last time.
 
     All is done as who owns the schema `ops`, where the user of the database may: new tables have one owner whoever makes them.
@@ -80,7 +79,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset] | None = None) -> Non
         NewerDatabaseError: the database was changed by newer code than this.
         RolesError: the user of the database may not change tables.
     """
-    chosen = list(all_datasets().values() if datasets is None else datasets)
+    chosen = list(datasets)
     refuse_one_name(name for dataset in chosen for name in computed_names(dataset, dataset_tables(dataset)))
     wanted = _wanted(chosen)
     try:
@@ -138,23 +137,22 @@ def _tables_and_views(dataset: Dataset) -> list[Table]:
     return [*tables_of(dataset), *dataset_tables(dataset).views.values()]
 
 
-def all_tables(datasets: Iterable[Dataset] | None = None) -> list[Table]:
-    """Every table and view of the platform, for these datasets or for all that are declared."""
-    chosen = all_datasets().values() if datasets is None else datasets
-    return [*platform_tables(), *(table for dataset in chosen for table in _tables_and_views(dataset))]
+def all_tables(datasets: Iterable[Dataset]) -> list[Table]:
+    """Return every table and view of the platform and of these datasets."""
+    return [*platform_tables(), *(table for dataset in datasets for table in _tables_and_views(dataset))]
 
 
-def is_current(conn: Connection) -> bool:
-    """Whether the database is what all datasets declare."""
-    return _has(conn, _wanted(all_datasets().values()))
+def is_current(conn: Connection, datasets: Iterable[Dataset]) -> bool:
+    """True if the database is what the datasets declare."""
+    return _has(conn, _wanted(datasets))
 
 
-def undeclared(conn: Connection) -> tuple[str, str] | None:
-    """Say which tables and views no dataset declares any more, and what drops them; None if there are none.
+def undeclared(conn: Connection, datasets: Collection[Dataset]) -> tuple[str, str] | None:
+    """Say which tables and views none of all datasets declares any more, and what drops them; None if there are none.
 
     They stay as they were: what is in them may be the only copy, and nobody said that it may go.
     """
-    declared = {(table.schema, table.name) for table in all_tables()}
+    declared = {(table.schema, table.name) for table in all_tables(datasets)}
     found = [row for row in conn.execute(MADE_HERE) if (row.schema, row.name) not in declared]
     if not found:
         return None
@@ -164,7 +162,7 @@ def undeclared(conn: Connection) -> tuple[str, str] | None:
         names[row.kind].append(f"{row.schema}.{preparer.quote(row.name)}")
     drops = [f"DROP {kind} {', '.join(listed)}" for kind, listed in names.items() if listed]
     # Or a dataset that is declared again would be taken to have its tables.
-    known = ("ops", *all_datasets())
+    known = ("ops", *(dataset.name for dataset in datasets))
     if unknown := sorted(name for name in _stored(conn) if name.split(":")[0] not in known):
         quoted = ", ".join(f"'{name}'" for name in unknown)
         drops.append(f"DELETE FROM ops.fingerprints WHERE name IN ({quoted})")  # noqa: S608 - they are plain names

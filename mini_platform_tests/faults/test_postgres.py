@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 from sqlalchemy import text
 
+from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.faults import waves
@@ -80,7 +81,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stopped cluster with every table, to be copied."""
     home = tmp_path_factory.mktemp("cluster")
     made = connection.engine(embedded.ensure_running(home))
-    create_all(made)
+    create_all(made, all_datasets().values())
     made.dispose()
     embedded.stop(home)
     return home

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, delete, func, insert, select, text, update
 
 from mini_platform.api import keys
+from mini_platform.datasets import all_datasets
 from mini_platform.landing import retention
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError
@@ -343,7 +344,7 @@ def test_the_commands(platform: Platform, flow: Flow, there: Path) -> None:
     platform.engine.dispose()
     back = cli("restore", there, "--replace", "--json")
     assert back.returncode == 0, back.stderr
-    create_all(platform.engine)
+    create_all(platform.engine, all_datasets().values())
     flow.check()
     _raw(flow.store.folder.parent).unlink()
     holey = cli("backup", there)

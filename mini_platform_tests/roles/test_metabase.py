@@ -21,13 +21,16 @@ from fastapi import Body, Depends, FastAPI, Header, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 
-from mini_platform.operations.metabase import DASHBOARDS
+from mini_platform.datasets import all_datasets
+from mini_platform.operations.metabase import dashboards_of
+from mini_platform.registry import configured
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform_tests.conftest import listening
 from mini_platform_tests.roles.conftest import Platform
 from mini_platform_tests.test_cli import here
 
+DASHBOARDS = dashboards_of(configured(), all_datasets())
 EMAIL, PASSWORD, TOKEN, SESSION = "me@example.com", "a long enough password", "setup-token", "session-id"
 
 
@@ -299,6 +302,19 @@ def test_what_people_arranged_stays_and_what_a_question_asks_is_brought_back(
         (gone["card_id"], 40 + moved["size_y"])
     ]
     assert card["dataset_query"]["native"]["query"] == next(iter(DASHBOARDS.values()))[0].sql
+
+
+def test_without_dashboards_it_is_connected_all_the_same(
+    server: tuple[str, Documented], arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, metabase = server
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.setenv("MINI_PLATFORM_DATASETS", str(tmp_path / "datasets"))
+    done = here("metabase", url, *arguments)
+    assert done.exit_code == 0
+    assert "No dataset has dashboards of its own" in done.stderr
+    assert len(metabase.kept["database"]) == 1
+    assert not metabase.kept["dashboard"]
 
 
 def test_a_metabase_that_refuses_or_is_not_there_is_a_sentence_without_the_password(

@@ -12,6 +12,7 @@ import pytest
 from psycopg2 import sql
 from sqlalchemy import Engine, make_url, text
 
+from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.schema import all_tables
@@ -74,7 +75,7 @@ def kind(name: str, *, view: bool) -> str:
     return f"{found}, personal" if name in PERSONAL else found
 
 
-TABLES = {table.fullname: table for table in all_tables()}
+TABLES = {table.fullname: table for table in all_tables(all_datasets().values())}
 EVERY = [(name, "VIEW" if table.info.get("view") else "TABLE") for name, table in TABLES.items()] + [
     ("dagster.runs", "TABLE"),
     ("dagster.event_logs", "TABLE"),

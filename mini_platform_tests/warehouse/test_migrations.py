@@ -139,7 +139,7 @@ def test_a_database_of_newer_code_is_refused_in_a_sentence_and_left_alone(home: 
         conn.execute(insert(migrations).values(number=NEWEST + 1, name="what is not known here"))
         conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'newer'"))
     with pytest.raises(NewerDatabaseError, match="by a newer version") as caught:
-        create_all(engine)
+        create_all(engine, dumps.DATASETS.values())
     assert catalog(engine) == before
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM ops.fingerprints WHERE sha256 <> 'newer'")) == 0

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from mini_platform.dataset import Dataset, Field, RowModel
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.processing import process
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform_tests.examples import weather
 from mini_platform_tests.oracle import COLUMNS, WHITE_SPACE
 from mini_platform_tests.test_pipeline import Flow, csv_of, random_arrivals, sample
 

@@ -25,11 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
-from mini_platform.datasets.weather import dataset as weather
+from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
 from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
+from mini_platform_tests.examples import weather
 from mini_platform_tests.support.catalog import catalog
 
 
@@ -92,19 +93,19 @@ def empty_engine(engine: Engine) -> Iterator[Engine]:
 
 
 def test_an_empty_database_gets_catalog(empty_engine: Engine) -> None:
-    create_all(empty_engine)
+    create_all(empty_engine, all_datasets().values())
     names = {name for schema in SCHEMAS for name in inspect(empty_engine).get_table_names(schema)}
     assert names >= {"files", "inbox", "dirty_groups", "migrations"}
     assert names >= {"measurements", "daily_metrics", "summary", "quality_report"}
 
 
 def test_twice_is_once(empty_engine: Engine) -> None:
-    create_all(empty_engine)
+    create_all(empty_engine, all_datasets().values())
     before = catalog(empty_engine)
-    create_all(empty_engine)
+    create_all(empty_engine, all_datasets().values())
     with empty_engine.begin() as conn:  # Forgotten: everything is compared anew.
         conn.execute(text("DELETE FROM ops.fingerprints"))
-    create_all(empty_engine)
+    create_all(empty_engine, all_datasets().values())
     assert catalog(empty_engine) == before
 
 
@@ -113,7 +114,7 @@ def test_what_is_up_to_date_waits_for_nobody(engine: Engine) -> None:
     impatient = create_engine(engine.url, connect_args={"options": "-clock_timeout=100ms"})
     with engine.begin() as other:
         advisory_lock(other, "schema")
-        create_all(impatient)
+        create_all(impatient, all_datasets().values())
         with pytest.raises(OperationalError, match="lock timeout"):
             create_all(impatient, [POINTS])
     impatient.dispose()
@@ -122,7 +123,8 @@ def test_what_is_up_to_date_waits_for_nobody(engine: Engine) -> None:
 def test_processes_that_start_together(empty_engine: Engine) -> None:
     script = (
         "import sys; from mini_platform.warehouse.connection import engine; "
-        "from mini_platform.warehouse.schema import create_all; sys.stdin.read(); create_all(engine(sys.argv[1]))"
+        "from mini_platform.warehouse.schema import create_all; from mini_platform.datasets import all_datasets; "
+        "sys.stdin.read(); create_all(engine(sys.argv[1]), all_datasets().values())"
     )
     url = empty_engine.url.render_as_string(hide_password=False)
     started = [subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE) for _ in range(3)]
@@ -131,7 +133,7 @@ def test_processes_that_start_together(empty_engine: Engine) -> None:
         process.stdin.close()  # Now, all at once.
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
     before = catalog(empty_engine)
-    create_all(empty_engine)
+    create_all(empty_engine, all_datasets().values())
     assert catalog(empty_engine) == before
 
 

@@ -223,7 +223,7 @@ api_keys = Table(
     Column("name", Text, nullable=False, comment="What it is for, in the words of who made it"),
     Column("prefix", Text, nullable=False, unique=True, comment="First characters of the key, to tell it by"),
     Column("sha256", Text, nullable=False, unique=True, comment="Of the whole key, which is kept nowhere"),
-    Column("scopes", ARRAY(Text), nullable=False, comment="What it may do, such as read, write:sales, admin"),
+    Column("scopes", ARRAY(Text), nullable=False, comment="What it may do, such as read, write:DATASET, admin"),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("expires_at", DateTime(timezone=True), comment="NULL: never"),
     Column("revoked_at", DateTime(timezone=True)),

@@ -1,4 +1,4 @@
-"""Weather by the paths of the system that this platform replaces: stations, daily series, summaries, quality, download.
+"""Weather by the paths of the system that this platform replaces: stations, daily series, summaries, quality, download, import.
 
 https://fastapi.tiangolo.com/tutorial/query-params-str-validations/
 """
@@ -8,28 +8,38 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from mini_platform.api.answers import HEADERS
 from mini_platform.api.export import MEDIA_TYPE, export
 from mini_platform.api.guard import allowed
+from mini_platform.api.outcome import LandedFile, Wait
 from mini_platform.api.problems import NotFoundError, ProblemError, documented
 from mini_platform.api.query import Query as Asked
 from mini_platform.api.relations import rows as rows_of
 from mini_platform.api.site import Site, TheSite
+from mini_platform.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
 from mini_platform.api.values import TEXT
 from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables, quality_report
 
 DATASET = "weather"
-router = APIRouter(
+SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
+ONLY_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": FORM | {"example": {"file": SAMPLE}}},
+    }
+}
+reads = APIRouter(
     prefix="/api",
     tags=["weather"],
     dependencies=[Depends(allowed("read", DATASET))],
     responses=documented(400, 404, 422),
 )
+router = APIRouter()
 
 Station = Annotated[
     str | None,
@@ -94,7 +104,17 @@ class Quality(BaseModel):
     out_of_range_counts: dict[str, int] = Field(description="Rows of the column that break a rule about its values")
 
 
-@router.get("/stations/")
+class Imported(BaseModel):
+    """What became of an imported file: `rows_in_file = rows_valid + rows_invalid`."""
+
+    rows_in_file: int
+    rows_valid: int
+    rows_invalid: int = Field(description="Rejected, each with its reasons: see /api/datasets/weather/rejects/")
+    rows_upserted: int = Field(description="Rows of the table that the file wrote or confirmed: one per key of it")
+    file_id: int
+
+
+@reads.get("/stations/")
 def stations(site: TheSite) -> Stations:
     """List the stations that ever reported."""
     summary = _tables(site).aggregates["summary"]
@@ -102,7 +122,7 @@ def stations(site: TheSite) -> Stations:
         return Stations(stations=list(conn.scalars(select(summary.c.station_id).order_by(summary.c.station_id))))
 
 
-@router.get("/metrics/daily/")
+@reads.get("/metrics/daily/")
 def daily(
     site: TheSite,
     station_id: Station = None,
@@ -137,7 +157,7 @@ def daily(
     )
 
 
-@router.get("/metrics/summary/")
+@reads.get("/metrics/summary/")
 def summary(site: TheSite, station_id: Station = None, from_: From = None, to: To = None) -> Summary:
     """Count, mean temperature and summed precipitation of a span of days, at one station or at all."""
     tables = _tables(site)
@@ -154,7 +174,7 @@ def summary(site: TheSite, station_id: Station = None, from_: From = None, to: T
     return Summary(station_id=station_id, from_=from_, to=to, **found)
 
 
-@router.get(
+@reads.get(
     "/metrics/download/",
     summary="Measurements as CSV",
     response_class=Response,
@@ -170,7 +190,7 @@ def download(site: TheSite, station_id: Station = None, from_: From = None, to: 
     return export(site, relation, Asked.parse(relation, asked, export=True), HEADERS)
 
 
-@router.get("/quality/")
+@reads.get("/quality/")
 def quality(
     site: TheSite,
     table: Annotated[Literal["measurements", "staging"], Query(description="Of production, or of staging.")] = (
@@ -205,6 +225,47 @@ def quality(
         min_max={name: _span(row, name in numbers) for name, row in columns.items()},
         out_of_range_counts={name: _out_of_range(dataset, row) for name, row in columns.items()},
     )
+
+
+@router.post(
+    "/api/import/",
+    tags=["uploads"],
+    dependencies=[Depends(allowed("write", DATASET))],
+    summary="Import weather measurements",
+    response_model=Imported | LandedFile,
+    responses={
+        200: {"model": Imported},
+        **PENDING_ANSWER,
+        **documented(400, 404, 408, 413, 415, 422, 507),
+    },
+    openapi_extra=ONLY_FORM,
+)
+async def import_file(request: Request, response: Response, site: TheSite, wait: Wait = 60) -> Imported | LandedFile:
+    """Send a weather file as multipart `file`, and wait until it is loaded.
+
+    `rows_upserted` counts the keys of the valid rows: inserted, updated, or found to be as the file says. Bytes that were
+    imported before are answered with the figures of that time. A file that is not loaded when the wait is over is answered
+    with 202 and its row of the ledger.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ProblemError("Send the file as multipart/form-data, in a part with the name `file`.")
+    found = await outcome_of_upload(request, site, site.dataset(DATASET), wait)
+    if found.pending:
+        return found.answer(response)
+    done = found.version
+    if done.status != "loaded":
+        detail = f"{found.row.name} is {done.status}: {done.error}"
+        raise ProblemError(detail, file_id=found.row.file_id, file_status=done.status)
+    return Imported(
+        rows_in_file=done.rows_read,
+        rows_valid=done.rows_read - done.rows_rejected,
+        rows_invalid=done.rows_rejected,
+        rows_upserted=done.rows_inserted + done.rows_updated + done.rows_unchanged,
+        file_id=found.row.file_id,
+    )
+
+
+router.include_router(reads)
 
 
 def _tables(site: Site) -> DatasetTables:
