@@ -17,17 +17,17 @@ import psycopg2.extensions
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import URL, Engine, func, select, table, text
+from sqlalchemy import URL, Engine, Table, func, select, table, text
 from typer.testing import CliRunner, Result
 
 from mini_platform.cli import app
 from mini_platform.cli.listing import Status
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.embedded import binary
 from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, files
+from mini_platform_tests import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).parent.parent / "data" / "weather"
 HEADER = "station_id,date,temp_c,precip_mm\n"
 KEYS = ["file_id", "name", "status", "rows_read", *COUNTERS, "error"]
-PRODUCTION = dataset_tables(weather).production
+
+
+def production() -> Table:
+    return dataset_tables(examples.weather).production
 
 
 def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -163,7 +166,7 @@ def test_load_takes_up_what_waits_under_the_same_bytes_even_from_a_dead_process(
     engine: Engine, platform: Platform, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "a.csv", "A,2020-01-01,1,1", "A,2020-01-02,2,2")
-    list(folder.land(engine, weather, platform.store, [folder.Found("a.csv", path, "")]))
+    list(folder.land(engine, examples.weather, platform.store, [folder.Found("a.csv", path, "")]))
     dead = ledger.Worker(engine, "the run that died", lease_seconds=4)
     assert len(ledger.claim(dead, "weather", "landed", 1)) == 1
 
@@ -187,7 +190,7 @@ def test_load_of_two_files_of_one_name_makes_two_versions(engine: Engine, home: 
     assert [outcome["status"] for outcome in objects(done.stdout)] == ["loaded", "unchanged", "loaded", "loaded"]
     assert [row.version for row in ledger_rows(engine)] == [1, 1, 2, 3]
     with engine.connect() as conn:
-        assert conn.execute(select(PRODUCTION.c.temp_c, PRODUCTION.c._file_id)).all() == [(1.0, 4)]
+        assert conn.execute(select(production().c.temp_c, production().c._file_id)).all() == [(1.0, 4)]
 
 
 def test_load_shows_progress_on_a_terminal_and_only_there(engine: Engine, home: Path, tmp_path: Path) -> None:
@@ -229,9 +232,9 @@ def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
 ) -> None:
     kept = written(tmp_path / "kept.csv", "A,2020-01-01,1,1", "A,2020-01-02,x,1")
     lost = written(tmp_path / "lost.csv", "A,2020-01-01,2,2")
-    pipeline(weather, kept, lost)
+    pipeline(examples.weather, kept, lost)
     with engine.connect() as conn:
-        before = conn.execute(select(PRODUCTION)).all()
+        before = conn.execute(select(production())).all()
     raw = platform.store.path(ledger_rows(engine)[1].sha256)
     raw.rename(raw.with_suffix(".away"))
 
@@ -249,7 +252,7 @@ def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
     assert healed.returncode == 0
     assert [(o["file_id"], o["status"], o["rows_unchanged"]) for o in objects(healed.stdout)] == [(2, "loaded", 1)]
     with engine.connect() as conn:
-        assert conn.execute(select(PRODUCTION)).all() == before
+        assert conn.execute(select(production())).all() == before
     assert here("verify").exit_code == 0
 
 
@@ -260,10 +263,12 @@ def test_files_lists_the_ledger_for_people_and_for_programs(pipeline: Pipeline, 
     assert "No file has arrived yet." in here("files").stderr
     name = f"{'long ' * 40}.csv"
     pipeline(
-        weather, written(tmp_path / "[red]a\x1b.csv", "A,2020-01-01,1,1"), written(tmp_path / name, "A,2020-01-02,1,1")
+        examples.weather,
+        written(tmp_path / "[red]a\x1b.csv", "A,2020-01-01,1,1"),
+        written(tmp_path / name, "A,2020-01-02,1,1"),
     )
     (tmp_path / "b.csv").write_text("")
-    pipeline(weather, tmp_path / "b.csv")
+    pipeline(examples.weather, tmp_path / "b.csv")
 
     listing = here("files", "weather")
     refused = objects(here("files", "--status", "refused", "--json").stdout)
@@ -285,7 +290,7 @@ def test_rejects_explain_each_broken_rule(pipeline: Pipeline, tmp_path: Path) ->
         tmp_path / "a.csv", "A,2020-01-01,nan,-1", "A,2020-01-02,1,1", "A,2020-01-03,1,1,9", "A,2020-01-04,1,1"
     )
     two = written(tmp_path / "b.csv", "A,2020-01-05,1,1", "A,31/12/2020,1,1")
-    pipeline(weather, one, two)
+    pipeline(examples.weather, one, two)
 
     rows = objects(here("rejects", "weather", "--json").stdout)
 
@@ -306,7 +311,7 @@ def test_rejects_as_csv_are_harmless_to_spreadsheet_programs(pipeline: Pipeline,
     values = ("=1+1", "+x", "-2+3", "@a", "-95.5", "+1e309", "plain")
     rows = [f"A,2020-01-{day:02},{value},1" for day, value in enumerate(values, 1)]
     good = [f"A,2021-01-{day:02},1,1" for day in range(1, 20)]
-    pipeline(weather, written(tmp_path / "=cmd.csv", *rows, *good))
+    pipeline(examples.weather, written(tmp_path / "=cmd.csv", *rows, *good))
 
     cells = list(csv.DictReader(io.StringIO(here("rejects", "weather", "--csv").stdout)))
 
@@ -321,7 +326,11 @@ def test_rejects_as_csv_are_harmless_to_spreadsheet_programs(pipeline: Pipeline,
 def test_verify_finds_what_does_not_agree(
     engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    pipeline(weather, written(tmp_path / "a.csv", "A,2020-01-01,1,1"), written(tmp_path / "b.csv", "B,2020-01-02,2,2"))
+    pipeline(
+        examples.weather,
+        written(tmp_path / "a.csv", "A,2020-01-01,1,1"),
+        written(tmp_path / "b.csv", "B,2020-01-02,2,2"),
+    )
     assert here("verify", "--deep").exit_code == 0
 
     with engine.begin() as conn:
@@ -353,14 +362,16 @@ def test_verify_finds_what_does_not_agree(
 def test_explain_tells_the_whole_story_of_a_row(
     engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    pipeline(weather, written(tmp_path / "a.csv", "A,2020-01-01,1,1", "B,2020-01-01,9,9"))
-    pipeline(weather, written(tmp_path / "b.csv", " A ,2020-01-01,2,1", "A,2020-01-01,x,-1", "A,2020-01-01,3,1"))
-    pipeline(weather, written(tmp_path / "c.csv", "A,2020-01-01,3.0,1"))
+    pipeline(examples.weather, written(tmp_path / "a.csv", "A,2020-01-01,1,1", "B,2020-01-01,9,9"))
     pipeline(
-        weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", "A,,,", "A,,,")
+        examples.weather, written(tmp_path / "b.csv", " A ,2020-01-01,2,1", "A,2020-01-01,x,-1", "A,2020-01-01,3,1")
+    )
+    pipeline(examples.weather, written(tmp_path / "c.csv", "A,2020-01-01,3.0,1"))
+    pipeline(
+        examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", "A,,,", "A,,,")
     )  # More than half is bad: refused.
     waiting = folder.Found("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
-    list(folder.land(engine, weather, platform.store, [waiting]))
+    list(folder.land(engine, examples.weather, platform.store, [waiting]))
 
     done = here("explain", "weather", "A", "2020-01-01", "--json")
 
@@ -390,7 +401,7 @@ def test_explain_tells_the_whole_story_of_a_row(
 def test_explain_says_why_there_is_no_row(
     engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    pipeline(weather, written(tmp_path / "a.csv", "A,2020-01-01,999,1", "A,2020-01-02,1,1"))
+    pipeline(examples.weather, written(tmp_path / "a.csv", "A,2020-01-01,999,1", "A,2020-01-02,1,1"))
     rejected = here("explain", "weather", "A", "2020-01-01")
 
     assert rejected.exit_code == 1

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from mini_platform.datasets.customers import dataset as customers
 from mini_platform.platform import Platform
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import customers
 
 HEADER = "Index,Customer Id,First Name,Last Name,Company,City,Country,Phone 1,Phone 2,Email,Subscription Date,Website"
 Row = tuple[str, str, str]

@@ -15,7 +15,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from mini_platform import logs
-from mini_platform.datasets.weather import dataset
+from mini_platform_tests.examples import weather as dataset
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform

@@ -23,8 +23,9 @@ from mini_platform.cli import app
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.examples import customers
 
-CUSTOMERS = all_datasets()["customers"]
+CUSTOMERS = customers
 CANARY = "canary7"
 PERSONAL = ("first_name", "last_name", "phone_1", "phone_2", "email", "website")
 VALID = {

@@ -23,8 +23,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform.dataset import Above, Dataset, Field
-from mini_platform.datasets.weather import Measurement
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations import processing
 from mini_platform.sampling import write_sample
 from mini_platform.storage.store import RawStore
@@ -36,6 +34,7 @@ from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.conftest import platform_on
+from mini_platform_tests.examples import weather
 from mini_platform_tests.oracle import COUNTERS, Oracle, Rules, differences
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
@@ -378,7 +377,7 @@ def under(rules: Rules) -> Dataset:
     """The weather dataset with other limits, over the same tables."""
     low, high = rules.temp_c
     least, most = rules.precip_mm
-    body = dict(vars(Measurement)) | {
+    body = dict(vars(weather.rows)) | {
         "temp_c": Field("Mean air temperature", unit="°C", in_range={"min_value": low, "max_value": high}),
         "precip_mm": Field("Precipitation", unit="mm/day", in_range={"min_value": least, "max_value": most}),
     }
@@ -386,7 +385,7 @@ def under(rules: Rules) -> Dataset:
         weather,
         rows=type(
             "Measurement",
-            Measurement.__bases__,
+            weather.rows.__bases__,
             {k: v for k, v in body.items() if k not in ("__dict__", "__weakref__")},
         ),
         refuse_above=Above(share=rules.refuse_share, rows=rules.refuse_rows),

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import select, text
 
 from mini_platform.dataset import Dataset, Pull
-from mini_platform.datasets.records import dataset as records
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
@@ -22,6 +21,7 @@ from mini_platform.storage.access import Access
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import records
 from mini_platform_tests.landing.api_server import Api, numbered, serving, things
 
 QUICK = Pull(name="api", rate=1000, tries=2, backoff=0.01)

@@ -20,9 +20,8 @@ import pytest
 
 from mini_platform import sampling
 from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel, rule
-from mini_platform.datasets.weather import dataset as weather
-from mini_platform.datasets.weather import realistic
 from mini_platform.sampling import FORMS, Form, SampleSummary, form_of, write_sample
+from mini_platform_tests.examples import weather
 
 ROWS = 2000
 HEADER = "station_id,date,temp_c,precip_mm"
@@ -154,7 +153,7 @@ def test_weather_has_seasons_latitudes_and_rain() -> None:
     wet, days = 0, 50 * 730
     rng = random.Random(1)  # noqa: S311 - sample data, not secrets
     for row in range(days):
-        cells = realistic(rng, row)
+        cells = weather.realistic(rng, row)
         if cells["temp_c"]:
             temperatures[cells["station_id"], cells["date"][5:7]].append(float(cells["temp_c"]))
         wet += cells["precip_mm"] not in {"", "0.0"}
@@ -169,7 +168,11 @@ def test_weather_has_seasons_latitudes_and_rain() -> None:
 def test_weather_keys_are_unique_and_past_for_ten_million_rows() -> None:
     rng = random.Random(1)  # noqa: S311 - sample data, not secrets
     spans = [range(start, start + 200) for start in (0, 999_900, 1_999_900, 4_999_900, 9_999_800)]
-    keys = [(cells["station_id"], cells["date"]) for span in spans for cells in (realistic(rng, row) for row in span)]
+    keys = [
+        (cells["station_id"], cells["date"])
+        for span in spans
+        for cells in (weather.realistic(rng, row) for row in span)
+    ]
     assert len(set(keys)) == len(keys)
     assert max(date for _, date in keys) < "2024-11"
     assert min(date for _, date in keys) == "1970-01-01"

@@ -32,6 +32,7 @@ from mini_platform.protection import shape, shapes
 from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import customers, sales
 from mini_platform_tests.operations.test_forget import csv_of, order
 
 CANARIES = (
@@ -43,8 +44,8 @@ CANARIES = (
     "13 Quux Lane 9018271",
 )
 MARK = re.compile(r"quux|9018271", re.IGNORECASE)
-SALES = replace(all_datasets()["sales"], sources=(Csv(), Json()), drift="ignore")
-CUSTOMERS = all_datasets()["customers"]
+SALES = replace(sales, sources=(Csv(), Json()), drift="ignore")
+CUSTOMERS = customers
 OPEN = [column.name for column in SALES.read_columns if not column.personal]
 PERSON = {
     "customer_name": CANARIES[0],

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from mini_platform.datasets.signals import dataset
 from mini_platform.readers import ReadLimits
 from mini_platform.readers.files import read_rows
 from mini_platform.validation import judge
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import signals as dataset
 
 NEARLY = 4e-16
 """Two roundings: relative to the deviation for the deviation, to the largest number for the mean."""

@@ -1,4 +1,4 @@
-"""One more dataset is one more file: in a copy of the project, with the commands that people type."""
+"""One more dataset is one more file, and is enough alone: in a copy of the project, with the commands that people type."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ print(json.dumps({
     "checks": sorted({key.asset_key.to_user_string() for key in graph.asset_check_keys}),
     "sensors": sorted(sensor.name for sensor in repository.sensor_defs),
 }))
+"""
+OWN_PATHS = {
+    *("/api/stations/", "/api/metrics/daily/", "/api/metrics/summary/", "/api/metrics/download/", "/api/quality/"),
+    *("/api/import/", "/api/customers/", "/data", "/ingest", "/process"),
+}
+"""Of the datasets that come along."""
+ANSWERS = """
+import json, httpx
+from mini_platform.api.site import Site
+from mini_platform.web import create_app
+from mini_platform_tests.conftest import serving
+site = Site()
+with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
+    answers = [client.get(path) for path in ("/openapi.json", "/health", "/stats")]
+    print(json.dumps([(answer.status_code, answer.json()) for answer in answers]))
+site.close()
 """
 
 
@@ -162,3 +178,48 @@ def test_a_mistake_in_yaml_is_a_sentence_of_every_command(project: Path, home: P
         f"{project}/mini_platform/defs/stations/defs.yaml, line 4: models_of_somebody cannot be"
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def alone(project: Path) -> Path:
+    """A copy in which the datasets that come along are removed, with all that is their own, and another one is declared."""
+    shutil.copy(PROJECT / "docker-compose.yml", project)
+    shutil.copytree(PROJECT / "mini_platform_tests", project / "mini_platform_tests", dirs_exist_ok=True)
+    for folder in (project / "mini_platform" / "datasets").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    in_python(project)
+    return project
+
+
+def test_another_dataset_alone(alone: Path, home: Path, engine: Engine, tmp_path: Path) -> None:
+    assert {name.split("/")[0] for name in names(alone)["assets"]} == {"stations"}
+    sample = tmp_path / "more.csv"
+    platform(alone, "sample", "stations", "--rows", "20", "--out", sample)
+    platform(alone, "load", "stations", sample)
+    platform(alone, "verify")
+    done = run(alone, sys.executable, "-m", "mini_platform.cli", "load", "weather", sample)
+    assert (done.returncode, done.stderr) == (2, "There is no dataset 'weather'. The datasets are: stations.\n")
+    found = [
+        json.loads(line)
+        for line in run(alone, sys.executable, "-m", "mini_platform.cli", "doctor", "--json").stdout.splitlines()
+    ]
+    assert "no dataset declares" in next(item["said"] for item in found if "production.measurements" in item["said"])
+
+    answered = run(alone, sys.executable, "-W", "ignore", "-c", ANSWERS)
+    assert answered.returncode == 0, answered.stderr
+    (_, document), (health, how), (stats, figures) = json.loads(answered.stdout)
+    assert not OWN_PATHS & document["paths"].keys()
+    assert {
+        path.split("/")[3] for path in document["paths"] if path.startswith("/api/datasets/") and "{" not in path
+    } <= {"stations", ""}
+    assert not re.search(r"weather|sales|customers|signals|wether", json.dumps(document))
+    assert (health, how["status"], how["etl_status"]) == (200, "ok", "success")
+    assert (stats, figures["total_records_processed"]) == (200, 20)
+
+
+def test_tests_can_be_collected_without_the_datasets_that_come_along(alone: Path, home: Path) -> None:
+    done = run(
+        alone, sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "mini_platform_tests"
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr

@@ -16,9 +16,9 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Date, Double, Engine, Text, c
 from sqlalchemy.types import TypeEngine
 
 from mini_platform.dataset import Column, Dataset, Field, RowModel, rule
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.readers import Malformed
 from mini_platform.validation import clean, judge, judge_malformed, pandera_schema, parse
+from mini_platform_tests.examples import weather
 from mini_platform_tests.oracle import COLUMNS, Oracle
 
 TODAY = dt.datetime.now(dt.UTC).date()

@@ -18,10 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url, text
 
 from mini_platform.api import keys
-from mini_platform.datasets.records import dataset as records
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
 from mini_platform.warehouse.connection import engine
+from mini_platform_tests import examples
 
 HEAVY = ("dagster", "plotly", "polars", "pandas", "pandera", "pyarrow")
 
@@ -60,7 +60,7 @@ def test_figures_of_files_pulls_and_runs(
 ) -> None:
     file = tmp_path / "things.csv"
     file.write_text("id,name,value\n1,lamp,2\n2,crate,\n3,,1\n")
-    pipeline(records, file)
+    pipeline(examples.records, file)
     health, stats = client.get("/health").json(), client.get("/stats").json()
     assert (health["etl_status"], health["last_etl_run"]) == ("success", stats["last_success"])
     assert stats["last_success"].endswith("Z")

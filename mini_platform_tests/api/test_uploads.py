@@ -28,10 +28,11 @@ from mini_platform.landing.retention import drop_old
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import weather
 from mini_platform_tests.faults.test_disk import mount
 from mini_platform_tests.nasty.test_names import NAMES
 
-WEATHER = all_datasets()["weather"]
+WEATHER = weather
 URL = "/api/datasets/weather/files/"
 HEADER = b"station_id,date,temp_c,precip_mm\n"
 GOOD = HEADER + b"OSL,2026-01-01,-4.5,0.3\nOSL,2026-01-02,1,0\n"

@@ -18,13 +18,12 @@ from sqlalchemy import Engine, text
 from mini_platform.api.site import Site
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.customers import dataset as customers
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
 from mini_platform.wording import number
 from mini_platform_tests.conftest import Pipeline, serving
 from mini_platform_tests.dashboard.conftest import Get, Page
+from mini_platform_tests.examples import customers, weather
 from mini_platform_tests.nasty.strings import NAUGHTY
 
 PAGES = (

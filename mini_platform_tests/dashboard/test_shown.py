@@ -13,14 +13,11 @@ import pytest
 from sqlalchemy import BigInteger, Double, Text, func, select, text
 
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
-from mini_platform.datasets.customers import dataset as customers
-from mini_platform.datasets.sales import dataset as sales
-from mini_platform.datasets.signals import dataset as signals
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, Page, measure, words
+from mini_platform_tests.examples import customers, sales, signals, weather
 
 
 class Sold(RowModel):

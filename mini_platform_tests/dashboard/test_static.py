@@ -10,9 +10,9 @@ import plotly
 
 from mini_platform.build import build_defs
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.dashboard.conftest import Get
+from mini_platform_tests.examples import weather
 
 MOST_BYTES = 2_000_000
 

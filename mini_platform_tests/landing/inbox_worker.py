@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
+from mini_platform_tests.examples import weather
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:

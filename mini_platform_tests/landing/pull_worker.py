@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mini_platform.dataset import Pull
-from mini_platform.datasets.records import dataset as records
 from mini_platform.landing.pull import pull
 from mini_platform.platform import Platform
+from mini_platform_tests.examples import records
 
 SOURCE = Pull(name="api", rate=1000, tries=2, backoff=0.01, read_seconds=20)
 DATASET = replace(records, pulls=(SOURCE,))

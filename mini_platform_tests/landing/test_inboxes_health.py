@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.doctor import examine
 from mini_platform.platform import Platform
+from mini_platform_tests.examples import weather
 from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.landing.servers import ACCESS_KEY
 from mini_platform_tests.landing.yard import Yard

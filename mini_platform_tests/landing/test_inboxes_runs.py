@@ -18,10 +18,10 @@ from mini_platform import automation
 from mini_platform.automation import _look
 from mini_platform.build import build_defs
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT, load_settings
 from mini_platform.warehouse.tables import audit
+from mini_platform_tests.examples import weather
 from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.landing.yard import CHANGED, GOOD, Yard
 

@@ -24,13 +24,13 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from mini_platform.dataset import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
-from mini_platform.datasets.records import dataset as records
 from mini_platform.landing.fetch import retry_after
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.settings import PullSettings
 from mini_platform.storage.access import Access, ForbiddenError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import checkpoints, files, pages
+from mini_platform_tests.examples import records
 from mini_platform_tests.landing.api_server import Api, Reply, Request, numbered, serving, things
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from mini_platform.cli import app
 from mini_platform.datasets import all_datasets
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder, retention
 from mini_platform.operations import backup, purge, restore
 from mini_platform.operations.forget import forget
@@ -27,6 +26,7 @@ from mini_platform.storage import raw_bucket, remote
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
+from mini_platform_tests.examples import weather
 from mini_platform_tests.landing.servers import ACCESS_KEY, SECRET_KEY, S3Server, unused_port
 from mini_platform_tests.landing.yard import BAD, GOOD
 from mini_platform_tests.operations.test_forget import csv_of, order

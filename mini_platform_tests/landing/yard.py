@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select, text, update
 
 from mini_platform.dataset import Dataset
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing.inbox_work import Visit
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.settings import InboxSettings
 from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse.tables import files, inbox_files, inboxes
+from mini_platform_tests import examples
 
 GOOD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
 BAD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,=warm,0.3\n,,,\n"
@@ -38,7 +38,7 @@ class Yard:
     platform: Platform
     folder: Path
     settings: dict[str, Any]
-    dataset: Dataset = weather
+    dataset: Dataset = field(default_factory=lambda: examples.weather)
     name: str = "partner"
     refresh: Callable[[], None] = lambda: None
 

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 
 from mini_platform.dataset import Dataset
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
 from mini_platform.protection import Keyring
@@ -23,6 +22,7 @@ from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, connection, quarantine
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
+from mini_platform_tests import examples
 from mini_platform_tests.conftest import platform_on
 
 COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
@@ -59,7 +59,7 @@ class Bench:
     engine: Engine
     inbox: Path
     store: RawStore
-    known: list[Dataset] = field(default_factory=lambda: [weather])
+    known: list[Dataset] = field(default_factory=lambda: [examples.weather])
 
     def drop(self, *dropped: tuple[str | bytes, bytes]) -> None:
         """Files that are complete appear in the drop folder, and nothing else is in it."""
@@ -69,8 +69,9 @@ class Bench:
             with open(os.path.join(os.fsencode(self.inbox), os.fsencode(name)), "wb") as file:  # noqa: PTH118, PTH123 - bytes
                 file.write(data)
 
-    def run(self, dataset: Dataset = weather) -> list[Outcome]:
+    def run(self, dataset: Dataset | None = None) -> list[Outcome]:
         """Land what stands in the folder, and process it; what became of each new file, in its turn."""
+        dataset = dataset or examples.weather
         found = folder.look(self.inbox, dataset, now=time.time() + 60)
         with self.engine.connect() as conn:
             new = folder.changed(conn, dataset, found)
@@ -85,13 +86,15 @@ class Bench:
         platform = platform_on(self.engine, self.inbox.with_name("bench"), store=self.store, keyring=KEYRING)
         process(platform, dataset, run_id="nasty")
 
-    def left_alone(self, dataset: Dataset = weather) -> dict[str, str]:
+    def left_alone(self, dataset: Dataset | None = None) -> dict[str, str]:
         """Name -> why, of the files in the folder that do not count."""
+        dataset = dataset or examples.weather
         found = folder.look(self.inbox, dataset, now=time.time() + 60)
         return {file.name: file.left_alone for file in found if file.left_alone}
 
-    def wrong(self, dataset: Dataset = weather) -> list[str]:
+    def wrong(self, dataset: Dataset | None = None) -> list[str]:
         """What must hold whatever arrived, and does not, as sentences."""
+        dataset = dataset or examples.weather
         with self.engine.connect() as conn:
             wrong = [
                 f"{row.name}: {row.status} after {row.attempts} attempts: {row.error}"

@@ -20,13 +20,13 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform.dataset import Above, Csv, Dataset, Json
-from mini_platform.datasets.sales import dataset as sales
 from mini_platform.faultpoints import FORGETTING
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
+from mini_platform_tests.examples import sales
 from mini_platform_tests.support.look import everything
 
 MARIA = "Maria.Marker@Example.org"

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import yaml
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.settings import PROJECT
 from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.examples import weather
 
 FOLDER = PROJECT / "mini_platform" / "operations" / "monitoring"
 MISSING = "promtool is missing, so no rule was checked: apt-get install prometheus"

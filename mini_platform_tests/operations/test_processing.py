@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.landing import land
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
+from mini_platform_tests.examples import weather
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
 SCRIPT = """

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, Integer, Select, extract, insert, select
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse import changes, dirty_groups
 from mini_platform.warehouse.dirty_groups import Consumer, acknowledge, is_stale, mark, pending, take
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.examples import weather
 
 PRODUCTION = dataset_tables(weather).production
 YEARS = Consumer("years", lambda rows: [extract("year", rows.c.date).cast(Integer).label("year")])

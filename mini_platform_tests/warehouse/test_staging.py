@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
-from mini_platform.datasets.weather import dataset as weather
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.judged_rows import (
     GATHERED_ROWS,
@@ -20,6 +19,7 @@ from mini_platform.warehouse.judged_rows import (
 )
 from mini_platform.warehouse.staging import MANY_ROWS, stage
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform_tests.examples import weather
 from mini_platform_tests.test_pipeline import HEADER, Flow, csv_of
 
 LINES = SLOW_BYTES // MALFORMED_BYTES + 1
