@@ -39,6 +39,7 @@ from mini_platform.columns import (
     texts_of,
 )
 from mini_platform.declared_checks import check_sentence
+from mini_platform.pages import PLATFORM_PATHS, Frequency, Measure, OverTime, Page, Ranked, Recurring
 from mini_platform.row_models import columns_of, custom_rules_of
 from mini_platform.sources import PULL_DOOR, Csv, Cursor, Json, Linked, Numbered, Pull
 
@@ -46,8 +47,8 @@ from mini_platform.sources import PULL_DOOR, Csv, Cursor, Json, Linked, Numbered
 __all__ = [
     "DECIMAL_DIGITS", "INDEX_BYTES", "KEY_ONCE", "NAME_BYTES", "PULL_DOOR", "STRUCTURE_RULES", "SYSTEM_COLUMNS", "TYPE_RULES",
     "UTF8_BYTES", "Above", "Aggregate", "Case", "Column", "Computed", "Csv", "Cursor", "CustomRule", "Dataset",
-    "DeclarationError", "Drift", "Field", "FieldSpec", "Given", "Highest", "Json", "Linked", "Numbered", "Personal", "Pull",
-    "RowModel", "Rule", "Severity", "View", "rule",
+    "DeclarationError", "Drift", "Field", "FieldSpec", "Frequency", "Given", "Highest", "Json", "Linked", "Measure", "Numbered",
+    "OverTime", "Page", "Personal", "Pull", "Ranked", "Recurring", "RowModel", "Rule", "Severity", "View", "rule",
 ]
 # fmt: on
 """All words of a declaration, those of its columns too: a dataset's module imports them from here."""
@@ -309,6 +310,7 @@ class Dataset:
         refuse_above: rejected rows of a file above which nothing of it is published.
         aggregates: tables that are computed from production, each after those that it reads.
         views: selects over production, aggregates and earlier views.
+        page: what the dashboard shows of it at `/<name>`; without one it has the page that every dataset has.
         raw_retention: how long its raw files are kept; None means for ever. A setting may say otherwise.
         realistic: makes one valid row from a random generator and a row number, for `mini-platform sample`; without
             it values are drawn from the declared types and ranges.
@@ -331,6 +333,7 @@ class Dataset:
     refuse_above: Above = Above(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
     views: tuple[View, ...] = ()
+    page: Page | None = None
     raw_retention: dt.timedelta | None = None
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
@@ -346,6 +349,8 @@ class Dataset:
         self._refuse_columns()
         self._refuse_rules()
         self._refuse_sources()
+        if self.page is not None:
+            self._refuse_page(self.page)
 
     @property
     def computed(self) -> tuple[Aggregate | View, ...]:
@@ -397,6 +402,8 @@ class Dataset:
         for word in ("warn_above", "refuse_above"):
             if not isinstance(said := getattr(self, word), Above):
                 raise DeclarationError(f"{where}: {word} is {said!r}; it takes Above(share=…) or Above(rows=…)")
+        if self.page is not None and not isinstance(self.page, Page):
+            raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
         for word in ("freshness", "raw_retention"):
             said = getattr(self, word)
             if said is not None and not (isinstance(said, dt.timedelta) and said > dt.timedelta(0)):
@@ -573,6 +580,21 @@ class Dataset:
                 raise DeclarationError(
                     f"{where}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
                 )
+
+    def _refuse_page(self, page: Page) -> None:
+        """Refuse a page that stands where another does, or names what is not there."""
+        where = f"dataset {self.name}: page"
+        if self.name in PLATFORM_PATHS:
+            raise DeclarationError(f"{where}: it would stand at /{self.name}, which is an address of the platform")
+        computed = {one.name: one for one in self.computed}
+        if page.of is not None and page.of not in computed:
+            hint = nearest(page.of, computed)
+            raise DeclarationError(f"{where}: of names {page.of}, which is no aggregate or view{hint}")
+        production = {column.name for column in self.stored_columns}
+        own = {*computed[page.of].columns, *computed[page.of].made} if page.of else production
+        referred = {f"{one.name}.{column}" for one in self.aggregates for column in (*one.columns, *one.made)}
+        is_computed_anew = any(one.name == page.of and not one.reads for one in self.aggregates)
+        page.refuse_columns(where, own, referred, production if is_computed_anew else set())
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:

@@ -18,16 +18,28 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mini_platform.dataset import Above, Aggregate, Csv, Dataset, DeclarationError, Drift, FieldSpec, Highest, Json
+from mini_platform.dataset import (
+    Above,
+    Aggregate,
+    Csv,
+    Dataset,
+    DeclarationError,
+    Drift,
+    FieldSpec,
+    Highest,
+    Json,
+    Page,
+)
 from mini_platform.pandera_models import ModelError, Translated, translated
 
 if TYPE_CHECKING:
     import yaml
 
+T = TypeVar("T")
 TYPE = "mini_platform.components.Dataset"
 OTHER_KEYS = {"template_vars_module", "requirements", "post_processing"}
 """Keys of such a file besides `type` and `attributes` that Dagster reads."""
@@ -102,6 +114,7 @@ class Attributes(BaseModel):
     warn_above: AboveWords = AboveWords(share=0)
     refuse_above: AboveWords = AboveWords(share=0.5)
     aggregates: Names = Field(default=[], description="Dotted paths of Aggregates.")
+    page: str | None = Field(None, description="Dotted path of its Page.")
 
 
 Place = Callable[[str], str]
@@ -131,7 +144,8 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
     freshness = None if said.freshness_hours is None else dt.timedelta(hours=said.freshness_hours)
     # What is unique in a model of Pandera makes it reject all rows that have a value twice.
     duplicates = said.duplicates or ("reject" if model.unique else "last")
-    aggregates = tuple(_aggregate(path, place("aggregates")) for path in said.aggregates)
+    aggregates = tuple(_declared(path, place("aggregates"), Aggregate) for path in said.aggregates)
+    page = None if said.page is None else _declared(said.page, place("page"), Page)
     try:
         return Dataset(
             name=said.name,
@@ -149,10 +163,11 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             warn_above=_plain(said.warn_above),
             refuse_above=_plain(said.refuse_above),
             aggregates=aggregates,
+            page=page,
         )
     except (ValueError, TypeError) as error:
         about = next(
-            (word for word in ("key", "indexes", "search", "duplicates") if f": {word}" in str(error)), "model"
+            (word for word in ("key", "indexes", "search", "duplicates", "page") if f": {word}" in str(error)), "model"
         )
         raise YamlError(f"{place(about)}: {error}.") from error
 
@@ -179,10 +194,10 @@ def _imported(path: str, place: str) -> Any:
         raise YamlError(f"{place}: {module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _aggregate(path: str, place: str) -> Aggregate:
+def _declared(path: str, place: str, kind: type[T]) -> T:
     found = _imported(path, place)
-    if not isinstance(found, Aggregate):
-        raise YamlError(f"{place}: {path} is no Aggregate.")
+    if not isinstance(found, kind):
+        raise YamlError(f"{place}: {path} is no {kind.__name__}.")
     return found
 
 

@@ -194,6 +194,7 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
         ("name: meters", "name: The Meters", 3, "name"),
         ("24", "-1", 9, "freshness_hours"),
         ("owners: team:energy", "aggregates: PACKAGE.models.Station", 7, "is no Aggregate"),
+        ("owners: team:energy", "page: PACKAGE.models.Station", 7, "is no Page"),
     ],
 )
 def test_a_mistake_is_told_with_file_and_line(

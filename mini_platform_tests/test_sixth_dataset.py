@@ -65,6 +65,16 @@ with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as
 site.close()
 """
 
+PAGES = """
+import sys
+from fastapi.testclient import TestClient
+from mini_platform.web import create_app
+ask = TestClient(create_app(), base_url="http://127.0.0.1:8000")
+for path in sys.argv[1:]:
+    answer = ask.get(path, headers={"Accept": "text/html"})
+    print(answer.status_code, " ".join(answer.text.split()))
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -150,6 +160,14 @@ def test_one_file_is_all(declare: object, project: Path, home: Path, engine: Eng
         assert conn.execute(text("SELECT count(*) FROM quarantine.stations")).scalar() == 20
         measured = text("SELECT count(*) FROM analytics.quality_report WHERE dataset = 'stations'")
         assert (conn.execute(measured).scalar() or 0) >= 6
+    done = run(
+        project, sys.executable, "-c", PAGES, "/datasets/stations", *(["/stations"] if declare is in_python else [])
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line[:3] for line in done.stdout.splitlines()] == ["200"] * done.stdout.count("\n")
+    if declare is in_python:
+        assert "<dt>Stations</dt><dd>180</dd>" in done.stdout
+        assert 'id="countries"' in done.stdout
     after = files_of(project)
     assert set(after) - set(before) == {added}, "one file was added"
     assert {name: after[name] for name in before} == before, "and none was changed"

@@ -40,6 +40,7 @@ from mini_platform.dashboard.listing import Listing, filtered, listing
 from mini_platform.dashboard.rendering import TableData
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Aggregate, Dataset, View
+from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.wording import number, plain, plural
 
@@ -70,22 +71,10 @@ class Facet:
     values: Sequence[Row[tuple[str, int]]]
 
 
-@router.get("/customers", dependencies=[Depends(allowed("read", "customers"))])
-def customers(request: Request, site: TheSite) -> Response:
-    """Browse the customers, as they are: who sees this page may read them."""
-    return _browse(request, site, "customers", clear=True)
-
-
-@router.get("/records", dependencies=[Depends(allowed("read", "records"))])
-def records(request: Request, site: TheSite) -> Response:
-    """Browse the records."""
-    return _browse(request, site, "records")
-
-
-def _browse(request: Request, site: Site, name: str, *, clear: bool = False) -> Response:
+def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool = False) -> Response:
+    """The rows of a dataset, to browse; as they are if `clear`: who sees the page may then read them."""
     if chosen := filtered(request):
         return RedirectResponse(chosen, HTTPStatus.SEE_OTHER)
-    dataset = site.dataset(name)
     with site.read(personal=dataset.is_personal) as conn:
         state = reads.state(conn)
         listed, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
@@ -166,7 +155,7 @@ def _values(conn: Connection, relation: Relation, name: str, listed: Listing) ->
 
 
 def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
-    """An aggregate or a view by its declared chart: a line over days, bars over anything else; None if it cannot be drawn."""
+    """An aggregate or a view by its declared chart: a line over days, bars over anything else; None if that says nothing."""
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
     read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
@@ -175,6 +164,8 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
         return None
     x, y = (table.c[name] for name in item.chart)
     if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
+        return None
+    if not page_rows.is_telling(dataset, tables, item):
         return None
     over_time = isinstance(x.type, Date | DateTime)
     groups = _groups(x, y).subquery()

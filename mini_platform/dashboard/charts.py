@@ -80,12 +80,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Series:
-    """Values over the points of an x axis, with a range around them where there is one."""
+    """Values over the points of an x axis, with a range around them where there is one; thin if they are dotted."""
 
     name: str
     values: Sequence[Any]
     low: Sequence[Any] | None = None
     high: Sequence[Any] | None = None
+    dotted: bool = False
 
 
 def _scale(unit: str) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
     for i, one in enumerate(series):
         data += _band(x, one, i)
         line = {"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}
+        line = {"color": "var(--strong-line)", "width": 1, "dash": "dot"} if one.dotted else line
         data.append({
             "type": "scatter", "x": x, "y": one.values, "name": one.name, "customdata": _said(one.values, unit),
             "hovertemplate": "%{customdata}", "connectgaps": False, "line": line, **_marks(one.values),
@@ -168,21 +170,30 @@ def _band(x: Sequence[Any], one: Series, place: int) -> Iterator[dict[str, Any]]
             yield {**edge, "y": high, "fill": "tonexty", "fillcolor": f"var(--chart-{place + 1}-soft)"}
 
 
-def weather(x: Sequence[Any], temperature: Sequence[Series], rain: Sequence[Series], pale: Sequence[bool]) -> Figure:
-    """Temperature above, precipitation below, over the same days; bars are pale where they are sums of a part."""
-    figure = lines(x, temperature, "°C")
-    for i, one in enumerate(rain):
-        colour = COLOURS[i] if len(rain) > 1 else "var(--rain)"
+def bars_over_time(
+    x: Sequence[Any], series: Sequence[Series], unit: str, pale: Sequence[bool], below: Figure | None
+) -> Figure:
+    """Bars over the same points as the lines of a figure, below them; pale where they are sums of a part."""
+    figure = below or Figure([], {**LAYOUT, "xaxis": dict(AXIS), "showlegend": len(series) > 1})
+    axis = "y2" if below else "y"
+    for i, one in enumerate(series):
+        colour = COLOURS[i % len(COLOURS)] if len(series) > 1 else "var(--bars)" if below else COLOURS[0]
         marker = {"color": colour, "line": {"width": 0}, "opacity": [0.4 if part else 1 for part in pale]}
         figure.data.append({
-            "type": "bar", "x": x, "y": one.values, "name": one.name if len(rain) > 1 else "precipitation", "yaxis": "y2",
-            "marker": marker, "showlegend": False, "customdata": _said(one.values, "mm"), "hovertemplate": "%{customdata}",
+            "type": "bar", "x": x, "y": one.values, "name": one.name, "yaxis": axis, "marker": marker,
+            "showlegend": not below and len(series) > 1, "customdata": _said(one.values, unit),
+            "hovertemplate": "%{customdata}",
         })  # fmt: skip
+    figure.layout.update(barmode="group", bargap=0.1)
+    if below is None:
+        figure.layout["yaxis"] = {**AXIS, "rangemode": "tozero", **_scale(unit)}
+        return figure
     figure.layout["yaxis"]["domain"] = [0.36, 1]
     figure.layout["xaxis"]["anchor"] = "y2"
-    title = {"text": "mm", "standoff": 6}
-    below = {"domain": [0, 0.27], "tickmode": "auto", "nticks": 4, "rangemode": "tozero", "title": title}
-    figure.layout.update(yaxis2={**AXIS, **below}, barmode="group", bargap=0.1)
+    scale = {**_scale(unit), "title": {"text": unit, "standoff": 6}}
+    figure.layout["yaxis2"] = {
+        **AXIS, "domain": [0, 0.27], "tickmode": "auto", "nticks": 4, "rangemode": "tozero", **scale,
+    }  # fmt: skip
     return figure
 
 

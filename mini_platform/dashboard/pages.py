@@ -19,16 +19,14 @@ from mini_platform.api.problems import HANDLERS
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import (
     browse,
+    declared_page,
     files,
     login,
     overview,
     quality,
     reads,
     runs,
-    sales,
-    signals,
     static_files,
-    weather,
 )
 from mini_platform.dashboard.rendering import environment, link, render
 from mini_platform.dashboard.svg import accounting_bar, spark_line
@@ -38,9 +36,6 @@ ROUTERS = tuple(
     for page in (
         static_files,
         overview,
-        weather,
-        sales,
-        signals,
         browse,
         quality,
         files,
@@ -55,6 +50,7 @@ def add_pages(app: FastAPI) -> None:
     environment().globals.update(accounting_bar=accounting_bar, spark_line=spark_line)
     for router in ROUTERS:
         app.include_router(router)
+    declared_page.add_declared_pages(app, app.state.site.datasets)
     app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     for kind, handler in HANDLERS.items():

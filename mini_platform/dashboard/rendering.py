@@ -16,7 +16,8 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from mini_platform.api.answers import answer
@@ -26,8 +27,6 @@ from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
 from mini_platform.wording import NOTHING, exact, money, number, percent, plain, plural, size
 
-OWN_PAGES = ("weather", "sales", "signals", "customers", "records")
-"""Datasets with a page made for them; the others have the generic one."""
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -41,9 +40,12 @@ TWIN = "_twin"
 """The parameter by which a page answers with one of its tables as data; no column has a name like this."""
 
 
-def page_of(dataset: str) -> str:
-    """Path of a dataset's page."""
-    return f"/{dataset}" if dataset in OWN_PAGES else f"/datasets/{quote(dataset)}"
+@pass_context
+def page_of(context: Context, dataset: str) -> str:
+    """Path of a dataset's page: its own if it declares one, else the one that every dataset has."""
+    site: Site = context["site"]
+    declared = site.datasets.get(dataset)
+    return f"/{dataset}" if declared is not None and declared.page is not None else f"/datasets/{quote(dataset)}"
 
 
 def day(value: dt.date | None) -> str:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, DateTime, Interval, func, literal
 
 from mini_platform.api.problems import ProblemError
+from mini_platform.api.values import read
+from mini_platform.dashboard.rendering import day, duration
 
 STEPS = ("day", "week", "month", "quarter", "year")
 MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
@@ -13,6 +18,13 @@ MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
 LIMIT = 1500
 """Points of a chart at most, whatever was asked for."""
 LENGTH = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
+POINTS = 300
+LENGTHS = tuple(dt.timedelta(seconds=s) for s in (
+    1, 5, 10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
+))  # fmt: skip
+"""Lengths of a step between moments; the shortest is taken of which the span has at most POINTS."""
+MONDAY = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
+"""Steps are counted from here, so that weeks begin on Mondays."""
 RANGES = (("30 days", 30), ("1 year", 365), ("5 years", 1826), ("20 years", 7305))
 """Spans that are offered, as words and days."""
 
@@ -57,6 +69,98 @@ class Span:
         """How many days it has."""
         return (self.last - self.first).days + 1
 
+    @property
+    def words(self) -> str:
+        """How it is divided, at the start of a caption."""
+        return f"By {self.step}, {day(self.first)} to {day(self.last)}"
+
+    @property
+    def within(self) -> str:
+        """The same within a caption."""
+        return f"{day(self.first)} to {day(self.last)}, by {self.step}"
+
+    @property
+    def heading(self) -> str:
+        """What a column with starts of steps is called."""
+        return self.step.capitalize()
+
+    @property
+    def limits(self) -> list[tuple[str, Any]]:
+        """How rows are filtered by it, as operators of the API with their values."""
+        return [("gte", self.first), ("lte", self.last)]
+
+    def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The first day of the step that a day is in, in SQL."""
+        return func.date_trunc(self.step, column).cast(Date)
+
+    def said(self, start: dt.date) -> str:
+        """The start of a step, in words."""
+        return day(start)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments from the first to the last, both included, and the length of a step.
+
+    Attributes:
+        first: moment that is shown.
+        last: moment that is shown.
+        length: of a step.
+        held: first and last moment of the data.
+    """
+
+    first: dt.datetime
+    last: dt.datetime
+    length: dt.timedelta
+    held: tuple[dt.datetime, dt.datetime]
+    step = "step"
+
+    def is_whole(self, start: dt.datetime) -> bool:
+        """Whether all of the step that starts then is shown, and nothing of it is before or after the data."""
+        return start >= self.first and start <= self.last - self.length
+
+    @property
+    def gap(self) -> dt.timedelta:
+        """Longer than from one step to the next: where points are further apart, one is missing."""
+        return self.length * 1.6
+
+    @property
+    def words(self) -> str:
+        """How it is divided, at the start of a caption."""
+        return f"In steps of {duration(self.length)}"
+
+    @property
+    def within(self) -> str:
+        """The same within a caption."""
+        return f"in steps of {duration(self.length)}"
+
+    @property
+    def heading(self) -> str:
+        """What a column with starts of steps is called."""
+        return "From (UTC)"
+
+    @property
+    def limits(self) -> list[tuple[str, Any]]:
+        """How rows are filtered by it, as operators of the API with their values; nothing where it is all that there is."""
+        first = [("gte", self.first.isoformat())] if self.first != self.held[0] else []
+        return first + ([("lte", self.last.isoformat())] if self.last != self.held[1] else [])
+
+    @property
+    def form(self) -> tuple[str, str]:
+        """First and last moment to the second, as a form takes them; all of the data is between them."""
+        first, last = (one.astimezone(dt.UTC).replace(tzinfo=None) for one in (self.first, self.last))
+        last = last if not last.microsecond else last.replace(microsecond=0) + dt.timedelta(seconds=1)
+        return first.isoformat(timespec="seconds"), last.isoformat(timespec="seconds")
+
+    def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The start of the step that a moment is in, in SQL."""
+        origin = literal(MONDAY, DateTime(timezone=True))
+        return func.date_bin(literal(self.length, Interval), column, origin, type_=DateTime(timezone=True))
+
+    def said(self, start: dt.datetime) -> str:
+        """The start of a step, in words."""
+        return f"{day(start)} {start.astimezone(dt.UTC):%H:%M}"
+
 
 def parse_day(name: str, value: str | None) -> dt.date | None:
     """A day that a form gave; None where it was left empty.
@@ -70,6 +174,32 @@ def parse_day(name: str, value: str | None) -> dt.date | None:
         return dt.date.fromisoformat(value)
     except ValueError:
         raise ProblemError(f"{name} is {value!r}; it should be a day, such as 2026-01-31.") from None
+
+
+def parse_moment(name: str, value: str | None) -> dt.datetime | None:
+    """A moment that a form gave, in UTC unless it says otherwise; None where it was left empty.
+
+    Raises:
+        ProblemError: it is no moment.
+    """
+    try:
+        found: dt.datetime | None = read(dt.datetime, value) if value else None
+    except ValueError:
+        raise ProblemError(f"{name} is {value!r}; it should be a time, such as 2026-01-31T12:00.") from None
+    return found
+
+
+def moments(first: dt.datetime | None, last: dt.datetime | None, held: tuple[dt.datetime, dt.datetime]) -> Moments:
+    """What to show of the moments that the data holds, in as short steps as a chart can show.
+
+    Raises:
+        ProblemError: the moments are the wrong way round.
+    """
+    start, end = first or held[0], last or held[1]
+    if start > end:
+        raise ProblemError("from is after to; swap them.")
+    length = next((one for one in LENGTHS if (end - start) / one <= POINTS), max(LENGTHS[-1], (end - start) / POINTS))
+    return Moments(start, end, length, held)
 
 
 def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tuple[dt.date, dt.date]) -> Span:

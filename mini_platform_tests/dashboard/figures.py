@@ -768,3 +768,48 @@ def _drawn_signals(at: At) -> Read:
         [moment(s.timestamp_utc), number(s.series), *(number(v, 3) for v in (s.mean, s.std_dev, s.min, s.max))]
         for s in at.all(by, f=at.get("from"), t=at.get("to"))
     ]
+
+
+# The page of hostile texts
+
+
+EVILS = """SELECT * FROM production.hostile WHERE day >= coalesce(CAST(:f AS date), '0001-01-01')
+    AND day <= coalesce(CAST(:t AS date), '9999-12-31') AND (CAST(:k AS text) IS NULL OR kind = :k)"""
+EVIL_SUMS = "count(*) AS rows, max(n) AS most, sum(price) AS total"
+
+
+def _evils(at: At, statement: str) -> list[Any]:
+    return at.all(statement.format(EVILS), f=at.get("from"), t=at.get("to"), k=at.get("kind"))
+
+
+@figure("hostile")
+def _cards_of_hostile(at: At) -> Read:
+    found, evil, unit = (
+        _evils(at, f"SELECT {EVIL_SUMS} FROM ({{}}) h")[0],
+        at.dataset.page.label("rows"),
+        "</script><x-evil>",
+    )
+    note = (
+        [f"{evil} {number(found.most)} {unit}".replace("{{", "{").replace("}}", "}")] if found.most is not None else []
+    )
+    most = f"{number(found.most)} {unit}" if found.most is not None else "–"
+    return [[evil, number(found.rows), *note], ["<b>most</b>", most], ["Total", money(found.total)]]
+
+
+@figure("chart evil-time")
+def _evil_time(at: At) -> Read:
+    step = at.headings[0].lower()
+    by = f"SELECT CAST(date_trunc('{step}', day) AS date) AS start, {EVIL_SUMS} FROM ({{}}) h GROUP BY 1 ORDER BY 1"
+    return [[shown(s.start), number(s.most), money(s.total)] for s in _evils(at, by)]
+
+
+@figure("evil-kinds")
+def _evil_kinds(at: At) -> Read:
+    by = f"SELECT kind, note, {EVIL_SUMS} FROM ({{}}) h GROUP BY 1, 2 ORDER BY rows DESC, 1, 2 LIMIT 10"
+    return [[f"{s.kind} {shown(s.note)}", number(s.rows), number(s.most)] for s in _evils(at, by)]
+
+
+@figure("chart evil-bars")
+def _evil_bars(at: At) -> Read:
+    by = f"SELECT kind, {EVIL_SUMS} FROM ({{}}) h GROUP BY 1 ORDER BY rows DESC, 1 LIMIT 20"
+    return [[s.kind, number(s.rows)] for s in _evils(at, by)]

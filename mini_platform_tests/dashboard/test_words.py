@@ -131,7 +131,13 @@ def test_no_chart_takes_a_text_for_more() -> None:
     series = [Series(words, values, values, values) for words in HOSTILE]
     for figure in (
         charts.lines(list(range(len(HOSTILE))), series, HOSTILE[0]),
-        charts.weather(list(range(len(HOSTILE))), series[:5], series[:5], [False] * len(HOSTILE)),
+        charts.bars_over_time(
+            list(range(len(HOSTILE))),
+            series[:5],
+            HOSTILE[0],
+            [False] * len(HOSTILE),
+            charts.lines(list(range(len(HOSTILE))), series[:5], HOSTILE[0]),
+        ),
         charts.bars(HOSTILE, series, HOSTILE[0]),
         charts.bars(HOSTILE, series, HOSTILE[0], stacked=True, most=2),
         charts.across(HOSTILE, series, HOSTILE[0]),

@@ -20,7 +20,21 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
 from mini_platform.api.site import Site
-from mini_platform.dataset import Above, Aggregate, Dataset, DeclarationError, Field, Json, RowModel, View, rule
+from mini_platform.dataset import (
+    Above,
+    Aggregate,
+    Dataset,
+    DeclarationError,
+    Field,
+    Json,
+    Measure,
+    OverTime,
+    Page,
+    Ranked,
+    RowModel,
+    View,
+    rule,
+)
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
@@ -95,6 +109,20 @@ HOSTILE_DATASET = Dataset(
         Aggregate(evil_days, key=("day",), chart=("day", "most"), columns={"day": ("Day",), "most": (EVIL, "<b>")}),
     ),
     views=(View(evil_rows, chart=("note", "n"), columns={"note": ("Note",), "n": ("N", "{{ b }}")}),),
+    page=Page(
+        time="day", filters=("kind",),
+        measures={
+            "rows": Measure("count()", EVIL, note=f"{EVIL} {{most}}"), "most": Measure("max(n)", "<b>most</b>"),
+            "total": "sum(price)",
+        },
+        figures=("rows", "most", "total"),
+        charts={
+            "evil-time": OverTime(lines=("most",), bars=("total",), title=EVIL, caption=EVIL),
+            "evil-kinds": Ranked(("kind", "note"), table=("rows", "most"), most=10, title=EVIL),
+            "evil-bars": Ranked("kind", bars=("rows",)),
+        },
+        empty=f"{EVIL} none.",
+    ),
 )  # fmt: skip
 
 

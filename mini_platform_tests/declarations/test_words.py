@@ -30,8 +30,12 @@ from mini_platform.dataset import (
     DeclarationError,
     Field,
     FieldSpec,
+    Frequency,
     Json,
+    OverTime,
     Pull,
+    Ranked,
+    Recurring,
     RowModel,
     Rule,
     View,
@@ -74,6 +78,8 @@ def test_a_word_has_a_sentence(of: str, word: str) -> None:
 
 
 # Those that another test carries
+
+CHARTS = (OverTime, Ranked, Recurring, Frequency)
 
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "Field.given": (
@@ -143,6 +149,25 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "Aggregate.surrogate": ("test_sales.py::test_reloads_updates_and_redrives",),
     "Aggregate.chart": ("test_definitions.py::test_what_warns_and_what_is_drawn_are_what_is_declared",),
     "View.select": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",),
+    "Dataset.page": ("dashboard/test_declared_page.py::test_a_few_lines_are_a_page",),
+    "Page.of": ("dashboard/test_pages.py::test_sales_say_what_the_star_says",
+                "dashboard/test_declared_page.py::test_a_page_that_cannot_be_is_refused"),
+    "Page.compare": ("dashboard/test_declared_page.py::test_rows_are_chosen_and_compared",
+                     "dashboard/test_pages.py::test_weather_compares_stations_and_knows_those_near"),
+    "Page.filters": ("dashboard/test_declared_page.py::test_rows_are_chosen_and_compared",),
+    "Page.empty": ("dashboard/test_declared_page.py::test_rows_are_chosen_and_compared",),
+    "Page.unmasked": ("dashboard/test_pages.py::test_personal_data_is_masked_but_on_its_own_page",),
+    **dict.fromkeys(
+        ("Page.time", "Page.measures", "Page.figures", "Measure.value", "Measure.label", "Measure.unit", "Measure.digits",
+         "Measure.note", "Measure.each"),
+        ("dashboard/test_declared_page.py::test_figures_say_what_their_measures_are",),
+    ),
+    **dict.fromkeys(
+        ("Page.charts", *(f"{kind.__name__}.{item.name}" for kind in CHARTS for item in fields(kind))),
+        ("dashboard/test_declared_page.py::test_charts_show_what_they_name",),
+    ),
+    "OverTime.lines": ("dashboard/test_declared_page.py::test_charts_show_what_they_name",
+                       "dashboard/test_declared_page.py::test_a_part_of_a_step_is_no_slump"),
     "View.chart": ("test_definitions.py::test_what_warns_and_what_is_drawn_are_what_is_declared",),
 }  # fmt: skip
 """By word, the tests that together carry all of its sentence."""

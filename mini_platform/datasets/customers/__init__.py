@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Date, FromClause, Select, func, select
 
-from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, RowModel
+from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, Page, RowModel
 
 
 class Customer(RowModel):
@@ -123,4 +123,5 @@ dataset = Dataset(
             columns={"subscription_month": ("First day of the month",), "customers": ("Customers who subscribed",)},
         ),
     ),
+    page=Page(unmasked=True),
 )

@@ -10,9 +10,37 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, FromClause, Integer, Numeric, Select, Text, extract, func, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Date,
+    Double,
+    FromClause,
+    Integer,
+    Numeric,
+    Select,
+    Text,
+    extract,
+    func,
+    select,
+)
 
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View, rule
+from mini_platform.dataset import (
+    Above,
+    Aggregate,
+    Dataset,
+    Field,
+    Frequency,
+    Measure,
+    OverTime,
+    Page,
+    Ranked,
+    Recurring,
+    RowModel,
+    View,
+    rule,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -292,6 +320,56 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
     }
 
 
+def _days_between(f: FromClause) -> ColumnElement[Any]:
+    """Days from one order to the next on average; NULL of one order."""
+    days = (func.max(f.c.order_date, type_=Date) - func.min(f.c.order_date, type_=Date)).cast(Double)
+    return days / func.nullif(func.count() - 1, 0)
+
+
+page = Page(
+    of="fact_sales",
+    filters=("dim_product.category",),
+    measures={
+        "revenue": "sum(revenue)",
+        "profit": Measure("sum(profit)", note="{margin:%} of the revenue"),
+        "margin": "sum(profit) / sum(revenue)",
+        "orders": Measure("count()", note="{quantity:piece}"),
+        "quantity": Measure("sum(quantity)", "Pieces"),
+        "per_order": Measure("sum(revenue) / count()", unit="$"),
+        "customers": "distinct(customer_id)",
+        "between_orders": Measure(
+            _days_between, unit="days", digits=0, note="of customers who order again", each="customer_id"
+        ),
+    },
+    figures=("revenue", "profit", "orders", "per_order", "customers", "between_orders"),
+    charts={
+        "over-time": OverTime(lines=("revenue", "profit"), table=("orders", "revenue", "profit")),
+        "by-category": Ranked(
+            "dim_product.category",
+            bars=("revenue", "profit"),
+            table=("orders", "quantity", "revenue", "profit"),
+            caption="{first} brings {share} of the revenue.",
+        ),
+        "products": Ranked(
+            ("dim_product.title", "dim_product.category"),
+            table=("quantity", "revenue", "profit"),
+            order="revenue",
+            most=10,
+            label="Product",
+            title="Top products",
+        ),
+        "loyalty": Frequency(
+            "customer_id",
+            value="customer",
+            row="order",
+            title="Purchase patterns",
+            caption="{again} of {values} ordered more than once.",
+        ),
+        "weekdays": Recurring("weekday", bars=("orders",), table=("orders", "revenue")),
+    },
+    empty="Nothing was ordered in these days.",
+)
+
 REVENUE, PROFIT = ("What was paid", "$"), ("What is left of it after the cost of the products", "$")
 
 dataset = Dataset(
@@ -416,4 +494,5 @@ dataset = Dataset(
             },
         ),
     ),
+    page=page,
 )

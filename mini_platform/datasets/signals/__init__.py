@@ -8,9 +8,11 @@ import math
 import random
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mini_platform.dataset import Dataset, Field, Json, RowModel
+from sqlalchemy import ColumnElement, Double, FromClause, Numeric, func
+
+from mini_platform.dataset import Dataset, Field, Json, Measure, OverTime, Page, RowModel
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,6 +67,43 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
     return {"timestamp_utc": taken.astimezone(place).isoformat(), "data": json.dumps(data)}
 
 
+def _pooled_mean(s: FromClause) -> ColumnElement[Any]:
+    """Mean of the numbers of all series. As numerics: a sum of large doubles may overflow."""
+    n, mean = s.c.n.cast(Numeric), s.c.mean.cast(Numeric)
+    return (func.sum(mean * n, type_=Numeric) / func.nullif(func.sum(n, type_=Numeric), 0)).cast(Double)
+
+
+def _pooled_deviation(s: FromClause) -> ColumnElement[Any]:
+    """Population standard deviation of the numbers of all series. As numerics: a square of a double overflows from 1e155 on."""
+    n, mean, deviation = (s.c[name].cast(Numeric) for name in ("n", "mean", "std_dev"))
+    total = func.nullif(func.sum(n, type_=Numeric), 0)
+    middle = func.sum(mean * n, type_=Numeric) / total
+    squares = func.sum((deviation * deviation + mean * mean) * n, type_=Numeric) / total
+    return func.sqrt(func.greatest(squares - middle * middle, 0), type_=Numeric).cast(Double)
+
+
+page = Page(
+    measures={
+        "series": "count()",
+        "numbers": "sum(n)",
+        "mean": Measure(_pooled_mean, digits=3),
+        "std_dev": Measure(_pooled_deviation, "Standard deviation", digits=3),
+        "min": Measure("min(min)", "Lowest", digits=3),
+        "max": Measure("max(max)", "Highest", digits=3),
+    },
+    figures=("series", "numbers", "mean", "std_dev", "min", "max"),
+    charts={
+        "signals-chart": OverTime(
+            lines=("mean",),
+            band="std_dev",
+            dotted=("max", "min"),
+            table=("series", "mean", "std_dev", "min", "max"),
+            title="Mean and deviation",
+            caption="the mean, one standard deviation to either side, and the extremes, dotted",
+        )
+    },
+)
+
 dataset = Dataset(
     name="signals",
     table="signal_stats",
@@ -74,4 +113,5 @@ dataset = Dataset(
     key=("timestamp_utc",),
     sources=(Json(),),
     realistic=realistic,
+    page=page,
 )

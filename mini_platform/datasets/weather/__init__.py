@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Date, Double, FromClause, Integer, Select, func, select
+from sqlalchemy import ColumnElement, Date, Double, FromClause, Integer, Select, func, select
 
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, rule
+from mini_platform.dataset import Above, Aggregate, Dataset, Field, Measure, OverTime, Page, RowModel, rule
 
 if TYPE_CHECKING:
     import polars as pl
@@ -111,6 +111,40 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
     }
 
 
+def rain(d: FromClause) -> ColumnElement[Any]:
+    """Precipitation of a place on a day: the mean over the stations that measured it."""
+    return d.c.total_precip_mm / func.nullif(d.c.precip_stations, 0)
+
+
+page = Page(
+    of="daily_metrics",
+    compare="station_id",
+    measures={
+        "mean_temp_c": Measure("avg(avg_temp_c)", "Mean temperature", digits=1),
+        "lowest_temp_c": Measure("min(min_temp_c)", "Lowest", digits=1),
+        "highest_temp_c": Measure("max(max_temp_c)", "Highest", digits=1),
+        "total_precip_mm": Measure(
+            lambda d: func.sum(rain(d), type_=Double),
+            "Precipitation",
+            "mm",
+            0,
+            ("over all days", "mean over stations, summed"),
+        ),
+        "wet_days": Measure(lambda d: func.count().filter(rain(d) >= 1), note="at least 1 mm"),
+        "measurements": Measure("sum(rows)", note="{coverage}"),
+    },
+    figures=("mean_temp_c", "lowest_temp_c", "highest_temp_c", "total_precip_mm", "wet_days", "measurements"),
+    charts={
+        "weather-chart": OverTime(
+            lines=("mean_temp_c",),
+            band=("lowest_temp_c", "highest_temp_c"),
+            bars=("total_precip_mm",),
+            title="Temperature and precipitation",
+            caption="mean temperature and sum of precipitation",
+        )
+    },
+)
+
 dataset = Dataset(
     name="weather",
     table="measurements",
@@ -157,4 +191,5 @@ dataset = Dataset(
             },
         ),
     ),
+    page=page,
 )

@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from mini_platform.dataset import Computed, Dataset
 from mini_platform.warehouse.dependence import Examined, Other
+from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables.columns import RECORD, as_text, extra_column, hidden, personal_info, sql_type
 from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
 from mini_platform.warehouse.tables.refused import refuse_long_names, refuse_one_name
@@ -64,7 +65,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     """Derive the tables of a dataset from its declaration.
 
     Raises:
-        DeclarationError: an aggregate or a view cannot be what it is declared as.
+        DeclarationError: an aggregate, a view or the page cannot be what it is declared as.
     """
     metadata = MetaData()
     production = _production(dataset, metadata)
@@ -87,6 +88,8 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         tables.views[view.name] = view_table(dataset, view, tables.rows(view))
     refuse_one_name(computed_names(dataset, tables))
     refuse_long_names(dataset, tables.aggregates)
+    if dataset.page is not None:
+        PageRows(dataset, dataset.page, tables)  # Raises where it cannot be.
     return tables
 
 
