@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from mini_platform.api.site import Site
@@ -21,9 +21,11 @@ from mini_platform.sampling import write_sample
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.granted import too_mighty, too_weak
 from mini_platform.warehouse.load import BULK_ROWS
+from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, bring_up
+from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import dataset_tables, migrations
 from mini_platform.web import create_app
 from mini_platform_tests.conftest import serving
 from mini_platform_tests.roles.conftest import PATIENCE, SAMPLES, Platform
@@ -173,6 +175,23 @@ def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
         assert [*too_mighty(conn, tables), *too_weak(conn, tables)] == []
+
+
+def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loader: Opened, owner: Engine) -> None:
+    """Migrations of the platform's own tables are nothing that the loader may do."""
+    later = Migration(NEWEST + 1, "a further table", "CREATE TABLE ops.further (number integer)")
+    whose = text("SELECT relowner::regrole::text FROM pg_class WHERE oid = to_regclass('ops.further')")
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        bring_up(loader.engine, (*MIGRATIONS, later))
+    try:
+        bring_up(owner, (*MIGRATIONS, later))
+        with owner.connect() as conn:
+            assert conn.scalar(whose) == "mini_platform_owner"
+            assert conn.scalar(select(func.max(migrations.c.number))) == NEWEST + 1
+    finally:
+        with owner.begin() as conn:
+            conn.execute(text("DROP TABLE IF EXISTS ops.further"))
+            conn.execute(delete(migrations).where(migrations.c.number > NEWEST))
 
 
 @pytest.mark.parametrize(
