@@ -33,16 +33,10 @@ from sqlalchemy.exc import DBAPIError
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
 from mini_platform.warehouse import changes
+from mini_platform.warehouse.bulk import build_foreign_keys, drop_foreign_keys, filled_in_bulk, is_empty, owns
 from mini_platform.warehouse.dirty_groups import MOST_GROUPS, take
 from mini_platform.warehouse.exactness import GUESS, errors
 from mini_platform.warehouse.locks import lock_aggregates
-from mini_platform.warehouse.schema import (
-    build_foreign_keys,
-    drop_foreign_keys,
-    filled_in_bulk,
-    is_empty,
-    owns,
-)
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.upsert import materialized, upsert
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, e
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.dataset import Dataset
-from mini_platform.warehouse.schema import is_empty
+from mini_platform.warehouse.bulk import is_empty
 from mini_platform.warehouse.tables import NOW, dataset_tables, files
 
 

@@ -37,9 +37,9 @@ from sqlalchemy import (
 from mini_platform.dataset import Dataset, Highest
 from mini_platform.faultpoints import reach
 from mini_platform.warehouse import first_loaded, ledger, quarantine
+from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.schema import filled_in_bulk, is_empty
 from mini_platform.warehouse.tables import NOW, DatasetTables, among, dataset_tables, files, kept_unknown, sql_type
 from mini_platform.warehouse.upsert import materialized, upsert
 

@@ -26,9 +26,10 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
 from mini_platform.datasets import all_datasets
+from mini_platform.warehouse.bulk import build_indexes, drop_indexes
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
-from mini_platform.warehouse.schema import build_indexes, create_all, drop_indexes
+from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
 from mini_platform_tests.examples import weather
 from mini_platform_tests.support.catalog import catalog
