@@ -14,9 +14,11 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, text
 
 from mini_platform.faultpoints import UPGRADING, VARIABLE
+from mini_platform.operations.processing import process
+from mini_platform.operations.verify import verify
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT
-from mini_platform.warehouse import aggregates, connection
+from mini_platform.warehouse import connection
 from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, NewerDatabaseError
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, migrations
@@ -69,8 +71,8 @@ def test_numbers_go_up_by_one() -> None:
 def test_a_database_of_an_earlier_version_opens_and_goes_on(old: Platform) -> None:
     dumps.land(old, dumps.READINGS, "five.csv", "station,day,level\nulm,2024-01-03,10.5\nulm,2024-01-01,7\n")
     for dataset in dumps.DATASETS.values():
-        dumps.stage_and_load(old, dataset)
-        dumps.refresh(old, dataset)
+        process(old, dataset)
+        assert all(comparison.ok for comparison in verify(old, dataset, deep=True))
     days = [dt.date(2024, 1, day) for day in (1, 2, 3)]
     tables, ann = dataset_tables(dumps.READINGS), old.keyring.digests("ann@example.org")
     with old.engine.connect() as conn:
@@ -92,13 +94,9 @@ def test_a_database_of_an_earlier_version_opens_and_goes_on(old: Platform) -> No
         ]
         guests = dataset_tables(dumps.BOOKINGS).aggregates["guests"].c
         assert conn.execute(select(guests.bookings, guests.seats).where(guests.email.in_(ann))).all() == [(2, 5)]
-        for dataset in dumps.DATASETS.values():
-            for aggregate in dataset.aggregates:
-                assert aggregates.differences(conn, dataset, aggregate) == []
         ledger = conn.execute(select(files).order_by(files.c.file_id)).all()
     assert [row.status for row in ledger] == ["loaded"] * 6
     assert all(row.rows_read == sum(getattr(row, name) for name in COUNTERS) for row in ledger)
-    assert all(old.store.is_whole(row.sha256) for row in ledger)
     assert recorded(old.engine) == NAMES
 
 

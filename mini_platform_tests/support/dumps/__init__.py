@@ -23,14 +23,12 @@ from typing import Any
 from sqlalchemy import Connection, FromClause, Select, func, make_url, select, text
 
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
-from mini_platform.landing import folder
+from mini_platform.operations.landing import land_files, named_file
+from mini_platform.operations.processing import load, process, stage
 from mini_platform.platform import Platform
 from mini_platform.storage.store import RawStore
-from mini_platform.warehouse import aggregates, embedded, ledger, quality
+from mini_platform.warehouse import embedded, ledger
 from mini_platform.warehouse.connection import libpq_url
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.tables import dataset_tables, quality_report
-from mini_platform.warehouse.upsert import upsert_frame
 
 FOLDER = Path(__file__).parent
 KEYS = "k1:of the dumps only"
@@ -139,42 +137,22 @@ def restore(name: str, url: str, store: RawStore) -> None:
 
 def land(platform: Platform, dataset: Dataset, name: str, content: str) -> None:
     """Let a file arrive."""
-    with tempfile.TemporaryDirectory() as folder_:
-        path = Path(folder_) / name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         path.write_text(content)
-        arrived = folder.Found(name, path, folder.signature(path.stat()))
-        assert [row for _, row in folder.land(platform.engine, dataset, platform.store, [arrived])] != [None]
-
-
-def stage_and_load(platform: Platform, dataset: Dataset) -> None:
-    """Load what waits; aggregates are left as they are."""
-    from mini_platform.warehouse.staging import stage
-
-    worker = platform.worker("dump")
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=100)
-        load(worker, dataset, limit=100)
-
-
-def refresh(platform: Platform, dataset: Dataset) -> None:
-    """Bring the aggregates up to date, and measure."""
-    with platform.engine.begin() as conn:
-        for aggregate in dataset.aggregates:
-            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
-        upsert_frame(conn, quality_report, quality.measure(conn, dataset, "dump"))
+        assert [row for _, row in land_files(platform, dataset, [named_file(path)])] != [None]
 
 
 def _write(target: Path) -> None:
     platform = Platform(DATASETS)
     for name in ("one.csv", "two.csv"):
         land(platform, READINGS, name, FILES[name])
-        stage_and_load(platform, READINGS)
+        process(platform, READINGS)
     land(platform, BOOKINGS, "booked.csv", BOOKED)
-    stage_and_load(platform, BOOKINGS)
-    for dataset in DATASETS.values():
-        refresh(platform, dataset)
+    process(platform, BOOKINGS)
     land(platform, READINGS, "three.csv", FILES["three.csv"])
-    stage_and_load(platform, READINGS)
+    stage(platform, READINGS, "dump")
+    load(platform, READINGS, "dump")
     land(platform, READINGS, "four.csv", FILES["four.csv"])
     with platform.engine.begin() as conn:
         ledger.redrive(conn, "bookings")
