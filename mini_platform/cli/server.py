@@ -16,16 +16,16 @@ def up(
     ] = False,
 ) -> None:
     """Start Postgres and Dagster, and load what is dropped into the data folders. Ctrl-C stops everything."""
-    from mini_platform import supervisor
+    from mini_platform.supervisor import commands
 
-    raise typer.Exit(supervisor.up(detach=detach))
+    raise typer.Exit(commands.up(detach=detach))
 
 
 def down() -> None:
     """Stop the platform, and check that nothing of it is left running."""
-    from mini_platform import supervisor
+    from mini_platform.supervisor import commands
 
-    raise typer.Exit(supervisor.down())
+    raise typer.Exit(commands.down())
 
 
 def serve(
@@ -42,9 +42,9 @@ def serve(
 
 def status(as_json: Json = False) -> None:
     """Show what runs, and where."""
-    from mini_platform import supervisor
+    from mini_platform.supervisor import commands
 
-    found = supervisor.status()
+    found = commands.status()
     if as_json:
         print_json([found])
     else:

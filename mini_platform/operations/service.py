@@ -1,7 +1,7 @@
 """One process of the platform, as a container of its own runs it: `mini-platform serve webserver` and its likes.
 
 Each takes the place of the command and gets its signals. Restarting it is the container engine's business. Not here: all of
-them as one thing on one machine (`supervisor.py`).
+them as one thing on one machine (`supervisor/`).
 
     code-server ◄─ gRPC ─ webserver, daemon ── processes of runs          api
 """

@@ -1,7 +1,7 @@
 """One process under the supervisor, and the finding of all that descend from it.
 
 Here: start, log filter, stop of one child; finding and ending every process of a home by the mark in its environment.
-Not here: which processes there are and when they start (`supervisor.py`).
+Not here: which processes there are (`processes.py`) and when they start (`lifecycle.py`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,10 @@
+"""Supervisor: `mini-platform up`, `down` and `status`, the platform's processes as one thing that starts, runs and stops.
+
+Here: the order of start and stop, restarting what dies, the pid file, background operation.
+Not here: the command line itself (`cli/`), Postgres (`warehouse/embedded.py`), what each process does.
+
+    supervisor ─┬─ code server                    Postgres (embedded) belongs to the home, not to this tree;
+                ├─ api (with the dashboard)       it is stopped last, and only if `up` had started it
+                ├─ webserver
+                └─ daemon ── processes of runs
+"""

@@ -1,0 +1,157 @@
+"""The three commands: `up`, in the foreground or the background, `down` and `status`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.settings import PROJECT, Settings, load_settings
+from mini_platform.supervisor.child import end, marked
+from mini_platform.supervisor.lifecycle import Supervisor
+from mini_platform.supervisor.readiness import addresses
+from mini_platform.supervisor.state import PlatformError, pid_file_lock, read_state, remove_state, supervisor_pid
+from mini_platform.warehouse import embedded
+
+STOP_SECONDS = 90.0
+"""How long a supervisor may take to stop everything: three times `KILL_SECONDS`, and Postgres's last checkpoint."""
+
+
+class _Stop(Exception):  # noqa: N818 - a request, not an error
+    """SIGINT, SIGTERM or SIGHUP was received."""
+
+
+def up(detach: bool = False) -> int:
+    """Start everything and stay until Ctrl-C or SIGTERM; or start it in the background and return when it is ready.
+
+    Returns:
+        The exit code: 0 when it ran (or runs already), 1 when it could not start.
+    """
+    settings = load_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    if running := supervisor_pid(settings.home):
+        _console().print(f"Already running (process {running}): {addresses(settings)}")
+        return 0
+    return _up_in_background(settings, _console()) if detach else up_here()
+
+
+def up_here() -> int:
+    """Start everything and stay, as `up` does; nothing of this home runs yet."""
+    settings, console = load_settings(), _console()
+    _stop_on_signals()
+    supervisor = Supervisor(settings, console)
+    try:
+        with pid_file_lock(settings.home):
+            try:
+                supervisor.start()
+                supervisor.watch()
+            except _Stop:
+                pass
+            finally:
+                supervisor.stop()
+    except (PlatformError, embedded.EmbeddedPostgresError, ConnectionError) as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    return 0
+
+
+def down() -> int:
+    """Stop the platform of this home, however it was started, and check that every process is gone.
+
+    Returns:
+        The exit code: 0 when nothing runs any more, 1 if a process cannot be ended.
+    """
+    settings, console = load_settings(), _console()
+    state, running = read_state(settings.home), supervisor_pid(settings.home)
+    if running:
+        console.print("Stopping…")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            end([psutil.Process(running)], seconds=STOP_SECONDS)
+    # What a killed supervisor left behind.
+    left = end(marked(settings.home))
+    if state.get("owns_postgres") or not running:
+        embedded.stop(settings.home, console.print)
+    remove_state(settings.home)
+    if left:
+        console.print(f"[red]These processes cannot be ended: {left}[/red]")
+        return 1
+    console.print("Stopped." if running else "Nothing was running.")
+    return 0
+
+
+def status() -> dict[str, Any]:
+    """Return what runs, for `mini-platform status`: primitive values only, no password."""
+    settings = load_settings()
+    running, state = supervisor_pid(settings.home), read_state(settings.home)
+    return {
+        "running": running is not None,
+        "pid": running,
+        "since": state.get("since") if running else None,
+        "api_url": settings.api_url,
+        "api_answers": api_answers(settings),
+        "dagster_url": settings.dagster_url,
+        "dagster_answers": dagster_answers(settings),
+        "processes": {process.pid: _command_words(process) for process in marked(settings.home)},
+        "postgres": "DATABASE_URL" if settings.database_url else "embedded",
+        "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
+        "home": str(settings.home),
+        "data": str(settings.data),
+    }
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _command_words(process: psutil.Process) -> str:
+    """Return the telling words of a process's command line."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()[1:4])[:60]
+    return ""
+
+
+def _stop_on_signals() -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(further, signal.SIG_IGN)  # one is enough: the way down must not be interrupted
+        raise _Stop(signal.Signals(number).name)
+
+    # Set even where SIGINT was inherited as ignored, as in a script's background: Dagster's processes would inherit that,
+    # and with SIGINT ignored they do not end on SIGTERM either.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+
+
+def _up_in_background(settings: Settings, console: Console) -> int:
+    """Start a supervisor that outlives this process, and show its log until it is ready or has ended."""
+    log = settings.home / "up.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mini_platform.supervisor"],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    shown = 0
+    while True:
+        ended, ready = process.poll() is not None, read_state(settings.home).get("ready") == process.pid
+        lines = log.read_text(errors="replace").splitlines()
+        for line in lines[shown:]:
+            console.print(line, markup=False)
+        shown = len(lines)
+        if ready:
+            console.print(f"Runs in the background; log: {log}; stop it with: mini-platform down", markup=False)
+            return 0
+        if ended:
+            return process.returncode or 1
+        time.sleep(0.1)

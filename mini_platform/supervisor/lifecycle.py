@@ -1,0 +1,146 @@
+"""The order in which everything starts and stops, and what is done in between."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from mini_platform.registry import registry_of
+from mini_platform.settings import PROJECT, Settings
+from mini_platform.supervisor.child import end, marked
+from mini_platform.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
+from mini_platform.supervisor.processes import Processes
+from mini_platform.supervisor.readiness import addresses, wait_until_ready
+from mini_platform.supervisor.state import PlatformError, read_state, remove_state, write_state
+from mini_platform.warehouse import embedded
+
+
+class Supervisor:
+    """One `up`, from its start to its stop."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        """Nothing is started yet."""
+        self._settings = settings
+        self._console = console
+        self._processes = Processes(settings, self._log)
+        self._declarations: dict[Path, int] = {}
+        self._ready = False
+        self._owns_postgres = False
+        self._printing = threading.Lock()
+        self._began = time.monotonic()
+
+    def start(self) -> None:
+        """Start everything in order, and wait until it is ready.
+
+        Raises:
+            PlatformError: it cannot start.
+        """
+        settings = self._settings
+        self._end_orphans()
+        check_ports(settings)
+        self._announce_postgres()
+        create_schemas(settings, self._log)
+        if refusal := api_refusal(settings):
+            raise PlatformError(refusal)
+        self._log("INFO", "starting Dagster and the API…")
+        (settings.home / "dagster").mkdir(exist_ok=True)
+        # Dagster makes folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
+        shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
+        self._declarations = self._declaration_times()
+        self._processes.launch_all()
+        fail_dead_runs(settings, self._log)
+        wait_until_ready(settings, self._processes)
+        self._ready = True
+        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
+        seconds = time.monotonic() - self._began
+        self._log("INFO", f"ready after {seconds:.0f} s: {addresses(settings)}, drop files in {settings.data}")
+        if settings.in_clear:
+            self._log("WARNING", settings.in_clear)
+
+    def watch(self) -> None:
+        """Restart what ends, until a signal arrives.
+
+        Raises:
+            PlatformError: a process ends again and again.
+        """
+        while True:
+            time.sleep(1)
+            if not self._settings.database_url and not embedded.is_running(self._settings.home):
+                self._log("WARNING", "Postgres was not running and is started again")
+                embedded.ensure_running(self._settings.home)
+            self._restart_ended()
+            self._reload_declarations()
+
+    def stop(self) -> None:
+        """Stop Dagster, then Postgres: without its database Dagster does not end by itself.
+
+        Raises:
+            PlatformError: a process cannot be ended.
+        """
+        self._log("INFO", "stopping…")
+        self._ready = False
+        started = bool(self._processes)
+        self._processes.end(("webserver", "api", "daemon"))
+        left = end(marked(self._settings.home))
+        if started:
+            with contextlib.suppress(OSError):  # the database may be what is away
+                fail_dead_runs(self._settings, self._log)
+        if self._owns_postgres:
+            embedded.stop(self._settings.home, lambda words: self._log("WARNING", words))
+        remove_state(self._settings.home)
+        if left:
+            raise PlatformError(f"These processes cannot be ended: {left}")
+        self._log("INFO", "stopped")
+
+    def _log(self, level: str, message: str) -> None:
+        """Print time, level and message. While they start and stop, processes complain of each other: that is left out."""
+        if not self._ready and level in {"WARNING", "ERROR"}:
+            return
+        style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
+        now = dt.datetime.now().astimezone().strftime("%H:%M:%S")
+        with self._printing:
+            self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
+
+    def _end_orphans(self) -> None:
+        if orphans := marked(self._settings.home):
+            self._log("INFO", f"ending {len(orphans)} processes that an earlier, killed start left behind")
+            end(orphans)
+
+    def _announce_postgres(self) -> None:
+        """Log which server it is. One that nobody runs, or that a killed supervisor ran, is ours to stop."""
+        home = self._settings.home
+        if self._settings.database_url:
+            self._log("INFO", "using the Postgres of DATABASE_URL…")
+            return
+        self._owns_postgres = bool(read_state(home).get("owns_postgres")) or not embedded.is_running(home)
+        write_state(home, ready=False, owns_postgres=self._owns_postgres)
+        self._log("INFO", "starting Postgres…")
+
+    def _restart_ended(self) -> None:
+        for child in self._processes.drop_ended():
+            if child.name == "api" and (refusal := api_refusal(self._settings)):
+                self._log("ERROR", f"the API stays away: {refusal}")
+                continue
+            self._log("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
+            self._processes.launch([child.name])
+
+    def _declaration_times(self) -> dict[Path, int]:
+        """Return the files that declare datasets, with the times of their last change."""
+        return {path: path.stat().st_mtime_ns for path in registry_of(self._settings.datasets).files()}
+
+    def _reload_declarations(self) -> None:
+        """Restart what knows the datasets when one was added or changed. Runs are not below it and go on."""
+        times = self._declaration_times()
+        if times == self._declarations:
+            return
+        self._log("INFO", "the datasets changed: loading them again")
+        self._declarations = times
+        ended = self._processes.end(("code_server", "api"))
+        create_schemas(self._settings, self._log)
+        self._processes.launch(ended)

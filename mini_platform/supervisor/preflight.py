@@ -1,0 +1,81 @@
+"""What has to be so before the processes start: free ports, a database with its tables, keys, no runs that nobody runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+from mini_platform.operations import https
+from mini_platform.registry import registry_of
+from mini_platform.settings import PROJECT, Settings
+from mini_platform.supervisor.child import Say
+from mini_platform.supervisor.state import PlatformError
+
+
+def check_ports(settings: Settings) -> None:
+    """Raise a PlatformError if a port is taken."""
+    for port, setting in ((settings.api_port, "API_PORT"), (settings.dagster_port, "DAGSTER_PORT")):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError:
+                raise PlatformError(
+                    f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_{setting} to a free port."
+                ) from None
+
+
+def api_refusal(settings: Settings) -> str | None:
+    """Return why the API would refuse to start, as a sentence."""
+    if (refusal := https.refusal(settings)) or not settings.needs_keys:
+        return refusal
+    from mini_platform.api import keys
+    from mini_platform.warehouse.connection import database_url, engine
+
+    made = engine(database_url(settings))
+    with made.connect() as connection:
+        refusal = keys.refusal(connection, settings)
+    made.dispose()
+    return refusal
+
+
+def create_schemas(settings: Settings, log: Say) -> None:
+    """Create or change the tables of the declared datasets, and log which tables nothing declares any more."""
+    from mini_platform.warehouse.connection import database_url, engine
+    from mini_platform.warehouse.schema import create_all, undeclared
+
+    made = engine(database_url(settings))
+    log("INFO", "creating schemas…")
+    datasets = registry_of(settings.datasets).datasets.values()
+    create_all(made, datasets)
+    with made.connect() as connection:
+        if sentences := undeclared(connection, datasets):
+            log("WARNING", ". ".join(sentences))
+    made.dispose()
+
+
+def fail_dead_runs(settings: Settings, log: Say) -> None:
+    """Runs that were in progress and have no process any more hold their dataset's only slot: end them in Dagster's eyes.
+
+    Dagster is imported only if there are any, in a process of its own.
+    """
+    from sqlalchemy import text
+
+    from mini_platform.warehouse.connection import database_url, engine
+
+    made = engine(database_url(settings))
+    with made.connect() as connection:
+        if not connection.scalar(text("SELECT to_regclass('dagster.runs')")):
+            return
+        count = connection.scalar(
+            text("SELECT count(*) FROM dagster.runs WHERE status IN ('STARTING', 'STARTED', 'CANCELING')")
+        )
+    made.dispose()
+    if count:
+        command = [sys.executable, "-m", "mini_platform.run_launcher"]
+        environment = os.environ | {"DAGSTER_HOME": str(settings.home / "dagster")}
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            log("WARNING", line)

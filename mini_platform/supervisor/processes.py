@@ -1,0 +1,98 @@
+"""The four processes under the supervisor: how each is started, and started again when it ends by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import psutil
+
+from mini_platform import dagster_private
+from mini_platform.settings import PROJECT, Settings
+from mini_platform.supervisor.child import ChildProcess, Say, end
+from mini_platform.supervisor.state import PlatformError
+
+RESTARTS = 5
+"""A process that ends this often within a minute is given up, and everything is stopped."""
+
+
+class Processes:
+    """The running children of a supervisor."""
+
+    def __init__(self, settings: Settings, log: Say) -> None:
+        """Begin with none."""
+        self._settings = settings
+        self._log = log
+        self._children: list[ChildProcess] = []
+        self._ends: dict[str, list[float]] = {}
+
+    def __bool__(self) -> bool:
+        """True if there is any."""
+        return bool(self._children)
+
+    def launch_all(self) -> None:
+        """Start all of them."""
+        self.launch(self._commands())
+
+    def launch(self, names: Iterable[str]) -> None:
+        """Start the processes of these names."""
+        commands = self._commands()
+        for name in names:
+            if name == "code_server":
+                self._socket.unlink(missing_ok=True)
+            self._children.append(ChildProcess(name, commands[name], self._settings.home, self._log))
+
+    def ended(self) -> list[ChildProcess]:
+        """Return those that have ended."""
+        return [child for child in self._children if child.exit_code is not None]
+
+    def drop_ended(self) -> Iterator[ChildProcess]:
+        """Yield those that have ended, which are no longer of us.
+
+        Raises:
+            PlatformError: one ends again and again.
+        """
+        for child in self.ended():
+            self._children.remove(child)
+            ends = [t for t in self._ends.get(child.name, []) if t > time.monotonic() - 60] + [time.monotonic()]
+            self._ends[child.name] = ends
+            if len(ends) >= RESTARTS:
+                log = self._settings.home / f"{child.name}.log"
+                raise PlatformError(f"The process {child.name} ends again and again; the end of its log is in {log}.")
+            yield child
+
+    def end(self, names: Collection[str]) -> list[str]:
+        """End the processes of these names; return which there were."""
+        chosen = [child for child in self._children if child.name in names]
+        self._children = [child for child in self._children if child not in chosen]
+        end(psutil.Process(child.pid) for child in chosen if child.running)
+        return [child.name for child in chosen]
+
+    @property
+    def _socket(self) -> Path:
+        return self._settings.home / "code_server.sock"
+
+    def _commands(self) -> dict[str, list[str]]:
+        """Return name -> arguments of Python, in the order in which they start."""
+        settings = self._settings
+        workspace = settings.home / "workspace.yaml"
+        workspace.write_text(
+            f"load_from:\n  - grpc_server: {{socket: {json.dumps(str(self._socket))}, location_name: mini_platform}}\n"
+        )
+        module = ["--module-name", "mini_platform.definitions", "--working-directory", str(PROJECT)]
+        return {
+            # Not `dagster code-server start`, which puts a second process before this one: two seconds more to start.
+            # Lazy: it listens before it has loaded the definitions, and lives on to report an error in them.
+            "code_server": [
+                "-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", str(self._socket), *module,
+                "--location-name", "mini_platform", "--log-level", "warning",
+            ],
+            "webserver": [
+                "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port),
+                "--workspace", str(workspace), "--dagster-log-level", "warning",
+            ],
+            "api": ["-m", "mini_platform.web"],
+            "daemon": ["-m", dagster_private.DAEMON, "run", "--workspace", str(workspace), "--log-level", "warning"],
+        }  # fmt: skip

@@ -1,0 +1,52 @@
+"""Readiness: the dashboard answers, and Dagster's UI with the definitions loaded."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+
+from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.settings import Settings
+from mini_platform.supervisor.processes import Processes
+from mini_platform.supervisor.state import PlatformError
+
+READY_SECONDS = 180.0
+"""Longest wait. It takes about ten seconds on two cores."""
+DEFINITIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+
+
+def addresses(settings: Settings) -> str:
+    """Return where the dashboard and Dagster's UI are, for people."""
+    return f"dashboard {settings.api_url}, Dagster {settings.dagster_url}"
+
+
+def wait_until_ready(settings: Settings, processes: Processes) -> None:
+    """Return when everything answers.
+
+    Raises:
+        PlatformError: a process ended, or it takes too long.
+    """
+    give_up = time.monotonic() + READY_SECONDS
+    while not (api_answers(settings) and dagster_answers(settings) and _has_definitions(settings)):
+        for child in processes.ended():
+            raise PlatformError(f"The process {child.name} did not start: see {settings.home / child.name}.log")
+        if time.monotonic() > give_up:
+            raise PlatformError(f"The platform did not get ready: see the logs in {settings.home}")
+        time.sleep(0.1)
+
+
+def _has_definitions(settings: Settings) -> bool:
+    """Return True if the UI has loaded the definitions."""
+    request = urllib.request.Request(  # noqa: S310 - http
+        f"{settings.dagster_url}/graphql",
+        data=json.dumps({"query": DEFINITIONS}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http
+            entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+    except (OSError, urllib.error.URLError, KeyError, TypeError, ValueError):
+        return False
+    return any((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries)

@@ -1,0 +1,87 @@
+"""What the supervisor of a home leaves there for `down`, `status` and the next `up`: the pid file and `up.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class PlatformError(RuntimeError):
+    """The platform cannot start; the message says why and what to do."""
+
+
+def read_state(home: Path) -> dict[str, Any]:
+    """Return what the last supervisor wrote about itself: `ready` (its pid), `since`, `owns_postgres`; or nothing."""
+    try:
+        state: dict[str, Any] = json.loads(_state_file(home).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return state
+
+
+def write_state(home: Path, *, ready: bool, owns_postgres: bool) -> None:
+    """Write what `read_state` returns, of this process."""
+    state = {
+        "ready": os.getpid() if ready else None,
+        "since": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "owns_postgres": owns_postgres,
+    }
+    new = _state_file(home).with_suffix(".new")
+    new.write_text(json.dumps(state))
+    new.replace(_state_file(home))
+
+
+def remove_state(home: Path) -> None:
+    """Remove what was written: nothing runs any more."""
+    _state_file(home).unlink(missing_ok=True)
+
+
+def supervisor_pid(home: Path) -> int | None:
+    """Return the process id of the running supervisor, which holds a lock as long as it lives."""
+    try:
+        with _pid_file(home).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def pid_file_lock(home: Path) -> Iterator[None]:
+    """Hold the pid file. The operating system frees it when this process ends, in whatever way.
+
+    Raises:
+        PlatformError: another process holds it.
+    """
+    with _pid_file(home).open("a+") as file:
+        give_up = time.monotonic() + 1
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # perhaps only somebody who looks whether we run
+                if time.monotonic() > give_up:
+                    raise PlatformError("Another `mini-platform up` is just starting.") from None
+                time.sleep(0.02)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _state_file(home: Path) -> Path:
+    return home / "up.json"
+
+
+def _pid_file(home: Path) -> Path:
+    return home / "up.pid"
