@@ -122,3 +122,24 @@ def test_what_it_looks_for_is_found() -> None:
     for name, words in {"weather": {"temp_c", "weather", "station_id"}, "signals": {"signals", "std_dev"}}.items():
         assert set(offences(f"datasets/{name}/__init__.py")) >= words
     assert {"customers"} <= set(offences("datasets/customers/routes.py"))
+
+
+def takes_an_example(node: ast.AST) -> bool:
+    """True for `from mini_platform.datasets.x import y` and `all_datasets()["x"]`."""
+    match node:
+        case ast.ImportFrom(module=str(module)):
+            return module.startswith("mini_platform.datasets.")
+        case ast.Subscript(value=ast.Call(func=ast.Name("all_datasets")), slice=ast.Constant()):
+            return True
+    return False
+
+
+def test_no_test_needs_them_to_be_imported() -> None:
+    """`mini_platform_tests/examples.py` skips a test whose example is not declared; benchmarks are no tests."""
+    found = []
+    for path in sorted(PROJECT.glob("mini_platform_tests/**/*.py")):
+        for statement in ast.parse(path.read_text()).body if "benchmarks" not in path.parts else ():
+            run_later = isinstance(statement, ast.FunctionDef | ast.ClassDef)
+            if not run_later and any(map(takes_an_example, ast.walk(statement))):
+                found.append(f"{path.relative_to(PROJECT)}:{statement.lineno}")
+    assert found == []

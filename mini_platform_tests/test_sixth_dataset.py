@@ -201,7 +201,6 @@ def test_a_mistake_in_yaml_is_a_sentence_of_every_command(project: Path, home: P
 @pytest.fixture
 def alone(project: Path) -> Path:
     """A copy in which the datasets that come along are removed, with all that is their own, and another one is declared."""
-    shutil.copy(PROJECT / "docker-compose.yml", project)
     shutil.copytree(PROJECT / "mini_platform_tests", project / "mini_platform_tests", dirs_exist_ok=True)
     for folder in (project / "mini_platform" / "datasets").iterdir():
         if folder.is_dir():
@@ -234,10 +233,3 @@ def test_another_dataset_alone(alone: Path, home: Path, engine: Engine, tmp_path
     assert not re.search(r"weather|sales|customers|signals|wether", json.dumps(document))
     assert (health, how["status"], how["etl_status"]) == (200, "ok", "success")
     assert (stats, figures["total_records_processed"]) == (200, 20)
-
-
-def test_tests_can_be_collected_without_the_datasets_that_come_along(alone: Path, home: Path) -> None:
-    done = run(
-        alone, sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "mini_platform_tests"
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
