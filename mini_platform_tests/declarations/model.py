@@ -47,9 +47,23 @@ KINDS = {
 }
 """Type -> the end of the name of its rule."""
 INDEXED_BYTES = 2600
-"""More bytes than this of a text cannot be indexed."""
+"""More bytes than this of texts cannot be indexed together."""
 
 Key = tuple[Any, ...]
+
+
+def indexed_bytes(plan: Plan, column: Col) -> int | None:
+    """Most bytes of a text that are indexed: what its index has room for, parted among its texts; None if it is not asked."""
+
+    def texts(names: Sequence[str]) -> int:
+        return sum(c.name in names and c.type == "str" and not c.protection for c in plan.columns)
+
+    indexes = [plan.key, *((name,) for name in plan.indexes), *(a.columns[: a.width] for a in plan.aggregates)]
+    bounds = [INDEXED_BYTES // texts(names) for names in indexes if column.name in names and texts(names)]
+    length = {} if "str_length" in column.said.get("warn", ()) else column.checks.get("str_length", {})
+    if column.type != "str" or column.protection or not bounds:
+        return None
+    return None if 4 * length.get("max_value", INDEXED_BYTES) <= min(bounds) else min(bounds)
 
 
 def cleaned(column: Col, cell: str) -> str | None:
@@ -201,8 +215,8 @@ def _hold(plan: Plan, row: Row) -> None:
         warned = failed.intersection(c.said.get("warn", ()))
         row.warned |= {f"{c.name}_{check}" for check in warned}
         row.errors |= {f"{c.name}_{check}" for check in failed - warned}
-        is_indexed = c.name in (*plan.key, *plan.indexes) and not c.protection
-        if is_indexed and isinstance(value, str) and len(value.encode()) > INDEXED_BYTES:
+        most = indexed_bytes(plan, c)
+        if most and isinstance(value, str) and len(value.encode()) > most:
             row.errors.add(f"{c.name}_indexable")
     if plan.is_known_by_line and row.record.number > 1:
         row.errors.add("line_once")
