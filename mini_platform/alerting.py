@@ -1,7 +1,7 @@
 """Alerting: the sensor that compares what is wrong with the incidents that are known, and has people told.
 
 Here: runs and checks that failed, which only Dagster knows, and the tick. Not here: what the ledger knows to be wrong
-(`operations/incidents.py`), who is told and how (`operations/alerts.py`).
+(`operations/detection.py`), who is told and how (`operations/alerts.py`).
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from mini_platform.assets.checks import ACCEPTED
+from mini_platform.assets.checks import ACCEPTED, TAKEN
 from mini_platform.dagster_private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from mini_platform.dataset import Dataset
-from mini_platform.operations.incidents import Problem, in_the_ledger, inboxes_down, open_subjects, reconcile, waiting
+from mini_platform.operations.detection import detect, waiting
+from mini_platform.operations.incidents import Incident, open_subjects, reconcile
 from mini_platform.platform import Platform
 from mini_platform.settings import Settings
 from mini_platform.warehouse.run_history import DATASET_TAG
@@ -78,11 +79,10 @@ def look(
     """Bring `ops.incidents` to what is wrong now."""
     settings = platform.settings
     with platform.engine.begin() as conn:
-        found, undecided = in_the_ledger(conn, datasets, settings)
-        found += inboxes_down(platform.inbox_states(conn, datasets.values()), settings)
+        found, undecided = detect(conn, platform, datasets)
         runs, seen = _runs(instance, datasets, settings)
         undecided |= {("run_failed", subject) for subject in open_subjects(conn, "run_failed") - seen}
-        refused = {problem.dataset for problem in found if problem.kind == "file_refused"}
+        refused = {incident.dataset for incident in found if incident.kind == "file_refused"}
         busy = waiting(conn)
         records = instance.event_log_storage.get_latest_asset_check_execution_by_key(
             [key for key in checks if not _is_told_otherwise(key, datasets)]
@@ -107,7 +107,7 @@ def _is_told_otherwise(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -
 
 def _runs(
     instance: dg.DagsterInstance, datasets: Mapping[str, Dataset], settings: Settings
-) -> tuple[list[Problem], set[str]]:
+) -> tuple[list[Incident], set[str]]:
     """The datasets, and the jobs of none, whose last run failed; and all that had a run lately."""
     last: dict[str, dg.RunRecord] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=ENDED), limit=RUNS):
@@ -125,7 +125,7 @@ def _failed_run(
     record: dg.RunRecord,
     datasets: Mapping[str, Dataset],
     settings: Settings,
-) -> Problem:
+) -> Incident:
     run = record.dagster_run
     steps = []
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
@@ -135,7 +135,7 @@ def _failed_run(
             error = error.cause
         # Not what the error says: it may quote a row.
         steps.append(f"{event.step_key}{f' ({error.cls_name})' if error else ''}")
-    return Problem(
+    return Incident(
         "run_failed",
         subject,
         subject if subject in datasets else None,
@@ -151,14 +151,17 @@ def _subject(key: dg.AssetCheckKey) -> str:
     return f"{key.asset_key.to_user_string()}:{key.name}"
 
 
-def _failed_check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, settings: Settings) -> Iterator[Problem]:
-    """The problem that a check of severity error found."""
+def _failed_check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, settings: Settings) -> Iterator[Incident]:
+    """The incident that a check of severity error found."""
     event = record.event.dagster_event if record.event else None
     if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED or event is None:
         return
-    if event.asset_check_evaluation_data.severity is dg.AssetCheckSeverity.ERROR:
+    evaluation = event.asset_check_evaluation_data
+    if key.name == TAKEN and evaluation.metadata["files"].value == 0:
+        return  # An inbox is down, which the database says better.
+    if evaluation.severity is dg.AssetCheckSeverity.ERROR:
         asset = key.asset_key.to_user_string()
-        yield Problem(
+        yield Incident(
             "check_failed",
             _subject(key),
             key.asset_key.path[0],

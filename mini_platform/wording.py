@@ -6,6 +6,7 @@ never reads 100 %, and a number of any size takes a few characters.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -117,3 +118,20 @@ def many(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def duration(value: dt.timedelta | None) -> str:
+    """How long, in the two largest units."""
+    if value is None:
+        return NOTHING
+    seconds = value.total_seconds()
+    if seconds < 0:
+        return f"−{duration(-value)}"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    seconds = max(seconds, 60)
+    for unit, next_unit, length, next_length in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86400, 3600)):
+        if seconds < length * (60 if unit == "min" else 24 if unit == "h" else math.inf):
+            rest = int(seconds % length // next_length)
+            return f"{int(seconds // length)} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    raise AssertionError

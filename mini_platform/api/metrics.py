@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
-from mini_platform.operations.incidents import KINDS, is_open
+from mini_platform.operations.incidents import TOLD, is_open
 from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 
@@ -191,7 +191,7 @@ class Pipeline:
             found = dict(conn.execute(number).tuples().all())
             untold = conn.scalar(failing) or 0
         still = _gauge("open_incidents", "Incidents that are not over", "kind")
-        for kind in KINDS:
+        for kind in TOLD:
             still.add_metric([kind], found.get(kind, 0))
         waiting = _gauge("alerts_failing", "Alerts that could not be sent yet, and are tried again")
         waiting.add_metric([], untold)

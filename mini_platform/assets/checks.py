@@ -36,13 +36,9 @@ def taken_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(TAKEN, asset=asset, description="Every dropped file could be read and kept.")
 
 
-def taken(asset: dg.AssetKey, blocked: Sequence[Found], inboxes: Sequence[Row[Any]]) -> dg.AssetCheckResult:
+def taken(asset: dg.AssetKey, blocked: Sequence[Found], down: Sequence[Row[Any]]) -> dg.AssetCheckResult:
     """Fails where files wait for somebody's help. The run goes on: what was landed before is not to wait with them."""
-    dead = [
-        {"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error}
-        for row in inboxes
-        if row.last_error
-    ]
+    dead = [{"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error} for row in down]
     first = f": {blocked[0].name}: {blocked[0].left_alone}" if blocked else ""
     also = "".join(f"; inbox {row['inbox']}: {row['why']}" for row in dead)
     return dg.AssetCheckResult(

@@ -30,6 +30,7 @@ from mini_platform.assets.pulls import pull_asset, pull_keys
 from mini_platform.assets.quality_type import QUALITY_TYPE
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
+from mini_platform.operations.detection import inboxes_down
 from mini_platform.operations.landing import Landed, land
 from mini_platform.operations.processing import measure, stage
 from mini_platform.platform import Platform
@@ -108,7 +109,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
         with platform.engine.connect() as conn:
             return dg.MaterializeResult(
                 metadata=landed_metadata(conn, dataset, config.files or landed.file_ids, landed.skipped),
-                check_results=[checks.taken(key, landed.blocked, platform.inbox_states(conn, [dataset]))],
+                check_results=[checks.taken(key, landed.blocked, inboxes_down(conn, platform, dataset))],
             )
 
     return raw

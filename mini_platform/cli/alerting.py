@@ -29,9 +29,12 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per incident and line.")] = False,
 ) -> None:
     """List what is wrong, and who was told of it."""
+    from mini_platform.operations.detection import look
     from mini_platform.operations.incidents import listed
 
-    with open_platform().engine.connect() as conn:
+    platform = open_platform()
+    with platform.engine.begin() as conn:
+        look(conn, platform, platform.datasets)
         rows = [dict(row._mapping) for row in listed(conn, closed=everything)]
     if as_json:
         print_json(rows)

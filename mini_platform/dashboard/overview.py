@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from sqlalchemy import RowMapping
 from mini_platform.api.guard import allowed, may
 from mini_platform.api.site import TheSite
 from mini_platform.dashboard import reads
-from mini_platform.dashboard.concerns import RECENT, Concern, concerns, is_late
+from mini_platform.dashboard.incidents import Line, lines
 from mini_platform.dashboard.rendering import render
 from mini_platform.dashboard.svg import share_bars
 from mini_platform.dataset import Dataset
+from mini_platform.operations.detection import current
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.wording import percent, plural
 
@@ -33,20 +33,21 @@ class Card:
     totals: RowMapping | None
     last: list[RowMapping]
     broken: Counter[str]
-    concerns: Sequence[Concern]
-    is_late: bool
+    incidents: Sequence[Line]
 
     @property
     def state(self) -> str:
         """In a word, as a badge: the worst that there is to say."""
         if self.totals is None:
             return "empty"
-        levels = {concern.level for concern in self.concerns}
+        levels = {incident.level for incident in self.incidents}
         if "bad" in levels:
             return "problem"
         if self.totals["pending"]:
             return "loading"
-        return "late" if self.is_late else "warning" if levels else "current"
+        if "freshness_missed" in {incident.kind for incident in self.incidents}:
+            return "late"
+        return "warning" if levels else "current"
 
     @property
     def read(self) -> list[RowMapping]:
@@ -70,11 +71,10 @@ class Card:
 @router.get("/")
 def overview(request: Request, site: TheSite) -> Response:
     """What needs attention, and a card per dataset."""
-    now = dt.datetime.now(dt.UTC)
     with site.read() as conn:
         readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}
         totals = {name: row for name, row in reads.totals(conn).items() if name in readable}
-        found = concerns(conn, readable, totals, site.platform.inbox_states(conn, readable.values()), now)
+        incidents = lines(current(conn, site.platform, readable), site.settings.links_url)
         cards = [
             Card(
                 dataset,
@@ -82,10 +82,9 @@ def overview(request: Request, site: TheSite) -> Response:
                 totals.get(name),
                 reads.last_files(conn, dataset),
                 reads.broken(conn, dataset),
-                [concern for concern in found if concern.dataset == name],
-                name in totals and is_late(dataset, totals[name]["loaded_at"], now),
+                [incident for incident in incidents if incident.dataset == name],
             )
             for name, dataset in readable.items()
         ]
         state = reads.state(conn)
-    return render(request, "overview.html", cards=cards, concerns=found, totals=totals, state=state, recent=RECENT.days)
+    return render(request, "overview.html", cards=cards, incidents=incidents, totals=totals, state=state)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, exists, func, not_, or_, select, text
+from sqlalchemy import Connection, RowMapping, Select, Table, func, not_, select, text
 
 from mini_platform.dataset import Dataset
+from mini_platform.operations.detection import corrected
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.ledger import HOLDS, PENDING
-from mini_platform.warehouse.tables import checkpoints, files, quality_report
+from mini_platform.warehouse.tables import checkpoints, files, incidents, quality_report
 
 COUNTED = 2_000_000
 """Rows up to which a table is counted when a page is made (0.1 s); of larger ones the server's estimate is shown."""
 DONE = ("loaded", "refused", "failed")
 
-later = files.alias("later")
-superseded = exists().where(
-    later.c.dataset == files.c.dataset,
-    later.c.name == files.c.name,
-    later.c.file_id > files.c.file_id,
-    later.c.same_as.is_(None),
-    later.c.status == "loaded",
-)
-"""Whether a later version of the same file was loaded, so that nobody needs to care about this one."""
 LOADS = 30
 """Files that are the last ones."""
 
@@ -68,6 +59,7 @@ def state(conn: Connection) -> str:
             func.count().filter(files.c.status.in_(("refused", "failed"))),
             select(func.sum(checkpoints.c.step)).scalar_subquery(),
             select(func.max(quality_report.c.measured_at)).scalar_subquery(),
+            select(func.max(func.greatest(incidents.c.seen_at, incidents.c.closed_at))).scalar_subquery(),
         )
     ).one()
     return hashlib.sha256(repr((*seen, changes.state(conn))).encode()).hexdigest()[:16]
@@ -94,7 +86,6 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
             func.count().filter(files.c.status.in_(PENDING)).label("pending"),
             func.count().filter(files.c.status == "loaded").label("loaded"),
             func.max(files.c.loaded_at).filter(HOLDS).label("loaded_at"),
-            func.min(files.c.arrived_at).filter(files.c.status.in_(PENDING)).label("waiting_since"),
         )
         .where(files.c.same_as.is_(None))
         .group_by(files.c.dataset)
@@ -102,26 +93,14 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
     return {row["dataset"]: row for row in conn.execute(chosen).mappings()}
 
 
-def troubled(conn: Connection, datasets: Sequence[str], since: dt.datetime) -> list[RowMapping]:
-    """Files since then that were refused, failed or had rejects, and were not corrected since; the newest first."""
-    wrong = or_(files.c.status.in_(("refused", "failed")), (files.c.status == "loaded") & (files.c.rows_rejected > 0))
-    chosen = versions().where(files.c.dataset.in_(datasets), wrong, not_(superseded), files.c.arrived_at >= since)
-    return list(conn.execute(chosen.order_by(files.c.file_id.desc())).mappings())
-
-
 def broken(conn: Connection, dataset: Dataset) -> Counter[str]:
     """Rule -> rows that broke it in the last files, but for files that were corrected since."""
-    last = versions(dataset.name).where(files.c.status.in_(DONE), not_(superseded))
+    last = versions(dataset.name).where(files.c.status.in_(DONE), not_(corrected))
     last = last.order_by(files.c.file_id.desc()).limit(LOADS).with_only_columns(files.c.rule_counts)
     counts: Counter[str] = Counter()
     for rules in conn.scalars(last):
         counts.update(rules or {})
     return +counts
-
-
-def pulls(conn: Connection) -> Mapping[tuple[str, str], RowMapping]:
-    """How far each source is pulled, by dataset and source."""
-    return {(row["dataset"], row["source"]): row for row in conn.execute(select(checkpoints)).mappings()}
 
 
 def latest_quality(conn: Connection, table: str) -> dict[str, RowMapping]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from mini_platform.api.export import MEDIA_TYPE, csv_stream
 from mini_platform.api.problems import NotFoundError
 from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
-from mini_platform.wording import NOTHING, exact, money, number, percent, plain, plural, size
+from mini_platform.wording import NOTHING, duration, exact, money, number, percent, plain, plural, size
 
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -51,23 +50,6 @@ def page_of(context: Context, dataset: str) -> str:
 def day(value: dt.date | None) -> str:
     """A day, such as 7 Nov 2026."""
     return f"{value.day} {value:%b} {value.year:04}" if value else NOTHING
-
-
-def duration(value: dt.timedelta | None) -> str:
-    """How long, in the two largest units."""
-    if value is None:
-        return NOTHING
-    seconds = value.total_seconds()
-    if seconds < 0:
-        return f"−{duration(-value)}"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    seconds = max(seconds, 60)
-    for unit, next_unit, length, next_length in (("min", "s", 60, 1), ("h", "min", 3600, 60), ("d", "h", 86400, 3600)):
-        if seconds < length * (60 if unit == "min" else 24 if unit == "h" else math.inf):
-            rest = int(seconds % length // next_length)
-            return f"{int(seconds // length)} {unit}" + (f" {rest} {next_unit}" if rest else "")
-    raise AssertionError
 
 
 def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from mini_platform.operations.incidents import TOLD
 from mini_platform.settings import Settings
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
@@ -131,7 +132,10 @@ def deliver(engine: Engine, told: Sequence[Service]) -> list[str]:
 
 
 def _queue(conn: Connection, told: Sequence[Service]) -> None:
-    """Each service is to be told of what is open, also one that is new, and of the end of what it was told of."""
+    """Each service is to be told of what is open, also one that is new, and of the end of what it was told of.
+
+    Nobody is told of other kinds of incidents: who looks sees them.
+    """
     names = [service.name for service in told]
     conn.execute(delete(alerts).where(alerts.c.service.not_in(names), alerts.c.sent_at.is_(None)))
     for name in names:
@@ -142,7 +146,8 @@ def _queue(conn: Connection, told: Sequence[Service]) -> None:
         over = and_(incidents.c.closed_at.is_not(None), incidents.c.closed_by.is_(None), known)
         again = exists().where(mine, alerts.c.event == "recovered")
         for event, chosen in (("opened", begun), ("recovered", and_(over, ~again))):
-            rows: Select[Any] = select(incidents.c.incident_id, literal(event), literal(name)).where(chosen)
+            rows: Select[Any] = select(incidents.c.incident_id, literal(event), literal(name))
+            rows = rows.where(chosen, incidents.c.kind.in_(TOLD))
             conn.execute(insert(alerts).from_select(["incident_id", "event", "service"], rows).on_conflict_do_nothing())
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.markers import Marker
@@ -23,7 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from mini_platform.dataset import Dataset
 from mini_platform.operations import archive, doors, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.operations.detection import current
 from mini_platform.operations.finding import Finding, Level
+from mini_platform.platform import Platform
 from mini_platform.registry import SETTING as DATASETS_SETTING
 from mini_platform.registry import registry_of
 from mini_platform.setting_sources import SourceError, local
@@ -212,11 +214,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         made = engine(database_url(settings))
         with made.connect() as conn:
-            datasets = registry_of(settings.datasets).datasets.values()
+            declared = registry_of(settings.datasets).datasets
+            datasets = declared.values()
             for check in (_server, _encryption, _clock):
                 yield from check(conn)
             yield from _tables(conn, datasets)
             yield from _roles(conn, datasets)
+            yield from _incidents(conn, declared)
     except DatabaseAwayError as error:
         yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
@@ -271,6 +275,21 @@ def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding
         )
     if said := undeclared(conn, datasets):
         yield Finding("tables", "warning", *said)
+
+
+def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
+    """What is wrong with files, sources and datasets, as overview and alerts have it."""
+    try:
+        if not is_current(conn, datasets.values()):
+            return
+        wrong = current(conn, Platform(datasets), datasets)
+    except ValueError:
+        return  # It was said of the tables, or of the inboxes.
+    for incident in wrong:
+        do = f"{incident.advice} Or close it: mini-platform alerts list shows its number."
+        yield Finding("incidents", incident.level, incident.said, do)
+    if not wrong:
+        yield Finding("incidents", "ok", "nothing is wrong with files, sources and datasets")
 
 
 def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding]:

@@ -18,12 +18,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from mini_platform.dashboard.concerns import SEVERITY
-from mini_platform.dashboard.rendering import duration
 from mini_platform.dataset import Dataset
+from mini_platform.operations.incidents import KINDS, WARNINGS
 from mini_platform.protection import DIGIT, LETTER, NOBODYS, SHAPE_CHARACTERS
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.wording import exact, money, number, percent, plural, size
+from mini_platform.wording import duration, exact, money, number, percent, plural, size
 
 PARTS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 NEWEST = """
@@ -255,18 +254,27 @@ def _last_files(at: At) -> Read:
 
 
 @figure("concerns")
-def _concerns(at: At) -> Read:
+def _incidents(at: At) -> Read:
     said = []
     for name in at.datasets:
+        judged = """EXISTS (SELECT FROM ops.files l WHERE l.dataset = f.dataset AND l.name = f.name AND l.same_as IS NULL
+            AND l.version > f.version AND l.status IN ('loaded', 'refused', 'failed'))"""
+        stopped = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND status IN ('refused', 'failed')
+            AND NOT {judged} ORDER BY file_id DESC"""
+        files = at.all(stopped, d=name)
+        for status, what, do in (
+            ("failed", "failed", "Read the log of its run, then"),
+            ("refused", "was refused", "Correct it and drop it again under its name, or"),
+        ):
+            if these := [f for f in files if f.status == status]:
+                more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
+                point = "" if these[0].error.endswith((".", "!", "?")) else "."
+                words = f"{these[0].name} {what}: {these[0].error}{point}{more}"
+                command = f"`mini-platform redrive {name} --file {these[0].file_id}`."
+                said.append(("file_refused", name, f"{words} {do} {command}"))
         recent = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND NOT {CORRECTED}
             AND arrived_at > now() - interval '30 days' ORDER BY file_id DESC"""
         files = at.all(recent, d=name)
-        for kind in ("failed", "refused"):
-            if these := [f for f in files if f.status == kind]:
-                more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
-                point = "" if these[0].error.endswith((".", "!", "?")) else "."
-                what = "failed" if kind == "failed" else "was refused"
-                said.append((kind, name, f"{these[0].name} {what}: {these[0].error}{point}{more}"))
         warned = at.datasets[name].warn_above
         these = [
             f
@@ -278,21 +286,24 @@ def _concerns(at: At) -> Read:
             share = percent(worst.rows_rejected / worst.rows_read)
             more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
             of = f"{worst.rows_rejected:,} of {plural(worst.rows_read, 'row')} ({share}) rejected.{more}"
-            said.append(("rejects", name, f"{worst.name}: {of}"))
+            said.append(("rows_rejected", name, f"{worst.name}: {of} Correct these rows and load the file again."))
     waiting = """SELECT dataset, count(*), now() - min(arrived_at) FROM ops.files WHERE status IN ('landed', 'staged')
         AND same_as IS NULL GROUP BY 1 HAVING now() - min(arrived_at) > interval '5 minutes'"""
     for name, count, since in at.all(waiting):
-        said.append(("waiting", name, f"{plural(count, 'file waits', 'files wait')} since {duration(since)}."))
+        do = "Start Dagster by mini-platform up, or see in its UI why nothing runs."
+        said.append(
+            ("files_waiting", name, f"{plural(count, 'file waits', 'files wait')} since {duration(since)}. {do}")
+        )
     late = "SELECT dataset, now() - max(loaded_at) FROM ops.files WHERE status = 'loaded' GROUP BY 1"
     for name, since in at.all(late):
         usual = at.datasets[name].freshness
         if usual and since > usual:
             words = f"Nothing was loaded for longer than {duration(usual)}: it is {duration(since - usual)} late."
-            said.append(("late", name, words))
-    order = list(SEVERITY)
+            do = "See whether files still arrive, and whether the daemon runs."
+            said.append(("freshness_missed", name, f"{words} {do}"))
     return [
-        [f"{'Problem' if SEVERITY[kind][0] == 'bad' else 'Warning'}: {name} {words} {SEVERITY[kind][1]}"]
-        for kind, name, words in sorted(said, key=lambda one: (order.index(one[0]), one[1]))
+        [f"{'Warning' if kind in WARNINGS else 'Problem'}: {name} {words}"]
+        for kind, name, words in sorted(said, key=lambda one: (KINDS.index(one[0]), one[1]))
     ]
 
 

@@ -158,7 +158,7 @@ def fill_hostile(trial: Trial) -> None:
         say = "UPDATE ops.files SET status = 'failed', error = :e WHERE file_id = :f"
         conn.execute(text(say), {"e": f"{EVIL} </div>", "f": failed.file_id})
         conn.execute(
-            text("UPDATE ops.files SET arrived_at = now() - interval '3 h' WHERE file_id = :f"), {"f": waiting}
+            text("UPDATE ops.files SET arrived_at = now() - interval '3 days 5.5 h' WHERE file_id = :f"), {"f": waiting}
         )
 
 

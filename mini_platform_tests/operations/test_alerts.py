@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 import trustme
 from sqlalchemy import Engine, func, select, text, update
@@ -22,6 +23,8 @@ from mini_platform.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
+from mini_platform.operations.doctor import examine
+from mini_platform.operations.incidents import close
 from mini_platform.platform import Platform
 from mini_platform.settings import PROJECT, load_settings
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
@@ -338,6 +341,66 @@ def test_an_inbox_that_is_down(
     assert len(mails.mails) == 2
 
 
+def test_an_inbox_that_is_down_is_one_incident_and_fails_the_raw_assets_check_until_it_is_closed(
+    mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MINI_PLATFORM_INBOX__WEATHER__URL", f"file://{tmp_path / 'share'}")
+
+    def passed() -> bool:
+        checks = load(defs, instance).get_asset_check_evaluations()
+        (taken,) = [check for check in checks if check.check_name == "files_taken"]
+        tick()
+        return bool(taken.passed)
+
+    assert not passed()
+    assert known(engine) == [("source_down", 1, True)]
+    with engine.begin() as conn:
+        assert close(conn, conn.execute(select(incidents.c.incident_id)).scalar_one(), "me")
+    assert passed()
+    assert known(engine) == [("source_down", 1, False)]
+    assert len(mails.mails) == 1
+
+
+@pytest.mark.parametrize("how", ["corrected", "acknowledged"])
+def test_a_file_that_was_refused_long_ago_is_shown_by_all(
+    refused: None, engine: Engine, client: httpx.Client, pipeline: Callable[..., Any], tmp_path: Path, how: str
+) -> None:
+    """Whether or not the sensor of the alerts is running."""
+
+    def shown() -> list[bool]:
+        doctor = [finding.said for finding in examine() if (finding.check, finding.level) == ("incidents", "problem")]
+        return ["weather__a.csv" in words for words in (client.get("/").text.partition("datasets-title")[0],
+                cli("alerts", "list").stdout, " ".join(doctor))]  # fmt: skip
+
+    with engine.begin() as conn:
+        conn.execute(update(files).values(arrived_at=func.now() - dt.timedelta(days=31)))
+    assert shown() == [True] * 3
+    if how == "corrected":
+        (tmp_path / "weather__a.csv").write_text(GOOD)
+        pipeline(all_datasets()["weather"], tmp_path / "weather__a.csv")
+    else:
+        with engine.begin() as conn:
+            assert close(conn, conn.execute(select(incidents.c.incident_id)).scalar_one(), "me")
+    assert shown() == [False] * 3
+
+
+def test_what_only_warns_is_an_incident_of_which_nobody_is_told(
+    mails: Mailbox, tick: Tick, pipeline: Callable[..., Any], tmp_path: Path, engine: Engine
+) -> None:
+    (tmp_path / "weather__a.csv").write_text(GOOD + "OSL,2026-01-02,warm,0\n")
+    pipeline(all_datasets()["weather"], tmp_path / "weather__a.csv")
+    with engine.begin() as conn:
+        row = "INSERT INTO ops.files (dataset, name, version, sha256, bytes, door, status, arrived_at)"
+        conn.execute(text(f"{row} VALUES ('weather', 'b.csv', 1, 'b', 1, 'test', 'landed', now() - interval '1 h')"))
+    tick()
+    assert sorted(known(engine)) == [("files_waiting", 1, True), ("rows_rejected", 1, True)]
+    with engine.connect() as conn:
+        said = conn.scalars(select(incidents.c.said).where(incidents.c.kind == "rows_rejected")).one()
+    assert said == "weather: weather__a.csv, file 1: 1 of 2 rows (50 %) rejected."
+    assert mails.mails == []
+
+
 def test_who_is_told_later_is_told_what_is_open(
     tick: Tick, hook: Hook, refused: None, pipeline: Callable[..., Any], tmp_path: Path, platform: Platform,
     monkeypatch: pytest.MonkeyPatch,
@@ -358,7 +421,7 @@ def test_who_is_told_later_is_told_what_is_open(
 def test_links_lead_where_people_find_the_dashboard(
     refused: None, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mini_platform.operations.incidents import in_the_ledger
+    from mini_platform.operations.detection import in_the_ledger
 
     monkeypatch.setenv("MINI_PLATFORM_PUBLIC_URL", "https://data.example.com/platform/")
     with platform.engine.connect() as conn:
@@ -367,11 +430,11 @@ def test_links_lead_where_people_find_the_dashboard(
 
 
 def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mini_platform.operations.incidents import Problem, reconcile
+    from mini_platform.operations.incidents import Incident, reconcile
 
     now = dt.datetime.now(dt.UTC)
     problems = [
-        Problem("file_refused", str(n), "weather", str(n), f"weather: file {n}", "", "", now) for n in range(3000)
+        Incident("file_refused", str(n), "weather", str(n), f"weather: file {n}", "", "", now) for n in range(3000)
     ]
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
     told = services(load_settings())

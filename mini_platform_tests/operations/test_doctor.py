@@ -49,6 +49,7 @@ def test_a_healthy_platform_has_no_problem() -> None:
     findings = objects(done.stdout)
     assert {item["level"] for item in findings} <= {"ok", "warning"}, findings
     checks = {"versions", "settings", "inboxes", "disk", "encryption", "ports", "database", "clock", "tables", "roles"}
+    checks |= {"incidents"}
     assert {item["check"] for item in findings if item["level"] == "ok"} >= checks - {"disk"}
     assert {item["check"] for item in findings} == checks
     assert all(item["do"] for item in findings if item["level"] != "ok")

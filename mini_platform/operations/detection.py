@@ -1,0 +1,340 @@
+"""Detection: what is wrong now, by the ledger and what else the database knows. Overview, alerts and doctor ask here.
+
+Not here: how incidents are kept (`incidents.py`), runs and checks, which only Dagster knows (`mini_platform/alerting.py`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select
+
+from mini_platform.dataset import Dataset
+from mini_platform.operations.incidents import (
+    DAGSTERS,
+    KINDS,
+    Incident,
+    Subject,
+    reconcile,
+    stored,
+    unacknowledged,
+)
+from mini_platform.settings import Settings
+from mini_platform.warehouse import anomalies
+from mini_platform.warehouse.ledger import HOLDS, PENDING
+from mini_platform.warehouse.tables import checkpoints, files
+from mini_platform.wording import duration, number, percent, plural
+
+if TYPE_CHECKING:
+    from mini_platform.platform import Platform
+
+ADVICE = {
+    "refused": "Correct it and drop it again under its name, or",
+    "failed": "Read the log of its run, then",
+}
+"""What to do about a file that was stopped, and the command that validates it again."""
+BAD = tuple(ADVICE)
+RULES = 3
+"""Broken rules that are named at most."""
+WAITS = dt.timedelta(minutes=5)
+"""A file that waits longer needs somebody to look whether anything takes it."""
+RECENT = dt.timedelta(days=30)
+"""Rejected rows of files that arrived before are history: who wanted to correct them has done so."""
+
+_later = files.alias("later")
+corrected = exists().where(
+    _later.c.dataset == files.c.dataset,
+    _later.c.name == files.c.name,
+    _later.c.file_id > files.c.file_id,
+    _later.c.same_as.is_(None),
+    _later.c.status == "loaded",
+)
+"""Whether a later version of the same file was loaded, so that nobody needs to care about this one."""
+
+
+def current(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> list[Incident]:
+    """Return what is wrong now with these datasets, and was not closed by hand; the worst first.
+
+    What the database knows is looked for now; of what only Dagster knows, and of files that are being validated again, it
+    is what the last look of the alerts' sensor has stored.
+    """
+    found, undecided = detect(conn, platform, datasets)
+    known = {(incident.kind, incident.subject) for incident in found}
+    kept = [
+        incident
+        for incident, seen_at in stored(conn, DAGSTERS, undecided - known)
+        if incident.dataset is None or incident.dataset in datasets
+        if incident.kind != "run_failed" or not _has_loaded(conn, incident.dataset, seen_at)
+    ]
+    wrong = [*unacknowledged(conn, found), *kept]
+    return sorted(wrong, key=lambda incident: (KINDS.index(incident.kind), incident.dataset or "", incident.alike))
+
+
+def _has_loaded(conn: Connection, dataset: str | None, since: dt.datetime) -> bool:
+    """True if a dataset has loaded a file since a run failed: runs are well again, whether or not the sensor has looked."""
+    later = exists().where(files.c.dataset == dataset, files.c.loaded_at > since)
+    return bool(conn.scalar(select(later)))
+
+
+def look(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
+    """Bring `ops.incidents` to what the database knows to be wrong now; what only Dagster knows stays as it is."""
+    found, undecided = detect(conn, platform, datasets)
+    reconcile(conn, found, undecided, [kind for kind in KINDS if kind not in DAGSTERS])
+
+
+def detect(
+    conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]
+) -> tuple[list[Incident], set[Subject]]:
+    """Return what is wrong now by the database, closed by hand or not; and of what nobody can tell just now."""
+    found, undecided = in_the_ledger(conn, datasets, platform.settings)
+    states = platform.inbox_states(conn, datasets.values())
+    return [*found, *(_inbox(row, platform.settings) for row in states if row.last_error is not None)], undecided
+
+
+def in_the_ledger(
+    conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
+) -> tuple[list[Incident], set[Subject]]:
+    """What is wrong by the ledger: files, rows, sources, datasets that are late; and what is undecided."""
+    found = [
+        *_waiting(conn, datasets, settings),
+        *_files(conn, datasets, settings),
+        *_sources(conn, datasets, settings),
+        *_late(conn, datasets, settings),
+        *(incident for dataset in datasets.values() for incident in _unusual(conn, dataset, settings)),
+        *(incident for dataset in datasets.values() for incident in _rejects(conn, dataset, settings)),
+    ]
+    first, waiting = files.alias("first"), files.alias("waiting")
+    of_name = and_(first.c.dataset == waiting.c.dataset, first.c.name == waiting.c.name, first.c.version == 1)
+    pending = select(first.c.file_id).select_from(waiting.join(first, of_name)).where(waiting.c.status.in_(PENDING))
+    decided = {incident.subject for incident in found if incident.kind == "file_refused"}
+    subjects = set(map(str, conn.scalars(pending.where(first.c.same_as.is_(None)))))
+    return found, {("file_refused", subject) for subject in subjects - decided}
+
+
+def waiting(conn: Connection) -> set[str]:
+    """The datasets that have files to be judged: what their checks say is about to change."""
+    return set(conn.scalars(select(files.c.dataset).distinct().where(files.c.status.in_(PENDING))))
+
+
+def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Datasets with files that nobody takes."""
+    since = func.min(files.c.arrived_at)
+    pending = (
+        select(
+            files.c.dataset,
+            func.count().label("files"),
+            since.label("since"),
+            func.min(files.c.file_id).label("first"),
+            func.max(files.c.queued_at).label("queued_at"),
+            func.now().label("now"),
+        )
+        .where(files.c.status.in_(PENDING), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)))
+        .group_by(files.c.dataset)
+        .having(since < func.now() - WAITS)
+    )
+    for row in conn.execute(pending):
+        waits = plural(row.files, "file waits", "files wait")
+        yield Incident(
+            "files_waiting",
+            row.dataset,
+            row.dataset,
+            f"{row.first} {row.queued_at}",
+            f"{row.dataset}: {waits} since {row.since.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC.",
+            "Start Dagster by mini-platform up, or see in its UI why nothing runs.",
+            _page(settings, "/files", dataset=row.dataset, status__in="landed,staged"),
+            row.since,
+            f"{waits} since {duration(row.now - row.since)}.",
+        )
+
+
+def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Names whose last version that was judged was refused or failed, the newest last."""
+    first, later = files.alias("first"), files.alias("later")
+    same_name = and_(later.c.dataset == files.c.dataset, later.c.name == files.c.name, later.c.same_as.is_(None))
+    judged_later = exists().where(same_name, later.c.version > files.c.version, later.c.status.in_(("loaded", *BAD)))
+    of_name = and_(
+        first.c.dataset == files.c.dataset,
+        first.c.name == files.c.name,
+        first.c.version == 1,
+        first.c.same_as.is_(None),
+    )
+    bad = (
+        select(files, first.c.file_id.label("first"))
+        .select_from(files.join(first, of_name))
+        .where(files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)), ~judged_later)
+        .order_by(files.c.file_id)
+    )
+    for row in conn.execute(bad):
+        dataset = datasets[row.dataset]
+        name = "" if dataset.is_personal else f"{row.name}, "
+        yield Incident(
+            "file_refused",
+            str(row.first),
+            dataset.name,
+            f"{row.file_id} {row.run_id}",
+            f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(row)}",
+            f"{ADVICE[row.status]} `mini-platform redrive {dataset.name} --file {row.file_id}`.",
+            f"{settings.links_url}/files/{row.file_id}",
+            row.arrived_at,
+            f"{row.name} {'failed' if row.status == 'failed' else 'was refused'}: {_sentence(row.error)}",
+            row.status,
+        )
+
+
+def _why(row: Row[Any]) -> str:
+    """Why a file is bad, without what stands in it: a refusal may quote a header, and what it takes for one may be a row."""
+    if not row.rule_counts or not row.rows_rejected:
+        return "Its page says why."
+    worst = sorted(row.rule_counts.items(), key=lambda item: -item[1])[:RULES]
+    rules = ", ".join(f"{rule} ({count:,})" for rule, count in worst)
+    return f"{row.rows_rejected:,} of {row.rows_read:,} rows are rejected: {rules}."
+
+
+def _sentence(words: str | None) -> str:
+    """Return a reason of the ledger, which ends without a point, as a sentence."""
+    why = words or "its run says no reason"
+    return why if why.endswith((".", "!", "?")) else f"{why}."
+
+
+def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Sources whose last pull failed, after all of its tries."""
+    declared = {(dataset.name, source.name) for dataset in datasets.values() for source in dataset.pulls}
+    down = select(checkpoints).where(checkpoints.c.last_error.is_not(None))
+    for row in conn.execute(down):
+        if (row.dataset, row.source) in declared:
+            yield Incident(
+                "source_down",
+                f"{row.dataset}/{row.source}",
+                row.dataset,
+                row.last_failed.isoformat(),
+                f"{row.dataset}: the source {row.source} cannot be pulled. {row.last_error}",
+                "See whether it answers, and its credentials; the schedule goes on asking. `mini-platform sources` lists it.",
+                f"{settings.links_url}/datasets/{quote(row.dataset)}",
+                row.last_failed,
+                f"Pulling {row.source} fails: {row.last_error}",
+            )
+
+
+def inboxes_down(conn: Connection, platform: Platform, dataset: Dataset) -> list[Row[Any]]:
+    """Return the remote inboxes of a dataset that cannot be used, but for those of which the incident was closed by hand."""
+    down = [row for row in platform.inbox_states(conn, [dataset]) if row.last_error is not None]
+    wrong = unacknowledged(conn, [_inbox(row, platform.settings) for row in down])
+    return [row for row in down if any(incident.subject == f"{row.dataset}/{row.inbox}" for incident in wrong)]
+
+
+def _inbox(row: Row[Any], settings: Settings) -> Incident:
+    """A remote inbox (a row of `ops.inboxes`) that could not be used when it was last visited, after all tries."""
+    return Incident(
+        "source_down",
+        f"{row.dataset}/{row.inbox}",
+        row.dataset,
+        row.failing_since.isoformat(),
+        f"{row.dataset}: the inbox {row.inbox} cannot be used. {row.last_error}",
+        "`mini-platform doctor` tries it and says what to do; it is asked again by itself.",
+        f"{settings.links_url}/datasets/{quote(row.dataset)}",
+        row.failing_since,
+        f"The inbox {row.inbox} fails: {row.last_error}",
+    )
+
+
+def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Datasets whose newest load is older than they declare."""
+    loads = select(files.c.dataset, func.max(files.c.loaded_at).label("last"), func.now().label("now"))
+    for row in conn.execute(loads.where(HOLDS).group_by(files.c.dataset)):
+        declared = datasets.get(row.dataset)
+        if declared and declared.freshness and row.now - row.last > declared.freshness:
+            yield Incident(
+                "freshness_missed",
+                row.dataset,
+                row.dataset,
+                row.last.isoformat(),
+                f"{row.dataset}: the newest load is of {row.last.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "
+                f"older than {declared.freshness}.",
+                "See whether files still arrive, and whether the daemon runs.",
+                f"{settings.links_url}/datasets/{quote(row.dataset)}",
+                row.last + declared.freshness,
+                f"Nothing was loaded for longer than {duration(declared.freshness)}: it is "
+                f"{duration(row.now - row.last - declared.freshness)} late.",
+            )
+
+
+def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
+    """A dataset with files of which more rows were rejected than it warns above, and that were not corrected since."""
+    limit, rejected, read = dataset.warn_above, files.c.rows_rejected, files.c.rows_read
+    above = []
+    if limit.share is not None:
+        above.append(rejected > Decimal(str(limit.share)) * read)
+    if limit.rows is not None:
+        above.append(rejected > limit.rows)
+    if not above:
+        return
+    of_dataset = (files.c.dataset == dataset.name, files.c.status == "loaded", files.c.same_as.is_(None))
+    moments = (files.c.arrived_at, files.c.loaded_at)  # The second is not before the first, and has an index.
+    rejecting = (
+        select(files, func.count().over().label("files"), func.max(files.c.file_id).over().label("newest"))
+        .where(*of_dataset, or_(*above), *(moment >= func.now() - RECENT for moment in moments), not_(corrected))
+        .order_by((rejected * 1.0 / read).desc(), files.c.file_id.desc())
+        .limit(1)
+    )
+    for worst in conn.execute(rejecting):
+        name = "" if dataset.is_personal else f"{worst.name}, "
+        more = f" And {plural(worst.files - 1, 'file')} more." if worst.files > 1 else ""
+        share = f"{number(worst.rows_rejected)} of {plural(worst.rows_read, 'row')}"
+        share += f" ({percent(worst.rows_rejected / worst.rows_read)}) rejected."
+        by_rejects = {"rows_rejected__gt": "0", "ordering": "-rows_rejected"}
+        link = _page(settings, "/files", dataset=dataset.name, **by_rejects) if more else None
+        yield Incident(
+            "rows_rejected",
+            dataset.name,
+            dataset.name,
+            str(worst.newest),
+            f"{dataset.name}: {name}file {worst.file_id}: {share}{more}",
+            "Correct these rows and load the file again.",
+            link or _page(settings, f"/files/{worst.file_id}"),
+            worst.loaded_at,
+            f"{worst.name}: {share}{more}",
+        )
+
+
+def _unusual(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
+    """Figures of the newest load that are far from those of the loads before it."""
+    unusual = [figure for figure in anomalies.figures(conn, dataset) if figure.is_unusual]
+    if not unusual:
+        return
+    loads = select(files.c.run_id, files.c.loaded_at).where(files.c.dataset == dataset.name, files.c.status == "loaded")
+    newest = conn.execute(loads.order_by(files.c.staged_at.desc()).limit(1)).one()
+    for figure in unusual:
+        words = _figure(figure)
+        column = {"column": figure.name} if figure.kind in ("nulls", "means") else {}
+        yield Incident(
+            "figures_unusual",
+            f"{dataset.name}/{figure.kind}/{figure.name}",
+            dataset.name,
+            newest.run_id,
+            f"{dataset.name}: {words}",
+            "Compare it with earlier files.",
+            _page(settings, "/quality", dataset=dataset.name, **column),
+            newest.loaded_at,
+            words,
+        )
+
+
+def _figure(figure: anomalies.Figure) -> str:
+    """Return an unusual figure as a sentence."""
+    write = number if figure.kind in ("rows", "means") else percent
+    lowest, highest = figure.usual or (0.0, 0.0)
+    low, high = (write(bound if figure.kind == "means" else max(bound, 0.0)) for bound in (lowest, highest))
+    what = {
+        "rows": "Rows of the last load", "rejects": "Rejected rows of the last load",
+        "nulls": f"Empty cells of {figure.name}", "means": f"Mean of {figure.name}",
+    }[figure.kind]  # fmt: skip
+    return f"{what}: {write(figure.value)}; usual is {low} to {high}."
+
+
+def _page(settings: Settings, path: str, **params: str) -> str:
+    """Return the URL of a page of the dashboard."""
+    return f"{settings.links_url}{path}" + (f"?{urlencode(params)}" if params else "")
