@@ -27,17 +27,25 @@ from sqlalchemy import (
     String,
     Subquery,
     Table,
+    UnaryExpression,
+    and_,
+    case,
     distinct,
     extract,
     func,
+    not_,
     select,
+    true,
 )
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.sqltypes import NullType
 
 from mini_platform.dataset import Aggregate, Computed, Dataset, DeclarationError
-from mini_platform.pages import COVERAGE, Frequency, Measure, OverTime, Page, Ranked, Recurring
-from mini_platform.warehouse.known_sql import bare, is_aggregating, name_of, plain_column
+from mini_platform.pages import COVERAGE, FUNCTIONS, Frequency, Measure, OverTime, Page, Ranked, Recurring
+from mini_platform.warehouse.known_sql import AGGREGATES, bare, is_aggregating, name_of, plain_column
+
+LARGE = 1e290
+"""A sum of as many smaller floats as there are is a float, too."""
 
 Choice = Mapping[str, Sequence[Any]]
 """Column of a page -> the values that were chosen of it."""
@@ -159,7 +167,10 @@ class PageRows:
             production = self._tables.production
             inner = select(*_shown(production)).where(*(production.c[name].in_(chosen[name]) for name in outer))
             aggregate = next(one for one in self.dataset.aggregates if one.name == self.page.of)
-            table = aggregate.select(inner.subquery()).subquery()
+            anew = aggregate.select(inner.subquery())
+            if self._has_one_row_each(aggregate, [name for name in outer if len(chosen[name]) == 1]):
+                anew = ungrouped(anew, self.table)
+            table = anew.subquery()
         found = select(*_shown(table))
         for name, values in chosen.items():
             if name in table.c:
@@ -171,6 +182,11 @@ class PageRows:
         if span is not None and self.time is not None:
             found = found.where(table.c[self.time.name].between(*span))
         return found.subquery("rows")
+
+    def _has_one_row_each(self, aggregate: Aggregate, pinned: Sequence[str]) -> bool:
+        """True if a group of an aggregate is a row of production, as the rest of its key has one value that was chosen."""
+        groups = self._tables.groups.get(aggregate.name)
+        return groups is not None and {column.name for column in groups.values()}.union(pinned) >= set(self.dataset.key)
 
     def held(self, chosen: Choice) -> Select[Any]:
         """Return a select of the first and last time of the rows with these values; of how many there are without a time."""
@@ -353,6 +369,40 @@ def is_telling(dataset: Dataset, tables: Tables, computed: Computed) -> bool:
     return not _columns(y) or not of_key.issuperset(_columns(y))
 
 
+def ungrouped(rows: Select[Any], table: Table) -> Select[Any]:
+    """Return the same select where each group is known to be one row, without grouping it, which takes half of the time.
+
+    Args:
+        rows: a select with groups; it is as it was if it has more of them than functions of one value.
+        table: with its columns, which have their types.
+    """
+    unknown = []
+
+    def of_one_value(element: Any, **_: Any) -> Any:
+        condition = None
+        if isinstance(element, FunctionFilter):
+            condition, element = element.criterion, element.func
+        if (name := name_of(element)) not in AGGREGATES:
+            return None
+        value, *others = element.clauses
+        if name not in FUNCTIONS or others or isinstance(value, UnaryExpression):
+            unknown.append(name)
+            return element
+        if name == "count":
+            counted = [] if str(value) == "*" else [value.is_not(None)]
+            counted += [] if condition is None else [condition]
+            return case((and_(true(), *counted), 1), else_=0)
+        return value if condition is None else case((condition, value))
+
+    columns = [
+        visitors.replacement_traverse(bare(column), {}, of_one_value).cast(table.c[column.name].type).label(column.name)
+        for column in rows.selected_columns
+    ]
+    if unknown or rows._having_criteria:
+        return rows
+    return rows.with_only_columns(*columns, maintain_column_froms=True).group_by(None)
+
+
 def _columns(element: ColumnElement[Any]) -> set[Column[Any]]:
     return {part for part in visitors.iterate(element) if isinstance(part, Column)}
 
@@ -362,15 +412,26 @@ def _shown(table: FromClause) -> list[ColumnElement[Any]]:
     return [column for column in table.c if not getattr(column, "info", {}).get("personal")]
 
 
+def _of_floats(function: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a sum or a mean of floats; large ones are summed as numerics, as their sum may be none: that takes its time."""
+    is_large = func.abs(column) >= LARGE
+    many = func.coalesce(func.sum(column).filter(not_(is_large)), 0.0)
+    few = func.sum(column.cast(Numeric)).filter(is_large)
+    count = func.nullif(func.count(column), 0)
+    if function == "sum":
+        return case((count.is_not(None), many.cast(Numeric) + func.coalesce(few, 0)), else_=None).cast(Numeric)
+    return (many / count + func.coalesce((few / count).cast(Double), 0.0)).cast(Double)
+
+
 def _call(function: str, column: ColumnElement[Any] | None) -> ColumnElement[Any]:
-    """Return a formula's function of a column. Floats are summed as numerics: a sum of large ones would be an error."""
+    """Return a formula's function of a column."""
     if column is None:
         return func.count()
     if function == "distinct":
         return func.count(distinct(column))
     if function in ("sum", "avg"):
         if isinstance(column.type, Float):
-            return getattr(func, function)(column.cast(Numeric), type_=Double)  # type: ignore[no-any-return]
+            return _of_floats(function, column)
         if isinstance(column.type, Integer) and function == "sum":
             return func.coalesce(func.sum(column, type_=Integer), 0, type_=Integer)
         return getattr(func, function)(column, type_=Numeric)  # type: ignore[no-any-return]

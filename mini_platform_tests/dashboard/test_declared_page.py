@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Numeric, Text, func, select
+from sqlalchemy import Double, Integer, Numeric, Text, func, select
 
 from mini_platform.dataset import (
     Aggregate,
@@ -25,6 +25,7 @@ from mini_platform.dataset import (
     Recurring,
     RowModel,
 )
+from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests import examples
 from mini_platform_tests.dashboard import conftest
@@ -154,6 +155,52 @@ def test_rows_are_chosen_and_compared(ask: Asked) -> None:
     assert "There is no park x." in words(ask("/visits?park=x"))
     assert "Nobody came. Show everything" in words(ask("/visits?from=2023-01-01&to=2023-01-02"))
     assert "Nobody came." in words(ask("/visits?guest=nobody"))
+
+
+def by_day(v: Any) -> Any:
+    """Visits of a day."""
+    return select(
+        v.c.day,
+        func.count().label("visits"),
+        func.count(v.c.hours).label("timed"),
+        func.count().filter(v.c.hours >= 2).label("long"),
+        func.sum(v.c.hours).filter(v.c.hours >= 2).label("long_hours"),
+        func.avg(v.c.hours, type_=Double).label("stay"),
+        func.max(v.c.spent).label("most"),
+        (func.coalesce(func.min(v.c.hours), 0, type_=Double) + 1).label("more"),
+        func.array_length(func.array_agg(v.c.guest), 1, type_=Integer).label("guests"),
+    ).group_by(v.c.day)
+
+
+@pytest.mark.parametrize("functions", ["of one value", "of many"])
+def test_a_group_that_is_a_row_need_not_be_grouped(declared: Declared, functions: str) -> None:
+    names = ["day", "visits", "timed", "long", "long_hours", "stay", "most", "more", "guests"]
+    names = names[:-1] if functions == "of one value" else names
+
+    def daily(v: Any) -> Any:
+        """Visits of a day."""
+        rows = by_day(v)
+        return rows.with_only_columns(*(rows.selected_columns[name] for name in names))
+
+    aggregate = Aggregate(daily, key=("day",), columns=dict.fromkeys(names, ("x",)), chart=("day", "visits"))
+    page = Page(
+        of="daily", compare="park", measures={"visits": "sum(visits)", "stay": "avg(stay)"}, figures=("visits", "stay")
+    )
+    dataset = visits(page, key=("park", "day"), aggregates=(aggregate,))
+    trial = declared(dataset)
+    more = [f"{k},2024-02-0{k}T08:00:00Z,2024-02-0{k},ann,north,1,{h}" for k, h in ((6, "1e308"), (7, "1e308"), (8, 2))]
+    trial.load("a.csv", ROWS + "\n".join(more))
+    tables = dataset_tables(dataset)
+    pinned = PageRows(dataset, page, tables).rows({"park": ["north"]})
+    of_park = select(tables.production).where(tables.production.c.park == "north").subquery()
+    with trial.platform.engine.connect() as conn:
+        shown = conn.execute(select(pinned).order_by("day")).all()
+        assert shown == conn.execute(daily(of_park).order_by("day")).all()
+        assert len(shown) == 6
+        sql = str(pinned.compile(conn))
+        assert ("GROUP BY" in sql) == (functions == "of many"), sql
+        mean = conn.scalar(select(*PageRows(dataset, page, tables).measures(pinned, ["stay"])))
+    assert mean == pytest.approx(1e308 / 5 * 2), "a sum of these is no float"
 
 
 def test_charts_show_what_they_name(ask: Asked) -> None:
