@@ -36,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 
-from mini_platform.dataset import Dataset
+from mini_platform.dataset import KEY_ONCE, Dataset
 from mini_platform.faultpoints import reach
 from mini_platform.landing import retention
 from mini_platform.landing.erasing import Person, Search, erase
@@ -66,7 +66,8 @@ class Forgotten:
         rows: deleted rows by table, such as `production.orders`.
         files: of each raw file with records of the person: its id, name, how many, and what became of it.
         dropped_files: the same of files in the drop folder, and wherever else files are (`operations/places.py`).
-        queued: ids of files that are loaded again, as they hold what a deleted row was before.
+        queued: ids of files that are loaded again, as they hold what a deleted row was before, or rows with its key that were
+            rejected as doubled.
         unread: sentences about files that could not be searched.
     """
 
@@ -283,6 +284,10 @@ def _erase(
     is_theirs = _is_theirs(dataset, digests)
     noted = [item for item in erased if _note(conn, dataset, item)]
     retention.to_drop(conn, [item.row.sha256 for item in noted])
+    if dataset.duplicates == "reject":  # A row that was rejected for hers may be the only one with its key by now.
+        rejected = and_(files.c.status == "loaded", files.c.rule_counts.has_key(KEY_ONCE))
+        theirs = among(files.c.file_id, [item.row.file_id for item in noted])
+        done.queued += ledger.return_to_landed(conn, dataset.name, rejected, theirs)
     for item in noted:
         if item.new:
             known.versions.add((item.row.file_id, item.new.sha256))

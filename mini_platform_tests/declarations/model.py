@@ -362,7 +362,10 @@ class World:
             if file.same_as is None and len(records) < len(file.written.records):
                 file.erased += len(file.written.records) - len(records)
                 file.written = replace(file.written, kept=records)
+                has_doubled = any(row.errors == {"key_once"} for row in file.rows)
                 file.rows = [row for row in file.rows if row.record in records]
+                if has_doubled and file.status == "loaded" and file.raw_is_there:
+                    self.judge(file)
 
     @property
     def loaded(self) -> list[File]:

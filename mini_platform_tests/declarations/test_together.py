@@ -98,6 +98,16 @@ def in_order(trial: Trial, *gone: str) -> None:
 # Forget beside others
 
 
+def test_a_row_that_was_rejected_for_the_persons_is_judged_again(declared: Declared) -> None:
+    trial = declared(members(duplicates="reject", refuse_above=Above(share=1)))
+    row = trial.load("one.csv", csv((1, BOB, 11), (1, ANN, 22), (2, BOB, 33)))
+    assert (row.rows_rejected, trial.rows("nr", "n")) == (2, [("2", 33)])
+    assert forgetting(trial).queued == [row.file_id]
+    trial.run()
+    assert trial.rows("nr", "n") == [("1", 11), ("2", 33)]
+    in_order(trial, ANN)
+
+
 def test_a_row_that_became_the_persons_while_files_were_searched(declared: Declared) -> None:
     trial = declared(MEMBERS)
     trial.load("one.csv", csv((1, BOB, 11), (2, ANN, 22)))
