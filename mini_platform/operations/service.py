@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
 from typing import NoReturn
@@ -41,6 +42,8 @@ def command(service: str, settings: Settings) -> list[str]:
 def serve(service: str, settings: Settings) -> NoReturn:
     """Become a service."""
     os.chdir(PROJECT)
+    # In the background of a script it is ignored, and then Dagster's code server does not end on SIGTERM either.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(sys.executable, [sys.executable, *command(service, settings)], _prepared(settings))  # noqa: S606 - no shell
 
 

@@ -30,6 +30,8 @@ from mini_platform_tests.test_cli import cli
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<words>[^}]*))?\}")
 READY_SECONDS = 120.0
+IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+"""Starts a command as a script does in its background: with SIGINT ignored."""
 
 
 def compose() -> dict[str, Any]:
@@ -126,8 +128,8 @@ def running(environment: dict[str, str], home: Path, tmp_path: Path) -> Iterator
             assert program == "mini-platform"
             with (tmp_path / f"{name}.log").open("wb") as log:
                 processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "mini_platform.cli", *arguments], cwd=tmp_path, stdout=log, stderr=log,
-                    env=_bin() | {"PYTHONPATH": str(PROJECT)},
+                    [*IN_BACKGROUND, sys.executable, "-m", "mini_platform.cli", *arguments],
+                    cwd=tmp_path, stdout=log, stderr=log, env=_bin() | {"PYTHONPATH": str(PROJECT)},
                 )  # fmt: skip
     family = []
     try:
