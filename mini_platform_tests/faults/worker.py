@@ -51,12 +51,15 @@ def work(platform: Platform) -> None:
 def run(platform: Platform, dataset: Dataset) -> list[folder.Found]:
     """One pass over the assets, as a sensor's run makes it; returns the files that could not be taken."""
     run_id = str(uuid.uuid4())
+    new = {
+        file.name for file in _new(platform, dataset)
+    }  # Others were left alone before, and the sensor asks for no run.
     landed = land(platform, dataset, run_id, visit_inboxes=False)
     processing.stage(platform, dataset, run_id, others_first=True)
     processing.load(platform, dataset, run_id)
     for aggregate in dataset.aggregates:
         processing.refresh(platform, dataset, aggregate)
-    return landed.blocked
+    return [file for file in landed.blocked if file.name in new]
 
 
 def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tuple[bool, bool]:
