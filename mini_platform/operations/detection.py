@@ -99,13 +99,15 @@ def in_the_ledger(
     conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
 ) -> tuple[list[Incident], set[Subject]]:
     """What is wrong by the ledger: files, rows, sources, datasets that are late; and what is undecided."""
+    has_loads = conn.scalars(select(files.c.dataset).distinct().where(files.c.status == "loaded")).all()
+    loaded = [dataset for name, dataset in datasets.items() if name in has_loads]
     found = [
         *_waiting(conn, datasets, settings),
         *_files(conn, datasets, settings),
         *_sources(conn, datasets, settings),
         *_late(conn, datasets, settings),
-        *(incident for dataset in datasets.values() for incident in _unusual(conn, dataset, settings)),
-        *(incident for dataset in datasets.values() for incident in _rejects(conn, dataset, settings)),
+        *(incident for dataset in loaded for incident in _unusual(conn, dataset, settings)),
+        *(incident for dataset in loaded for incident in _rejects(conn, dataset, settings)),
     ]
     first, waiting = files.alias("first"), files.alias("waiting")
     of_name = and_(first.c.dataset == waiting.c.dataset, first.c.name == waiting.c.name, first.c.version == 1)
