@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space: what `validation.clean` trims."""
 LARGEST_FLOAT = Decimal(repr(sys.float_info.max))
+SMALLEST_FLOAT = Decimal("2.5e-324")
 ALWAYS_MEASURED = 1_000_000
 """A production table of so many rows is measured by every run: half a second."""
 CHANGED_SHARE = 0.2
@@ -209,8 +210,13 @@ def _figures(conn: Connection, table: Table, column: Column, values: Select[Any]
         selected += [func.min(ordered).cast(Text).label("minimum"), func.max(ordered).cast(Text).label("maximum")]
         if column.type in (float, int, Decimal):
             # As numeric, as a sum of large floats would be an error; it rounds the largest float to more than a float holds.
+            # A mean may also be nearer to 0 than any float.
             mean = func.sum(value.cast(Numeric) * rows) / func.sum(rows).filter(value.is_not(None))
-            held = case((func.abs(mean) > LARGEST_FLOAT, func.sign(mean) * LARGEST_FLOAT), else_=mean)
+            held = case(
+                (func.abs(mean) > LARGEST_FLOAT, func.sign(mean) * LARGEST_FLOAT),
+                (func.abs(mean) < SMALLEST_FLOAT, 0),
+                else_=mean,
+            )
             selected.append(held.cast(Double).label("mean"))
     return _row(table, column, dict(conn.execute(select(*selected)).mappings().one()))
 

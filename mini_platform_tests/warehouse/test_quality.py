@@ -195,16 +195,23 @@ class Switch(RowModel):
     on: bool = Field("On or off")
     count: int | None = Field("How often", ge=0)
     power: float | None = Field("Power")
+    noise: float | None = Field("Noise")
 
 
 def test_other_types(engine: Engine, tmp_path: Path) -> None:
     switches = Dataset("switches", "switches", Switch, ("name",), "Switches.")
     create_all(engine, [switches])
     flow = Flow(engine, tmp_path / "raw", switches)
-    flow.land(("f.csv", b"name,on,count,power\na,yes,7,-1.7976931348623157e308\nb,N,,\nc,maybe,1,\nd,1, -2 ,\n"))
+    flow.land(
+        (
+            "f.csv",
+            b"name,on,count,power,noise\na,yes,7,-1.7976931348623157e308,5e-324\nb,N,,,0\nc,maybe,1,,0\nd,1, -2 ,,0\n",
+        )
+    )
     flow.run()
     found = measured(engine, switches)
     assert found["production.switches", "power"]["mean"] == -sys.float_info.max
+    assert found["staging.switches", "noise"]["mean"] == 0, "a quarter of the smallest float"
     with engine.connect() as conn:
         rows = conn.execute(text('SELECT name, "on", count FROM production.switches ORDER BY 1')).all()
     assert rows == [("a", True, 7), ("b", False, None)]
