@@ -419,7 +419,7 @@ def _of_floats(function: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
     few = func.sum(column.cast(Numeric)).filter(is_large)
     count = func.nullif(func.count(column), 0)
     if function == "sum":
-        return case((count.is_not(None), many.cast(Numeric) + func.coalesce(few, 0)), else_=None).cast(Numeric)
+        return case((count.is_not(None), many.cast(Numeric) + func.coalesce(few, 0))).cast(Numeric)
     return (many / count + func.coalesce((few / count).cast(Double), 0.0)).cast(Double)
 
 

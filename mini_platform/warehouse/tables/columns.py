@@ -66,6 +66,12 @@ def hidden(column: DeclaredColumn) -> bool:
     return column.personal in ("mask", "hash")
 
 
+def raw_column(dataset: Dataset) -> Column[Any]:
+    """Return the column of the text of a row that has no columns, in staging and quarantine."""
+    comment = "Text of a row that has no columns"
+    return Column("_raw", Text, comment=comment, info=personal_info("_raw" in dataset.masked_columns))
+
+
 def extra_column(dataset: Dataset) -> Column[Any]:
     """Return the column of what a row has beside its declared columns."""
     comment = "Columns that the dataset does not declare"

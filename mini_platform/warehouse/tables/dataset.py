@@ -29,7 +29,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from mini_platform.dataset import Computed, Dataset
 from mini_platform.warehouse.dependence import Examined, Other
 from mini_platform.warehouse.page_rows import PageRows
-from mini_platform.warehouse.tables.columns import RECORD, as_text, extra_column, hidden, personal_info, sql_type
+from mini_platform.warehouse.tables.columns import (
+    RECORD,
+    as_text,
+    extra_column,
+    hidden,
+    personal_info,
+    raw_column,
+    sql_type,
+)
 from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
 from mini_platform.warehouse.tables.refused import refuse_long_names, refuse_one_name
 
@@ -102,12 +110,7 @@ def _staging(dataset: Dataset, metadata: MetaData) -> Table:
         Column("_record", BigInteger, server_default=text("0"), comment=RECORD),
         Column("_rules", ARRAY(Text), comment="Names of the rules it breaks; NULL for a valid row"),
         Column("_reasons", ARRAY(Text), comment="The same as sentences"),
-        Column(
-            "_raw",
-            Text,
-            comment="Text of a row that has no columns",
-            info=personal_info("_raw" in dataset.masked_columns),
-        ),
+        raw_column(dataset),
         extra_column(dataset),
         *(as_text(dataset, column) for column in dataset.staged_columns),
         schema="staging",
@@ -152,12 +155,7 @@ def _quarantine(dataset: Dataset, metadata: MetaData) -> Table:
         Column("_record", BigInteger, primary_key=True, server_default=text("0"), autoincrement=False, comment=RECORD),
         Column("_rules", ARRAY(Text), nullable=False, comment="Names of the rules it breaks"),
         Column("_reasons", ARRAY(Text), nullable=False, comment="The same as sentences"),
-        Column(
-            "_raw",
-            Text,
-            comment="Text of a row that has no columns",
-            info=personal_info("_raw" in dataset.masked_columns),
-        ),
+        raw_column(dataset),
         extra_column(dataset),
         Column("_quarantined_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
         *(as_text(dataset, column) for column in dataset.staged_columns),
