@@ -11,6 +11,7 @@ import dagster as dg
 from sqlalchemy import Connection, Integer, Numeric, Select, Table, func, select
 
 from mini_platform.dataset import Dataset
+from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import files
 from mini_platform.wording import number
 
@@ -41,7 +42,7 @@ def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMet
         table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")
     ).subquery()
     points: Select[Any] = (
-        select(func.min(steps.c.x).label("x"), func.avg(steps.c.y.cast(Numeric)).label("y"))
+        select(func.min(steps.c.x).label("x"), as_double(func.avg(steps.c.y.cast(Numeric))).label("y"))
         .where(steps.c.y.is_not(None))
         .group_by(steps.c.step)
         .order_by(steps.c.step)

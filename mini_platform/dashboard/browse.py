@@ -41,6 +41,7 @@ from mini_platform.dashboard.rendering import TableData
 from mini_platform.dashboard.rendering import render as render_page
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.warehouse import page_rows
+from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.wording import number, plain, plural
 
@@ -196,7 +197,7 @@ def _value(y: ColumnElement[Any]) -> ColumnElement[Any]:
     """The mean of several values, or the one there is, as it is. As numeric: a sum of large floats would be an error."""
     one = func.count() == 1
     if isinstance(y.type, Double):
-        return case((one, func.min(y)), else_=func.avg(y.cast(Numeric)).cast(Double))
+        return case((one, func.min(y)), else_=as_double(func.avg(y.cast(Numeric))))
     return case((one, func.min(y).cast(Numeric)), else_=func.avg(y.cast(Numeric)))
 
 

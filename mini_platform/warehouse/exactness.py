@@ -7,7 +7,9 @@ depend on an order (counts, extremes, sums of whole numbers and of decimals) has
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +28,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     WithinGroup,
+    case,
     cast,
     func,
     literal,
@@ -42,6 +45,9 @@ GUESS = 1e-9
 """Relative error of what is not taken apart here."""
 SMALLEST, LARGEST = 1e-130, 1e150
 """Sizes below and above are taken for these: Postgres refuses a product, or a quotient, that is no longer told from zero."""
+LARGEST_FLOAT = Decimal(repr(sys.float_info.max))
+SMALLEST_FLOAT = Decimal("2.5e-324")
+"""What is nearer to 0 rounds to it."""
 SUMS = ("sum", "avg")
 SPREADS = ("variance", "var_samp", "var_pop", "stddev", "stddev_samp", "stddev_pop")
 ORDERLESS = ("count", "max", "min", "percentile_cont", "percentile_disc", "mode", "any_value")
@@ -54,6 +60,19 @@ OF_ITS_VALUES = ("coalesce", "max", "min", "sum")
 
 Within = Callable[[ColumnElement[Any]], ColumnElement[Any]]
 """Makes an aggregate look at the rows that another one looks at: by its FILTER, or in its window."""
+
+
+def as_double(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the float that is nearest to a numeric, such as a mean of floats that was computed without an overflow.
+
+    Postgres refuses to cast what is nearer to 0 than any float, and the largest float itself, as a numeric has 15 digits of it.
+    """
+    nearest = case(
+        (func.abs(value) > LARGEST_FLOAT, func.sign(value) * LARGEST_FLOAT),
+        (func.abs(value) < SMALLEST_FLOAT, 0),
+        else_=value,
+    )
+    return nearest.cast(Double)
 
 
 def stored_type(element: Any) -> TypeEngine[Any]:

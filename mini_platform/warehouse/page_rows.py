@@ -42,6 +42,7 @@ from sqlalchemy.sql.sqltypes import NullType
 
 from mini_platform.dataset import Aggregate, Computed, Dataset, DeclarationError
 from mini_platform.pages import COVERAGE, FUNCTIONS, Frequency, Measure, OverTime, Page, Ranked, Recurring
+from mini_platform.warehouse.exactness import SMALLEST, as_double
 from mini_platform.warehouse.known_sql import AGGREGATES, bare, is_aggregating, name_of, plain_column
 
 LARGE = 1e290
@@ -229,7 +230,7 @@ class PageRows:
         """Return a select of a measure that is computed for each value of a column: the mean over the values."""
         column = str(self.page.measure(name).each)
         one = select(self.expression(name, rows).label("one")).select_from(rows).group_by(rows.c[column]).subquery()
-        return select(func.avg(one.c.one.cast(Numeric)).cast(Double))
+        return select(as_double(func.avg(one.c.one.cast(Numeric))))
 
     def days(self, rows: FromClause) -> ColumnElement[Any]:
         """Return the number of days with rows."""
@@ -420,7 +421,9 @@ def _of_floats(function: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
     count = func.nullif(func.count(column), 0)
     if function == "sum":
         return case((count.is_not(None), many.cast(Numeric) + func.coalesce(few, 0))).cast(Numeric)
-    return (many / count + func.coalesce((few / count).cast(Double), 0.0)).cast(Double)
+    # A quotient that is nearer to 0 than any float would be an error.
+    mean = case((func.abs(many) < SMALLEST, as_double(many.cast(Numeric) / count)), else_=many / count)
+    return (mean + func.coalesce(as_double(few / count), 0.0)).cast(Double)
 
 
 def _call(function: str, column: ColumnElement[Any] | None) -> ColumnElement[Any]:

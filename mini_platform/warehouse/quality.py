@@ -9,7 +9,6 @@ Of a large file that comes alone, the validation pass has counted the same alrea
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Double,
     Numeric,
     Select,
     Table,
@@ -32,6 +30,7 @@ from sqlalchemy import (
 )
 
 from mini_platform.dataset import Column, Dataset
+from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import among, dataset_tables, files, quality_report, sql_type
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space: what `validation.clean` trims."""
-LARGEST_FLOAT = Decimal(repr(sys.float_info.max))
-SMALLEST_FLOAT = Decimal("2.5e-324")
 ALWAYS_MEASURED = 1_000_000
 """A production table of so many rows is measured by every run: half a second."""
 CHANGED_SHARE = 0.2
@@ -209,15 +206,9 @@ def _figures(conn: Connection, table: Table, column: Column, values: Select[Any]
         ordered = value.cast(Text) if column.type is bool else value  # There is no min(boolean).
         selected += [func.min(ordered).cast(Text).label("minimum"), func.max(ordered).cast(Text).label("maximum")]
         if column.type in (float, int, Decimal):
-            # As numeric, as a sum of large floats would be an error; it rounds the largest float to more than a float holds.
-            # A mean may also be nearer to 0 than any float.
+            # As numeric, as a sum of large floats would be an error.
             mean = func.sum(value.cast(Numeric) * rows) / func.sum(rows).filter(value.is_not(None))
-            held = case(
-                (func.abs(mean) > LARGEST_FLOAT, func.sign(mean) * LARGEST_FLOAT),
-                (func.abs(mean) < SMALLEST_FLOAT, 0),
-                else_=mean,
-            )
-            selected.append(held.cast(Double).label("mean"))
+            selected.append(as_double(mean).label("mean"))
     return _row(table, column, dict(conn.execute(select(*selected)).mappings().one()))
 
 
