@@ -44,14 +44,14 @@ class Health(BaseModel):
     )
     db_connected: bool = Field(description="Also where it answers too late")
     last_etl_run: dt.datetime | None = Field(
-        description="When records were last pulled or loaded; null: never, or not known"
+        description="When rows were last pulled or loaded; null: never, or not known"
     )
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
     inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
 
 
 class Stats(BaseModel):
-    """What became of the runs of records."""
+    """What became of the runs of the datasets that are pulled, or of all where none is."""
 
     total_records_processed: int = Field(description="Rows of loaded files, valid or not")
     total_duration_seconds: float
@@ -73,7 +73,7 @@ def alive() -> Alive:
     responses={503: {"model": Health, "description": "The database is away, or answers too late"}},
 )
 def health(site: TheSite, response: Response) -> Health:
-    """Whether the database answers, how the last run of records ended, and which remote inboxes cannot be used."""
+    """Whether the database answers, how the last run ended, and which remote inboxes cannot be used."""
     try:
         past = _Past(site)
         with site.read() as conn:
@@ -101,7 +101,10 @@ def _measured(site: Site) -> Sequence[Dataset]:
 
 @router.get("/stats", dependencies=[Depends(allowed("read", _measured))])
 def stats(site: TheSite) -> Stats:
-    """How many rows and runs of records there were, how long they took, and how the last ones ended."""
+    """How many rows and runs there were, how long they took, and how the last ones ended.
+
+    Of the datasets that are pulled, or of all where none is.
+    """
     past = _Past(site)
     return Stats(
         total_records_processed=past.rows,

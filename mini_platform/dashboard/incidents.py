@@ -16,7 +16,7 @@ from mini_platform.wording import plural
 
 @dataclass(frozen=True)
 class Line:
-    """An incident, or several of a dataset's files: a sentence, what to do, and where to see what it is about."""
+    """An incident, or several of a dataset's files: a sentence, what to do, where to see what it is about, how many more."""
 
     kind: str
     level: str
@@ -24,6 +24,7 @@ class Line:
     sentence: str
     advice: str
     link: str
+    more: str = ""
 
 
 def lines(incidents: Sequence[Incident], links_url: str) -> list[Line]:
@@ -39,16 +40,13 @@ def lines(incidents: Sequence[Incident], links_url: str) -> list[Line]:
         if status and len(alike) > 1:
             more = plural(len(alike) - 1, "file")
             files = link("/files", [("dataset", dataset), ("status", status)])
-            found.append(_line(alike[-1], f"{_sentence(alike[-1])} And {more} more.", files))
+            found.append(_line(alike[-1], files, f"And {more} more."))
         else:
-            found += [_line(one, _sentence(one), one.link.removeprefix(links_url)) for one in alike]
+            found += [_line(one, one.link.removeprefix(links_url)) for one in alike]
     return found
 
 
-def _sentence(incident: Incident) -> str:
-    return incident.detail or incident.said.removeprefix(f"{incident.dataset}: ")
-
-
-def _line(incident: Incident, sentence: str, address: str) -> Line:
+def _line(incident: Incident, address: str, more: str = "") -> Line:
     level = "bad" if incident.level == "problem" else "warn"
-    return Line(incident.kind, level, incident.dataset, sentence, incident.advice, address)
+    sentence = incident.detail or incident.said.removeprefix(f"{incident.dataset}: ")
+    return Line(incident.kind, level, incident.dataset, sentence, incident.advice, address, more)

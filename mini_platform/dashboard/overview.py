@@ -80,8 +80,8 @@ def overview(request: Request, site: TheSite) -> Response:
                 dataset,
                 reads.rows_of(conn, dataset_tables(dataset).production),
                 totals.get(name),
-                reads.last_files(conn, dataset),
-                reads.broken(conn, dataset),
+                reads.last_files(conn, dataset) if name in totals else [],
+                reads.broken(conn, dataset) if name in totals else Counter(),
                 [incident for incident in incidents if incident.dataset == name],
             )
             for name, dataset in readable.items()

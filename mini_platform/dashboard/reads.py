@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, not_, select, text
+from sqlalchemy import Connection, RowMapping, Select, Table, case, column, func, not_, select, text
 
 from mini_platform.dataset import Dataset
 from mini_platform.operations.detection import corrected
@@ -38,13 +38,13 @@ class Rows:
 
 def rows_of(conn: Connection, table: Table) -> Rows:
     """The rows of a table."""
-    estimate = conn.scalar(
-        text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"),
-        {"name": f'"{table.schema}"."{table.name}"'},
-    )
-    if estimate is not None and estimate > COUNTED:
-        return Rows(round(estimate, -4), exact=False)
-    return Rows(conn.scalar(select(func.count()).select_from(table)) or 0)
+    name = func.to_regclass(f'"{table.schema}"."{table.name}"')
+    estimate = select(column("reltuples")).select_from(text("pg_class")).where(column("oid") == name).scalar_subquery()
+    is_large = func.coalesce(estimate, 0) > COUNTED
+    # The server counts only where it has to.
+    counted = case((is_large, 0), else_=select(func.count()).select_from(table).scalar_subquery())
+    rows, about = conn.execute(select(counted, case((is_large, estimate)))).one()
+    return Rows(rows) if about is None else Rows(round(int(about), -4), exact=False)
 
 
 def state(conn: Connection) -> str:

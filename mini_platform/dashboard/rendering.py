@@ -17,7 +17,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mini_platform.api.answers import answer
 from mini_platform.api.export import MEDIA_TYPE, csv_stream
@@ -112,6 +112,11 @@ def extreme(value: str | None, kind: Any = str) -> str:
     return value if len(value) <= LONGEST_EXTREME else f"{value[:LONGEST_EXTREME]}…"
 
 
+def commands(sentence: str) -> Markup:
+    """A sentence of ours, with what it has between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - it is escaped
+
+
 def is_numeric(value: Any) -> bool:
     """Whether a column of such values stands at the right."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
@@ -159,6 +164,7 @@ class TableData:
 FILTERS = {
     "number": number, "money": money, "percent": percent, "size": size, "day": day, "duration": duration, "ago": ago,
     "moment": moment, "cell": cell, "plural": plural, "extreme": extreme, "page_of": page_of,
+    "commands": commands,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Not here: how incidents are kept (`incidents.py`), runs and checks, which only D
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -45,7 +45,7 @@ WAITS = dt.timedelta(minutes=5)
 RECENT = dt.timedelta(days=30)
 """Rejected rows of files that arrived before are history: who wanted to correct them has done so."""
 
-_later = files.alias("later")
+_first, _later = files.alias("first"), files.alias("later")
 corrected = exists().where(
     _later.c.dataset == files.c.dataset,
     _later.c.name == files.c.name,
@@ -54,6 +54,16 @@ corrected = exists().where(
     _later.c.status == "loaded",
 )
 """Whether a later version of the same file was loaded, so that nobody needs to care about this one."""
+_named = files.join(
+    _first,
+    and_(
+        _first.c.dataset == files.c.dataset,
+        _first.c.name == files.c.name,
+        _first.c.version == 1,
+        _first.c.same_as.is_(None),
+    ),
+)
+"""Files beside the first of their name."""
 
 
 def current(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> list[Incident]:
@@ -99,21 +109,22 @@ def in_the_ledger(
     conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
 ) -> tuple[list[Incident], set[Subject]]:
     """What is wrong by the ledger: files, rows, sources, datasets that are late; and what is undecided."""
-    has_loads = conn.scalars(select(files.c.dataset).distinct().where(files.c.status == "loaded")).all()
-    loaded = [dataset for name, dataset in datasets.items() if name in has_loads]
+    has_loaded = func.bool_or(files.c.status == "loaded").label("has_loaded")
+    newest = func.max(files.c.loaded_at).filter(HOLDS).label("newest")
+    loads = conn.execute(select(files.c.dataset, has_loaded, newest, func.now().label("now")).group_by(files.c.dataset))
+    known = [row for row in loads if row.dataset in datasets]
+    loaded = [datasets[row.dataset] for row in known if row.has_loaded]
     found = [
         *_waiting(conn, datasets, settings),
         *_files(conn, datasets, settings),
         *_sources(conn, datasets, settings),
-        *_late(conn, datasets, settings),
+        *_late(known, datasets, settings),
         *(incident for dataset in loaded for incident in _unusual(conn, dataset, settings)),
         *(incident for dataset in loaded for incident in _rejects(conn, dataset, settings)),
     ]
-    first, waiting = files.alias("first"), files.alias("waiting")
-    of_name = and_(first.c.dataset == waiting.c.dataset, first.c.name == waiting.c.name, first.c.version == 1)
-    pending = select(first.c.file_id).select_from(waiting.join(first, of_name)).where(waiting.c.status.in_(PENDING))
+    pending = select(_first.c.file_id).select_from(_named).where(files.c.status.in_(PENDING))
     decided = {incident.subject for incident in found if incident.kind == "file_refused"}
-    subjects = set(map(str, conn.scalars(pending.where(first.c.same_as.is_(None)))))
+    subjects = set(map(str, conn.scalars(pending)))
     return found, {("file_refused", subject) for subject in subjects - decided}
 
 
@@ -155,18 +166,11 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
 
 def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
     """Names whose last version that was judged was refused or failed, the newest last."""
-    first, later = files.alias("first"), files.alias("later")
-    same_name = and_(later.c.dataset == files.c.dataset, later.c.name == files.c.name, later.c.same_as.is_(None))
-    judged_later = exists().where(same_name, later.c.version > files.c.version, later.c.status.in_(("loaded", *BAD)))
-    of_name = and_(
-        first.c.dataset == files.c.dataset,
-        first.c.name == files.c.name,
-        first.c.version == 1,
-        first.c.same_as.is_(None),
-    )
+    same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
+    judged_later = exists().where(same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD)))
     bad = (
-        select(files, first.c.file_id.label("first"))
-        .select_from(files.join(first, of_name))
+        select(files, _first.c.file_id.label("first"))
+        .select_from(_named)
         .where(files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)), ~judged_later)
         .order_by(files.c.file_id)
     )
@@ -243,24 +247,23 @@ def _inbox(row: Row[Any], settings: Settings) -> Incident:
     )
 
 
-def _late(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
     """Datasets whose newest load is older than they declare."""
-    loads = select(files.c.dataset, func.max(files.c.loaded_at).label("last"), func.now().label("now"))
-    for row in conn.execute(loads.where(HOLDS).group_by(files.c.dataset)):
-        declared = datasets.get(row.dataset)
-        if declared and declared.freshness and row.now - row.last > declared.freshness:
+    for row in loads:
+        declared = datasets[row.dataset]
+        if declared.freshness and row.newest is not None and row.now - row.newest > declared.freshness:
             yield Incident(
                 "freshness_missed",
                 row.dataset,
                 row.dataset,
-                row.last.isoformat(),
-                f"{row.dataset}: the newest load is of {row.last.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "
+                row.newest.isoformat(),
+                f"{row.dataset}: the newest load is of {row.newest.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "
                 f"older than {declared.freshness}.",
                 "See whether files still arrive, and whether the daemon runs.",
                 f"{settings.links_url}/datasets/{quote(row.dataset)}",
-                row.last + declared.freshness,
+                row.newest + declared.freshness,
                 f"Nothing was loaded for longer than {duration(declared.freshness)}: it is "
-                f"{duration(row.now - row.last - declared.freshness)} late.",
+                f"{duration(row.now - row.newest - declared.freshness)} late.",
             )
 
 
@@ -277,7 +280,11 @@ def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator
     of_dataset = (files.c.dataset == dataset.name, files.c.status == "loaded", files.c.same_as.is_(None))
     moments = (files.c.arrived_at, files.c.loaded_at)  # The second is not before the first, and has an index.
     rejecting = (
-        select(files, func.count().over().label("files"), func.max(files.c.file_id).over().label("newest"))
+        select(
+            *(files.c[name] for name in ("file_id", "name", "rows_read", "rows_rejected", "loaded_at")),
+            func.count().over().label("files"),
+            func.max(files.c.file_id).over().label("newest"),
+        )
         .where(*of_dataset, or_(*above), *(moment >= func.now() - RECENT for moment in moments), not_(corrected))
         .order_by((rejected * 1.0 / read).desc(), files.c.file_id.desc())
         .limit(1)

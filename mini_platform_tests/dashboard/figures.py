@@ -270,7 +270,7 @@ def _incidents(at: At) -> Read:
                 more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
                 point = "" if these[0].error.endswith((".", "!", "?")) else "."
                 words = f"{these[0].name} {what}: {these[0].error}{point}{more}"
-                command = f"`mini-platform redrive {name} --file {these[0].file_id}`."
+                command = f"mini-platform redrive {name} --file {these[0].file_id}."
                 said.append(("file_refused", name, f"{words} {do} {command}"))
         recent = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND NOT {CORRECTED}
             AND arrived_at > now() - interval '30 days' ORDER BY file_id DESC"""
