@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,9 @@ def finish(platform: Platform, operations: tuple[str, ...]) -> None:
     with platform.engine.begin() as conn:  # Of who was killed; a real one waits for them to run out.
         conn.execute(update(files).values(leased_by=None, leased_until=None))
     take(platform)
+    dropped = platform.settings.data / "mem"
+    while any(file.left_alone == folder.GROWING for file in folder.look(dropped, DATASET)):
+        time.sleep(0.05)  # What was rewritten a moment ago: the next look comes later than that.
     for operation in (load, retain):
         if operation.__name__ in operations:
             operation(platform)
