@@ -17,8 +17,8 @@ from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import make_url, text
 from sqlalchemy.schema import CreateSchema
 
+from mini_platform.config.settings import load_settings
 from mini_platform.dagster_private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
-from mini_platform.settings import load_settings
 from mini_platform.warehouse.connection import database_url, engine
 
 SCHEMA = "dagster"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row
 
+from mini_platform.config.settings import PullSettings, Settings, between_commas, load_settings
 from mini_platform.protection import Keyring
 from mini_platform.readers import ReadLimits
-from mini_platform.settings import PullSettings, Settings, between_commas, load_settings
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker

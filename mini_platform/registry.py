@@ -54,7 +54,7 @@ def registry_of(place: str) -> Registry:
 
 def configured() -> Registry:
     """Return the registry of the place that the settings name."""
-    from mini_platform.settings import load_settings  # Brings pydantic.
+    from mini_platform.config.settings import load_settings  # Brings pydantic.
 
     return registry_of(load_settings().datasets)
 

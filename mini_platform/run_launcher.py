@@ -52,8 +52,8 @@ def _run(arguments: list[str], run_id: str) -> None:
     """In the process of a run: the same as the command `dagster api execute_run ...`; our own logs have its id."""
     import structlog
 
-    from mini_platform import logs
-    from mini_platform.settings import load_settings
+    from mini_platform.config import logs
+    from mini_platform.config.settings import load_settings
 
     logs.configure(load_settings().logs)
     structlog.contextvars.bind_contextvars(run_id=run_id)

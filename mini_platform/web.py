@@ -14,17 +14,17 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from mini_platform import logs
 from mini_platform.api import audit, datasets, health, keys, metrics, reference, uploads
 from mini_platform.api.guard import protect
 from mini_platform.api.head import Head
 from mini_platform.api.openapi import describe
 from mini_platform.api.problems import AWAY, handle_problems
 from mini_platform.api.site import Site
+from mini_platform.config import logs
+from mini_platform.config.settings import Settings
 from mini_platform.dashboard.pages import add_pages, warm
 from mini_platform.operations import https
 from mini_platform.registry import own_value
-from mini_platform.settings import Settings
 
 ABOUT = (
     "Datasets that files and sources are loaded into: their rows, what is computed from them, and what became of each file. "

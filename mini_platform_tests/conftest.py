@@ -35,12 +35,12 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, make_url, select
 
 from mini_platform.api.site import Site
+from mini_platform.config.settings import PROJECT, load_settings
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT, load_settings
 from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all

@@ -26,8 +26,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
-from mini_platform.settings import PROJECT, PullSettings, Settings
-from mini_platform.vault import VaultSettings
+from mini_platform.config.settings import PROJECT, PullSettings, Settings
+from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
 from mini_platform_tests.conftest import FAST
 from mini_platform_tests.landing.api_server import Reply, Request, serving
@@ -351,9 +351,7 @@ def failing(operator: Operator, watch: Watch, postgres: Guarded, folder: Path) -
         assert "Traceback" in operator.run("-c", code, **given).stderr
     instance = str(folder / "home" / "dagster")
     assert operator.run("-m", "dagster", "run", "list", DAGSTER_HOME=instance, **given).returncode != 0
-    code = (
-        "from mini_platform.settings import *; s = load_settings(); print(repr(s), s, s.model_dump_json(), sources())"
-    )
+    code = "from mini_platform.config.settings import *; s = load_settings(); print(repr(s), s, s.model_dump_json(), sources())"
     assert "**********" in operator.run("-c", code).stdout
     header = {"MINI_PLATFORM_PULL__RECORDS_API__HEADER": wrong, "MINI_PLATFORM_API_PORT": wrong}
     assert "Traceback" in operator.run("-c", code, **header).stderr

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mini_platform import dagster_private
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 
 
 def test_they_are_named_in_one_file() -> None:

@@ -18,10 +18,10 @@ from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, u
 from mini_platform import automation
 from mini_platform.assets.checks import USUAL
 from mini_platform.automation import DATASET_TAG
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests import examples

@@ -24,13 +24,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from mini_platform.cli import app
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Csv, Json
 from mini_platform.definitions import build_defs
 from mini_platform.inference import Inferred, infer, loaded
 from mini_platform.inference.names import identifiers, snake
 from mini_platform.readers import ReadLimits, RefusedFileError
 from mini_platform.readers.files import read_rows
-from mini_platform.settings import PROJECT
 from mini_platform.validation import judge
 from mini_platform.warehouse.schema import create_all
 

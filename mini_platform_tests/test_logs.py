@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 
 LOAD = """
 import sys
 from pathlib import Path
-from mini_platform import logs
+from mini_platform.config import logs
 from mini_platform_tests.examples import weather as dataset
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.settings import load_settings
+from mini_platform.config.settings import load_settings
 
 platform = Platform()
 logs.configure(load_settings().logs)

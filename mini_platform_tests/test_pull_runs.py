@@ -15,10 +15,10 @@ from sqlalchemy import Engine, text
 
 from mini_platform import automation
 from mini_platform.automation import DATASET_TAG, PULL_TAG
+from mini_platform.config.settings import load_settings
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.settings import load_settings
 from mini_platform_tests.landing.api_server import Api, Reply, numbered, serving, things
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.storage.access import Access
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, files

@@ -21,12 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, FromClause, Select, func, inspect, select, text
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.protection import Key, normalized, plain
-from mini_platform.settings import PROJECT
 from mini_platform.validation import judge
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.dirty_groups import mark

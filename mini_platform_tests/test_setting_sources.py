@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mini_platform.config.setting_sources import SourceError
+from mini_platform.config.settings import Settings, load_settings, sources
+from mini_platform.config.vault import VaultError
 from mini_platform.dagster_storage import dagster_url
 from mini_platform.operations.doctor import examine
-from mini_platform.setting_sources import SourceError
-from mini_platform.settings import Settings, load_settings, sources
-from mini_platform.vault import VaultError
 from mini_platform_tests.test_cli import cli
 from mini_platform_tests.vault_server import Vault, serving_vault
 

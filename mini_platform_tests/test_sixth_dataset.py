@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

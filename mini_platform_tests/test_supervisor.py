@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.dagster_private import DAEMON
-from mini_platform.settings import PROJECT
 from mini_platform.supervisor.child import MARK, worth_showing
 from mini_platform.warehouse import embedded
 from mini_platform_tests.ports import free_port

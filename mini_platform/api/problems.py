@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from mini_platform import sentry
+from mini_platform.config import sentry
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
 

@@ -15,9 +15,9 @@ import dagster as dg
 from sqlalchemy import Connection, Table, func, select
 
 from mini_platform.assets.charts import bars, files_chart, line_chart
+from mini_platform.config.settings import Settings
 from mini_platform.dataset import Aggregate, Computed, Dataset, View
 from mini_platform.landing.folder import Found
-from mini_platform.settings import Settings
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import (
     COUNTERS,

@@ -28,14 +28,14 @@ from mini_platform.assets.metadata import (
 )
 from mini_platform.assets.pulls import pull_asset, pull_keys
 from mini_platform.assets.quality_type import QUALITY_TYPE
+from mini_platform.config.sentry import capture
+from mini_platform.config.settings import load_settings
 from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.io_manager import StagedFiles
 from mini_platform.operations.detection import inboxes_down
 from mini_platform.operations.landing import Landed, land
 from mini_platform.operations.processing import measure, stage
 from mini_platform.platform import Platform
-from mini_platform.sentry import capture
-from mini_platform.settings import load_settings
 from mini_platform.warehouse.tables import columns_read, dataset_tables, quality_report
 
 if TYPE_CHECKING:

@@ -61,8 +61,8 @@ def close(incident: Annotated[int, typer.Argument(metavar="ID", help="As listed.
 @alerts.command()
 def test() -> None:
     """Send a message by every URL of MINI_PLATFORM_ALERTS. Exit code 1 if one did not take it."""
+    from mini_platform.config.settings import load_settings
     from mini_platform.operations.alerts import AlertsError, services
-    from mini_platform.settings import load_settings
 
     settings = load_settings()
     try:

@@ -28,7 +28,7 @@ def psql(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", help="What psql takes.")] = None,
 ) -> None:
     """Open psql on the database; what follows is given to psql, as in: mini-platform psql -c 'SELECT 1'."""
-    from mini_platform.settings import load_settings
+    from mini_platform.config.settings import load_settings
     from mini_platform.warehouse import embedded
     from mini_platform.warehouse.connection import libpq_url
 

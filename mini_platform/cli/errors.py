@@ -57,7 +57,7 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
     if kinds & {"mini_platform.DeclarationError", "mini_platform.SourceError", "mini_platform.YamlError"}:
         return str(error), USAGE
     if "pydantic_core.ValidationError" in kinds:
-        from mini_platform.settings import invalid
+        from mini_platform.config.settings import invalid
 
         return "\n".join(f"{name} is not valid: {why}." for name, why in invalid(error)), USAGE  # type: ignore[arg-type]
     if "sqlalchemy.OperationalError" in kinds:

@@ -120,7 +120,7 @@ def purge(
     platform = open_platform()
     done = list(remove(platform, datasets_named(None), dry_run=dry_run))
     if age := days(platform.settings.run_retention):
-        from mini_platform.settings import PROJECT
+        from mini_platform.config.settings import PROJECT
 
         os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
         from dagster import DagsterInstance

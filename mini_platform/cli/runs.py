@@ -112,7 +112,7 @@ def _without_garbage() -> Iterator[None]:
 
 
 def _execute(dataset: Dataset, file_ids: Sequence[int], report: Any, *, verbose: bool) -> str | None:
-    from mini_platform.settings import PROJECT
+    from mini_platform.config.settings import PROJECT
 
     os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
     with _without_garbage():

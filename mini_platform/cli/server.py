@@ -32,8 +32,8 @@ def serve(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
 ) -> None:
     """Run one process of the platform in the foreground, as a container does; `up` runs all of them."""
+    from mini_platform.config.settings import load_settings
     from mini_platform.operations import service as services
-    from mini_platform.settings import load_settings
 
     if service not in services.SERVICES:
         raise MistakeError(f"There is no service {service!r}. The services are: {', '.join(services.SERVICES)}.")

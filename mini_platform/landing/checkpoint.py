@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from mini_platform.config.faultpoints import reach
 from mini_platform.dataset import Pull
-from mini_platform.faultpoints import reach
 from mini_platform.landing import paging
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.locks import advisory_lock

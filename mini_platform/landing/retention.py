@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from mini_platform.config.faultpoints import reach
 from mini_platform.dataset import Dataset
-from mini_platform.faultpoints import reach
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen

@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from mini_platform.config.settings import Settings
 from mini_platform.operations.incidents import TOLD
-from mini_platform.settings import Settings
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import alerts, files, incidents

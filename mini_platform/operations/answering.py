@@ -9,7 +9,7 @@ import ssl
 import sys
 import urllib.request
 
-from mini_platform.settings import Settings, load_settings
+from mini_platform.config.settings import Settings, load_settings
 
 
 def answers(url: str, seconds: float = 3.0) -> bool:

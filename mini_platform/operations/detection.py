@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select
 
+from mini_platform.config.settings import Settings
 from mini_platform.dataset import Dataset
 from mini_platform.operations.incidents import (
     DAGSTERS,
@@ -23,7 +24,6 @@ from mini_platform.operations.incidents import (
     stored,
     unacknowledged,
 )
-from mini_platform.settings import Settings
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import checkpoints, files

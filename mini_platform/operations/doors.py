@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from mini_platform.config.settings import Settings
 from mini_platform.operations.finding import Finding
 from mini_platform.platform import Platform
-from mini_platform.settings import Settings
 from mini_platform.storage.errors import RawStoreAwayError
 
 if TYPE_CHECKING:

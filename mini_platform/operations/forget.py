@@ -36,8 +36,8 @@ from sqlalchemy import (
     update,
 )
 
+from mini_platform.config.faultpoints import reach
 from mini_platform.dataset import KEY_ONCE, Dataset
-from mini_platform.faultpoints import reach
 from mini_platform.landing import retention
 from mini_platform.landing.erasing import Person, Search, erase
 from mini_platform.operations.dropped_files import outcome_of, scratch

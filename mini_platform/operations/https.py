@@ -10,7 +10,7 @@ import logging
 import ssl
 from pathlib import Path
 
-from mini_platform.settings import Settings
+from mini_platform.config.settings import Settings
 
 log = logging.getLogger(__name__)
 

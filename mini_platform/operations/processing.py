@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from mini_platform.faultpoints import reach
+from mini_platform.config.faultpoints import reach
 from mini_platform.operations.landing import land
 from mini_platform.warehouse import aggregates, ledger, quality
 from mini_platform.warehouse.load import load as load_staged

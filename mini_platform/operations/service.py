@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from mini_platform import dagster_private
-from mini_platform.settings import PROJECT, Settings
+from mini_platform.config.settings import PROJECT, Settings
 
 SERVICES = ("code-server", "webserver", "daemon", "api")
 

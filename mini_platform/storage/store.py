@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mini_platform.faultpoints import reach
+from mini_platform.config.faultpoints import reach
 from mini_platform.storage.errors import NoRoomError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 
 MARK = "MINI_PLATFORM_SUPERVISED"
 """Environment variable of every supervised process and, by inheritance, of its descendants; its value is the home."""

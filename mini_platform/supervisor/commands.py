@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from mini_platform.config.settings import PROJECT, Settings, load_settings
 from mini_platform.operations.answering import api_answers, dagster_answers
-from mini_platform.settings import PROJECT, Settings, load_settings
 from mini_platform.supervisor.child import end, marked
 from mini_platform.supervisor.lifecycle import Supervisor
 from mini_platform.supervisor.readiness import addresses

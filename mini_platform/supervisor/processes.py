@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from mini_platform import dagster_private
-from mini_platform.settings import PROJECT, Settings
+from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.supervisor.child import ChildProcess, Say, end
 from mini_platform.supervisor.state import PlatformError
 

@@ -7,8 +7,8 @@ import time
 import urllib.error
 import urllib.request
 
+from mini_platform.config.settings import Settings
 from mini_platform.operations.answering import api_answers, dagster_answers
-from mini_platform.settings import Settings
 from mini_platform.supervisor.processes import Processes
 from mini_platform.supervisor.state import PlatformError
 

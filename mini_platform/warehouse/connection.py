@@ -19,7 +19,7 @@ from mini_platform.warehouse import tls
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
-    from mini_platform.settings import Settings
+    from mini_platform.config.settings import Settings
 
 APPLICATION_NAME = "mini_platform"
 """How our connections are called in `pg_stat_activity`."""

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.faultpoints import reach
+from mini_platform.config.faultpoints import reach
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.connection import DatabaseAwayError

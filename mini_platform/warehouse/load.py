@@ -34,8 +34,8 @@ from sqlalchemy import (
     update,
 )
 
+from mini_platform.config.faultpoints import reach
 from mini_platform.dataset import Dataset, Highest
-from mini_platform.faultpoints import reach
 from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.dirty_groups import mark

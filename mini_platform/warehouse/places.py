@@ -17,7 +17,7 @@ from mini_platform.dataset import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
 if TYPE_CHECKING:
-    from mini_platform.settings import Settings
+    from mini_platform.config.settings import Settings
 
 Holds = Literal["rows", "keys", "computed"]
 """What changes with a declaration: columns are added to tables of rows; keys are kept unless the key itself changes; what is

@@ -40,8 +40,8 @@ from sqlalchemy.schema import (
     SetTableComment,
 )
 
+from mini_platform.config.faultpoints import reach
 from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
-from mini_platform.faultpoints import reach
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.bulk import is_empty
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates

@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url, text
 
 from mini_platform.api import keys
+from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse.connection import engine
 from mini_platform_tests import examples
 
@@ -263,7 +263,7 @@ def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: 
 def test_what_goes_wrong_is_logged_as_one_line_with_its_request() -> None:
     code = """
 import logging, structlog
-from mini_platform import logs
+from mini_platform.config import logs
 logs.configure()
 with structlog.contextvars.bound_contextvars(request_id="r1"):
     try:

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from mini_platform.api import keys
 from mini_platform.api.site import Site
+from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 from mini_platform.operations.answering import api_answers
 from mini_platform.operations.doctor import examine
 from mini_platform.platform import Platform
-from mini_platform.settings import Settings
 from mini_platform.web import create_app
 from mini_platform_tests.api.test_health import process
 from mini_platform_tests.conftest import serving

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, make_url
 
 from mini_platform.api import keys
 from mini_platform.api.site import Site
+from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame

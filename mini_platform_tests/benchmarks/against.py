@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.bench import HERE, MILLION, Bench
 from mini_platform_tests.benchmarks.web_load import serving

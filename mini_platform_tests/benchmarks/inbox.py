@@ -15,9 +15,9 @@ import time
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
+from mini_platform.config.settings import InboxSettings
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.platform import Platform
-from mini_platform.settings import InboxSettings
 from mini_platform.storage.remote import Inbox
 
 OBJECTS, PAGE = 100_000, 1000

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform_tests.ports import free_port
 
 RATE, SECONDS = 50, 20

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.web_load import web_process
 from mini_platform_tests.browser.chromium import SIZES, launched

@@ -19,9 +19,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from mini_platform.api.site import Site
+from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.web import create_app
 from mini_platform_tests import conftest
 from mini_platform_tests.browser.conftest import Look

@@ -24,9 +24,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit
 import pytest
 from sqlalchemy import Connection, text
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.dashboard import rendering, svg
 from mini_platform.dashboard.listing import ROWS
-from mini_platform.settings import PROJECT
 from mini_platform.spreadsheets import harmless
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests import drawn

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.conftest import FAST, WATCH
 from mini_platform_tests.declarations.draw import NOT_YET

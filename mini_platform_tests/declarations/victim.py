@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from mini_platform.faultpoints import VARIABLE
+from mini_platform.config.faultpoints import VARIABLE
 from mini_platform.operations.forget import forget
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mini_platform.faultpoints import POINTS
+from mini_platform.config.faultpoints import POINTS
 from mini_platform.storage.store import LEFT_OVER_SECONDS
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from sqlalchemy import make_url, text
 
-from mini_platform.faultpoints import POINTS
+from mini_platform.config.faultpoints import POINTS
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, ledger
 from mini_platform.warehouse.tables import files

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
-from mini_platform.settings import PROJECT
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import Any
 
-from mini_platform.faultpoints import VARIABLE
+from mini_platform.config.faultpoints import VARIABLE
+from mini_platform.config.settings import InboxSettings
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.platform import Platform
-from mini_platform.settings import InboxSettings
 from mini_platform.storage.access import Access
 from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse import connection

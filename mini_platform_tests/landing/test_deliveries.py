@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, text, update
 
-from mini_platform.faultpoints import INBOX_POINTS, PULL_POINTS
+from mini_platform.config.faultpoints import INBOX_POINTS, PULL_POINTS
 from mini_platform.landing import checkpoint, folder, inbox_work, upload
 from mini_platform.landing import pull as pulling
 from mini_platform.operations.processing import process

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, text, update
 
-from mini_platform.faultpoints import INBOX_POINTS
+from mini_platform.config.faultpoints import INBOX_POINTS
 from mini_platform.warehouse.tables import inboxes
 from mini_platform_tests.landing import inbox_worker
 from mini_platform_tests.landing.conftest import INBOX

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
+from mini_platform.config.settings import InboxSettings
 from mini_platform.dataset import Csv, Json
 from mini_platform.landing import inbox_state, inbox_work
-from mini_platform.settings import InboxSettings
 from mini_platform.storage import remote
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table

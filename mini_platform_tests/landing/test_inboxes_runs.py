@@ -17,9 +17,9 @@ from sqlalchemy import select
 from mini_platform import automation
 from mini_platform.automation import _look
 from mini_platform.build import build_defs
+from mini_platform.config.settings import PROJECT, load_settings
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT, load_settings
 from mini_platform.warehouse.tables import audit
 from mini_platform_tests.examples import weather
 from mini_platform_tests.landing.conftest import INBOX

@@ -23,10 +23,10 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import Engine, select, text
 
+from mini_platform.config.settings import PullSettings
 from mini_platform.dataset import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
 from mini_platform.landing.fetch import retry_after
 from mini_platform.landing.pull import Pulled, pull
-from mini_platform.settings import PullSettings
 from mini_platform.storage.access import Access, ForbiddenError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import checkpoints, files, pages

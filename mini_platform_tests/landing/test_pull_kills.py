@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from mini_platform.faultpoints import PULL_POINTS
+from mini_platform.config.faultpoints import PULL_POINTS
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import checkpoints

@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import func, select, text, update
 
+from mini_platform.config.settings import InboxSettings
 from mini_platform.dataset import Dataset
 from mini_platform.landing.inbox_work import Visit
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.settings import InboxSettings
 from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse.tables import files, inbox_files, inboxes
 from mini_platform_tests import examples

@@ -20,13 +20,13 @@ from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform.alerting import alert_defs
 from mini_platform.build import build_defs
+from mini_platform.config.settings import PROJECT, load_settings
 from mini_platform.datasets import all_datasets
 from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import close
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT, load_settings
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
 from mini_platform_tests.landing.api_server import Reply, numbered, serving, things
 from mini_platform_tests.operations.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook

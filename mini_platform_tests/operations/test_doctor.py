@@ -17,11 +17,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sqlalchemy import Engine, FromClause, Select, func, select, text
 
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.operations import lock
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.finding import Finding
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.test_cli import cli, objects
 

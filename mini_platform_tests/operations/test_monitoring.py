@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.examples import weather
 

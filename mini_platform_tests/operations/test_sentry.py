@@ -19,8 +19,8 @@ import sentry_sdk
 from sqlalchemy import Engine, text
 
 from mini_platform.api.site import Site
+from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.web import create_app
 from mini_platform_tests.conftest import serving
 

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from sqlalchemy import URL, make_url
 
-from mini_platform.settings import PROJECT
+from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.conftest import FAST, set_environment
 from mini_platform_tests.test_cli import cli, here, objects

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
 from mini_platform.api import keys
+from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import retention
 from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.tables import audit as trail
 

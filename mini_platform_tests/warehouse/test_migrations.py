@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, select, text
 
-from mini_platform.faultpoints import UPGRADING, VARIABLE
+from mini_platform.config.faultpoints import UPGRADING, VARIABLE
+from mini_platform.config.settings import PROJECT
 from mini_platform.operations.processing import process
 from mini_platform.operations.verify import verify
 from mini_platform.platform import Platform
-from mini_platform.settings import PROJECT
 from mini_platform.warehouse import connection
 from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, NewerDatabaseError
 from mini_platform.warehouse.schema import create_all

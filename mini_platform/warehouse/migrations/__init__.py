@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from mini_platform.faultpoints import reach
+from mini_platform.config.faultpoints import reach
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups
 from mini_platform.warehouse.migrations.migration import Migration

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent.parent
 """The project's folder: where workspace.yaml, dagster.yaml, `data/` and `.state/` are."""
 SUFFIX = "_file"
 """A variable so named says in which file the value of the setting is."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mini_platform.setting_sources import PROJECT, Given, SourceError, local
+from mini_platform.config.setting_sources import PROJECT, Given, SourceError, local
 
 if TYPE_CHECKING:
     import httpx

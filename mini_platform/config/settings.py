@@ -27,9 +27,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mini_platform import setting_sources
-from mini_platform.setting_sources import Sources, Variables
-from mini_platform.vault import VaultSettings, settings_in_vault
+from mini_platform.config import setting_sources
+from mini_platform.config.setting_sources import Sources, Variables
+from mini_platform.config.vault import VaultSettings, settings_in_vault
 
 PROJECT = setting_sources.PROJECT
 
