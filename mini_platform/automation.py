@@ -21,7 +21,8 @@ import dagster as dg
 
 from mini_platform.assets.pulls import pull_keys
 from mini_platform.dagster_private import UnresolvedAssetJobDefinition
-from mini_platform.dataset import Dataset, Pull
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Pull
 from mini_platform.landing import folder, retention
 from mini_platform.platform import Platform
 from mini_platform.storage.names import SETTLE_SECONDS

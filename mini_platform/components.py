@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
-from mini_platform import dataset as declaration
 from mini_platform.build import Shared, dataset_defs
-from mini_platform.collisions import refuse_collisions
-from mini_platform.from_yaml import Attributes, dataset_of
+from mini_platform.declare import dataset as declaration
+from mini_platform.declare.collisions import refuse_collisions
+from mini_platform.declare.from_yaml import Attributes, dataset_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -7,8 +7,8 @@ import dagster as dg
 from mini_platform.alerting import alert_defs
 from mini_platform.build import build_defs, dataset_defs
 from mini_platform.config.settings import PROJECT
+from mini_platform.declare.registry import Registry, configured
 from mini_platform.purging import purge_defs
-from mini_platform.registry import Registry, configured
 
 __all__ = ["build_defs", "defs"]
 

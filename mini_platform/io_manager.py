@@ -16,7 +16,8 @@ import dagster as dg
 from sqlalchemy import CompoundSelect, Select, select
 
 from mini_platform.assets.metadata import loaded_metadata, refreshed_metadata, reported_metadata, view_metadata
-from mini_platform.dataset import Aggregate, Dataset, View
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.processing import load, refresh, save_report
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import dataset_tables

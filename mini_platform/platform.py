@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row
 
 from mini_platform.config.settings import PullSettings, Settings, between_commas, load_settings
-from mini_platform.protection import Keyring
-from mini_platform.readers import ReadLimits
+from mini_platform.rows.protection import Keyring
+from mini_platform.rows.readers import ReadLimits
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
@@ -19,9 +19,10 @@ from mini_platform.warehouse.schema import create_all
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mini_platform.dataset import Dataset, Pull
+    from mini_platform.declare.dataset import Dataset
+    from mini_platform.declare.registry import Registry
+    from mini_platform.declare.sources import Pull
     from mini_platform.landing.inbox_work import Visit
-    from mini_platform.registry import Registry
     from mini_platform.storage.access import Access
     from mini_platform.storage.remote import Inbox
     from mini_platform.warehouse.judged_rows import RawFiles
@@ -42,7 +43,7 @@ class Platform:
     @cached_property
     def registry(self) -> Registry:
         """Where datasets are declared, and what else is their own."""
-        from mini_platform.registry import registry_of
+        from mini_platform.declare.registry import registry_of
 
         return registry_of(self.settings.datasets)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from mini_platform.dagster_private import FINISHED_STATUSES
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import days, purge
 from mini_platform.platform import Platform

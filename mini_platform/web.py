@@ -23,8 +23,8 @@ from mini_platform.api.site import Site
 from mini_platform.config import logs
 from mini_platform.config.settings import Settings
 from mini_platform.dashboard.pages import add_pages, warm
+from mini_platform.declare.registry import own_value
 from mini_platform.operations import https
-from mini_platform.registry import own_value
 
 ABOUT = (
     "Datasets that files and sources are loaded into: their rows, what is computed from them, and what became of each file. "

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ProgrammingError
 from mini_platform.dataset import Column, Csv, Dataset, Field, Highest, Json, RowModel
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.validation import PLAIN_EMAIL, clean, judge, parse
+from mini_platform.rows.validation import PLAIN_EMAIL, clean, judge, parse
 from mini_platform.warehouse.quarantine import rejects
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, sql_type

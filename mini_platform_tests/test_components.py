@@ -21,9 +21,9 @@ from sqlalchemy import text
 from mini_platform.build import build_defs
 from mini_platform.components import Dataset as Component
 from mini_platform.dataset import Above, Csv, Dataset, Field, Json, RowModel
-from mini_platform.from_yaml import YamlError, read_yaml
-from mini_platform.pandera_models import ModelError, translated
-from mini_platform.validation import judge
+from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.declare.pandera_models import ModelError, translated
+from mini_platform.rows.validation import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

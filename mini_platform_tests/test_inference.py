@@ -29,9 +29,9 @@ from mini_platform.dataset import Csv, Json
 from mini_platform.definitions import build_defs
 from mini_platform.inference import Inferred, infer, loaded
 from mini_platform.inference.names import identifiers, snake
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.files import read_rows
-from mini_platform.validation import judge
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.validation import judge
 from mini_platform.warehouse.schema import create_all
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from mini_platform.cli import app
 from mini_platform.cli.errors import USAGE
+from mini_platform.declare.registry import Registry, RegistryError, own_value
 from mini_platform.platform import Platform
-from mini_platform.registry import Registry, RegistryError, own_value
 
 METERS = """
 from mini_platform.dataset import Dataset, Field, RowModel

@@ -26,8 +26,8 @@ from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.protection import Key, normalized, plain
-from mini_platform.validation import judge
+from mini_platform.rows.protection import Key, normalized, plain
+from mini_platform.rows.validation import judge
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.schema import create_all

@@ -28,7 +28,7 @@ from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.protection import shape, shapes
+from mini_platform.rows.protection import shape, shapes
 from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline

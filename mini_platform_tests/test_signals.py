@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from mini_platform.readers import ReadLimits
-from mini_platform.readers.files import read_rows
-from mini_platform.validation import judge
+from mini_platform.rows.readers import ReadLimits
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.validation import judge
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.examples import signals as dataset
 

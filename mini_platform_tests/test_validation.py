@@ -16,8 +16,8 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Date, Double, Engine, Text, c
 from sqlalchemy.types import TypeEngine
 
 from mini_platform.dataset import Column, Dataset, Field, RowModel, rule
-from mini_platform.readers import Malformed
-from mini_platform.validation import clean, judge, judge_malformed, pandera_schema, parse
+from mini_platform.rows.readers import Malformed
+from mini_platform.rows.validation import clean, judge, judge_malformed, pandera_schema, parse
 from mini_platform_tests.examples import weather
 from mini_platform_tests.oracle import COLUMNS, Oracle
 

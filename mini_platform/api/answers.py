@@ -14,9 +14,9 @@ from mini_platform.api import export
 from mini_platform.api.query import Query, page
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import plain
 from mini_platform.warehouse import changes
-from mini_platform.wording import plain
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"}

@@ -15,7 +15,7 @@ from mini_platform.api.guard import allowed, may
 from mini_platform.api.problems import NotFoundError, documented
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import DatasetName, TheSite
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger
 

@@ -11,7 +11,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, func, literal, select, text
 
 from mini_platform.api import relations
-from mini_platform.dataset import Aggregate, Column, Dataset, Json, View
+from mini_platform.declare.columns import Column
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Json
 from mini_platform.warehouse.ledger import HOLDS
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger

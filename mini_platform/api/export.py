@@ -19,8 +19,8 @@ from starlette.types import Message, Receive, Scope, Send
 from mini_platform.api.query import Query, stream
 from mini_platform.api.relations import Relation
 from mini_platform.api.site import Site
-from mini_platform.spreadsheets import harmless
-from mini_platform.wording import plain
+from mini_platform.rows.spreadsheets import harmless
+from mini_platform.rows.wording import plain
 
 MEDIA_TYPE = "text/csv"
 CHUNK_BYTES = 2**16

@@ -34,7 +34,7 @@ from mini_platform.api.problems import ProblemError
 from mini_platform.api.sessions import COOKIE, Cookie
 from mini_platform.api.site import Site
 from mini_platform.config.settings import Settings
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import audit
 
 Scope = Literal["read", "write", "admin"]

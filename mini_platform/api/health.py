@@ -24,7 +24,7 @@ from sqlalchemy import func, select
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY, answers_late
 from mini_platform.api.site import Site, TheSite
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.tables import checkpoints, files
 
 router = APIRouter(tags=["health"])

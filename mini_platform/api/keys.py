@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
 
 from mini_platform.config.settings import Settings, is_loopback
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import api_keys
 

@@ -20,7 +20,8 @@ from mini_platform.api.problems import Problem, documented
 from mini_platform.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.site import Site
-from mini_platform.dataset import Csv, Dataset
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Csv
 
 BIGINT = {"minimum": -(2**63), "maximum": 2**63 - 1}
 TYPES: Mapping[Any, tuple[dict[str, Any], str]] = {

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, select
 
 from mini_platform.api.site import Site
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import files

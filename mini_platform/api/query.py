@@ -20,7 +20,7 @@ from mini_platform.api.keyset import OPPOSITE, Cursor, Sort
 from mini_platform.api.problems import ProblemError
 from mini_platform.api.relations import Listed, Relation
 from mini_platform.api.values import read
-from mini_platform.dataset import FILTERS
+from mini_platform.declare.dataset import FILTERS
 
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
 FORM = ("filter_column", "filter_by", "filter_value")

@@ -32,8 +32,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB, array
 
 from mini_platform.api.problems import NotFoundError
-from mini_platform.dataset import Dataset
-from mini_platform.protection import DIGIT, LETTER, MASK, NOBODYS, SHAPE_CHARACTERS
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.protection import DIGIT, LETTER, MASK, NOBODYS, SHAPE_CHARACTERS
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, quality_report
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.warehouse.tables import files as ledger

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from fastapi import Request
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 
 DATASET_TAG = "mini_platform/dataset"
 REQUEST_TAG = "mini_platform/request_id"

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from mini_platform.config.settings import Settings
-from mini_platform.protection import kept_secret
+from mini_platform.rows.protection import kept_secret
 
 COOKIE = "mini_platform_session"
 SESSION_SECONDS = 7 * 86_400

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 from mini_platform.api.problems import NotFoundError, ProblemError
 from mini_platform.api.runs import Runs
 from mini_platform.config.settings import Settings
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME, engine

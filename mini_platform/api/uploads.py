@@ -18,7 +18,7 @@ from mini_platform.api.outcome import LandedFile, Outcome, Wait, outcome_after
 from mini_platform.api.problems import ProblemError, documented
 from mini_platform.api.runs import nudge
 from mini_platform.api.site import DatasetName, Site, TheSite
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.upload import UnfitNameError, UnfitSuffixError, file_name, land
 
 router = APIRouter(tags=["uploads"])

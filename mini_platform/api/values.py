@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.wording import plain
+from mini_platform.rows.wording import plain
 
 BIGINT = 2**63
 TEXT = r"^[^\x00]*$"

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Connection, Integer, Numeric, Select, Table, func, select
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import number
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import files
-from mini_platform.wording import number
 
 CHART_POINTS = 120
 CHART_FILES = 20

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Row, func, select
 
 from mini_platform.assets.charts import line
 from mini_platform.assets.metadata import given, records, skipped_rows
-from mini_platform.dataset import Dataset, Rule
+from mini_platform.declare.columns import Rule
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import Found
 from mini_platform.platform import Platform
 from mini_platform.warehouse import anomalies

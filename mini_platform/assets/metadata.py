@@ -16,8 +16,10 @@ from sqlalchemy import Connection, Table, func, select
 
 from mini_platform.assets.charts import bars, files_chart, line_chart
 from mini_platform.config.settings import Settings
-from mini_platform.dataset import Aggregate, Computed, Dataset, View
+from mini_platform.declare.computed import Aggregate, Computed, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import Found
+from mini_platform.rows.wording import plain
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import (
     COUNTERS,
@@ -28,7 +30,6 @@ from mini_platform.warehouse.tables import (
     quality_report,
     shown,
 )
-from mini_platform.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd

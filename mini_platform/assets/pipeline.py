@@ -30,7 +30,8 @@ from mini_platform.assets.pulls import pull_asset, pull_keys
 from mini_platform.assets.quality_type import QUALITY_TYPE
 from mini_platform.config.sentry import capture
 from mini_platform.config.settings import load_settings
-from mini_platform.dataset import Aggregate, Dataset, View
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.io_manager import StagedFiles
 from mini_platform.operations.detection import inboxes_down
 from mini_platform.operations.landing import Landed, land

@@ -9,7 +9,8 @@ import dagster as dg
 from sqlalchemy import select
 
 from mini_platform.assets.metadata import given, records
-from mini_platform.dataset import Dataset, Pull
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Pull
 from mini_platform.operations.landing import sync
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import checkpoints

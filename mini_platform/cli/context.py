@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mini_platform.cli.errors import MistakeError
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
 
 
@@ -47,7 +47,7 @@ def dataset_named(name: str) -> Dataset:
     Raises:
         MistakeError: there is none.
     """
-    from mini_platform.registry import configured
+    from mini_platform.declare.registry import configured
 
     datasets = configured().datasets
     if name not in datasets:
@@ -58,6 +58,6 @@ def dataset_named(name: str) -> Dataset:
 
 def datasets_named(name: str | None) -> list[Dataset]:
     """The dataset of this name, or all of them."""
-    from mini_platform.registry import configured
+    from mini_platform.declare.registry import configured
 
     return list(configured().datasets.values()) if name is None else [dataset_named(name)]

@@ -29,7 +29,7 @@ def new(
     """
     from mini_platform.inference import infer
     from mini_platform.platform import Platform
-    from mini_platform.readers import RefusedFileError
+    from mini_platform.rows.readers import RefusedFileError
 
     table = name if table is None else table
     _refuse_name("dataset", name)

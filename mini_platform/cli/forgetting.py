@@ -11,7 +11,7 @@ from mini_platform.cli.output import print_json, print_table, progress_bar, say
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.operations.forget import Forgotten
 
 

@@ -9,7 +9,7 @@ from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_table, progress_bar, say, text, utc
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.operations.explain import Explanation
 
 

@@ -40,7 +40,7 @@ def create(
 ) -> None:
     """Make a key and print it, once: it is kept nowhere."""
     from mini_platform.api import keys
-    from mini_platform.registry import configured
+    from mini_platform.declare.registry import configured
 
     expires_at = _expiry(expires)
     try:

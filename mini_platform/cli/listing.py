@@ -12,7 +12,7 @@ from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_csv, print_json, print_table
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
 
 

@@ -15,7 +15,7 @@ from mini_platform.cli.runs import Processed, process
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.landing.folder import Found
     from mini_platform.platform import Platform
 

@@ -175,8 +175,8 @@ def metabase(
     """
     from sqlalchemy import make_url
 
+    from mini_platform.declare.registry import configured
     from mini_platform.operations.metabase import Metabase, dashboards_of
-    from mini_platform.registry import configured
 
     registry = configured()
     dashboards = dashboards_of(registry, registry.datasets)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mini_platform.spreadsheets import harmless
-from mini_platform.wording import plain
+from mini_platform.rows.spreadsheets import harmless
+from mini_platform.rows.wording import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

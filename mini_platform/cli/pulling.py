@@ -10,7 +10,8 @@ from mini_platform.cli.output import print_json, print_table, say
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset, Pull
+    from mini_platform.declare.dataset import Dataset
+    from mini_platform.declare.sources import Pull
     from mini_platform.landing.pull import Pulled
     from mini_platform.platform import Platform
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dagster import ExecuteInProcessResult
     from sqlalchemy import Row
 
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
 
 WAIT_SECONDS = 0.5

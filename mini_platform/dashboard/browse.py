@@ -39,11 +39,12 @@ from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, filtered, listing
 from mini_platform.dashboard.rendering import TableData
 from mini_platform.dashboard.rendering import render as render_page
-from mini_platform.dataset import Aggregate, Dataset, View
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import number, plain, plural
 from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.wording import number, plain, plural
 
 router = APIRouter(include_in_schema=False)
 FACETS, VALUES = 3, 8

@@ -20,7 +20,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mini_platform.wording import exact, money
+from mini_platform.rows.wording import exact, money
 
 COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
 LONGEST_LABEL = 30

@@ -25,8 +25,8 @@ from mini_platform.dashboard.measured import note_of, written
 from mini_platform.dashboard.page_charts import RankedTable, Shown, frequency, order_of, over_time, ranked, recurring
 from mini_platform.dashboard.rendering import TableData, link, render
 from mini_platform.dashboard.spans import Moments, Span, moments, parse_day, parse_moment, span
-from mini_platform.dataset import Dataset
-from mini_platform.pages import (
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.pages import (
     COMPARED,
     COVERAGE,
     Chart,
@@ -34,12 +34,13 @@ from mini_platform.pages import (
     OverTime,
     Ranked,
     Recurring,
+    many,
     parameter_of,
     words_of,
 )
+from mini_platform.rows.wording import plural
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.wording import many, plural
 
 SUGGESTED = 500
 """Values that a field offers; others are found by typing a part of one."""

@@ -17,7 +17,7 @@ from mini_platform.api.site import Site, TheSite
 from mini_platform.dashboard import reads
 from mini_platform.dashboard.listing import Listing, listing
 from mini_platform.dashboard.rendering import TableData, render
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.reprocessing import reprocess
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from mini_platform.dashboard.rendering import link
 from mini_platform.operations.incidents import Incident
-from mini_platform.wording import plural
+from mini_platform.rows.wording import plural
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from string import Formatter
 from typing import Any
 
 from mini_platform.dashboard.rendering import day
-from mini_platform.pages import COVERAGE, Page
+from mini_platform.declare.pages import COVERAGE, Page
+from mini_platform.rows.wording import NOTHING, money, number, percent, plain, plural
 from mini_platform.warehouse.page_rows import PageRows, unit_of
-from mini_platform.wording import NOTHING, money, number, percent, plain, plural
 
 SYMBOL = 3
 """Letters of a unit at most that is a symbol, such as `mm` or `°C`; longer ones are nouns, such as `days`."""

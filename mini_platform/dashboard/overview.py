@@ -16,10 +16,10 @@ from mini_platform.dashboard import reads
 from mini_platform.dashboard.incidents import Line, lines
 from mini_platform.dashboard.rendering import render
 from mini_platform.dashboard.svg import share_bars
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import current
+from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.wording import percent, plural
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 

@@ -17,9 +17,9 @@ from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.measured import cell_of, label_of, listed, within, written
 from mini_platform.dashboard.rendering import TableData
 from mini_platform.dashboard.spans import Moments, Span
-from mini_platform.pages import Frequency, OverTime, Page, Ranked, Recurring, parameter_of, words_of
+from mini_platform.declare.pages import Frequency, OverTime, Page, Ranked, Recurring, many, parameter_of, words_of
+from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.page_rows import Choice, PageRows, unit_of
-from mini_platform.wording import many, percent, plural
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (

@@ -17,9 +17,10 @@ from mini_platform.dashboard import charts, reads
 from mini_platform.dashboard.charts import Chart, Series
 from mini_platform.dashboard.listing import Listing, listing
 from mini_platform.dashboard.rendering import TableData, moment, render
-from mini_platform.dataset import Dataset, Rule
+from mini_platform.declare.columns import Rule
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.tables import dataset_tables, quality_report
-from mini_platform.wording import percent, plural
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 200

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Table, case, column, func, not_, select, text
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import corrected
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.ledger import HOLDS, PENDING

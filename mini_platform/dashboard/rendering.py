@@ -24,7 +24,7 @@ from mini_platform.api.export import MEDIA_TYPE, csv_stream
 from mini_platform.api.problems import NotFoundError
 from mini_platform.api.site import Site
 from mini_platform.dashboard.static_files import PLOTLY, static_url
-from mini_platform.wording import NOTHING, duration, exact, money, number, percent, plain, plural, size
+from mini_platform.rows.wording import NOTHING, duration, exact, money, number, percent, plain, plural, size
 
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "

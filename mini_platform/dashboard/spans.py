@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Date, DateTime, Interval, func, literal
 from mini_platform.api.problems import ProblemError
 from mini_platform.api.values import read
 from mini_platform.dashboard.rendering import day
-from mini_platform.wording import duration
+from mini_platform.rows.wording import duration
 
 STEPS = ("day", "week", "month", "quarter", "year")
 MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mini_platform.wording import number, percent
+from mini_platform.rows.wording import number, percent
 
 PARTS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 """What becomes of the rows of a file; together they are all of them."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mini_platform.registry import configured
+from mini_platform.declare.registry import configured
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
 
 
 def all_datasets() -> dict[str, Dataset]:

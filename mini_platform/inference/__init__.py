@@ -17,18 +17,19 @@ from typing import Any
 
 import polars as pl
 
-from mini_platform.columns import normalized
-from mini_platform.dataset import Column, Csv, Dataset, Json
+from mini_platform.declare.columns import Column, normalized
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Csv, Json
 from mini_platform.inference.columns import draft_columns
 from mini_platform.inference.dialect import Written, find_dialect
 from mini_platform.inference.keys import find_key
 from mini_platform.inference.names import unused
 from mini_platform.inference.source import Drafted, module
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.dispatch import format_of, read_file
-from mini_platform.readers.files import read_rows
-from mini_platform.readers.unpack import unpacked
-from mini_platform.validation import judge, parse
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.dispatch import format_of, read_file
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.readers.unpack import unpacked
+from mini_platform.rows.validation import judge, parse
 
 MOST_ROWS = 200_000
 """Rows of the sample that are looked at."""

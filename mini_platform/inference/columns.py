@@ -15,10 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from mini_platform.columns import normalized
-from mini_platform.dataset import Column
+from mini_platform.declare.columns import Column, normalized
 from mini_platform.inference.names import identifiers, unused, without_unit
-from mini_platform.validation import clean, parse
+from mini_platform.rows.validation import clean, parse
 
 NULLS = (
     "NA",

@@ -12,18 +12,18 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mini_platform.columns import normalized
-from mini_platform.dataset import Csv
-from mini_platform.readers import RefusedFileError
-from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.dialect import dialect_of
-from mini_platform.readers.unpack import unpacked
+from mini_platform.declare.columns import normalized
+from mini_platform.declare.sources import Csv
+from mini_platform.rows.readers import RefusedFileError
+from mini_platform.rows.readers.decode import utf8_pieces
+from mini_platform.rows.readers.dialect import dialect_of
+from mini_platform.rows.readers.unpack import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from mini_platform.readers import ReadLimits
+    from mini_platform.rows.readers import ReadLimits
 
 HEAD_BYTES = 2**18
 """Text that dialects are tried on."""

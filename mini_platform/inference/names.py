@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from mini_platform.columns import normalized
-from mini_platform.dataset import SYSTEM_COLUMNS
+from mini_platform.declare.columns import normalized
+from mini_platform.declare.dataset import SYSTEM_COLUMNS
 
 LONGEST = 40
 """Characters of a name: with the name of a rule behind it, it still fits the 63 bytes of an identifier of Postgres."""

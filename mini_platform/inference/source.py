@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.dataset import Csv, Json
+from mini_platform.declare.sources import Csv, Json
 from mini_platform.inference.columns import Draft
 
 WIDTH, LONGEST = 120, 128

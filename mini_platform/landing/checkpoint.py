@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, sele
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Pull
+from mini_platform.declare.sources import Pull
 from mini_platform.landing import paging
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.locks import advisory_lock

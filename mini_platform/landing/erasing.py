@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mini_platform.protection import PROTECTIONS, Keyring, normalized, plain
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.dispatch import format_of
-from mini_platform.readers.files import read_rows
-from mini_platform.readers.unpack import GZIP_MAGIC, ZIP_MAGICS, Unpacked, unpacked
-from mini_platform.validation import clean_columns, parse
+from mini_platform.rows.protection import PROTECTIONS, Keyring, normalized, plain
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.dispatch import format_of
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.readers.unpack import GZIP_MAGIC, ZIP_MAGICS, Unpacked, unpacked
+from mini_platform.rows.validation import clean_columns, parse
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
 
 PIECE = 2**20
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)

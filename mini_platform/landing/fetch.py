@@ -20,7 +20,7 @@ import httpcore
 import httpx
 import tenacity
 
-from mini_platform.dataset import Pull
+from mini_platform.declare.sources import Pull
 from mini_platform.storage.access import Access, ForbiddenError, shown
 
 REDIRECTS = 5

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Row, and_, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import retention
 from mini_platform.storage.errors import NoRoomError
 from mini_platform.storage.names import SETTLE_SECONDS, display_name, kind_of, unwanted

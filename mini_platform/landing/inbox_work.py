@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, cast
 from sqlalchemy import Connection, Engine, Row, delete, func, update
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import listing
 from mini_platform.landing.folder import THREADS
 from mini_platform.landing.inbox_state import Hold, OvertakenError
-from mini_platform.spreadsheets import harmless
+from mini_platform.rows.spreadsheets import harmless
 from mini_platform.storage.errors import (
     ChangedError,
     GoneError,

@@ -15,7 +15,7 @@ from contextvars import copy_context
 
 from sqlalchemy import Engine
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.inbox_state import SECOND_LOOK, Hold, OvertakenError
 from mini_platform.landing.inbox_work import Visit, Work
 from mini_platform.storage.connect import connect

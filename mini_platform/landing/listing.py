@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, text, update
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.names import SETTLE_SECONDS, display_name, unwanted
 from mini_platform.storage.remote import Inbox, Listed
 from mini_platform.warehouse.tables import files, inbox_files

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from mini_platform.dataset import Cursor, Linked, Numbered, Pull
+from mini_platform.declare.sources import Cursor, Linked, Numbered, Pull
 from mini_platform.landing.fetch import AgainError, Answer, PullError
-from mini_platform.protection import MASK
+from mini_platform.rows.protection import MASK
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Json
+    from mini_platform.declare.sources import Json
 
 POSITION_CHARACTERS = 10_000
 """A longer link or cursor is nothing that leads to a page."""

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from sqlalchemy import Engine, Row
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset, Json, Linked, Numbered, Pull
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Json, Linked, Numbered, Pull
 from mini_platform.landing import paging
 from mini_platform.landing.checkpoint import Checkpoint, Known, OvertakenError, WaitingError, begin
 from mini_platform.landing.fetch import NOT_MODIFIED, AgainError, Answer, Fetcher, PullError

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, exi
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, Row
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.names import display_name
 from mini_platform.storage.store import Arriving
 from mini_platform.warehouse import ledger

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select
 
 from mini_platform.config.settings import Settings
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.incidents import (
     DAGSTERS,
     KINDS,
@@ -24,10 +24,10 @@ from mini_platform.operations.incidents import (
     stored,
     unacknowledged,
 )
+from mini_platform.rows.wording import duration, number, percent, plural
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import checkpoints, files
-from mini_platform.wording import duration, number, percent, plural
 
 if TYPE_CHECKING:
     from mini_platform.platform import Platform

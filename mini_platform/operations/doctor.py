@@ -23,14 +23,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from mini_platform.config.setting_sources import SourceError, local
 from mini_platform.config.settings import PROJECT, Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.registry import SETTING as DATASETS_SETTING
+from mini_platform.declare.registry import registry_of
 from mini_platform.operations import archive, doors, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.detection import current
 from mini_platform.operations.finding import Finding, Level
 from mini_platform.platform import Platform
-from mini_platform.registry import SETTING as DATASETS_SETTING
-from mini_platform.registry import registry_of
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.granted import may_own, too_mighty, too_weak

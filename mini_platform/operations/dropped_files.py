@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, and_, update
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import folder
 from mini_platform.operations.place import Erased, Erasure, FilePlace
 from mini_platform.platform import Platform

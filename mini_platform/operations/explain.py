@@ -15,11 +15,14 @@ import numpy as np
 import polars as pl
 from sqlalchemy import Connection, Row, and_, select
 
-from mini_platform.dataset import KEY_ONCE, TYPE_RULES, Column, Dataset, Highest
-from mini_platform.protection import Keyring, masked, protect, protected, stored_as
-from mini_platform.readers import Block, RefusedFileError
-from mini_platform.readers.files import read_rows
-from mini_platform.validation import clean_columns, judge, parse
+from mini_platform.declare.columns import TYPE_RULES, Column
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.policies import Highest
+from mini_platform.declare.rules import KEY_ONCE
+from mini_platform.rows.protection import Keyring, masked, protect, protected, stored_as
+from mini_platform.rows.readers import Block, RefusedFileError
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.validation import clean_columns, judge, parse
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files

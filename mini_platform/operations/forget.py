@@ -37,15 +37,16 @@ from sqlalchemy import (
 )
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import KEY_ONCE, Dataset
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.landing import retention
 from mini_platform.landing.erasing import Person, Search, erase
 from mini_platform.operations.dropped_files import outcome_of, scratch
 from mini_platform.operations.place import Erasure
 from mini_platform.operations.places import FILES
-from mini_platform.protection import normalized
+from mini_platform.rows.protection import normalized
+from mini_platform.rows.validation import dtype
 from mini_platform.storage.store import RawStore, sha256_of
-from mini_platform.validation import dtype
 from mini_platform.warehouse import audit, first_loaded, ledger, places
 from mini_platform.warehouse.aggregates import refresh
 from mini_platform.warehouse.dirty_groups import mark

@@ -24,7 +24,8 @@ from mini_platform.warehouse import audit
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from mini_platform.dataset import Dataset, Pull
+    from mini_platform.declare.dataset import Dataset
+    from mini_platform.declare.sources import Pull
     from mini_platform.landing.pull import Pulled
     from mini_platform.platform import Platform
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from sqlalchemy import URL
 
-from mini_platform.registry import Registry, own_value
+from mini_platform.declare.registry import Registry, own_value
 
 NAME = "Mini Platform"
 """Of the collection, and of the database as people see it in Metabase."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import CompoundSelect, Select
 
-    from mini_platform.dataset import Aggregate, Dataset
+    from mini_platform.declare.computed import Aggregate
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
     from mini_platform.warehouse.aggregates import Refreshed
     from mini_platform.warehouse.judged_rows import Progress

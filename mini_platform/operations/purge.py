@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, Select, func, select
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.place import Purged
 from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import func, select
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import retention
 from mini_platform.operations.place import FilePlace, Purged
 from mini_platform.platform import Platform

@@ -14,7 +14,7 @@ from mini_platform.warehouse.tables import files
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
 
 

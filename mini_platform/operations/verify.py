@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from mini_platform.dataset import DeclarationError
+from mini_platform.declare.columns import DeclarationError
 from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.tables import dataset_tables, files
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from mini_platform.dataset import Aggregate, Dataset
+    from mini_platform.declare.computed import Aggregate
+    from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
 
 

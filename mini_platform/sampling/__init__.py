@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.sampling.dirt import Dirt
 from mini_platform.sampling.formats import FORMS, Form, form_of, writer_of
 from mini_platform.sampling.rows import clean_rows, generator

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.dataset import DECIMAL_DIGITS, TYPE_RULES, Column, CustomRule, Dataset
+from mini_platform.declare.columns import DECIMAL_DIGITS, TYPE_RULES, Column, CustomRule
+from mini_platform.declare.dataset import Dataset
 from mini_platform.sampling.formats import Spoil, Writer
 from mini_platform.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, hold
 

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
-from mini_platform.dataset import Column, Csv, Dataset, Json
+from mini_platform.declare.columns import Column
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Csv, Json
 from mini_platform.sampling.rows import Cells
 
 Form = Literal["csv", "jsonl", "json"]

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.dataset import DECIMAL_DIGITS, Column, CustomRule, Dataset
+from mini_platform.declare.columns import DECIMAL_DIGITS, Column, CustomRule
+from mini_platform.declare.dataset import Dataset
 
 if TYPE_CHECKING:
     import polars as pl

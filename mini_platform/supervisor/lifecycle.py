@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mini_platform.config.settings import PROJECT, Settings
-from mini_platform.registry import registry_of
+from mini_platform.declare.registry import registry_of
 from mini_platform.supervisor.child import end, marked
 from mini_platform.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
 from mini_platform.supervisor.processes import Processes

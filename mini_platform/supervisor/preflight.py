@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.declare.registry import registry_of
 from mini_platform.operations import https
-from mini_platform.registry import registry_of
 from mini_platform.supervisor.child import Say
 from mini_platform.supervisor.state import PlatformError
 

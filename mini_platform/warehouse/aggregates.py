@@ -31,7 +31,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.bulk import build_foreign_keys, drop_foreign_keys, filled_in_bulk, is_empty, owns
 from mini_platform.warehouse.dirty_groups import MOST_GROUPS, take

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 
 FEWEST_LOADS = 8

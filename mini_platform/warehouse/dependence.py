@@ -51,7 +51,7 @@ from sqlalchemy.sql.elements import (
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import FromGrouping
 
-from mini_platform.dataset import Aggregate
+from mini_platform.declare.computed import Aggregate
 from mini_platform.warehouse.known_sql import (
     CONSTANT,
     FILLING,

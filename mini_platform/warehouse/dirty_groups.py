@@ -30,7 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.declare.computed import Aggregate
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.tables import among, dataset_tables, dirty_groups
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from mini_platform.dataset import Column, Dataset
-from mini_platform.validation import as_text, clean, parse
+from mini_platform.declare.columns import Column
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.validation import as_text, clean, parse
 
 KEPT_BYTES = 160 * 2**20
 """Size up to which different texts are kept: those of a million orders take 140 MB."""

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, exists, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.bulk import is_empty
 from mini_platform.warehouse.tables import NOW, dataset_tables, files
 

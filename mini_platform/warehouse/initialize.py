@@ -16,7 +16,7 @@ from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
     LOADER,

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mini_platform.dataset import Dataset
-from mini_platform.protection import Keyring, protect, shape, shapes
-from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.files import read_rows
-from mini_platform.validation import judge, judge_malformed, parse
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.protection import Keyring, protect, shape, shapes
+from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.validation import judge, judge_malformed, parse
 from mini_platform.warehouse.figures import Figures
 
 Progress = Callable[[int, int], None]

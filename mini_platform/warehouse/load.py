@@ -35,7 +35,8 @@ from sqlalchemy import (
 )
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Dataset, Highest
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.policies import Highest
 from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.dirty_groups import mark

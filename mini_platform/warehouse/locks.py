@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
-from mini_platform.dataset import Aggregate, Dataset
+from mini_platform.declare.computed import Aggregate
+from mini_platform.declare.dataset import Dataset
 
 FROZEN_SECONDS = 30.0
 """A process that says nothing for so long in the middle of a transaction is taken for frozen, or cut off."""

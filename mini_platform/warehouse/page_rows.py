@@ -40,8 +40,10 @@ from sqlalchemy import (
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.sqltypes import NullType
 
-from mini_platform.dataset import Aggregate, Computed, Dataset, DeclarationError
-from mini_platform.pages import COVERAGE, FUNCTIONS, Frequency, Measure, OverTime, Page, Ranked, Recurring
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.computed import Aggregate, Computed
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.pages import COVERAGE, FUNCTIONS, Frequency, Measure, OverTime, Page, Ranked, Recurring
 from mini_platform.warehouse.exactness import SMALLEST, as_double
 from mini_platform.warehouse.known_sql import AGGREGATES, bare, is_aggregating, name_of, plain_column
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Column, Table
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from sqlalchemy import (
     select,
 )
 
-from mini_platform.dataset import Column, Dataset
+from mini_platform.declare.columns import Column
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import among, dataset_tables, files, quality_report, sql_type
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from mini_platform.dataset import Dataset
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.tables import among, dataset_tables, files, shown
 

@@ -41,7 +41,9 @@ from sqlalchemy.schema import (
 )
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.bulk import is_empty
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
@@ -224,7 +226,7 @@ def _sql(rows: Select[Any]) -> str:
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
-    from mini_platform.validation import refuse_other_rows  # Brings polars and pandera.
+    from mini_platform.rows.validation import refuse_other_rows  # Brings polars and pandera.
 
     refuse_other_rows(dataset)
     tables = dataset_tables(dataset)

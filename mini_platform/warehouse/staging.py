@@ -18,7 +18,9 @@ from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.dataset import KEY_ONCE, Dataset, DeclarationError
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Numeric, func, select, text
 
-from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, Personal, RowModel
+from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, RowModel
+from mini_platform.declare.columns import Personal
 from mini_platform_tests.api.conftest import Declared, Opened
 
 

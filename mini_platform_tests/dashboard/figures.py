@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Table, text
 
 from mini_platform.dataset import Dataset
 from mini_platform.operations.incidents import KINDS, WARNINGS
-from mini_platform.protection import DIGIT, LETTER, NOBODYS, SHAPE_CHARACTERS
+from mini_platform.rows.protection import DIGIT, LETTER, NOBODYS, SHAPE_CHARACTERS
+from mini_platform.rows.wording import duration, exact, money, number, percent, plural, size
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.wording import duration, exact, money, number, percent, plural, size
 
 PARTS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 NEWEST = """

@@ -19,8 +19,8 @@ from mini_platform.api.site import Site
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
+from mini_platform.rows.wording import number
 from mini_platform.web import create_app
-from mini_platform.wording import number
 from mini_platform_tests.conftest import Pipeline, serving
 from mini_platform_tests.dashboard.conftest import Get, Page
 from mini_platform_tests.examples import customers, weather

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, text
 from mini_platform.config.settings import PROJECT
 from mini_platform.dashboard import rendering, svg
 from mini_platform.dashboard.listing import ROWS
-from mini_platform.spreadsheets import harmless
+from mini_platform.rows.spreadsheets import harmless
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests import drawn
 from mini_platform_tests.dashboard.conftest import Page

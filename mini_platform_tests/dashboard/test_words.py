@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mini_platform.dashboard import charts
 from mini_platform.dashboard.charts import Series
 from mini_platform.dashboard.rendering import cell, duration
-from mini_platform.wording import exact, money, number, percent, plain, plural, size
+from mini_platform.rows.wording import exact, money, number, percent, plain, plural, size
 
 HOSTILE = (
     "<a href='//ev.il'>in</a>",

@@ -27,8 +27,8 @@ import yaml
 from pandera.errors import SchemaErrors
 
 from mini_platform.dataset import Column, DeclarationError
-from mini_platform.from_yaml import YamlError, read_yaml
-from mini_platform.validation import judge
+from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.rows.validation import judge
 from mini_platform_tests.declarations import draw
 from mini_platform_tests.declarations.cells import Record, Written
 from mini_platform_tests.declarations.draw import SHORT, Col, Plan

@@ -28,7 +28,7 @@ from mini_platform.dataset import Dataset, DeclarationError
 from mini_platform.landing.retention import drop_old
 from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
-from mini_platform.validation import pandera_schema
+from mini_platform.rows.validation import pandera_schema
 from mini_platform.warehouse import connection, ledger, schema
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all

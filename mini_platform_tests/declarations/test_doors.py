@@ -22,9 +22,9 @@ from pandera.engines import pandas_engine
 from pandera.typing import Series
 
 from mini_platform.dataset import Dataset
-from mini_platform.from_yaml import YamlError, read_yaml
-from mini_platform.pandera_models import translated
-from mini_platform.validation import judge
+from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.declare.pandera_models import translated
+from mini_platform.rows.validation import judge
 from mini_platform_tests.declarations.conftest import Declared
 from mini_platform_tests.declarations.doors import refused_by_pandera
 

@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 from mini_platform.dataset import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
 from mini_platform.operations.explain import explain_row, parse_key
 from mini_platform.platform import Platform
-from mini_platform.readers import ReadLimits
-from mini_platform.readers.json import read_json
+from mini_platform.rows.readers import ReadLimits
+from mini_platform.rows.readers.json import read_json
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import ops_metadata

@@ -16,11 +16,7 @@ from pandera.polars import Check
 from sqlalchemy import BigInteger, func, select
 
 from mini_platform.assets import checks as asset_checks
-from mini_platform.collisions import refuse_collisions
-from mini_platform.columns import Given
 from mini_platform.dataset import (
-    CHECK_NAMES,
-    OWNER,
     Above,
     Aggregate,
     Csv,
@@ -37,9 +33,12 @@ from mini_platform.dataset import (
     View,
     rule,
 )
-from mini_platform.declared_checks import ARGUMENTS, NOT_OF_ROWS
-from mini_platform.row_models import GIVEN_TYPES
-from mini_platform.validation import CHECKS, pandera_schema
+from mini_platform.declare.collisions import refuse_collisions
+from mini_platform.declare.columns import Given
+from mini_platform.declare.dataset import CHECK_NAMES, OWNER
+from mini_platform.declare.declared_checks import ARGUMENTS, NOT_OF_ROWS
+from mini_platform.declare.row_models import GIVEN_TYPES
+from mini_platform.rows.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from mini_platform.dataset import Above, Column, Dataset, DeclarationError, Field, RowModel, rule
 from mini_platform.operations.explain import KeyTextError, parse_key
-from mini_platform.protection import normalized
-from mini_platform.validation import clean, judge, refuse_other_rows
+from mini_platform.rows.protection import normalized
+from mini_platform.rows.validation import clean, judge, refuse_other_rows
 from mini_platform.warehouse.quality import measure
 from mini_platform_tests.declarations.conftest import Declared
 

@@ -19,7 +19,6 @@ import pytest
 import mini_platform.dataset
 from mini_platform.assets.pipeline import dataset_assets
 from mini_platform.automation import pull_schedule
-from mini_platform.columns import WORDS
 from mini_platform.dataset import (
     Above,
     Aggregate,
@@ -29,7 +28,6 @@ from mini_platform.dataset import (
     Dataset,
     DeclarationError,
     Field,
-    FieldSpec,
     Frequency,
     Json,
     OverTime,
@@ -41,11 +39,12 @@ from mini_platform.dataset import (
     View,
     rule,
 )
-from mini_platform.declared_checks import ARGUMENTS
+from mini_platform.declare.columns import WORDS, FieldSpec
+from mini_platform.declare.declared_checks import ARGUMENTS
 from mini_platform.platform import Platform
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.files import read_rows
-from mini_platform.validation import judge
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.validation import judge
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.declarations.test_refused import DAILY, daily, model
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from mini_platform.dataset import Dataset
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
-from mini_platform.protection import Keyring
+from mini_platform.rows.protection import Keyring
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, connection, quarantine
 from mini_platform.warehouse.places import tables_of

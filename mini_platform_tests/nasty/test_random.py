@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from mini_platform.dataset import Above, Csv, Dataset
-from mini_platform.readers import ReadLimits
+from mini_platform.rows.readers import ReadLimits
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.examples import weather
 from mini_platform_tests.nasty.conftest import Bench

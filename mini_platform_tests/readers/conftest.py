@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from mini_platform.dataset import Column, Csv
-from mini_platform.readers import Malformed, ReadLimits
-from mini_platform.readers.csv import BLOCK_BYTES, read_csv
+from mini_platform.rows.readers import Malformed, ReadLimits
+from mini_platform.rows.readers.csv import BLOCK_BYTES, read_csv
 
 if TYPE_CHECKING:
     from pathlib import Path

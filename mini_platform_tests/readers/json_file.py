@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mini_platform.dataset import Column, Json
-from mini_platform.readers import Malformed, ReadLimits
-from mini_platform.readers.json import BLOCK_BYTES, read_json
+from mini_platform.rows.readers import Malformed, ReadLimits
+from mini_platform.rows.readers.json import BLOCK_BYTES, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

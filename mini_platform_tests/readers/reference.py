@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mini_platform.dataset import Csv
-    from mini_platform.readers import ReadLimits
+    from mini_platform.rows.readers import ReadLimits
 
 Row = tuple[int, tuple[str, ...]]
 Bad = tuple[int, str, str]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from mini_platform.dataset import Csv
-from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform_tests.readers.reference import read_reference
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from mini_platform.dataset import Csv
-from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:
     from mini_platform_tests.readers.conftest import Reader

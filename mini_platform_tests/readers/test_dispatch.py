@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mini_platform.dataset import Csv, Json
-from mini_platform.readers import ReadLimits
-from mini_platform.readers.dispatch import format_of, read_file
+from mini_platform.rows.readers import ReadLimits
+from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform_tests.readers.json_file import declared
 
 if TYPE_CHECKING:

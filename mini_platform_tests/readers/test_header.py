@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mini_platform.dataset import Column, Csv
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.csv import read_csv
-from mini_platform.readers.header import Wanted, match_header
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.csv import read_csv
+from mini_platform.rows.readers.header import Wanted, match_header
 
 if TYPE_CHECKING:
     from pathlib import Path

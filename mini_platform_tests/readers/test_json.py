@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform_tests.readers.json_file import JsonRead, read_bytes
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ LARGE = """
 import resource, sys
 from pathlib import Path
 from mini_platform.dataset import Json
-from mini_platform.readers import ReadLimits
-from mini_platform.readers.json import read_json
+from mini_platform.rows.readers import ReadLimits
+from mini_platform.rows.readers.json import read_json
 from mini_platform_tests.readers.json_file import declared
 
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

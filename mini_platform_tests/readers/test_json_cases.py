@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from mini_platform.dataset import STRUCTURE_RULES, Json
-from mini_platform.readers import ReadLimits, RefusedFileError
-from mini_platform.readers.json import read_json
+from mini_platform.dataset import Json
+from mini_platform.declare.rules import STRUCTURE_RULES
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers.json import read_json
 from mini_platform_tests.readers.json_file import JsonRead, declared, read_bytes
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform.readers import ReadLimits
+from mini_platform.rows.readers import ReadLimits
 
 
 def test_every_limit_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:
     from mini_platform_tests.readers.conftest import Reader

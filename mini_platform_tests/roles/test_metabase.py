@@ -23,8 +23,8 @@ from sqlalchemy import text
 
 from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
+from mini_platform.declare.registry import configured
 from mini_platform.operations.metabase import dashboards_of
-from mini_platform.registry import configured
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform_tests.conftest import listening
 from mini_platform_tests.roles.conftest import Platform

@@ -29,9 +29,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.types import TypeEngine
 
-from mini_platform.dataset import DECIMAL_DIGITS, Dataset
-from mini_platform.dataset import Column as DeclaredColumn
-from mini_platform.protection import masked
+from mini_platform.declare.columns import DECIMAL_DIGITS
+from mini_platform.declare.columns import Column as DeclaredColumn
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.protection import masked
 
 TYPES: Mapping[Any, TypeEngine[Any]] = {
     # The C collation compares bytes: the same order on every server, and twice as fast to sort and index.

@@ -29,7 +29,9 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.types import NullType, TypeEngine
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, View
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dependence import FILLED, Examined, Other
 from mini_platform.warehouse.exactness import stored_type
 from mini_platform.warehouse.known_sql import branches, hides, plain_column

@@ -26,7 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.dataset import Computed, Dataset
+from mini_platform.declare.computed import Computed
+from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dependence import Examined, Other
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables.columns import (

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mini_platform.readers import Block, RefusedFileError
-from mini_platform.spreadsheets import restored
+from mini_platform.rows.readers import Block, RefusedFileError
+from mini_platform.rows.spreadsheets import restored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
 
 MARKS = frozenset(("_file_id", "_loaded_at"))
 EXTRA = "_extra"

@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mini_platform.readers import Block, Malformed, ReadLimits, RefusedFileError
-from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.dialect import Dialect, dialect_of
-from mini_platform.readers.header import Wanted, by_position, listed, match_header
-from mini_platform.readers.lines import split_lines, whole_lines
-from mini_platform.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text
-from mini_platform.readers.records import Stretch
-from mini_platform.readers.unpack import Unpacked, unpacked
+from mini_platform.rows.readers import Block, Malformed, ReadLimits, RefusedFileError
+from mini_platform.rows.readers.decode import utf8_pieces
+from mini_platform.rows.readers.dialect import Dialect, dialect_of
+from mini_platform.rows.readers.header import Wanted, by_position, listed, match_header
+from mini_platform.rows.readers.lines import split_lines, whole_lines
+from mini_platform.rows.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text
+from mini_platform.rows.readers.records import Stretch
+from mini_platform.rows.readers.unpack import Unpacked, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from mini_platform.dataset import Column, Csv
+    from mini_platform.declare.columns import Column
+    from mini_platform.declare.sources import Csv
 
 BLOCK_BYTES = 2 * 2**20
 """Text of one block."""

@@ -24,15 +24,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from mini_platform.dataset import (
-    DECIMAL_DIGITS,
-    DeclarationError,
-    Drift,
-    Field,
-    FieldSpec,
-    RowModel,
-)
-from mini_platform.row_models import columns_of
+from mini_platform.declare.columns import DECIMAL_DIGITS, DeclarationError, Field, FieldSpec, RowModel
+from mini_platform.declare.policies import Drift
+from mini_platform.declare.row_models import columns_of
 
 TYPES: Mapping[str, Any] = {
     "Int64": int, "int64": int,

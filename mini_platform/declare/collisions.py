@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from mini_platform.dataset import Dataset, DeclarationError
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.dataset import Dataset
 
 OURS = {("analytics", "quality_report"): "the platform's quality report"}
 """Names of the platform that a dataset's could take."""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mini_platform.columns import DeclarationError, spelled
+from mini_platform.declare.columns import DeclarationError, spelled
 
 
 def _refuse_format(kind: str, name: str, suffixes: tuple[str, ...]) -> None:

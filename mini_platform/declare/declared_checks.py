@@ -17,7 +17,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.columns import DECIMAL_DIGITS, WORDS, Column, DeclarationError, nearest
+from mini_platform.declare.columns import DECIMAL_DIGITS, WORDS, Column, DeclarationError, nearest
 
 LOWER = {"ge": True, "greater_than_or_equal_to": True, "gt": False, "greater_than": False}
 UPPER = {"le": True, "less_than_or_equal_to": True, "lt": False, "less_than": False}

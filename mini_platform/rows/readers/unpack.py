@@ -13,7 +13,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from mini_platform.readers import ReadLimits, RefusedFileError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,20 +16,21 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mini_platform.readers import Malformed, ReadLimits, RefusedFileError
-from mini_platform.readers.decode import utf8_pieces
-from mini_platform.readers.json_faults import Fault, examine, shown
-from mini_platform.readers.json_rows import RowBuilder, RowFault
-from mini_platform.readers.json_window import BLANK, SCAN_ERRORS, Window, is_longer, scan
-from mini_platform.readers.parse import RAW_CHARACTERS, raw_text
-from mini_platform.readers.unpack import unpacked
+from mini_platform.rows.readers import Malformed, ReadLimits, RefusedFileError
+from mini_platform.rows.readers.decode import utf8_pieces
+from mini_platform.rows.readers.json_faults import Fault, examine, shown
+from mini_platform.rows.readers.json_rows import RowBuilder, RowFault
+from mini_platform.rows.readers.json_window import BLANK, SCAN_ERRORS, Window, is_longer, scan
+from mini_platform.rows.readers.parse import RAW_CHARACTERS, raw_text
+from mini_platform.rows.readers.unpack import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from mini_platform.dataset import Column, Json
-    from mini_platform.readers import Block
+    from mini_platform.declare.columns import Column
+    from mini_platform.declare.sources import Json
+    from mini_platform.rows.readers import Block
 
 BLOCK_BYTES = 4 * 2**20
 """Text of one block."""

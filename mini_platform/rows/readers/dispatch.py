@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mini_platform.dataset import Csv, Json
-from mini_platform.readers.csv import read_csv
-from mini_platform.readers.json import read_json
+from mini_platform.declare.sources import Csv, Json
+from mini_platform.rows.readers.csv import read_csv
+from mini_platform.rows.readers.json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from mini_platform.dataset import Column
-    from mini_platform.readers import Block, ReadLimits
+    from mini_platform.declare.columns import Column
+    from mini_platform.rows.readers import Block, ReadLimits
 
 _PACKED = (".gz", ".zip")
 

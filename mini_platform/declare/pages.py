@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mini_platform.columns import DeclarationError, nearest, spelled, texts_of
-from mini_platform.wording import many
+from mini_platform.declare.columns import DeclarationError, nearest, spelled, texts_of
 
 if typing.TYPE_CHECKING:
     from sqlalchemy import ColumnElement
@@ -431,6 +430,13 @@ def parameter_of(column: str) -> str:
     """Return the parameter in the address by which values of a column are chosen: `shop` for `shop_id`."""
     name = column.rpartition(".")[2]
     return name.removesuffix("_id") or name
+
+
+def many(noun: str) -> str:
+    """The plural of a noun: shops, cities, boxes."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
 def words_of(name: str) -> str:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
-from mini_platform.columns import normalized
-from mini_platform.readers import Block, Malformed, ReadLimits
-from mini_platform.readers.json_faults import MAX_DEPTH
+from mini_platform.declare.columns import normalized
+from mini_platform.rows.readers import Block, Malformed, ReadLimits
+from mini_platform.rows.readers.json_faults import MAX_DEPTH
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Column
+    from mini_platform.declare.columns import Column
 
 MAX_EXTRA = 1000
 """Names that no column declares, of one file. An object whose names are data (ids, dates) would make a column of each."""

@@ -22,19 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mini_platform.dataset import (
-    Above,
-    Aggregate,
-    Csv,
-    Dataset,
-    DeclarationError,
-    Drift,
-    FieldSpec,
-    Highest,
-    Json,
-    Page,
-)
-from mini_platform.pandera_models import ModelError, Translated, translated
+from mini_platform.declare.columns import DeclarationError, FieldSpec
+from mini_platform.declare.computed import Aggregate
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.pages import Page
+from mini_platform.declare.pandera_models import ModelError, Translated, translated
+from mini_platform.declare.policies import Above, Drift, Highest
+from mini_platform.declare.sources import Csv, Json
 
 if TYPE_CHECKING:
     import yaml

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from mini_platform.readers.dialect import Dialect
-    from mini_platform.readers.lines import Lines, Positions
+    from mini_platform.rows.readers.dialect import Dialect
+    from mini_platform.rows.readers.lines import Lines, Positions
 
 _OPEN, _FAILED, _ENDED = range(3)
 

@@ -9,13 +9,13 @@ import re
 from json import JSONDecodeError, JSONDecoder
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.readers import RefusedFileError
-from mini_platform.readers.json_faults import Fault, examine
+from mini_platform.rows.readers import RefusedFileError
+from mini_platform.rows.readers.json_faults import Fault, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mini_platform.readers import ReadLimits
+    from mini_platform.rows.readers import ReadLimits
 
 BLANK = " \t\n\r"
 _NOT_BLANK = re.compile(r"[^ \t\n\r]")

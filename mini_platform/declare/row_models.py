@@ -15,7 +15,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from mini_platform.columns import (
+from mini_platform.declare.columns import (
     DECIMAL_DIGITS,
     TYPE_RULES,
     Case,
@@ -29,7 +29,7 @@ from mini_platform.columns import (
     nearest,
     texts_of,
 )
-from mini_platform.declared_checks import checked
+from mini_platform.declare.declared_checks import checked
 
 GIVEN_TYPES: Mapping[str, Any] = {
     "file": str,

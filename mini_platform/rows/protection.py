@@ -17,7 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.dataset import Column, Dataset
+from mini_platform.declare.columns import Column
+from mini_platform.declare.dataset import Dataset
 
 if TYPE_CHECKING:
     import polars as pl

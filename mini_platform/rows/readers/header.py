@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mini_platform.columns import normalized
-from mini_platform.readers import RefusedFileError
+from mini_platform.declare.columns import normalized
+from mini_platform.rows.readers import RefusedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mini_platform.dataset import Column
+    from mini_platform.declare.columns import Column
 
 _SHOWN = 20
 """Column names shown in a sentence before it says how many more there are."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mini_platform.dataset import PULL_DOOR
-from mini_platform.readers import Block, ReadLimits, RefusedFileError
-from mini_platform.readers.dispatch import format_of, read_file
-from mini_platform.readers.exports import as_exported
-from mini_platform.readers.header import listed
+from mini_platform.declare.sources import PULL_DOOR
+from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
+from mini_platform.rows.readers.dispatch import format_of, read_file
+from mini_platform.rows.readers.exports import as_exported
+from mini_platform.rows.readers.header import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
     from pathlib import Path
 
-    from mini_platform.dataset import Dataset
+    from mini_platform.declare.dataset import Dataset
 
 
 def read_rows(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits) -> Iterator[Block]:

@@ -12,16 +12,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from mini_platform.columns import normalized
-from mini_platform.readers import Malformed, ReadLimits
-from mini_platform.readers.header import Header
+from mini_platform.declare.columns import normalized
+from mini_platform.rows.readers import Malformed, ReadLimits
+from mini_platform.rows.readers.header import Header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mini_platform.readers.dialect import Dialect
-    from mini_platform.readers.lines import Positions
-    from mini_platform.readers.records import Records, Stretch
+    from mini_platform.rows.readers.dialect import Dialect
+    from mini_platform.rows.readers.lines import Positions
+    from mini_platform.rows.readers.records import Records, Stretch
 
 RAW_CHARACTERS = 10_000
 RAW_BYTES = 4 * RAW_CHARACTERS + 4

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Csv
+    from mini_platform.declare.sources import Csv
 
 Pattern = re.Pattern[bytes]
 

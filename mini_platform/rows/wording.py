@@ -113,13 +113,6 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def many(noun: str) -> str:
-    """The plural of a noun: shops, cities, boxes."""
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
-
-
 def duration(value: dt.timedelta | None) -> str:
     """How long, in the two largest units."""
     if value is None:

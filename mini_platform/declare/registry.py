@@ -27,8 +27,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from mini_platform.collisions import refuse_collisions
-from mini_platform.dataset import Dataset, DeclarationError
+from mini_platform.declare.collisions import refuse_collisions
+from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.dataset import Dataset
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
@@ -89,7 +90,7 @@ class Registry:
         """The datasets that are declared in YAML, each with its file."""
         if not self.yaml_files:
             return {}
-        from mini_platform.from_yaml import read_yaml  # Brings pydantic and yaml.
+        from mini_platform.declare.from_yaml import read_yaml  # Brings pydantic and yaml.
 
         return {dataset: path for path in self.yaml_files for dataset in read_yaml(path)}
 

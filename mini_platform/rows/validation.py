@@ -21,11 +21,13 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 from pandera.constants import CHECK_OUTPUT_KEY
 
-from mini_platform.dataset import DECIMAL_DIGITS, LINE_ONCE, Column, CustomRule, Dataset, DeclarationError, Rule
-from mini_platform.declared_checks import pattern_as_judged
-from mini_platform.exact import ROW_FAULTS, computed, exact
-from mini_platform.own_rows import other_rows, written
-from mini_platform.readers import Malformed
+from mini_platform.declare.columns import DECIMAL_DIGITS, Column, CustomRule, DeclarationError, Rule
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.declared_checks import pattern_as_judged
+from mini_platform.declare.rules import LINE_ONCE
+from mini_platform.rows.exact import ROW_FAULTS, computed, exact
+from mini_platform.rows.own_rows import other_rows, written
+from mini_platform.rows.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
     str: pl.String(),

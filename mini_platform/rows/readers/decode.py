@@ -8,12 +8,12 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING
 
-from mini_platform.readers import RefusedFileError
+from mini_platform.rows.readers import RefusedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mini_platform.readers.unpack import Unpacked
+    from mini_platform.rows.readers.unpack import Unpacked
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with the one of UTF-16

@@ -94,6 +94,8 @@ TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     list[float]: ("is_numbers", "is not a list of finite numbers"),
 }
 """Python type of a column -> the rule that its text must parse. Text columns have none: every text parses."""
+PLAIN_NAME = r"[A-Za-z][A-Za-z0-9_]*"
+"""Names that become parts of Dagster's names, of addresses and of identifiers."""
 DECIMAL_DIGITS = 18
 """Digits of a `Decimal` in all."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from mini_platform.exact import ROW_FAULTS, Node, expression
+from mini_platform.rows.exact import ROW_FAULTS, Node, expression
 
 VALUES = (0, 1, 1, 2)
 """Rows on which a function of Python is tried, as numbers; each type has them in its way."""
