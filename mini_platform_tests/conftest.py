@@ -91,7 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a database with every table in it, from which those of the tests are copied."""
-    from mini_platform.dagster_storage import PlatformStorage
+    from mini_platform.dagster.storage import PlatformStorage
 
     _execute(server, f"CREATE DATABASE {TEMPLATE}")
     url = _url(server, TEMPLATE)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, select
 
 from mini_platform.dataset import Column, Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
-from mini_platform.sampling import FORMS, Form, write_sample
+from mini_platform.operations.sampling import FORMS, Form, write_sample
 from mini_platform.warehouse.tables import dataset_tables
 
 Rows = Counter[tuple[Any, ...]]

@@ -18,8 +18,8 @@ import pytest
 from pandera.engines import pandas_engine
 from sqlalchemy import text
 
-from mini_platform.build import build_defs
 from mini_platform.components import Dataset as Component
+from mini_platform.dagster.build import build_defs
 from mini_platform.dataset import Above, Csv, Dataset, Field, Json, RowModel
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import ModelError, translated

@@ -62,7 +62,7 @@ PLAIN = frozenset(
 """What datasets, their tables and columns are called, and other things are, too."""
 PLAIN_DATASETS = ("customers", "records", "signals")
 OTHER_RECORDS = {
-    "assets/metadata.py",  # `DataFrame.to_dict("records")`
+    "dagster/metadata.py",  # `DataFrame.to_dict("records")`
     "cli/forgetting.py",  # a column of what was erased: how many of a person
     "operations/dropped_files.py",
 }

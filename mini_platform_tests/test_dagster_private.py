@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from mini_platform import dagster_private
 from mini_platform.config.settings import PROJECT
+from mini_platform.dagster import private as dagster_private
 
 
 def test_they_are_named_in_one_file() -> None:
     sources = [path for room in ("mini_platform", "mini_platform_tests") for path in (PROJECT / room).rglob("*.py")]
     private = re.compile(r"\bdagster\w*\._")
     naming = [path.relative_to(PROJECT).as_posix() for path in sources if private.search(path.read_text())]
-    assert naming == ["mini_platform/dagster_private.py"]
+    assert naming == ["mini_platform/dagster/private.py"]
 
 
 @pytest.mark.parametrize("name", dagster_private.PLACES)

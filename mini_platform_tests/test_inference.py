@@ -27,8 +27,8 @@ from mini_platform.cli import app
 from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Csv, Json
 from mini_platform.definitions import build_defs
-from mini_platform.inference import Inferred, infer, loaded
-from mini_platform.inference.names import identifiers, snake
+from mini_platform.operations.drafting import Inferred, infer, loaded
+from mini_platform.operations.drafting.names import identifiers, snake
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.validation import judge

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mini_platform import automation
+from mini_platform.dagster import automation
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.storage.names import SETTLE_SECONDS

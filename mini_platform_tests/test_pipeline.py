@@ -24,7 +24,7 @@ from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform.dataset import Above, Dataset, Field
 from mini_platform.operations import processing
-from mini_platform.sampling import write_sample
+from mini_platform.operations.sampling import write_sample
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles

@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform import automation
-from mini_platform.automation import DATASET_TAG, PULL_TAG
 from mini_platform.config.settings import load_settings
+from mini_platform.dagster import automation
+from mini_platform.dagster.automation import DATASET_TAG, PULL_TAG
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform

@@ -9,8 +9,8 @@ import sys
 import dagster as dg
 import pytest
 
-from mini_platform.dagster_private import EngineEventData
-from mini_platform.run_launcher import fail_dead_runs
+from mini_platform.dagster.private import EngineEventData
+from mini_platform.dagster.run_launcher import fail_dead_runs
 
 
 @dg.job

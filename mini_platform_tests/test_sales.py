@@ -500,7 +500,7 @@ def test_a_hash_is_an_hmac(secret: bytes, value: str) -> None:
 
 
 def test_samples_are_valid_and_come_back_alike(tmp_path: Path) -> None:
-    from mini_platform.sampling import write_sample
+    from mini_platform.operations.sampling import write_sample
 
     for name in ("a.csv", "b.csv"):
         write_sample(sales, tmp_path / name, 3000, 0.0, seed=3)

@@ -18,9 +18,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mini_platform import sampling
 from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel, rule
-from mini_platform.sampling import FORMS, Form, SampleSummary, form_of, write_sample
+from mini_platform.operations import sampling
+from mini_platform.operations.sampling import FORMS, Form, SampleSummary, form_of, write_sample
 from mini_platform_tests.examples import weather
 
 ROWS = 2000

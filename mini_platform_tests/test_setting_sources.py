@@ -11,7 +11,7 @@ import pytest
 from mini_platform.config.setting_sources import SourceError
 from mini_platform.config.settings import Settings, load_settings, sources
 from mini_platform.config.vault import VaultError
-from mini_platform.dagster_storage import dagster_url
+from mini_platform.dagster.storage import dagster_url
 from mini_platform.operations.doctor import examine
 from mini_platform_tests.test_cli import cli
 from mini_platform_tests.vault_server import Vault, serving_vault

@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mini_platform.cli.supervisor.child import MARK, worth_showing
 from mini_platform.config.settings import PROJECT
-from mini_platform.dagster_private import DAEMON
-from mini_platform.supervisor.child import MARK, worth_showing
+from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import embedded
 from mini_platform_tests.ports import free_port
 
@@ -48,7 +48,7 @@ class Platform:
         }
 
     def call(self, expression: str) -> subprocess.CompletedProcess[str]:
-        code = f"import sys; from mini_platform.supervisor import commands; sys.exit({expression})"
+        code = f"import sys; from mini_platform.cli.supervisor import commands; sys.exit({expression})"
         command = [sys.executable, "-c", code]
         return subprocess.run(
             command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=200, check=False
@@ -192,7 +192,7 @@ def test_interrupt_in_the_foreground(platform: Platform) -> None:
     """Started as by a script in the background, which leaves SIGINT ignored: it must stop all the same."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-        "from mini_platform.supervisor import commands; sys.exit(commands.up())"
+        "from mini_platform.cli.supervisor import commands; sys.exit(commands.up())"
     )
     started = subprocess.Popen(
         [sys.executable, "-c", code], cwd=PROJECT, env=platform.environment, stdout=subprocess.PIPE, text=True
@@ -235,7 +235,7 @@ def test_others_reach_it_only_with_keys(platform: Platform, monkeypatch: pytest.
 
 
 def test_database_that_is_away_is_said(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import sys; from mini_platform.supervisor import commands; sys.exit(commands.up(detach=True))"
+    code = "import sys; from mini_platform.cli.supervisor import commands; sys.exit(commands.up(detach=True))"
     environment = platform.environment | {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"}
     up = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False

@@ -73,7 +73,7 @@ def init() -> None:
     platform = Platform()
     made = _engine(platform)
     if not has_dagster(made):
-        from mini_platform.dagster_storage import PlatformStorage
+        from mini_platform.dagster.storage import PlatformStorage
 
         PlatformStorage.from_config_value(None, {})  # makes Dagster's tables
     try:

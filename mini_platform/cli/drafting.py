@@ -27,7 +27,7 @@ def new(
 
     The draft is a file to be edited. It runs as it is, and takes every well-formed row of its sample.
     """
-    from mini_platform.inference import infer
+    from mini_platform.operations.drafting import infer
     from mini_platform.platform import Platform
     from mini_platform.rows.readers import RefusedFileError
 

@@ -123,12 +123,9 @@ def purge(
         from mini_platform.config.settings import PROJECT
 
         os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
-        from dagster import DagsterInstance
+        from mini_platform.dagster.purging import purge_runs_here
 
-        from mini_platform.purging import purge_runs
-
-        with DagsterInstance.get() as dagster:
-            done.append(purge_runs(dagster, age, dry_run=dry_run))
+        done.append(purge_runs_here(age, dry_run=dry_run))
     rows = [item.as_dict() for item in done if item.items]
     if as_json:
         print_json(rows)

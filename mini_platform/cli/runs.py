@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from mini_platform.cli.output import progress_bar, say
 
 if TYPE_CHECKING:
-    from dagster import ExecuteInProcessResult
     from sqlalchemy import Row
 
     from mini_platform.declare.dataset import Dataset
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 0.5
 """Pause between two looks at a file that another process works on."""
-STATEMENT_SECONDS = 300
-"""Longest statement of Dagster's own."""
 FRUITLESS_RUNS = 3
 """Runs that succeed and move no file, before we give up: each may have met another process at work."""
 
@@ -85,8 +82,11 @@ def _pending(platform: Platform, dataset: Dataset, file_ids: Collection[int]) ->
 
 def _run(dataset: Dataset, waiting: Sequence[Row[Any]], *, verbose: bool) -> str | None:
     """One Dagster run over these files; returns what went wrong, None if nothing did."""
+    from mini_platform.config.settings import PROJECT
+
     what = waiting[0].name if len(waiting) == 1 else f"{len(waiting)} files"
     total = sum(row.bytes for row in waiting if row.status == "landed")
+    os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
     with progress_bar(f"Starting a run for {what}", total or None) as advance, warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
@@ -97,7 +97,11 @@ def _run(dataset: Dataset, waiting: Sequence[Row[Any]], *, verbose: bool) -> str
             read += size
             advance(size, f"Reading {what}" if read < total else f"Writing tables of {what}")
 
-        return _execute(dataset, [row.file_id for row in waiting], report, verbose=verbose)
+        with _without_garbage():
+            from mini_platform.dagster.in_process import execute
+            from mini_platform.definitions import defs
+
+        return execute(defs, dataset, [row.file_id for row in waiting], None if verbose else report)
 
 
 @contextmanager
@@ -109,54 +113,3 @@ def _without_garbage() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _execute(dataset: Dataset, file_ids: Sequence[int], report: Any, *, verbose: bool) -> str | None:
-    from mini_platform.config.settings import PROJECT
-
-    os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
-    with _without_garbage():
-        import dagster as dg
-
-        import mini_platform.warehouse.staging  # noqa: F401  needed anyway, and as slow to import as Dagster
-        from mini_platform.assets import pipeline
-        from mini_platform.automation import load_selection
-        from mini_platform.definitions import defs
-        from mini_platform.warehouse.run_history import DATASET_TAG
-
-    takes = {"config": {"files": list(file_ids)}}
-    steps = (dataset.raw_asset, dataset.staging_asset, dataset.table)
-    job = defs.get_implicit_global_asset_job_def()
-    context = pipeline.progress.set(None if verbose else report)
-    try:
-        with dg.DagsterInstance.get() as instance:
-            # Dagster connects anew for each of the 250 things it writes of a run, unless it serves its web pages.
-            instance.optimize_for_webserver(STATEMENT_SECONDS * 1000, pool_recycle=3600, max_overflow=10)
-            result = job.execute_in_process(
-                instance=instance,
-                asset_selection=sorted(load_selection(dataset).resolve(job.asset_layer.asset_graph)),
-                run_config={
-                    "ops": {f"{dataset.name}__{step}": takes for step in steps},
-                    "loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}},
-                },
-                tags={DATASET_TAG: dataset.name},
-                raise_on_error=False,
-            )
-            return None if result.success else _why(result)
-    except dg.DagsterInvariantViolationError as error:
-        return f"Dagster cannot start: {error}"
-    finally:
-        pipeline.progress.reset(context)
-
-
-def _why(result: ExecuteInProcessResult) -> str:
-    """Why a run failed: its first failed step, and the innermost error of it."""
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            while error.cause:
-                error = error.cause
-            if error.cls_name == "DagsterExecutionInterruptedError":
-                return f"run {result.run_id} was interrupted in {event.step_key}"
-            return f"run {result.run_id} failed in {event.step_key}: {' '.join(error.message.split())}"
-    return f"run {result.run_id} failed; see the Dagster UI"

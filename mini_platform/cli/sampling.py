@@ -26,7 +26,7 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """Write a realistic file of a dataset, a share of its rows spoiled by each kind of dirt in turn."""
-    from mini_platform.sampling import FORMS, form_of, write_sample
+    from mini_platform.operations.sampling import FORMS, form_of, write_sample
 
     chosen = dataset_named(dataset)
     known = next((known for known in FORMS if known == form), None)

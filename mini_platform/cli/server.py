@@ -16,14 +16,14 @@ def up(
     ] = False,
 ) -> None:
     """Start Postgres and Dagster, and load what is dropped into the data folders. Ctrl-C stops everything."""
-    from mini_platform.supervisor import commands
+    from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.up(detach=detach))
 
 
 def down() -> None:
     """Stop the platform, and check that nothing of it is left running."""
-    from mini_platform.supervisor import commands
+    from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.down())
 
@@ -32,8 +32,8 @@ def serve(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
 ) -> None:
     """Run one process of the platform in the foreground, as a container does; `up` runs all of them."""
+    from mini_platform.cli import service as services
     from mini_platform.config.settings import load_settings
-    from mini_platform.operations import service as services
 
     if service not in services.SERVICES:
         raise MistakeError(f"There is no service {service!r}. The services are: {', '.join(services.SERVICES)}.")
@@ -42,7 +42,7 @@ def serve(
 
 def status(as_json: Json = False) -> None:
     """Show what runs, and where."""
-    from mini_platform.supervisor import commands
+    from mini_platform.cli.supervisor import commands
 
     found = commands.status()
     if as_json:

@@ -1,7 +1,7 @@
 """The datasets that come with the platform: a file each, or a folder with the declaration and what else is the dataset's own.
 
-Adding a file here adds a dataset; how they are found is said in `registry.py`. What a further dataset would need as well is not
-here: that is a word of `dataset.py`.
+Adding a file here adds a dataset; `declare/registry.py` says how they are found. Not here: what a further dataset would need as
+well, which is a word of `declare/`.
 """
 
 from __future__ import annotations

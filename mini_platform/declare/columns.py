@@ -1,7 +1,7 @@
 """Columns: the row model of a dataset, which says what a valid row is.
 
 Here: columns, their types and checks, and rules, as they are declared. Not here: the dataset that they belong to
-(`dataset.py`, where all of these words can be imported from), and the judging of rows (`validation.py`).
+(`dataset.py`), and the judging of rows (`rows/validation.py`).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
       model: my_package.models.Meter
       key: meter_id
 
-Here: the words of such a file, and what they mean. Not here: Dagster, whose component (`components.py`) has the same words, nor
-the translation of Pandera models (`pandera_models.py`). The platform reads these files itself too, so that tables and commands
-know what Dagster knows.
+Here: the words of such a file, and what they mean. Not here: Dagster, whose component (`dagster/components.py`) has the same
+words, nor the translation of Pandera models (`pandera_models.py`). The platform reads these files itself too, so that tables
+and commands know what Dagster knows.
 """
 
 from __future__ import annotations

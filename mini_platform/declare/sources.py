@@ -1,6 +1,6 @@
 """Sources: in which form the rows of a dataset come, and which APIs are asked for them.
 
-Here: the words about files and pulled APIs, and what of them cannot be right. Not here: reading files (`readers/`), asking
+Here: the words about files and pulled APIs, and what of them cannot be right. Not here: reading files (`rows/readers/`), asking
 APIs (`landing/pull.py`).
 """
 

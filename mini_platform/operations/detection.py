@@ -1,6 +1,6 @@
 """Detection: what is wrong now, by the ledger and what else the database knows. Overview, alerts and doctor ask here.
 
-Not here: how incidents are kept (`incidents.py`), runs and checks, which only Dagster knows (`mini_platform/alerting.py`).
+Not here: how incidents are kept (`incidents.py`), runs and checks, which only Dagster knows (`dagster/alerting.py`).
 """
 
 from __future__ import annotations

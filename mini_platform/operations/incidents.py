@@ -2,7 +2,7 @@
 
 Here: what an incident is, and how those that are known are kept. What is wrong is compared with what was known to be wrong,
 over and over: an incident does not depend on anybody having been there when it began or ended. Not here: what is wrong now by
-the ledger (`detection.py`), runs and checks, which only Dagster knows (`alerting.py`), who is told (`operations/alerts.py`).
+the ledger (`detection.py`), runs and checks, which only Dagster knows (`dagster/alerting.py`), who is told (`alerts.py`).
 
 Nothing that is stored has personal data in it: no value of a row, no name of a file of a dataset that has personal data.
 """

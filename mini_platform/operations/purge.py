@@ -1,6 +1,6 @@
 """Purge: what is older than the settings keep it goes, and a look at what would go, by the same selects.
 
-Not here: Dagster's runs, which Dagster has to remove (`mini_platform/purging.py`).
+Not here: Dagster's runs, which Dagster has to remove (`dagster/purging.py`).
 """
 
 from __future__ import annotations

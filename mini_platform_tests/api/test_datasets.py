@@ -22,8 +22,8 @@ from sqlalchemy import Connection, Engine, delete, insert, select, text
 from mini_platform.api.site import EXPORTS, Site
 from mini_platform.dataset import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
+from mini_platform.operations.sampling import write_sample
 from mini_platform.platform import Platform
-from mini_platform.sampling import write_sample
 from mini_platform.warehouse import quarantine
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.roles import grant

@@ -33,7 +33,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
-from mini_platform.sampling import write_sample
+from mini_platform.operations.sampling import write_sample
 from mini_platform.warehouse import embedded
 
 HERE = "mini_platform_tests.benchmarks"

@@ -39,10 +39,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from mini_platform.cli.supervisor.child import end, marked
 from mini_platform.config.settings import PROJECT
 from mini_platform.datasets.weather import dataset as weather
-from mini_platform.sampling import write_sample
-from mini_platform.supervisor.child import end, marked
+from mini_platform.operations.sampling import write_sample
 from mini_platform.warehouse import connection, embedded
 
 CONSOLE = Console(stderr=True)

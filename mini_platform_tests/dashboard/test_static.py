@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import plotly
 
-from mini_platform.build import build_defs
+from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.dashboard.conftest import Get

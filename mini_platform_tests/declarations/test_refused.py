@@ -15,7 +15,7 @@ from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
 from sqlalchemy import BigInteger, func, select
 
-from mini_platform.assets import checks as asset_checks
+from mini_platform.dagster import checks as asset_checks
 from mini_platform.dataset import (
     Above,
     Aggregate,

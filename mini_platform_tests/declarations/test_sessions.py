@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Date, Double, FromClause, Select, func, make_url, select, text
 
 from mini_platform.api.site import Site
-from mini_platform.dagster_storage import PlatformStorage
+from mini_platform.dagster.storage import PlatformStorage
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import SESSION, engine

@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 
 import mini_platform.dataset
-from mini_platform.assets.pipeline import dataset_assets
-from mini_platform.automation import pull_schedule
+from mini_platform.dagster.assets import dataset_assets
+from mini_platform.dagster.automation import pull_schedule
 from mini_platform.dataset import (
     Above,
     Aggregate,

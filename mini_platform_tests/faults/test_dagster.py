@@ -16,9 +16,9 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from mini_platform.cli.supervisor.child import marked
 from mini_platform.config.settings import PROJECT
-from mini_platform.dagster_private import DAEMON
-from mini_platform.supervisor.child import marked
+from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import connection, embedded
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, select, text
 from mini_platform.config.faultpoints import POINTS
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
-from mini_platform.sampling import Form
+from mini_platform.operations.sampling import Form
 from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.places import tables_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mini_platform.automation import _look
+from mini_platform.dagster.automation import _look
 from mini_platform.platform import Platform
 from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives

@@ -8,7 +8,7 @@ import random
 from functools import cache
 
 from mini_platform.datasets import all_datasets
-from mini_platform.sampling import write_sample
+from mini_platform.operations.sampling import write_sample
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
 DIRT = (

@@ -14,10 +14,10 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from mini_platform import automation
-from mini_platform.automation import _look
-from mini_platform.build import build_defs
 from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.dagster import automation
+from mini_platform.dagster.automation import _look
+from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import audit

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mini_platform.sampling import Form
+from mini_platform.operations.sampling import Form
 from mini_platform_tests.nasty.cases import zipped
 
 ROWS = 6

@@ -18,9 +18,9 @@ import pytest
 import trustme
 from sqlalchemy import Engine, func, select, text, update
 
-from mini_platform.alerting import alert_defs
-from mini_platform.build import build_defs
 from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.dagster.alerting import alert_defs
+from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services

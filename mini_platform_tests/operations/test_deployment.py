@@ -22,8 +22,8 @@ import yaml
 from compose_spec import PyCompose
 from sqlalchemy import Engine, select
 
+from mini_platform.cli.service import SERVICES
 from mini_platform.config.settings import PROJECT
-from mini_platform.operations.service import SERVICES
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.operations.test_doctor import free_port
 from mini_platform_tests.test_cli import cli

@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, func, insert, select, text, update
 
-from mini_platform.build import build_defs
 from mini_platform.config.settings import PROJECT
+from mini_platform.dagster.build import build_defs
+from mini_platform.dagster.purging import purge_defs, purge_runs
 from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import purge
 from mini_platform.platform import Platform
-from mini_platform.purging import purge_defs, purge_runs
 from mini_platform.warehouse import retention
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 from mini_platform_tests.examples import weather

@@ -16,8 +16,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.operations.doctor import Finding, examine
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
+from mini_platform.operations.sampling import write_sample
 from mini_platform.platform import Platform as Opened
-from mini_platform.sampling import write_sample
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.granted import too_mighty, too_weak
 from mini_platform.warehouse.load import BULK_ROWS

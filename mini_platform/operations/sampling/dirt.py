@@ -14,8 +14,8 @@ from typing import Any
 
 from mini_platform.declare.columns import DECIMAL_DIGITS, TYPE_RULES, Column, CustomRule
 from mini_platform.declare.dataset import Dataset
-from mini_platform.sampling.formats import Spoil, Writer
-from mini_platform.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, hold
+from mini_platform.operations.sampling.formats import Spoil, Writer
+from mini_platform.operations.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, hold
 
 NOT_A_NUMBER = ("nan", "inf", "1e309", "1,5", "12°", "NA", "abc")
 MISTYPED: Mapping[Any, tuple[str, ...]] = {

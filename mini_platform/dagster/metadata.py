@@ -14,8 +14,8 @@ from urllib.parse import quote
 import dagster as dg
 from sqlalchemy import Connection, Table, func, select
 
-from mini_platform.assets.charts import bars, files_chart, line_chart
 from mini_platform.config.settings import Settings
+from mini_platform.dagster.charts import bars, files_chart, line_chart
 from mini_platform.declare.computed import Aggregate, Computed, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import Found

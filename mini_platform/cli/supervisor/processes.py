@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from mini_platform import dagster_private
+from mini_platform.cli.supervisor.child import ChildProcess, Say, end
+from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import PROJECT, Settings
-from mini_platform.supervisor.child import ChildProcess, Say, end
-from mini_platform.supervisor.state import PlatformError
+from mini_platform.dagster import private
 
 RESTARTS = 5
 """A process that ends this often within a minute is given up, and everything is stopped."""
@@ -94,5 +94,5 @@ class Processes:
                 "--workspace", str(workspace), "--dagster-log-level", "warning",
             ],
             "api": ["-m", "mini_platform.web"],
-            "daemon": ["-m", dagster_private.DAEMON, "run", "--workspace", str(workspace), "--log-level", "warning"],
+            "daemon": ["-m", private.DAEMON, "run", "--workspace", str(workspace), "--log-level", "warning"],
         }  # fmt: skip

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from mini_platform import dagster_private
 from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.dagster import private
 
 SERVICES = ("code-server", "webserver", "daemon", "api")
 
@@ -34,7 +34,7 @@ def command(service: str, settings: Settings) -> list[str]:
         "webserver": [
             "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port), *workspace,
         ],
-        "daemon": ["-m", dagster_private.DAEMON, "run", *workspace],
+        "daemon": ["-m", private.DAEMON, "run", *workspace],
         "api": ["-m", "mini_platform.web"],
     }[service]  # fmt: skip
 

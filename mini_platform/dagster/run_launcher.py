@@ -22,8 +22,8 @@ from dagster import (
     RunsFilter,
 )
 
-from mini_platform import dagster_private
-from mini_platform.dagster_private import (
+from mini_platform.dagster import private
+from mini_platform.dagster.private import (
     CheckRunHealthResult,
     EngineEventData,
     ExecuteRunArgs,
@@ -35,7 +35,7 @@ IN_PROGRESS = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunSt
 
 
 WARM_MODULES = [
-    dagster_private.COMMAND,
+    private.COMMAND,
     "dagster_pandas",
     "dagster_postgres",
     "pandera.polars",
@@ -57,7 +57,7 @@ def _run(arguments: list[str], run_id: str) -> None:
 
     logs.configure(load_settings().logs)
     structlog.contextvars.bind_contextvars(run_id=run_id)
-    dagster_private.cli(arguments)
+    private.cli(arguments)
 
 
 class PlatformRunLauncher(DefaultRunLauncher):

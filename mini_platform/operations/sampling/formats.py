@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, get_args
 from mini_platform.declare.columns import Column
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Csv, Json
-from mini_platform.sampling.rows import Cells
+from mini_platform.operations.sampling.rows import Cells
 
 Form = Literal["csv", "jsonl", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)

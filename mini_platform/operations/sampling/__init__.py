@@ -2,7 +2,7 @@
 
 Here: the generator behind `mini-platform sample`. Valid rows are made in `rows`, what can be wrong with one in `dirt`, and
 `formats` writes them as CSV or JSON. All of it is derived from the declaration, so that a new dataset gets its dirt without a
-line of code. Not here: judging rows (`validation.py`), reading files (`readers`).
+line of code. Not here: judging rows (`rows/validation.py`), reading files (`rows/readers/`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.sampling.dirt import Dirt
-from mini_platform.sampling.formats import FORMS, Form, form_of, writer_of
-from mini_platform.sampling.rows import clean_rows, generator
+from mini_platform.operations.sampling.dirt import Dirt
+from mini_platform.operations.sampling.formats import FORMS, Form, form_of, writer_of
+from mini_platform.operations.sampling.rows import clean_rows, generator
 
 __all__ = ["FORMS", "Form", "SampleSummary", "form_of", "write_sample"]
 

@@ -1,7 +1,7 @@
 """PostgresIOManager: a DataFrame or a select in, an idempotent upsert out; a table in, a DataFrame out.
 
 Here: which use case writes what an asset returned. Not here: the use case (`operations/processing.py`), what is shown of it
-(`assets/metadata.py`).
+(`metadata.py`).
 
 https://docs.dagster.io/guides/build/io-managers
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from sqlalchemy import CompoundSelect, Select, select
 
-from mini_platform.assets.metadata import loaded_metadata, refreshed_metadata, reported_metadata, view_metadata
+from mini_platform.dagster.metadata import loaded_metadata, refreshed_metadata, reported_metadata, view_metadata
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.processing import load, refresh, save_report

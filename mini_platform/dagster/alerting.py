@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from mini_platform.assets.checks import ACCEPTED, TAKEN
 from mini_platform.config.settings import Settings
-from mini_platform.dagster_private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
+from mini_platform.dagster.checks import ACCEPTED, TAKEN
+from mini_platform.dagster.private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import detect, waiting
 from mini_platform.operations.incidents import Incident, open_subjects, reconcile

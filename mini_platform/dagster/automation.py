@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mini_platform.assets.pulls import pull_keys
-from mini_platform.dagster_private import UnresolvedAssetJobDefinition
+from mini_platform.dagster.private import UnresolvedAssetJobDefinition
+from mini_platform.dagster.pulls import pull_keys
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Pull
 from mini_platform.landing import folder, retention
@@ -42,7 +42,7 @@ TICK_SECONDS = 4.0
 LOOK_SECONDS = 0.5
 PAUSES = (5, 10, 20, 40, 80, 160, 300)
 """Seconds until the next run after one, two and more runs in vain. Asking at once would record thousands of them in a night."""
-CODE = Path(__file__).parent
+CODE = Path(__file__).parent.parent
 
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from sqlalchemy import select
 
-from mini_platform.assets import checks
-from mini_platform.assets.metadata import (
+from mini_platform.config.sentry import capture
+from mini_platform.config.settings import load_settings
+from mini_platform.dagster import checks
+from mini_platform.dagster.io_manager import StagedFiles
+from mini_platform.dagster.metadata import (
     LISTED,
     column_lineage,
     landed_metadata,
@@ -26,13 +29,10 @@ from mini_platform.assets.metadata import (
     staged_metadata,
     table_metadata,
 )
-from mini_platform.assets.pulls import pull_asset, pull_keys
-from mini_platform.assets.quality_type import QUALITY_TYPE
-from mini_platform.config.sentry import capture
-from mini_platform.config.settings import load_settings
+from mini_platform.dagster.pulls import pull_asset, pull_keys
+from mini_platform.dagster.quality_type import QUALITY_TYPE
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
-from mini_platform.io_manager import StagedFiles
 from mini_platform.operations.detection import inboxes_down
 from mini_platform.operations.landing import Landed, land
 from mini_platform.operations.processing import measure, stage

@@ -20,11 +20,11 @@ import polars as pl
 from mini_platform.declare.columns import Column, normalized
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Csv, Json
-from mini_platform.inference.columns import draft_columns
-from mini_platform.inference.dialect import Written, find_dialect
-from mini_platform.inference.keys import find_key
-from mini_platform.inference.names import unused
-from mini_platform.inference.source import Drafted, module
+from mini_platform.operations.drafting.columns import draft_columns
+from mini_platform.operations.drafting.dialect import Written, find_dialect
+from mini_platform.operations.drafting.keys import find_key
+from mini_platform.operations.drafting.names import unused
+from mini_platform.operations.drafting.source import Drafted, module
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform.rows.readers.files import read_rows

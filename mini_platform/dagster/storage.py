@@ -18,7 +18,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.schema import CreateSchema
 
 from mini_platform.config.settings import load_settings
-from mini_platform.dagster_private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
+from mini_platform.dagster.private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
 from mini_platform.warehouse.connection import database_url, engine
 
 SCHEMA = "dagster"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from mini_platform.assets.checks import accounting_check, anomaly_checks
-from mini_platform.assets.metadata import dashboard_link
-from mini_platform.assets.pipeline import dataset_assets
-from mini_platform.automation import file_sensor, pull_schedule
+from mini_platform.dagster.assets import dataset_assets
+from mini_platform.dagster.automation import file_sensor, pull_schedule
+from mini_platform.dagster.checks import accounting_check, anomaly_checks
+from mini_platform.dagster.io_manager import PostgresIOManager
+from mini_platform.dagster.metadata import dashboard_link
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.dataset import Dataset
-from mini_platform.io_manager import PostgresIOManager
 from mini_platform.platform import Platform
 
 

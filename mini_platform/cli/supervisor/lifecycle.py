@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mini_platform.cli.supervisor.child import end, marked
+from mini_platform.cli.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
+from mini_platform.cli.supervisor.processes import Processes
+from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
+from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_state
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.declare.registry import registry_of
-from mini_platform.supervisor.child import end, marked
-from mini_platform.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
-from mini_platform.supervisor.processes import Processes
-from mini_platform.supervisor.readiness import addresses, wait_until_ready
-from mini_platform.supervisor.state import PlatformError, read_state, remove_state, write_state
 from mini_platform.warehouse import embedded
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from mini_platform.declare.sources import Csv, Json
-from mini_platform.inference.columns import Draft
+from mini_platform.operations.drafting.columns import Draft
 
 WIDTH, LONGEST = 120, 128
 """Characters of a line: that the formatter keeps to, and that the linter allows where it cannot be broken."""

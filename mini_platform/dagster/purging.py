@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from mini_platform.dagster_private import FINISHED_STATUSES
+from mini_platform.dagster.private import FINISHED_STATUSES
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import days, purge
@@ -44,6 +44,12 @@ def purge_runs(instance: dg.DagsterInstance, age: dt.timedelta, *, dry_run: bool
                 instance.compute_log_manager.delete_logs(prefix=[run_id])
                 instance.delete_run(run_id)
     return Purged("runs", None, removed, oldest)
+
+
+def purge_runs_here(age: dt.timedelta, *, dry_run: bool) -> Purged:
+    """Remove finished runs of the instance that DAGSTER_HOME names."""
+    with dg.DagsterInstance.get() as instance:
+        return purge_runs(instance, age, dry_run=dry_run)
 
 
 def _last_runs(instance: dg.DagsterInstance) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import select
 
-from mini_platform.assets.metadata import given, records
+from mini_platform.dagster.metadata import given, records
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Pull
 from mini_platform.operations.landing import sync

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from mini_platform.declare.columns import Column, normalized
-from mini_platform.inference.names import identifiers, unused, without_unit
+from mini_platform.operations.drafting.names import identifiers, unused, without_unit
 from mini_platform.rows.validation import clean, parse
 
 NULLS = (

@@ -7,10 +7,10 @@ import time
 import urllib.error
 import urllib.request
 
+from mini_platform.cli.supervisor.processes import Processes
+from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import Settings
 from mini_platform.operations.answering import api_answers, dagster_answers
-from mini_platform.supervisor.processes import Processes
-from mini_platform.supervisor.state import PlatformError
 
 READY_SECONDS = 180.0
 """Longest wait. It takes about ten seconds on two cores."""

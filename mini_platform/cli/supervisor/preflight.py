@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 
+from mini_platform.cli.supervisor.child import Say
+from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.declare.registry import registry_of
 from mini_platform.operations import https
-from mini_platform.supervisor.child import Say
-from mini_platform.supervisor.state import PlatformError
 
 
 def check_ports(settings: Settings) -> None:
@@ -74,7 +74,7 @@ def fail_dead_runs(settings: Settings, log: Say) -> None:
         )
     made.dispose()
     if count:
-        command = [sys.executable, "-m", "mini_platform.run_launcher"]
+        command = [sys.executable, "-m", "mini_platform.dagster.run_launcher"]
         environment = os.environ | {"DAGSTER_HOME": str(settings.home / "dagster")}
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():

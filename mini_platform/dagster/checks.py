@@ -13,8 +13,8 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Connection, Row, func, select
 
-from mini_platform.assets.charts import line
-from mini_platform.assets.metadata import given, records, skipped_rows
+from mini_platform.dagster.charts import line
+from mini_platform.dagster.metadata import given, records, skipped_rows
 from mini_platform.declare.columns import Rule
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import Found

@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from mini_platform.cli.supervisor.child import end, marked
+from mini_platform.cli.supervisor.lifecycle import Supervisor
+from mini_platform.cli.supervisor.readiness import addresses
+from mini_platform.cli.supervisor.state import PlatformError, pid_file_lock, read_state, remove_state, supervisor_pid
 from mini_platform.config.settings import PROJECT, Settings, load_settings
 from mini_platform.operations.answering import api_answers, dagster_answers
-from mini_platform.supervisor.child import end, marked
-from mini_platform.supervisor.lifecycle import Supervisor
-from mini_platform.supervisor.readiness import addresses
-from mini_platform.supervisor.state import PlatformError, pid_file_lock, read_state, remove_state, supervisor_pid
 from mini_platform.warehouse import embedded
 
 STOP_SECONDS = 90.0
@@ -135,7 +135,7 @@ def _up_in_background(settings: Settings, console: Console) -> int:
     log = settings.home / "up.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mini_platform.supervisor"],
+            [sys.executable, "-m", "mini_platform.cli.supervisor"],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -1,1 +1,0 @@
-"""Dataset -> Dagster assets and checks. Wiring only: what is done is in landing, warehouse and validation."""

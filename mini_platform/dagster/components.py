@@ -1,0 +1,79 @@
+"""Components: what `defs.yaml` can name as its `type`. The words of the YAML are in `from_yaml.py`.
+
+https://docs.dagster.io/guides/build/components
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from mini_platform.dagster.build import Shared, dataset_defs
+from mini_platform.declare import dataset as declaration
+from mini_platform.declare.collisions import refuse_collisions
+from mini_platform.declare.from_yaml import Attributes, dataset_of
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_SHARED: WeakKeyDictionary[object, Shared] = WeakKeyDictionary()
+"""By the state of a component tree, which lives as long as the tree, and which a weak reference can be made to."""
+
+
+def shared_by(tree: dg.ComponentTree) -> Shared:
+    """What all datasets of a project share: Dagster merges definitions only where they have the same resources."""
+    return _SHARED.setdefault(tree.state_tracker, Shared({}))
+
+
+class Dataset(dg.Component):
+    """A dataset: raw files, staging, checks, production table, aggregates, quality report and sensor from one Pandera model."""
+
+    def __init__(self, dataset: declaration.Dataset) -> None:
+        """Take the declaration."""
+        self.dataset = dataset
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """What Dagster's tools show of this component."""
+        return dg.ComponentTypeSpec(
+            description=cls.__doc__,
+            owners=[],
+            tags=["postgres", "pandera"],
+            produces=["asset", "asset_check", "sensor"],
+        )
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The attributes in YAML."""
+        return Attributes
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Dataset:
+        """Build the component from its attributes.
+
+        Raises:
+            YamlError: they contradict each other or the model; the message names the file and the line.
+        """
+        tree = context.resolution_context.source_position_tree
+
+        def place(attribute: str) -> str:
+            if tree is None:
+                return str(context.path)
+            above = tree.children.get("attributes", tree)
+            position = above.children.get(attribute, above).position
+            return f"{Path(position.filename)}, line {position.start.line}"
+
+        if attributes is None:
+            raise ValueError(f"{place('attributes')}: attributes are missing.")
+        return cls(dataset_of(attributes, place))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Derive what `build_defs` derives of this dataset."""
+        shared = shared_by(context.component_tree)
+        others = [other for other in shared.datasets.values() if other.name != self.dataset.name]
+        refuse_collisions([*others, self.dataset])
+        shared.datasets[self.dataset.name] = self.dataset
+        return dg.Definitions.merge(dataset_defs(self.dataset, shared.now), shared.definitions)
