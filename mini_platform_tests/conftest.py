@@ -46,7 +46,7 @@ from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
 from mini_platform.web import create_app, served
-from mini_platform_tests import drawn
+from mini_platform_tests.support import drawn
 
 TEMPLATE = "template_platform"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}

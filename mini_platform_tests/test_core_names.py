@@ -135,7 +135,7 @@ def takes_an_example(node: ast.AST) -> bool:
 
 
 def test_no_test_needs_them_to_be_imported() -> None:
-    """`mini_platform_tests/examples.py` skips a test whose example is not declared; benchmarks are no tests."""
+    """`mini_platform_tests/support/examples.py` skips a test whose example is not declared; benchmarks are no tests."""
     found = []
     for path in sorted(PROJECT.glob("mini_platform_tests/**/*.py")):
         for statement in ast.parse(path.read_text()).body if "benchmarks" not in path.parts else ():

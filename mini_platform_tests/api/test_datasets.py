@@ -29,8 +29,8 @@ from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
-from mini_platform_tests.examples import weather
-from mini_platform_tests.nasty.strings import NAUGHTY
+from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.strings import NAUGHTY
 
 Pipeline = Callable[..., list[int]]
 WEATHER = weather

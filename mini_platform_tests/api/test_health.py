@@ -21,7 +21,7 @@ from mini_platform.api import keys
 from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import engine
-from mini_platform_tests import examples
+from mini_platform_tests.support import examples
 
 HEAVY = ("dagster", "plotly", "polars", "pandas", "pandera", "pyarrow")
 

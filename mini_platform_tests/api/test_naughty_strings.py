@@ -14,7 +14,7 @@ import pytest
 from mini_platform.platform import Platform
 from mini_platform_tests.api.test_uploads import loading
 from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.nasty.strings import NAUGHTY
+from mini_platform_tests.support.strings import NAUGHTY
 
 UPLOAD = "/api/datasets/records/files/"
 ROWS = "/api/datasets/records/rows/"

@@ -16,9 +16,9 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.web import create_app
 from mini_platform_tests.api.test_uploads import GOOD, URL, ledger, until
+from mini_platform_tests.cli.test_supervisor import Platform as Supervised
+from mini_platform_tests.cli.test_supervisor import free_port
 from mini_platform_tests.conftest import serving
-from mini_platform_tests.test_supervisor import Platform as Supervised
-from mini_platform_tests.test_supervisor import free_port
 
 SENSOR = {"repositoryName": "__repository__", "repositoryLocationName": "mini_platform", "sensorName": "weather_files"}
 STATE = "query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor { sensorState { id } } } }"

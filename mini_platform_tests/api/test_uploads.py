@@ -28,9 +28,9 @@ from mini_platform.landing.retention import drop_old
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.examples import weather
 from mini_platform_tests.faults.test_disk import mount
 from mini_platform_tests.nasty.test_names import NAMES
+from mini_platform_tests.support.examples import weather
 
 WEATHER = weather
 URL = "/api/datasets/weather/files/"

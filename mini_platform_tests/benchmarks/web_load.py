@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from mini_platform.config.settings import PROJECT
-from mini_platform_tests.ports import free_port
+from mini_platform_tests.support.ports import free_port
 
 RATE, SECONDS = 50, 20
 CLIENTS = 32
@@ -82,7 +82,7 @@ def steadily(url: str, path: Callable[[], str]) -> float:
 
 def page(url: str) -> float:
     """Seconds until the first page is loaded, in a browser that has never seen it."""
-    from mini_platform_tests.browser.chromium import launched
+    from mini_platform_tests.support.chromium import launched
 
     with launched() as browser:
         shown = browser.new_context(viewport={"width": 1360, "height": 900}).new_page()

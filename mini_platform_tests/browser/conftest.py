@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from mini_platform_tests.browser.chromium import MISSING, SIZES, Watched, executable, launched
+from mini_platform_tests.support.chromium import MISSING, SIZES, Watched, executable, launched
 
 Look = Callable[..., Watched]
 

@@ -25,7 +25,7 @@ from mini_platform.platform import Platform
 from mini_platform.web import create_app
 from mini_platform_tests import conftest
 from mini_platform_tests.browser.conftest import Look
-from mini_platform_tests.ports import free_port
+from mini_platform_tests.support.ports import free_port
 
 PAGES = (
     "/", "/weather", "/weather?station=SEA&from=2014-01-01&to=2014-03-31", "/sales", "/signals", "/customers", "/records",

@@ -27,9 +27,9 @@ from mini_platform.dataset import (
 )
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests import examples
 from mini_platform_tests.dashboard import conftest
 from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, words
+from mini_platform_tests.support import examples
 
 
 class Visit(RowModel):

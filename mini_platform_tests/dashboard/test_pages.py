@@ -23,8 +23,8 @@ from mini_platform.rows.wording import number
 from mini_platform.web import create_app
 from mini_platform_tests.conftest import Pipeline, serving
 from mini_platform_tests.dashboard.conftest import Get, Page
-from mini_platform_tests.examples import customers, weather
-from mini_platform_tests.nasty.strings import NAUGHTY
+from mini_platform_tests.support.examples import customers, weather
+from mini_platform_tests.support.strings import NAUGHTY
 
 PAGES = (
     *("/", "/weather", "/sales", "/signals", "/customers", "/records", "/files", "/quality", "/runs", "/login"),

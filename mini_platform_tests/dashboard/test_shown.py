@@ -17,7 +17,7 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, Page, measure, words
-from mini_platform_tests.examples import customers, sales, signals, weather
+from mini_platform_tests.support.examples import customers, sales, signals, weather
 
 
 class Sold(RowModel):

@@ -12,7 +12,7 @@ from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.dashboard.conftest import Get
-from mini_platform_tests.examples import weather
+from mini_platform_tests.support.examples import weather
 
 MOST_BYTES = 2_000_000
 

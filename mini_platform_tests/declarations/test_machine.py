@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform_tests import drawn
 from mini_platform_tests.declarations.draw import NOT_YET
 from mini_platform_tests.declarations.machine import ground, run
+from mini_platform_tests.support import drawn
 
 SECONDS = 110
 SEEDS = 1_000_000

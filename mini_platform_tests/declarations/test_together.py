@@ -23,9 +23,9 @@ from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
 from mini_platform_tests.declarations.conftest import Declared, Trial
-from mini_platform_tests.faults import pairs
-from mini_platform_tests.faults.pairs import ANN, BOB, csv
 from mini_platform_tests.operations.test_forget import everything
+from mini_platform_tests.support import pairs
+from mini_platform_tests.support.pairs import ANN, BOB, csv
 
 
 class Member(pairs.Member):

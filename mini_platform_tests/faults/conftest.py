@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from mini_platform_tests.faults.yard import LEASE_SECONDS, Yard
+from mini_platform_tests.support.yard import LEASE_SECONDS, Yard
 
 FAULT = "fault"
 Survives = Callable[[str], None]

@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
-from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import PATIENT, Yard
+from mini_platform_tests.support import waves
+from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 

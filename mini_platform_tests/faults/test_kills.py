@@ -11,9 +11,9 @@ import pytest
 
 from mini_platform.config.faultpoints import POINTS
 from mini_platform.storage.store import LEFT_OVER_SECONDS
-from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import Yard
+from mini_platform_tests.support import waves
+from mini_platform_tests.support.yard import Yard
 
 pytestmark = pytest.mark.faults
 

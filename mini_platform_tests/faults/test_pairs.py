@@ -25,11 +25,10 @@ from sqlalchemy import func, make_url, select, text
 
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, connection
-from mini_platform_tests import drawn
-from mini_platform_tests.faults import pairs
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Worker
+from mini_platform_tests.support import drawn, pairs
 from mini_platform_tests.support.look import everything
+from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Worker
 
 pytestmark = pytest.mark.faults
 

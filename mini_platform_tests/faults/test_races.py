@@ -9,9 +9,9 @@ import time
 import pytest
 
 from mini_platform.warehouse import locks
-from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import LEASE_SECONDS, PATIENT, Yard
+from mini_platform_tests.support import waves
+from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 

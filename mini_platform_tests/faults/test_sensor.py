@@ -10,9 +10,9 @@ import pytest
 
 from mini_platform.dagster.automation import _look
 from mini_platform.platform import Platform
-from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import Yard
+from mini_platform_tests.support import waves
+from mini_platform_tests.support.yard import Yard
 
 pytestmark = pytest.mark.faults
 

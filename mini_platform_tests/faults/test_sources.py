@@ -16,9 +16,9 @@ from sqlalchemy import text
 from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.storage.names import SETTLE_SECONDS
-from mini_platform_tests.faults import waves
 from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.yard import PATIENT, Yard
+from mini_platform_tests.support import waves
+from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -111,7 +111,7 @@ def test_that_may_not_be_read(yard: Yard, fault: Survives) -> None:
     yard.drop(waves.first("closed"))
     (yard.inbox / "b.csv").chmod(0)
     done = subprocess.run(
-        [*AS_A_USER, sys.executable, "-m", "mini_platform_tests.faults.worker"],
+        [*AS_A_USER, sys.executable, "-m", "mini_platform_tests.support.worker"],
         cwd=PROJECT, env=os.environ | yard.environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

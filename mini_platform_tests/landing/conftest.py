@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform_tests.landing.servers import (
+from mini_platform_tests.support.inbox_yard import CHANGED, Yard
+from mini_platform_tests.support.servers import (
     ACCESS_KEY,
     PASSWORD,
     SECRET_KEY,
@@ -20,7 +21,6 @@ from mini_platform_tests.landing.servers import (
     s3_server,
     unused_port,
 )
-from mini_platform_tests.landing.yard import CHANGED, Yard
 
 INBOX = "MINI_PLATFORM_INBOX__WEATHER"
 

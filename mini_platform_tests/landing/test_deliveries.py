@@ -23,10 +23,10 @@ from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import inboxes
-from mini_platform_tests.landing.api_server import serving
-from mini_platform_tests.landing.deliverer import crawl, killed, visit
-from mini_platform_tests.landing.deliveries import NAMES, PAGINGS, Files, Source, things
-from mini_platform_tests.landing.yard import Yard
+from mini_platform_tests.support.api_server import serving
+from mini_platform_tests.support.deliverer import crawl, killed, visit
+from mini_platform_tests.support.deliveries import NAMES, PAGINGS, Files, Source, things
+from mini_platform_tests.support.inbox_yard import Yard
 
 LANDING, TIDYING = INBOX_POINTS[:3], INBOX_POINTS[4:]
 """Points of a visit that lands, and of one that puts away what was loaded."""

@@ -25,7 +25,7 @@ from mini_platform.landing.folder import Found
 from mini_platform.storage.names import display_name
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.examples import weather
+from mini_platform_tests.support.examples import weather
 
 
 class Drop:
@@ -397,7 +397,7 @@ def test_what_the_inbox_remembers_is_of_the_version_in_the_ledger(drop: Drop) ->
 ORDINARY_USER = """
 import json, sys
 from pathlib import Path
-from mini_platform_tests.examples import weather as dataset
+from mini_platform_tests.support.examples import weather as dataset
 from mini_platform.landing import folder
 from mini_platform.storage.store import RawStore
 from mini_platform.config.settings import PROJECT

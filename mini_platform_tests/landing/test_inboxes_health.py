@@ -7,10 +7,10 @@ import pytest
 
 from mini_platform.operations.doctor import examine
 from mini_platform.platform import Platform
-from mini_platform_tests.examples import weather
 from mini_platform_tests.landing.conftest import INBOX
-from mini_platform_tests.landing.servers import ACCESS_KEY
-from mini_platform_tests.landing.yard import Yard
+from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.inbox_yard import Yard
+from mini_platform_tests.support.servers import ACCESS_KEY
 
 
 @pytest.fixture

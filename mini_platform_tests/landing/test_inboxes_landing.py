@@ -17,7 +17,7 @@ from mini_platform.landing import inbox_state, inbox_work
 from mini_platform.storage import remote
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
-from mini_platform_tests.landing.yard import BAD, CHANGED, GOOD, Yard
+from mini_platform_tests.support.inbox_yard import BAD, CHANGED, GOOD, Yard
 
 # What counts
 

@@ -17,8 +17,8 @@ import pytest
 
 from mini_platform.landing import inbox_state, inboxes
 from mini_platform.storage import remote
-from mini_platform_tests.landing.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
-from mini_platform_tests.landing.yard import GOOD, Yard
+from mini_platform_tests.support.inbox_yard import GOOD, Yard
+from mini_platform_tests.support.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
 
 HOST = re.compile(r"127\.0\.0\.1:\d+")
 

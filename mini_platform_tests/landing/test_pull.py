@@ -30,8 +30,8 @@ from mini_platform.landing.pull import Pulled, pull
 from mini_platform.storage.access import Access, ForbiddenError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import checkpoints, files, pages
-from mini_platform_tests.examples import records
-from mini_platform_tests.landing.api_server import Api, Reply, Request, numbered, serving, things
+from mini_platform_tests.support.api_server import Api, Reply, Request, numbered, serving, things
+from mini_platform_tests.support.examples import records
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 QUICK = Pull(name="api", rate=1000, tries=3, backoff=0.01, longest_wait=0.5, connect_seconds=2, read_seconds=2)

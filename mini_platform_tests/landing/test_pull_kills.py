@@ -16,8 +16,8 @@ from mini_platform.config.faultpoints import PULL_POINTS
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import checkpoints
-from mini_platform_tests.landing import pull_worker
-from mini_platform_tests.landing.api_server import Api, Reply, Request, serving, things
+from mini_platform_tests.support import pull_worker
+from mini_platform_tests.support.api_server import Api, Reply, Request, serving, things
 
 PAGES = 4
 ONCE = ("pull.before_begin", "pull.after_begin")

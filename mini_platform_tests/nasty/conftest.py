@@ -22,8 +22,8 @@ from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates, connection, quarantine
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
-from mini_platform_tests import examples
 from mini_platform_tests.conftest import platform_on
+from mini_platform_tests.support import examples
 
 COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 SHOWN = 80

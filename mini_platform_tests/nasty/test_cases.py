@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mini_platform_tests.nasty.cases import CASES, Case
 from mini_platform_tests.nasty.conftest import Bench, Outcome, explained
+from mini_platform_tests.support.cases import CASES, Case
 
 
 def difference(case: Case, got: Outcome) -> str:

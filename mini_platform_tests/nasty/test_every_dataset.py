@@ -14,8 +14,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.nasty.conftest import Bench, Outcome, explained
-from mini_platform_tests.nasty.pollution import BEFORE, POLLUTION, ROWS, Pollution
-from mini_platform_tests.samples import EVERY, Sample, encoding, production, sample
+from mini_platform_tests.support.pollution import BEFORE, POLLUTION, ROWS, Pollution
+from mini_platform_tests.support.samples import EVERY, Sample, encoding, production, sample
 
 FORMS = [pytest.param(name, form, id=f"{name} {form}") for name, form in EVERY]
 SMALL = [(name, form) for name, form in EVERY if encoding(all_datasets()[name], form) == "utf-8"]

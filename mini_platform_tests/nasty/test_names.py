@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform_tests.nasty.cases import GOOD, GOOD_ROW, HEADER, ONE, data
 from mini_platform_tests.nasty.conftest import Bench
+from mini_platform_tests.support.cases import GOOD, GOOD_ROW, HEADER, ONE, data
 
 NAMES: list[tuple[bytes, str]] = [
     (name.encode(), name)

@@ -28,9 +28,9 @@ from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import close
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
-from mini_platform_tests.landing.api_server import Reply, numbered, serving, things
-from mini_platform_tests.operations.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
-from mini_platform_tests.ports import free_port
+from mini_platform_tests.support.api_server import Reply, numbered, serving, things
+from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 CANARY = "Zacharias Canary"

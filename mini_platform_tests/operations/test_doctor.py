@@ -23,7 +23,7 @@ from mini_platform.operations import lock
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.finding import Finding
 from mini_platform.warehouse.schema import create_all
-from mini_platform_tests.test_cli import cli, objects
+from mini_platform_tests.cli.test_cli import cli, objects
 
 
 def free_port() -> int:

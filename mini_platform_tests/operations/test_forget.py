@@ -26,7 +26,7 @@ from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
-from mini_platform_tests.examples import sales
+from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.look import everything
 
 MARIA = "Maria.Marker@Example.org"

@@ -16,7 +16,7 @@ import yaml
 
 from mini_platform.config.settings import PROJECT
 from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.examples import weather
+from mini_platform_tests.support.examples import weather
 
 FOLDER = PROJECT / "mini_platform" / "operations" / "monitoring"
 MISSING = "promtool is missing, so no rule was checked: apt-get install prometheus"

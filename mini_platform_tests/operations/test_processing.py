@@ -15,7 +15,7 @@ from sqlalchemy import text
 from mini_platform.operations.landing import land
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform_tests.examples import weather
+from mini_platform_tests.support.examples import weather
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
 SCRIPT = """

@@ -13,8 +13,8 @@ from sqlalchemy import URL, make_url
 
 from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
+from mini_platform_tests.cli.test_cli import cli, here, objects
 from mini_platform_tests.conftest import FAST, set_environment
-from mini_platform_tests.test_cli import cli, here, objects
 
 GROUPS = ("owner", "loader", "reader", "personal", "bi")
 SAMPLES = {

@@ -26,9 +26,9 @@ from mini_platform.datasets import all_datasets
 from mini_platform.declare.registry import configured
 from mini_platform.operations.metabase import dashboards_of
 from mini_platform.warehouse.connection import engine as engine_of
+from mini_platform_tests.cli.test_cli import here
 from mini_platform_tests.conftest import listening
 from mini_platform_tests.roles.conftest import Platform
-from mini_platform_tests.test_cli import here
 
 DASHBOARDS = dashboards_of(configured(), all_datasets())
 EMAIL, PASSWORD, TOKEN, SESSION = "me@example.com", "a long enough password", "setup-token", "session-id"

@@ -27,9 +27,9 @@ from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
 from mini_platform.warehouse.tables import dataset_tables, migrations
 from mini_platform.web import create_app
+from mini_platform_tests.cli.test_cli import cli, here
 from mini_platform_tests.conftest import serving
 from mini_platform_tests.roles.conftest import PATIENCE, SAMPLES, Platform
-from mini_platform_tests.test_cli import cli, here
 
 
 class Spot(RowModel):

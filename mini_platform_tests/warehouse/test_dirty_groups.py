@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Integer, Select, extract, insert, sel
 from mini_platform.warehouse import changes, dirty_groups
 from mini_platform.warehouse.dirty_groups import Consumer, acknowledge, is_stale, mark, pending, take
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.examples import weather
+from mini_platform_tests.support.examples import weather
 
 PRODUCTION = dataset_tables(weather).production
 YEARS = Consumer("years", lambda rows: [extract("year", rows.c.date).cast(Integer).label("year")])

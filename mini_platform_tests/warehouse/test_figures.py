@@ -19,7 +19,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import figures, judged_rows, quality
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.samples import EVERY, sample
+from mini_platform_tests.support.samples import EVERY, sample
 
 RUN = "run"
 

@@ -31,8 +31,8 @@ from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, SCHEMAS, dataset_tables, dirty_groups, files
-from mini_platform_tests.examples import weather
 from mini_platform_tests.support.catalog import catalog
+from mini_platform_tests.support.examples import weather
 
 
 class Point(RowModel):

@@ -1,0 +1,269 @@
+"""`up` and `down` with the real processes, in a home and a data folder of their own, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mini_platform.cli.supervisor.child import MARK, worth_showing
+from mini_platform.config.settings import PROJECT
+from mini_platform.dagster.private import DAEMON
+from mini_platform.warehouse import embedded
+from mini_platform_tests.support.ports import free_port
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]
+
+
+@dataclass
+class Platform:
+    """The commands, as a user gives them, for one home."""
+
+    home: Path
+    data: Path
+    port: int
+    api_port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
+        }
+        return kept | {
+            "MINI_PLATFORM_HOME": str(self.home),
+            "MINI_PLATFORM_DATA": str(self.data),
+            "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
+            "MINI_PLATFORM_API_PORT": str(self.api_port),
+        }
+
+    def call(self, expression: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; from mini_platform.cli.supervisor import commands; sys.exit({expression})"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        return self.call("commands.up(detach=True)")
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.call("commands.down()")
+
+    def status(self) -> dict[str, object]:
+        answer = self.call("print(__import__('json').dumps(commands.status()))")
+        found: dict[str, object] = json.loads(answer.stdout)
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives and belongs to this home, found independently of the supervisor's own book-keeping."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                told = process.environ()
+                if process.pid != os.getpid() and str(self.home) in (told.get("MINI_PLATFORM_HOME"), told.get(MARK)):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def answers(self) -> bool:
+        return answers(f"http://127.0.0.1:{self.port}/server_info")
+
+    def api_answers(self) -> bool:
+        return answers(f"http://127.0.0.1:{self.api_port}/health")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    made = Platform(tmp_path / "home", tmp_path / "data", free_port(), free_port())
+    made.data.mkdir()
+    yield made
+    made.down()
+    for process in made.processes():
+        process.kill()
+    embedded.stop(made.home)
+
+
+def test_up_down(platform: Platform) -> None:
+    strays = {path.name for path in PROJECT.iterdir()}
+    up = platform.up()
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert f"s: dashboard http://127.0.0.1:{platform.api_port}, Dagster http://127.0.0.1:{platform.port}" in up.stdout
+    assert platform.answers()
+    assert platform.api_answers(), "the database, too"
+    status = platform.status()
+    assert status["running"] is True
+    assert status["dagster_answers"] is True
+    assert status["api_answers"] is True
+    assert status["postgres_pid"] == embedded.pid(platform.home)
+
+    second = platform.up()
+    assert second.returncode == 0
+    assert "Already running" in second.stdout
+    assert f"dashboard http://127.0.0.1:{platform.api_port}" in second.stdout
+
+    what_dies_is_started_again(platform)
+    running = platform.processes()
+    assert len(running) >= 5
+    down = platform.down()
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not platform.processes()
+    assert not any(process.is_running() for process in running)
+    assert embedded.pid(platform.home) is None
+    assert not platform.answers()
+    assert not platform.api_answers()
+    assert platform.status()["running"] is False
+    made = {path.name for path in PROJECT.iterdir()} - strays
+    assert not {
+        name for name in made if "dagster" in name or "log" in name or name in {"history", "schedules", "storage"}
+    }
+
+
+def test_killed_supervisor_is_followed_by_a_clean_start(platform: Platform) -> None:
+    assert platform.up().returncode == 0
+    status = platform.status()
+    os.kill(int(str(status["pid"])), signal.SIGKILL)
+    left = [process for process in platform.processes() if process.pid != status["pid"]]
+    assert left, "Dagster's processes outlive a killed supervisor"
+    again = platform.up()
+    assert again.returncode == 0, again.stdout + again.stderr
+    alive = {process.pid for process in left if process.is_running()}
+    assert alive <= set(embedded_processes(platform.home))
+    assert platform.answers()
+    os.kill(int(str(platform.status()["pid"])), signal.SIGKILL)
+    assert platform.down().returncode == 0
+    assert not platform.processes()
+    assert embedded.pid(platform.home) is None, "it was started by `up`, though by the one before"
+
+
+def embedded_processes(home: Path) -> list[int]:
+    server = embedded.pid(home)
+    return [server, *(child.pid for child in psutil.Process(server).children())] if server else []
+
+
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process; of one that has just ended, nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def what_dies_is_started_again(platform: Platform) -> None:
+    server = embedded.pid(platform.home)
+    assert server
+    killed = (DAEMON, "mini_platform.web")
+    for process in platform.processes():
+        if any(name in command_of(process) for name in killed):
+            process.kill()
+    os.kill(server, signal.SIGKILL)
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        commands = [command_of(process) for process in platform.processes()]
+        back = all(any(name in command for command in commands) for name in killed)
+        if back and embedded.pid(platform.home) not in (None, server) and platform.api_answers():
+            break
+        time.sleep(0.2)
+    assert embedded.pid(platform.home) not in (None, server)
+    assert back
+    assert platform.api_answers()
+
+
+def test_interrupt_in_the_foreground(platform: Platform) -> None:
+    """Started as by a script in the background, which leaves SIGINT ignored: it must stop all the same."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "from mini_platform.cli.supervisor import commands; sys.exit(commands.up())"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=PROJECT, env=platform.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout
+    lines = []
+    for line in started.stdout:
+        lines.append(line)
+        if "ready after" in line:
+            break
+    assert any("starting Postgres" in line for line in lines)
+    started.send_signal(signal.SIGINT)
+    assert "stopped" in started.stdout.read()
+    assert started.wait(timeout=60) == 0
+    started.stdout.close()
+    assert not platform.processes()
+    assert embedded.pid(platform.home) is None
+
+
+@pytest.mark.parametrize("setting", ["MINI_PLATFORM_DAGSTER_PORT", "MINI_PLATFORM_API_PORT"])
+def test_taken_port_is_said_with_its_setting(platform: Platform, setting: str) -> None:
+    port = int(platform.environment[setting])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        up = platform.up()
+    assert up.returncode == 1
+    assert f"Port {port} is used by another program" in up.stdout
+    assert setting in up.stdout
+    assert not platform.processes()
+
+
+def test_others_reach_it_only_with_keys(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Platform, "environment", platform.environment | {"MINI_PLATFORM_HOST": "0.0.0.0"})  # noqa: S104 - refused
+    up = platform.up()
+    assert up.returncode == 1
+    assert "no key would let anybody in. Make one, for example: mini-platform key create" in up.stdout
+    assert up.stdout.count("mini-platform key create") == 1
+    assert not platform.processes()
+
+
+def test_database_that_is_away_is_said(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from mini_platform.cli.supervisor import commands; sys.exit(commands.up(detach=True))"
+    environment = platform.environment | {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"}
+    up = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert up.returncode == 1
+    assert "The database db at 127.0.0.1:1 cannot be reached" in up.stdout
+    assert "secret" not in up.stdout + up.stderr
+    assert not platform.processes()
+
+
+RUN = "2026-01-01 10:00:00 +0000 - dagster - DEBUG - weather - e6cc03ff-c63b-4f93-8006-6925bbfe8911 - 135"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f"{RUN} - RUN_SUCCESS - Finished.", ("INFO", "run success e6cc03ff: Finished.")),
+        (f"{RUN} - a_step - STEP_START - Started.", None),
+        ("2026-01-01 10:00:00 +0000 - dagster.daemon - INFO - Sensor skipped", None),
+        (
+            "\x1b[32m2026-01-01 10:00:00 +0000\x1b[0m - dagster.daemon - \x1b[33mWARNING\x1b[0m - Odd",
+            ("WARNING", "Odd"),
+        ),
+        ("  File nonsense.py, line 1", None),
+        ('{"event": "GET / failed", "level": "error"}', ("ERROR", "GET / failed")),
+        ('{"event": "request", "level": "info"}', None),
+        ("{", None),
+    ],
+)
+def test_log_lines(line: str, shown: tuple[str, str] | None) -> None:
+    assert worth_showing(line) == shown

@@ -1,0 +1,778 @@
+"""The pipeline from raw bytes to analytics on a real Postgres, held to the oracle row for row.
+
+In whatever order, in however many batches, by however many workers, and however often files are loaded: the tables must
+be what `oracle.py` says of the arrivals.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, func, select, text, update
+
+from mini_platform.dataset import Above, Dataset, Field
+from mini_platform.operations import processing
+from mini_platform.operations.sampling import write_sample
+from mini_platform.storage.store import RawStore
+from mini_platform.warehouse import aggregates, ledger, quarantine
+from mini_platform.warehouse.judged_rows import RawFiles
+from mini_platform.warehouse.load import BULK_ROWS, load
+from mini_platform.warehouse.locks import advisory_lock
+from mini_platform.warehouse.places import tables_of
+from mini_platform.warehouse.staging import stage
+from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform_tests.conftest import platform_on
+from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.oracle import COUNTERS, Oracle, Rules, differences
+
+HEADER = "station_id,date,temp_c,precip_mm\n"
+RUN = "tests"
+
+
+class Flow:
+    """The steps of a run as its assets make them, without Dagster, and the oracle beside them."""
+
+    def __init__(self, engine: Engine, folder: Path, dataset: Dataset = weather) -> None:
+        self.engine = engine
+        self.store = RawStore(folder)
+        self.platform = platform_on(engine, folder.with_name("flow"), store=self.store)
+        self.dataset = dataset
+        self.oracle = Oracle()
+        self.others_first = False
+
+    def using(self, **settings: Any) -> None:
+        """Go on with other settings."""
+        self.platform.__dict__["settings"] = self.platform.settings.model_copy(update=settings)
+
+    @property
+    def worker(self) -> ledger.Worker:
+        """Whom the leases belong to."""
+        return replace(self.platform.worker(RUN), others_first=self.others_first)
+
+    def land(self, *arrivals: tuple[str, bytes]) -> list[int]:
+        """Files arrive in this order, in the ledger and in the oracle."""
+        taken = [ledger.Arrival(name, *self.store.put(io.BytesIO(data))) for name, data in arrivals]
+        with self.engine.begin() as conn:
+            rows = ledger.register(conn, self.dataset.name, taken, "tests")
+        for row, (name, data) in zip(rows, arrivals, strict=True):
+            self.oracle.arrive(name, data, row.file_id)
+        return [row.file_id for row in rows]
+
+    def stage(self, only: Sequence[int] | None = None) -> list[int]:
+        """Stage what is landed."""
+        return processing.stage(self.platform, self.dataset, RUN, only, others_first=self.others_first)
+
+    def load(self, only: Sequence[int] | None = None) -> list[int]:
+        """Load what is staged."""
+        return processing.load(self.platform, self.dataset, RUN, only)
+
+    def refresh(self) -> None:
+        """Bring the aggregates up to date."""
+        for aggregate in self.dataset.aggregates:
+            processing.refresh(self.platform, self.dataset, aggregate)
+
+    def run(self, only: Sequence[int] | None = None) -> None:
+        """All of it over some files, or until none waits; files that are queued again for ever run into the time-out."""
+        processing.process(self.platform, self.dataset, only, run_id=RUN)
+
+    def redrive(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
+        """Queue everything again; from now on under the rules of this dataset."""
+        self.dataset = dataset or self.dataset
+        self.oracle = self.oracle.judged_by(rules or self.oracle.rules)
+        with self.engine.begin() as conn:
+            ledger.return_to_landed(
+                conn, self.dataset.name, files.c.status.in_(("loaded", "refused", "failed", "staged"))
+            )
+
+    def check(self, *, sequential: bool = False) -> None:
+        """Everything is as the oracle says, and the aggregates are what their selects say."""
+        with self.engine.connect() as conn:
+            assert differences(conn, self.oracle, sequential=sequential) == []
+            for aggregate in self.dataset.aggregates:
+                assert aggregates.differences(conn, self.dataset, aggregate) == []
+            accounted = sum((func.coalesce(files.c[name], 0) for name in (*COUNTERS, "rows_rejected")), start=0)
+            assert (
+                conn.scalar(select(func.count()).where(files.c.status == "loaded", files.c.rows_read != accounted)) == 0
+            )
+
+    def status(self, file_id: int) -> Any:
+        """The ledger's row."""
+        with self.engine.connect() as conn:
+            return conn.execute(select(files).where(files.c.file_id == file_id)).one()
+
+    def physical(self, *, quarantined: bool = True) -> dict[str, list[Any]]:
+        """Where every row of every table lies and which transaction wrote it."""
+        tables = dataset_tables(self.dataset)
+        chosen = [tables.production, *tables.aggregates.values(), *([tables.quarantine] if quarantined else [])]
+        with self.engine.connect() as conn:
+            return {
+                table.fullname: conn.execute(
+                    select(text("ctid::text"), text("xmin::text")).select_from(table).order_by(text("ctid"))
+                ).all()
+                for table in chosen
+            }
+
+
+@pytest.fixture
+def flow(engine: Engine, tmp_path: Path) -> Flow:
+    return Flow(engine, tmp_path / "raw")
+
+
+def csv_of(*rows: str) -> bytes:
+    return (HEADER + "".join(f"{row}\n" for row in rows)).encode()
+
+
+def sample(rows: int, dirty: float, seed: int, dataset: Dataset = weather) -> bytes:
+    out = io.BytesIO()
+    write_sample(dataset, out, rows, dirty, seed)
+    return out.getvalue()
+
+
+def seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - test data, not secrets
+
+
+def random_file(rng: random.Random) -> bytes:
+    """Rows of few keys and few values, so that files and lines overlap, repeat and contradict each other; some are bad."""
+    cells = (
+        ("A", "B", " B ", "é", "e\u0301"),
+        ("2024-01-01", "2024-01-02", "2024-01-04"),
+        ("1", "1.0", "2", ""),
+        ("0", "3"),
+    )
+    good = [",".join(map(rng.choice, cells)) for _ in range(rng.randint(0, 14))]
+    bad = [
+        "A,2024-02-30,1,1",
+        "B,2024-01-01,,",
+        ",2024-01-01,1,1",
+        "A,2024-01-01,nan,1",
+        "A,2024-01-01,99,-1",
+        "A,2024-01-01,1",
+        "A,2024-01-01,1,1,1",
+        'A,"2024-01-01"x,1,1',
+        "A,2024-01-01,1,\0",
+        HEADER.strip(),
+        'B,2024-01-02,"1,2',
+        "",
+    ]
+    rows = [*good, *rng.choices(bad, k=rng.randint(0, len(good) // 3 + 1))]
+    rng.shuffle(rows)
+    return csv_of(*rows)
+
+
+def random_arrivals(seed: int, count: int) -> list[tuple[str, bytes]]:
+    """Few names, so that many are versions of one; bytes that come again under the same or another name."""
+    rng = seeded(seed)
+    arrivals: list[tuple[str, bytes]] = []
+    for _ in range(count):
+        again = arrivals and rng.random() < 0.2
+        data = rng.choice(arrivals)[1] if again else random_file(rng)
+        if rng.random() < 0.05:
+            data = b"station_id,date,temp_c\nA,2024-01-01,1\n"
+        arrivals.append((f"{rng.choice('abcd')}.csv", data))
+    return arrivals
+
+
+# Any way of loading gives the same tables
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_batch(flow: Flow, seed: int) -> None:
+    flow.land(*random_arrivals(seed, 12))
+    flow.run()
+    flow.check()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_file_by_itself_in_its_turn(flow: Flow, seed: int) -> None:
+    flow.using(batch_files=1)
+    flow.land(*random_arrivals(seed, 10))
+    flow.run()
+    flow.check(sequential=True)
+
+
+def test_a_run_for_every_arrival(flow: Flow) -> None:
+    for name, data in random_arrivals(seed=7, count=8):
+        flow.land((name, data))
+        flow.run()
+        flow.check(sequential=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_any_order_and_in_any_batches(flow: Flow, seed: int) -> None:
+    ids = flow.land(*random_arrivals(100 + seed, 9))
+    rng = seeded(seed)
+    rng.shuffle(ids)
+    while ids:
+        taken, ids = ids[: rng.randint(1, 3)], ids[rng.randint(1, 3) :]
+        flow.run(taken)
+    flow.run()
+    flow.check()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_staged_in_one_order_and_loaded_in_another(flow: Flow, seed: int) -> None:
+    ids = flow.land(*random_arrivals(200 + seed, 8))
+    for file_id in reversed(ids):
+        flow.stage([file_id])
+    for file_id in seeded(seed).sample(ids, len(ids)):
+        flow.load([file_id])
+    flow.run()
+    flow.check()
+
+
+def test_a_late_file_makes_way_for_a_later_one_that_said_what_was_there(flow: Flow) -> None:
+    """The third file repeats the first, so it leaves no trace on the row; the second, loaded last, must not win."""
+    first, second, third = flow.land(
+        ("1.csv", csv_of("A,2024-01-01,1,0")),
+        ("2.csv", csv_of("A,2024-01-01,2,0")),
+        ("3.csv", csv_of("A,2024-01-01,1,0")),
+    )
+    for file_id in (first, third, second):
+        flow.run([file_id])
+    assert flow.status(third).status == "landed", "it must be asked again"
+    flow.run()
+    flow.check()
+
+
+CELLS = st.tuples(
+    st.sampled_from(["A", "B", "\u00a0B", "é", "e\u0301", "", "x" * 65]),
+    st.sampled_from(["2024-01-01", "2024-01-02", "2024-02-30", "9999-01-01", ""]),
+    st.sampled_from(["1", "1.0", "2", "-0", "", "nan", "1e309", "61"]),
+    st.sampled_from(["0", "3", "", "-1", "1,5"]),
+)
+LINES = st.one_of(
+    CELLS.map(lambda cells: ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)),
+    st.sampled_from(["", "A", "a,b,c,d,e", '"', '"A\n",2024-01-01,1,1', 'A,2024-01-01,1,"', HEADER.strip(), "\0"]),
+)
+ARRIVALS = st.lists(
+    st.tuples(
+        st.sampled_from(["a.csv", "b.csv"]),
+        st.lists(LINES, max_size=6).map(lambda lines: csv_of(*lines)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.fixture(scope="module")
+def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("raw")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals=ARRIVALS)
+def test_any_arrivals(engine: Engine, raw_folder: Path, arrivals: list[tuple[str, bytes, bool]]) -> None:
+    empty_everything(engine)
+    flow = Flow(engine, raw_folder)
+    for name, data, run_now in arrivals:
+        flow.land((name, data))
+        if run_now:
+            flow.run()
+    flow.run()
+    flow.check()
+
+
+def empty_everything(engine: Engine) -> None:
+    with engine.begin() as conn:
+        for table in ("ops.files", "ops.dirty_groups", *(t.fullname for t in tables_of(weather))):
+            conn.execute(text(f"TRUNCATE {table} RESTART IDENTITY"))
+
+
+def test_an_empty_table_is_filled_in_bulk(flow: Flow) -> None:
+    """Over BULK_ROWS rows another way is taken: without indexes, which must all be there afterwards."""
+    good, dirty = sample(BULK_ROWS, 0, seed=1), sample(2 * BULK_ROWS, 0.6, seed=2)
+    flow.land(("good.csv", good), ("dirty.csv", dirty))
+    before = indexes(flow)
+    flow.run()
+    flow.check(sequential=False)
+    with flow.engine.connect() as conn:
+        assert (conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) or 0) > BULK_ROWS
+    assert indexes(flow) == before
+    assert len(before) == 3
+    flow.land(("more.csv", sample(300, 0, seed=3)))
+    flow.run()
+    flow.check()
+
+
+def indexes(flow: Flow) -> list[str]:
+    query = text(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname IN ('production', 'quarantine') AND tablename = :table ORDER BY 1"
+    )
+    with flow.engine.connect() as conn:
+        return list(conn.execute(query, {"table": flow.dataset.table}).scalars())
+
+
+# Again
+
+
+def test_the_same_files_again_touch_nothing(flow: Flow) -> None:
+    last = {f"{n}.csv": sample(60, 0.2, seed=n) for n in range(4)}
+    flow.land(*last.items())
+    flow.run()
+    before = flow.physical()
+    assert all(before.values())
+    ids = flow.land(*last.items())
+    assert [flow.status(i).status for i in ids] == ["unchanged"] * 4
+    assert flow.stage() == flow.load() == []
+    flow.refresh()
+    flow.check()
+    assert flow.physical() == before
+
+
+def test_the_same_rows_under_another_name_write_no_row(flow: Flow) -> None:
+    data = sample(60, 0, seed=1)
+    flow.land(("a.csv", data))
+    flow.run()
+    before = flow.physical()
+    (again,) = flow.land(("b.csv", data))
+    flow.run()
+    assert flow.status(again).rows_unchanged == 60
+    flow.check(sequential=True)
+    assert flow.physical() == before
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_a_redrive_under_the_same_rules_changes_no_row(flow: Flow, batch: int) -> None:
+    flow.using(batch_files=batch)
+    flow.land(*random_arrivals(3, 10))
+    flow.run()
+    before = flow.physical(quarantined=False)
+    flow.redrive()
+    flow.run()
+    flow.check()
+    assert flow.physical(quarantined=False) == before
+
+
+def test_one_name_with_its_old_bytes_again_is_a_third_version(flow: Flow) -> None:
+    a, b = csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0"), csv_of("A,2024-01-01,2,0", "C,2024-01-01,2,0")
+    for data in (a, b, a):
+        flow.land(("f.csv", data))
+        flow.run()
+        flow.check(sequential=True)
+    with flow.engine.connect() as conn:
+        versions = conn.execute(select(files.c.version, files.c.status).order_by(files.c.file_id)).all()
+        values = dict(conn.execute(text("SELECT station_id, temp_c FROM production.measurements")).all())
+    assert versions == [(1, "loaded"), (2, "loaded"), (3, "loaded")]
+    assert values == {"A": 1.0, "B": 1.0, "C": 2.0}
+
+
+# Rules that changed
+
+
+def under(rules: Rules) -> Dataset:
+    """The weather dataset with other limits, over the same tables."""
+    low, high = rules.temp_c
+    least, most = rules.precip_mm
+    body = dict(vars(weather.rows)) | {
+        "temp_c": Field("Mean air temperature", unit="°C", in_range={"min_value": low, "max_value": high}),
+        "precip_mm": Field("Precipitation", unit="mm/day", in_range={"min_value": least, "max_value": most}),
+    }
+    return replace(
+        weather,
+        rows=type(
+            "Measurement",
+            weather.rows.__bases__,
+            {k: v for k, v in body.items() if k not in ("__dict__", "__weakref__")},
+        ),
+        refuse_above=Above(share=rules.refuse_share, rows=rules.refuse_rows),
+    )
+
+
+STRICTER = Rules(temp_c=(-90, 20), refuse_share=1)
+LAXER = Rules(temp_c=(-90, 200), precip_mm=(-10, 2000), refuse_share=1)
+
+
+def test_laxer_rules_bring_rows_in(flow: Flow) -> None:
+    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,99,0", "B,2024-01-01,1,0", "B,2024-01-02,1,-5")))
+    flow.run()
+    assert flow.status(file_id).status == "refused"
+    flow.redrive(under(LAXER), rules=LAXER)
+    flow.run()
+    flow.check()
+    assert flow.status(file_id).rows_inserted == 3
+
+
+def test_stricter_rules_take_rows_back_and_what_was_there_before_returns(flow: Flow) -> None:
+    flow.land(
+        ("1.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,2,0")),
+        ("2.csv", csv_of("A,2024-01-01,30,0", "C,2024-01-01,30,0", "D,2024-01-01,4,0")),
+    )
+    flow.run()
+    flow.check()
+    flow.redrive(under(STRICTER), rules=STRICTER)
+    flow.run()
+    flow.check()
+    with flow.engine.connect() as conn:
+        values = dict(conn.execute(text("SELECT station_id, temp_c FROM production.measurements")).all())
+    assert values == {"A": 1.0, "B": 2.0, "D": 4.0}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_rules_changed_back_and_forth(flow: Flow, seed: int, batch: int) -> None:
+    flow.using(batch_files=batch)
+    rng = seeded(seed)
+    arrivals = [
+        (
+            f"{n % 3}.csv",
+            csv_of(
+                *(
+                    f"{rng.choice('ABC')},2024-01-0{rng.randint(1, 3)},{rng.choice((1, 30, 30, 99))},{rng.choice((-5, 0))}"
+                    for _ in range(rng.randint(1, 6))
+                )
+            ),
+        )
+        for n in range(6)
+    ]
+    lenient = Rules(refuse_share=1)
+    flow.dataset, flow.oracle = under(lenient), Oracle(lenient)
+    flow.land(*arrivals)
+    for rules in (lenient, STRICTER, LAXER, lenient):
+        flow.redrive(under(rules), rules=rules)
+        flow.run()
+        flow.check()
+
+
+def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(flow: Flow) -> None:
+    """The third file says what the second said and left no trace, but is what remains once the second is refused."""
+    flow.land(
+        ("1.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")),
+        ("2.csv", csv_of("A,2024-01-01,2,0", "B,2024-01-01,2,0", "C,2024-01-01,2,0", "C,2024-02-30,2,0")),
+        ("3.csv", csv_of("B,2024-01-01,2,0")),
+    )
+    flow.run()
+    flow.check()
+    rules = Rules(refuse_share=0.1)
+    flow.redrive(under(rules), rules=rules)
+    flow.run()
+    flow.check()
+
+
+def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(flow: Flow) -> None:
+    """The third file says what the first said, and left no trace; the first alone is judged again, and loses the row."""
+    arrivals = (
+        ("1.csv", csv_of("A,2024-01-01,30,0", "B,2024-01-01,1,0")),
+        ("2.csv", csv_of("C,2024-01-01,2,0")),
+        ("3.csv", csv_of("A,2024-01-01,30,0", "C,2024-01-01,2,0")),
+    )
+    flow.using(batch_files=1)
+    first, _, third = flow.land(*arrivals)
+    flow.run()
+    flow.dataset, flow.oracle = under(STRICTER), flow.oracle.judged_by(STRICTER)
+    with flow.engine.begin() as conn:
+        assert len(ledger.return_to_landed(conn, "weather", files.c.file_id == first)) == 1
+    flow.run()
+    flow.check()
+    assert flow.status(third).rows_rejected == 1
+
+
+# Limits
+
+
+def test_a_file_over_its_limit_is_refused_whole(flow: Flow) -> None:
+    over, under_it = csv_of("A,2024-01-01,x,0", "B,2024-01-01,y,0", "C,2024-01-01,1,0"), csv_of("D,2024-01-01,1,0")
+    first, second = flow.land(("over.csv", over), ("under.csv", under_it))
+    flow.run()
+    flow.check()
+    refused = flow.status(first)
+    assert refused.status == "refused"
+    assert refused.error == (
+        "2 of 3 rows are rejected, more than the dataset allows (50%); most often: temp_c_is_number (2 rows)"
+    )
+    with flow.engine.connect() as conn:
+        kept = list(quarantine.rejects(conn, weather, file_id=first))
+    assert [(r["line"], r["column"], r["value"], r["rule"], r["reason"]) for r in kept] == [
+        (2, "temp_c", "x", "temp_c_is_number", "temp_c is not a number"),
+        (3, "temp_c", "y", "temp_c_is_number", "temp_c is not a number"),
+    ]
+    assert flow.status(second).status == "loaded"
+
+
+@pytest.mark.parametrize(
+    ("rejected", "rules", "status"),
+    [
+        (1, Rules(), "loaded"),  # a half is not more than a half
+        (2, Rules(), "refused"),
+        (2, Rules(refuse_share=1), "loaded"),
+        (1, Rules(refuse_share=0), "refused"),
+        (0, Rules(refuse_share=0), "loaded"),
+        (1, Rules(refuse_share=1, refuse_rows=1), "loaded"),
+        (2, Rules(refuse_share=1, refuse_rows=1), "refused"),
+    ],
+)
+def test_where_a_limit_lies(flow: Flow, rejected: int, rules: Rules, status: str) -> None:
+    flow.dataset, flow.oracle = under(rules), Oracle(rules)
+    bad = [f"A,2024-02-3{n},1,0" for n in range(rejected)]
+    (file_id,) = flow.land(("f.csv", csv_of(*bad, *(["B,2024-01-01,1,0"] if rejected < 2 else []))))
+    flow.run()
+    flow.check()
+    assert flow.status(file_id).status == status
+
+
+def test_a_file_without_rows_is_loaded(flow: Flow) -> None:
+    (file_id,) = flow.land(("none.csv", HEADER.encode()))
+    flow.run()
+    flow.check(sequential=True)
+    assert flow.status(file_id).status == "loaded"
+
+
+# What may go wrong between landing and loading
+
+
+def test_raw_bytes_that_vanished_fail_their_file_alone(flow: Flow) -> None:
+    lost, kept = flow.land(("lost.csv", csv_of("A,2024-01-01,1,0")), ("kept.csv", csv_of("B,2024-01-01,1,0")))
+    flow.store.path(flow.status(lost).sha256).unlink()
+    flow.run()
+    failed = flow.status(lost)
+    assert failed.status == "failed"
+    assert failed.error == f"its raw file is missing: {flow.store.path(failed.sha256)}"
+    assert failed.leased_by is None
+    assert flow.status(kept).status == "loaded"
+    assert flow.status(kept).rows_inserted == 1
+
+
+def test_staging_that_a_crash_of_the_server_emptied_is_staged_again(flow: Flow) -> None:
+    ids = flow.land(*random_arrivals(5, 6))
+    flow.stage()
+    with flow.engine.begin() as conn:
+        conn.execute(text("TRUNCATE staging.measurements"))
+    loaded = flow.load()
+    with_rows = {file.file_id for file in flow.oracle.loaded if file.rows_read}
+    assert with_rows
+    assert not with_rows & set(loaded)
+    assert {flow.status(i).status for i in with_rows} == {"landed"}
+    flow.run()
+    flow.check()
+    assert {flow.status(i).attempts for i in ids} == {0}
+
+
+def test_half_of_a_files_rows_in_staging_are_not_loaded(flow: Flow) -> None:
+    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")))
+    flow.stage()
+    with flow.engine.begin() as conn:
+        conn.execute(text("DELETE FROM staging.measurements WHERE _line = 2"))
+    assert flow.load() == []
+    assert flow.status(file_id).status == "landed"
+    flow.run()
+    flow.check(sequential=True)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_file_is_not_blamed_for_a_connection_that_broke(flow: Flow, count: int) -> None:
+    """The server ends the backend in the middle of the COPY and is there again at once."""
+    ids = flow.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, count + 1)))
+
+    ended = []
+
+    def cut(_bytes: int, _rows: int) -> None:
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^COPY'"
+        while not ended:  # COPY may not have begun yet.
+            with flow.engine.begin() as conn:
+                ended.extend(conn.execute(text(query)).all())
+
+    with pytest.raises(psycopg2.OperationalError), ledger.lease(flow.worker):
+        stage(flow.worker, weather, RawFiles(flow.store.path), limit=10, progress=cut)
+    assert {flow.status(i).status for i in ids} == {"landed"}
+    flow.run()
+    flow.check()
+
+
+def test_a_file_that_another_worker_holds_is_left_to_it_until_its_lease_runs_out(flow: Flow) -> None:
+    flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "A,2024-02-30,1,0")))
+    with flow.engine.begin() as conn:
+        conn.execute(update(files).values(leased_by="other", leased_until=func.now() + dt.timedelta(minutes=1)))
+    assert flow.stage() == []
+    with flow.engine.begin() as conn:
+        conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
+    flow.run()
+    flow.check(sequential=True)
+
+
+def test_the_lease_is_lost_while_the_file_is_staged(flow: Flow) -> None:
+    """Another worker takes the file in the middle of the COPY: of the slow one's rows none may stay."""
+    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
+    slow = replace(flow.worker, owner="slow")
+
+    def taken_over(_bytes: int, _rows: int) -> None:
+        with flow.engine.begin() as conn:
+            conn.execute(update(files).values(leased_by="quick"))
+
+    with pytest.raises(ledger.LeaseLostError):
+        stage(slow, weather, RawFiles(flow.store.path), limit=10, progress=taken_over)
+    with flow.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM staging.measurements")) == 0
+        assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 0
+    assert flow.status(file_id).status == "landed"
+    with flow.engine.begin() as conn:
+        conn.execute(update(files).values(leased_until=None))
+    flow.run()
+    flow.check(sequential=True)
+
+
+def test_the_lease_is_lost_while_the_file_is_loaded(flow: Flow) -> None:
+    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
+    flow.stage()
+    slow = replace(flow.worker, owner="slow")
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            load(slow, weather, limit=10)
+        except ledger.LeaseLostError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    with flow.engine.begin() as conn:
+        advisory_lock(conn, "load", "weather")  # `slow` claims the file, and then waits for this.
+        thread.start()
+        while flow.status(file_id).leased_by != "slow":
+            time.sleep(0.01)
+        with flow.engine.begin() as other:
+            other.execute(update(files).values(leased_by="quick"))
+    thread.join()
+    assert str(errors[0]) == "1 of 1 files were taken over by another process"
+    with flow.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM production.measurements")) == 0
+        assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 0
+    assert flow.status(file_id).status == "staged"
+    with flow.engine.begin() as conn:
+        conn.execute(update(files).values(leased_until=None))
+    flow.run()
+    flow.check(sequential=True)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_workers_at_the_same_time_load_everything_once(flow: Flow, batch: int) -> None:
+    flow.land(*[(f"{n}.csv", sample(30, 0.2, seed=n % 5)) for n in range(14)], *random_arrivals(11, 6))
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(3)
+
+    def work(number: int) -> None:
+        worker = replace(flow.worker, owner=f"worker {number}", batch_files=batch)
+        try:
+            barrier.wait()
+            for _ in range(30):
+                with ledger.lease(worker):
+                    stage(worker, weather, RawFiles(flow.store.path), limit=100)
+                    load(worker, weather, limit=100)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    flow.run()
+    flow.check()
+
+
+def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(flow: Flow) -> None:
+    """A worker that is killed leaves its claims; when they run out, the files come back one at a time, after the others."""
+    poison, fellow = flow.land(("poison.csv", csv_of("A,2024-01-01,1,0")), ("b.csv", csv_of("B,2024-01-01,1,0")))
+    worker = replace(flow.worker, max_attempts=3)
+
+    def claimed() -> list[int]:
+        """What a worker claims, dies with, and holds until its lease has run out."""
+        ids = [row.file_id for row in ledger.claim(worker, "weather", "landed", 10)]
+        with flow.engine.begin() as conn:
+            conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
+        return ids
+
+    assert claimed() == [poison, fellow], "never tried: together"
+    (fresh,) = flow.land(("c.csv", csv_of("C,2024-01-01,1,0")))
+    assert claimed() == [fresh], "what was never tried comes first"
+    assert claimed() == [poison], "then one by one"
+    assert claimed() == [fellow]
+    assert claimed() == [fresh]
+    assert [flow.status(i).attempts for i in (poison, fellow, fresh)] == [2, 2, 2]
+    flow.run([fellow, fresh])
+    assert claimed() == [poison]
+    assert claimed() == []
+    given_up = flow.status(poison)
+    assert given_up.status == "failed"
+    assert given_up.error == "gave it up: its processing died 3 times, see the log of its run"
+    flow.redrive()
+    flow.run()
+    flow.check()
+
+
+def test_a_batch_ends_at_its_number_of_files(flow: Flow) -> None:
+    ids = flow.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, 8)))
+    worker = replace(flow.worker, batch_files=3)
+    batches = [[row.file_id for row in ledger.claim(worker, "weather", "landed", 5)] for _ in range(3)]
+    assert batches == [ids[:3], ids[3:6], ids[6:]]
+    assert ledger.claim(worker, "weather", "landed", 5) == []
+
+
+# Text that COPY, SQL or JSON might take for something else
+
+HOSTILE = [
+    r"\N", r"\.", "\\", "\\\\n", "a\tb", 'say ""hi""', "'; DROP TABLE x; --", "{a,b}", "%s %(x)s", "NULL", "null", "\ufeffx",
+    "😀👩‍👩‍👧", "\u202egnp", "line\nbreak", "cr\rlf\r\nend", "$1", ":name", "\x01\x1f\x7f", "\u0085x", "\ufffd", "\U0010ffff",
+    "=1+1", "E'\\x41'", '\\""', "\ud7ff\ue000",
+]  # fmt: skip
+
+
+def test_any_text_survives_byte_for_byte(flow: Flow) -> None:
+    rows = [f'"{value}",2024-01-01,1,"{value}"' for value in HOSTILE] + [
+        f'"{value}",2024-01-01,1,1' for value in HOSTILE
+    ]
+    rejected, accepted = len(HOSTILE), len(HOSTILE)
+    data = ("note, " + HEADER + "".join(f'"{v}",{row}\n' for v, row in zip(HOSTILE * 2, rows, strict=True))).encode()
+    (file_id,) = flow.land(("f.csv", data))
+    flow.run()
+    flow.check(sequential=True)
+    row = flow.status(file_id)
+    assert (row.rows_inserted, row.rows_rejected) == (accepted, rejected)
+    plain = [value.replace('""', '"') for value in HOSTILE]
+    with flow.engine.connect() as conn:
+        kept = conn.execute(
+            text("SELECT station_id, precip_mm, _extra->>'note' AS note FROM quarantine.measurements ORDER BY _line")
+        )
+        found = kept.all()
+        stations = set(conn.execute(text("SELECT station_id FROM production.measurements")).scalars())
+    assert [r.precip_mm for r in found] == plain
+    assert [r.note for r in found] == plain
+    assert stations == {value.strip("\u0085") for value in plain}
+
+
+def test_nul_rows_are_quarantined_with_their_text(flow: Flow) -> None:
+    (file_id,) = flow.land(("f.csv", csv_of("A,2024-01-01,1,0", "B\0\0,2024-01-01,1,0", "\0", "C,2024-01-01,1,0")))
+    flow.run()
+    flow.check(sequential=True)
+    with flow.engine.connect() as conn:
+        kept = [
+            (r["line"], r["value"], r["rule"], r["reason"]) for r in quarantine.rejects(conn, weather, file_id=file_id)
+        ]
+    assert kept == [
+        (3, "B␀␀,2024-01-01,1,0", "row_without_nul", "found 2 NUL bytes"),
+        (4, "␀", "row_without_nul", "found 1 NUL byte"),
+    ]
+
+
+def test_what_was_rejected_stands_as_it_arrived(flow: Flow) -> None:
+    """The cell at fault keeps its spaces, other cells are cleaned; an empty one is null."""
+    flow.dataset, flow.oracle = under(Rules(refuse_share=1)), Oracle(Rules(refuse_share=1))
+    flow.land(("f.csv", csv_of("  e\u0301 ,2024-01-01, 12° ,", " ,2024-01-01, 1 ,  ")))
+    flow.run()
+    flow.check()
+    with flow.engine.connect() as conn:
+        query = text("SELECT station_id, temp_c, precip_mm FROM quarantine.measurements ORDER BY _line")
+        assert conn.execute(query).all() == [("é", " 12° ", None), (" ", "1", None)]

@@ -1,0 +1,23 @@
+"""A process that visits the remote inboxes of weather, for tests to kill."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mini_platform.platform import Platform
+from mini_platform_tests.support.examples import weather
+
+
+def main(environment: Mapping[str, str], log: Path) -> None:
+    """Visit each once, with exactly these settings; the exit code is 0 where nothing is wrong with them."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.environ.update(environment)
+    platform = Platform()
+    done = [platform.visit(weather, inbox, at_once=True) for inbox in platform.inboxes(weather)]
+    print(done, flush=True)  # noqa: T201 - into the log
+    sys.exit(0 if all(visit and visit.error is None for visit in done) else 1)

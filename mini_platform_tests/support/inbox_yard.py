@@ -1,0 +1,107 @@
+"""A dataset with one remote inbox, on real servers: what stands in it, what was landed, and how it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+
+from mini_platform.config.settings import InboxSettings
+from mini_platform.dataset import Dataset
+from mini_platform.landing.inbox_work import Visit
+from mini_platform.operations.processing import process
+from mini_platform.platform import Platform
+from mini_platform.storage.remote import Inbox
+from mini_platform.warehouse.tables import files, inbox_files, inboxes
+from mini_platform_tests.support import examples
+
+GOOD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
+BAD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,=warm,0.3\n,,,\n"
+CHANGED = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-5.5,0.3\n"
+
+
+@dataclass
+class Yard:
+    """An inbox of weather.
+
+    Attributes:
+        platform: with settings of its own.
+        folder: that the server serves as the inbox.
+        settings: of the inbox; changed by `using`.
+        refresh: lets the server see what was changed in the folder.
+    """
+
+    platform: Platform
+    folder: Path
+    settings: dict[str, Any]
+    dataset: Dataset = field(default_factory=lambda: examples.weather)
+    name: str = "partner"
+    refresh: Callable[[], None] = lambda: None
+
+    @property
+    def inbox(self) -> Inbox:
+        return Inbox(self.dataset.name, self.name, InboxSettings(**self.settings))
+
+    def using(self, **settings: Any) -> Yard:
+        """The same with other settings."""
+        return replace(self, settings=self.settings | settings)
+
+    def put(self, name: str | bytes, data: bytes = GOOD) -> Path:
+        path = self.folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.refresh()
+        return path
+
+    def age(self, seconds: float = 60) -> None:
+        """Let the last look be so long ago."""
+        with self.platform.engine.begin() as conn:
+            conn.execute(update(inbox_files).values(seen_at=func.now() - text(f"interval '{seconds} s'")))
+
+    def visit(self, *, at_once: bool = True) -> Visit:
+        self.refresh()
+        done = self.platform.visit(self.dataset, self.inbox, at_once=at_once)
+        assert done is not None
+        return done
+
+    def visits(self) -> Visit:
+        """Two looks, some time between them."""
+        first = self.visit()
+        self.age()
+        second = self.visit()
+        second.file_ids[:0] = first.file_ids
+        return second
+
+    def load(self) -> None:
+        """What a run does with what was landed."""
+        process(self.platform, self.dataset, run_id="test")
+
+    def ledger(self, *columns: str) -> list[tuple[Any, ...]]:
+        chosen: Sequence[str] = columns or ("name", "version", "status")
+        with self.platform.engine.connect() as conn:
+            rows = conn.execute(select(*(files.c[name] for name in chosen)).order_by(files.c.file_id))
+            return [tuple(row) for row in rows]
+
+    def row(self) -> Any:
+        """How the inbox is."""
+        with self.platform.engine.connect() as conn:
+            return conn.execute(select(inboxes).where(inboxes.c.inbox == self.name)).one()
+
+    def known(self) -> dict[bytes, str | None]:
+        """What is remembered of the inbox: name -> why it is left alone."""
+        with self.platform.engine.connect() as conn:
+            rows = conn.execute(select(inbox_files.c.key, inbox_files.c.left_alone))
+            return {bytes(row.key): row.left_alone for row in rows}
+
+    def stands(self) -> list[str]:
+        """Files that stand in the inbox, with those in folders below it."""
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.folder)) for path in found)
+
+    def raw(self) -> list[bytes]:
+        """Contents of the raw store; what a killed process left unfinished is swept later."""
+        return sorted(path.read_bytes() for path in self.platform.store.folder.glob("??/*"))

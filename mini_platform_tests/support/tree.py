@@ -1,0 +1,113 @@
+"""Pages as elements in each other, and what is read in those that are marked as figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from typing import Any
+
+from mini_platform_tests.dashboard.conftest import VOID
+from mini_platform_tests.support.figures import Read
+
+
+@dataclass
+class Node:
+    """An element of a page, with its parts."""
+
+    tag: str
+    attrs: Mapping[str, str | None]
+    up: Node | None
+    parts: list[Node | str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Node]:
+        """All elements in it, itself first."""
+        yield self
+        for part in self.parts:
+            if isinstance(part, Node):
+                yield from part
+
+    @property
+    def words(self) -> str:
+        """What is read of it: of a picture its label, of a time its moment."""
+        if self.tag == "svg":
+            return self.attrs.get("aria-label") or ""
+        if self.tag == "time":
+            return str(self.attrs["datetime"])
+        return " ".join(part.words if isinstance(part, Node) else part for part in self.parts)
+
+    def all(self, *tags: str) -> list[Node]:
+        return [node for node in self if node.tag in tags]
+
+    @property
+    def figure(self) -> Node | None:
+        """The nearest element around it that is marked as a figure."""
+        return self if "data-figure" in self.attrs else self.up.figure if self.up else None
+
+
+class Tree(HTMLParser):
+    """Reads a page as elements in each other."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.root = self._at = Node("", {}, None)
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        node = Node(tag, dict(attrs), self._at)
+        self._at.parts.append(node)
+        if tag not in VOID:
+            self._at = node
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._at.parts.append(Node(tag, dict(attrs), self._at))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._at = self._at.up or self._at  # What closes nothing is told by `Page`.
+
+    def handle_data(self, data: str) -> None:
+        self._at.parts.append(data)
+
+
+def squeezed(words: Any) -> str:
+    return "".join(str(words).split())
+
+
+def read(node: Node) -> Read:
+    """What stands in a figure: the cells of a table or list, or a text."""
+    if node.tag == "table":
+        (body,) = node.all("tbody")
+        return [[squeezed(cell.words) for cell in row.all("th", "td")] for row in body.all("tr")]
+    if node.tag == "dl":
+        return [[squeezed(cell.words) for cell in row.all("dt", "dd")] for row in node.all("div")]
+    if node.tag == "ul":
+        return [[squeezed(item.words)] for item in node.all("li")]
+    return squeezed(node.words)
+
+
+def squeezed_all(figure: Read) -> Any:
+    return squeezed(figure) if isinstance(figure, str) else [[squeezed(cell) for cell in row] for row in figure]
+
+
+def twins_of(node: Node) -> Iterator[str]:
+    """Where the rows of a table are as data: links below it that say that they are the same."""
+    around = node.up
+    while around is not None and around.tag not in ("section", "figure", "main"):
+        around = around.up
+    for said in around.all("p") if around and around.tag == "section" else ():
+        if said.attrs.get("class") == "twins" and re.search("The same|Download", said.words):
+            yield from (str(link.attrs["href"]) for link in said.all("a"))
+
+
+def difference(told: Any, right: Any) -> str:
+    """Where two answers part."""
+    if isinstance(told, list) and isinstance(right, list):
+        if len(told) != len(right):
+            return f"{len(told)} rows, not {len(right)}"
+        for a, b in zip(told, right, strict=True):
+            if a != b:
+                parts = [(x, y) for x, y in zip(a, b, strict=False) if x != y]
+                return f"{len(a)} cells, not {len(b)}: {parts[:2]}"
+    return f"{str(told)[:300]!r}, not {str(right)[:300]!r}"
