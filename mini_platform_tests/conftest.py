@@ -16,26 +16,19 @@ In-process tests of assets should build their own definitions by `build_defs(all
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
-import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psycopg2
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from sqlalchemy import Engine, make_url, select
+from sqlalchemy import Engine, select
+
+pytest.register_assert_rewrite("mini_platform_tests.support")
 
 from mini_platform.api.site import Site
-from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.config.settings import PROJECT
 from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.landing import land_files, named_file
@@ -45,19 +38,19 @@ from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
-from mini_platform.web import create_app, served
+from mini_platform.web import create_app
 from mini_platform_tests.support import drawn
-
-TEMPLATE = "template_platform"
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
-"""Server settings of a database that nobody will miss."""
-WATCH = """
-import sys; from pathlib import Path; sys.stdin.read()
-from mini_platform.warehouse import embedded; embedded.stop(Path(sys.argv[1]))
-"""
-"""Stops the server once the test process is gone, even if that was killed: its end of the pipe closes then."""
-
-Pipeline = Callable[..., list[int]]
+from mini_platform_tests.support.databases import (
+    FAST,
+    TEMPLATE,
+    WATCH,
+    Pipeline,
+    copied,
+    execute,
+    set_environment,
+    url_of,
+)
+from mini_platform_tests.support.web import serving
 
 
 def pytest_report_header() -> str:
@@ -93,8 +86,8 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a database with every table in it, from which those of the tests are copied."""
     from mini_platform.dagster.storage import PlatformStorage
 
-    _execute(server, f"CREATE DATABASE {TEMPLATE}")
-    url = _url(server, TEMPLATE)
+    execute(server, f"CREATE DATABASE {TEMPLATE}")
+    url = url_of(server, TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, url, tmp_path_factory.mktemp("template"))
         made = connection.engine(url)
@@ -108,15 +101,6 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def database_url(server: str, template: str) -> Iterator[str]:
     with copied(server, template) as url:
         yield url
-
-
-@contextmanager
-def copied(server: str, template: str) -> Iterator[str]:
-    """URL of a copy of a database, dropped afterwards."""
-    name = f"test_{uuid.uuid4().hex}"
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield _url(server, name)
-    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -182,66 +166,3 @@ def web(platform: Platform) -> Iterator[str]:
 def client(web: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=web, timeout=30) as made:
         yield made
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve an app of ours, by https and behind proxies as its settings say; yields its URL."""
-    settings = app.state.site.settings
-    with listening(app, **served(settings)) as address:
-        yield f"http{'s' if settings.api_tls_cert else ''}://{address}"
-
-
-@contextmanager
-def listening(app: FastAPI, **options: Any) -> Iterator[str]:
-    """Serve any app over real sockets; yields its host and port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, **options))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
-    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL", "VAULT_"))]:
-        patch.delenv(name)
-    patch.setenv("DATABASE_URL", url)
-    patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))
-    patch.setenv("MINI_PLATFORM_DATA", str(folder / "data"))
-    patch.setenv(
-        "MINI_PLATFORM_DAGSTER_PORT", "1"
-    )  # Nobody's: uploads nudge Dagster, and not the one that the user runs.
-
-
-def platform_on(engine: Engine, folder: Path, **parts: Any) -> Platform:
-    """A platform on a database that is open, with its folders below one; other parts of it may be given."""
-    settings = load_settings().model_copy(update={"home": folder / "home", "data": folder / "data"})
-    made = Platform()
-    made.__dict__ |= {"engine": engine, "settings": settings, **parts}
-    return made
-
-
-def _url(server: str, database: str) -> str:
-    return make_url(server).set(database=database).render_as_string(hide_password=False)
-
-
-def _execute(server: str, statement: str) -> None:
-    """A statement that cannot run in a transaction."""
-    with _connection(server) as conn, conn.cursor() as cursor:
-        cursor.execute(statement)
-
-
-@contextmanager
-def _connection(server: str) -> Iterator[psycopg2.extensions.connection]:
-    url = make_url(server)
-    conn = psycopg2.connect(dbname=url.database, user=url.username, host=url.query["host"], port=url.query["port"])
-    conn.autocommit = True
-    try:
-        yield conn
-    finally:
-        conn.close()

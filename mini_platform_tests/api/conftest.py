@@ -1,8 +1,6 @@
 """Declared datasets as the API serves them."""
 
-from __future__ import annotations
+from mini_platform_tests.support.pages import opened
+from mini_platform_tests.support.trial import declared
 
-from mini_platform_tests.dashboard.conftest import Opened, opened
-from mini_platform_tests.declarations.conftest import Declared, declared
-
-__all__ = ["Declared", "Opened", "declared", "opened"]
+__all__ = ["declared", "opened"]

@@ -343,7 +343,7 @@ def contacts(platform: Platform) -> Iterator[FastAPI]:
 def test_a_masked_key_is_in_no_cursor(contacts: FastAPI, platform: Platform) -> None:
     import base64
 
-    from mini_platform_tests.conftest import serving
+    from mini_platform_tests.support.web import serving
 
     table = dataset_tables(CONTACTS).production
     now = dt.datetime.now(dt.UTC)

@@ -19,7 +19,7 @@ from mini_platform.api.guard import Guard, allowed, log_in, log_out, may
 from mini_platform.api.site import Site
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.web import serving
 
 Endpoints = list[tuple[str, str]]
 EVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -20,8 +16,8 @@ from sqlalchemy import make_url, text
 from mini_platform.api import keys
 from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
-from mini_platform.warehouse.connection import engine
 from mini_platform_tests.support import examples
+from mini_platform_tests.support.processes import away, back, process
 
 HEAVY = ("dagster", "plotly", "polars", "pandas", "pandera", "pyarrow")
 
@@ -146,36 +142,6 @@ def a_pull(platform: Platform, error: str) -> None:
 # The process
 
 
-@contextmanager
-def process(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """`python -m mini_platform.web` on a free port, ready; with its log in `home/test.log`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "test.log").open("w") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "mini_platform.web"],
-            cwd=PROJECT,
-            env=os.environ | {"MINI_PLATFORM_API_PORT": str(port)} | settings,
-            stderr=log,
-            stdout=log,
-            text=True,
-        )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        try:
-            while started.poll() is None:
-                try:
-                    client.get("/api/health/")
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.05)
-            yield started, client
-        finally:
-            started.kill()
-            started.wait()
-
-
 def test_it_starts_and_lives_without_its_database_and_recovers(home: Path, database_url: str) -> None:
     url = make_url(database_url)
     template = url.set(database="postgres").render_as_string(hide_password=False)
@@ -203,27 +169,6 @@ def test_it_starts_and_lives_without_its_database_and_recovers(home: Path, datab
                 assert late.get("/health").status_code == 200
         assert client.get("/health").status_code == 200
         assert scraped(client)[sample("database_up")] == 1
-
-
-@contextmanager
-def away(server: str, name: str) -> Iterator[None]:
-    execute(server, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-    execute(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name", name=name)
-    try:
-        yield
-    finally:
-        back(server, name)
-
-
-def back(server: str, name: str) -> None:
-    execute(server, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-
-
-def execute(server: str, statement: str, **values: str) -> None:
-    made = engine(server, isolation_level="AUTOCOMMIT")
-    with made.connect() as conn:
-        conn.execute(text(statement), values)
-    made.dispose()
 
 
 def test_it_ends_on_sigterm_and_logs_neither_queries_nor_keys(home: Path) -> None:

@@ -25,8 +25,8 @@ from mini_platform.operations.answering import api_answers
 from mini_platform.operations.doctor import examine
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
-from mini_platform_tests.api.test_health import process
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.processes import process
+from mini_platform_tests.support.web import serving
 
 PATIENCE = 60
 """Seconds; a busy machine is no failure."""

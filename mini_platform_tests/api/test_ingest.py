@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.platform import Platform
-from mini_platform_tests.api.test_uploads import ledger, loading, problem, stored
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import signals
+from mini_platform_tests.support.uploads import ledger, loading, problem, stored
 
 SIGNALS = signals
 PAYLOAD = {"time_stamp": "2024-01-01T12:00:00+01:00", "data": [1, 2.5, 3]}

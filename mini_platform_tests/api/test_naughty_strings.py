@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform_tests.api.test_uploads import loading
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.strings import NAUGHTY
+from mini_platform_tests.support.uploads import loading
 
 UPLOAD = "/api/datasets/records/files/"
 ROWS = "/api/datasets/records/rows/"

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 from mini_platform.api.openapi import TYPES
 from mini_platform.api.values import read
 from mini_platform.platform import Platform
-from mini_platform_tests.api.test_uploads import form, loading
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.uploads import form, loading
 
 CHECKS = [
     not_a_server_error,

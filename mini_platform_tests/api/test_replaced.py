@@ -22,8 +22,9 @@ from mini_platform.warehouse import quality
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame
 from mini_platform.web import create_app
-from mini_platform_tests.api.test_health import away
-from mini_platform_tests.conftest import Pipeline, serving
+from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.processes import away
+from mini_platform_tests.support.web import serving
 
 WEATHER = """station_id,date,temp_c,precip_mm
 A,2024-01-01,1.5,0

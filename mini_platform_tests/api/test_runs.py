@@ -12,13 +12,12 @@ import httpx
 import pytest
 
 from mini_platform.api.site import Site
-from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.web import create_app
-from mini_platform_tests.api.test_uploads import GOOD, URL, ledger, until
-from mini_platform_tests.cli.test_supervisor import Platform as Supervised
-from mini_platform_tests.cli.test_supervisor import free_port
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.supervised import Supervised
+from mini_platform_tests.support.uploads import GOOD, URL, ledger, until
+from mini_platform_tests.support.web import serving
 
 SENSOR = {"repositoryName": "__repository__", "repositoryLocationName": "mini_platform", "sensorName": "weather_files"}
 STATE = "query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor { sensorState { id } } } }"
@@ -70,7 +69,7 @@ def test_upload_is_loaded_by_a_run_of_its_own(dagster: httpx.Client) -> None:
     site.close()
 
 
-def test_no_dagster(client: httpx.Client, platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_dagster(client: httpx.Client, platform: Supervised, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mini_platform.api.runs"):
         assert client.post(URL, params={"name": "a.csv"}, content=GOOD).status_code == 202
         until(lambda: bool(caplog.records))

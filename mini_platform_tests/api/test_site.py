@@ -10,7 +10,7 @@ from mini_platform.dataset import Dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.web import serving
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from sqlalchemy import BigInteger, Numeric, func, select, text
 
 from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, RowModel
 from mini_platform.declare.columns import Personal
-from mini_platform_tests.api.conftest import Declared, Opened
+from mini_platform_tests.support.pages import Opened
+from mini_platform_tests.support.trial import Declared
 
 
 def dataset(most: int = 10, factor: int = 1, personal: Personal | None = None, unit: str | None = None) -> Dataset:

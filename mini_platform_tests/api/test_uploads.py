@@ -7,87 +7,32 @@ import datetime as dt
 import hashlib
 import itertools
 import os
-import re
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
-from sqlalchemy import select
 
 from mini_platform.api import incoming
-from mini_platform.datasets import all_datasets
 from mini_platform.landing.retention import drop_old
 from mini_platform.platform import Platform
-from mini_platform.warehouse.tables import files
-from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.faults.test_disk import mount
-from mini_platform_tests.nasty.test_names import NAMES
+from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.disks import mount
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.strings import NAMES
+from mini_platform_tests.support.uploads import GOOD, HEADER, URL, form, ledger, loading, problem, stored, until
 
 WEATHER = weather
-URL = "/api/datasets/weather/files/"
-HEADER = b"station_id,date,temp_c,precip_mm\n"
-GOOD = HEADER + b"OSL,2026-01-01,-4.5,0.3\nOSL,2026-01-02,1,0\n"
 DIRTY = HEADER + b"OSL,2026-01-01,-4.5,0.3\nOSL,2026-01-01,-5,0.3\nOSL,2026-01-02,warm,0\n"
 REFUSED = b"who,what\n1,2\n"
-BOUNDARY = "xyz"
-
-
-def form(*parts: tuple[bytes, bytes]) -> tuple[bytes, dict[str, str]]:
-    """A multipart body: parts as their Content-Disposition and their bytes."""
-    body = b"".join(
-        b"--xyz\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (disposition, data)
-        for disposition, data in parts
-    )
-    return body + b"--xyz--\r\n", {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-
-
-def ledger(platform: Platform) -> list[Any]:
-    with platform.engine.connect() as conn:
-        return list(conn.execute(select(files).order_by(files.c.file_id)))
-
-
-def stored(platform: Platform) -> list[str]:
-    """Names of everything in the raw store, what is unfinished too."""
-    return sorted(path.name for path in platform.store.folder.rglob("*") if path.is_file())
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def problem(answer: httpx.Response, status: int, said: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert re.search(said, answer.json()["detail"]), answer.text
-
-
-@contextlib.contextmanager
-def loading(platform: Platform, pipeline: Pipeline, *datasets: str) -> Iterator[None]:
-    """Somebody loads what is landed while the body waits, of weather unless said: what Dagster's run does."""
-    done = threading.Event()
-
-    def work() -> None:
-        while not done.wait(0.05):
-            if any(row.status == "landed" for row in ledger(platform)):
-                for name in datasets or ("weather",):
-                    pipeline(all_datasets()[name])
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_form(client: httpx.Client, platform: Platform) -> None:
@@ -355,13 +300,6 @@ def test_client_that_is_too_slow(web: str, platform: Platform, monkeypatch: pyte
         sock.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx" % URL.encode())
         assert sock.recv(1000).startswith(b"HTTP/1.1 408 ")
     assert stored(platform) == []
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser
 
-from mini_platform_tests.support.chromium import MISSING, SIZES, Watched, executable, launched
-
-Look = Callable[..., Watched]
+from mini_platform_tests.support.chromium import MISSING, SIZES, Look, Watched, executable, launched
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,10 @@ from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
-from mini_platform_tests import conftest
-from mini_platform_tests.browser.conftest import Look
+from mini_platform_tests.support.chromium import Look
+from mini_platform_tests.support.databases import copied, set_environment
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.web import serving
 
 PAGES = (
     "/", "/weather", "/weather?station=SEA&from=2014-01-01&to=2014-03-31", "/sales", "/signals", "/customers", "/records",
@@ -39,8 +40,8 @@ SCREENSHOTS = PROJECT / ".screenshots"
 def shown(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a web process over a database into which `mini-platform load` brought every sample."""
     folder = tmp_path_factory.mktemp("shown")
-    with conftest.copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
-        conftest.set_environment(patch, url, folder)
+    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, url, folder)
         for name in all_datasets():
             files = sorted((PROJECT / "data" / name).iterdir())
             command = [sys.executable, "-m", "mini_platform.cli", "load", name, *map(str, files)]
@@ -48,7 +49,7 @@ def shown(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) 
             assert done.returncode in (0, 1), done.stderr  # 1 where rows were rejected
         platform = Platform()
         site = Site(platform)
-        with conftest.serving(create_app(site)) as address:
+        with serving(create_app(site)) as address:
             yield address
         site.close()
         platform.engine.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mini_platform_tests.browser.conftest import Look
+from mini_platform_tests.support.chromium import Look
 
 
 def test_reference_shows_operations_and_tries_one(web: str, look: Look) -> None:

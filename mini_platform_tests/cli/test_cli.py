@@ -18,16 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import URL, Engine, Table, func, select, table, text
-from typer.testing import CliRunner, Result
 
-from mini_platform.cli import app
 from mini_platform.cli.listing import Status
+from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.embedded import binary
 from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, files
 from mini_platform_tests.support import examples
+from mini_platform_tests.support.command import cli, here, objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,30 +43,6 @@ KEYS = ["file_id", "name", "status", "rows_read", *COUNTERS, "error"]
 
 def production() -> Table:
     return dataset_tables(examples.weather).production
-
-
-def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mini_platform.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-        env={**os.environ, **environment},
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def here(*arguments: str | Path) -> Result:
-    """The command in this process; what is unexpected propagates."""
-    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-
-
-def objects(output: str) -> list[dict[str, Any]]:
-    """JSON lines."""
-    return [json.loads(line) for line in output.splitlines()]
 
 
 def written(path: Path, *rows: str) -> Path:

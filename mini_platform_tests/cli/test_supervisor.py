@@ -2,99 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mini_platform.cli.supervisor.child import MARK, worth_showing
+from mini_platform.cli.supervisor.child import worth_showing
 from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import embedded
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.supervised import Supervised
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]
 
 
-@dataclass
-class Platform:
-    """The commands, as a user gives them, for one home."""
-
-    home: Path
-    data: Path
-    port: int
-    api_port: int
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
-        }
-        return kept | {
-            "MINI_PLATFORM_HOME": str(self.home),
-            "MINI_PLATFORM_DATA": str(self.data),
-            "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
-            "MINI_PLATFORM_API_PORT": str(self.api_port),
-        }
-
-    def call(self, expression: str) -> subprocess.CompletedProcess[str]:
-        code = f"import sys; from mini_platform.cli.supervisor import commands; sys.exit({expression})"
-        command = [sys.executable, "-c", code]
-        return subprocess.run(
-            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=200, check=False
-        )
-
-    def up(self) -> subprocess.CompletedProcess[str]:
-        return self.call("commands.up(detach=True)")
-
-    def down(self) -> subprocess.CompletedProcess[str]:
-        return self.call("commands.down()")
-
-    def status(self) -> dict[str, object]:
-        answer = self.call("print(__import__('json').dumps(commands.status()))")
-        found: dict[str, object] = json.loads(answer.stdout)
-        return found
-
-    def processes(self) -> list[psutil.Process]:
-        """Everything that lives and belongs to this home, found independently of the supervisor's own book-keeping."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                told = process.environ()
-                if process.pid != os.getpid() and str(self.home) in (told.get("MINI_PLATFORM_HOME"), told.get(MARK)):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def answers(self) -> bool:
-        return answers(f"http://127.0.0.1:{self.port}/server_info")
-
-    def api_answers(self) -> bool:
-        return answers(f"http://127.0.0.1:{self.api_port}/health")
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 @pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
-    made = Platform(tmp_path / "home", tmp_path / "data", free_port(), free_port())
+def platform(tmp_path: Path) -> Iterator[Supervised]:
+    made = Supervised(tmp_path / "home", tmp_path / "data", free_port(), free_port())
     made.data.mkdir()
     yield made
     made.down()
@@ -103,7 +35,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     embedded.stop(made.home)
 
 
-def test_up_down(platform: Platform) -> None:
+def test_up_down(platform: Supervised) -> None:
     strays = {path.name for path in PROJECT.iterdir()}
     up = platform.up()
     assert up.returncode == 0, up.stdout + up.stderr
@@ -138,7 +70,7 @@ def test_up_down(platform: Platform) -> None:
     }
 
 
-def test_killed_supervisor_is_followed_by_a_clean_start(platform: Platform) -> None:
+def test_killed_supervisor_is_followed_by_a_clean_start(platform: Supervised) -> None:
     assert platform.up().returncode == 0
     status = platform.status()
     os.kill(int(str(status["pid"])), signal.SIGKILL)
@@ -168,7 +100,7 @@ def command_of(process: psutil.Process) -> str:
         return ""
 
 
-def what_dies_is_started_again(platform: Platform) -> None:
+def what_dies_is_started_again(platform: Supervised) -> None:
     server = embedded.pid(platform.home)
     assert server
     killed = (DAEMON, "mini_platform.web")
@@ -188,7 +120,7 @@ def what_dies_is_started_again(platform: Platform) -> None:
     assert platform.api_answers()
 
 
-def test_interrupt_in_the_foreground(platform: Platform) -> None:
+def test_interrupt_in_the_foreground(platform: Supervised) -> None:
     """Started as by a script in the background, which leaves SIGINT ignored: it must stop all the same."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
@@ -213,7 +145,7 @@ def test_interrupt_in_the_foreground(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("setting", ["MINI_PLATFORM_DAGSTER_PORT", "MINI_PLATFORM_API_PORT"])
-def test_taken_port_is_said_with_its_setting(platform: Platform, setting: str) -> None:
+def test_taken_port_is_said_with_its_setting(platform: Supervised, setting: str) -> None:
     port = int(platform.environment[setting])
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -225,8 +157,8 @@ def test_taken_port_is_said_with_its_setting(platform: Platform, setting: str) -
     assert not platform.processes()
 
 
-def test_others_reach_it_only_with_keys(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Platform, "environment", platform.environment | {"MINI_PLATFORM_HOST": "0.0.0.0"})  # noqa: S104 - refused
+def test_others_reach_it_only_with_keys(platform: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervised, "environment", platform.environment | {"MINI_PLATFORM_HOST": "0.0.0.0"})  # noqa: S104 - refused
     up = platform.up()
     assert up.returncode == 1
     assert "no key would let anybody in. Make one, for example: mini-platform key create" in up.stdout
@@ -234,7 +166,7 @@ def test_others_reach_it_only_with_keys(platform: Platform, monkeypatch: pytest.
     assert not platform.processes()
 
 
-def test_database_that_is_away_is_said(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_is_away_is_said(platform: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; from mini_platform.cli.supervisor import commands; sys.exit(commands.up(detach=True))"
     environment = platform.environment | {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"}
     up = subprocess.run(

@@ -13,7 +13,7 @@ from mini_platform.config.settings import Settings, load_settings, sources
 from mini_platform.config.vault import VaultError
 from mini_platform.dagster.storage import dagster_url
 from mini_platform.operations.doctor import examine
-from mini_platform_tests.cli.test_cli import cli
+from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.vault_server import Vault, serving_vault
 
 SECRET = "mini-platform"

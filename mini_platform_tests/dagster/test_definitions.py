@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from mini_platform.definitions import build_defs
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.support import examples
+from mini_platform_tests.support.definitions import drop, materialize, settled, tick
 from mini_platform_tests.support.oracle import Oracle, differences
 
 STAGING = dg.AssetKey(["weather", "staging_measurements"])
@@ -64,25 +64,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def settled(path: Path) -> Path:
-    """A file that was written a while ago."""
-    os.utime(path, (time.time() - 60,) * 2)
-    return path
-
-
-def drop(data: Path, name: str, content: bytes, dataset: str = "weather") -> None:
-    (data / dataset / name).write_bytes(content)
-    settled(data / dataset / name)
-
-
 def drop_samples(data: Path) -> None:
     for name in ("seattle.csv", "dirty.csv"):
         settled(Path(shutil.copy(PROJECT / "data" / "weather" / name, data / "weather" / name)))
-
-
-def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, group: str = "weather", **options: Any) -> Any:
-    """Everything of a dataset, as *Materialize all* does."""
-    return defs.resolve_job_def(f"load_{group}").execute_in_process(instance=instance, **options)
 
 
 def checks(result: Any) -> dict[str, Any]:
@@ -345,15 +329,6 @@ def test_a_table_downstream_is_a_frame(
 
 
 # The sensor
-
-
-def tick(defs: dg.Definitions, instance: dg.DagsterInstance, dataset: str = "weather") -> Any:
-    """One evaluation, as the daemon makes it: a run request or a reason to skip."""
-    repository = defs.get_repository_def()
-    resources = {"platform": (defs.resources or {})["platform"]}
-    with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as context:
-        data = repository.get_sensor_def(f"{dataset}_files").evaluate_tick(context)
-    return data.run_requests[0] if data.run_requests else data.skip_message
 
 
 @pytest.fixture

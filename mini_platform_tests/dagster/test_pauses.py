@@ -16,7 +16,7 @@ from mini_platform.dagster import automation
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.storage.names import SETTLE_SECONDS
-from mini_platform_tests.dagster.test_definitions import drop, materialize, tick
+from mini_platform_tests.support.definitions import drop, materialize, tick
 
 SAID = re.compile(
     r"1 new and 0 pending files wait\. (The last run|The last \d runs) failed, or left files standing; "

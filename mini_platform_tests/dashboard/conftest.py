@@ -2,95 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from html.parser import HTMLParser
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
-from mini_platform.api.site import Site
-from mini_platform.dataset import Dataset
-from mini_platform.platform import Platform
-from mini_platform.warehouse import quality
-from mini_platform.warehouse.tables import quality_report
-from mini_platform.warehouse.upsert import upsert_frame
-from mini_platform.web import create_app
-from mini_platform_tests.declarations.conftest import Declared, Trial, declared
+from mini_platform_tests.support.pages import Get, Page, opened
+from mini_platform_tests.support.trial import declared
 
-__all__ = ["Declared", "declared"]
-
-VOID = {"meta", "link", "input", "br", "img", "path", "polyline", "hr"}
-
-
-class Page(HTMLParser):
-    """A page: its text, the text of each element with an id, its links, and every tag that it opens."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.html, self.text = html, ""
-        self.parts: dict[str, str] = {}
-        self.spaced: dict[str, str] = {"": ""}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[tuple[str, str | None]] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.tags.append((tag, given))
-        if tag not in VOID:
-            self._open.append((tag, given.get("id")))
-            if named := given.get("id"):
-                self.parts[named] = self.spaced[named] = ""
-        self._space()
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        # Optional end tags are written in these pages: what is closed is what was opened last.
-        assert self._open, f"</{tag}> closes nothing"
-        opened, _ = self._open.pop()
-        assert opened == tag, f"</{tag}> closes <{opened}>"
-        self._space()
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        for _, named in self._open:
-            if named:
-                self.parts[named] += data
-        if not {"script", "style", "svg"} & {tag for tag, _ in self._open}:
-            for named in ("", *(named for _, named in self._open if named)):
-                self.spaced[named] += data
-
-    def _space(self) -> None:
-        for named in ("", *(named for _, named in self._open if named)):
-            self.spaced[named] += " "
-
-    @property
-    def links(self) -> list[str]:
-        """Where it leads."""
-        return [str(attrs["href"]) for tag, attrs in self.tags if tag == "a" and attrs.get("href")]
-
-    def part(self, named: str) -> str:
-        """Text of an element, its white space made single."""
-        return re.sub(r"\s+", " ", self.parts[named]).strip()
-
-    def read(self, named: str = "") -> str:
-        """What a person reads of an element, or of all: a space wherever a tag is."""
-        return re.sub(r"\s+", " ", self.spaced[named]).strip()
-
-    def figure(self, name: str) -> str:
-        """The value of one of the cards with figures."""
-        found = re.search(rf"<dt>{re.escape(name)}</dt>\s*<dd[^>]*>([^<]*)</dd>", self.html)
-        assert found, f"no figure {name!r}"
-        return found[1].strip()
-
-
-Get = Callable[..., Page]
+__all__ = ["declared", "opened"]
 
 
 @pytest.fixture
@@ -108,40 +28,3 @@ def get(browser: httpx.Client) -> Get:
         return Page(answer.text)
 
     return page
-
-
-Asked = Callable[..., httpx.Response]
-Opened = Callable[..., Asked]
-
-
-@pytest.fixture
-def opened(platform: Platform) -> Iterator[Opened]:
-    """Call it with datasets: the web process of these; what it gives is called with a path, as a browser asks for it."""
-    with ExitStack() as stack:
-
-        def open_(*datasets: Dataset) -> Asked:
-            site = Site(platform, {dataset.name: dataset for dataset in datasets})
-            app = create_app(site)
-            client = stack.enter_context(
-                TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False, follow_redirects=True)
-            )
-
-            def ask(path: str, accept: str = "text/html", **headers: str) -> httpx.Response:
-                answer: httpx.Response = client.get(path, headers={"Accept": accept, **headers})
-                return answer
-
-            return ask
-
-        yield open_
-
-
-def words(answer: httpx.Response) -> str:
-    """What a person reads of a page."""
-    assert answer.status_code == 200, answer.text[:2000]
-    return Page(answer.text).read()
-
-
-def measure(trial: Trial) -> None:
-    """Write the quality report, as a run does at its end."""
-    with trial.platform.engine.begin() as conn:
-        upsert_frame(conn, quality_report, quality.measure(conn, trial.dataset, "test"))

@@ -27,9 +27,10 @@ from mini_platform.dataset import (
 )
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.dashboard import conftest
-from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, words
 from mini_platform_tests.support import examples
+from mini_platform_tests.support.pages import Asked, Opened, words
+from mini_platform_tests.support.pages import Page as Html
+from mini_platform_tests.support.trial import Declared
 
 
 class Visit(RowModel):
@@ -119,21 +120,21 @@ def drawn(ask: Asked, name: str, query: str = "") -> dict[str, Any]:
 def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
     declared(visits(FEW)).load("a.csv", ROWS)
     ask = opened(visits(FEW))
-    page = conftest.Page(ask("/visits").text)
-    assert "/visits" in conftest.Page(ask("/").text).links, "it is linked wherever the dataset is named"
+    page = Html(ask("/visits").text)
+    assert "/visits" in Html(ask("/").text).links, "it is linked wherever the dataset is named"
     assert page.read("figures") == "Visits 5 Hours 2 h"
     assert "Hours and visits In steps of 15 min; pale bars" in page.read("over-time")
     assert "By park north has 60 % of the visits." in page.read("parks")
     assert "By hour of the day Most visits from 08:00: 4." in page.read("daytime")
     assert "33 % of 3 guests have more than one visit." in page.read("guests")
     assert "/api/datasets/visits/rows.csv" in page.links
-    before = conftest.Page(ask("/visits?from=2024-01-02T00:00").text)
+    before = Html(ask("/visits?from=2024-01-02T00:00").text)
     assert before.read("figures") == "Visits 3 Hours 2.50 h"
     assert "/api/datasets/visits/rows.csv?at__gte=2024-01-02T00%3A00%3A00%2B00%3A00" in before.links
 
 
 def test_figures_say_what_their_measures_are(ask: Asked) -> None:
-    page = conftest.Page(ask("/visits?to=2024-01-05").text)
+    page = Html(ask("/visits?to=2024-01-05").text)
     assert page.read("figures") == (
         "Visits 5 3 guests, on 3 days, none on 2 Paid $40.00 40 % in the north Stay 2.00 h of every park "
         "Per guest $13.33 Best 2.50 h"
@@ -142,10 +143,10 @@ def test_figures_say_what_their_measures_are(ask: Asked) -> None:
 
 
 def test_rows_are_chosen_and_compared(ask: Asked) -> None:
-    page = conftest.Page(ask("/visits?guest=ann").text)
+    page = Html(ask("/visits?guest=ann").text)
     assert "Visits 3 1 guest," in page.read("figures")
     assert "/api/datasets/visits/rows.csv?day__gte=2024-01-01&day__lte=2024-01-03&guest=ann" in page.links
-    side_by_side = conftest.Page(ask("/visits?park=north&park=south").text)
+    side_by_side = Html(ask("/visits?park=north&park=south").text)
     assert "north 3 $16.00 2.00 " in side_by_side.read("figures")
     assert "Day north h north Visits south h south Visits" in side_by_side.read("over-time")
     rows = ask("/visits?park=north&park=sou&_twin=parks.json").json()["results"]
@@ -204,7 +205,7 @@ def test_a_group_that_is_a_row_need_not_be_grouped(declared: Declared, functions
 
 
 def test_charts_show_what_they_name(ask: Asked) -> None:
-    page = conftest.Page(ask("/visits").text)
+    page = Html(ask("/visits").text)
     over_time = page.read("over-time")
     assert (
         "Stays All parks, 1 Jan 2024 to 3 Jan 2024, by day; mean stay and visits; the band is the shortest to the"
@@ -228,7 +229,7 @@ def test_charts_show_what_they_name(ask: Asked) -> None:
 
 
 def test_a_part_of_a_step_is_no_slump(ask: Asked) -> None:
-    page = conftest.Page(ask("/visits?by=week&from=2024-01-01&to=2024-01-09").text)
+    page = Html(ask("/visits?by=week&from=2024-01-01&to=2024-01-09").text)
     assert "pale bars are sums of a week of which not all days are shown" in page.read("over-time")
     assert drawn(ask, "over-time", "?by=week")["data"][-1]["marker"]["opacity"] == [0.4]
 
@@ -350,7 +351,7 @@ def test_the_page_of_any_dataset_has_rows_first_and_charts_that_say_something(
     orders = [dict(sales.realistic(random.Random(n), n)) for n in range(20)]  # noqa: S311
     lines = [",".join(f'"{str(v).replace(chr(34), chr(34) * 2)}"' for v in order.values()) for order in orders]
     declared(sales).load("a.csv", "\n".join([",".join(orders[0]), *lines, ""]))
-    page = conftest.Page(opened(sales)("/datasets/sales").text)
+    page = Html(opened(sales)("/datasets/sales").text)
     charts = [str(attrs["id"]) for tag, attrs in page.tags if tag == "figure"]
     assert charts == [
         "chart-dim_customer", "chart-fact_sales", "chart-revenue_by_category", "chart-monthly_revenue", "chart-top_products",

@@ -11,7 +11,7 @@ from mini_platform.api import keys
 from mini_platform.api.site import Site
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.web import serving
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.rows.wording import number
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import Pipeline, serving
-from mini_platform_tests.dashboard.conftest import Get, Page
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import customers, weather
+from mini_platform_tests.support.pages import Get, Page, keeps_to_itself
 from mini_platform_tests.support.strings import NAUGHTY
+from mini_platform_tests.support.web import serving
 
 PAGES = (
     *("/", "/weather", "/sales", "/signals", "/customers", "/records", "/files", "/quality", "/runs", "/login"),
@@ -38,22 +39,6 @@ PAGES = (
 def one(engine: Engine, statement: str) -> object:
     with engine.connect() as conn:
         return conn.scalar(text(statement))
-
-
-def keeps_to_itself(page: Page) -> None:
-    """Neither inline code nor anything of another host, and ids that are there once."""
-    for tag, attrs in page.tags:
-        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
-        if tag == "script":
-            assert str(attrs.get("src", "")).startswith("/static/") or attrs.get("type") == "application/json"
-        for name in ("src", "action", "formaction"):
-            assert not attrs.get(name) or str(attrs[name]).startswith("/"), (tag, attrs)
-    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
-    assert len(ids) == len(set(ids)), sorted(i for i in ids if ids.count(i) > 1)
-    labels = {attrs.get("for") for tag, attrs in page.tags if tag == "label"}
-    for tag, attrs in page.tags:
-        if tag in ("input", "select") and attrs.get("type") != "hidden":
-            assert attrs.get("id") in labels, attrs
 
 
 @pytest.mark.parametrize("path", PAGES)

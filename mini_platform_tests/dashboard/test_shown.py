@@ -16,8 +16,9 @@ from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
-from mini_platform_tests.dashboard.conftest import Asked, Declared, Opened, Page, measure, words
 from mini_platform_tests.support.examples import customers, sales, signals, weather
+from mini_platform_tests.support.pages import Asked, Opened, Page, measure, words
+from mini_platform_tests.support.trial import Declared
 
 
 class Sold(RowModel):

@@ -10,9 +10,9 @@ import plotly
 
 from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
-from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.dashboard.conftest import Get
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.pages import Get
 
 MOST_BYTES = 2_000_000
 

@@ -29,10 +29,9 @@ from mini_platform.dashboard import rendering, svg
 from mini_platform.dashboard.listing import ROWS
 from mini_platform.rows.spreadsheets import harmless
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.dashboard.conftest import Page
-from mini_platform_tests.dashboard.test_pages import keeps_to_itself
 from mini_platform_tests.support import drawn
 from mini_platform_tests.support.figures import FIGURES, LEDGER, OF_FILES, At, Params, Read, chosen, masked, rejects
+from mini_platform_tests.support.pages import Page, keeps_to_itself
 from mini_platform_tests.support.tree import Node, Tree, difference, read, squeezed, squeezed_all, twins_of
 from mini_platform_tests.support.world import EVIL, HOSTILE, World, served
 

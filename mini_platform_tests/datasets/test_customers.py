@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from mini_platform.platform import Platform
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import customers
 
 HEADER = "Index,Customer Id,First Name,Last Name,Company,City,Country,Phone 1,Phone 2,Email,Subscription Date,Website"

@@ -20,8 +20,8 @@ from mini_platform.platform import Platform
 from mini_platform.storage.access import Access
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, files
-from mini_platform_tests.conftest import Pipeline
 from mini_platform_tests.support.api_server import Api, numbered, serving, things
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import records
 
 QUICK = Pull(name="api", rate=1000, tries=2, backoff=0.01)

@@ -32,8 +32,8 @@ from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files
-from mini_platform_tests.operations.test_forget import csv_of, order
 from mini_platform_tests.support.examples import sales
+from mini_platform_tests.support.orders import csv_of, order
 
 Cells = dict[str, str]
 GOOD = dict(zip((c.name for c in sales.read_columns), order(1, "ada@example.org").split(","), strict=True))

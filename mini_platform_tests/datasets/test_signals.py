@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.validation import judge
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import signals as dataset
 
 NEARLY = 4e-16

@@ -57,7 +57,7 @@ ANSWERS = """
 import json, httpx
 from mini_platform.api.site import Site
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.web import serving
 site = Site()
 with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
     answers = [client.get(path) for path in ("/openapi.json", "/health", "/stats")]

@@ -17,9 +17,9 @@ from mini_platform.operations.explain import KeyTextError, explain_row, parse_ke
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables
 from mini_platform_tests.declarations.computed import Drawn, Number
-from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.draw import Col, Plan
 from mini_platform_tests.declarations.model import Expected, Key, World, key_of, sortable
+from mini_platform_tests.support.trial import Trial
 
 LEDGER = """
     SELECT file_id, name, version, status, same_as, rows_read, rows_rejected, rule_counts, error, leased_by,

@@ -33,12 +33,12 @@ from mini_platform.warehouse import connection, ledger, schema
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.conftest import _execute, _url
 from mini_platform_tests.declarations import cells, compare, doors, draw, served, victim
 from mini_platform_tests.declarations.cells import Written
-from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.draw import Col, Plan
 from mini_platform_tests.declarations.model import KEY_ID, SECRET, World
+from mini_platform_tests.support.databases import execute, url_of
+from mini_platform_tests.support.trial import Trial
 
 TEMPLATE = "template_machine"
 NAMES = ("a", "b", "c", "d e", "ü")
@@ -58,20 +58,20 @@ def ground(server: str, folder: Path, left_out: Set[str] = frozenset()) -> Itera
     """A template with the platform's tables; the environment is the machine's own while it is open."""
     before = dict(os.environ)
     template = f"{TEMPLATE}_{os.getpid()}"
-    _execute(server, f"CREATE DATABASE {template}")
+    execute(server, f"CREATE DATABASE {template}")
     for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL"))]:
         del os.environ[name]
     os.environ |= {"MINI_PLATFORM_HOME": str(folder / "home"), "MINI_PLATFORM_DATA": str(folder / "data")}
     os.environ["MINI_PLATFORM_PII_KEYS"] = f"{KEY_ID}:{SECRET}"
     os.environ["MINI_PLATFORM_DAGSTER_PORT"] = "1"
     (folder / "home").mkdir(exist_ok=True, parents=True)
-    made = connection.engine(_url(server, template))
+    made = connection.engine(url_of(server, template))
     create_all(made, [])
     made.dispose()
     try:
         yield Ground(server, folder, left_out)
     finally:
-        _execute(server, f"DROP DATABASE {template} WITH (FORCE)")
+        execute(server, f"DROP DATABASE {template} WITH (FORCE)")
         os.environ.clear()
         os.environ.update(before)
 
@@ -352,8 +352,8 @@ def _test(seed: int, plan: Plan, done: Sequence[Step], wrong: Sequence[str]) -> 
 @contextmanager
 def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
     name = f"machine_{uuid.uuid4().hex}"
-    _execute(made.server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}_{os.getpid()}")
-    os.environ["DATABASE_URL"] = _url(made.server, name)
+    execute(made.server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}_{os.getpid()}")
+    os.environ["DATABASE_URL"] = url_of(made.server, name)
     platform = Platform({dataset.name: dataset})
     try:
         platform.__dict__["engine"] = connection.engine(platform.url)
@@ -361,7 +361,7 @@ def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
         yield Trial(platform, dataset)
     finally:
         platform.engine.dispose()
-        _execute(made.server, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(made.server, f"DROP DATABASE {name} WITH (FORCE)")
         for cached in (dataset_tables, pandera_schema):
             cached.cache_clear()
 

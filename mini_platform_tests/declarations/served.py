@@ -17,10 +17,10 @@ import httpx
 
 from mini_platform.api.site import Site
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
-from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.draw import Col
 from mini_platform_tests.declarations.model import World
+from mini_platform_tests.support.trial import Trial
+from mini_platform_tests.support.web import serving
 
 PAGE = 3
 

@@ -42,7 +42,7 @@ from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.declarations.conftest import Declared, Trial
+from mini_platform_tests.support.trial import Declared, Trial
 
 LENGTH = {"min_value": 1, "max_value": 40}
 

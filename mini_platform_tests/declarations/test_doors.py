@@ -25,8 +25,8 @@ from mini_platform.dataset import Dataset
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import translated
 from mini_platform.rows.validation import judge
-from mini_platform_tests.declarations.conftest import Declared
 from mini_platform_tests.declarations.doors import refused_by_pandera
+from mini_platform_tests.support.trial import Declared
 
 MODULE = "drawn_doors"
 

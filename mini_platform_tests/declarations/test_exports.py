@@ -11,7 +11,7 @@ import pytest
 
 from mini_platform.dataset import Above, Csv, Dataset, Drift, Field, Json, RowModel
 from mini_platform_tests.declarations import served
-from mini_platform_tests.declarations.conftest import Declared, Trial
+from mini_platform_tests.support.trial import Declared, Trial
 
 
 class Thing(RowModel):

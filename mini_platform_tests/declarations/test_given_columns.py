@@ -8,7 +8,7 @@ import json
 import pytest
 
 from mini_platform.dataset import Csv, Dataset, Drift, Field, Json, RowModel
-from mini_platform_tests.declarations.conftest import Declared
+from mini_platform_tests.support.trial import Declared
 
 
 class Given(RowModel):

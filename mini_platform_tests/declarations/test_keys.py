@@ -20,7 +20,7 @@ from mini_platform.rows.readers.json import read_json
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import ops_metadata
-from mini_platform_tests.declarations.conftest import Declared, Trial
+from mini_platform_tests.support.trial import Declared, Trial
 
 Cells = dict[str, tuple[Any, dict[str, Any], list[str], list[Any]]]
 KINDS: Cells = {

@@ -13,7 +13,6 @@ import dagster as dg
 import pytest
 from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
-from sqlalchemy import BigInteger, func, select
 
 from mini_platform.dagster import checks as asset_checks
 from mini_platform.dataset import (
@@ -40,12 +39,7 @@ from mini_platform.declare.declared_checks import ARGUMENTS, NOT_OF_ROWS
 from mini_platform.declare.row_models import GIVEN_TYPES
 from mini_platform.rows.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
-
-
-def model(**columns: tuple[Any, Any]) -> type[RowModel]:
-    """A row model of these columns: type and Field of each."""
-    hints = {name: kind for name, (kind, _) in columns.items()}
-    return type("R", (RowModel,), {"__annotations__": hints} | {name: field for name, (_, field) in columns.items()})
+from mini_platform_tests.support.models import DAILY, daily, model
 
 
 def dataset(**said: Any) -> Dataset:
@@ -58,12 +52,6 @@ def of_column(kind: Any, /, *given: str, **said: Any) -> Dataset:
     return dataset(rows=model(k=(str, Field("Key")), x=(kind, Field(*given or ("X",), **said))))
 
 
-def daily(t: Any) -> Any:
-    """By key."""
-    return select(t.c.k, func.sum(t.c.n, type_=BigInteger).label("s")).group_by(t.c.k)
-
-
-DAILY: dict[str, Any] = {"key": ("k",), "columns": {"k": ("K",), "s": ("S",)}, "chart": ("k", "s")}
 UTC = dt.UTC
 
 # Arguments of checks

@@ -13,7 +13,7 @@ from mini_platform.dagster.storage import PlatformStorage
 from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import SESSION, engine
-from mini_platform_tests.declarations.conftest import Declared
+from mini_platform_tests.support.trial import Declared
 
 FOREIGN = {
     "TimeZone": "'America/New_York'",

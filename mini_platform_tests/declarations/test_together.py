@@ -22,10 +22,10 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
-from mini_platform_tests.declarations.conftest import Declared, Trial
-from mini_platform_tests.operations.test_forget import everything
 from mini_platform_tests.support import pairs
+from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.pairs import ANN, BOB, csv
+from mini_platform_tests.support.trial import Declared, Trial
 
 
 class Member(pairs.Member):

@@ -9,7 +9,7 @@ import pytest
 
 from mini_platform.dataset import Csv, Dataset, Drift, Field, Json, RowModel
 from mini_platform.warehouse.schema import create_all
-from mini_platform_tests.declarations.conftest import Declared, Trial
+from mini_platform_tests.support.trial import Declared, Trial
 
 
 class Row(RowModel):

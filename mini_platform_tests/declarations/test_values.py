@@ -20,7 +20,7 @@ from mini_platform.operations.explain import KeyTextError, parse_key
 from mini_platform.rows.protection import normalized
 from mini_platform.rows.validation import clean, judge, refuse_other_rows
 from mini_platform.warehouse.quality import measure
-from mini_platform_tests.declarations.conftest import Declared
+from mini_platform_tests.support.trial import Declared
 
 
 def column(**said: Any) -> Column:

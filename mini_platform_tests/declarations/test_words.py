@@ -46,7 +46,7 @@ from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.validation import judge
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.declarations.test_refused import DAILY, daily, model
+from mini_platform_tests.support.models import DAILY, daily, model
 
 TESTS = Path(__file__).parent.parent
 PUBLIC = [getattr(mini_platform.dataset, name) for name in mini_platform.dataset.__all__]

@@ -26,7 +26,7 @@ from mini_platform.rows.validation import PLAIN_EMAIL, clean, judge, parse
 from mini_platform.warehouse.quarantine import rejects
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, sql_type
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 
 UTC = dt.UTC
 FIRST, LAST = dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30)  # noqa: DTZ001 - hypothesis adds the zone

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from mini_platform_tests.support.survivors import FAULT, Survives
 from mini_platform_tests.support.yard import LEASE_SECONDS, Yard
-
-FAULT = "fault"
-Survives = Callable[[str], None]
 
 
 @pytest.fixture

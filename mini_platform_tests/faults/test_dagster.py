@@ -20,8 +20,8 @@ from mini_platform.cli.supervisor.child import marked
 from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import connection, embedded
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import Yard
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]

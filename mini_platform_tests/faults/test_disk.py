@@ -13,27 +13,15 @@ from sqlalchemy import text
 
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.disks import mount
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
 ATTEMPTS = 7
 """More runs than a file has attempts: a full disk must not use them up."""
-
-
-def mount(folder: Path, *options: str) -> None:
-    """A file system in memory; the test is skipped where none can be mounted."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from mini_platform.warehouse import aggregates
 from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.faults.conftest import Survives
-from mini_platform_tests.faults.test_kills import ONLY_INTO_EMPTY_TABLES
 from mini_platform_tests.support import worker
 from mini_platform_tests.support.samples import EVERY, compared, sample
+from mini_platform_tests.support.survivors import Survives
+from mini_platform_tests.support.waves import ONLY_INTO_EMPTY_TABLES
 from mini_platform_tests.support.yard import INVARIANTS, LEASE_SECONDS, Yard
 
 pytestmark = pytest.mark.faults

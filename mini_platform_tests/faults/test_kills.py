@@ -11,13 +11,13 @@ import pytest
 
 from mini_platform.config.faultpoints import POINTS
 from mini_platform.storage.store import LEFT_OVER_SECONDS
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
+from mini_platform_tests.support.waves import ONLY_INTO_EMPTY_TABLES
 from mini_platform_tests.support.yard import Yard
 
 pytestmark = pytest.mark.faults
 
-ONLY_INTO_EMPTY_TABLES = "load.indexes_built"
 ONCE_IN_A_PASS = ("land.before_commit", "land.after_commit")
 MOMENTS = 50
 

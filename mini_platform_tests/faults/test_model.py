@@ -19,8 +19,8 @@ from mini_platform.config.faultpoints import POINTS
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, ledger
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves, worker
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults

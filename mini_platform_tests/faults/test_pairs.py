@@ -25,9 +25,9 @@ from sqlalchemy import func, make_url, select, text
 
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, connection
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import drawn, pairs
 from mini_platform_tests.support.look import everything
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Worker
 
 pytestmark = pytest.mark.faults

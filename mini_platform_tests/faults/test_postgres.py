@@ -17,8 +17,8 @@ from sqlalchemy import text
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.schema import create_all
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import LEASE_SECONDS, Yard
 
 pytestmark = pytest.mark.faults

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mini_platform.warehouse import locks
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults

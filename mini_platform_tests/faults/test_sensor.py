@@ -10,8 +10,8 @@ import pytest
 
 from mini_platform.dagster.automation import _look
 from mini_platform.platform import Platform
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import Yard
 
 pytestmark = pytest.mark.faults

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.storage.names import SETTLE_SECONDS
-from mini_platform_tests.faults.conftest import Survives
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults

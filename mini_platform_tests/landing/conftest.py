@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform_tests.support.inbox_yard import CHANGED, Yard
+from mini_platform_tests.support.inbox_yard import CHANGED, INBOX, Yard
 from mini_platform_tests.support.servers import (
     ACCESS_KEY,
     PASSWORD,
@@ -21,8 +21,6 @@ from mini_platform_tests.support.servers import (
     s3_server,
     unused_port,
 )
-
-INBOX = "MINI_PLATFORM_INBOX__WEATHER"
 
 
 @pytest.fixture

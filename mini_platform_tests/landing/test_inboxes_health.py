@@ -7,9 +7,8 @@ import pytest
 
 from mini_platform.operations.doctor import examine
 from mini_platform.platform import Platform
-from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.inbox_yard import Yard
+from mini_platform_tests.support.inbox_yard import INBOX, Yard
 from mini_platform_tests.support.servers import ACCESS_KEY
 
 

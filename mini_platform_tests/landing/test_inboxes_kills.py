@@ -12,9 +12,8 @@ from sqlalchemy import func, text, update
 
 from mini_platform.config.faultpoints import INBOX_POINTS
 from mini_platform.warehouse.tables import inboxes
-from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.support import inbox_worker
-from mini_platform_tests.support.inbox_yard import BAD, GOOD, Yard
+from mini_platform_tests.support.inbox_yard import BAD, GOOD, INBOX, Yard
 
 LANDING, TIDYING = INBOX_POINTS[:3], INBOX_POINTS[3:]
 

@@ -21,9 +21,8 @@ from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import audit
-from mini_platform_tests.landing.conftest import INBOX
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.inbox_yard import CHANGED, GOOD, Yard
+from mini_platform_tests.support.inbox_yard import CHANGED, GOOD, INBOX, Yard
 
 
 @pytest.fixture

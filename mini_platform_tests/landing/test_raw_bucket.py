@@ -26,9 +26,9 @@ from mini_platform.storage import raw_bucket, remote
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.operations.test_forget import csv_of, order
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.inbox_yard import BAD, GOOD
+from mini_platform_tests.support.orders import csv_of, order
 from mini_platform_tests.support.servers import ACCESS_KEY, SECRET_KEY, S3Server, unused_port
 
 

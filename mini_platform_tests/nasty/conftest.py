@@ -2,156 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, make_url, select, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
-from mini_platform.dataset import Dataset
-from mini_platform.landing import folder
-from mini_platform.operations.processing import process
-from mini_platform.rows.protection import Keyring
 from mini_platform.storage.store import RawStore
-from mini_platform.warehouse import aggregates, connection, quarantine
-from mini_platform.warehouse.places import tables_of
-from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files, inbox
-from mini_platform_tests.conftest import platform_on
-from mini_platform_tests.support import examples
-
-COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
-SHOWN = 80
-"""Characters of a rejected value that are compared: more of a field of a megabyte nobody reads."""
-KEYRING = Keyring.from_text("test:a secret of the tests")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one file.
-
-    Attributes:
-        name: in the ledger.
-        summary: status and accounting, such as `loaded: 2 read, 1 inserted, 1 rejected`; counters of 0 are left out.
-        error: the sentence in the ledger; empty if there is none.
-        rejects: `line rule 'value'` of each broken rule, as `mini-platform rejects` shows them.
-        rows: the rows of production that are from this file, as `A|2024-01-01|1.0|`.
-        extra: the columns that were not declared.
-    """
-
-    name: str
-    summary: str
-    error: str = ""
-    rejects: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-
-
-@dataclass
-class Bench:
-    """The steps of a run, from the drop folder to the aggregates, as its assets make them."""
-
-    engine: Engine
-    inbox: Path
-    store: RawStore
-    known: list[Dataset] = field(default_factory=lambda: [examples.weather])
-
-    def drop(self, *dropped: tuple[str | bytes, bytes]) -> None:
-        """Files that are complete appear in the drop folder, and nothing else is in it."""
-        shutil.rmtree(self.inbox, ignore_errors=True)
-        self.inbox.mkdir()
-        for name, data in dropped:
-            with open(os.path.join(os.fsencode(self.inbox), os.fsencode(name)), "wb") as file:  # noqa: PTH118, PTH123 - bytes
-                file.write(data)
-
-    def run(self, dataset: Dataset | None = None) -> list[Outcome]:
-        """Land what stands in the folder, and process it; what became of each new file, in its turn."""
-        dataset = dataset or examples.weather
-        found = folder.look(self.inbox, dataset, now=time.time() + 60)
-        with self.engine.connect() as conn:
-            new = folder.changed(conn, dataset, found)
-        landed = [row for _, row in folder.land(self.engine, dataset, self.store, new) if row]
-        assert len(landed) == len(new)
-        self.work(dataset)
-        with self.engine.connect() as conn:
-            return [_outcome(conn, dataset, row.same_as or row.file_id) for row in landed]
-
-    def work(self, dataset: Dataset) -> None:
-        """Process what is landed."""
-        platform = platform_on(self.engine, self.inbox.with_name("bench"), store=self.store, keyring=KEYRING)
-        process(platform, dataset, run_id="nasty")
-
-    def left_alone(self, dataset: Dataset | None = None) -> dict[str, str]:
-        """Name -> why, of the files in the folder that do not count."""
-        dataset = dataset or examples.weather
-        found = folder.look(self.inbox, dataset, now=time.time() + 60)
-        return {file.name: file.left_alone for file in found if file.left_alone}
-
-    def wrong(self, dataset: Dataset | None = None) -> list[str]:
-        """What must hold whatever arrived, and does not, as sentences."""
-        dataset = dataset or examples.weather
-        with self.engine.connect() as conn:
-            wrong = [
-                f"{row.name}: {row.status} after {row.attempts} attempts: {row.error}"
-                for row in conn.execute(select(files).where(files.c.status.in_(("landed", "staged", "failed"))))
-            ]
-            wrong += [
-                f"{row.name}: loaded, and its rows are not accounted for"
-                for row in conn.execute(select(files).where(files.c.status == "loaded"))
-                if row.rows_read != sum(row._mapping[f"rows_{name}"] for name in COUNTERS)
-            ]
-            wrong += [
-                f"a reject without file, line, rule or sentence: {one}"
-                for one in quarantine.rejects(conn, dataset)
-                if not (one["file"] and one["line"] > 0 and one["rule"] and len(one["reason"].split()) > 1)
-            ]
-            for aggregate in dataset.aggregates:
-                wrong += map(str, aggregates.differences(conn, dataset, aggregate))
-        return wrong
-
-    def clear(self) -> None:
-        """Forget everything that arrived."""
-        with self.engine.begin() as conn:
-            for table in (
-                files,
-                inbox,
-                dirty_groups,
-                *(t for dataset in self.known for t in tables_of(dataset)),
-            ):
-                conn.execute(delete(table))
-
-
-def _outcome(conn: Any, dataset: Dataset, file_id: int) -> Outcome:
-    row = conn.execute(select(files).where(files.c.file_id == file_id)).one()
-    counts = [f"{row.rows_read or 0} read"]
-    counts += [f"{n} {name}" for name in COUNTERS if (n := row._mapping[f"rows_{name}"])]
-    found = list(quarantine.rejects(conn, dataset, file_id=file_id))
-    assert all(one["file"] == row.name and one["reason"] for one in found)
-    production = dataset_tables(dataset).production
-    names = [column.name for column in dataset.stored_columns]
-    rows = conn.execute(select(*(production.c[name] for name in names)).where(production.c._file_id == file_id))
-    return Outcome(
-        row.name,
-        f"{row.status}: {', '.join(counts)}",
-        row.error or "",
-        tuple(f"{one['line']} {one['rule']} {one['value'] and one['value'][:SHOWN]!r}" for one in found),
-        tuple(sorted("|".join("" if cell is None else str(cell) for cell in cells) for cells in rows)),
-        tuple(row.extra_columns or ()),
-    )
-
-
-def explained(expected: Sequence[tuple[str, Any, Any]]) -> str:
-    """What differs, (name, expected, got) by name, to be read one under the other; empty if nothing does."""
-    return "".join(
-        f"\n  {name}\n    expected: {wanted!r}\n    got:      {got!r}"
-        for name, wanted, got in expected
-        if wanted != got
-    )
+from mini_platform.warehouse import connection
+from mini_platform_tests.support.bench import Bench
 
 
 @pytest.fixture(scope="module")

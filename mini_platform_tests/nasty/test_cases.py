@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mini_platform_tests.nasty.conftest import Bench, Outcome, explained
+from mini_platform_tests.support.bench import Bench, Outcome, explained
 from mini_platform_tests.support.cases import CASES, Case
 
 

@@ -13,7 +13,7 @@ from mini_platform.dataset import Above, Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import COUNTERS, files
-from mini_platform_tests.nasty.conftest import Bench, Outcome, explained
+from mini_platform_tests.support.bench import Bench, Outcome, explained
 from mini_platform_tests.support.pollution import BEFORE, POLLUTION, ROWS, Pollution
 from mini_platform_tests.support.samples import EVERY, Sample, encoding, production, sample
 

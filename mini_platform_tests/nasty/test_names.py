@@ -7,49 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform_tests.nasty.conftest import Bench
+from mini_platform_tests.support.bench import Bench
 from mini_platform_tests.support.cases import GOOD, GOOD_ROW, HEADER, ONE, data
-
-NAMES: list[tuple[bytes, str]] = [
-    (name.encode(), name)
-    for name in (
-        "two\nlines.csv",
-        "carriage\rreturn.csv",
-        "tab\t.csv",
-        "'single' and \"double\".csv",
-        "x" * 251 + ".csv",
-        "é" * 125 + "x.csv",
-        "--help.csv",
-        "-.csv",
-        "a..csv",
-        "a..%2f..%2f..%2fetc%2fpasswd.csv",
-        "..\\..\\windows.csv".replace("..", "x.."),
-        "C:\\autoexec.csv",
-        "$(touch pwned).csv",
-        "`touch pwned`.csv",
-        "; touch pwned; .csv",
-        "|touch pwned|.csv",
-        "'; DROP TABLE ops.files; --.csv",
-        "%s %(x)s {0} :name $1.csv",
-        "\\N.csv",
-        "*?[a-z].csv",
-        "~root.csv",
-        " space around .csv",
-        "\x01\x1b[31mred\x07.csv",
-        "\u202evsc.exe.csv",
-        "caf\u00e9.csv",
-        "cafe\u0301.csv",
-        "🌧.csv",
-        "con.csv",
-        "file:x.csv",
-        "http:example.csv",
-        "a.csv.gz.zip.csv",
-    )
-] + [
-    (b"caf\xe9.csv", "caf\\xe9.csv"),
-    (b"\xff\xfe.csv", "\\xff\\xfe.csv"),
-    (b"\xed\xa0\x80.csv", "\\xed\\xa0\\x80.csv"),
-]
+from mini_platform_tests.support.strings import NAMES
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES, ids=[ascii(shown)[1:41] for _, shown in NAMES])

@@ -19,7 +19,7 @@ from mini_platform.dataset import Csv, Dataset, Field, RowModel
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.nasty.conftest import Bench, explained
+from mini_platform_tests.support.bench import Bench, explained
 
 
 class Order(RowModel):

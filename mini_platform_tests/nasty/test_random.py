@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mini_platform_tests.rows.readers.reference import physical_lines, read_reference
 from sqlalchemy import select
 
 from mini_platform.dataset import Above, Csv, Dataset
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.nasty.conftest import Bench
+from mini_platform_tests.support.bench import Bench
+from mini_platform_tests.support.csv_reference import physical_lines, read_reference
 from mini_platform_tests.support.examples import weather
 
 NAMES = ("station_id", "date", "temp_c", "precip_mm")

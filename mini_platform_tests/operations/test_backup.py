@@ -22,8 +22,8 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
-from mini_platform_tests.cli.test_cli import cli
-from mini_platform_tests.operations.test_pipeline import Flow
+from mini_platform_tests.support.command import cli
+from mini_platform_tests.support.flow import Flow
 from mini_platform_tests.support.oracle import Oracle
 
 HEADER = "station_id,date,temp_c,precip_mm\n"

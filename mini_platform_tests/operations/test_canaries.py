@@ -29,8 +29,8 @@ from sqlalchemy import make_url
 from mini_platform.config.settings import PROJECT, PullSettings, Settings
 from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
-from mini_platform_tests.conftest import FAST
 from mini_platform_tests.support.api_server import Reply, Request, serving
+from mini_platform_tests.support.databases import FAST
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.vault_server import Vault, serving_vault
 

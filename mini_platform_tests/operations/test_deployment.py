@@ -25,8 +25,8 @@ from sqlalchemy import Engine, select
 from mini_platform.cli.service import SERVICES
 from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.cli.test_cli import cli
-from mini_platform_tests.operations.test_doctor import free_port
+from mini_platform_tests.support.command import cli
+from mini_platform_tests.support.ports import free_port
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<words>[^}]*))?\}")
 READY_SECONDS = 120.0

@@ -23,12 +23,8 @@ from mini_platform.operations import lock
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.finding import Finding
 from mini_platform.warehouse.schema import create_all
-from mini_platform_tests.cli.test_cli import cli, objects
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+from mini_platform_tests.support.command import cli, objects
+from mini_platform_tests.support.ports import free_port
 
 
 @pytest.fixture(autouse=True)

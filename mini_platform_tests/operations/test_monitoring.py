@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mini_platform.config.settings import PROJECT
-from mini_platform_tests.conftest import Pipeline
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import weather
 
 FOLDER = PROJECT / "mini_platform" / "operations" / "monitoring"

@@ -7,14 +7,10 @@ be what `oracle.py` says of the arrivals.
 from __future__ import annotations
 
 import datetime as dt
-import io
-import random
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pytest
@@ -23,166 +19,21 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform.dataset import Above, Dataset, Field
-from mini_platform.operations import processing
-from mini_platform.operations.sampling import write_sample
-from mini_platform.storage.store import RawStore
-from mini_platform.warehouse import aggregates, ledger, quarantine
+from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import BULK_ROWS, load
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.conftest import platform_on
+from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.oracle import COUNTERS, Oracle, Rules, differences
-
-HEADER = "station_id,date,temp_c,precip_mm\n"
-RUN = "tests"
-
-
-class Flow:
-    """The steps of a run as its assets make them, without Dagster, and the oracle beside them."""
-
-    def __init__(self, engine: Engine, folder: Path, dataset: Dataset = weather) -> None:
-        self.engine = engine
-        self.store = RawStore(folder)
-        self.platform = platform_on(engine, folder.with_name("flow"), store=self.store)
-        self.dataset = dataset
-        self.oracle = Oracle()
-        self.others_first = False
-
-    def using(self, **settings: Any) -> None:
-        """Go on with other settings."""
-        self.platform.__dict__["settings"] = self.platform.settings.model_copy(update=settings)
-
-    @property
-    def worker(self) -> ledger.Worker:
-        """Whom the leases belong to."""
-        return replace(self.platform.worker(RUN), others_first=self.others_first)
-
-    def land(self, *arrivals: tuple[str, bytes]) -> list[int]:
-        """Files arrive in this order, in the ledger and in the oracle."""
-        taken = [ledger.Arrival(name, *self.store.put(io.BytesIO(data))) for name, data in arrivals]
-        with self.engine.begin() as conn:
-            rows = ledger.register(conn, self.dataset.name, taken, "tests")
-        for row, (name, data) in zip(rows, arrivals, strict=True):
-            self.oracle.arrive(name, data, row.file_id)
-        return [row.file_id for row in rows]
-
-    def stage(self, only: Sequence[int] | None = None) -> list[int]:
-        """Stage what is landed."""
-        return processing.stage(self.platform, self.dataset, RUN, only, others_first=self.others_first)
-
-    def load(self, only: Sequence[int] | None = None) -> list[int]:
-        """Load what is staged."""
-        return processing.load(self.platform, self.dataset, RUN, only)
-
-    def refresh(self) -> None:
-        """Bring the aggregates up to date."""
-        for aggregate in self.dataset.aggregates:
-            processing.refresh(self.platform, self.dataset, aggregate)
-
-    def run(self, only: Sequence[int] | None = None) -> None:
-        """All of it over some files, or until none waits; files that are queued again for ever run into the time-out."""
-        processing.process(self.platform, self.dataset, only, run_id=RUN)
-
-    def redrive(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
-        """Queue everything again; from now on under the rules of this dataset."""
-        self.dataset = dataset or self.dataset
-        self.oracle = self.oracle.judged_by(rules or self.oracle.rules)
-        with self.engine.begin() as conn:
-            ledger.return_to_landed(
-                conn, self.dataset.name, files.c.status.in_(("loaded", "refused", "failed", "staged"))
-            )
-
-    def check(self, *, sequential: bool = False) -> None:
-        """Everything is as the oracle says, and the aggregates are what their selects say."""
-        with self.engine.connect() as conn:
-            assert differences(conn, self.oracle, sequential=sequential) == []
-            for aggregate in self.dataset.aggregates:
-                assert aggregates.differences(conn, self.dataset, aggregate) == []
-            accounted = sum((func.coalesce(files.c[name], 0) for name in (*COUNTERS, "rows_rejected")), start=0)
-            assert (
-                conn.scalar(select(func.count()).where(files.c.status == "loaded", files.c.rows_read != accounted)) == 0
-            )
-
-    def status(self, file_id: int) -> Any:
-        """The ledger's row."""
-        with self.engine.connect() as conn:
-            return conn.execute(select(files).where(files.c.file_id == file_id)).one()
-
-    def physical(self, *, quarantined: bool = True) -> dict[str, list[Any]]:
-        """Where every row of every table lies and which transaction wrote it."""
-        tables = dataset_tables(self.dataset)
-        chosen = [tables.production, *tables.aggregates.values(), *([tables.quarantine] if quarantined else [])]
-        with self.engine.connect() as conn:
-            return {
-                table.fullname: conn.execute(
-                    select(text("ctid::text"), text("xmin::text")).select_from(table).order_by(text("ctid"))
-                ).all()
-                for table in chosen
-            }
+from mini_platform_tests.support.flow import HEADER, Flow, csv_of, random_arrivals, sample, seeded
+from mini_platform_tests.support.oracle import Oracle, Rules
 
 
 @pytest.fixture
 def flow(engine: Engine, tmp_path: Path) -> Flow:
     return Flow(engine, tmp_path / "raw")
-
-
-def csv_of(*rows: str) -> bytes:
-    return (HEADER + "".join(f"{row}\n" for row in rows)).encode()
-
-
-def sample(rows: int, dirty: float, seed: int, dataset: Dataset = weather) -> bytes:
-    out = io.BytesIO()
-    write_sample(dataset, out, rows, dirty, seed)
-    return out.getvalue()
-
-
-def seeded(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - test data, not secrets
-
-
-def random_file(rng: random.Random) -> bytes:
-    """Rows of few keys and few values, so that files and lines overlap, repeat and contradict each other; some are bad."""
-    cells = (
-        ("A", "B", " B ", "é", "e\u0301"),
-        ("2024-01-01", "2024-01-02", "2024-01-04"),
-        ("1", "1.0", "2", ""),
-        ("0", "3"),
-    )
-    good = [",".join(map(rng.choice, cells)) for _ in range(rng.randint(0, 14))]
-    bad = [
-        "A,2024-02-30,1,1",
-        "B,2024-01-01,,",
-        ",2024-01-01,1,1",
-        "A,2024-01-01,nan,1",
-        "A,2024-01-01,99,-1",
-        "A,2024-01-01,1",
-        "A,2024-01-01,1,1,1",
-        'A,"2024-01-01"x,1,1',
-        "A,2024-01-01,1,\0",
-        HEADER.strip(),
-        'B,2024-01-02,"1,2',
-        "",
-    ]
-    rows = [*good, *rng.choices(bad, k=rng.randint(0, len(good) // 3 + 1))]
-    rng.shuffle(rows)
-    return csv_of(*rows)
-
-
-def random_arrivals(seed: int, count: int) -> list[tuple[str, bytes]]:
-    """Few names, so that many are versions of one; bytes that come again under the same or another name."""
-    rng = seeded(seed)
-    arrivals: list[tuple[str, bytes]] = []
-    for _ in range(count):
-        again = arrivals and rng.random() < 0.2
-        data = rng.choice(arrivals)[1] if again else random_file(rng)
-        if rng.random() < 0.05:
-            data = b"station_id,date,temp_c\nA,2024-01-01,1\n"
-        arrivals.append((f"{rng.choice('abcd')}.csv", data))
-    return arrivals
 
 
 # Any way of loading gives the same tables

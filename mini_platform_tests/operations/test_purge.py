@@ -19,9 +19,9 @@ from mini_platform.operations.purge import purge
 from mini_platform.platform import Platform
 from mini_platform.warehouse import retention
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
-from mini_platform_tests.cli.test_cli import cli
-from mini_platform_tests.operations.test_pipeline import HEADER, Flow
+from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.flow import HEADER, Flow
 
 QUARANTINE = dataset_tables(weather).quarantine
 BAD = "".join(f"OSL,2026-01-{day:02},warm,0\n" for day in range(1, 11))

@@ -22,7 +22,7 @@ from mini_platform.api.site import Site
 from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import serving
+from mini_platform_tests.support.web import serving
 
 CANARY = "CANARY-4711"
 Envelopes = list[tuple[str, list[Any]]]

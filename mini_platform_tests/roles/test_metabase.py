@@ -26,9 +26,9 @@ from mini_platform.datasets import all_datasets
 from mini_platform.declare.registry import configured
 from mini_platform.operations.metabase import dashboards_of
 from mini_platform.warehouse.connection import engine as engine_of
-from mini_platform_tests.cli.test_cli import here
-from mini_platform_tests.conftest import listening
-from mini_platform_tests.roles.conftest import Platform
+from mini_platform_tests.support.command import here
+from mini_platform_tests.support.roles import RolesPlatform
+from mini_platform_tests.support.web import listening
 
 DASHBOARDS = dashboards_of(configured(), all_datasets())
 EMAIL, PASSWORD, TOKEN, SESSION = "me@example.com", "a long enough password", "setup-token", "session-id"
@@ -330,7 +330,7 @@ def test_a_metabase_that_refuses_or_is_not_there_is_a_sentence_without_the_passw
 
 
 def test_the_services_of_the_compose_file_do_both(
-    server: tuple[str, Documented], roles: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: tuple[str, Documented], roles: RolesPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, metabase = server
     services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
@@ -357,7 +357,7 @@ def test_the_services_of_the_compose_file_do_both(
 
 
 @pytest.mark.parametrize("question", [q for questions in DASHBOARDS.values() for q in questions], ids=lambda q: q.name)
-def test_every_question_is_answered_to_the_bi_role(loaded_samples: None, roles: Platform, question: Any) -> None:
+def test_every_question_is_answered_to_the_bi_role(loaded_samples: None, roles: RolesPlatform, question: Any) -> None:
     made = engine_of(roles.urls["bi"])
     with made.connect() as conn:
         found = conn.execute(text(question.sql))

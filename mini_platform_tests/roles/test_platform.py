@@ -27,9 +27,9 @@ from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
 from mini_platform.warehouse.tables import dataset_tables, migrations
 from mini_platform.web import create_app
-from mini_platform_tests.cli.test_cli import cli, here
-from mini_platform_tests.conftest import serving
-from mini_platform_tests.roles.conftest import PATIENCE, SAMPLES, Platform
+from mini_platform_tests.support.command import cli, here
+from mini_platform_tests.support.roles import PATIENCE, SAMPLES, RolesPlatform
+from mini_platform_tests.support.web import serving
 
 
 class Spot(RowModel):
@@ -48,14 +48,14 @@ def loaded(platform: Opened, dataset: Dataset, path: Path) -> None:
 
 
 @pytest.fixture
-def loader(as_loader: Platform) -> Iterator[Opened]:
+def loader(as_loader: RolesPlatform) -> Iterator[Opened]:
     platform = Opened()
     yield platform
     platform.engine.dispose()
 
 
 @pytest.fixture
-def owner(roles: Platform) -> Iterator[Engine]:
+def owner(roles: RolesPlatform) -> Iterator[Engine]:
     made = engine_of(roles.urls["owner"])
     yield made
     made.dispose()
@@ -121,7 +121,7 @@ def test_the_api_reads_as_reader_and_takes_on_more_for_personal_data_alone(
 
 
 def test_a_dataset_that_is_declared_later_is_made_by_the_owner_and_loaded_by_the_loader(
-    as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
+    as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, tmp_path: Path
 ) -> None:
     datasets = {"spots": SPOTS}
     with pytest.raises(RolesError, match="run `mini-platform db init`"):
@@ -167,7 +167,7 @@ def findings(level: str) -> list[Finding]:
 
 
 def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_without_an_administrator(
-    as_loader: Platform, roles: Platform, owner: Engine
+    as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine
 ) -> None:
     with owner.begin() as conn:
         conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'other' WHERE name = 'weather'"))
@@ -209,7 +209,7 @@ def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loa
     ],
 )
 def test_a_login_that_cannot_be_made_is_a_sentence(
-    roles: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    roles: RolesPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
     (tmp_path / "file").write_text("too short")
@@ -217,7 +217,7 @@ def test_a_login_that_cannot_be_made_is_a_sentence(
     assert (done.exit_code, said in done.stderr) == (1, True), done.stderr
 
 
-def test_a_login_is_given_a_new_password(roles: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_given_a_new_password(roles: RolesPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
     first, second = (here("db", "login", "changing", "--role", "reader").stdout.strip() for _ in range(2))
     url = roles.server.url("changing", second, "separated")
@@ -230,7 +230,7 @@ def test_a_login_is_given_a_new_password(roles: Platform, monkeypatch: pytest.Mo
 
 
 def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_too_little(
-    as_loader: Platform, roles: Platform, owner: Engine, monkeypatch: pytest.MonkeyPatch
+    as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [finding.said for finding in findings("ok")] == ["reads are made as mini_platform_reader"]
     assert findings("problem") + findings("warning") == []
@@ -260,7 +260,7 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
 
 
 def test_a_restored_platform_has_its_roles_again(
-    loaded_samples: None, as_loader: Platform, roles: Platform, owner: Engine, tmp_path: Path
+    loaded_samples: None, as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, tmp_path: Path
 ) -> None:
     done = cli("backup", tmp_path, timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.connection import libpq_url
 from mini_platform.warehouse.schema import all_tables
-from mini_platform_tests.roles.conftest import GROUPS, Platform
+from mini_platform_tests.support.roles import GROUPS, RolesPlatform
 
 READ, OPEN, INSERT, UPDATE, DELETE, TRUNCATE, CREATE, ALTER, DROP, GRANT = "RrIUDTCAXG"
 ALL = {READ, OPEN, INSERT, UPDATE, DELETE, TRUNCATE, CREATE, ALTER, DROP, GRANT}
@@ -86,7 +86,9 @@ NOT_FOR_VIEWS = ("42809", "55000", "0A000")
 
 
 @pytest.fixture(scope="module", params=GROUPS)
-def connection(roles: Platform, request: pytest.FixtureRequest) -> Iterator[tuple[str, psycopg2.extensions.connection]]:
+def connection(
+    roles: RolesPlatform, request: pytest.FixtureRequest
+) -> Iterator[tuple[str, psycopg2.extensions.connection]]:
     conn = psycopg2.connect(libpq_url(make_url(roles.urls[request.param])))
     yield request.param, conn
     conn.close()
@@ -137,7 +139,7 @@ def test_every_role_may_do_with_every_table_what_is_declared_and_nothing_else(
 
 
 @pytest.mark.parametrize("group", ["reader", "bi"])
-def test_no_personal_column_can_be_read_alone(roles: Platform, group: str) -> None:
+def test_no_personal_column_can_be_read_alone(roles: RolesPlatform, group: str) -> None:
     conn = psycopg2.connect(libpq_url(make_url(roles.urls[group])))
     for name, columns in PERSONAL.items():
         for column in columns:
@@ -166,14 +168,14 @@ def test_no_personal_column_can_be_read_alone(roles: Platform, group: str) -> No
         "ALTER TABLE ops.files DROP CONSTRAINT every_row_accounted_for",
     ],
 )
-def test_nobody_but_the_owner_and_administrators_gets_further(roles: Platform, group: str, statement: str) -> None:
+def test_nobody_but_the_owner_and_administrators_gets_further(roles: RolesPlatform, group: str, statement: str) -> None:
     conn = psycopg2.connect(libpq_url(make_url(roles.urls[group])))
     with pytest.raises(psycopg2.errors.InsufficientPrivilege), conn.cursor() as cursor:
         cursor.execute(statement)
     conn.close()
 
 
-def test_passwords_are_asked_for_and_in_no_log_of_the_server(roles: Platform) -> None:
+def test_passwords_are_asked_for_and_in_no_log_of_the_server(roles: RolesPlatform) -> None:
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(libpq_url(make_url(roles.urls["bi"]).set(password="chosen by somebody else")))
     logs = [path for path in roles.server.home.rglob("*") if path.is_file() and path.suffix == ".log"]

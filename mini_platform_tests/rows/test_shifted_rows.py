@@ -31,9 +31,9 @@ from mini_platform.platform import Platform
 from mini_platform.rows.protection import shape, shapes
 from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
-from mini_platform_tests.conftest import Pipeline
-from mini_platform_tests.operations.test_forget import csv_of, order
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import customers, sales
+from mini_platform_tests.support.orders import csv_of, order
 
 CANARIES = (
     "Canary Quux",

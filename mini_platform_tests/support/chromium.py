@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -77,3 +77,6 @@ class Watched:
         """Go to a page and wait until it has what it shows, charts too."""
         self.page.goto(self.origin + path, wait_until="networkidle")
         return self.page
+
+
+Look = Callable[..., Watched]

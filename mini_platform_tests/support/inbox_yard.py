@@ -105,3 +105,6 @@ class Yard:
     def raw(self) -> list[bytes]:
         """Contents of the raw store; what a killed process left unfinished is swept later."""
         return sorted(path.read_bytes() for path in self.platform.store.folder.glob("??/*"))
+
+
+INBOX = "MINI_PLATFORM_INBOX__WEATHER"

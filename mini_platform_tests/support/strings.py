@@ -56,3 +56,45 @@ NAUGHTY = (
     "👾 🙇 💁 🙅", "👩‍👩‍👧‍👦", "🇺🇸🇷🇺", "a\u200b\u200c\u200d\ufeffb", "\ufdd0 \uffff \U0010ffff", "null\x7f",
     "\x01\x1b[31mred\x07",
 )  # fmt: skip
+
+
+NAMES: list[tuple[bytes, str]] = [
+    (name.encode(), name)
+    for name in (
+        "two\nlines.csv",
+        "carriage\rreturn.csv",
+        "tab\t.csv",
+        "'single' and \"double\".csv",
+        "x" * 251 + ".csv",
+        "é" * 125 + "x.csv",
+        "--help.csv",
+        "-.csv",
+        "a..csv",
+        "a..%2f..%2f..%2fetc%2fpasswd.csv",
+        "..\\..\\windows.csv".replace("..", "x.."),
+        "C:\\autoexec.csv",
+        "$(touch pwned).csv",
+        "`touch pwned`.csv",
+        "; touch pwned; .csv",
+        "|touch pwned|.csv",
+        "'; DROP TABLE ops.files; --.csv",
+        "%s %(x)s {0} :name $1.csv",
+        "\\N.csv",
+        "*?[a-z].csv",
+        "~root.csv",
+        " space around .csv",
+        "\x01\x1b[31mred\x07.csv",
+        "\u202evsc.exe.csv",
+        "caf\u00e9.csv",
+        "cafe\u0301.csv",
+        "🌧.csv",
+        "con.csv",
+        "file:x.csv",
+        "http:example.csv",
+        "a.csv.gz.zip.csv",
+    )
+] + [
+    (b"caf\xe9.csv", "caf\\xe9.csv"),
+    (b"\xff\xfe.csv", "\\xff\\xfe.csv"),
+    (b"\xed\xa0\x80.csv", "\\xed\\xa0\\x80.csv"),
+]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
-from mini_platform_tests.dashboard.conftest import VOID
 from mini_platform_tests.support.figures import Read
+from mini_platform_tests.support.pages import VOID
 
 
 @dataclass

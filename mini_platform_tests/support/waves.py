@@ -69,3 +69,6 @@ def padded(seed: int | str, megabytes: int = 24, rows: int = 400) -> bytes:
     header, *lines = file(seed, rows, dirt=0).decode().splitlines()
     wide = megabytes * 2**20 // rows
     return "\n".join([header, *(f"{' ' * (wide - len(line))}{line}" for line in lines), ""]).encode()
+
+
+ONLY_INTO_EMPTY_TABLES = "load.indexes_built"

@@ -40,13 +40,13 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web import create_app
-from mini_platform_tests.conftest import copied, set_environment
-from mini_platform_tests.dashboard.conftest import measure
 from mini_platform_tests.declarations import cells, draw
-from mini_platform_tests.declarations.conftest import Trial
 from mini_platform_tests.declarations.model import KEY_ID, SECRET
 from mini_platform_tests.support import drawn
+from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.pages import measure
 from mini_platform_tests.support.strings import NAUGHTY
+from mini_platform_tests.support.trial import Trial
 
 DRAWN = 3
 """Drawn datasets."""

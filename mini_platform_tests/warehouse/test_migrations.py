@@ -22,9 +22,9 @@ from mini_platform.warehouse import connection
 from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, NewerDatabaseError
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, migrations
-from mini_platform_tests.conftest import copied, set_environment
 from mini_platform_tests.support import dumps
 from mini_platform_tests.support.catalog import catalog
+from mini_platform_tests.support.databases import copied, set_environment
 
 FIRST = "0000"
 EMPTY = "template1"

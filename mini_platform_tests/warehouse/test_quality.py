@@ -16,8 +16,8 @@ from mini_platform.warehouse import quality
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame
-from mini_platform_tests.operations.test_pipeline import Flow, csv_of, random_arrivals, sample
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.flow import Flow, csv_of, random_arrivals, sample
 from mini_platform_tests.support.oracle import COLUMNS, WHITE_SPACE
 
 Figures = dict[tuple[str, str], dict[str, Any]]

@@ -19,8 +19,8 @@ from mini_platform.warehouse.judged_rows import (
 )
 from mini_platform.warehouse.staging import MANY_ROWS, stage
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform_tests.operations.test_pipeline import HEADER, Flow, csv_of
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.flow import HEADER, Flow, csv_of
 
 LINES = SLOW_BYTES // MALFORMED_BYTES + 1
 

@@ -17,9 +17,10 @@ from mini_platform.operations.doctor import Finding, examine
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import DatabaseAwayError, engine
 from mini_platform.web import create_app
-from mini_platform_tests.cli.test_cli import cli, objects
-from mini_platform_tests.conftest import serving, set_environment
+from mini_platform_tests.support.command import cli, objects
+from mini_platform_tests.support.databases import set_environment
 from mini_platform_tests.support.tls_postgres import NAME, TlsPostgres, programs, running
+from mini_platform_tests.support.web import serving
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mini_platform.dataset import Column, Csv
-from mini_platform.rows.readers import Malformed, ReadLimits
+from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.csv import BLOCK_BYTES, read_csv
+from mini_platform_tests.support.reader import Read, Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Read(NamedTuple):
-    """All blocks of a file as one."""
-
-    columns: list[str]
-    rows: list[tuple[int, tuple[str, ...]]]
-    malformed: list[Malformed]
-    blocks: int
-
-
-Reader = Callable[..., Read]
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from mini_platform_tests.rows.readers.reference import read_reference
 
 from mini_platform.dataset import Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform_tests.support.csv_reference import read_reference
 
 if TYPE_CHECKING:
-    from mini_platform_tests.rows.readers.conftest import Reader
+    from mini_platform_tests.support.reader import Reader
 
 many = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PIECES = [

@@ -12,7 +12,7 @@ from mini_platform.dataset import Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:
-    from mini_platform_tests.rows.readers.conftest import Reader
+    from mini_platform_tests.support.reader import Reader
 
 FIELDS, QUOTES, NUL, HEADER, BOUND = (
     "row_has_header_fields",

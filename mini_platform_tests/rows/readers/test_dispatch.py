@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mini_platform_tests.rows.readers.json_file import declared
 
 from mini_platform.dataset import Csv, Json
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.dispatch import format_of, read_file
+from mini_platform_tests.support.json_file import declared
 
 if TYPE_CHECKING:
     from pathlib import Path

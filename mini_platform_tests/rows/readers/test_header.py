@@ -14,7 +14,7 @@ from mini_platform.rows.readers.header import Wanted, match_header
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mini_platform_tests.rows.readers.conftest import Reader
+    from mini_platform_tests.support.reader import Reader
 
 
 @pytest.mark.parametrize(

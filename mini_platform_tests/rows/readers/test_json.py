@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from mini_platform_tests.rows.readers.json_file import JsonRead, read_bytes
 
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
+from mini_platform_tests.support.json_file import JsonRead, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +173,7 @@ from pathlib import Path
 from mini_platform.dataset import Json
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.json import read_json
-from mini_platform_tests.rows.readers.json_file import declared
+from mini_platform_tests.support.json_file import declared
 
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 blocks = read_json(Path(sys.argv[1]), Json(), declared(("id", "text")), limits=ReadLimits())

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from mini_platform_tests.rows.readers.json_file import JsonRead, declared, read_bytes
 
 from mini_platform.dataset import Json
 from mini_platform.declare.rules import STRUCTURE_RULES
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.json import read_json
+from mini_platform_tests.support.json_file import JsonRead, declared, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import pytest
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:
-    from mini_platform_tests.rows.readers.conftest import Reader
+    from mini_platform_tests.support.reader import Reader
 
 TEXT = b"a,b\n" + b"".join(b"%d,%d\n" % (number, number * 7919 % 1000) for number in range(2000))
 ROWS = [(number + 2, (str(number), str(number * 7919 % 1000))) for number in range(2000)]

@@ -1,0 +1,82 @@
+"""Databases of tests on one server of theirs, and the environment that points to one of them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine, make_url
+
+from mini_platform.config.settings import load_settings
+from mini_platform.platform import Platform
+
+TEMPLATE = "template_platform"
+
+
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+"""Server settings of a database that nobody will miss."""
+
+
+WATCH = """
+import sys; from pathlib import Path; sys.stdin.read()
+from mini_platform.warehouse import embedded; embedded.stop(Path(sys.argv[1]))
+"""
+"""Stops the server once the test process is gone, even if that was killed: its end of the pipe closes then."""
+
+
+Pipeline = Callable[..., list[int]]
+
+
+@contextmanager
+def copied(server: str, template: str) -> Iterator[str]:
+    """URL of a copy of a database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield url_of(server, name)
+    execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
+    for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL", "VAULT_"))]:
+        patch.delenv(name)
+    patch.setenv("DATABASE_URL", url)
+    patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))
+    patch.setenv("MINI_PLATFORM_DATA", str(folder / "data"))
+    patch.setenv(
+        "MINI_PLATFORM_DAGSTER_PORT", "1"
+    )  # Nobody's: uploads nudge Dagster, and not the one that the user runs.
+
+
+def platform_on(engine: Engine, folder: Path, **parts: Any) -> Platform:
+    """A platform on a database that is open, with its folders below one; other parts of it may be given."""
+    settings = load_settings().model_copy(update={"home": folder / "home", "data": folder / "data"})
+    made = Platform()
+    made.__dict__ |= {"engine": engine, "settings": settings, **parts}
+    return made
+
+
+def url_of(server: str, database: str) -> str:
+    return make_url(server).set(database=database).render_as_string(hide_password=False)
+
+
+def execute(server: str, statement: str) -> None:
+    """A statement that cannot run in a transaction."""
+    with _connection(server) as conn, conn.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextmanager
+def _connection(server: str) -> Iterator[psycopg2.extensions.connection]:
+    url = make_url(server)
+    conn = psycopg2.connect(dbname=url.database, user=url.username, host=url.query["host"], port=url.query["port"])
+    conn.autocommit = True
+    try:
+        yield conn
+    finally:
+        conn.close()

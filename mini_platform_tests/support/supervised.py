@@ -1,0 +1,82 @@
+"""The platform as `mini-platform up` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from mini_platform.cli.supervisor.child import MARK
+from mini_platform.config.settings import PROJECT
+
+
+@dataclass
+class Supervised:
+    """The commands, as a user gives them, for one home."""
+
+    home: Path
+    data: Path
+    port: int
+    api_port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
+        }
+        return kept | {
+            "MINI_PLATFORM_HOME": str(self.home),
+            "MINI_PLATFORM_DATA": str(self.data),
+            "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
+            "MINI_PLATFORM_API_PORT": str(self.api_port),
+        }
+
+    def call(self, expression: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; from mini_platform.cli.supervisor import commands; sys.exit({expression})"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        return self.call("commands.up(detach=True)")
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.call("commands.down()")
+
+    def status(self) -> dict[str, object]:
+        answer = self.call("print(__import__('json').dumps(commands.status()))")
+        found: dict[str, object] = json.loads(answer.stdout)
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives and belongs to this home, found independently of the supervisor's own book-keeping."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                told = process.environ()
+                if process.pid != os.getpid() and str(self.home) in (told.get("MINI_PLATFORM_HOME"), told.get(MARK)):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def answers(self) -> bool:
+        return answers(f"http://127.0.0.1:{self.port}/server_info")
+
+    def api_answers(self) -> bool:
+        return answers(f"http://127.0.0.1:{self.api_port}/health")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)
+    except OSError:
+        return False

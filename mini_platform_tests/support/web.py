@@ -1,0 +1,37 @@
+"""Apps served over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from mini_platform.web import served
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve an app of ours, by https and behind proxies as its settings say; yields its URL."""
+    settings = app.state.site.settings
+    with listening(app, **served(settings)) as address:
+        yield f"http{'s' if settings.api_tls_cert else ''}://{address}"
+
+
+@contextmanager
+def listening(app: FastAPI, **options: Any) -> Iterator[str]:
+    """Serve any app over real sockets; yields its host and port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

@@ -1,0 +1,38 @@
+"""The rooms of the tests: those of what they test, and `support/` for whatever helps them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from mini_platform.config.settings import PROJECT
+
+TESTS = PROJECT / "mini_platform_tests"
+OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "roles"}
+"""What runs through all rooms."""
+FILES = sorted(path for path in TESTS.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules that a file imports, or may import."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("mini_platform_tests.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_helpers_are_no_tests(path: Path) -> None:
+    files = {file.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".") for file in FILES}
+    tests = {name for name in files if name.rpartition(".")[2].startswith("test_") or name.endswith(".conftest")}
+    assert not imported(path) & tests
+
+
+def test_every_room_of_tests_is_one_of_the_platform() -> None:
+    rooms = {path.name for path in (PROJECT / "mini_platform").iterdir() if path.is_dir()}
+    assert {path.parent.relative_to(TESTS).parts[0] for path in FILES if path.parent != TESTS} - OTHERS <= rooms
