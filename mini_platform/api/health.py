@@ -25,6 +25,7 @@ from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY, answers_late
 from mini_platform.api.site import Site, TheSite
 from mini_platform.declare.dataset import Dataset
+from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.tables import checkpoints, files
 
 router = APIRouter(tags=["health"])
@@ -77,7 +78,7 @@ def health(site: TheSite, response: Response) -> Health:
     try:
         past = _Past(site)
         with site.read() as conn:
-            states = site.platform.inbox_states(conn, site.datasets.values())
+            states = inbox_states(site.platform, conn, site.datasets.values())
     except AWAY as error:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         connected = answers_late(error)

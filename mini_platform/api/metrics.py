@@ -19,6 +19,7 @@ from mini_platform.api.guard import allowed
 from mini_platform.api.problems import AWAY
 from mini_platform.api.site import Site
 from mini_platform.operations.incidents import TOLD, is_open
+from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.ledger import HOLDS, PENDING
 from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 
@@ -161,7 +162,7 @@ class Pipeline:
         )
         looked = _gauge("inbox_last_look_timestamp_seconds", "When it was last listed to its end", "dataset", "inbox")
         with self._site.read() as conn:
-            states = self._site.platform.inbox_states(conn, self._site.datasets.values())
+            states = inbox_states(self._site.platform, conn, self._site.datasets.values())
         for row in states:
             up.add_metric([row.dataset, row.inbox], float(row.last_error is None))
             if row.looked_at is not None:

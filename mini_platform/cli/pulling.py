@@ -8,6 +8,7 @@ from mini_platform.cli.context import dataset_named, datasets_named, open_platfo
 from mini_platform.cli.errors import FAILED, MistakeError
 from mini_platform.cli.output import print_json, print_table, say
 from mini_platform.cli.runs import process
+from mini_platform.operations.sources import is_configured
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -123,7 +124,7 @@ def sources(
             **{n: v for n, v in known.get((one.name, source.name), {}).items() if n in (*SOURCES, *MORE)},
             "dataset": one.name,
             "source": source.name,
-            "configured": platform.is_configured(one, source),
+            "configured": is_configured(platform, one, source),
         }
         for one in chosen
         for source in one.pulls

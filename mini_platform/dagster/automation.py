@@ -24,6 +24,8 @@ from mini_platform.dagster.pulls import pull_keys
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Pull
 from mini_platform.landing import folder, retention
+from mini_platform.operations.raw_files import raw_retention
+from mini_platform.operations.sources import inbox_states, remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform.warehouse import ledger
@@ -147,9 +149,9 @@ def _visit_inboxes(dataset: Dataset, platform: Platform) -> None:
 
     def visit(inbox: "Inbox") -> None:
         with suppress(*ledger.AWAY):  # The sensor's own queries say so.
-            platform.visit(dataset, inbox)
+            visit_inbox(platform, dataset, inbox)
 
-    idle = [i for i in platform.inboxes(dataset) if not _is_alive(_visits.get((i.dataset, i.name)))]
+    idle = [i for i in remote_inboxes(platform, dataset) if not _is_alive(_visits.get((i.dataset, i.name)))]
     with platform.engine.connect() as conn:
         due = inbox_state.due(conn, idle)
     for inbox in due:
@@ -165,7 +167,7 @@ def _is_alive(thread: threading.Thread | None) -> bool:
 def _failing(dataset: Dataset, platform: Platform) -> str:
     """What is wrong with remote inboxes, as sentences."""
     with platform.engine.connect() as conn:
-        rows = [row for row in platform.inbox_states(conn, [dataset]) if row.last_error]
+        rows = [row for row in inbox_states(platform, conn, [dataset]) if row.last_error]
     return "".join(f" Inbox {row.inbox}, since {row.failing_since:%Y-%m-%d %H:%M %Z}: {row.last_error}" for row in rows)
 
 
@@ -177,7 +179,7 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
         new = folder.changed(conn, dataset, found)
         pending = ledger.pending(conn, dataset.name)
         stale = is_stale(conn, dataset)
-        old = retention.due(conn, dataset, platform.raw_retention(dataset))
+        old = retention.due(conn, dataset, raw_retention(platform, dataset))
     if not new and not pending and not stale and not old:
         alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""

@@ -13,6 +13,7 @@ from mini_platform.dagster.io_manager import PostgresIOManager
 from mini_platform.dagster.metadata import dashboard_link
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.dataset import Dataset
+from mini_platform.operations.sources import is_configured
 from mini_platform.platform import Platform
 
 
@@ -46,7 +47,7 @@ def dataset_defs(dataset: Dataset, now: Platform) -> dg.Definitions:
         asset_checks=[accounting_check(dataset), anomaly_checks(dataset)],
         sensors=[file_sensor(dataset)],
         schedules=[
-            pull_schedule(dataset, source, now.settings.etl_interval, running=now.is_configured(dataset, source))
+            pull_schedule(dataset, source, now.settings.etl_interval, running=is_configured(now, dataset, source))
             for source in dataset.pulls
         ],
     )

@@ -24,6 +24,7 @@ from mini_platform.operations.incidents import (
     stored,
     unacknowledged,
 )
+from mini_platform.operations.sources import inbox_states
 from mini_platform.rows.wording import duration, number, percent, plural
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.ledger import HOLDS, PENDING
@@ -101,7 +102,7 @@ def detect(
 ) -> tuple[list[Incident], set[Subject]]:
     """Return what is wrong now by the database, closed by hand or not; and of what nobody can tell just now."""
     found, undecided = in_the_ledger(conn, datasets, platform.settings)
-    states = platform.inbox_states(conn, datasets.values())
+    states = inbox_states(platform, conn, datasets.values())
     return [*found, *(_inbox(row, platform.settings) for row in states if row.last_error is not None)], undecided
 
 
@@ -227,7 +228,7 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
 
 def inboxes_down(conn: Connection, platform: Platform, dataset: Dataset) -> list[Row[Any]]:
     """Return the remote inboxes of a dataset that cannot be used, but for those of which the incident was closed by hand."""
-    down = [row for row in platform.inbox_states(conn, [dataset]) if row.last_error is not None]
+    down = [row for row in inbox_states(platform, conn, [dataset]) if row.last_error is not None]
     wrong = unacknowledged(conn, [_inbox(row, platform.settings) for row in down])
     return [row for row in down if any(incident.subject == f"{row.dataset}/{row.inbox}" for incident in wrong)]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mini_platform.config.settings import Settings
 from mini_platform.operations.finding import Finding
+from mini_platform.operations.sources import remote_inboxes
 from mini_platform.platform import Platform
 from mini_platform.storage.errors import RawStoreAwayError
 
@@ -35,7 +36,7 @@ def inboxes(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
     try:
-        remote = [inbox for dataset in datasets.values() for inbox in platform.inboxes(dataset)]
+        remote = [inbox for dataset in datasets.values() for inbox in remote_inboxes(platform, dataset)]
     except ValueError as error:
         yield Finding("inboxes", "problem", str(error), "Correct the settings.")
         return

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mini_platform.landing import folder, retention
 from mini_platform.landing.folder import Found
+from mini_platform.operations.raw_files import raw_retention
+from mini_platform.operations.sources import access_to, remote_inboxes, visit_inbox
 from mini_platform.storage.names import SETTLE_SECONDS, display_name
 from mini_platform.warehouse import audit
 
@@ -78,7 +80,7 @@ def land(
         file_ids, skipped = _land_dropped(platform, dataset) if files is None else ([], [])
         if files is None and visit_inboxes:
             file_ids += _land_remote(platform, dataset)
-        expired = retention.drop_old(platform.engine, dataset, platform.store, platform.raw_retention(dataset))
+        expired = retention.drop_old(platform.engine, dataset, platform.store, raw_retention(platform, dataset))
     return Landed(file_ids, sorted(skipped, key=lambda file: not file.stuck), expired)
 
 
@@ -94,12 +96,12 @@ def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list
 
 def _land_remote(platform: Platform, dataset: Dataset) -> list[int]:
     """Visit the remote inboxes; return ids of the files that arrived."""
-    inboxes = platform.inboxes(dataset)
+    inboxes = remote_inboxes(platform, dataset)
     if not inboxes:
         return []
     from mini_platform.landing.inboxes import visit_all  # Brings the clients of S3 and SFTP.
 
-    visits = [partial(platform.visit, dataset, inbox, at_once=True) for inbox in inboxes]
+    visits = [partial(visit_inbox, platform, dataset, inbox, at_once=True) for inbox in inboxes]
     return [file_id for visit in visit_all(visits) for file_id in visit.file_ids]
 
 
@@ -173,6 +175,6 @@ def sync(
     """
     from mini_platform.landing.pull import pull  # Brings httpx.
 
-    access = platform.access(dataset, source)
+    access = access_to(platform, dataset, source)
     with audit.on_behalf_of(platform.worker(run_id).actor) if run_id else nullcontext():
         return pull(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))

@@ -5,6 +5,7 @@ Not here: forgetting somebody and backups, which the ledger leads from raw file 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from sqlalchemy import func, select
@@ -25,8 +26,16 @@ def _contents(platform: Platform, dataset: Dataset) -> Iterator[tuple[str, bytes
             yield platform.store.place(sha256), path.read_bytes()
 
 
+def raw_retention(platform: Platform, dataset: Dataset) -> dt.timedelta | None:
+    """Return how long the raw files of a dataset are kept; None means for ever."""
+    if dataset.name not in platform.settings.raw_retention:
+        return dataset.raw_retention
+    days = platform.settings.raw_retention[dataset.name]
+    return None if days is None else dt.timedelta(days=days)
+
+
 def _purge(platform: Platform, dataset: Dataset, dry_run: bool) -> Purged:
-    age = platform.raw_retention(dataset)
+    age = raw_retention(platform, dataset)
     if not dry_run:
         rows = retention.drop_old(platform.engine, dataset, platform.store, age)
         retention.sweep_unknown(platform.engine, platform.store)

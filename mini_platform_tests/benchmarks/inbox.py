@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from mini_platform.config.settings import InboxSettings
 from mini_platform.datasets.weather import dataset as weather
+from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.remote import Inbox
 
@@ -64,7 +65,7 @@ def look(platform: Platform, inbox: Inbox) -> float:
     """Seconds of visits, until the listing has come to its end."""
     began = time.perf_counter()
     while True:
-        done = platform.visit(weather, inbox, at_once=True)
+        done = visit_inbox(platform, weather, inbox, at_once=True)
         if done is None or done.error or done.file_ids:
             raise RuntimeError(f"it did not go as it should: {done}")
         if not done.goes_on:

@@ -18,6 +18,7 @@ from mini_platform.dagster import automation
 from mini_platform.dagster.automation import DATASET_TAG, PULL_TAG
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
+from mini_platform.operations.sources import access_to
 from mini_platform.platform import Platform
 from mini_platform_tests.support.api_server import Api, Reply, numbered, serving, things
 
@@ -178,7 +179,7 @@ def test_where_a_source_is(platform: Platform, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(URL, "https://api.example.com/posts")
     monkeypatch.setenv(URL.replace("URL", "HEADER"), "Authorization: Bearer s3cr3t")
     monkeypatch.setenv("MINI_PLATFORM_PULL_HOSTS", "api.example.com, cdn.example.com")
-    access = Platform().access(records, records.pulls[0])
+    access = access_to(Platform(), records, records.pulls[0])
     assert (access.url, access.header) == ("https://api.example.com/posts", ("Authorization", "Bearer s3cr3t"))
     assert access.hosts == {"api.example.com", "cdn.example.com"}
     assert access.networks == ()

@@ -41,6 +41,8 @@ from mini_platform.dataset import (
 )
 from mini_platform.declare.columns import WORDS, FieldSpec
 from mini_platform.declare.declared_checks import ARGUMENTS
+from mini_platform.operations.raw_files import raw_retention
+from mini_platform.operations.sources import access_to, is_configured
 from mini_platform.platform import Platform
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
@@ -363,11 +365,11 @@ def _(path: Path) -> None:
 def _(_path: Path) -> None:
     source = Pull(name="p", url="https://declared.example/", schedule="0 4 * * *")
     dataset = _dataset(str, Field("X"), sources=(Json(),), pulls=(source,))
-    assert Platform().access(dataset, source).url == "https://declared.example/"
+    assert access_to(Platform(), dataset, source).url == "https://declared.example/"
     with pytest.MonkeyPatch.context() as settings:
         settings.setenv("MINI_PLATFORM_PULL__D_P__URL", "https://set.example/")
-        assert Platform().access(dataset, source).url == "https://set.example/"
-    assert not Platform().is_configured(dataset, Pull(name="p"))
+        assert access_to(Platform(), dataset, source).url == "https://set.example/"
+    assert not is_configured(Platform(), dataset, Pull(name="p"))
     schedules = [pull_schedule(dataset, pull, "@daily", running=True) for pull in (source, Pull(name="p"))]
     assert [schedule.cron_schedule for schedule in schedules] == ["0 4 * * *", "@daily"]
 
@@ -402,7 +404,7 @@ def _(_path: Path) -> None:
 def _(_path: Path) -> None:
     kept = dt.timedelta(days=3)
     dataset = _dataset(str, Field("X"), search=("x",), raw_retention=kept)
-    assert (dataset.searched, Platform().raw_retention(dataset)) == (("x",), kept)
+    assert (dataset.searched, raw_retention(Platform(), dataset)) == (("x",), kept)
     assert _dataset(str, Field("X")).searched == ("k", "x")
     assert _dataset(str, Field("X"), search=()).searched == ()
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from mini_platform.operations.doctor import examine
+from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.inbox_yard import INBOX, Yard
@@ -15,8 +16,8 @@ from mini_platform_tests.support.servers import ACCESS_KEY
 @pytest.fixture
 def visited(set_up: Yard) -> Yard:
     """Both inboxes were visited."""
-    for inbox in set_up.platform.inboxes(weather):
-        set_up.platform.visit(weather, inbox)
+    for inbox in remote_inboxes(set_up.platform, weather):
+        visit_inbox(set_up.platform, weather, inbox)
     return set_up
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import func, update
 from mini_platform.config.settings import InboxSettings
 from mini_platform.dataset import Csv, Json
 from mini_platform.landing import inbox_state, inbox_work
+from mini_platform.operations.sources import visit_inbox
 from mini_platform.storage import remote
 from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
@@ -343,11 +344,11 @@ def test_an_untouched_file_costs_no_write(yard: Yard) -> None:
 def test_one_visit_at_a_time(yard: Yard) -> None:
     yard.put("a.csv")
     yard.visit()
-    assert yard.platform.visit(yard.dataset, yard.inbox) is None, "it is too early"
+    assert visit_inbox(yard.platform, yard.dataset, yard.inbox) is None, "it is too early"
     with yard.platform.engine.begin() as conn:
         until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, 60)
         conn.execute(update(table).values(held_by="another", held_until=until))
-    assert yard.platform.visit(yard.dataset, yard.inbox, at_once=True) is None
+    assert visit_inbox(yard.platform, yard.dataset, yard.inbox, at_once=True) is None
     with yard.platform.engine.begin() as conn:
         conn.execute(update(table).values(held_until=func.now()))
     assert yard.visit().error is None, "it said nothing for too long"

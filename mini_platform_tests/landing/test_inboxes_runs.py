@@ -19,6 +19,7 @@ from mini_platform.dagster import automation
 from mini_platform.dagster.automation import _look
 from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
+from mini_platform.operations.sources import remote_inboxes
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import audit
 from mini_platform_tests.support.examples import weather
@@ -84,18 +85,18 @@ def test_the_sensor_visits_beside_its_ticks(set_up: Yard, instance: dg.DagsterIn
 
 
 def test_inboxes_by_their_settings(set_up: Yard) -> None:
-    found = {inbox.name: inbox for inbox in set_up.platform.inboxes(weather)}
+    found = {inbox.name: inbox for inbox in remote_inboxes(set_up.platform, weather)}
     assert set(found) == {"sftp", "partner"}
     assert found["sftp"].setting("password") == "MINI_PLATFORM_INBOX__WEATHER__PASSWORD"
     assert found["partner"].door == "inbox:partner"
-    assert set_up.platform.inboxes(all_datasets()["sales"]) == []
+    assert remote_inboxes(set_up.platform, all_datasets()["sales"]) == []
 
 
 def test_two_inboxes_of_one_name(set_up: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{INBOX}_SFTP__URL", "sftp://x@example.com/in")
     set_up.platform.__dict__.pop("settings", None)
     with pytest.raises(ValueError, match="two inboxes of weather have one name"):
-        set_up.platform.inboxes(weather)
+        remote_inboxes(set_up.platform, weather)
 
 
 @pytest.mark.parametrize(

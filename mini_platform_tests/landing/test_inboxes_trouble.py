@@ -16,6 +16,7 @@ import asyncssh
 import pytest
 
 from mini_platform.landing import inbox_state, inboxes
+from mini_platform.operations.sources import visit_inbox
 from mini_platform.storage import remote
 from mini_platform_tests.support.inbox_yard import GOOD, Yard
 from mini_platform_tests.support.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
@@ -265,7 +266,7 @@ def test_an_inbox_that_fails_is_left_alone(served: Yard) -> None:
     name = "endpoint" if "endpoint" in served.settings else "url"
     dead = served.using(every=1000, **{name: HOST.sub(f"127.0.0.1:{unused_port()}", served.settings[name])})
     assert dead.visit().error
-    assert dead.platform.visit(dead.dataset, dead.inbox) is None
+    assert visit_inbox(dead.platform, dead.dataset, dead.inbox) is None
 
 
 def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:

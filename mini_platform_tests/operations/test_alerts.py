@@ -26,6 +26,7 @@ from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import close
+from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
 from mini_platform_tests.support.api_server import Reply, numbered, serving, things
@@ -328,14 +329,14 @@ def test_an_inbox_that_is_down(
     share = tmp_path / "share"
     monkeypatch.setenv("MINI_PLATFORM_INBOX__WEATHER__URL", f"file://{share}")
     weather, platform = all_datasets()["weather"], (defs.resources or {})["platform"]
-    (inbox,) = platform.inboxes(weather)
+    (inbox,) = remote_inboxes(platform, weather)
     for _ in range(2):
-        assert platform.visit(weather, inbox, at_once=True).error
+        assert visit_inbox(platform, weather, inbox, at_once=True).error
         tick()
     (mail,) = mails.mails
     assert f"weather: the inbox {inbox.name} cannot be used. file://{share} cannot be listed" in text_of(mail)
     share.mkdir()
-    assert platform.visit(weather, inbox, at_once=True).error is None
+    assert visit_inbox(platform, weather, inbox, at_once=True).error is None
     tick()
     assert known(engine) == [("source_down", 1, False)]
     assert len(mails.mails) == 2

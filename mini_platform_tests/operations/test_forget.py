@@ -23,6 +23,7 @@ from mini_platform.config.faultpoints import FORGETTING
 from mini_platform.dataset import Above, Csv, Dataset, Json
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import Forgotten, forget
+from mini_platform.operations.raw_files import raw_retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, dropping, files
@@ -358,7 +359,7 @@ def aged(platform: Platform, days: float) -> None:
 
 def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: Any, pipeline: Any) -> None:
     (old,) = drop(a_csv=csv_of(*OTHERS))
-    age = platform.raw_retention(sales)
+    age = raw_retention(platform, sales)
     assert age == dt.timedelta(days=90)
     aged(platform, 89)
     with platform.engine.connect() as conn:
@@ -394,8 +395,8 @@ def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: An
 
 def test_a_setting_says_otherwise(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINI_PLATFORM_RAW_RETENTION", '{"sales": null, "weather": 1.5}')
-    assert Platform().raw_retention(sales) is None
-    assert Platform().raw_retention(dataclasses.replace(sales, name="weather")) == dt.timedelta(hours=36)
+    assert raw_retention(Platform(), sales) is None
+    assert raw_retention(Platform(), dataclasses.replace(sales, name="weather")) == dt.timedelta(hours=36)
     assert platform.settings is not None
 
 

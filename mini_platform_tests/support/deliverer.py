@@ -12,6 +12,7 @@ from typing import Any
 from mini_platform.config.faultpoints import VARIABLE
 from mini_platform.config.settings import InboxSettings
 from mini_platform.landing.pull import Pulled, pull
+from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.access import Access
 from mini_platform.storage.remote import Inbox
@@ -30,7 +31,7 @@ def crawl(platform: Platform, paging: str, url: str, credential: str) -> Pulled:
 
 def visit(platform: Platform, name: str, settings: Mapping[str, Any]) -> None:
     """Look into the inbox once."""
-    platform.visit(things(), Inbox("things", name, InboxSettings(**settings)), at_once=True)
+    visit_inbox(platform, things(), Inbox("things", name, InboxSettings(**settings)), at_once=True)
 
 
 def killed(work: Callable[..., Any], *arguments: Any, fault: str) -> bool:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import weather
 
@@ -18,6 +19,6 @@ def main(environment: Mapping[str, str], log: Path) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
     platform = Platform()
-    done = [platform.visit(weather, inbox, at_once=True) for inbox in platform.inboxes(weather)]
+    done = [visit_inbox(platform, weather, inbox, at_once=True) for inbox in remote_inboxes(platform, weather)]
     print(done, flush=True)  # noqa: T201 - into the log
     sys.exit(0 if all(visit and visit.error is None for visit in done) else 1)

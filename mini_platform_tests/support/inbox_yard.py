@@ -14,6 +14,7 @@ from mini_platform.config.settings import InboxSettings
 from mini_platform.dataset import Dataset
 from mini_platform.landing.inbox_work import Visit
 from mini_platform.operations.processing import process
+from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse.tables import files, inbox_files, inboxes
@@ -64,7 +65,7 @@ class Yard:
 
     def visit(self, *, at_once: bool = True) -> Visit:
         self.refresh()
-        done = self.platform.visit(self.dataset, self.inbox, at_once=at_once)
+        done = visit_inbox(self.platform, self.dataset, self.inbox, at_once=at_once)
         assert done is not None
         return done
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mini_platform.dataset import Pull
 from mini_platform.landing.pull import pull
+from mini_platform.operations.sources import access_to
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import records
 
@@ -24,6 +25,6 @@ def main(environment: Mapping[str, str], log: Path) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
     platform = Platform()
-    done = pull(platform.engine, DATASET, SOURCE, platform.store, platform.access(DATASET, SOURCE))
+    done = pull(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
     print(done, flush=True)  # noqa: T201 - into the log
     sys.exit(0 if done.ok else 1)
