@@ -18,7 +18,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
 
-from mini_platform.config.settings import Settings, is_loopback
+from mini_platform.config.sections import is_loopback
+from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.tables import api_keys

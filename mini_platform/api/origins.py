@@ -15,7 +15,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mini_platform.api.problems import problem
-from mini_platform.config.settings import Settings, between_commas
+from mini_platform.config.sections import between_commas
+from mini_platform.config.settings import Settings
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 """Methods that change nothing."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row
 
-from mini_platform.config.settings import PullSettings, between_commas
+from mini_platform.config.sections import PullSettings, between_commas
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mini_platform.config.settings import InboxSettings, S3Settings
+from mini_platform.config.sections import InboxSettings, S3Settings
 from mini_platform.storage.errors import GoneError, InboxError, ObjectError, RawStoreAwayError
 from mini_platform.storage.remote import Blocks, Inbox
 

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote
 
 import tenacity
 
-from mini_platform.config.settings import InboxSettings, split_address
+from mini_platform.config.sections import InboxSettings, split_address
 from mini_platform.storage.errors import ChangedError, ShakyError
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
 
 from mini_platform.config.faultpoints import reach
-from mini_platform.config.settings import S3Settings
+from mini_platform.config.sections import S3Settings
 from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, ShakyError
 from mini_platform.storage.remote import PAGE, REQUEST_SECONDS, SILENT_SECONDS, Inbox, Listed, persistently
 

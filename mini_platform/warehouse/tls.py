@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.config.settings import is_loopback
+from mini_platform.config.sections import is_loopback
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection

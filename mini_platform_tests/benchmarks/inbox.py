@@ -15,7 +15,7 @@ import time
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
-from mini_platform.config.settings import InboxSettings
+from mini_platform.config.sections import InboxSettings
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform

@@ -26,7 +26,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
-from mini_platform.config.settings import PROJECT, PullSettings, Settings
+from mini_platform.config.sections import PullSettings
+from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
 from mini_platform_tests.support.api_server import Reply, Request, serving

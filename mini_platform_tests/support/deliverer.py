@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from mini_platform.config.faultpoints import VARIABLE
-from mini_platform.config.settings import InboxSettings
+from mini_platform.config.sections import InboxSettings
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform
