@@ -51,8 +51,14 @@ WEB = {
     "web_overview": "/?{}",
     "web_files": "/files?search={}",
     "web_quality": "/quality?{}",
+    "web_sales": "/sales?from={}",
 }
-"""Name -> what is asked for so many stations, over a million rows; both web processes run all the time."""
+"""Name -> what is asked over a million rows, for so many stations, or days; both web processes run all the time."""
+DRAWN = {
+    "weather": "SELECT DISTINCT station_id FROM production.measurements ORDER BY 1",
+    "sales": "SELECT DISTINCT order_date FROM production.sales ORDER BY 1",
+}
+"""Dataset -> for what is asked."""
 
 
 COMMANDS = {"import": ("-c", "import mini_platform.definitions")}
@@ -88,15 +94,16 @@ def _wal(bench: Bench) -> float:
         return float(conn.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")) or 0)
 
 
-def _prepare(bench: Bench, made: set[str], project: Path, label: str, *, loaded: bool) -> str:
-    """Return the name of a database with the tables of that checkout, and a million rows if that is asked for; made once."""
-    name = f"{label}_{'loaded' if loaded else 'empty'}"
+def _prepare(bench: Bench, made: set[str], project: Path, label: str, loaded: str | None) -> str:
+    """Return the name of a database with the tables of that checkout, and a million rows of a dataset, if one; made once."""
+    name = f"{label}_{loaded or 'empty'}"
     if name not in made:
         bench.database(name)
         setup = "from mini_platform.platform import Platform; Platform().engine"
         bench.python(name, "-c", setup, project=project)
         if loaded:
-            bench.python(name, "-m", f"{HERE}.inside", bench.part(MILLION, 0, MILLION, 0.01), project=project)
+            file = bench.sales(0.01) if loaded == "sales" else bench.part(MILLION, 0, MILLION, 0.01)
+            bench.python(name, "-m", f"{HERE}.inside", file, dataset=loaded, project=project)
             bench.vacuum(name)  # Else it may be done by the server in one of two databases, and cost a page a third.
         made.add(name)
     return name
@@ -119,7 +126,8 @@ def _load_costs(
 ) -> Iterator[dict[str, Cost]]:
     """What a case of `CASES` costs each checkout, round by round."""
     dataset, files, loaded = CASES[name](bench)
-    templates = {label: _prepare(bench, made, project, label, loaded=loaded) for label, project in checkouts.items()}
+    rows = dataset if loaded else None
+    templates = {label: _prepare(bench, made, project, label, rows) for label, project in checkouts.items()}
     for turn in range(rounds):
         yield {
             label: _cost(bench, project, templates[label], dataset, files)
@@ -131,18 +139,20 @@ def _web_costs(
     bench: Bench, name: str, made: set[str], checkouts: Mapping[str, Path], rounds: int
 ) -> Iterator[dict[str, Cost]]:
     """What a case of `WEB` costs each checkout, round by round."""
+    dataset = "sales" if name == "web_sales" else "weather"
     with ExitStack() as stack:
         served = {}
         for label, project in checkouts.items():
-            environment = bench.environment(_prepare(bench, made, project, label, loaded=True), project)
+            database = _prepare(bench, made, project, label, dataset)
+            environment = bench.environment(database, project)
             url, process = stack.enter_context(serving(environment, project, subprocess.DEVNULL))
             client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
             served[label] = client, psutil.Process(process.pid)
-        stations = client.get("/api/stations/").json()["stations"]
+        values = bench.values(database, DRAWN[dataset])
         drawn = random.Random(1)  # noqa: S311 - the same ones each time
         for turn in range(rounds):
             # Others each time: the same answer again would be read from a cache.
-            paths = [WEB[name].format(station) for station in drawn.choices(stations, k=ASKED)]
+            paths = [WEB[name].format(value) for value in drawn.choices(values, k=ASKED)]
             yield {label: _answered(bench, *it, paths) for label, it in _in_turn(served, turn)}
 
 

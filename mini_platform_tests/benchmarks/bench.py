@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -88,6 +88,14 @@ class Bench:
         with made.connect() as conn:
             conn.execute(text("VACUUM ANALYZE"))
         made.dispose()
+
+    def values(self, name: str, query: str) -> list[Any]:
+        """The first column of a query in a database."""
+        made = create_engine(self.url.set(database=name))
+        with made.connect() as conn:
+            found = list(conn.scalars(text(query)))
+        made.dispose()
+        return found
 
     def plain_url(self, name: str) -> str:
         """URL of a database, as psycopg2 takes it."""
