@@ -8,7 +8,6 @@ from mini_platform.cli.context import dataset_named, datasets_named, open_platfo
 from mini_platform.cli.errors import FAILED, MistakeError
 from mini_platform.cli.output import print_json, print_table, say
 from mini_platform.cli.runs import process
-from mini_platform.operations.sources import is_configured
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -113,6 +112,7 @@ def sources(
 ) -> None:
     """List the sources that are pulled: how far, when, and what went wrong."""
     from mini_platform.landing.checkpoint import stored
+    from mini_platform.operations.sources import is_configured
 
     chosen = datasets_named(dataset)
     platform = open_platform()
