@@ -269,13 +269,17 @@ def _before() -> str:
 
 
 def _after(manifest: Manifest) -> str:
-    """The end of the script: every table has the rows that the snapshot had; the roles are to be granted anew."""
+    """The end of the script: every table has the rows that the snapshot had; the roles are to be granted anew.
+
+    Whoever worked on a file when the backup was made does so no more: it need not wait until that lease runs out.
+    """
     wrong = "".join(
         f"IF (SELECT count(*) FROM {table}) <> {rows} THEN RAISE EXCEPTION '{table} has not its {rows} rows'; END IF;\n"  # noqa: S608
         for table, rows in manifest.rows.items()
     )
     return (
         f"\nDO $check$ BEGIN\n{REFUSE_NEWER}{wrong}END $check$;\n"
+        "UPDATE ops.files SET leased_by = NULL, leased_until = NULL WHERE leased_by IS NOT NULL;\n"
         "DELETE FROM ops.fingerprints WHERE name = 'ops';\nCOMMIT;\nANALYZE;\n"
     )
 
