@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from sqlalchemy import ColumnElement, Connection, Text, func, select
+from sqlalchemy import ColumnElement, Connection, Text, select
 
 from mini_platform.api.guard import allowed
 from mini_platform.api.problems import ProblemError
@@ -231,14 +231,19 @@ def _figures(shown: Shown, value: Any) -> dict[str, Any]:
     orders = [order_of(chart) for chart in page.charts.values() if isinstance(chart, Ranked)]
     noted = {name for figure in page.figures for name in page.measure(figure).noted}
     used = dict.fromkeys(name for name in (*page.figures, *sorted(noted - {COVERAGE}), *orders))
-    plain = [name for name in used if not page.measure(name).each]
-    chosen = shown.rows_of(*(() if value is None else (value,)))
-    also = [func.count().label("_rows"), *([rows.days(chosen).label("_days")] if COVERAGE in noted else [])]
+    # Different values, and what is computed for each of them, are found by one look at the values of their column.
+    of_values = {name: column for name in used if (column := page.measure(name).of_values)}
+    plain = [name for name in used if name not in of_values]
+    chosen = shown.summed_up(plain, value)
+    also = [rows.count(chosen).label("_rows"), *([rows.days(chosen).label("_days")] if COVERAGE in noted else [])]
     found = shown.conn.execute(select(*also, *rows.measures(chosen, plain)).select_from(chosen)).mappings().one()
-    values = {"_value": value, "_rows": found["_rows"], **rows.read(found, plain)}
-    for name in used:
+    values = {"_value": value, "_rows": int(found["_rows"]), **rows.read(found, plain)}
+    for name, column in of_values.items():
+        counted = shown.per_value(column, value)
         if page.measure(name).each:
-            values[name] = shown.conn.scalar(rows.each(chosen, name))
+            values[name] = counted.means.get(name)
+        else:
+            values[name] = sum(counted.values.values())
     if COVERAGE in noted and isinstance(shown.span, Span):
         values["_days"], missing = found["_days"], shown.span.days - found["_days"]
         values[COVERAGE] = f"on {plural(found['_days'], 'day')}" + (f", none on {missing:,}" if missing else "")

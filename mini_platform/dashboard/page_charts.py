@@ -5,12 +5,12 @@ Not here: what a request chooses (`declared_page.py`), how figures are drawn (`c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, Subquery
+from sqlalchemy import Connection, FromClause, RowMapping, Subquery
 
 from mini_platform.dashboard import charts
 from mini_platform.dashboard.charts import Chart, Series
@@ -35,6 +35,19 @@ PARTS: Mapping[str, tuple[str, str, Sequence[str]]] = {
 
 Points = Mapping[Any, Mapping[Any, Mapping[str, Any]]]
 """Value that is compared, or None -> start of a step -> measures."""
+
+
+@dataclass(frozen=True)
+class PerValue:
+    """What the rows of each value of a column come to.
+
+    Attributes:
+        values: number of rows -> how many values have so many.
+        means: of what is computed for each value; none where there are no rows.
+    """
+
+    values: Mapping[int, int]
+    means: RowMapping | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,36 @@ class Shown:
         """Return the rows with one of these values of the column that is compared; without any, all."""
         chosen = {**self.filters, **({self.page.compare: values} if values and self.page.compare else {})}
         return self.rows.rows(chosen, None if self.span is None else (self.span.first, self.span.last))
+
+    def _of(self, value: Any) -> Subquery:
+        return self.all if value is None else self.rows_of(value)
+
+    def summed_up(self, names: Iterable[str], value: Any = None) -> FromClause:
+        """Return rows that measures can be selected from: days, where these amount to all of them, as they are few."""
+        if not self.rows.by_day or not all(map(self.rows.is_summed_up, names)):
+            return self._of(value)
+        if value not in self._days:
+            rows = self._of(value)
+            self._days[value] = self.rows.summed_up(self.conn.execute(self.rows.days_of(rows)).all(), rows)
+        return self._days[value]
+
+    def per_value(self, column: str, value: Any = None) -> PerValue:
+        """Return what the rows of each value of a column come to."""
+        if (column, value) not in self._per_value:
+            charts = [c for c in self.page.charts.values() if isinstance(c, Frequency) and c.of == column]
+            most = max((chart.most for chart in charts), default=1)
+            found = self.conn.execute(self.rows.per_value(self._of(value), column, most)).mappings().all()
+            counts = {row["rows"]: row["values_"] for row in found if row["is_value"]}
+            self._per_value[column, value] = PerValue(counts, found[0] if found else {})
+        return self._per_value[column, value]
+
+    @cached_property
+    def _days(self) -> dict[Any, FromClause]:
+        return {}
+
+    @cached_property
+    def _per_value(self) -> dict[tuple[str, Any], PerValue]:
+        return {}
 
     def unit(self, name: str) -> str | None:
         """Return the unit of a measure."""
@@ -154,7 +197,7 @@ def _points(shown: Shown, span: Span | Moments, chart: OverTime) -> Points:
     names = dict.fromkeys((*chart.drawn, *chart.bands, *chart.table))
     points = {}
     for value in shown.compared:
-        rows = shown.rows_of(*(() if value is None else (value,)))
+        rows = shown.summed_up(names, value)
         start = span.start(rows.c[str(shown.rows.time.name if shown.rows.time is not None else "")])
         found = shown.conn.execute(shown.rows.over_time(rows, start, names)).mappings()
         points[value] = {row["_start"]: shown.rows.read(row, names) for row in found}
@@ -293,7 +336,7 @@ def recurring(shown: Shown, name: str, chart: Recurring) -> Chart:
     used = dict.fromkeys((*chart.bars, *table))
     found = {
         names[row["_place"]]: shown.rows.read(row, used)
-        for row in shown.conn.execute(shown.rows.recurring(shown.all, chart, used)).mappings()
+        for row in shown.conn.execute(shown.rows.recurring(shown.summed_up(used), chart, used)).mappings()
     }
     first = chart.bars[0]
     values = {label: row[first] for label, row in found.items() if row[first] is not None}
@@ -315,7 +358,9 @@ def recurring(shown: Shown, name: str, chart: Recurring) -> Chart:
 
 def frequency(shown: Shown, name: str, chart: Frequency) -> Chart:
     """Return how many values have one row, two rows, and so on."""
-    counts = {row.rows: row.values_ for row in shown.conn.execute(shown.rows.frequency(shown.all, chart))}
+    counts: dict[int, int] = {}
+    for found, of_so_many in shown.per_value(chart.of).values.items():
+        counts[min(found, chart.most)] = counts.get(min(found, chart.most), 0) + of_so_many
     names = [f"{rows}{' or more' if rows == chart.most else ''}" for rows in counts]
     total = sum(counts.values())
     again = percent(1 - counts.get(1, 0) / total) if total else "–"

@@ -90,6 +90,13 @@ class Measure:
         return tuple((parts[i], parts[i + 1]) for i in range(0, len(parts), 2) if parts[i])
 
     @property
+    def of_values(self) -> str | None:
+        """The column whose different values it is about: counted, or each with a value of its own; None if it is of rows."""
+        if self.each:
+            return self.each
+        return self.calls[0][1] if len(self.calls) == 1 and self.calls[0][0] == "distinct" else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Its notes: the one where something is compared, the one where nothing is; none or two."""
         return (self.note, self.note) if isinstance(self.note, str) else tuple(self.note or ())

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from sqlalchemy import (
+    ARRAY,
     Cast,
     Column,
     ColumnElement,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     FunctionFilter,
     Integer,
     Numeric,
+    Row,
     RowMapping,
     Select,
     String,
@@ -30,6 +32,7 @@ from sqlalchemy import (
     UnaryExpression,
     and_,
     case,
+    cast,
     distinct,
     extract,
     func,
@@ -37,6 +40,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy import column as sql_column
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.sqltypes import NullType
 
@@ -47,6 +51,8 @@ from mini_platform.declare.pages import COVERAGE, FUNCTIONS, Frequency, Measure,
 from mini_platform.warehouse.exactness import SMALLEST, as_double
 from mini_platform.warehouse.known_sql import AGGREGATES, bare, is_aggregating, name_of, plain_column
 
+MERGED = ("count", "sum", "min", "max")
+"""Functions of many rows that follow from the same of a part of them each."""
 LARGE = 1e290
 """A sum of as many smaller floats as there are is a float, too."""
 
@@ -221,18 +227,77 @@ class PageRows:
         measure = self.page.measure(name)
         if not isinstance(measure.value, str):
             return measure.value(rows)
-        first, *second = (_call(function, rows.c[column] if column else None) for function, column in measure.calls)
+        first, *second = (_call_of(rows, function, column) for function, column in measure.calls)
         return first.cast(Numeric) / func.nullif(second[0].cast(Numeric), 0) if second else first
 
     def measures(self, rows: FromClause, names: Iterable[str]) -> list[ColumnElement[Any]]:
         """Return the expressions of measures over rows, by their names."""
         return [self.expression(name, rows).label(name) for name in dict.fromkeys(names)]
 
-    def each(self, rows: FromClause, name: str) -> Select[Any]:
-        """Return a select of a measure that is computed for each value of a column: the mean over the values."""
-        column = str(self.page.measure(name).each)
-        one = select(self.expression(name, rows).label("one")).select_from(rows).group_by(rows.c[column]).subquery()
-        return select(as_double(func.avg(one.c.one.cast(Numeric))))
+    def count(self, rows: FromClause) -> ColumnElement[Any]:
+        """Return the number of rows."""
+        return _call_of(rows, "count", "")
+
+    def per_value(self, rows: FromClause, column: str, most: int = 1) -> Select[Any]:
+        """Return a select of what the rows of each value of a column come to.
+
+        A row for each number of rows that values have, up to `most` or more: how many values have so many, as `values_`; and in
+        each row the same means, over all values, of the measures that are computed for each of them.
+        """
+        each = [name for name in self.page.measures if self.page.measure(name).each == column]
+        of = rows.c[column]
+        one = select(
+            of.is_not(None).label("is_value"), func.least(func.count(), most).label("rows"), *self.measures(rows, each)
+        )
+        inner = one.group_by(of).subquery()
+        means = []
+        for name in each:
+            value = inner.c[name]
+            total = func.sum(_call("sum", value).cast(Numeric)).over()
+            count = func.sum(func.count(value)).over()
+            means.append(as_double(total / func.nullif(count, 0)).label(name))
+        groups = inner.c.is_value, inner.c.rows
+        return select(*groups, func.count().label("values_"), *means).group_by(*groups).order_by(inner.c.rows)
+
+    @cached_property
+    def by_day(self) -> Mapping[str, tuple[str, str]]:
+        """The calls of measures that the days' own figures amount to; none where there are no days, or no chart over them.
+
+        A count over years is the sum of those of the days. It is not so with means, and different values.
+        """
+        over_days = any(isinstance(chart, OverTime | Recurring) for chart in self.page.charts.values())
+        if self.time is None or self.has_moments or not over_days:
+            return {}
+        calls = {("count", ""): None}
+        for name in self.page.measures:
+            if self.is_summed_up(name):
+                calls |= dict.fromkeys(self.page.measure(name).calls)
+        return {_partial(*call): call for call in calls}
+
+    def is_summed_up(self, name: str) -> bool:
+        """True if a measure of many rows follows from that of parts of them, such as days."""
+        measure = self.page.measure(name)
+        return isinstance(measure.value, str) and not measure.each and all(call[0] in MERGED for call in measure.calls)
+
+    def days_of(self, rows: FromClause) -> Select[Any]:
+        """Return a select of the figures of each day, from which those of any span follow."""
+        assert self.time is not None  # noqa: S101 - else by_day is empty
+        return self._partials(self.by_day.values(), rows, self.time.name)
+
+    @staticmethod
+    def _partials(calls: Iterable[tuple[str, str]], rows: FromClause, column: str) -> Select[Any]:
+        """Return a select of what calls amount to, for each value of a column."""
+        named = [_call_of(rows, *call).label(_partial(*call)) for call in dict.fromkeys(calls)]
+        return select(rows.c[column], *named).group_by(rows.c[column])
+
+    def summed_up(self, days: Sequence[Row[Any]], rows: FromClause) -> FromClause:
+        """Return rows of days, as they were read, to select from: they are few, where the rows may be millions."""
+        columns = list(self.days_of(rows).selected_columns)
+        types = [Numeric() if isinstance(column.type, Integer) else column.type for column in columns]  # Sums of many.
+        values = zip(*days, strict=True) if days else ((),) * len(columns)
+        arrays = [cast(list(of), ARRAY(type_)) for of, type_ in zip(values, types, strict=True)]
+        named = [sql_column(column.name, column.type) for column in columns]
+        return func.unnest(*arrays).table_valued(*named, name="days").render_derived()
 
     def days(self, rows: FromClause) -> ColumnElement[Any]:
         """Return the number of days with rows."""
@@ -260,6 +325,11 @@ class PageRows:
 
     def ranked(self, rows: FromClause, chart: Ranked, order: str, names: Iterable[str]) -> Select[Any]:
         """Return a select of values and measures, the highest first."""
+        # Of values of another table, sums of its key are joined with it, not every row.
+        keys = {None if name in rows.c else self._reference(name)[0].name for name in chart.columns}
+        if len(keys) == 1 and (key := keys.pop()) and all(map(self.is_summed_up, (order, *names))):
+            calls = [call for name in (order, *names) for call in self.page.measure(name).calls]
+            rows = self._partials(calls, rows, key).subquery()
         source, by = rows, []
         for name in chart.columns:
             if name in rows.c:
@@ -285,12 +355,6 @@ class PageRows:
             .group_by(place)
             .order_by(place)
         )
-
-    def frequency(self, rows: FromClause, chart: Frequency) -> Select[Any]:
-        """Return a select of how many values have so many rows, up to `most` or more of them."""
-        of = rows.c[chart.of]
-        each = select(func.least(func.count(), chart.most).label("rows")).where(of.is_not(None)).group_by(of).subquery()
-        return select(each.c.rows, func.count().label("values_")).group_by(each.c.rows).order_by(each.c.rows)
 
     # What cannot be
 
@@ -426,6 +490,22 @@ def _of_floats(function: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
     # A quotient that is nearer to 0 than any float would be an error.
     mean = case((func.abs(many) < SMALLEST, as_double(many.cast(Numeric) / count)), else_=many / count)
     return (mean + func.coalesce(as_double(few / count), 0.0)).cast(Double)
+
+
+def _partial(function: str, column: str) -> str:
+    """Return the name of a call's column in rows of days."""
+    return f"_{function}_{column}"
+
+
+def _call_of(rows: FromClause, function: str, column: str) -> ColumnElement[Any]:
+    """Return a formula's function over rows, or over days that sum them up."""
+    days = rows.c.get(_partial(function, column))
+    if days is None:
+        return _call(function, rows.c[column] if column else None)
+    if function in ("min", "max"):
+        return getattr(func, function)(days)  # type: ignore[no-any-return]
+    is_whole = isinstance(days.type, Integer)
+    return func.coalesce(func.sum(days), 0, type_=Integer) if is_whole else func.sum(days, type_=Numeric)
 
 
 def _call(function: str, column: ColumnElement[Any] | None) -> ColumnElement[Any]:

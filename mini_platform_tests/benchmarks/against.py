@@ -56,7 +56,7 @@ WEB = {
 """Name -> what is asked over a million rows, for so many stations, or days; both web processes run all the time."""
 DRAWN = {
     "weather": "SELECT DISTINCT station_id FROM production.measurements ORDER BY 1",
-    "sales": "SELECT DISTINCT order_date FROM production.sales ORDER BY 1",
+    "sales": "SELECT DISTINCT order_date FROM production.orders ORDER BY 1",
 }
 """Dataset -> for what is asked."""
 
