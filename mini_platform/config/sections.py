@@ -138,7 +138,7 @@ class Places(BaseModel):
     datasets: str = "mini_platform.datasets"
     """Where datasets are declared: a package by its name, or a folder by its path, which has a / in it."""
 
-    _absolute = field_validator("home", "data", mode="after")(absolute)
+    _absolute_folders = field_validator("home", "data", mode="after")(absolute)
 
     @field_validator("datasets", mode="after")
     @classmethod
@@ -217,7 +217,7 @@ class Web(BaseModel):
     def _none_if_empty(cls, value: object) -> object:
         return value or None
 
-    _absolute = field_validator("api_tls_cert", "api_tls_key", mode="after")(absolute)
+    _absolute_files = field_validator("api_tls_cert", "api_tls_key", mode="after")(absolute)
 
     @field_validator("api_tls_key", mode="after")
     @classmethod
@@ -228,7 +228,7 @@ class Web(BaseModel):
 
     @field_validator("api_proxies", mode="after")
     @classmethod
-    def _are_networks(cls, value: str) -> str:
+    def _proxies_are_networks(cls, value: str) -> str:
         for name in between_commas(value):
             ip_network(name)
         return value
@@ -378,7 +378,7 @@ class Arrivals(BaseModel):
 
     @field_validator("pull_networks", mode="after")
     @classmethod
-    def _are_networks(cls, value: str) -> str:
+    def _private_are_networks(cls, value: str) -> str:
         for name in between_commas(value):
             ip_network(name)
         return value

@@ -271,3 +271,12 @@ def test_how_vault_is_reached_wrongly_is_a_sentence(
 def test_what_is_no_address_or_token_is_named(name: str, value: str, vault: Vault) -> None:
     done = cli("url", **{name: value})
     assert (done.returncode, f"{name} is not valid" in done.stderr, "ter2" in done.stderr) == (2, True, False)
+
+
+def test_no_section_takes_a_check_of_another() -> None:
+    """One of two validators of a name would be lost where sections are put together."""
+    names = [
+        name for section in Settings.__bases__ for name in vars(section).get("__pydantic_decorators__").field_validators
+    ]
+    assert len(names) == len(set(names))
+    assert set(names) == set(Settings.__pydantic_decorators__.field_validators)
