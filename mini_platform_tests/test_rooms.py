@@ -13,6 +13,12 @@ TESTS = PROJECT / "mini_platform_tests"
 OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "roles"}
 """What runs through all rooms."""
 FILES = sorted(path for path in TESTS.rglob("*.py"))
+NO_HELPERS = {
+    path.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".")
+    for path in FILES
+    if path.name.startswith("test_") or path.name == "conftest.py"
+}
+"""Modules that nothing imports."""
 
 
 def imported(path: Path) -> set[str]:
@@ -28,9 +34,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())
 def test_helpers_are_no_tests(path: Path) -> None:
-    files = {file.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".") for file in FILES}
-    tests = {name for name in files if name.rpartition(".")[2].startswith("test_") or name.endswith(".conftest")}
-    assert not imported(path) & tests
+    assert not imported(path) & NO_HELPERS
 
 
 def test_every_room_of_tests_is_one_of_the_platform() -> None:

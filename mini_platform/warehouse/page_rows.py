@@ -260,19 +260,16 @@ class PageRows:
         return select(*groups, func.count().label("values_"), *means).group_by(*groups).order_by(inner.c.rows)
 
     @cached_property
-    def by_day(self) -> Mapping[str, tuple[str, str]]:
+    def by_day(self) -> tuple[tuple[str, str], ...]:
         """The calls of measures that the days' own figures amount to; none where there are no days, or no chart over them.
 
         A count over years is the sum of those of the days. It is not so with means, and different values.
         """
         over_days = any(isinstance(chart, OverTime | Recurring) for chart in self.page.charts.values())
         if self.time is None or self.has_moments or not over_days:
-            return {}
-        calls = {("count", ""): None}
-        for name in self.page.measures:
-            if self.is_summed_up(name):
-                calls |= dict.fromkeys(self.page.measure(name).calls)
-        return {_partial(*call): call for call in calls}
+            return ()
+        summed_up = [self.page.measure(name) for name in self.page.measures if self.is_summed_up(name)]
+        return ("count", ""), *(call for measure in summed_up for call in measure.calls)
 
     def is_summed_up(self, name: str) -> bool:
         """True if a measure of many rows follows from that of parts of them, such as days."""
@@ -282,7 +279,7 @@ class PageRows:
     def days_of(self, rows: FromClause) -> Select[Any]:
         """Return a select of the figures of each day, from which those of any span follow."""
         assert self.time is not None  # noqa: S101 - else by_day is empty
-        return self._partials(self.by_day.values(), rows, self.time.name)
+        return self._partials(self.by_day, rows, self.time.name)
 
     @staticmethod
     def _partials(calls: Iterable[tuple[str, str]], rows: FromClause, column: str) -> Select[Any]:
@@ -297,7 +294,7 @@ class PageRows:
         values = zip(*days, strict=True) if days else ((),) * len(columns)
         arrays = [cast(list(of), ARRAY(type_)) for of, type_ in zip(values, types, strict=True)]
         named = [sql_column(column.name, column.type) for column in columns]
-        return func.unnest(*arrays).table_valued(*named, name="days").render_derived()
+        return func.unnest(*arrays).table_valued(*named).render_derived()
 
     def days(self, rows: FromClause) -> ColumnElement[Any]:
         """Return the number of days with rows."""

@@ -9,7 +9,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.web import create_app
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.strings import NAUGHTY
 
-Pipeline = Callable[..., list[int]]
 WEATHER = weather
 HEADER = "station_id,date,temp_c,precip_mm"
 NASTY = (*NAUGHTY, "\tx", "plain")

@@ -28,13 +28,11 @@ from mini_platform.warehouse.embedded import binary
 from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, files
 from mini_platform_tests.support import examples
 from mini_platform_tests.support.command import cli, here, objects
+from mini_platform_tests.support.databases import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mini_platform.platform import Platform
 
-    Pipeline = Callable[..., list[int]]
 
 SAMPLES = PROJECT / "data" / "weather"
 HEADER = "station_id,date,temp_c,precip_mm\n"

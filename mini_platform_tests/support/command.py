@@ -7,16 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
 from mini_platform.cli import app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Pipeline = Callable[..., list[int]]
 
 
 def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

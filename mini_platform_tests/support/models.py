@@ -1,4 +1,4 @@
-"""Declarations as text."""
+"""A row model of any columns, and an aggregate over it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, func, select
 
-from mini_platform.dataset import (
-    RowModel,
-)
+from mini_platform.dataset import RowModel
 
 
 def model(**columns: tuple[Any, Any]) -> type[RowModel]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mini_platform.rows.readers import Malformed
-
-if TYPE_CHECKING:
-    pass
 
 
 class Read(NamedTuple):

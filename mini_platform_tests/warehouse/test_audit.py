@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -20,10 +19,10 @@ from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform
 from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.tables import audit as trail
+from mini_platform_tests.support.databases import Pipeline
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 ME = f"user {getpass.getuser()}"
-Pipeline = Callable[..., list[int]]
 
 
 def done(engine: Engine) -> list[tuple[str, str, str | None, str | None]]:
