@@ -27,9 +27,8 @@ from sqlalchemy import Engine, select
 
 pytest.register_assert_rewrite("mini_platform_tests.support")
 
-from mini_platform.api.site import Site
+from mini_platform import Dataset
 from mini_platform.config.settings import PROJECT
-from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
@@ -38,7 +37,8 @@ from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support import drawn
 from mini_platform_tests.support.databases import (
     FAST,

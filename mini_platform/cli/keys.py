@@ -39,8 +39,8 @@ def create(
     ] = "90d",
 ) -> None:
     """Make a key and print it, once: it is kept nowhere."""
-    from mini_platform.api import keys
     from mini_platform.declare.registry import configured
+    from mini_platform.web.auth import keys
 
     expires_at = _expiry(expires)
     try:
@@ -59,7 +59,7 @@ def create(
 @key.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per key and line.")] = False) -> None:
     """List every key that was ever made, without what is secret of it."""
-    from mini_platform.api import keys
+    from mini_platform.web.auth import keys
 
     with open_platform().engine.connect() as conn:
         rows = [vars(key) for key in keys.listed(conn)]
@@ -72,7 +72,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object 
 @key.command()
 def revoke(prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Its first characters, as listed.")]) -> None:
     """End a key at once. It stays listed, and stays ended."""
-    from mini_platform.api import keys
+    from mini_platform.web.auth import keys
 
     found = keys.FORM.fullmatch(prefix)
     with open_platform().engine.begin() as conn:

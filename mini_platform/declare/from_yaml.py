@@ -80,7 +80,7 @@ Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str
 
 
 class Attributes(BaseModel):
-    """What can be said of a dataset in YAML; the words mean what they mean in `mini_platform.dataset.Dataset`."""
+    """What can be said of a dataset in YAML; the words mean what they mean in `mini_platform.Dataset`."""
 
     model_config = _FORBID
 

@@ -8,7 +8,7 @@ dataset that is a folder. Not here: what a declaration says (`dataset.py`, `from
     datasets/meters/routes.py         its own HTTP paths, in `router`,
     datasets/meters/metabase.py       its own dashboards in Metabase, in `DASHBOARDS`
     datasets/_shared.py               not a dataset: its name begins with an underscore
-    datasets/…/defs.yaml              datasets in YAML; they may also be in the folder `defs` beside `datasets`
+    datasets/…/defs.yaml              datasets in YAML; in a project of Dagster's they may be in `defs` beside `datasets`
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mini_platform.declare.dataset import Dataset
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
 YAML_FOLDER = "defs"
-"""Beside the datasets in Python; Dagster's component loader reads it, too."""
+"""Where a project that `create-dagster` made has its components: beside the datasets."""
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """What a declared page selects: its rows by what is chosen, its measures and its groups, as SQLAlchemy expressions.
 
 Here too: the refusal of pages that only types and foreign keys show to be impossible. Not here: the words of a page
-(`pages.py`), what a request chooses and how it is shown (`dashboard/`).
+(`pages.py`), what a request chooses and how it is shown (`web/pages/`).
 """
 
 from __future__ import annotations

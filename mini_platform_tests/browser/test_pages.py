@@ -18,11 +18,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from mini_platform.api.site import Site
 from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support.chromium import Look
 from mini_platform_tests.support.databases import copied, set_environment
 from mini_platform_tests.support.ports import free_port

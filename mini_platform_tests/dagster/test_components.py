@@ -18,9 +18,9 @@ import pytest
 from pandera.engines import pandas_engine
 from sqlalchemy import text
 
+from mini_platform import Above, Csv, Dataset, Field, Json, RowModel
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
-from mini_platform.dataset import Above, Csv, Dataset, Field, Json, RowModel
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import ModelError, translated
 from mini_platform.rows.validation import judge
@@ -36,7 +36,7 @@ import datetime as dt
 import pandera.polars as pa
 import polars as pl
 
-from mini_platform.dataset import Field, RowModel
+from mini_platform import Field, RowModel
 
 
 class Reading(pa.DataFrameModel):

@@ -14,11 +14,11 @@ import dagster as dg
 import pytest
 from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, update
 
+from mini_platform import Above, Aggregate, Dataset, Field, RowModel, View
 from mini_platform.config.settings import PROJECT
 from mini_platform.dagster import automation
 from mini_platform.dagster.automation import DATASET_TAG
 from mini_platform.dagster.checks import USUAL
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.warehouse.schema import create_all

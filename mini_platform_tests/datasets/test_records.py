@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from mini_platform import Dataset, Pull
 from mini_platform.config.settings import PROJECT
-from mini_platform.dataset import Dataset, Pull
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, FromClause, Select, func, inspect, select, text
 
+from mini_platform import Aggregate, Dataset, View
 from mini_platform.config.settings import PROJECT
-from mini_platform.dataset import Aggregate, Dataset, View
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform

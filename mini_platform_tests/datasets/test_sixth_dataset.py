@@ -55,8 +55,8 @@ OWN_PATHS = {
 """Of the datasets that come along."""
 ANSWERS = """
 import json, httpx
-from mini_platform.api.site import Site
-from mini_platform.web import create_app
+from mini_platform.web.site import Site
+from mini_platform.web.app import create_app
 from mini_platform_tests.support.web import serving
 site = Site()
 with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
@@ -68,7 +68,7 @@ site.close()
 PAGES = """
 import sys
 from fastapi.testclient import TestClient
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
 ask = TestClient(create_app(), base_url="http://127.0.0.1:8000")
 for path in sys.argv[1:]:
     answer = ask.get(path, headers={"Accept": "text/html"})
@@ -127,10 +127,10 @@ def in_python(project: Path) -> str:
 
 def in_yaml(project: Path) -> str:
     """Declare the same in YAML, over a model of pandas that somebody has; returns the file that was added."""
-    folder = project / "mini_platform" / "defs" / "stations"
+    folder = project / "mini_platform" / "datasets" / "stations"
     folder.mkdir()
     (folder / "defs.yaml").write_text(YAML)
-    return "mini_platform/defs/stations/defs.yaml"
+    return "mini_platform/datasets/stations/defs.yaml"
 
 
 @pytest.mark.parametrize("declare", [in_python, in_yaml])
@@ -180,7 +180,7 @@ def test_the_commands_of_dg_know_the_component(project: Path, home: Path) -> Non
     assert "mini_platform.components.Dataset" in run(project, dg, "list", "components").stdout
     good = run(project, dg, "check", "yaml")
     assert good.returncode == 0, good.stdout + good.stderr
-    path = project / "mini_platform" / "defs" / "stations" / "defs.yaml"
+    path = project / "mini_platform" / "datasets" / "stations" / "defs.yaml"
     path.write_text(YAML.replace("key:", "keys:"))
     bad = run(project, dg, "check", "yaml")
     assert bad.returncode == 1
@@ -193,7 +193,7 @@ def test_a_mistake_in_yaml_is_a_sentence_of_every_command(project: Path, home: P
     done = run(project, sys.executable, "-m", "mini_platform.cli", "files")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        f"{project}/mini_platform/defs/stations/defs.yaml, line 4: models_of_somebody cannot be"
+        f"{project}/mini_platform/datasets/stations/defs.yaml, line 4: models_of_somebody cannot be"
     )
     assert "Traceback" not in done.stderr
 

@@ -26,7 +26,7 @@ import polars as pl
 import yaml
 from pandera.errors import SchemaErrors
 
-from mini_platform.dataset import Column, DeclarationError
+from mini_platform import Column, DeclarationError
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.rows.validation import judge
 from mini_platform_tests.declarations import draw

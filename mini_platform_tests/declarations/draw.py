@@ -22,7 +22,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 
 TYPES = ("str", "int", "float", "Decimal", "dt.date", "dt.datetime", "bool", "list[float]")
 NAMES = ("id", "n", "Name", "size", "order", "select", "a_b", "x1", "user", "Day", "value", "file_name")
@@ -38,7 +38,7 @@ from decimal import Decimal
 import polars as pl
 from sqlalchemy import *
 
-from mini_platform.dataset import *
+from mini_platform import *
 """
 
 NOT_YET: frozenset[str] = frozenset()

@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from mini_platform.dataset import Dataset, DeclarationError
+from mini_platform import Dataset, DeclarationError
 from mini_platform.landing.retention import drop_old
 from mini_platform.operations.forget import forget
 from mini_platform.platform import Platform

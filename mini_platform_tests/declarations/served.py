@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from mini_platform.api.site import Site
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.declarations.draw import Col
 from mini_platform_tests.declarations.model import World
 from mini_platform_tests.support.trial import Trial

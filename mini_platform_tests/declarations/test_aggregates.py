@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel, View
+from mini_platform import Aggregate, Dataset, DeclarationError, Field, RowModel, View
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.aggregates import refresh
 from mini_platform.warehouse.dirty_groups import is_stale

@@ -21,7 +21,7 @@ import pytest
 from pandera.engines import pandas_engine
 from pandera.typing import Series
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import translated
 from mini_platform.rows.validation import judge

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mini_platform.dataset import Above, Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform import Above, Csv, Dataset, Drift, Field, Json, RowModel
 from mini_platform_tests.declarations import served
 from mini_platform_tests.support.trial import Declared, Trial
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mini_platform.dataset import Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform import Csv, Dataset, Drift, Field, Json, RowModel
 from mini_platform_tests.support.trial import Declared
 
 

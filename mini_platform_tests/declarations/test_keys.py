@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform.dataset import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
+from mini_platform import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
 from mini_platform.operations.explain import explain_row, parse_key
 from mini_platform.platform import Platform
 from mini_platform.rows.readers import ReadLimits

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 from sqlalchemy import BigInteger, FromClause, Select, Text, func, select, text
 
+from mini_platform import Above, Aggregate, Dataset, Field, RowModel, View, rule
 from mini_platform.dagster.build import build_defs
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel, View, rule
 from mini_platform_tests.support.trial import Declared
 
 WORDS = (

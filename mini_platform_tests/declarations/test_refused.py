@@ -14,8 +14,7 @@ import pytest
 from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
 
-from mini_platform.dagster import checks as asset_checks
-from mini_platform.dataset import (
+from mini_platform import (
     Above,
     Aggregate,
     Csv,
@@ -32,6 +31,7 @@ from mini_platform.dataset import (
     View,
     rule,
 )
+from mini_platform.dagster import checks as asset_checks
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import Given
 from mini_platform.declare.dataset import CHECK_NAMES, OWNER

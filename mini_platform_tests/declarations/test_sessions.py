@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Date, Double, FromClause, Select, func, make_url, select, text
 
-from mini_platform.api.site import Site
+from mini_platform import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.dagster.storage import PlatformStorage
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import SESSION, engine
+from mini_platform.web.site import Site
 from mini_platform_tests.support.trial import Declared
 
 FOREIGN = {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import FromClause, Select, func, select, text, update
 
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, RowModel
+from mini_platform import Above, Aggregate, Dataset, Field, RowModel
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import PASSES, Forgotten, forget
 from mini_platform.warehouse import ledger

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mini_platform.dataset import Above, Column, Dataset, DeclarationError, Field, RowModel, rule
+from mini_platform import Above, Column, Dataset, DeclarationError, Field, RowModel, rule
 from mini_platform.operations.explain import KeyTextError, parse_key
 from mini_platform.rows.protection import normalized
 from mini_platform.rows.validation import clean, judge, refuse_other_rows

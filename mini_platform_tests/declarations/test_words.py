@@ -16,10 +16,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-import mini_platform.dataset
-from mini_platform.dagster.assets import dataset_assets
-from mini_platform.dagster.automation import pull_schedule
-from mini_platform.dataset import (
+import mini_platform
+from mini_platform import (
     Above,
     Aggregate,
     Column,
@@ -39,6 +37,8 @@ from mini_platform.dataset import (
     View,
     rule,
 )
+from mini_platform.dagster.assets import dataset_assets
+from mini_platform.dagster.automation import pull_schedule
 from mini_platform.declare.columns import WORDS, FieldSpec
 from mini_platform.declare.declared_checks import ARGUMENTS
 from mini_platform.operations.raw_files import raw_retention
@@ -51,7 +51,7 @@ from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support.models import DAILY, daily, model
 
 TESTS = Path(__file__).parent.parent
-PUBLIC = [getattr(mini_platform.dataset, name) for name in mini_platform.dataset.__all__]
+PUBLIC = [getattr(mini_platform, name) for name in mini_platform.__all__]
 MADE = (Rule, FieldSpec, Column, CustomRule)
 """What `Field` and `rule` make of their words: nobody writes it down."""
 CLASSES = [kind for kind in PUBLIC if is_dataclass(kind) and kind not in MADE]

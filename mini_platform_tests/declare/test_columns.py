@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from mini_platform.dataset import Column, Csv, Dataset, Field, Highest, Json, RowModel
+from mini_platform import Column, Csv, Dataset, Field, Highest, Json, RowModel
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.rows.validation import PLAIN_EMAIL, clean, judge, parse

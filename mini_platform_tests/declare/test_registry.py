@@ -15,7 +15,7 @@ from mini_platform.declare.registry import Registry, RegistryError, own_value
 from mini_platform.platform import Platform
 
 METERS = """
-from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform import Dataset, Field, RowModel
 
 
 class Meter(RowModel):

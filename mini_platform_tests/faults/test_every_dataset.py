@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 
+from mini_platform import Dataset
 from mini_platform.config.faultpoints import POINTS
-from mini_platform.dataset import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sampling import Form
 from mini_platform.warehouse import aggregates

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
+from mini_platform import Csv, Json
 from mini_platform.config.sections import InboxSettings
-from mini_platform.dataset import Csv, Json
 from mini_platform.landing import inbox_state, inbox_work
 from mini_platform.operations.sources import visit_inbox
 from mini_platform.storage import remote

@@ -23,8 +23,8 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import Engine, select, text
 
+from mini_platform import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
 from mini_platform.config.sections import PullSettings
-from mini_platform.dataset import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
 from mini_platform.landing.fetch import retry_after
 from mini_platform.landing.pull import Pulled, pull
 from mini_platform.storage.access import Access, ForbiddenError

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from mini_platform.dataset import Above, Dataset
+from mini_platform import Above, Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import COUNTERS, files

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from mini_platform.dataset import Csv, Dataset, Field, RowModel
+from mini_platform import Csv, Dataset, Field, RowModel
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables

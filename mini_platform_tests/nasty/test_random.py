@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from mini_platform.dataset import Above, Csv, Dataset
+from mini_platform import Above, Csv, Dataset
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.support.bench import Bench

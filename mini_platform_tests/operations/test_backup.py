@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, func, insert, select, text, update
 
-from mini_platform.api import keys
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import retention
 from mini_platform.operations import archive
@@ -23,6 +22,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
+from mini_platform.web.auth import keys
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.flow import Flow
 from mini_platform_tests.support.oracle import Oracle

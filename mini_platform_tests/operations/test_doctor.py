@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sqlalchemy import Engine, FromClause, Select, func, select, text
 
+from mini_platform import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.config.settings import PROJECT
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.operations import lock
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.finding import Finding

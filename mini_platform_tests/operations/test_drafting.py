@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from mini_platform import Csv, Json
 from mini_platform.cli import app
 from mini_platform.config.settings import PROJECT
-from mini_platform.dataset import Csv, Json
 from mini_platform.definitions import build_defs
 from mini_platform.operations.drafting import Inferred, infer, loaded
 from mini_platform.operations.drafting.names import identifiers, snake
@@ -37,7 +37,7 @@ from mini_platform.warehouse.schema import create_all
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from mini_platform.dataset import Dataset
+    from mini_platform import Dataset
 
 LIMITS = ReadLimits()
 

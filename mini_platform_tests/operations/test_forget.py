@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
+from mini_platform import Above, Csv, Dataset, Json
 from mini_platform.config.faultpoints import FORGETTING
-from mini_platform.dataset import Above, Csv, Dataset, Json
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.operations.raw_files import raw_retention

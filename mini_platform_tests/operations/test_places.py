@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, Text, func, insert, select, text
 
-from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform import Dataset, Field, RowModel
 from mini_platform.operations import archive
 from mini_platform.operations.backup import backup
 from mini_platform.operations.forget import Forgotten, forget

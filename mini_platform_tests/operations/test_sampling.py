@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel, rule
+from mini_platform import Csv, Dataset, Field, Json, RowModel, rule
 from mini_platform.operations import sampling
 from mini_platform.operations.sampling import FORMS, Form, SampleSummary, form_of, write_sample
 from mini_platform_tests.support.examples import weather

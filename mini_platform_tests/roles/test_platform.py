@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.exc import ProgrammingError
 
-from mini_platform.api.site import Site
-from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.doctor import Finding, examine
 from mini_platform.operations.landing import land_files, named_file
@@ -26,7 +25,8 @@ from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
 from mini_platform.warehouse.tables import dataset_tables, migrations
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.roles import PATIENCE, SAMPLES, RolesPlatform
 from mini_platform_tests.support.web import serving

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, Text, select, text
 from typer.testing import CliRunner
 
-from mini_platform.api import relations
+from mini_platform import Csv, Dataset, Field, Json, RowModel
 from mini_platform.cli import app
-from mini_platform.dataset import Csv, Dataset, Field, Json, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.rows.protection import shape, shapes
 from mini_platform.warehouse import judged_rows, ledger
 from mini_platform.warehouse.tables import files
+from mini_platform.web.api import relations
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import customers, sales
 from mini_platform_tests.support.orders import csv_of, order

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import ARRAY, BigInteger, Boolean, Date, Double, Engine, Text, cast, func, select, text
 from sqlalchemy.types import TypeEngine
 
-from mini_platform.dataset import Column, Dataset, Field, RowModel, rule
+from mini_platform import Column, Dataset, Field, RowModel, rule
 from mini_platform.rows.readers import Malformed
 from mini_platform.rows.validation import clean, judge, judge_malformed, pandera_schema, parse
 from mini_platform_tests.support.examples import weather

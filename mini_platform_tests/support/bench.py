@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, select
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
 from mini_platform.rows.protection import Keyring

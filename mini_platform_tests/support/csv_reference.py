@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mini_platform.dataset import Csv
+    from mini_platform import Csv
     from mini_platform.rows.readers import ReadLimits
 
 Row = tuple[int, tuple[str, ...]]

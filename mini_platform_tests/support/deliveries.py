@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mini_platform.dataset import Above, Csv, Cursor, Dataset, Field, Json, Linked, Numbered, Pull, RowModel
+from mini_platform import Above, Csv, Cursor, Dataset, Field, Json, Linked, Numbered, Pull, RowModel
 from mini_platform_tests.support.api_server import Reply, Request
 
 

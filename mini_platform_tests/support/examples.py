@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.datasets import all_datasets
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.operations.incidents import KINDS, WARNINGS
 from mini_platform.rows.protection import DIGIT, LETTER, NOBODYS, SHAPE_CHARACTERS
 from mini_platform.rows.wording import duration, exact, money, number, percent, plural, size

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select, text
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.operations import processing
 from mini_platform.operations.sampling import write_sample
 from mini_platform.storage.store import RawStore

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import func, select, text, update
 
+from mini_platform import Dataset
 from mini_platform.config.sections import InboxSettings
-from mini_platform.dataset import Dataset
 from mini_platform.landing.inbox_work import Visit
 from mini_platform.operations.processing import process
 from mini_platform.operations.sources import visit_inbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mini_platform.dataset import Column, Json
+from mini_platform import Column, Json
 from mini_platform.rows.readers import Malformed, ReadLimits
 from mini_platform.rows.readers.json import BLOCK_BYTES, read_json
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform
 

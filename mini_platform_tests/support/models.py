@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, func, select
 
-from mini_platform.dataset import RowModel
+from mini_platform import RowModel
 
 
 def model(**columns: tuple[Any, Any]) -> type[RowModel]:

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from mini_platform.api.site import Site
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support.trial import Trial
 
 VOID = {"meta", "link", "input", "br", "img", "path", "polyline", "hr"}

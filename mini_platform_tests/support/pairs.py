@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import FromClause, Select, func, select, text, update
 
+from mini_platform import Aggregate, Dataset, Field, RowModel
 from mini_platform.config.faultpoints import FORGETTING, MIGRATING, POINTS, REPROCESSING, RETAINING, reach
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import forget as forget_person
 from mini_platform.platform import Platform

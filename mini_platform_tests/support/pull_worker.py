@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mini_platform.dataset import Pull
+from mini_platform import Pull
 from mini_platform.landing.pull import pull
 from mini_platform.operations.sources import access_to
 from mini_platform.platform import Platform

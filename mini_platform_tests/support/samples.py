@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from mini_platform.dataset import Column, Csv, Dataset, Json
+from mini_platform import Column, Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sampling import FORMS, Form, write_sample
 from mini_platform.warehouse.tables import dataset_tables

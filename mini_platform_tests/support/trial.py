@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, select, text
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from mini_platform.web import served
+from mini_platform.web.app import served
 
 
 @contextmanager

@@ -19,8 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
-from mini_platform.api.site import Site
-from mini_platform.dataset import (
+from mini_platform import (
     Above,
     Aggregate,
     Dataset,
@@ -39,7 +38,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.declarations import cells, draw
 from mini_platform_tests.declarations.model import KEY_ID, SECRET
 from mini_platform_tests.support import drawn

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Connection, Engine, text
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import aggregates

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from sqlalchemy import select, update
 
-from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process

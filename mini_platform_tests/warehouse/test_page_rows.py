@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from mini_platform.dataset import Dataset, Field, Measure, OverTime, Page, RowModel
+from mini_platform import Dataset, Field, Measure, OverTime, Page, RowModel
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables

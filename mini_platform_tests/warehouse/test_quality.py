@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform.dataset import Dataset, Field, RowModel
+from mini_platform import Dataset, Field, RowModel
 from mini_platform.operations.processing import process
 from mini_platform.warehouse import quality
 from mini_platform.warehouse.schema import create_all

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from mini_platform.dataset import Aggregate, Dataset, DeclarationError, Field, RowModel
+from mini_platform import Aggregate, Dataset, DeclarationError, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.bulk import build_indexes, drop_indexes
 from mini_platform.warehouse.locks import advisory_lock

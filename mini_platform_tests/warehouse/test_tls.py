@@ -11,12 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from mini_platform.api.site import Site
 from mini_platform.operations import archive
 from mini_platform.operations.doctor import Finding, examine
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import DatabaseAwayError, engine
-from mini_platform.web import create_app
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support.command import cli, objects
 from mini_platform_tests.support.databases import set_environment
 from mini_platform_tests.support.tls_postgres import NAME, TlsPostgres, programs, running

@@ -31,8 +31,8 @@ def api_refusal(settings: Settings) -> str | None:
     """Return why the API would refuse to start, as a sentence."""
     if (refusal := https.refusal(settings)) or not settings.needs_keys:
         return refusal
-    from mini_platform.api import keys
     from mini_platform.warehouse.connection import database_url, engine
+    from mini_platform.web.auth import keys
 
     made = engine(database_url(settings))
     with made.connect() as connection:

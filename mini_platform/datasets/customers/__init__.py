@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Date, FromClause, Select, func, select
 
-from mini_platform.dataset import Aggregate, Csv, Dataset, Field, Json, Page, RowModel
+from mini_platform import Aggregate, Csv, Dataset, Field, Json, Page, RowModel
 
 
 class Customer(RowModel):

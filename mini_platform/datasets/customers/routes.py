@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mini_platform.api.answers import NOT_MODIFIED, listing
-from mini_platform.api.export import MEDIA_TYPE
-from mini_platform.api.guard import allowed
-from mini_platform.api.problems import documented
-from mini_platform.api.relations import rows
-from mini_platform.api.site import TheSite
+from mini_platform.web.api.answers import NOT_MODIFIED, listing
+from mini_platform.web.api.export import MEDIA_TYPE
+from mini_platform.web.api.relations import rows
+from mini_platform.web.auth.guard import allowed
+from mini_platform.web.problems import documented
+from mini_platform.web.site import TheSite
 
 DATASET = "customers"
 router = APIRouter(

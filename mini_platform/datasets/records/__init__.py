@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, Double, FromClause, Select, func, select
 
-from mini_platform.dataset import Above, Aggregate, Csv, Dataset, Field, Json, Numbered, Page, Pull, RowModel
+from mini_platform import Above, Aggregate, Csv, Dataset, Field, Json, Numbered, Page, Pull, RowModel
 
 
 class Record(RowModel):

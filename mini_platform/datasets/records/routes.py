@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from sqlalchemy import func, or_, select
 
-from mini_platform.api.guard import allowed
-from mini_platform.api.problems import documented
-from mini_platform.api.site import TheSite
-from mini_platform.api.values import TEXT
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.web.api.values import TEXT
+from mini_platform.web.auth.guard import allowed
+from mini_platform.web.problems import documented
+from mini_platform.web.site import TheSite
 
 router = APIRouter(
     tags=["records"],

@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 
-from mini_platform.dataset import (
+from mini_platform import (
     Above,
     Aggregate,
     Dataset,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Double, FromClause, Numeric, func
 
-from mini_platform.dataset import Dataset, Field, Json, Measure, OverTime, Page, RowModel
+from mini_platform import Dataset, Field, Json, Measure, OverTime, Page, RowModel
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,16 +17,16 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, select
 
-from mini_platform.api.guard import allowed
-from mini_platform.api.incoming import no_room, whole
-from mini_platform.api.outcome import LONGEST_SECONDS, until
-from mini_platform.api.problems import ProblemError, documented
-from mini_platform.api.runs import nudge
-from mini_platform.api.site import Site, TheSite
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.landing.upload import land
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import among, files
+from mini_platform.web.api.incoming import no_room, whole
+from mini_platform.web.api.outcome import LONGEST_SECONDS, until
+from mini_platform.web.auth.guard import allowed
+from mini_platform.web.problems import ProblemError, documented
+from mini_platform.web.runs import nudge
+from mini_platform.web.site import Site, TheSite
 
 DATASET = "signals"
 router = APIRouter(tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])

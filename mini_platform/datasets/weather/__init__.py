@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Date, Double, FromClause, Integer, Select, func, select
 
-from mini_platform.dataset import Above, Aggregate, Dataset, Field, Measure, OverTime, Page, RowModel, rule
+from mini_platform import Above, Aggregate, Dataset, Field, Measure, OverTime, Page, RowModel, rule
 
 if TYPE_CHECKING:
     import polars as pl

@@ -12,18 +12,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
-from mini_platform.api.answers import HEADERS
-from mini_platform.api.export import MEDIA_TYPE, export
-from mini_platform.api.guard import allowed
-from mini_platform.api.outcome import LandedFile, Wait
-from mini_platform.api.problems import NotFoundError, ProblemError, documented
-from mini_platform.api.query import Query as Asked
-from mini_platform.api.relations import rows as rows_of
-from mini_platform.api.site import Site, TheSite
-from mini_platform.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
-from mini_platform.api.values import TEXT
-from mini_platform.dataset import Dataset
+from mini_platform import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables, quality_report
+from mini_platform.web.api.answers import HEADERS
+from mini_platform.web.api.export import MEDIA_TYPE, export
+from mini_platform.web.api.outcome import LandedFile, Wait
+from mini_platform.web.api.query import Query as Asked
+from mini_platform.web.api.relations import rows as rows_of
+from mini_platform.web.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
+from mini_platform.web.api.values import TEXT
+from mini_platform.web.auth.guard import allowed
+from mini_platform.web.problems import NotFoundError, ProblemError, documented
+from mini_platform.web.site import Site, TheSite
 
 DATASET = "weather"
 SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"

@@ -123,7 +123,7 @@ def _head(drafted: Drafted, body: str) -> str:
     names = ["Dataset", "Field", "RowModel", type(drafted.source).__name__, *(["rule"] if "@rule(" in body else [])]
     ordered = sorted(names, key=lambda name: (name.islower(), name))
     lines += [*standard, ""] if standard else []
-    lines.append(f"from mini_platform.dataset import {', '.join(ordered)}")
+    lines.append(f"from mini_platform import {', '.join(ordered)}")
     lines += ["", "if TYPE_CHECKING:", "    import polars as pl"] if derived else []
     return "\n".join(lines) + "\n"
 
@@ -237,7 +237,7 @@ def _dataset(drafted: Drafted) -> str:
         f"    rows={_model(drafted)},",
         f"    key=({', '.join(map(literal, key))}{',' if len(key) == 1 else ''}),",
         f"    sources=({_source(drafted.source)},),",
-        '    # owners=["team:name"], drift="refuse", freshness=…, aggregates=…: see `mini_platform.dataset.Dataset`.',
+        '    # owners=["team:name"], drift="refuse", freshness=…, aggregates=…: see `mini_platform.Dataset`.',
         ")",
     ]
     return "\n".join(lines) + "\n"

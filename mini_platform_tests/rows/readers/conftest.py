@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mini_platform.dataset import Column, Csv
+from mini_platform import Column, Csv
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.csv import BLOCK_BYTES, read_csv
 from mini_platform_tests.support.reader import Read, Reader

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from mini_platform.dataset import Csv
+from mini_platform import Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform_tests.support.csv_reference import read_reference
 

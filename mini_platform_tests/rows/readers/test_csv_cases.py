@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from mini_platform.dataset import Csv
+from mini_platform import Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 
 if TYPE_CHECKING:

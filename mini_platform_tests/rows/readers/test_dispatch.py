@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mini_platform.dataset import Csv, Json
+from mini_platform import Csv, Json
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform_tests.support.json_file import declared

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mini_platform.dataset import Column, Csv
+from mini_platform import Column, Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.csv import read_csv
 from mini_platform.rows.readers.header import Wanted, match_header

@@ -170,7 +170,7 @@ def test_any_bytes_are_read_or_refused(read: Callable[..., JsonRead], data: byte
 LARGE = """
 import resource, sys
 from pathlib import Path
-from mini_platform.dataset import Json
+from mini_platform import Json
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.json import read_json
 from mini_platform_tests.support.json_file import declared

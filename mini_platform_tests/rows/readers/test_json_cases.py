@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from mini_platform.dataset import Json
+from mini_platform import Json
 from mini_platform.declare.rules import STRUCTURE_RULES
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.json import read_json

@@ -22,7 +22,7 @@ from typing import Any
 
 from sqlalchemy import Connection, FromClause, Select, func, make_url, select, text
 
-from mini_platform.dataset import Aggregate, Dataset, Field, RowModel
+from mini_platform import Aggregate, Dataset, Field, RowModel
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import load, process, stage
 from mini_platform.platform import Platform

@@ -1,0 +1,99 @@
+"""Answers: a relation as a page of JSON or as CSV, whichever a request asks for, with an ETag."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Response
+from pydantic_core import to_json
+
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import plain
+from mini_platform.warehouse import changes
+from mini_platform.web.api import export
+from mini_platform.web.api.query import Query, page
+from mini_platform.web.api.relations import Relation
+from mini_platform.web.site import Site
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"}
+}
+"""For the documentation of a route that gives an answer of this module."""
+HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
+
+
+def listing(
+    request: Request, site: Site, relation: Relation, *, as_csv: bool = False, stored_for: Dataset | None = None
+) -> Response:
+    """A page of a relation, or all of it as CSV.
+
+    Args:
+        request: whose parameters and headers are heeded.
+        site: the data.
+        relation: what is asked for.
+        as_csv: CSV, whatever the request accepts.
+        stored_for: the dataset by whose state it changes, and by nothing else; None where only the rows themselves tell.
+
+    Raises:
+        ProblemError: a parameter cannot be read.
+    """
+    as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
+    query = Query.parse(relation, request.query_params.multi_items(), export=as_csv)
+    with site.read(personal=relation.is_personal) as conn:
+        etag = None
+        if stored_for is not None:
+            etag = _etag(as_csv, relation.mark, changes.state(conn, stored_for.name))
+            if _is_known(request, etag):
+                return _unchanged(etag)
+        if not as_csv:
+            found = page(conn, relation, query)
+            decimals = [name for name in query.fields if relation.columns[name].type is Decimal]
+            for row in found.results:
+                for name in decimals:
+                    row[name] = plain(row[name])
+            content = {
+                "next": _link(request, found.next),
+                "previous": _link(request, found.previous),
+                "results": found.results,
+            }
+            return answer(request, content, etag)
+    return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}))
+
+
+def answer(request: Request, content: Any, etag: str | None = None) -> Response:
+    """JSON: times in UTC, decimals as text, null for what is no number. Without an ETag it gets that of its own bytes."""
+    body = to_json(content, inf_nan_mode="null")
+    etag = etag or _etag(body)
+    if _is_known(request, etag):
+        return _unchanged(etag)
+    return Response(body, headers=HEADERS | {"ETag": etag}, media_type="application/json")
+
+
+def _link(request: Request, cursor: str | None) -> str | None:
+    return None if cursor is None else str(request.url.include_query_params(cursor=cursor))
+
+
+def _etag(*content: Any) -> str:
+    return f'W/"{hashlib.sha256(repr(content).encode()).hexdigest()[:20]}"'
+
+
+def _is_known(request: Request, etag: str) -> bool:
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return "*" in known or etag.removeprefix("W/") in known
+
+
+def _unchanged(etag: str) -> Response:
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=HEADERS | {"ETag": etag})
+
+
+def _prefers_csv(accept: str) -> bool:
+    """Whether CSV is asked for by name, and JSON is not asked for more."""
+    wanted = {}
+    for item in accept.split(","):
+        kind, *options = (part.strip().lower() for part in item.split(";"))
+        quality = next((option.removeprefix("q=") for option in options if option.startswith("q=")), "1")
+        wanted[kind] = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
+    return wanted.get(export.MEDIA_TYPE, 0.0) > wanted.get("application/json", 0.0)

@@ -1,0 +1,231 @@
+"""What the API says of a dataset: how fresh it is, and its declaration."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection, func, literal, select, text
+
+from mini_platform.declare.columns import Column
+from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.sources import Json
+from mini_platform.warehouse.ledger import HOLDS
+from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import files as ledger
+from mini_platform.web.api import relations
+
+DETAIL = "api_dataset"
+"""Name of the route of a dataset, by which links to it are made."""
+COUNTED = 10_000
+"""Tables of fewer rows are counted; of others the planner's estimate is told."""
+Type = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp", "json", "list"]
+TYPES: Mapping[str, Type] = {
+    "str": "text", "int": "integer", "float": "number", "Decimal": "decimal", "bool": "boolean",
+    "date": "date", "datetime": "timestamp", "dict": "json", "list": "list",
+}  # fmt: skip
+"""Types of values as they are called in the API."""
+
+
+class Load(BaseModel):
+    """The last load of a dataset."""
+
+    file_id: int
+    name: str = Field(description="Name of the file")
+    loaded_at: dt.datetime
+    rows_read: int
+    run_id: str | None
+
+
+class Named(BaseModel):
+    """What a dataset is called, and where it is."""
+
+    name: str
+    description: str
+    url: str
+
+
+class State(BaseModel):
+    """What a dataset holds, and how fresh it is."""
+
+    rows_estimate: int = Field(description=f"Exact below {COUNTED:,}")
+    freshness_seconds: float | None = Field(description="A load is due within; null: whenever")
+    is_late: bool | None
+    last_load: Load | None = Field(description="Of the files whose rows it holds")
+
+
+class Brief(State, Named):
+    """A dataset in a list."""
+
+
+class Briefs(BaseModel):
+    """All datasets, in one page."""
+
+    next: None = None
+    previous: None = None
+    results: list[Brief]
+
+
+class Seen(BaseModel):
+    """A column as it can be listed."""
+
+    name: str
+    type: Type
+    unit: str | None
+    description: str
+    personal: Any = Field(description="Of personal data: how it is protected, or that it is some")
+
+
+class Declared(Seen):
+    """A column as it is declared."""
+
+    source: str | None = Field(description="Of what is said of its values")
+    in_key: bool
+    nullable: bool
+    stored: bool
+    given: str | None = Field(description="What the platform fills it with")
+    derived: bool
+    aliases: list[str] = Field(description="Other names of it in files")
+
+
+class Rule(BaseModel):
+    """A rule that rows are held to."""
+
+    name: str
+    column: str | None = Field(description="null: the whole row")
+    sentence: str
+    severity: Literal["error", "warn"]
+
+
+class Source(BaseModel):
+    """How files are written."""
+
+    name: str
+    format: Literal["csv", "json"]
+    suffixes: list[str]
+
+
+class Analytics(BaseModel):
+    """What is computed from a dataset."""
+
+    name: str
+    kind: Literal["aggregate", "view"]
+    description: str
+    key: list[str]
+    columns: list[Seen]
+    url: str
+
+
+class Declaration(BaseModel):
+    """What is declared of a dataset."""
+
+    table: str
+    owners: list[str]
+    key: list[str]
+    indexes: list[Any]
+    search: list[str] = Field(description="Columns that `search=` looks in")
+    columns: list[Declared]
+    rules: list[Rule]
+    sources: list[Source]
+    pulls: list[str] = Field(description="Names of the APIs that it is pulled from")
+    drift: str
+    duplicates: str
+    warn_above: str
+    refuse_above: str
+    analytics: list[Analytics]
+    listings: dict[str, str] = Field(description="What can be listed of it, by its URL")
+
+
+class Detail(State, Declaration, Named):
+    """A dataset with its declaration."""
+
+
+def brief(conn: Connection, request: Request, dataset: Dataset) -> Brief:
+    """A dataset, what it holds and how fresh it is."""
+    last = select(ledger.c.file_id, ledger.c.name, ledger.c.loaded_at, ledger.c.rows_read, ledger.c.run_id)
+    last = last.where(ledger.c.dataset == dataset.name, HOLDS)
+    loaded = conn.execute(last.order_by(ledger.c.loaded_at.desc(), ledger.c.file_id.desc()).limit(1)).mappings().first()
+    late = None
+    if dataset.freshness is not None:
+        late = loaded is None or dt.datetime.now(dt.UTC) - loaded["loaded_at"] > dataset.freshness
+    return Brief(
+        name=dataset.name,
+        description=dataset.description,
+        url=str(request.url_for(DETAIL, dataset=dataset.name)),
+        rows_estimate=_rows_estimate(conn, dataset),
+        last_load=None if loaded is None else Load(**loaded),
+        freshness_seconds=None if dataset.freshness is None else dataset.freshness.total_seconds(),
+        is_late=late,
+    )
+
+
+def detail(conn: Connection, request: Request, dataset: Dataset) -> Detail:
+    """The same with its declaration."""
+    known = brief(conn, request, dataset)
+    return Detail(
+        **dict(known),
+        table=dataset.table,
+        owners=list(dataset.owners),
+        key=list(dataset.key),
+        indexes=list(dataset.indexes),
+        search=list(relations.rows(dataset).search),
+        columns=[_declared(dataset, column) for column in dataset.columns],
+        rules=[
+            Rule(name=rule.name, column=rule.column, sentence=rule.message, severity=rule.severity)
+            for rule in dataset.rules
+        ],
+        sources=[
+            Source(name=one.name, format="json" if isinstance(one, Json) else "csv", suffixes=list(one.suffixes))
+            for one in dataset.sources
+        ],
+        pulls=[pull.name for pull in dataset.pulls],
+        drift=dataset.drift,
+        duplicates=str(dataset.duplicates),
+        warn_above=str(dataset.warn_above),
+        refuse_above=str(dataset.refuse_above),
+        analytics=[_analytics(dataset, item, known.url) for item in dataset.computed],
+        listings={kind: f"{known.url}{kind}/" for kind in ("rows", "files", "rejects", "quality")},
+    )
+
+
+def _rows_estimate(conn: Connection, dataset: Dataset) -> int:
+    table = dataset_tables(dataset).production
+    some = select(literal(1)).select_from(table).limit(COUNTED).subquery()
+    counted = conn.scalar(select(func.count()).select_from(some)) or 0
+    if counted < COUNTED:
+        return counted
+    name = conn.dialect.identifier_preparer.format_table(table)
+    estimate = conn.scalar(text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)"), {"name": name})
+    return max(counted, int(estimate or 0))
+
+
+def _declared(dataset: Dataset, column: Column) -> Declared:
+    same = {name: getattr(column, name) for name in ("name", "unit", "description", "personal", "source", "nullable")}
+    return Declared(
+        **same,
+        type=TYPES[column.type.__name__],
+        in_key=column.name in dataset.key,
+        stored=column.stored,
+        given=column.given,
+        derived=column.derived is not None,
+        aliases=list(column.aliases),
+    )
+
+
+def _analytics(dataset: Dataset, item: Aggregate | View, here: str) -> Analytics:
+    columns = relations.computed(dataset, item.name).columns.values()
+    return Analytics(
+        name=item.name,
+        kind="aggregate" if isinstance(item, Aggregate) else "view",
+        description=item.description,
+        key=list(item.key) if isinstance(item, Aggregate) else [],
+        columns=[
+            Seen(name=c.name, type=TYPES[c.type.__name__], unit=c.unit, description=c.description, personal=c.personal)
+            for c in columns
+        ],
+        url=f"{here}analytics/{item.name}/",
+    )

@@ -1,0 +1,68 @@
+"""The reference of the API: its OpenAPI document, and Swagger UI over it, which asks no other host for anything."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from mini_platform.web.auth.guard import allowed
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Mini Platform: API</title>
+<link rel="icon" href="swagger/favicon.png">
+<link rel="stylesheet" href="swagger/swagger-ui.css">
+</head>
+<body>
+<div id="reference"><noscript>This page needs JavaScript; the document that it shows is at /openapi.json.</noscript></div>
+<script src="swagger/swagger-ui-bundle.js"></script>
+<script src="reference.js"></script>
+</body>
+</html>
+"""
+# A file of its own, as the policy of our pages runs no script that stands in them. Without validatorUrl Swagger UI would
+# show the document to a server of its makers.
+SCRIPT = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#reference",
+  deepLinking: true,
+  validatorUrl: null,
+  tryItOutEnabled: true,
+  onComplete: () => { document.body.dataset.ready = "true"; },
+});
+"""
+
+router = APIRouter(dependencies=[Depends(allowed("read"))], include_in_schema=False)
+
+
+@router.get("/openapi.json")
+def document(request: Request) -> JSONResponse:
+    """The OpenAPI document."""
+    return JSONResponse(request.app.openapi())
+
+
+@router.get("/api/docs")
+def page() -> HTMLResponse:
+    """Swagger UI over it."""
+    return HTMLResponse(PAGE)
+
+
+@router.get("/api/reference.js")
+def script() -> Response:
+    """Which starts it."""
+    return Response(SCRIPT, media_type="text/javascript")
+
+
+def serve_swagger(app: FastAPI) -> None:
+    """Serve the files of Swagger UI from the package that ships them."""
+    package = importlib.util.find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("fastapi_offline")
+    app.mount("/api/swagger", StaticFiles(directory=Path(package.origin).parent / "static"), name="swagger")

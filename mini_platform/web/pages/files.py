@@ -1,0 +1,119 @@
+"""Files: every file that arrived with what became of its rows, its rejects, and judging it again."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy import Connection, RowMapping, func, select
+
+from mini_platform.declare.dataset import Dataset
+from mini_platform.operations.reprocessing import reprocess
+from mini_platform.warehouse import ledger
+from mini_platform.warehouse.tables import STATUSES
+from mini_platform.warehouse.tables import files as ledger_files
+from mini_platform.web.api import relations, uploads
+from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.pages import reads
+from mini_platform.web.pages.listing import Listing, listing
+from mini_platform.web.pages.rendering import TableData, render
+from mini_platform.web.problems import NotFoundError, ProblemError
+from mini_platform.web.runs import nudge
+from mini_platform.web.site import Site, TheSite
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+FileId = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+@router.get("/files")
+def files(request: Request, site: TheSite, dataset: str | None = None) -> Response:
+    """Every file that arrived, and the form that takes more."""
+    readable = [one for one in site.datasets.values() if may(request, "read", one)]
+    chosen = site.dataset(dataset) if dataset else None
+    if chosen and chosen not in readable:
+        raise ProblemError(f"This key may not read {chosen.name}.", HTTPStatus.FORBIDDEN)
+    names = [one.name for one in ([chosen] if chosen else readable)]
+    fixed = {"dataset__in": ",".join(names)}
+    with site.read() as conn:
+        listed = listing(
+            request,
+            conn,
+            relations.files(chosen),
+            f"/api/datasets/{names[0] if names else ''}/files",
+            fixed,
+            ("dataset",),
+        )
+        counts = _counts(conn, listed)
+        state = reads.state(conn)
+    return render(
+        request, "files.html",
+        listing=listed, dataset=chosen, datasets=readable, counts=counts, state=state,
+        takers=[one for one in readable if may(request, "write", one)],
+    )  # fmt: skip
+
+
+@router.get("/files/{file_id}")
+def file(request: Request, site: TheSite, file_id: FileId) -> Response:
+    """What became of a file, and of each of its rows."""
+    with site.read() as conn:
+        row, dataset = _file(request, conn, site, file_id)
+    with site.read(personal=dataset.is_personal) as conn:
+        rejects = listing(
+            request, conn, relations.rejects(dataset), f"/api/datasets/{dataset.name}/rejects",
+            {"file_id": str(row["same_as"] or file_id)}, hidden=("file_id", "file", "record"),
+        )  # fmt: skip
+        state = reads.state(conn)
+    rules = {rule.name: rule for rule in dataset.rules}
+    counted = sorted(((row["rule_counts"] or {}).items()), key=lambda item: -item[1])
+    broken = [(name, rules.get(name), count) for name, count in counted if count]
+    told = [(name, rule and rule.message, rule and rule.severity, count) for name, rule, count in broken]
+    return render(
+        request, "file.html",
+        tables={"rules": TableData(("rule", "broken_if", "severity", "rows"), told)},
+        file=row, dataset=dataset, rejects=rejects, state=state, broken=broken,
+        can_redrive=row["same_as"] is None and row["status"] in ledger.REDRIVEN and row["raw_dropped_at"] is None
+        and may(request, "write", dataset),
+    )  # fmt: skip
+
+
+@router.post("/datasets/{dataset}/files", dependencies=[Depends(allowed("write"))])
+async def upload(request: Request, site: TheSite, dataset: str) -> RedirectResponse:
+    """Take a file from the form, where the browser runs no script, and lead to what becomes of it."""
+    landed = await uploads.send(request, Response(), site, dataset)
+    return RedirectResponse(f"/files/{landed.file_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/files/{file_id}/redrive", dependencies=[Depends(allowed("write"))])
+def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectResponse:
+    """Judge a file again by today's rules, in a run that is asked for at once; else the sensor asks for it."""
+    with site.read() as conn:
+        row, dataset = _file(request, conn, site, file_id)
+    if not may(request, "write", dataset):
+        raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
+    if not reprocess(site.platform, dataset, file_id).file_ids:
+        raise ProblemError(
+            f"{row['name']} cannot be judged again: its raw file is no longer kept.", HTTPStatus.CONFLICT
+        )
+    nudge(request, dataset)
+    return RedirectResponse(f"/files/{file_id}", HTTPStatus.SEE_OTHER)
+
+
+def _file(request: Request, conn: Connection, site: Site, file_id: int) -> tuple[RowMapping, Dataset]:
+    row = conn.execute(select(ledger_files).where(ledger_files.c.file_id == file_id)).mappings().first()
+    if row is None or row["dataset"] not in site.datasets:
+        raise NotFoundError(f"There is no file {file_id}.")
+    dataset = site.datasets[row["dataset"]]
+    if not may(request, "read", dataset):
+        raise ProblemError(f"This key may not read {dataset.name}.", HTTPStatus.FORBIDDEN)
+    return row, dataset
+
+
+def _counts(conn: Connection, listed: Listing) -> list[tuple[str, Any]]:
+    """Files by status, in the order of their way, among those that the other filters choose."""
+    status = listed.relation.columns["status"].element
+    chosen = select(status, func.count()).select_from(listed.relation.source)
+    found = conn.execute(chosen.where(*listed.conditions("status", "status__eq")).group_by(status))
+    counts = dict(found.tuples().all())
+    return [(status, counts[status]) for status in STATUSES if status in counts]

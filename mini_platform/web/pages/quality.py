@@ -1,0 +1,131 @@
+"""Quality: each column of each dataset, now and over time, with the rules it is held to and the rows that break them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import Connection, RowMapping, select
+
+from mini_platform.declare.columns import Rule
+from mini_platform.declare.dataset import Dataset
+from mini_platform.rows.wording import percent, plural
+from mini_platform.warehouse.tables import dataset_tables, quality_report
+from mini_platform.web.api import relations
+from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.pages import charts, reads
+from mini_platform.web.pages.charts import Chart, Series
+from mini_platform.web.pages.listing import Listing, listing
+from mini_platform.web.pages.rendering import TableData, moment, render
+from mini_platform.web.problems import NotFoundError, ProblemError
+from mini_platform.web.site import TheSite
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+RUNS = 200
+"""Measurements that are drawn."""
+
+
+@router.get("/quality")
+def quality(request: Request, site: TheSite, dataset: str | None = None, column: str | None = None) -> Response:
+    """The quality of a dataset, column by column; of a column over time, with its rejects."""
+    readable = [one for one in site.datasets.values() if may(request, "read", one)]
+    chosen = site.dataset(dataset) if dataset else next(iter(readable), None)
+    if chosen is None or chosen not in readable:
+        raise ProblemError("This key may not read this dataset.", HTTPStatus.FORBIDDEN)
+    if column and column not in {c.name for c in chosen.columns}:
+        names = ", ".join(c.name for c in chosen.columns)
+        raise NotFoundError(f"{chosen.name} has no column {column!r}. The columns are: {names}.")
+    tables = dataset_tables(chosen)
+    with site.read(personal=chosen.is_personal) as conn:
+        state = reads.state(conn)
+        production = reads.latest_quality(conn, tables.production.fullname)
+        history = _history(conn, chosen, column)
+        counts = reads.broken(conn, chosen)
+        rejects = _rejects(request, conn, chosen, column) if column or "rule" in request.query_params else None
+        drawn = _of_column(history, chosen, column) if column else _of_files(reads.last_files(conn, chosen))
+    rules = [rule for rule in chosen.rules if not column or rule.column == column]
+    run = next((seen["run_id"] for seen in production.values()), None)
+    measured = [("table_name", tables.production.fullname), ("run_id", run)]
+    return render(
+        request, "quality.html",
+        dataset=chosen, datasets=readable, column=column, production=production, counts=counts, rejects=rejects,
+        trends=_trends(history, tables.production.fullname), state=state, loads=reads.LOADS,
+        chart=drawn, rules=rules, measured=measured, tables={"rules": _rules(rules, counts)},
+    )  # fmt: skip
+
+
+def _rules(rules: Sequence[Rule], counts: Mapping[str, int]) -> TableData:
+    """Rules with the rows that broke them in the last files."""
+    rows = [(rule.name, rule.column, rule.message, rule.severity, counts.get(rule.name, 0)) for rule in rules]
+    return TableData(("rule", "column", "broken_if", "severity", "rows"), rows)
+
+
+def _history(conn: Connection, dataset: Dataset, column: str | None) -> Sequence[RowMapping]:
+    """Measurements, the oldest first; each once, though several runs may have reported it."""
+    q = quality_report
+    chosen = select(q.c.table_name, q.c.column_name, q.c.measured_at, q.c.null_rate, q.c.total_rows, q.c.out_of_range)
+    chosen = chosen.distinct(q.c.table_name, q.c.column_name, q.c.measured_at).where(q.c.dataset == dataset.name)
+    if column:
+        chosen = chosen.where(q.c.column_name == column)
+    last = select(q.c.measured_at).where(q.c.dataset == dataset.name).distinct().order_by(q.c.measured_at.desc())
+    chosen = chosen.where(q.c.measured_at.in_(last.limit(RUNS)))
+    return list(conn.execute(chosen.order_by(q.c.table_name, q.c.column_name, q.c.measured_at)).mappings())
+
+
+def _trends(history: Sequence[RowMapping], table: str) -> dict[str, list[float]]:
+    """The share of empty cells of each column over time."""
+    trends: dict[str, list[float]] = {}
+    for row in history:
+        if row["table_name"] == table:
+            trends.setdefault(row["column_name"], []).append(row["null_rate"])
+    return trends
+
+
+def _rejects(request: Request, conn: Connection, dataset: Dataset, column: str | None) -> Listing:
+    """Rows that were rejected, for a column where one is chosen; those of the newest file first."""
+    fixed = {"ordering": "-file_id,line"} | ({"column": column} if column else {})
+    base = f"/api/datasets/{dataset.name}/rejects"
+    return listing(request, conn, relations.rejects(dataset), base, fixed, own=("dataset", "column", "ordering"))
+
+
+def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
+    """The share of rows that was rejected, file by file; nothing before there are any."""
+    files = [file for file in reversed(newest_first) if file["rows_read"]]
+    if not files:
+        return None
+    shares = [(file["rows_rejected"] or 0) / file["rows_read"] for file in files]
+    names = [file["name"] for file in files]
+    figure = charts.bars(names, [Series("rejected", [share * 100 for share in shares])], "% of rows", most=8)
+    worst = max(range(len(files)), key=shares.__getitem__)
+    most = f", most of {files[worst]['name']}: {percent(shares[worst])}" if shares[worst] else ""
+    rows = [
+        (moment(f["arrived_at"]), f["name"], f["rows_read"], f["rows_rejected"], percent(share))
+        for f, share in zip(files, shares, strict=True)
+    ]
+    total = percent(sum(f["rows_rejected"] or 0 for f in files) / sum(f["rows_read"] for f in files))
+    last = f"the last {plural(len(files), 'file')}" if len(files) > 1 else "the last file"
+    return Chart(
+        "rejected-share", "Rejected over time", f"{total} of the rows of {last}{most if len(files) > 1 else ''}.",
+        charts.as_json(figure), ("Arrived (UTC)", "File", "Rows", "Rejected", "Share"), rows,
+    )  # fmt: skip
+
+
+def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> Chart:
+    """Rows that broke each rule of a column, load by load."""
+    rules: list[Rule] = [rule for rule in dataset.rules if rule.column == column]
+    measured = [row for row in history if row["table_name"] == dataset_tables(dataset).staging.fullname]
+    x: list[dt.datetime] = [row["measured_at"] for row in measured]
+    series = [Series(rule.sentence, [row["out_of_range"].get(rule.name, 0) for row in measured]) for rule in rules]
+    names = [f"{at:%Y-%m-%d %H:%M:%S}" for at in x]
+    figure = charts.bars(names, series, "rows", stacked=True, most=8)
+    broken = plural(sum(sum(one.values) for one in series), "time")
+    said = f"rows broke rules of {column} {broken}" if rules else f"no rule is declared for {column}"
+    summary = f"Over {plural(len(x), 'measurement')}, {said}."
+    table = [
+        (moment(row["measured_at"]), row["total_rows"], percent(row["null_rate"]), *(s.values[i] for s in series))
+        for i, row in enumerate(measured)
+    ]
+    columns = ("Measured (UTC)", "Rows read", "Empty", *(rule.sentence for rule in rules))
+    return Chart("column-chart", f"{column} over time", summary, charts.as_json(figure), columns, table)

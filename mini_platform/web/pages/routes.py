@@ -1,0 +1,90 @@
+"""The pages as a whole: their routes, the frame that they share, and errors as pages where a browser asks.
+
+Each page has a module of its own, with its selects; `rendering.py` makes HTML of what they find.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.middleware.gzip import GZipMiddleware
+
+from mini_platform.web.auth.guard import allowed
+from mini_platform.web.pages import (
+    browse,
+    declared_page,
+    files,
+    login,
+    overview,
+    quality,
+    reads,
+    runs,
+    static_files,
+)
+from mini_platform.web.pages.rendering import environment, link, render
+from mini_platform.web.pages.svg import accounting_bar, spark_line
+from mini_platform.web.problems import HANDLERS
+from mini_platform.web.site import TheSite
+
+ROUTERS = tuple(
+    page.router
+    for page in (
+        static_files,
+        overview,
+        browse,
+        quality,
+        files,
+        runs,
+        login,
+    )
+)
+
+
+def add_pages(app: FastAPI) -> None:
+    """Let the app serve the dashboard too."""
+    environment().globals.update(accounting_bar=accounting_bar, spark_line=spark_line)
+    for router in ROUTERS:
+        app.include_router(router)
+    declared_page.add_declared_pages(app, app.state.site.datasets)
+    app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    for kind, handler in HANDLERS.items():
+        app.exception_handler(kind)(_as_page(handler))
+
+
+def warm() -> None:
+    """Do what the first page would have to wait for: Plotly's script is packed."""
+    static_files.static_file(static_files.PLOTLY).packed  # noqa: B018 - kept
+
+
+def state(site: TheSite) -> dict[str, str]:
+    """A text that changes whenever the ledger does: what pages that are open ask for, to know when to look again."""
+    with site.read() as conn:
+        return {"state": reads.state(conn)}
+
+
+def _as_page(
+    handler: Callable[[Request, Any], Awaitable[JSONResponse]],
+) -> Callable[[Request, Any], Awaitable[Response]]:
+    """The same answer to an error, as a page where a browser asks for one."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        response = await handler(request, error)
+        wants_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        if not wants_page:
+            return response
+        if response.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
+            then = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+            return RedirectResponse(link("/login", [("then", then)]), HTTPStatus.SEE_OTHER)
+        said = json.loads(bytes(response.body))
+        kept = {
+            name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers
+        }
+        return render(request, "error.html", response.status_code, kept, problem=said)
+
+    return answer

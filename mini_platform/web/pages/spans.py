@@ -1,0 +1,243 @@
+"""Spans of time: what a page was asked to show, and in steps of what length."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, DateTime, Interval, func, literal
+
+from mini_platform.rows.wording import duration
+from mini_platform.web.api.values import read
+from mini_platform.web.pages.rendering import day
+from mini_platform.web.problems import ProblemError
+
+STEPS = ("day", "week", "month", "quarter", "year")
+MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
+"""Days up to which a span is shown in steps of this length: a chart of more points than pixels says nothing more."""
+LIMIT = 1500
+"""Points of a chart at most, whatever was asked for."""
+LENGTH = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
+POINTS = 300
+LENGTHS = tuple(dt.timedelta(seconds=s) for s in (
+    1, 5, 10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
+))  # fmt: skip
+"""Lengths of a step between moments; the shortest is taken of which the span has at most POINTS."""
+MONDAY = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
+"""Steps are counted from here, so that weeks begin on Mondays."""
+RANGES = (("30 days", 30), ("1 year", 365), ("5 years", 1826), ("20 years", 7305))
+"""Spans that are offered, as words and days."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Days from the first to the last, both included, and the length of a step.
+
+    Attributes:
+        first: day that is shown.
+        last: day that is shown.
+        step: in which the days are taken together.
+        held: first and last day of the data.
+    """
+
+    first: dt.date
+    last: dt.date
+    step: str
+    held: tuple[dt.date, dt.date]
+
+    def is_whole(self, start: dt.date) -> bool:
+        """Whether all days of the step that starts then are shown, and none is before or after the data."""
+        into_next = dt.timedelta(days=LENGTH[self.step] * 3 // 2)
+        if dt.date.max - start < into_next:  # It ends with the calendar.
+            return start >= max(self.first, self.held[0]) and dt.date.max == min(self.last, self.held[1])
+        after = start_of(self.step, start + into_next)
+        return start >= max(self.first, self.held[0]) and after <= min(self.last, self.held[1]) + dt.timedelta(days=1)
+
+    @property
+    def ranges(self) -> list[tuple[str, dt.date]]:
+        """Spans that end with the data, as words and first day."""
+        first, last = self.held
+        return [(words, last - dt.timedelta(days=n - 1)) for words, n in RANGES if n < (last - first).days]
+
+    @property
+    def gap(self) -> dt.timedelta:
+        """Longer than from one step to the next: where points are further apart, one is missing."""
+        return dt.timedelta(days=LENGTH[self.step] * 1.6)
+
+    @property
+    def days(self) -> int:
+        """How many days it has."""
+        return (self.last - self.first).days + 1
+
+    @property
+    def words(self) -> str:
+        """How it is divided, at the start of a caption."""
+        return f"By {self.step}, {day(self.first)} to {day(self.last)}"
+
+    @property
+    def within(self) -> str:
+        """The same within a caption."""
+        return f"{day(self.first)} to {day(self.last)}, by {self.step}"
+
+    @property
+    def heading(self) -> str:
+        """What a column with starts of steps is called."""
+        return self.step.capitalize()
+
+    @property
+    def limits(self) -> list[tuple[str, Any]]:
+        """How rows are filtered by it, as operators of the API with their values."""
+        return [("gte", self.first), ("lte", self.last)]
+
+    def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The first day of the step that a day is in, in SQL."""
+        return func.date_trunc(self.step, column).cast(Date)
+
+    def said(self, start: dt.date) -> str:
+        """The start of a step, in words."""
+        return day(start)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments from the first to the last, both included, and the length of a step.
+
+    Attributes:
+        first: moment that is shown.
+        last: moment that is shown.
+        length: of a step.
+        held: first and last moment of the data.
+    """
+
+    first: dt.datetime
+    last: dt.datetime
+    length: dt.timedelta
+    held: tuple[dt.datetime, dt.datetime]
+    step = "step"
+
+    def is_whole(self, start: dt.datetime) -> bool:
+        """Whether all of the step that starts then is shown, and nothing of it is before or after the data."""
+        return start >= self.first and start <= self.last - self.length
+
+    @property
+    def gap(self) -> dt.timedelta:
+        """Longer than from one step to the next: where points are further apart, one is missing."""
+        return self.length * 1.6
+
+    @property
+    def words(self) -> str:
+        """How it is divided, at the start of a caption."""
+        return f"In steps of {duration(self.length)}"
+
+    @property
+    def within(self) -> str:
+        """The same within a caption."""
+        return f"in steps of {duration(self.length)}"
+
+    @property
+    def heading(self) -> str:
+        """What a column with starts of steps is called."""
+        return "From (UTC)"
+
+    @property
+    def limits(self) -> list[tuple[str, Any]]:
+        """How rows are filtered by it, as operators of the API with their values; nothing where it is all that there is."""
+        first = [("gte", self.first.isoformat())] if self.first != self.held[0] else []
+        return first + ([("lte", self.last.isoformat())] if self.last != self.held[1] else [])
+
+    @property
+    def form(self) -> tuple[str, str]:
+        """First and last moment to the second, as a form takes them; all of the data is between them."""
+        first, last = (one.astimezone(dt.UTC).replace(tzinfo=None) for one in (self.first, self.last))
+        last = last if not last.microsecond else last.replace(microsecond=0) + dt.timedelta(seconds=1)
+        return first.isoformat(timespec="seconds"), last.isoformat(timespec="seconds")
+
+    def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The start of the step that a moment is in, in SQL."""
+        origin = literal(MONDAY, DateTime(timezone=True))
+        return func.date_bin(literal(self.length, Interval), column, origin, type_=DateTime(timezone=True))
+
+    def said(self, start: dt.datetime) -> str:
+        """The start of a step, in words."""
+        return f"{day(start)} {start.astimezone(dt.UTC):%H:%M}"
+
+
+def parse_day(name: str, value: str | None) -> dt.date | None:
+    """A day that a form gave; None where it was left empty.
+
+    Raises:
+        ProblemError: it is no day.
+    """
+    if not value:
+        return None
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise ProblemError(f"{name} is {value!r}; it should be a day, such as 2026-01-31.") from None
+
+
+def parse_moment(name: str, value: str | None) -> dt.datetime | None:
+    """A moment that a form gave, in UTC unless it says otherwise; None where it was left empty.
+
+    Raises:
+        ProblemError: it is no moment.
+    """
+    try:
+        found: dt.datetime | None = read(dt.datetime, value) if value else None
+    except ValueError:
+        raise ProblemError(f"{name} is {value!r}; it should be a time, such as 2026-01-31T12:00.") from None
+    return found
+
+
+def moments(first: dt.datetime | None, last: dt.datetime | None, held: tuple[dt.datetime, dt.datetime]) -> Moments:
+    """What to show of the moments that the data holds, in as short steps as a chart can show.
+
+    Raises:
+        ProblemError: the moments are the wrong way round.
+    """
+    start, end = first or held[0], last or held[1]
+    if start > end:
+        raise ProblemError("from is after to; swap them.")
+    length = next((one for one in LENGTHS if (end - start) / one <= POINTS), max(LENGTHS[-1], (end - start) / POINTS))
+    return Moments(start, end, length, held)
+
+
+def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tuple[dt.date, dt.date]) -> Span:
+    """What to show of the days that the data holds.
+
+    Args:
+        first: day asked for, or None for the first there is.
+        last: the same at the end.
+        step: asked for, or None for one that suits the length.
+        held: first and last day of the data.
+
+    Raises:
+        ProblemError: the days are the wrong way round, or there is no such step.
+    """
+    start, end = first or held[0], last or held[1]
+    if first and last and first > last:
+        raise ProblemError(f"from ({first}) is after to ({last}); swap them.")
+    end = max(start, end)
+    if step and step not in STEPS:
+        raise ProblemError(f"by is {step!r}; it can be {', '.join(STEPS)}, or be left out.")
+    days = (end - start).days + 1
+    suits = next((s for s, most in MOST.items() if days <= most), "year")
+    if step and days / LENGTH[step] > LIMIT:
+        step = None
+    return Span(start, end, step or suits, held)
+
+
+def start_of(step: str, at: dt.date) -> dt.date:
+    """The first day of the step that a day is in."""
+    match step:
+        case "day":
+            return at
+        case "week":
+            return at - dt.timedelta(days=at.weekday())
+        case "month":
+            return at.replace(day=1)
+        case "quarter":
+            return at.replace(month=(at.month - 1) // 3 * 3 + 1, day=1)
+        case _:
+            return at.replace(month=1, day=1)
