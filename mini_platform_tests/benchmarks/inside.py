@@ -14,20 +14,16 @@ from pathlib import Path
 
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
+from mini_platform.operations import processing
 from mini_platform.platform import Platform
-from mini_platform.warehouse import aggregates, ledger, quality
-from mini_platform.warehouse.load import load
-from mini_platform.warehouse.quarantine import rejects  # noqa: F401  imported as a run does, before the clock starts
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, quality_report
-from mini_platform.warehouse.upsert import upsert_frame
+from mini_platform.warehouse import staging  # noqa: F401  imported as a run does, before the clock starts
+from mini_platform.warehouse.quarantine import rejects  # noqa: F401
 
 
 def main(paths: list[Path]) -> dict[str, float]:
     """Seconds of each stage and of all."""
     platform, dataset = Platform(), all_datasets()[os.environ.get("BENCH_DATASET", "weather")]
-    worker = platform.worker(str(uuid.uuid4()))
-    laps, start = {}, time.perf_counter()
+    run_id, laps, start = str(uuid.uuid4()), {}, time.perf_counter()
 
     def lap(name: str) -> None:
         laps[name] = time.perf_counter() - start - sum(laps.values())
@@ -35,17 +31,14 @@ def main(paths: list[Path]) -> dict[str, float]:
     found = [folder.Found(path.name, path, "") for path in paths]
     ids = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, found, "load") if row]
     lap("land")
-    with ledger.lease(worker):
-        stage(worker, dataset, platform.raw_files(dataset), limit=len(ids))
-        lap("stage")
-        loaded = load(worker, dataset, limit=len(ids))
-        lap("load")
+    processing.stage(platform, dataset, run_id, ids)
+    lap("stage")
+    loaded = processing.load(platform, dataset, run_id, ids)
+    lap("load")
     for aggregate in dataset.aggregates:
-        with worker.engine.begin() as conn:
-            aggregates.refresh(conn, dataset, aggregate, dataset_tables(dataset).rows(aggregate))
+        processing.refresh(platform, dataset, aggregate)
     lap("aggregates")
-    with worker.engine.begin() as conn:
-        upsert_frame(conn, quality_report, quality.measure(conn, dataset, worker.owner))
+    processing.save_report(platform, processing.measure(platform, dataset, run_id))
     lap("quality")
     if len(loaded) != len(paths):
         raise RuntimeError(f"{len(loaded)} of {len(paths)} files were loaded: there is nothing to measure")

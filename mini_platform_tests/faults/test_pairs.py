@@ -91,6 +91,7 @@ def open_place(server: str, template: str, tmp_path_factory: pytest.TempPathFact
             "MINI_PLATFORM_DATA": str(where / "data"),
             "MINI_PLATFORM_LEASE_SECONDS": str(LEASE_SECONDS),
             "MINI_PLATFORM_MAX_ATTEMPTS": "50",
+            "MINI_PLATFORM_BATCH_FILES": "1",  # so that there is a moment between two files
         }
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in (values | PATIENT).items():

@@ -114,7 +114,7 @@ def test_what_fails_in_the_api(envelopes: Envelopes, platform: Platform) -> None
 def test_without_a_dsn_nothing_is_imported(home: Path) -> None:
     assert home.parent.exists()
     code = (
-        "import sys, mini_platform.definitions, mini_platform.web; "
+        "import sys, mini_platform.definitions, mini_platform.web.app; "
         "sys.exit(bool({'sentry_sdk', 'apprise'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False, timeout=200).returncode == 0

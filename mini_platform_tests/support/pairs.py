@@ -17,16 +17,16 @@ from typing import Any
 from sqlalchemy import FromClause, Select, func, select, text, update
 
 from mini_platform import Aggregate, Dataset, Field, RowModel
-from mini_platform.config.faultpoints import FORGETTING, MIGRATING, POINTS, REPROCESSING, RETAINING, reach
+from mini_platform.config.faultpoints import FORGETTING, MIGRATING, POINTS, REPROCESSING, RETAINING
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import forget as forget_person
+from mini_platform.operations.processing import process
+from mini_platform.operations.processing import refresh as refresh_aggregate
 from mini_platform.platform import Platform
-from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse import ledger
 from mini_platform.warehouse.dirty_groups import mark
-from mini_platform.warehouse.load import load as load_staged
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import dataset_tables, files, inbox
+from mini_platform.warehouse.tables import files, inbox
 from mini_platform_tests.support import worker
 
 ANN, BOB, EVE = "ann@example.org", "bob@example.org", "eve@example.org"
@@ -80,22 +80,16 @@ NEW = {
 }
 
 
-def take(platform: Platform) -> None:
-    """Stage, load and refresh all that waits, in batches of one file."""
-    own = dataclasses.replace(platform.worker(f"run {os.getpid()}"), batch_files=1)
-    with ledger.lease(own):
-        while stage(own, DATASET, platform.raw_files(DATASET), limit=9) + load_staged(own, DATASET, limit=9):
-            pass
-    refresh(platform)
-
-
 def load(platform: Platform) -> None:
     """What stands in the drop folder is landed and loaded."""
-    found = folder.look(platform.settings.data / "mem", DATASET)
+    process(platform, DATASET)
+
+
+def take(platform: Platform) -> None:
+    """What waits is loaded, and nothing is landed."""
     with platform.engine.connect() as conn:
-        new = folder.changed(conn, DATASET, found)
-    list(folder.land(platform.engine, DATASET, platform.store, new))
-    take(platform)
+        waiting = conn.scalars(select(files.c.file_id)).all()
+    process(platform, DATASET, waiting)
 
 
 def reprocess_all(platform: Platform) -> None:
@@ -124,10 +118,7 @@ def retain(platform: Platform) -> None:
 
 def refresh(platform: Platform) -> None:
     for aggregate in DATASET.aggregates:
-        with platform.engine.begin() as conn:
-            aggregates.refresh(conn, DATASET, aggregate, dataset_tables(DATASET).rows(aggregate))
-            reach("aggregate.before_commit")
-        reach("aggregate.after_commit")
+        refresh_aggregate(platform, DATASET, aggregate)
 
 
 def migrate(platform: Platform) -> None:

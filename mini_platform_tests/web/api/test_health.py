@@ -223,6 +223,6 @@ with structlog.contextvars.bound_contextvars(request_id="r1"):
 
 
 def test_its_start_imports_nothing_heavy(home: Path) -> None:
-    code = f"import sys, mini_platform.web as w; w.create_app(); print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, mini_platform.web.app as w; w.create_app(); print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -44,7 +44,7 @@ ALIKE, TOGETHER, OF_A_PLACE = 1, 2, 6
 
 def vocabulary() -> tuple[set[str], set[str]]:
     """Elements and attributes that our own templates have: no page has others."""
-    folder = PROJECT / "mini_platform" / "dashboard"
+    folder = PROJECT / "mini_platform" / "web" / "pages"
     ours = [*(folder / "templates").glob("*.html"), Path(str(rendering.__file__)), Path(str(svg.__file__))]
     html = "\n".join(path.read_text() for path in ours)
     attributes = set(re.findall(r"""[\s"}]([a-z][a-z-]*)(?==)""", html.lower()))
