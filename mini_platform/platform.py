@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mini_platform.declare.dataset import Dataset
     from mini_platform.declare.registry import Registry
-    from mini_platform.warehouse.judged_rows import RawFiles
+    from mini_platform.warehouse.validated_rows import RawFiles
 
 
 class Platform:
@@ -99,7 +99,7 @@ class Platform:
 
     def raw_files(self, dataset: Dataset) -> RawFiles:
         """The raw files of a dataset, as staging reads them."""
-        from mini_platform.warehouse.judged_rows import RawFiles  # Brings polars and Pandera.
+        from mini_platform.warehouse.validated_rows import RawFiles  # Brings polars and Pandera.
 
         return RawFiles(self.store.path, self.read_limits, self.keyring if dataset.is_protected else None)
 

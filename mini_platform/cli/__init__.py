@@ -19,11 +19,11 @@ from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
-from mini_platform.cli.loading import load, redrive
+from mini_platform.cli.loading import load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
-from mini_platform.cli.pulling import pull, sources
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
+from mini_platform.cli.syncing import sources, sync
 
 app = typer.Typer(
     name="mini-platform",
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "The platform": (up, down, status, serve),
-    "Loading": (load, pull, redrive, forget),
+    "Loading": (load, sync, reprocess, forget),
     "Looking": (files, sources, rejects, explain, verify),
     "Operating": (doctor, backup, restore, purge, metabase),
     "Tools": (new, sample, url),

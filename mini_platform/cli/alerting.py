@@ -12,7 +12,7 @@ from mini_platform.cli.output import print_json, print_table, say
 SHOWN = {
     "incident_id": "id",
     "kind": "kind",
-    "said": "what",
+    "message": "message",
     "since": "since",
     "times": "times",
     "closed_at": "closed",

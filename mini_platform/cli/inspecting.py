@@ -40,7 +40,7 @@ def verify(
         if comparison.dropped:
             say(
                 f"{comparison.dataset}: of {comparison.dropped} files the raw file was dropped, as the ledger says; "
-                "they cannot be judged again."
+                "they cannot be validated again."
             )
     checks = [comparison.as_dict() for comparison in found]
     if as_json:

@@ -40,7 +40,7 @@ LEDGER = {
 """Columns of the ledger that people are shown, with their headings."""
 COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded")
 ERASED = ("raw_dropped_at", "erased_at", "rows_erased")
-MORE = ("dataset", *COUNTERS, "sha256", "bytes", "door", "loaded_at", "run_id", "same_as", *ERASED)
+MORE = ("dataset", *COUNTERS, "sha256", "bytes", "channel", "loaded_at", "run_id", "same_as", *ERASED)
 """Further columns that are only in the JSON."""
 REJECTS = ("file", "line", "record", "column", "value", "rule", "sentence", "file_id")
 """Columns of rejects; `record` where several may stand on one line."""
@@ -77,7 +77,9 @@ def files(
 def rejects(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
     file: Annotated[int | None, typer.Option(help="Only rows of the file with this id.")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, harmless to spreadsheet programs.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV, with formulas escaped for spreadsheet programs.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per broken rule and line.")] = False,
     limit: Annotated[int | None, typer.Option(min=0, help="So many lines at most.")] = None,
 ) -> None:

@@ -10,13 +10,13 @@ from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
 from mini_platform.cli.output import print_json, print_table, progress_bar, say
-from mini_platform.cli.runs import Processed, process
+from mini_platform.cli.runs import RunResult, process
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from mini_platform.declare.dataset import Dataset
-    from mini_platform.landing.folder import Found
+    from mini_platform.landing.folder import DroppedFile
     from mini_platform.platform import Platform
 
 ACCOUNTING = {
@@ -67,7 +67,7 @@ def load(
     _show(chosen, outcomes, done, as_json=as_json)
 
 
-def redrive(
+def reprocess(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
     file: Annotated[int | None, typer.Option(help="Only the file with this id.")] = None,
     as_json: Json = False,
@@ -85,7 +85,7 @@ def redrive(
         ledger_row(platform, chosen, file)
     queued = reprocess(platform, chosen, file)
     for row in queued.without_raw:
-        said = f"{row.name} (file {row.file_id}) cannot be judged again: its raw file was dropped on"
+        said = f"{row.name} (file {row.file_id}) cannot be validated again: its raw file was dropped on"
         say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
     if not queued.file_ids:
         say(f"{chosen.name} has no file that can be loaded again.")
@@ -106,7 +106,7 @@ def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"
         return {row.file_id: row for row in conn.execute(statement)}
 
 
-def _outcome(platform: "Platform", row: "Row[Any]", done: Processed) -> dict[str, Any]:
+def _outcome(platform: "Platform", row: "Row[Any]", done: RunResult) -> dict[str, Any]:
     """The accounting of a file. Of one that is done every figure is known: what did not happen is 0."""
     from mini_platform.warehouse import ledger
 
@@ -122,12 +122,12 @@ def _outcome(platform: "Platform", row: "Row[Any]", done: Processed) -> dict[str
     return figures
 
 
-def _never_landed(file: "Found") -> dict[str, Any]:
-    error = file.left_alone if file.stuck else CHANGING
+def _never_landed(file: "DroppedFile") -> dict[str, Any]:
+    error = file.skip_reason if file.blocked else CHANGING
     return {**dict.fromkeys(ACCOUNTING, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
 
 
-def _show(dataset: "Dataset", outcomes: Sequence[dict[str, Any]], done: Processed, *, as_json: bool) -> None:
+def _show(dataset: "Dataset", outcomes: Sequence[dict[str, Any]], done: RunResult, *, as_json: bool) -> None:
     if as_json:
         print_json(outcomes)
     else:

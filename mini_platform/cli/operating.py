@@ -142,15 +142,15 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON lines."
     from mini_platform.operations.doctor import examine
 
     found = []
-    for finding in examine():
-        found.append(finding)
+    for result in examine():
+        found.append(result)
         if as_json:
-            print_json([finding.as_dict()])
+            print_json([result.as_dict()])
         else:
-            typer.echo(printable(f"{finding.level:<8} {finding.check:<9} {finding.said}"))
-            if finding.do:
-                typer.echo(printable(f"{'':<18} → {finding.do}"))
-    if any(finding.level == "problem" for finding in found):
+            typer.echo(printable(f"{result.level:<8} {result.check:<9} {result.message}"))
+            if result.advice:
+                typer.echo(printable(f"{'':<18} → {result.advice}"))
+    if any(result.level == "problem" for result in found):
         raise typer.Exit(1)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mini_platform.rows.spreadsheets import harmless
+from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.rows.wording import plain
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow(harmless(plain(row[name])) for name in columns)
+        writer.writerow(escape_formula(plain(row[name])) for name in columns)
         typer.echo(buffer.getvalue(), nl=False)
         buffer.seek(0)
         buffer.truncate()

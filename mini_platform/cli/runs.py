@@ -30,14 +30,14 @@ FRUITLESS_RUNS = 3
 
 
 @dataclass(frozen=True)
-class Processed:
+class RunResult:
     """What was run: the files it was about, and why it ended early, if it did."""
 
     file_ids: frozenset[int]
     failure: str | None
 
 
-def process(platform: Platform, dataset: Dataset, file_ids: Collection[int], *, verbose: bool = False) -> Processed:
+def process(platform: Platform, dataset: Dataset, file_ids: Collection[int], *, verbose: bool = False) -> RunResult:
     """Run the pipeline until these files are done, and those that it queued again on their behalf.
 
     Loading a file late, or again, may queue other loaded files of the dataset (see `warehouse/load.py`).
@@ -59,11 +59,11 @@ def process(platform: Platform, dataset: Dataset, file_ids: Collection[int], *, 
         after = {row.file_id: row for row in _pending(platform, dataset, seen)}
         moved = any(row.file_id not in after or after[row.file_id].status != row.status for row in free)
         if failure and not any(row.file_id in after and after[row.file_id].held for row in free):
-            return Processed(seen, failure)
+            return RunResult(seen, failure)
         fruitless = 0 if moved else fruitless + 1
         if fruitless >= FRUITLESS_RUNS:
-            return Processed(seen, "the runs took none of the files that wait")
-    return Processed(seen, None)
+            return RunResult(seen, "the runs took none of the files that wait")
+    return RunResult(seen, None)
 
 
 def _pending(platform: Platform, dataset: Dataset, file_ids: Collection[int]) -> Sequence[Row[Any]]:

@@ -49,17 +49,17 @@ POINTS = (
     "aggregate.after_commit",
 )
 
-PULL_POINTS = (
-    "pull.before_begin",
-    "pull.after_begin",
-    "pull.page_received",
-    "pull.page_kept",
-    "pull.before_commit",
-    "pull.after_commit",
-    "pull.before_end",
-    "pull.after_end",
+SYNC_POINTS = (
+    "sync.before_begin",
+    "sync.after_begin",
+    "sync.page_received",
+    "sync.page_kept",
+    "sync.before_commit",
+    "sync.after_commit",
+    "sync.before_end",
+    "sync.after_end",
 )
-"""Those of a pull; `test_pull_kills.py` walks through them."""
+"""Those of a sync; `test_sync_kills.py` walks through them."""
 
 INBOX_POINTS = (
     "inbox.raw_file_kept",
@@ -74,7 +74,7 @@ INBOX_POINTS = (
 _reached: Counter[str] = Counter()
 
 
-def reach(name: str) -> None:
+def failpoint(name: str) -> None:
     """Die or freeze here if the environment says so."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:

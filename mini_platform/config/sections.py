@@ -25,13 +25,13 @@ def split_address(url: str) -> SplitResult:
     return urlsplit(re.sub("[?#]", lambda mark: quote(mark[0]), url))
 
 
-class PullSettings(BaseModel):
-    """Where a source is: `MINI_PLATFORM_PULL__<DATASET>_<SOURCE>__URL` and so on."""
+class ApiSourceSettings(BaseModel):
+    """Where a source is: `MINI_PLATFORM_API_SOURCE__<DATASET>_<SOURCE>__URL` and so on."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
 
     url: str | None = None
-    """Of the first page. Without one, neither here nor in the declaration, the source is not pulled."""
+    """Of the first page. Without one, neither here nor in the declaration, the source is not synced."""
     header: SecretStr | None = None
     """A header with credentials, such as `Authorization: Bearer …`; only the URL's own host is sent it."""
 
@@ -320,7 +320,7 @@ class Limits(BaseModel):
     lease_seconds: float = Field(30.0, gt=0)
     """How long a claim on a file outlives the last sign of life of the process that holds it."""
     max_attempts: int = Field(5, ge=1)
-    """A file whose processing died this many times is marked failed and waits for a redrive."""
+    """A file whose processing died this many times is marked failed and waits for a reprocess."""
     batch_files: int = Field(1000, ge=1)
     """Files taken in one batch (one COPY, one load transaction)."""
     run_files: int = Field(5000, ge=1)
@@ -340,17 +340,17 @@ class Limits(BaseModel):
 
 
 class Arrivals(BaseModel):
-    """Where files come from besides the drop folders and uploads: remote inboxes, and APIs that are pulled."""
+    """Where files come from besides the drop folders and uploads: remote inboxes, and APIs that are synced."""
 
     inbox: dict[str, InboxSettings] = {}
     """Remote inboxes, beside the drop folders, by `<dataset>` or `<dataset>_<name>`."""
-    pull: dict[str, PullSettings] = {}
-    """Where the sources are that are pulled, by `<dataset>_<source>`."""
+    api_source: dict[str, ApiSourceSettings] = {}
+    """Where the sources are that are synced, by `<dataset>_<source>`."""
     etl_interval: str = Field("900", validation_alias=AliasChoices("MINI_PLATFORM_ETL_INTERVAL", "ETL_INTERVAL"))
-    """How often sources are pulled: seconds, or a cron expression."""
-    pull_hosts: str = ""
+    """How often sources are synced: seconds, or a cron expression."""
+    api_source_hosts: str = ""
     """Hosts that may be asked, between commas; empty: of each source only the host of its own URL."""
-    pull_networks: str = ""
+    api_source_networks: str = ""
     """Private networks that may be asked, between commas, such as `10.0.0.0/8`. Without it, addresses that are private,
     loopback, link-local or reserved are not connected to, whatever name leads there."""
 
@@ -376,7 +376,7 @@ class Arrivals(BaseModel):
             "seconds should divide an hour or a day evenly, such as 300, 900 or 3600; else give a cron expression"
         )
 
-    @field_validator("pull_networks", mode="after")
+    @field_validator("api_source_networks", mode="after")
     @classmethod
     def _private_are_networks(cls, value: str) -> str:
         for name in between_commas(value):

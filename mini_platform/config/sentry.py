@@ -50,7 +50,7 @@ def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False,
 
 
 def scrubbed(event: Any, _: Any = None) -> Any:
-    """An event with nothing in it but what is known to be harmless."""
+    """An event with nothing in it but what is known to be escape_formula."""
     values = event.get("exception", {}).get("values", ())
     exceptions = [
         {

@@ -31,7 +31,7 @@ class SourceError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Given:
+class ResolvedSetting:
     """A setting's text, and the place that it comes from, in words."""
 
     value: str = field(repr=False)
@@ -41,7 +41,7 @@ class Given:
 class Variables(EnvSettingsSource):
     """Settings by the names of environment variables, whatever their case, from anywhere."""
 
-    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Given]) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, ResolvedSetting]) -> None:
         """Take what is given, by names in lower case."""
         super().__init__(settings_cls)
         self.given = given
@@ -100,7 +100,7 @@ def local(settings_cls: type[BaseSettings]) -> Sources:
 
 def _told_apart(
     probe: Variables, variables: Mapping[str, str | None], place: str
-) -> tuple[dict[str, Given], dict[str, Given]]:
+) -> tuple[dict[str, ResolvedSetting], dict[str, ResolvedSetting]]:
     """Variables that hold a value, and those that name a file that does; the latter with the file's content."""
     values, files = {}, {}
     for name, value in variables.items():
@@ -110,15 +110,15 @@ def _told_apart(
         if setting != name and probe.setting(name) is None and probe.setting(setting):
             if value:  # as compose passes on what is not set
                 path = PROJECT / Path(value).expanduser()
-                files[setting] = Given(
+                files[setting] = ResolvedSetting(
                     content(path, f"{name.upper()} names it"), f"{path}, by {name.upper()} in {place}"
                 )
         else:
-            values[name] = Given(value, place)
+            values[name] = ResolvedSetting(value, place)
     return values, files
 
 
-def _secrets(probe: Variables, folder: Path) -> dict[str, Given]:
+def _secrets(probe: Variables, folder: Path) -> dict[str, ResolvedSetting]:
     """The files of a folder that have the name of a setting; those of other programs are left alone."""
     try:
         paths = sorted(folder.iterdir())
@@ -127,7 +127,7 @@ def _secrets(probe: Variables, folder: Path) -> dict[str, Given]:
     except OSError as error:
         raise SourceError(f"The folder of secrets {folder} cannot be read: {error.strerror}.") from None
     found = {path.name.lower(): path for path in paths if probe.setting(path.name)}
-    return {name: Given(content(path, "it is a secret"), str(path)) for name, path in found.items()}
+    return {name: ResolvedSetting(content(path, "it is a secret"), str(path)) for name, path in found.items()}
 
 
 def content(path: Path, why: str) -> str:

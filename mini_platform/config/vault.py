@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mini_platform.config.setting_sources import PROJECT, Given, SourceError, local
+from mini_platform.config.setting_sources import PROJECT, ResolvedSetting, SourceError, local
 
 if TYPE_CHECKING:
     import httpx
@@ -49,7 +49,7 @@ class VaultSettings(BaseSettings):
     secret_id: SecretStr | None = None
     namespace: str = ""
     cacert: Path | None = None
-    """Certificates, as a PEM file, by which Vault's is judged; without it those of this machine."""
+    """Certificates, as a PEM file, by which Vault's is trusted; without it those of this machine."""
     mount: str = "secret"
     """Where the KV engine is mounted."""
     path: str = "mini-platform"
@@ -90,7 +90,7 @@ class VaultSettings(BaseSettings):
         return init_settings, *local(settings_cls)
 
 
-def settings_in_vault() -> dict[str, Given]:
+def settings_in_vault() -> dict[str, ResolvedSetting]:
     """What Vault holds, by names in lower case; nothing without VAULT_ADDR. A process asks once.
 
     Raises:
@@ -101,7 +101,7 @@ def settings_in_vault() -> dict[str, Given]:
     if not settings.addr:
         return {}
     place = f"Vault, {settings.mount}/{settings.path} at {settings.addr}"
-    return {name.lower(): Given(value, place) for name, value in _secret(settings).items()}
+    return {name.lower(): ResolvedSetting(value, place) for name, value in _secret(settings).items()}
 
 
 @cache
@@ -110,16 +110,16 @@ def _secret(settings: VaultSettings) -> dict[str, str]:
 
     headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": settings.namespace} if settings.namespace else {})
     try:
-        judged_by = ssl.create_default_context(cafile=settings.cacert)
+        trusted_by = ssl.create_default_context(cafile=settings.cacert)
     except OSError as error:  # also ssl.SSLError, of a file without certificates
         raise VaultError(
             f"VAULT_CACERT names {settings.cacert}, which cannot be read: {error.strerror or error}."
         ) from None
     # Nothing of the environment: a proxy would be given the token.
-    with httpx.Client(headers=headers, timeout=settings.client_timeout, verify=judged_by, trust_env=False) as client:
+    with httpx.Client(headers=headers, timeout=settings.client_timeout, verify=trusted_by, trust_env=False) as client:
         client.headers["X-Vault-Token"] = _token(client, settings)
         where = f"{settings.mount.strip('/')}/data/{settings.path.strip('/')}"
-        answer = _asked(client, settings, "GET", where)
+        answer = _request(client, settings, "GET", where)
     if answer.status_code == 404:
         raise VaultError(
             f"Vault has nothing at {where}, or its version is deleted: check VAULT_MOUNT (a KV engine of version 2) and "
@@ -144,7 +144,7 @@ def _token(client: httpx.Client, settings: VaultSettings) -> str:
     if not settings.role_id or not settings.secret_id:
         raise VaultError("VAULT_ADDR is set, but neither VAULT_TOKEN nor VAULT_ROLE_ID with VAULT_SECRET_ID: set them.")
     login = {"role_id": settings.role_id.get_secret_value(), "secret_id": settings.secret_id.get_secret_value()}
-    answer = _asked(client, settings, "POST", "auth/approle/login", login)
+    answer = _request(client, settings, "POST", "auth/approle/login", login)
     if answer.status_code in (400, 403, 404):
         raise VaultError(
             "Vault refuses the login by AppRole: check VAULT_ROLE_ID and VAULT_SECRET_ID (which may be used up or expired), "
@@ -166,7 +166,7 @@ def _part(answer: httpx.Response, name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _asked(
+def _request(
     client: httpx.Client, settings: VaultSettings, method: str, path: str, body: dict[str, str] | None = None
 ) -> httpx.Response:
     """A call's answer; the last one, where it cannot be answered now."""

@@ -102,7 +102,9 @@ def look(
 def _is_told_otherwise(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -> bool:
     """Whether a check says that a file was refused or that a source is down: the ledger says it better."""
     dataset = datasets.get(key.asset_key.path[0])
-    return key.name == ACCEPTED or (dataset is not None and key.name in {source.check for source in dataset.pulls})
+    return key.name == ACCEPTED or (
+        dataset is not None and key.name in {source.check for source in dataset.api_sources}
+    )
 
 
 def _runs(

@@ -1,4 +1,4 @@
-"""The assets of a dataset: (pulls ->) raw -> staging -> production -> aggregates -> quality report.
+"""The assets of a dataset: (api_sources ->) raw -> staging -> production -> aggregates -> quality report.
 
 Each is wiring around a use case (`operations/`): raw and staging call theirs, production, aggregates and the report return what
 the IO manager's `handle_output` writes. None calls `process`: each that is materialized alone does its own work.
@@ -20,6 +20,7 @@ from sqlalchemy import select
 from mini_platform.config.sentry import capture
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster import checks
+from mini_platform.dagster.api_sources import api_source_asset, api_source_keys
 from mini_platform.dagster.io_manager import StagedFiles
 from mini_platform.dagster.metadata import (
     LISTED,
@@ -29,7 +30,6 @@ from mini_platform.dagster.metadata import (
     staged_metadata,
     table_metadata,
 )
-from mini_platform.dagster.pulls import pull_asset, pull_keys
 from mini_platform.dagster.quality_type import QUALITY_TYPE
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
@@ -40,7 +40,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import columns_read, dataset_tables, quality_report
 
 if TYPE_CHECKING:
-    from mini_platform.warehouse.judged_rows import Progress
+    from mini_platform.warehouse.validated_rows import Progress
 
 SENSOR_TAG = "dagster/sensor_name"
 """Dagster gives it to the runs that a sensor asked for."""
@@ -61,8 +61,8 @@ class Files(dg.Config):
 def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
     """Every asset of a dataset, with the checks that belong to one."""
     computed = [_computed(dataset, declared) for declared in dataset.computed]
-    pulled = [pull_asset(dataset, source) for source in dataset.pulls]
-    return [*pulled, _raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
+    synced = [api_source_asset(dataset, source) for source in dataset.api_sources]
+    return [*synced, _raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
 
 
 @cache
@@ -95,7 +95,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=dataset.raw_asset,
-        deps=pull_keys(dataset),
+        deps=api_source_keys(dataset),
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
         check_specs=[checks.taken_spec(key)],
         **_common(dataset, *(source.name for source in dataset.sources)),
@@ -119,7 +119,7 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
 def _log_landed(log: dg.DagsterLogManager, landed: Landed) -> None:
     """Say in the log of the run which files were left alone, and which raw files were removed."""
     for file in landed.skipped[:LISTED]:
-        (log.error if file.stuck else log.info)("left alone: %s: %s", file.name, file.left_alone)
+        (log.error if file.blocked else log.info)("left alone: %s: %s", file.name, file.skip_reason)
     for row in landed.expired:
         log.info("raw file removed, older than such files are kept: %s (file %d)", row.name, row.file_id)
 

@@ -2,7 +2,7 @@
 
 Remote inboxes are visited from the sensor's process, beside its ticks, and land files in the ledger by themselves.
 
-And schedules: one per source that is pulled. A dropped file does not make anybody ask the sources.
+And schedules: one per source that is synced. A dropped file does not make anybody ask the sources.
 
 https://docs.dagster.io/guides/automate/sensors
 https://docs.dagster.io/guides/automate/schedules
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mini_platform.dagster.api_sources import api_source_keys
 from mini_platform.dagster.private import UnresolvedAssetJobDefinition
-from mini_platform.dagster.pulls import pull_keys
 from mini_platform.declare.dataset import Dataset
-from mini_platform.declare.sources import Pull
+from mini_platform.declare.sources import ApiSource
 from mini_platform.landing import folder, retention
 from mini_platform.operations.raw_files import raw_retention
 from mini_platform.operations.sources import inbox_states, remote_inboxes, visit_inbox
@@ -35,8 +35,8 @@ from mini_platform.warehouse.run_history import DATASET_TAG
 if TYPE_CHECKING:
     from mini_platform.storage.remote import Inbox
 
-PULL_TAG = "mini_platform/pull"
-"""Of every run that a schedule asked for: which source it pulls."""
+API_SOURCE_TAG = "mini_platform/api_source"
+"""Of every run that a schedule asked for: which source it api_sources."""
 LISTED = 5
 
 TICK_SECONDS = 4.0
@@ -56,9 +56,9 @@ ACTIVE = [
 
 
 def load_selection(dataset: Dataset) -> dg.AssetSelection:
-    """All assets of a dataset but those that pull."""
+    """All assets of a dataset but those that sync."""
     everything = dg.AssetSelection.groups(dataset.name)
-    return everything - dg.AssetSelection.assets(*pull_keys(dataset)) if dataset.pulls else everything
+    return everything - dg.AssetSelection.assets(*api_source_keys(dataset)) if dataset.api_sources else everything
 
 
 def load_job(dataset: Dataset) -> UnresolvedAssetJobDefinition:
@@ -71,43 +71,43 @@ def load_job(dataset: Dataset) -> UnresolvedAssetJobDefinition:
     )
 
 
-def pull_job(dataset: Dataset, source: Pull) -> UnresolvedAssetJobDefinition:
-    """The job that pulls a source and loads what it brought, and what else waits."""
+def sync_job(dataset: Dataset, source: ApiSource) -> UnresolvedAssetJobDefinition:
+    """The job that api_sources a source and loads what it brought, and what else waits."""
     everything = dg.AssetSelection.groups(dataset.name)
-    others = [key for key in pull_keys(dataset) if key.path[-1] != source.asset]
+    others = [key for key in api_source_keys(dataset) if key.path[-1] != source.asset]
     return dg.define_asset_job(
-        f"pull_{dataset.name}_{source.name}",
+        f"sync_{dataset.name}_{source.name}",
         selection=everything - dg.AssetSelection.assets(*others) if others else everything,
-        description=f"Pulls {source.name} and loads what is pending of {dataset.name}.",
-        tags={DATASET_TAG: dataset.name, PULL_TAG: source.name},
+        description=f"Syncs {source.name} and loads what is pending of {dataset.name}.",
+        tags={DATASET_TAG: dataset.name, API_SOURCE_TAG: source.name},
     )
 
 
-def pull_schedule(dataset: Dataset, source: Pull, interval: str, *, running: bool) -> dg.ScheduleDefinition:
-    """The schedule of a source; a pull that takes longer than the interval is left to end.
+def sync_schedule(dataset: Dataset, source: ApiSource, interval: str, *, running: bool) -> dg.ScheduleDefinition:
+    """The schedule of a source; a sync that takes longer than the interval is left to end.
 
     Args:
         dataset: whose source.
-        source: to be pulled.
+        source: to be synced.
         interval: cron expression, where the source declares none.
         running: whether it runs by default: where the source is configured.
     """
-    tags = {DATASET_TAG: dataset.name, PULL_TAG: source.name}
+    tags = {DATASET_TAG: dataset.name, API_SOURCE_TAG: source.name}
 
     @dg.schedule(
-        name=f"{dataset.name}_pull_{source.name}",
+        name=f"{dataset.name}_sync_{source.name}",
         cron_schedule=source.schedule or interval,
-        job=pull_job(dataset, source),
-        description=f"Pulls {source.name}.",
+        job=sync_job(dataset, source),
+        description=f"Syncs {source.name}.",
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
         tags=tags,
     )
-    def pull_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def sync_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=ACTIVE)):
-            return dg.SkipReason(f"A run that pulls {source.name} is under way.")
+            return dg.SkipReason(f"A run that api_sources {source.name} is under way.")
         return dg.RunRequest(tags=tags)
 
-    return pull_due
+    return sync_due
 
 
 def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
@@ -181,7 +181,7 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
         stale = is_stale(conn, dataset)
         old = retention.due(conn, dataset, raw_retention(platform, dataset))
     if not new and not pending and not stale and not old:
-        alone = [f"{file.name} ({file.left_alone})" for file in found if file.left_alone]
+        alone = [f"{file.name} ({file.skip_reason})" for file in found if file.skip_reason]
         also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
         return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}{_failing(dataset, platform)}")
     waiting = f"{len(new)} new and {pending} pending files"
@@ -201,7 +201,7 @@ def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platf
 
 
 def _in_vain(
-    instance: dg.DagsterInstance, dataset: Dataset, platform: Platform, new: Sequence[folder.Found]
+    instance: dg.DagsterInstance, dataset: Dataset, platform: Platform, new: Sequence[folder.DroppedFile]
 ) -> list[dg.RunRecord]:
     """The last runs, newest first, that failed or left new files standing, since anything arrived or the code was changed.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from mini_platform.dagster.assets import dataset_assets
-from mini_platform.dagster.automation import file_sensor, pull_schedule
+from mini_platform.dagster.automation import file_sensor, sync_schedule
 from mini_platform.dagster.checks import accounting_check, anomaly_checks
 from mini_platform.dagster.io_manager import PostgresIOManager
 from mini_platform.dagster.metadata import dashboard_link
@@ -23,7 +23,7 @@ class Shared:
     Attributes:
         datasets: by name; the platform has the tables of those that are there when it is opened.
         definitions: the resources and the executor.
-        now: with the settings as they are when definitions are built: when to pull, whether at all, where the dashboard is;
+        now: with the settings as they are when definitions are built: when to sync, whether at all, where the dashboard is;
             the platform of the resources reads them when it is used.
     """
 
@@ -47,8 +47,8 @@ def dataset_defs(dataset: Dataset, now: Platform) -> dg.Definitions:
         asset_checks=[accounting_check(dataset), anomaly_checks(dataset)],
         sensors=[file_sensor(dataset)],
         schedules=[
-            pull_schedule(dataset, source, now.settings.etl_interval, running=is_configured(now, dataset, source))
-            for source in dataset.pulls
+            sync_schedule(dataset, source, now.settings.etl_interval, running=is_configured(now, dataset, source))
+            for source in dataset.api_sources
         ],
     )
 

@@ -17,7 +17,7 @@ from mini_platform.dagster.charts import line
 from mini_platform.dagster.metadata import given, records, skipped_rows
 from mini_platform.declare.columns import Rule
 from mini_platform.declare.dataset import Dataset
-from mini_platform.landing.folder import Found
+from mini_platform.landing.folder import DroppedFile
 from mini_platform.platform import Platform
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.tables import COUNTERS, among, dataset_tables, files, shown
@@ -37,17 +37,19 @@ def taken_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(TAKEN, asset=asset, description="Every dropped file could be read and kept.")
 
 
-def taken(asset: dg.AssetKey, blocked: Sequence[Found], down: Sequence[Row[Any]]) -> dg.AssetCheckResult:
+def taken(asset: dg.AssetKey, blocked: Sequence[DroppedFile], down: Sequence[Row[Any]]) -> dg.AssetCheckResult:
     """Fails where files wait for somebody's help. The run goes on: what was landed before is not to wait with them."""
     dead = [{"inbox": row.inbox, "since": str(row.failing_since), "why": row.last_error} for row in down]
-    first = f": {blocked[0].name}: {blocked[0].left_alone}" if blocked else ""
+    first = f": {blocked[0].name}: {blocked[0].skip_reason}" if blocked else ""
     also = "".join(f"; inbox {row['inbox']}: {row['why']}" for row in dead)
     return dg.AssetCheckResult(
         check_name=TAKEN,
         asset_key=asset,
         passed=not blocked and not dead,
         description=f"{len(blocked)} file{'' if len(blocked) == 1 else 's'} cannot be taken{first}{also}",
-        metadata=given({"files": len(blocked), "left_alone": records(skipped_rows(blocked)), "inboxes": records(dead)}),
+        metadata=given(
+            {"files": len(blocked), "skip_reason": records(skipped_rows(blocked)), "inboxes": records(dead)}
+        ),
     )
 
 
@@ -119,16 +121,17 @@ def _about_columns(
         }
         for name in dict.fromkeys([*declared, *now, *then])
     ]
-    widened = [row for row in rows if row.extra_columns]
+    widened = [row for row in rows if row.unexpected_columns]
     which = records(
-        {"file_id": r.file_id, "file": r.name, "extra_columns": str(r.extra_columns)} for r in widened[:SAMPLE_ROWS]
+        {"file_id": r.file_id, "file": r.name, "unexpected_columns": str(r.unexpected_columns)}
+        for r in widened[:SAMPLE_ROWS]
     )
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=AS_DECLARED,
         passed=not widened,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(widened)} of {len(rows)} files have columns that are not declared ({dataset.drift})"
+        description=f"{len(widened)} of {len(rows)} files have columns that are not declared ({dataset.unexpected_columns})"
         if widened
         else None,
         metadata=given({"files": len(widened), "which": which, "contract": records(contract)}),
@@ -140,8 +143,8 @@ def _seen(dataset: Dataset, rows: Sequence[Row[Any]]) -> Counter[str]:
     found: Counter[str] = Counter()
     for row in rows:
         if row.rows_read is not None:
-            found.update({column.name for column in dataset.read_columns} - set(row.absent_columns or ()))
-            found.update(row.extra_columns or ())
+            found.update({column.name for column in dataset.read_columns} - set(row.missing_columns or ()))
+            found.update(row.unexpected_columns or ())
     return found
 
 
@@ -150,12 +153,12 @@ def _about_rule(
 ) -> dg.AssetCheckResult:
     read = sum(row.rows_read or 0 for row in rows)
     erased = sum(row.rows_erased or 0 for row in rows)
-    # As the file is judged: rows of erased persons were read, and valid.
-    too_many = rule.severity == "error" and dataset.refuse_above.exceeded(count, read + erased)
+    # As the file is validated: rows of erased persons were read, and valid.
+    too_many = rule.severity == "error" and dataset.reject_limit.exceeded(count, read + erased)
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=rule.name,
-        passed=count == 0 or not dataset.warn_above.exceeded(count, read + erased),
+        passed=count == 0 or not dataset.warn_limit.exceeded(count, read + erased),
         severity=dg.AssetCheckSeverity.ERROR if too_many else dg.AssetCheckSeverity.WARN,
         description=f"{count} of {read} rows: {rule.message}",
         metadata=given(
@@ -163,7 +166,7 @@ def _about_rule(
                 "rows_checked": read,
                 "rows_failed": count,
                 "rate": count / read if read else 0.0,
-                "threshold": f"warns above {dataset.warn_above}, refuses the file above {dataset.refuse_above}",
+                "threshold": f"warns above {dataset.warn_limit}, refuses the file above {dataset.reject_limit}",
                 "failing_rows": _failing_rows(conn, dataset, rule, [row.file_id for row in rows]) if count else None,
             }
         ),

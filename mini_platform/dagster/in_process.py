@@ -10,8 +10,8 @@ import mini_platform.warehouse.staging  # noqa: F401  needed anyway, and as slow
 from mini_platform.dagster import assets
 from mini_platform.dagster.automation import load_selection
 from mini_platform.declare.dataset import Dataset
-from mini_platform.warehouse.judged_rows import Progress
 from mini_platform.warehouse.run_history import DATASET_TAG
+from mini_platform.warehouse.validated_rows import Progress
 
 STATEMENT_SECONDS = 300
 """Longest statement of Dagster's own."""

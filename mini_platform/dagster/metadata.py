@@ -18,7 +18,7 @@ from mini_platform.config.settings import Settings
 from mini_platform.dagster.charts import bars, files_chart, line_chart
 from mini_platform.declare.computed import Aggregate, Computed, View
 from mini_platform.declare.dataset import Dataset
-from mini_platform.landing.folder import Found
+from mini_platform.landing.folder import DroppedFile
 from mini_platform.rows.wording import plain
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import (
@@ -100,7 +100,7 @@ def given(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def landed_metadata(
-    conn: Connection, dataset: Dataset, file_ids: Sequence[int], skipped: Sequence[Found]
+    conn: Connection, dataset: Dataset, file_ids: Sequence[int], skipped: Sequence[DroppedFile]
 ) -> dict[str, Any]:
     """Return what the raw files of a dataset are, which of them a run is about, and what was left alone."""
     shown = (files.c.file_id, files.c.name, files.c.version, files.c.bytes, files.c.status, files.c.arrived_at)
@@ -115,15 +115,15 @@ def landed_metadata(
             "bytes": int(size),
             "files_arrived": len(file_ids),
             "arrived": records(conn.execute(arrived.limit(LISTED)).mappings()),
-            "left_alone": records(skipped_rows(skipped)),
+            "skip_reason": records(skipped_rows(skipped)),
             "chart": files_chart(conn, dataset, ["bytes"]),
         }
     )
 
 
-def skipped_rows(skipped: Sequence[Found]) -> list[dict[str, Any]]:
+def skipped_rows(skipped: Sequence[DroppedFile]) -> list[dict[str, Any]]:
     """Return files that were left alone as rows of a table."""
-    return [{"file": file.name, "left alone because": file.left_alone} for file in skipped[:LISTED]]
+    return [{"file": file.name, "left alone because": file.skip_reason} for file in skipped[:LISTED]]
 
 
 def staged_metadata(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def staged_metadata(conn: Connection, dataset: Dataset, file_ids: Sequence[int])
         {
             **preview(conn, table, [table.c._rules.is_(None)]),
             "files_staged": len(file_ids),
-            "files_set_aside": conn.scalar(select(func.count()).where(ledger.waits_aside(dataset.name))),
+            "files_deferred": conn.scalar(select(func.count()).where(ledger.is_deferred(dataset.name))),
             "chart": files_chart(conn, dataset, ["rows_read", "rows_rejected"]),
         }
     )

@@ -76,9 +76,9 @@ class PlatformRunLauncher(DefaultRunLauncher):
         if origin is None:
             raise DagsterInvariantViolationError(f"Run {run.run_id} does not say where its code is.")
         command = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref(), set_exit_code_on_failure=True)
-        warm = multiprocessing.get_context("forkserver")
-        warm.set_forkserver_preload(WARM_MODULES)
-        process = warm.Process(
+        preload = multiprocessing.get_context("forkserver")
+        preload.set_forkserver_preload(WARM_MODULES)
+        process = preload.Process(
             target=_run, args=(list(command.get_command_args())[1:], run.run_id), name=f"run {run.run_id[:8]}"
         )
         process.start()

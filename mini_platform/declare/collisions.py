@@ -45,8 +45,8 @@ def _names(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
     for computed in dataset.computed:
         yield "analytics", computed.name, f"the {type(computed).__name__.lower()} {computed.name} of {whose}"
     yield "tick", f"{dataset.name}_files", f"the sensor of {whose}"
-    for pull in dataset.pulls:
-        puller = f"the pull {pull.name} of {whose}"
-        yield "tick", f"{dataset.name}_pull_{pull.name}", puller
-        yield "job", f"pull_{dataset.name}_{pull.name}", puller
-        yield "setting", f"MINI_PLATFORM_PULL__{dataset.name}_{pull.name}__URL".upper(), puller
+    for source in dataset.api_sources:
+        whose_source = f"the API source {source.name} of {whose}"
+        yield "tick", f"{dataset.name}_sync_{source.name}", whose_source
+        yield "job", f"sync_{dataset.name}_{source.name}", whose_source
+        yield "setting", f"MINI_PLATFORM_API_SOURCE__{dataset.name}_{source.name}__URL".upper(), whose_source

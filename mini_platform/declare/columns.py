@@ -79,9 +79,9 @@ Personal = Literal["mask", "hash", "last4", "redact"]
 """What is done with personal data: `mask` keeps it in the tables and hides it wherever rows are shown. The others replace it
 before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by
 a word. A rejected row may be shifted: of its other columns only the shape is shown, and with the others only that is kept."""
-Given = Literal["file", "line", "record", "source", "first_loaded", "last_loaded"]
+SystemColumn = Literal["file", "line", "record", "source", "first_loaded", "last_loaded"]
 """What the platform fills in: the name of the file, the line on which the row starts, its number among the records that start
-on that line (1 where it is alone there, as in CSV and JSON lines), the name of its source (a pull's, else the format's), when
+on that line (1 where it is alone there, as in CSV and JSON lines), the name of its source (the API's, else the format's), when
 the key was first written, when the row was last changed. `file`, `line` and `record` are a place that no other row has."""
 
 TYPE_RULES: Mapping[Any, tuple[str, str]] = {
@@ -106,7 +106,7 @@ class Rule:
 
     Attributes:
         name: unique within the dataset, of the form `<column>_<what>`; also the name of the Dagster check.
-        column: the column it judges; None for a rule about the whole row.
+        column: the column it validates; None for a rule about the whole row.
         sentence: what is wrong with a row that breaks it, to be read after the column's name.
         severity: `error` rejects the row, `warn` lets it through and counts it.
     """
@@ -132,20 +132,20 @@ class FieldSpec:
     checks: Mapping[str, Any] = field(default_factory=dict)
     warn: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    may_lack: bool = False
+    optional: bool = False
     null_tokens: tuple[str, ...] = ()
     trim: bool = True
     case: Case | None = None
     decimals: int = 2
     personal: Personal | None = None
     stored: bool = True
-    given: Given | None = None
+    system: SystemColumn | None = None
     derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None
-    said: frozenset[str] = frozenset()
-    """Words that were written down, also where they say what is so anyway."""
+    explicit: frozenset[str] = frozenset()
+    """Options that were given, also those with their default."""
 
 
-WORDS = tuple(name for name in FieldSpec.__dataclass_fields__ if name not in ("description", "checks", "said"))
+WORDS = tuple(name for name in FieldSpec.__dataclass_fields__ if name not in ("description", "checks", "explicit"))
 """Keywords of `Field` that are no checks."""
 
 
@@ -160,12 +160,12 @@ class Column(FieldSpec):
     @property
     def is_read(self) -> bool:
         """Whether its text comes from the file; the others are derived, or given by the platform."""
-        return self.given is None and self.derived is None
+        return self.system is None and self.derived is None
 
     @property
     def is_staged(self) -> bool:
         """Whether staging has it: all but what is only known when the row is written."""
-        return self.given not in ("first_loaded", "last_loaded")
+        return self.system not in ("first_loaded", "last_loaded")
 
     @property
     def is_protected(self) -> bool:
@@ -205,16 +205,16 @@ def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
             source: where its limits come from, shown beside the description.
             aliases: other names of it in files, also paths of nested JSON joined by `_`; upper case, space, - and _ make no
                 difference.
-            may_lack: True takes a file without the column, which is empty in its rows then.
+            optional: True takes a file without the column, which is empty in its rows then.
             trim: False keeps space around a value, which is taken off otherwise.
             null_tokens: texts that mean nothing, such as `("NA", "-")`; as written, before and after the case is changed.
             case: "lower" or "upper" is what text is brought into, after it was composed (Unicode NFC).
             decimals: digits behind the point of a `Decimal`, of 18 in all, 2 unless said otherwise: a cell with more is
                 rejected, what is derived is rounded to them, half away from zero.
             personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
-            stored: False keeps the column out of production; it is there to be judged and derived from.
-            given: "file", "line", "record", "source", "first_loaded" or "last_loaded" has the platform fill it in, see
-                `Given`.
+            stored: False keeps the column out of production; it is there to be validated and derived from.
+            system: "file", "line", "record", "source", "first_loaded" or "last_loaded" has the platform fill it in, see
+                `SystemColumn`.
             derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
                 computed exactly, quotients to 19 decimals; what cannot be computed or held, as 1.5 by a whole number, is
                 empty, and costs no other value. It is a value of its own row: sums, ranks, differences and the like over
@@ -250,8 +250,8 @@ def Field(description: str = "", **said: Any) -> Any:  # noqa: N802
             options[name] = (options[name],)
         elif isinstance(options.get(name), list | set | frozenset):
             options[name] = tuple(options[name])
-    spec = FieldSpec(description, checks=said, said=frozenset(options), **options)
-    if spec.given and (spec.derived or spec.checks):
+    spec = FieldSpec(description, checks=said, explicit=frozenset(options), **options)
+    if spec.system and (spec.derived or spec.checks):
         raise DeclarationError(f"{description!r}: a column that the platform gives has no checks and is not derived")
     if unknown := set(spec.warn) - set(said):
         raise DeclarationError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")

@@ -32,10 +32,10 @@ from mini_platform.declare.columns import (
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.declared_checks import check_sentence
 from mini_platform.declare.pages import PLATFORM_PATHS, Page
-from mini_platform.declare.policies import Above, Drift, Highest
+from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.row_models import columns_of, custom_rules_of
 from mini_platform.declare.rules import KEY_ONCE, LINE_ONCE, STRUCTURE_RULES
-from mini_platform.declare.sources import Csv, Json, Pull
+from mini_platform.declare.sources import ApiSource, Csv, Json
 
 if typing.TYPE_CHECKING:
     import random
@@ -89,14 +89,14 @@ class Dataset:
         indexes: columns with an index of their own in production (the key has one already).
         search: text columns that a search looks in; None means all stored ones whose text is not replaced, () means none.
         sources: how its files are read: one format, or several told apart by the ending of a file's name.
-        pulls: APIs that are asked for rows; their pages are read as its JSON files are.
-        drift: what becomes of columns that are not declared, see `Drift`.
+        api_sources: APIs that are asked for rows; their pages are read as its JSON files are.
+        unexpected_columns: what becomes of columns that are not declared, see `UnexpectedColumns`.
         duplicates: which of several rows of one file with the same key counts: the "last", the "first", the one with the
-            `Highest` value of a column, or none of them, as "reject" rejects them all.
+            `KeepHighest` value of a column, or none of them, as "reject" rejects them all.
         freshness: how old the newest load may be before the dataset is late; None means any age.
-        warn_above: rejected rows above which it is warned: of a run that break one rule by the check of the rule, of a file by
+        warn_limit: rejected rows above which it is warned: of a run that break one rule by the check of the rule, of a file by
             the pages.
-        refuse_above: rejected rows of a file above which nothing of it is published.
+        reject_limit: rejected rows of a file above which nothing of it is published.
         aggregates: tables that are computed from production, each after those that it reads.
         views: selects over production, aggregates and earlier views.
         page: what the dashboard shows of it at `/<name>`; without one it has the page that every dataset has.
@@ -114,12 +114,12 @@ class Dataset:
     indexes: tuple[str, ...] = ()
     search: tuple[str, ...] | None = None
     sources: tuple[Csv | Json, ...] = (Csv(),)
-    pulls: tuple[Pull, ...] = ()
-    drift: Drift = "rescue"
-    duplicates: Literal["last", "first", "reject"] | Highest = "last"
+    api_sources: tuple[ApiSource, ...] = ()
+    unexpected_columns: UnexpectedColumns = "keep"
+    duplicates: Literal["last", "first", "reject"] | KeepHighest = "last"
     freshness: dt.timedelta | None = None
-    warn_above: Above = Above(share=0)
-    refuse_above: Above = Above(share=0.5)
+    warn_limit: RejectLimit = RejectLimit(share=0)
+    reject_limit: RejectLimit = RejectLimit(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
     views: tuple[View, ...] = ()
     page: Page | None = None
@@ -168,17 +168,19 @@ class Dataset:
         if wrong := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
             raise DeclarationError(f"{where}: owners names {wrong[0]!r}; it takes e-mail addresses and team:name")
         self._refuse_kinds(where)
-        if self.drift not in (drifts := typing.get_args(Drift)):
-            raise DeclarationError(f"{where}: drift is {self.drift!r}; it can be {' or '.join(drifts)}")
-        if self.duplicates not in ("last", "first", "reject") and not isinstance(self.duplicates, Highest):
+        if self.unexpected_columns not in (choices := typing.get_args(UnexpectedColumns)):
             raise DeclarationError(
-                f"{where}: duplicates is {self.duplicates!r}; it can be last, first, reject or Highest(…)"
+                f"{where}: unexpected_columns is {self.unexpected_columns!r}; it can be {' or '.join(choices)}"
+            )
+        if self.duplicates not in ("last", "first", "reject") and not isinstance(self.duplicates, KeepHighest):
+            raise DeclarationError(
+                f"{where}: duplicates is {self.duplicates!r}; it can be last, first, reject or KeepHighest(…)"
             )
 
     def _refuse_kinds(self, where: str) -> None:
         kinds: tuple[tuple[str, Any], ...] = (
             ("sources", Csv | Json),
-            ("pulls", Pull),
+            ("api_sources", ApiSource),
             ("aggregates", Aggregate),
             ("views", View),
         )
@@ -188,9 +190,11 @@ class Dataset:
             ):
                 raise DeclarationError(f"{where}: {word} is {said!r}; it takes a tuple, as in {word}=(…,)")
             object.__setattr__(self, word, tuple(said))
-        for word in ("warn_above", "refuse_above"):
-            if not isinstance(said := getattr(self, word), Above):
-                raise DeclarationError(f"{where}: {word} is {said!r}; it takes Above(share=…) or Above(rows=…)")
+        for word in ("warn_limit", "reject_limit"):
+            if not isinstance(said := getattr(self, word), RejectLimit):
+                raise DeclarationError(
+                    f"{where}: {word} is {said!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
+                )
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
         for word in ("freshness", "raw_retention"):
@@ -201,7 +205,7 @@ class Dataset:
     def _refuse_columns(self) -> None:
         """Refuse a key, indexes and the like over columns that cannot be that."""
         names = {column.name: column for column in self.columns}
-        highest = (self.duplicates.column,) if isinstance(self.duplicates, Highest) else ()
+        highest = (self.duplicates.column,) if isinstance(self.duplicates, KeepHighest) else ()
         search = self.search or ()
         for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest), ("search", search)):
             if unknown := set(used) - set(names):
@@ -222,9 +226,9 @@ class Dataset:
             )
         if not self.read_columns:
             raise DeclarationError(f"dataset {self.name}: no column of {self.rows.__name__} is read from files")
-        if self.is_protected and self.drift == "rescue":
+        if self.is_protected and self.unexpected_columns == "keep":
             raise DeclarationError(
-                f"dataset {self.name}: with protected columns, unknown ones cannot be rescued in clear"
+                f"dataset {self.name}: with protected columns, unexpected ones cannot be kept, as they would be in clear"
             )
 
     def _refuse_key(self) -> None:
@@ -234,10 +238,10 @@ class Dataset:
                 f"dataset {self.name}: the key has {len(self.key)} columns, and Postgres takes {INDEX_COLUMNS} in an index: "
                 "derive one column from several"
             )
-        key_given = {column.given for column in self.columns if column.name in self.key}
+        key_systems = {column.system for column in self.columns if column.name in self.key}
         for column in self.columns:
             used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
-            if isinstance(self.duplicates, Highest) and column.name == self.duplicates.column:
+            if isinstance(self.duplicates, KeepHighest) and column.name == self.duplicates.column:
                 used.append("duplicates")
             if used and column.type == list[float]:
                 raise DeclarationError(
@@ -249,10 +253,10 @@ class Dataset:
                     f"dataset {self.name}: {column.name} is only known once its row is written, so it cannot be in "
                     f"{used[0]}: declare a column that is read, derived or given by the file"
                 )
-            if "key" in used and column.given == "record" and "line" not in key_given:
+            if "key" in used and column.system == "record" and "line" not in key_systems:
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} in the key is the number of a record on its line, so the key needs "
-                    'a column with given="line", too'
+                    'a column with system="line", too'
                 )
             if "key" in used and column.personal == "redact":
                 raise DeclarationError(
@@ -310,7 +314,7 @@ class Dataset:
 
     def _refuse_assets(self) -> None:
         assets = [
-            *((pull.asset, f"the pull {pull.name}") for pull in self.pulls),
+            *((source.asset, f"the API source {source.name}") for source in self.api_sources),
             (self.raw_asset, "the raw files"),
             (self.staging_asset, "the staging table"),
             (self.table, f"the table {self.table}"),
@@ -353,21 +357,21 @@ class Dataset:
             known.add(computed.name)
 
     def _refuse_sources(self) -> None:
-        """Refuse formats and pulls that cannot be told apart."""
+        """Refuse formats and api_sources that cannot be told apart."""
         where = f"dataset {self.name}"
         if not self.sources:
             raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
-        origins = [*(source.name for source in self.sources), *(pull.name for pull in self.pulls)]
+        origins = [*(source.name for source in self.sources), *(source.name for source in self.api_sources)]
         if doubled := {name for name in origins if origins.count(name) > 1}:
-            raise DeclarationError(f"{where}: two formats or pulls have the name {min(doubled)}")
+            raise DeclarationError(f"{where}: two formats or api_sources have the name {min(doubled)}")
         for one, other in itertools.permutations(self.sources, 2):
             for suffix in one.suffixes:
                 if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):
                     raise DeclarationError(f"{where}: files that end in {suffix} could be {one.name} or {other.name}")
-        for pull in self.pulls:
-            if self.page_format(pull) is None:
+        for source in self.api_sources:
+            if self.page_format(source) is None:
                 raise DeclarationError(
-                    f"{where}: the pages of {pull.name} end in {pull.suffix}, and no JSON format of it does"
+                    f"{where}: the pages of {source.name} end in {source.suffix}, and no JSON format of it does"
                 )
 
     def _refuse_page(self, page: Page) -> None:
@@ -425,7 +429,7 @@ class Dataset:
         """Names of the columns of which a rejected row shows only the shape: where it is shifted, anybody stands in them."""
         if not self.is_personal:
             return frozenset()
-        return frozenset(c.name for c in self.staged_columns if not c.given and not c.is_protected)
+        return frozenset(c.name for c in self.staged_columns if not c.system and not c.is_protected)
 
     @cached_property
     def is_protected(self) -> bool:
@@ -448,7 +452,7 @@ class Dataset:
         of_formats = {name for source in self.sources for name in source.structure_rules}
         rules = [structural for name, structural in STRUCTURE_RULES.items() if name in of_formats]
         for column in self.columns:
-            if not column.nullable and column.given is None:
+            if not column.nullable and column.system is None:
                 sentence = "cannot be computed" if column.derived else "is empty"
                 rules.append(Rule(f"{column.name}_required", column.name, sentence))
             if column.type_rule:
@@ -462,7 +466,7 @@ class Dataset:
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
         if self._is_known_by_line and self.may_share_lines:
-            sentence = 'another record starts on its line before it, and the key has no column with given="record"'
+            sentence = 'another record starts on its line before it, and the key has no column with system="record"'
             rules.append(Rule(LINE_ONCE, None, sentence))
         if self.duplicates == "reject":
             rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
@@ -476,7 +480,7 @@ class Dataset:
     @property
     def _is_known_by_line(self) -> bool:
         """Whether nothing but the place of a row tells it apart, to the line: of several on one, all but one would be lost."""
-        given = {column.given for column in self.columns if column.name in self.key}
+        given = {column.system for column in self.columns if column.name in self.key}
         return "line" in given and given <= {"file", "line", "source"}
 
     @cached_property
@@ -500,10 +504,10 @@ class Dataset:
                     limits[column.name] = min(most, limits.get(column.name, most))
         return limits
 
-    def page_format(self, pull: Pull) -> Json | None:
+    def page_format(self, source: ApiSource) -> Json | None:
         """The format of the pages of a source; None where none fits."""
-        formats = (source for source in self.sources if isinstance(source, Json))
-        return next((source for source in formats if pull.suffix in source.suffixes), None)
+        formats = (form for form in self.sources if isinstance(form, Json))
+        return next((form for form in formats if source.suffix in form.suffixes), None)
 
     @property
     def raw_asset(self) -> str:

@@ -78,7 +78,7 @@ SAFE_PATTERN = re.compile(
 
 
 def checked(where: str, column: Column) -> Column:
-    """Return the column with the arguments of its checks as they are judged by: exact, and of its type.
+    """Return the column with the arguments of its checks as they are validated by: exact, and of its type.
 
     Args:
         where: dataset, model and column, for the sentence.
@@ -120,9 +120,9 @@ def pattern_as_judged(name: str, argument: Any) -> Any:
 
 
 def _argument(where: str, column: Column, name: str, said: Any) -> Any:
-    """The argument of a check, as it is judged by."""
+    """The argument of a check, as it is validated by."""
     if name in NOT_OF_ROWS:
-        raise DeclarationError(f"{where} judges a whole column and not a value; write a @rule")
+        raise DeclarationError(f"{where} validates a whole column and not a value; write a @rule")
     if name not in ARGUMENTS:
         hint = nearest(name, (*ARGUMENTS, *WORDS)) or f"; known are {', '.join(sorted((*WORDS, *ARGUMENTS)))}"
         raise DeclarationError(f"{where} is neither a word of Field nor a check{hint}")

@@ -27,7 +27,7 @@ from mini_platform.declare.computed import Aggregate
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import Page
 from mini_platform.declare.pandera_models import ModelError, Translated, translated
-from mini_platform.declare.policies import Above, Drift, Highest
+from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.sources import Csv, Json
 
 if TYPE_CHECKING:
@@ -45,28 +45,28 @@ class YamlError(ValueError):
 
 
 @dataclass(frozen=True)
-class CsvWords(Csv):
+class CsvOptions(Csv):
     """`Csv`, to be read from YAML: unknown options are errors."""
 
     __pydantic_config__ = _FORBID
 
 
 @dataclass(frozen=True)
-class JsonWords(Json):
+class JsonOptions(Json):
     """`Json`, likewise."""
 
     __pydantic_config__ = _FORBID
 
 
 @dataclass(frozen=True)
-class AboveWords(Above):
-    """`Above`, likewise."""
+class RejectLimitOptions(RejectLimit):
+    """`RejectLimit`, likewise."""
 
     __pydantic_config__ = _FORBID
 
 
-class HighestWords(BaseModel):
-    """`Highest`, likewise."""
+class KeepHighestOptions(BaseModel):
+    """`KeepHighest`, likewise."""
 
     model_config = _FORBID
     highest: str
@@ -96,17 +96,19 @@ class Attributes(BaseModel):
     owners: Names = Field(default=[], description="E-mail addresses, or team:name.")
     indexes: Names = Field(default=[], description="Columns with an index of their own.")
     search: Names | None = Field(None, description="Text columns that a search looks in; else all of them.")
-    csv: CsvWords | None = Field(
+    csv: CsvOptions | None = Field(
         None, description="How its CSV files are written; said by default if there is no json."
     )
-    json_: JsonWords | None = Field(None, alias="json", description="How its JSON files are written.")
-    drift: Drift | None = Field(None, description="What becomes of columns that are not declared.")
-    duplicates: Literal["last", "first", "reject"] | HighestWords | None = Field(
+    json_: JsonOptions | None = Field(None, alias="json", description="How its JSON files are written.")
+    unexpected_columns: UnexpectedColumns | None = Field(
+        None, description="What becomes of columns that are not declared."
+    )
+    duplicates: Literal["last", "first", "reject"] | KeepHighestOptions | None = Field(
         None, description="Which of several rows of one key counts; said by default is last, or reject of a unique key."
     )
     freshness_hours: float | None = Field(None, gt=0, description="How old the newest load may be.")
-    warn_above: AboveWords = AboveWords(share=0)
-    refuse_above: AboveWords = AboveWords(share=0.5)
+    warn_limit: RejectLimitOptions = RejectLimitOptions(share=0)
+    reject_limit: RejectLimitOptions = RejectLimitOptions(share=0.5)
     aggregates: Names = Field(default=[], description="Dotted paths of Aggregates.")
     page: str | None = Field(None, description="Dotted path of its Page.")
 
@@ -151,11 +153,11 @@ def dataset_of(said: Attributes, place: Place) -> Dataset:
             indexes=tuple(said.indexes),
             search=None if said.search is None else tuple(said.search),
             sources=sources or (Csv(),),
-            drift=said.drift or model.drift or "rescue",
-            duplicates=Highest(duplicates.highest) if isinstance(duplicates, HighestWords) else duplicates,
+            unexpected_columns=said.unexpected_columns or model.unexpected_columns or "keep",
+            duplicates=KeepHighest(duplicates.highest) if isinstance(duplicates, KeepHighestOptions) else duplicates,
             freshness=freshness,
-            warn_above=_plain(said.warn_above),
-            refuse_above=_plain(said.refuse_above),
+            warn_limit=_plain(said.warn_limit),
+            reject_limit=_plain(said.reject_limit),
             aggregates=aggregates,
             page=page,
         )

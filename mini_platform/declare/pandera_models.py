@@ -2,7 +2,7 @@
 
 Translated are columns, types, nullability, descriptions, Pandera's built-in checks, and `metadata` by the words of
 `dataset.Field` (`metadata={"unit": "m", "personal": "mask"}`). What has no counterpart is an error that names it, such as a
-check that is a function of its own: it takes whole frames, of another library perhaps than the one that judges. So is every
+check that is a function of its own: it takes whole frames, of another library perhaps than the one that validates. So is every
 word that is not known here: each object of Pandera's is compared with one of which nothing was said.
 
 Not kept is how Pandera's own reports are worded (name, title, error, `n_failure_cases` of a check), and what typed frames need
@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from mini_platform.declare.columns import DECIMAL_DIGITS, DeclarationError, Field, FieldSpec, RowModel
-from mini_platform.declare.policies import Drift
+from mini_platform.declare.policies import UnexpectedColumns
 from mini_platform.declare.row_models import columns_of
 
 TYPES: Mapping[str, Any] = {
@@ -62,8 +62,8 @@ ARGUMENT = {
 }
 """Built-in checks of one argument, by its name; `in_range` and `str_length` have several."""
 SEVERAL = ("in_range", "str_length")
-SAID_ELSEWHERE = {"description", "checks", "warn", "may_lack", "decimals", "given", "derived", "stored"}
-STRICT: Mapping[Any, Drift | None] = {True: "refuse", "filter": "ignore", False: None}
+SAID_ELSEWHERE = {"description", "checks", "warn", "optional", "decimals", "system", "derived", "stored"}
+STRICT: Mapping[Any, UnexpectedColumns | None] = {True: "refuse", "filter": "ignore", False: None}
 
 # Attributes of Pandera's objects that are translated here, or that change nothing for text. All others must say nothing.
 OF_SCHEMAS = frozenset(
@@ -100,13 +100,13 @@ class Translated:
     Attributes:
         rows: the row model.
         description: of it; empty if it has none.
-        drift: what it says about columns that it does not have; None if nothing.
+        unexpected_columns: what it says about columns that it does not have; None if nothing.
         unique: sets of columns that it declares unique, which only a key can be.
     """
 
     rows: type[RowModel]
     description: str
-    drift: Drift | None = None
+    unexpected_columns: UnexpectedColumns | None = None
     unique: tuple[frozenset[str], ...] = ()
 
 
@@ -309,7 +309,7 @@ class _Field:
         description = column.description or column.title or column.name.replace("_", " ").capitalize()
         options |= {"warn": tuple(warn)} if warn else {}
         options |= {"aliases": aliases} if aliases else {}
-        options |= {} if column.required else {"may_lack": True}
+        options |= {} if column.required else {"optional": True}
         return kind, Field(description, **words, **options, **checks)
 
     def _error(self, what: str) -> ModelError:

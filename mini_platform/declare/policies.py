@@ -9,13 +9,13 @@ from typing import Literal
 
 from mini_platform.declare.columns import DeclarationError, spelled
 
-Drift = Literal["rescue", "refuse", "ignore"]
+UnexpectedColumns = Literal["keep", "refuse", "ignore"]
 """What becomes of columns that are not declared: kept as JSON in `_extra`, a reason to refuse the file, or dropped."""
 
 
 @spelled
 @dataclass(frozen=True)
-class Highest:
+class KeepHighest:
     """Of several rows of one file with the same key, the one with the highest value of a column wins.
 
     Attributes:
@@ -27,7 +27,7 @@ class Highest:
 
 @spelled
 @dataclass(frozen=True)
-class Above:
+class RejectLimit:
     """A limit on the rejected rows of one file, as a share of its rows, as a count, or as both: either one is enough.
 
     Attributes:
@@ -42,10 +42,10 @@ class Above:
         """Refuse what is no share, and no number of rows."""
         if self.share is not None and (isinstance(self.share, bool) or not 0 <= self.share <= 1):
             raise DeclarationError(
-                f"Above: share is {self.share!r}; it takes a share from 0 to 1, such as 0.05 for 5 %"
+                f"RejectLimit: share is {self.share!r}; it takes a share from 0 to 1, such as 0.05 for 5 %"
             )
         if self.rows is not None and (type(self.rows) is not int or self.rows < 0):
-            raise DeclarationError(f"Above: rows is {self.rows!r}; it takes a whole number from 0 on")
+            raise DeclarationError(f"RejectLimit: rows is {self.rows!r}; it takes a whole number from 0 on")
 
     def exceeded(self, rejected: int, read: int) -> bool:
         """True if so many rejected rows of so many read are above it; 29 of 100 are not above a share of 0.29."""

@@ -23,9 +23,9 @@ from mini_platform.declare.columns import (
     CustomRule,
     DeclarationError,
     FieldSpec,
-    Given,
     Personal,
     RowModel,
+    SystemColumn,
     nearest,
     texts_of,
 )
@@ -39,7 +39,7 @@ GIVEN_TYPES: Mapping[str, Any] = {
     "first_loaded": dt.datetime,
     "last_loaded": dt.datetime,
 }
-OF_FILES = ("aliases", "may_lack")
+OF_FILES = ("aliases", "optional")
 OF_TEXTS = (*OF_FILES, "null_tokens", "trim", "case")
 """Words about how a column is found in a file; about what its text becomes."""
 
@@ -173,13 +173,13 @@ def _refuse_words(where: str, spec: FieldSpec) -> None:
         )
     kinds: tuple[tuple[str, Any, str], ...] = (
         *((word, str | None, "a text") for word in ("unit", "source")),
-        *((word, bool, "True or False") for word in ("trim", "may_lack", "stored")),
+        *((word, bool, "True or False") for word in ("trim", "optional", "stored")),
         ("derived", Callable | None, "a function of col"),
     )
     for word, kind, takes in kinds:
         if not isinstance(value := getattr(spec, word), kind):
             raise DeclarationError(f"{where}: {word} is {value!r}; it takes {takes}")
-    for word, known in (("case", Case), ("personal", Personal), ("given", Given)):
+    for word, known in (("case", Case), ("personal", Personal), ("system", SystemColumn)):
         value = getattr(spec, word)
         if value is not None and value not in (options := typing.get_args(known)):
             raise DeclarationError(f"{where}: {word} is {value!r}; it can be {' or '.join(options)}")
@@ -199,32 +199,32 @@ def _refuse_misfits(where: str, column: Column) -> None:
     """Refuse words that would do nothing, or that contradict each other or the type."""
     if unknown := sorted(set(column.warn) - set(column.checks)):
         raise DeclarationError(f"{where}: warn names {', '.join(unknown)}, which are not among its checks")
-    if column.given is not None:
+    if column.system is not None:
         _refuse_given(where, column)
-    if column.derived is not None and (void := sorted(column.said.intersection(OF_FILES))):
+    if column.derived is not None and (void := sorted(column.explicit.intersection(OF_FILES))):
         raise DeclarationError(f"{where}: {', '.join(void)} would do nothing, as the column is derived and not read")
-    if "decimals" in column.said and column.type is not Decimal:
+    if "decimals" in column.explicit and column.type is not Decimal:
         raise DeclarationError(f"{where}: decimals would do nothing, as the column is no Decimal")
     if column.personal and column.type is not str:
         raise DeclarationError(f"{where}: only text can be marked as personal data")
     if column.case and column.type is not str:
         raise DeclarationError(f"{where}: case would do nothing, as the column is no text")
-    if column.may_lack and not column.nullable:
+    if column.optional and not column.nullable:
         raise DeclarationError(
-            f"{where}: may_lack says that files without it are taken, and then it is empty; annotate it `| None`"
+            f"{where}: optional says that files without it are taken, and then it is empty; annotate it `| None`"
         )
 
 
 def _refuse_given(where: str, column: Column) -> None:
     if column.derived is not None or column.checks:
         raise DeclarationError(f"{where}: a column that the platform gives has no checks and is not derived")
-    if void := sorted(column.said.intersection(OF_TEXTS)):
+    if void := sorted(column.explicit.intersection(OF_TEXTS)):
         raise DeclarationError(f"{where}: {', '.join(void)} would do nothing, as the platform gives the column")
-    kind = GIVEN_TYPES[str(column.given)]
+    kind = GIVEN_TYPES[str(column.system)]
     if column.type is not kind:
         name = "dt.datetime" if kind is dt.datetime else kind.__name__
-        raise DeclarationError(f"{where}: given={column.given!r} is {name}; annotate it so")
+        raise DeclarationError(f"{where}: system={column.system!r} is {name}; annotate it so")
     if not column.stored and not column.is_staged:
         raise DeclarationError(
-            f"{where}: given={column.given!r} is known only where the row is stored, and it is not stored"
+            f"{where}: system={column.system!r} is known only where the row is stored, and it is not stored"
         )

@@ -1,7 +1,7 @@
 """Sources: in which form the rows of a dataset come, and which APIs are asked for them.
 
-Here: the words about files and pulled APIs, and what of them cannot be right. Not here: reading files (`rows/readers/`), asking
-APIs (`landing/pull.py`).
+Here: the words about files and synced APIs, and what of them cannot be right. Not here: reading files (`rows/readers/`), asking
+APIs (`landing/sync.py`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Csv:
         delimiter: what stands between two fields, one or more ASCII characters, such as `;` or `||`.
         encoding: how files without a byte order mark are encoded, by the name that Python knows it by; None: UTF-8.
         suffixes: endings of the names of such files, in lower case; a file's name may have them in any.
-        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `given="source"` has it.
+        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `system="source"` has it.
         quote: what stands around a field that holds delimiters or line ends, doubled where it stands for itself. None: no
             field is quoted, and a quote is a character as any other.
         escape: what makes the next character an ordinary one, within quotes and without, such as a backslash.
@@ -135,7 +135,7 @@ class Json:
     Attributes:
         rows: where the list stands that has the rows, if it is within an object: names joined by dots, such as `data.items`.
         suffixes: endings of the names of such files, in lower case; a file's name may have them in any.
-        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `given="source"` has it.
+        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `system="source"` has it.
     """
 
     structure_rules: ClassVar[tuple[str, ...]] = (
@@ -166,13 +166,13 @@ class Json:
 
 CRON = r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)|(?:[0-9A-Za-z*/,#?-]+ +){4,5}[0-9A-Za-z*/,#?-]+"
 """How a cron expression looks; Dagster reads it."""
-PULL_DOOR = "pull:"
-"""How the doors of pulled pages begin in the ledger; the name of the source follows."""
+API_CHANNEL = "api:"
+"""How the channels of synced pages begin in the ledger; the name of the source follows."""
 
 
 @spelled
 @dataclass(frozen=True)
-class Numbered:
+class PageNumberPaginator:
     """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows is the end.
 
     Attributes:
@@ -187,14 +187,14 @@ class Numbered:
 
     def __post_init__(self) -> None:
         """Refuse parameters that an address cannot have."""
-        _refuse_parameters("Numbered", self.page, self.limit)
+        _refuse_parameters("PageNumberPaginator", self.page, self.limit)
         if type(self.first) is not int:
-            raise DeclarationError(f"Numbered: first is {self.first!r}; it takes a whole number")
+            raise DeclarationError(f"PageNumberPaginator: first is {self.first!r}; it takes a whole number")
 
 
 @spelled
 @dataclass(frozen=True)
-class Linked:
+class HeaderLinkPaginator:
     """Paging by the header `Link: <…>; rel="next"` (RFC 8288); a page without one is the last.
 
     Attributes:
@@ -205,12 +205,12 @@ class Linked:
 
     def __post_init__(self) -> None:
         """Refuse a parameter that an address cannot have."""
-        _refuse_parameters("Linked", self.limit)
+        _refuse_parameters("HeaderLinkPaginator", self.limit)
 
 
 @spelled
 @dataclass(frozen=True)
-class Cursor:
+class CursorPaginator:
     """Paging by a cursor in the body of each page; one without a cursor, or with an empty one, is the last.
 
     Attributes:
@@ -225,44 +225,44 @@ class Cursor:
 
     def __post_init__(self) -> None:
         """Refuse parameters that an address cannot have, and a path that leads nowhere."""
-        _refuse_parameters("Cursor", self.parameter, self.limit)
-        _refuse_path("Cursor: path", self.path)
+        _refuse_parameters("CursorPaginator", self.parameter, self.limit)
+        _refuse_path("CursorPaginator: path", self.path)
 
 
 @spelled
 @dataclass(frozen=True, kw_only=True)
-class Pull:
+class ApiSource:
     """An HTTP API that is asked for its rows, page by page; each page becomes a raw file, as if it had been dropped.
 
     The pages are read as the dataset's JSON files are. Where the API is, and credentials, are settings:
-    `MINI_PLATFORM_PULL__<DATASET>_<NAME>__URL` and `…__HEADER`. Times are seconds.
+    `MINI_PLATFORM_API_SOURCE__<DATASET>_<NAME>__URL` and `…__HEADER`. Times are seconds.
 
     Attributes:
-        name: of the source: lower case letters, digits and single underscores. A column with `given="source"` has it.
-        url: of the first page, where no setting says otherwise; None: the source is not pulled until it is set.
-        paging: how one page leads to the next: `Numbered`, `Linked` or `Cursor`.
+        name: of the source: lower case letters, digits and single underscores. A column with `system="source"` has it.
+        url: of the first page, where no setting says otherwise; None: the source is not synced until it is set.
+        paging: how one page leads to the next: `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`.
         page_size: rows of a page that are asked for.
         since: name of the parameter that takes an ISO 8601 time and limits the answer to what changed after it; None if
             the API has none.
-        overlap: how much earlier than the last crawl `since` asks, as clocks differ.
+        overlap: how much earlier than the last sync `since` asks, as clocks differ.
         whole_every: so often at least everything is asked for, without `since` and `If-None-Match`: rows that moved from
-            page to page while a crawl was under way are found then.
+            page to page while a sync was under way are found then.
         rate: requests a second at most.
-        tries: of one page, before the crawl is given up for now.
+        tries: of one page, before the sync is given up for now.
         backoff: first pause before another try; it doubles, and the true one is drawn at random below it.
         longest_wait: no pause is longer. A source that asks for a longer one is left alone for that time.
         connect_seconds: how long a connection may take to be made.
         read_seconds: how long the source may be silent within an answer.
         answer_seconds: how long a whole answer may take.
-        crawl_seconds: a crawl that takes longer pauses, and the next run goes on with it.
-        max_pages: of one crawl; more are taken for an endless loop.
-        schedule: when it is pulled, as a cron expression; None: by the setting ETL_INTERVAL.
+        sync_seconds: a sync that takes longer pauses, and the next run goes on with it.
+        max_pages: of one sync; more are taken for an endless loop.
+        schedule: when it is synced, as a cron expression; None: by the setting ETL_INTERVAL.
         suffix: how the names of the pages end; it chooses among several JSON formats of the dataset.
     """
 
     name: str
     url: str | None = None
-    paging: Numbered | Linked | Cursor = Numbered()
+    paging: PageNumberPaginator | HeaderLinkPaginator | CursorPaginator = PageNumberPaginator()
     page_size: int = 100
     since: str | None = None
     overlap: dt.timedelta = dt.timedelta(minutes=5)
@@ -274,7 +274,7 @@ class Pull:
     connect_seconds: float = 10.0
     read_seconds: float = 30.0
     answer_seconds: float = 120.0
-    crawl_seconds: float = 600.0
+    sync_seconds: float = 600.0
     max_pages: int = 100_000
     schedule: str | None = None
     suffix: str = ".json"
@@ -286,40 +286,45 @@ class Pull:
             DeclarationError: with a sentence that names the option.
         """
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z](?:_?[a-z0-9])*", self.name):
-            raise DeclarationError(f"Pull: {self.name!r} is no name: lower case letters, digits and single underscores")
-        if not isinstance(self.paging, Numbered | Linked | Cursor):
-            raise DeclarationError(f"Pull {self.name}: paging is {self.paging!r}; it takes Numbered, Linked or Cursor")
+            raise DeclarationError(
+                f"ApiSource: {self.name!r} is no name: lower case letters, digits and single underscores"
+            )
+        if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator):
+            raise DeclarationError(
+                f"ApiSource {self.name}: paging is {self.paging!r}; it takes PageNumberPaginator, "
+                "HeaderLinkPaginator or CursorPaginator"
+            )
         self._refuse_numbers()
-        _refuse_parameters(f"Pull {self.name}", self.since, self.paging.limit)
+        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging.limit)
         if self.url is not None and not re.match(r"https?://[^/]", str(self.url)):
-            raise DeclarationError(f"Pull {self.name}: url is {self.url!r}; it begins with https:// or http://")
+            raise DeclarationError(f"ApiSource {self.name}: url is {self.url!r}; it begins with https:// or http://")
         if "#" in (self.url or ""):
-            raise DeclarationError(f"Pull {self.name}: what follows # in its url is never sent: write %23 for it")
+            raise DeclarationError(f"ApiSource {self.name}: what follows # in its url is never sent: write %23 for it")
         if self.schedule is not None and not re.fullmatch(CRON, str(self.schedule)):
-            raise DeclarationError(f"Pull {self.name}: schedule is {self.schedule!r}, which is no cron expression")
-        _refuse_format(f"Pull {self.name}", "page", (self.suffix,))
+            raise DeclarationError(f"ApiSource {self.name}: schedule is {self.schedule!r}, which is no cron expression")
+        _refuse_format(f"ApiSource {self.name}", "page", (self.suffix,))
 
     def _refuse_numbers(self) -> None:
         if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
-            raise DeclarationError(f"Pull {self.name}: rate, tries and page_size are above 0")
+            raise DeclarationError(f"ApiSource {self.name}: rate, tries and page_size are above 0")
         for word in ("tries", "page_size", "max_pages"):
             if type(value := getattr(self, word)) is not int or value < 1:
-                raise DeclarationError(f"Pull {self.name}: {word} is {value!r}; it takes a whole number above 0")
-        for word in ("connect_seconds", "read_seconds", "answer_seconds", "crawl_seconds", "backoff", "longest_wait"):
+                raise DeclarationError(f"ApiSource {self.name}: {word} is {value!r}; it takes a whole number above 0")
+        for word in ("connect_seconds", "read_seconds", "answer_seconds", "sync_seconds", "backoff", "longest_wait"):
             if not (value := getattr(self, word)) > 0:
-                raise DeclarationError(f"Pull {self.name}: {word} is {value!r}; it takes seconds above 0")
+                raise DeclarationError(f"ApiSource {self.name}: {word} is {value!r}; it takes seconds above 0")
         if self.overlap < dt.timedelta(0) or self.whole_every <= dt.timedelta(0):
-            raise DeclarationError(f"Pull {self.name}: overlap is not below 0, and whole_every is above it")
+            raise DeclarationError(f"ApiSource {self.name}: overlap is not below 0, and whole_every is above it")
 
     @property
-    def door(self) -> str:
+    def channel(self) -> str:
         """By which its pages come in, as the ledger has it."""
-        return PULL_DOOR + self.name
+        return API_CHANNEL + self.name
 
     @property
     def asset(self) -> str:
         """Name of its asset."""
-        return f"pull_{self.name}"
+        return f"{self.name}_pages"
 
     @property
     def check(self) -> str:

@@ -4,13 +4,43 @@ from mini_platform.declare.columns import Case, Column, CustomRule, DeclarationE
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import Frequency, Measure, OverTime, Page, Ranked, Recurring
-from mini_platform.declare.policies import Above, Drift, Highest
-from mini_platform.declare.sources import Csv, Cursor, Json, Linked, Numbered, Pull
+from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
+from mini_platform.declare.sources import (
+    ApiSource,
+    Csv,
+    CursorPaginator,
+    HeaderLinkPaginator,
+    Json,
+    PageNumberPaginator,
+)
 
 # fmt: off
 __all__ = [
-    "Above", "Aggregate", "Case", "Column", "Csv", "Cursor", "CustomRule", "Dataset", "DeclarationError", "Drift", "Field",
-    "Frequency", "Highest", "Json", "Linked", "Measure", "Numbered", "OverTime", "Page", "Pull", "Ranked", "Recurring",
-    "RowModel", "Rule", "View", "rule",
+    "Aggregate",
+    "ApiSource",
+    "Case",
+    "Column",
+    "Csv",
+    "CursorPaginator",
+    "CustomRule",
+    "Dataset",
+    "DeclarationError",
+    "Field",
+    "Frequency",
+    "HeaderLinkPaginator",
+    "Json",
+    "KeepHighest",
+    "Measure",
+    "OverTime",
+    "Page",
+    "PageNumberPaginator",
+    "Ranked",
+    "Recurring",
+    "RejectLimit",
+    "RowModel",
+    "Rule",
+    "UnexpectedColumns",
+    "View",
+    "rule",
 ]
 # fmt: on

@@ -1,1 +1,1 @@
-"""The doors: how files come in and become raw files with a row in the ledger. No door has a pipeline of its own."""
+"""The channels: how files come in and become raw files with a row in the ledger. No channel has a pipeline of its own."""

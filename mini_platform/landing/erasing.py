@@ -89,13 +89,13 @@ class Search:
     unread: str | None = None
 
 
-def search(dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits, person: Person) -> Search:
+def search(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLimits, person: Person) -> Search:
     """Find the records of a person in a file: those with the value in a hashed column, and those that mention it."""
     found = Search()
     others = hashlib.sha256()
     before: tuple[int, bool] | None = None  # The record before: its line, and whether it is the person's.
     try:
-        for block in read_rows(dataset, path, name, door, limits):
+        for block in read_rows(dataset, path, name, channel, limits):
             theirs = _theirs(dataset, block.rows, person)
             found.shared += _shared(dataset, block.rows.filter(~theirs), person)
             hashes = block.rows.hash_rows().to_numpy()
@@ -166,7 +166,7 @@ def _shared(dataset: Dataset, others: pl.DataFrame, person: Person) -> list[pl.D
 
 
 def erase(
-    dataset: Dataset, path: Path, name: str, door: str, limits: ReadLimits, person: Person, target: Path
+    dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLimits, person: Person, target: Path
 ) -> tuple[Search, bool]:
     """Write a file without the records of a person.
 
@@ -174,7 +174,7 @@ def erase(
         dataset: whose file.
         path: of the file.
         name: as it arrived.
-        door: by which it came in.
+        channel: by which it came in.
         limits: of the readers.
         person: to be forgotten.
         target: a new file.
@@ -182,7 +182,7 @@ def erase(
     Returns:
         What was found, and whether the target now is the file without it.
     """
-    found = search(dataset, path, name, door, limits, person)
+    found = search(dataset, path, name, channel, limits, person)
     if found.problem and not found.lines:
         found.mentioned = _mentions(path, limits, person, found)
     if not found.lines or found.problem:
@@ -194,7 +194,7 @@ def erase(
         found.problem = "its encoding is not written line by line"
         return found, False
     _write_without(path, limits, found, target)
-    again = search(dataset, target, name, door, limits, replace(person, keys=person.keys.clear()))
+    again = search(dataset, target, name, channel, limits, replace(person, keys=person.keys.clear()))
     if again.problem or again.lines or again.others != found.others:
         found.problem = "its records cannot be taken apart by lines"
         return found, False

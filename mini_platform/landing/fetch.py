@@ -1,7 +1,7 @@
 """One page over HTTP: asked for, asked for again, and never taken for whole where it is not.
 
 Here: connections to checked addresses, time-outs, redirects, limits, tries and the pauses between them. Not here: which page
-comes next (`paging.py`), what is kept of it (`pull.py`).
+comes next (`paging.py`), what is kept of it (`sync.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import httpcore
 import httpx
 import tenacity
 
-from mini_platform.declare.sources import Pull
+from mini_platform.declare.sources import ApiSource
 from mini_platform.storage.access import Access, ForbiddenError, shown
 
 REDIRECTS = 5
@@ -34,11 +34,11 @@ CHUNK = 2**16
 Taken = TypeVar("Taken")
 
 
-class PullError(Exception):
+class SyncError(Exception):
     """A page cannot be had; the message is a sentence.
 
     Attributes:
-        goes_on: whether the next run may go on where this crawl stopped, or has to begin anew.
+        goes_on: whether the next run may go on where this sync stopped, or has to begin anew.
         seconds: for which the source asked to be left alone.
     """
 
@@ -48,7 +48,7 @@ class PullError(Exception):
         self.seconds = seconds
 
 
-class AgainError(PullError):
+class AgainError(SyncError):
     """The same, and another try may help; `seconds`: the pause that the source asked for."""
 
     def __init__(self, sentence: str, seconds: float | None = None) -> None:
@@ -185,7 +185,7 @@ class _Transport(httpx.BaseTransport):
 class Fetcher:
     """Asks one source for pages; one connection, at the source's pace. Close it at the end."""
 
-    def __init__(self, source: Pull, access: Access, say: Callable[[str], None]) -> None:
+    def __init__(self, source: ApiSource, access: Access, say: Callable[[str], None]) -> None:
         self._source = source
         self._access = access
         self._say = say
@@ -210,7 +210,7 @@ class Fetcher:
             take: makes something of an answer; its `AgainError` is worth another try.
 
         Raises:
-            PullError: the page cannot be had.
+            SyncError: the page cannot be had.
         """
         drawn = tenacity.wait_random_exponential(self._source.backoff, self._source.longest_wait)
 
@@ -232,23 +232,23 @@ class Fetcher:
             before_sleep=tell,
             reraise=True,
         )
-        taken: Taken = retrying(lambda: take(self._asked(url, etag)))
+        taken: Taken = retrying(lambda: take(self._request(url, etag)))
         return taken
 
-    def _asked(self, url: str, etag: str | None) -> Answer:
+    def _request(self, url: str, etag: str | None) -> Answer:
         try:
-            return self._followed(url, etag)
+            return self._follow_redirects(url, etag)
         except ForbiddenError as error:
-            raise PullError(f"{error}.") from error
+            raise SyncError(f"{error}.") from error
         except (httpx.InvalidURL, httpx.TransportError) as error:  # Of httpx itself: it looks at redirects.
-            raise PullError(f"{shown(url)} leads to a URL that cannot be read.") from error
+            raise SyncError(f"{shown(url)} leads to a URL that cannot be read.") from error
         except httpcore.TimeoutException as error:
             raise AgainError(f"{shown(url)} did not answer in time.") from error
         except (httpcore.ProtocolError, httpcore.NetworkError) as error:
             said = str(error) or type(error).__name__
             raise AgainError(f"{shown(url)} could not be read to the end: {said}.") from error
 
-    def _followed(self, url: str, etag: str | None) -> Answer:
+    def _follow_redirects(self, url: str, etag: str | None) -> Answer:
         """Follow redirects, each of them checked."""
         for _ in range(REDIRECTS + 1):
             self._access.check(url)
@@ -264,7 +264,7 @@ class Fetcher:
             if url.startswith("https:") and target.startswith("http:"):
                 raise ForbiddenError(f"{shown(url)} redirects to http, where all can read it")
             url = target
-        raise PullError(f"{shown(url)} redirects more than {REDIRECTS} times.")
+        raise SyncError(f"{shown(url)} redirects more than {REDIRECTS} times.")
 
     @contextmanager
     def _opened(self, url: str, etag: str | None) -> Iterator[httpx.Response]:
@@ -288,13 +288,13 @@ class Fetcher:
             seconds = retry_after(response.headers)
             if seconds is not None and seconds > self._source.longest_wait:
                 sentence = f"{shown(url)} answered {status} and asked to be left alone for {seconds:,.0f} s."
-                raise PullError(sentence, goes_on=True, seconds=seconds)
+                raise SyncError(sentence, goes_on=True, seconds=seconds)
             raise AgainError(f"{shown(url)} answered {status}.", seconds)
         if status not in (OK, NOT_MODIFIED):
             said = f"{shown(url)} answered {status} {httpx.codes.get_reason_phrase(status)}."
-            raise PullError(said, goes_on=status in LOCKED_OUT)
+            raise SyncError(said, goes_on=status in LOCKED_OUT)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise PullError(f"{shown(url)} answered with an encoding that was not asked for.")
+            raise SyncError(f"{shown(url)} answered with an encoding that was not asked for.")
         # A link may have several relations, in any case (RFC 8288, 3.3).
         links = response.links.values()
         link = next((link["url"] for link in links if "next" in link.get("rel", "").lower().split()), None)
@@ -315,7 +315,7 @@ class Fetcher:
             parts.append(part)
             size += len(part)
             if size > most:
-                raise PullError(f"{shown(url)} answered with more than the {most:,} bytes that a page may have.")
+                raise SyncError(f"{shown(url)} answered with more than the {most:,} bytes that a page may have.")
         return b"".join(parts)
 
 

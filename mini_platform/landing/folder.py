@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, Engine, Row, and_, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import retention
 from mini_platform.storage.errors import NoRoomError
@@ -39,29 +39,29 @@ UNREADABLE = "the platform may not read it"
 
 
 @dataclass(frozen=True)
-class Found:
+class DroppedFile:
     """A file in a drop folder.
 
     Attributes:
         name: as the ledger has it; bytes that are not UTF-8 are shown as an escape.
         path: to open it by.
         signature: changes whenever the file is written, replaced or renamed.
-        left_alone: why it does not count; None if it does.
-        stuck: whether it will not count until somebody helps.
+        skip_reason: why it does not count; None if it does.
+        blocked: whether it will not count until somebody helps.
         changed_at: when it was last written, replaced or renamed, as a time stamp.
     """
 
     name: str
     path: Path
     signature: str
-    left_alone: str | None = None
-    stuck: bool = False
+    skip_reason: str | None = None
+    blocked: bool = False
     changed_at: float = 0.0
 
     @property
     def is_read(self) -> bool:
         """Whether it is a file of the dataset, now or in a second."""
-        return self.left_alone in (None, GROWING)
+        return self.skip_reason in (None, GROWING)
 
 
 def _why_left_alone(name: str, info: os.stat_result, suffixes: Sequence[str], now: float) -> str | None:
@@ -74,7 +74,7 @@ def signature(info: os.stat_result) -> str:
     return f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
 
 
-def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found]:
+def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[DroppedFile]:
     """Everything in a drop folder, in the order of the names; nothing is opened. An absent folder is empty."""
     moment = time.time() if now is None else now
     found = []
@@ -86,25 +86,27 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Found
                 except FileNotFoundError:
                     continue  # Gone between the two calls.
                 reason = _why_left_alone(entry.name, info, dataset.suffixes, moment)
-                stuck = reason is None and not os.access(entry.path, os.R_OK)
-                reason = UNREADABLE if stuck else reason
+                blocked = reason is None and not os.access(entry.path, os.R_OK)
+                reason = UNREADABLE if blocked else reason
                 path = Path(entry.path)
-                found.append(Found(display_name(entry.name), path, signature(info), reason, stuck, info.st_ctime))
+                found.append(
+                    DroppedFile(display_name(entry.name), path, signature(info), reason, blocked, info.st_ctime)
+                )
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda file: file.name)
 
 
-def changed(conn: Connection, dataset: Dataset, found: Iterable[Found]) -> list[Found]:
+def changed(conn: Connection, dataset: Dataset, found: Iterable[DroppedFile]) -> list[DroppedFile]:
     """Those files that count and are not, by their signature, what was last hashed under their name."""
     known = select(inbox.c.name, inbox.c.signature).where(inbox.c.dataset == dataset.name)
     signatures = dict(conn.execute(known).tuples().all())
-    return [file for file in found if file.left_alone is None and signatures.get(file.name) != file.signature]
+    return [file for file in found if file.skip_reason is None and signatures.get(file.name) != file.signature]
 
 
 def land(
-    engine: Engine, dataset: Dataset, store: RawStore, found: Sequence[Found], door: str = "folder"
-) -> Iterator[tuple[Found, Row[Any] | None]]:
+    engine: Engine, dataset: Dataset, store: RawStore, found: Sequence[DroppedFile], channel: str = "folder"
+) -> Iterator[tuple[DroppedFile, Row[Any] | None]]:
     """Copy files into the raw store and write them into the ledger.
 
     Yields:
@@ -113,8 +115,8 @@ def land(
     """
     store.sweep()
     for start in range(0, len(found), LAND_FILES):
-        arrivals: list[tuple[Found, ledger.Arrival]] = []
-        gone: list[tuple[Found, ledger.Arrival]] = []
+        arrivals: list[tuple[DroppedFile, ledger.Arrival]] = []
+        gone: list[tuple[DroppedFile, ledger.Arrival]] = []
         part = found[start : start + LAND_FILES]
         with engine.connect() as conn:
             current = ledger.current_versions(conn, dataset.name, [file.name for file in part])
@@ -123,35 +125,35 @@ def land(
             taken = list(pool.map(_take, part, repeat(store), [current.get(file.name) for file in part]))
             for file, first in zip(part, taken, strict=True):
                 # A large file that found no room may have taken that of small ones for a while.
-                again = isinstance(first, Found) and first.stuck
+                again = isinstance(first, DroppedFile) and first.blocked
                 arrival = _take(file, store, current.get(file.name)) if again else first
-                if isinstance(arrival, Found):
+                if isinstance(arrival, DroppedFile):
                     yield arrival, None
                 else:
                     arrivals.append((file, arrival))
         with engine.begin() as conn:
             advisory_lock(conn, "register", dataset.name)
-            if door == "folder":
+            if channel == "folder":
                 gone = _forgotten(conn, dataset, arrivals, begun)
                 retention.to_drop(conn, [arrival.sha256 for _, arrival in gone])
                 arrivals = [item for item in arrivals if item not in gone]
-            rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], door)
-            if door == "folder":
+            rows = ledger.register(conn, dataset.name, [arrival for _, arrival in arrivals], channel)
+            if channel == "folder":
                 _remember(conn, dataset, [(file, row) for (file, _), row in zip(arrivals, rows, strict=True)])
-            reach("land.before_commit")
-        reach("land.after_commit")
-        yield from ((replace(file, left_alone=CHANGED), None) for file, _ in gone)
+            failpoint("land.before_commit")
+        failpoint("land.after_commit")
+        yield from ((replace(file, skip_reason=CHANGED), None) for file, _ in gone)
         yield from zip((file for file, _ in arrivals), rows, strict=True)
 
 
-def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arrival | Found:
+def _take(file: DroppedFile, store: RawStore, current: Row[Any] | None) -> ledger.Arrival | DroppedFile:
     """Bytes of a file into the raw store; the file and the reason where it is left alone."""
-    changed = replace(file, left_alone=CHANGED)
+    changed = replace(file, skip_reason=CHANGED)
     try:
         # Not following a link and not blocking on a FIFO that took the file's place since the look.
         handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
-        return replace(file, left_alone=UNREADABLE, stuck=True)
+        return replace(file, skip_reason=UNREADABLE, blocked=True)
     except OSError:
         return changed
     before = os.fstat(handle)
@@ -167,20 +169,23 @@ def _take(file: Found, store: RawStore, current: Row[Any] | None) -> ledger.Arri
             else:
                 source.seek(0)
                 arrival = ledger.Arrival(file.name, *store.put(source))
-                reach("land.raw_file_kept")
+                failpoint("land.raw_file_kept")
         except NoRoomError as error:
-            return replace(file, left_alone=error.strerror, stuck=True)
+            return replace(file, skip_reason=error.strerror, blocked=True)
         after = os.fstat(handle)
     still = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and arrival.size == after.st_size
     return arrival if still else changed
 
 
 def _forgotten(
-    conn: Connection, dataset: Dataset, arrivals: Sequence[tuple[Found, ledger.Arrival]], begun: dt.datetime | None
-) -> list[tuple[Found, ledger.Arrival]]:
+    conn: Connection,
+    dataset: Dataset,
+    arrivals: Sequence[tuple[DroppedFile, ledger.Arrival]],
+    begun: dt.datetime | None,
+) -> list[tuple[DroppedFile, ledger.Arrival]]:
     """Files that were rewritten since they were read, and since a person was forgotten, who may be in what was read."""
 
-    def is_rewritten(file: Found) -> bool:
+    def is_rewritten(file: DroppedFile) -> bool:
         try:
             return signature(file.path.stat(follow_symlinks=False)) != file.signature
         except OSError:  # It was removed, perhaps for that reason.
@@ -199,7 +204,7 @@ def _holds(source: BinaryIO, size: int, store: RawStore, current: Row[Any]) -> b
     return known and sha256_of(source) == current.sha256
 
 
-def _remember(conn: Connection, dataset: Dataset, landed: Sequence[tuple[Found, Row[Any]]]) -> None:
+def _remember(conn: Connection, dataset: Dataset, landed: Sequence[tuple[DroppedFile, Row[Any]]]) -> None:
     if not landed:
         return
     rows = [

@@ -29,7 +29,7 @@ LONGEST_PAUSE = 600.0
 """An inbox that fails is asked again after pauses that double, up to this."""
 
 
-class OvertakenError(Exception):
+class VisitOvertakenError(Exception):
     """Another process took the visit over."""
 
 
@@ -98,10 +98,10 @@ class Hold:
         """Give a sign of life now and then.
 
         Raises:
-            OvertakenError: it came too late, or the process ends.
+            VisitOvertakenError: it came too late, or the process ends.
         """
         if not threading.main_thread().is_alive():
-            raise OvertakenError  # The process is about to end: a long download is not to keep it.
+            raise VisitOvertakenError  # The process is about to end: a long download is not to keep it.
         with self.lock:
             if time.monotonic() - self.renewed > HELD_SECONDS / 6:
                 with self.engine.begin() as conn:
@@ -111,7 +111,7 @@ class Hold:
         """Renew the lease in the caller's transaction, and note something."""
         mine = update(inboxes).where(self._row, inboxes.c.held_by == self.me)
         if not conn.execute(mine.values(held_until=self._until, **values)).rowcount:
-            raise OvertakenError
+            raise VisitOvertakenError
         self.renewed = time.monotonic()
 
     def done(self, *, soon: bool) -> None:

@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, cast
 
 from sqlalchemy import Connection, Engine, Row, delete, func, update
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import listing
 from mini_platform.landing.folder import THREADS
-from mini_platform.landing.inbox_state import Hold, OvertakenError
-from mini_platform.rows.spreadsheets import harmless
+from mini_platform.landing.inbox_state import Hold, VisitOvertakenError
+from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.storage.errors import (
     ChangedError,
     GoneError,
@@ -32,7 +32,7 @@ from mini_platform.storage.errors import (
     ObjectError,
     RawStoreAwayError,
 )
-from mini_platform.storage.remote import ASIDE, Blocks, Inbox, Listed, Remote
+from mini_platform.storage.remote import ASIDE, Blocks, Inbox, Remote, RemoteObject
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.tables import inbox_files
@@ -119,33 +119,33 @@ class Work:
             taken = list(pool.map(self._take, rows))
         arrived = [(row, got) for row, got in zip(rows, taken, strict=True) if isinstance(got, ledger.Arrival)]
         with self.engine.begin() as conn:
-            landed = ledger.register(conn, self.dataset.name, [arrival for _, arrival in arrived], self.inbox.door)
+            landed = ledger.register(conn, self.dataset.name, [arrival for _, arrival in arrived], self.inbox.channel)
             for (row, _), entry in zip(arrived, landed, strict=True):
                 known = {"signature": row.seen, "file_id": entry.same_as or entry.file_id}
-                again = {"left_alone": None, "retry_at": None, "tries": 0}
+                again = {"skip_reason": None, "retry_at": None, "tries": 0}
                 conn.execute(update(inbox_files).where(listing.same(row)).values(**known, **again))
             for row, got in zip(rows, taken, strict=True):
                 if isinstance(got, ObjectError):
                     self._not_taken(conn, row, got)
             self.hold.note(conn)
-            reach("inbox.before_commit")
-        reach("inbox.after_commit")
+            failpoint("inbox.before_commit")
+        failpoint("inbox.after_commit")
         self.done.file_ids += [entry.file_id for entry in landed]
         for got in taken:
-            if isinstance(got, (InboxError, NoRoomError, RawStoreAwayError, OvertakenError)):
+            if isinstance(got, (InboxError, NoRoomError, RawStoreAwayError, VisitOvertakenError)):
                 raise got
 
     def _take(self, row: Row[Any]) -> ledger.Arrival | Exception | None:
         """Bytes of a file into the raw store; or why not; None: there was no time for it."""
         if self._late:
             return None
-        stream = Blocks(self.remote, Listed(row.key, row.seen, row.bytes), self.hold.alive)
+        stream = Blocks(self.remote, RemoteObject(row.key, row.seen, row.bytes), self.hold.alive)
         try:
             kept = self.store.put(cast("BinaryIO", stream))
-        except (ObjectError, InboxError, NoRoomError, RawStoreAwayError, OvertakenError) as error:
+        except (ObjectError, InboxError, NoRoomError, RawStoreAwayError, VisitOvertakenError) as error:
             self.broken |= not isinstance(error, ObjectError)
             return error  # Those of the batch that were had are landed first.
-        reach("inbox.raw_file_kept")
+        failpoint("inbox.raw_file_kept")
         return ledger.Arrival(listing.name_in_ledger(self.inbox, row.key), *kept)
 
     def _not_taken(self, conn: Connection, row: Row[Any], why: ObjectError) -> None:
@@ -182,12 +182,12 @@ class Work:
                         self.done.put_off.append(f"{listing.name_in_ledger(self.inbox, row.key)}: {why}")
                 self.hold.note(conn)
             for why in said:
-                if isinstance(why, (InboxError, OvertakenError)):
+                if isinstance(why, (InboxError, VisitOvertakenError)):
                     raise why
 
     def _tidy(self, row: Row[Any]) -> Exception | None:
         """Put a file away; repeating it does no harm. Returns what prevented it."""
-        file = Listed(row.key, row.signature, row.bytes)
+        file = RemoteObject(row.key, row.signature, row.bytes)
         if self._late:
             return _LATER
         try:
@@ -200,12 +200,12 @@ class Work:
                 with tempfile.TemporaryFile() as rejects:
                     self._write_rejects(rejects, row)
                     self.remote.write(cast("BinaryIO", rejects), f"{place}/rejects.csv")
-                reach("inbox.rejects_written")
+                failpoint("inbox.rejects_written")
             self.remote.move(file, f"{place}/{os.fsdecode(row.key)}")
-        except (ObjectError, InboxError, OvertakenError) as error:
+        except (ObjectError, InboxError, VisitOvertakenError) as error:
             self.broken |= not isinstance(error, ObjectError)
             return error
-        reach("inbox.tidied")
+        failpoint("inbox.tidied")
         return None
 
     def _write_rejects(self, target: Any, row: Row[Any]) -> None:
@@ -217,7 +217,7 @@ class Work:
         writer.writerow([*([""] * (len(names) - 1)), row.error])
         with self.engine.connect() as conn:
             for reject in quarantine.rejects(conn, self.dataset, file_id=row.file_id, limit=MOST_REJECTS):
-                writer.writerow(harmless(reject[name]) for name in names)
+                writer.writerow(escape_formula(reject[name]) for name in names)
         wrapped.detach()
         target.seek(0)
 

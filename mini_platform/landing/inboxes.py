@@ -16,7 +16,7 @@ from contextvars import copy_context
 from sqlalchemy import Engine
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.landing.inbox_state import SECOND_LOOK, Hold, OvertakenError
+from mini_platform.landing.inbox_state import SECOND_LOOK, Hold, VisitOvertakenError
 from mini_platform.landing.inbox_work import Visit, Work
 from mini_platform.storage.connect import connect
 from mini_platform.storage.errors import InboxError, NoRoomError, ObjectError, RawStoreAwayError
@@ -60,7 +60,7 @@ def visit(
             work.look(row.position)
             work.land()
             work.tidy()
-    except OvertakenError:
+    except VisitOvertakenError:
         return None
     except (InboxError, ObjectError, NoRoomError, RawStoreAwayError) as error:
         hold.failed(row, said := _sentence(inbox, error))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, or_, select, text, update
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.names import SETTLE_SECONDS, display_name, unwanted
-from mini_platform.storage.remote import Inbox, Listed
+from mini_platform.storage.remote import Inbox, RemoteObject
 from mini_platform.warehouse.tables import files, inbox_files
 
 DONE = ("loaded", "refused")
@@ -25,23 +25,23 @@ COMPARE = text(
     """
     WITH page AS (
         SELECT * FROM unnest(cast(:keys AS bytea[]), cast(:seen AS text[]), cast(:bytes AS bigint[]),
-                             cast(:left_alone AS text[])) AS listed (key, seen, bytes, left_alone)
+                             cast(:skip_reason AS text[])) AS listed (key, seen, bytes, skip_reason)
     ), gone AS (
         DELETE FROM ops.inbox_files AS known
         WHERE dataset = :dataset AND inbox = :inbox AND key > :after AND (:ends OR key <= :up_to)
           AND NOT EXISTS (SELECT FROM page WHERE page.key = known.key)
     )
-    INSERT INTO ops.inbox_files AS known (dataset, inbox, key, seen, bytes, seen_at, still, left_alone)
-    SELECT :dataset, :inbox, page.key, page.seen, page.bytes, clock_timestamp(), :whole, page.left_alone
+    INSERT INTO ops.inbox_files AS known (dataset, inbox, key, seen, bytes, seen_at, still, skip_reason)
+    SELECT :dataset, :inbox, page.key, page.seen, page.bytes, clock_timestamp(), :whole, page.skip_reason
     FROM page LEFT JOIN ops.inbox_files AS before
       ON before.dataset = :dataset AND before.inbox = :inbox AND before.key = page.key
     WHERE before.key IS NULL OR before.seen <> page.seen
        OR NOT before.still AND before.seen_at < clock_timestamp() - make_interval(secs => :settle)
        -- Why it is left alone is another reason today, or none; what could not be had or tidied has its own time for that.
-       OR before.retry_at IS NULL AND before.left_alone IS DISTINCT FROM page.left_alone
+       OR before.retry_at IS NULL AND before.skip_reason IS DISTINCT FROM page.skip_reason
           AND before.signature IS DISTINCT FROM before.seen
     ON CONFLICT (dataset, inbox, key) DO UPDATE SET
-        seen = excluded.seen, bytes = excluded.bytes, left_alone = excluded.left_alone, retry_at = NULL, tries = 0,
+        seen = excluded.seen, bytes = excluded.bytes, skip_reason = excluded.skip_reason, retry_at = NULL, tries = 0,
         still = excluded.still OR known.seen = excluded.seen
             AND (known.still OR known.seen_at < clock_timestamp() - make_interval(secs => :settle)),
         seen_at = CASE WHEN known.seen = excluded.seen THEN known.seen_at ELSE excluded.seen_at END
@@ -53,7 +53,7 @@ def compare(
     conn: Connection,
     dataset: Dataset,
     inbox: Inbox,
-    page: Sequence[Listed],
+    page: Sequence[RemoteObject],
     span: tuple[bytes, bytes],
     *,
     whole: bool,
@@ -75,13 +75,13 @@ def compare(
     values |= {"ends": not up_to, "whole": whole, "settle": SETTLE_SECONDS}
     values |= {"keys": [file.key for file in page], "seen": [file.signature for file in page]}
     values |= {"bytes": [file.size for file in page]}
-    values |= {"left_alone": [_why_left_alone(file, dataset, max_bytes) for file in page]}
+    values |= {"skip_reason": [_why_left_alone(file, dataset, max_bytes) for file in page]}
     conn.execute(COMPARE, values)
 
 
-def _why_left_alone(file: Listed, dataset: Dataset, max_bytes: int) -> str | None:
+def _why_left_alone(file: RemoteObject, dataset: Dataset, max_bytes: int) -> str | None:
     too_large = f"it is larger than the {max_bytes:,} bytes of MINI_PLATFORM_MAX_FILE_BYTES"
-    kind = file.left_alone or (too_large if file.size > max_bytes else None)
+    kind = file.skip_reason or (too_large if file.size > max_bytes else None)
     return unwanted(os.fsdecode(file.key), kind, dataset.suffixes)
 
 
@@ -91,7 +91,7 @@ def name_in_ledger(inbox: Inbox, key: bytes) -> str:
 
 
 def _mine(inbox: Inbox) -> Any:
-    tried_later = or_(inbox_files.c.retry_at <= func.clock_timestamp(), inbox_files.c.left_alone.is_(None))
+    tried_later = or_(inbox_files.c.retry_at <= func.clock_timestamp(), inbox_files.c.skip_reason.is_(None))
     return and_(inbox_files.c.dataset == inbox.dataset, inbox_files.c.inbox == inbox.name, tried_later)
 
 
@@ -103,7 +103,7 @@ def waiting(conn: Connection, inbox: Inbox, limit: int) -> Sequence[Row[Any]]:
 
 def growing(conn: Connection, inbox: Inbox) -> bool:
     """Whether a file waits for a second look."""
-    young = (inbox_files.c.still.is_(False), inbox_files.c.left_alone.is_(None))
+    young = (inbox_files.c.still.is_(False), inbox_files.c.skip_reason.is_(None))
     return conn.execute(select(inbox_files.c.key).where(_mine(inbox), *young).limit(1)).first() is not None
 
 
@@ -118,7 +118,7 @@ def put_off(conn: Connection, row: Row[Any], why: str) -> None:
     """Leave a file alone for a while: it cannot be taken or tidied."""
     pause = min(FIRST_PAUSE * 2**row.tries, LONGEST_PAUSE)
     later = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, pause)
-    conn.execute(update(inbox_files).where(same(row)).values(left_alone=why, retry_at=later, tries=row.tries + 1))
+    conn.execute(update(inbox_files).where(same(row)).values(skip_reason=why, retry_at=later, tries=row.tries + 1))
 
 
 def same(row: Row[Any]) -> Any:

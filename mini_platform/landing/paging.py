@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from mini_platform.declare.sources import Cursor, Linked, Numbered, Pull
-from mini_platform.landing.fetch import AgainError, Answer, PullError
+from mini_platform.declare.sources import ApiSource, CursorPaginator, HeaderLinkPaginator, PageNumberPaginator
+from mini_platform.landing.fetch import AgainError, Answer, SyncError
 from mini_platform.rows.protection import MASK
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ POSITION_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
-class Page:
+class ApiPage:
     """What a page is about.
 
     Attributes:
@@ -41,33 +41,33 @@ class Page:
     next: str | None
 
 
-def first(source: Pull) -> str:
+def first(source: ApiSource) -> str:
     """Position of the first page."""
-    return str(source.paging.first) if isinstance(source.paging, Numbered) else ""
+    return str(source.paging.first) if isinstance(source.paging, PageNumberPaginator) else ""
 
 
-def url_of(source: Pull, base: str, position: str, since: dt.datetime | None) -> str:
+def url_of(source: ApiSource, base: str, position: str, since: dt.datetime | None) -> str:
     """The URL of the page at a position.
 
     Raises:
-        PullError: there is none.
+        SyncError: there is none.
     """
     paging = source.paging
-    if isinstance(paging, Linked) and position:
+    if isinstance(paging, HeaderLinkPaginator) and position:
         return _with_secrets(position, base)
     asked: dict[str, str] = {}
     if paging.limit:
         asked[paging.limit] = str(source.page_size)
     if source.since and since:
         asked[source.since] = since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(paging, Numbered):
+    if isinstance(paging, PageNumberPaginator):
         asked[paging.page] = position
-    elif isinstance(paging, Cursor) and position:
+    elif isinstance(paging, CursorPaginator) and position:
         asked[paging.parameter] = position
     try:
         return str(httpx.URL(base).copy_merge_params(asked))
     except httpx.InvalidURL as error:
-        raise PullError(f"The URL that is set for it cannot be read: {error}.") from error
+        raise SyncError(f"The URL that is set for it cannot be read: {error}.") from error
 
 
 def _without_secrets(link: str, base: str) -> str:
@@ -90,10 +90,10 @@ def _replaced(link: str, values: Mapping[tuple[str, str], str]) -> str:
     return link if wanted == found else str(url.copy_with(params=wanted))
 
 
-def read(source: Pull, form: Json, base: str, position: str, answer: Answer) -> Page:
+def read(source: ApiSource, form: Json, base: str, position: str, answer: Answer) -> ApiPage:
     """Look into a page.
 
-    Numbers are left as they stand, and what is wrong with a row is not judged here.
+    Numbers are left as they stand, and what is wrong with a row is not validated here.
 
     Args:
         source: that gave it.
@@ -104,7 +104,7 @@ def read(source: Pull, form: Json, base: str, position: str, answer: Answer) -> 
 
     Raises:
         AgainError: it is not JSON: an error page, perhaps, or half of one.
-        PullError: it has no list of rows, or no cursor that can be read.
+        SyncError: it has no list of rows, or no cursor that can be read.
     """
     try:
         body = json.loads(answer.body, parse_int=str, parse_float=str)
@@ -115,26 +115,26 @@ def read(source: Pull, form: Json, base: str, position: str, answer: Answer) -> 
         raise AgainError(f"The page is not JSON ({said}).") from error
     if not isinstance(rows, list):
         where = f" at {form.rows}" if form.rows else ""
-        raise PullError(f"The page has no list of rows{where}.", goes_on=True)  # It may be an error, sent as a 200.
+        raise SyncError(f"The page has no list of rows{where}.", goes_on=True)  # It may be an error, sent as a 200.
     following = _next(source, body, base, position, answer, len(rows))
     if following is not None and (len(following) > POSITION_CHARACTERS or not following.isprintable()):
-        raise PullError(
+        raise SyncError(
             f"The page leads to a next one by {len(following):,} characters that are no link and no cursor."
         )
-    return Page(len(rows), digest, following)
+    return ApiPage(len(rows), digest, following)
 
 
-def _next(source: Pull, body: Any, base: str, position: str, answer: Answer, rows: int) -> str | None:
+def _next(source: ApiSource, body: Any, base: str, position: str, answer: Answer, rows: int) -> str | None:
     paging = source.paging
-    if isinstance(paging, Numbered):
+    if isinstance(paging, PageNumberPaginator):
         return str(int(position) + 1) if rows else None
-    if isinstance(paging, Linked):
+    if isinstance(paging, HeaderLinkPaginator):
         return linked(base, answer)
     cursor = _within(body, paging.path)
     if cursor in (None, "", False):
         return None
     if not isinstance(cursor, str):
-        raise PullError(f"The page has a cursor at {paging.path} that is neither text nor a number.")
+        raise SyncError(f"The page has a cursor at {paging.path} that is neither text nor a number.")
     return cursor
 
 

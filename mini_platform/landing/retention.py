@@ -1,7 +1,7 @@
 """Retention: raw files are removed once they are older than their dataset keeps them, and the ledger says so.
 
-Removing a file is two steps, of which the second can be repeated: the ledger's transaction notes it in `ops.dropping`; then
-the file goes, and the note with it. A process that is killed between them leaves the note to the next one.
+Removing a file is two steps, of which the second can be repeated: the ledger's transaction notes it in `ops.pending_deletes`;
+then the file goes, and the note with it. A process that is killed between them leaves the note to the next one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
-from mini_platform.warehouse.tables import dropping, files
+from mini_platform.warehouse.tables import files, pending_deletes
 
-DROPPING = "dropping"
+PENDING_DELETES = "pending_deletes"
 """The lock under which raw files are removed; a backup holds it, shared, while it copies them."""
 LOOKED_UP = 1000
 """Raw files about which the ledger is asked at once."""
@@ -57,8 +57,8 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
             dropped = conn.execute(gone).all()
             to_drop(conn, [row.sha256 for row in dropped])
             audit.record_all(conn, "dropped the raw file", [row.file_id for row in dropped], dataset=dataset.name)
-            reach("retention.before_commit")
-        reach("retention.noted")
+            failpoint("retention.before_commit")
+        failpoint("retention.noted")
     sweep(engine, store, wait=False)
     return dropped
 
@@ -66,13 +66,13 @@ def drop_old(engine: Engine, dataset: Dataset, store: RawStore, age: dt.timedelt
 def to_drop(conn: Connection, hashes: Sequence[str]) -> None:
     """Note raw files that are to be removed, in the transaction after which no file of the ledger needs them."""
     if hashes:
-        statement = insert(dropping).on_conflict_do_nothing()
+        statement = insert(pending_deletes).on_conflict_do_nothing()
         conn.execute(statement, [{"sha256": sha256} for sha256 in sorted(set(hashes))])
 
 
 def keep(conn: Connection, sha256: str) -> bool:
     """Take back the note of a raw file that a file of the ledger is to have; False if it is, or may be, removed already."""
-    return conn.execute(delete(dropping).where(dropping.c.sha256 == sha256)).rowcount > 0
+    return conn.execute(delete(pending_deletes).where(pending_deletes.c.sha256 == sha256)).rowcount > 0
 
 
 def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
@@ -84,10 +84,10 @@ def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
         wait: for a backup that is under way and reads them; else they are left to the next sweep.
     """
     with engine.begin() as conn:
-        if not advisory_lock(conn, DROPPING, wait=wait):
+        if not advisory_lock(conn, PENDING_DELETES, wait=wait):
             return 0
         # A note that somebody takes back at this moment, or writes again, is not waited for.
-        noted = conn.execute(select(dropping.c.sha256).with_for_update(skip_locked=True)).scalars().all()
+        noted = conn.execute(select(pending_deletes.c.sha256).with_for_update(skip_locked=True)).scalars().all()
         if not noted:
             return 0
         kept = (files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
@@ -95,8 +95,8 @@ def sweep(engine: Engine, store: RawStore, *, wait: bool = True) -> int:
         unneeded = set(noted) - set(conn.execute(needed).scalars())
         for sha256 in unneeded:
             store.remove(sha256)
-        reach("retention.removed")
-        conn.execute(delete(dropping).where(dropping.c.sha256.in_(noted)))
+        failpoint("retention.removed")
+        conn.execute(delete(pending_deletes).where(pending_deletes.c.sha256.in_(noted)))
     return len(unneeded)
 
 
@@ -109,7 +109,7 @@ def sweep_unknown(engine: Engine, store: RawStore) -> int:
     for start in range(0, len(old), LOOKED_UP):
         part = old[start : start + LOOKED_UP]
         with engine.begin() as conn:
-            advisory_lock(conn, DROPPING)
+            advisory_lock(conn, PENDING_DELETES)
             kept = select(files.c.sha256).where(files.c.sha256.in_(part), files.c.raw_dropped_at.is_(None))
             for sha256 in set(part) - set(conn.execute(kept).scalars()):
                 store.remove(sha256)

@@ -1,4 +1,4 @@
-"""The door of uploads: bytes that a program or a person sends become a raw file with a row in the ledger.
+"""The channel of uploads: bytes that a program or a person sends become a raw file with a row in the ledger.
 
 Here: what a sent file is called, and its row. Not here: HTTP, which hands the bytes over piece by piece (`api/incoming.py`).
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.storage.names import display_name
 from mini_platform.storage.store import Arriving
@@ -50,7 +50,7 @@ def file_name(sent: str, dataset: Dataset) -> str:
     return display_name(name)
 
 
-def land(engine: Engine, dataset: Dataset, name: str, arriving: Arriving, door: str = "upload") -> Row[Any]:
+def land(engine: Engine, dataset: Dataset, name: str, arriving: Arriving, channel: str = "upload") -> Row[Any]:
     """Keep a file that has arrived in full, and write it into the ledger. On disk and committed when this returns.
 
     Args:
@@ -58,7 +58,7 @@ def land(engine: Engine, dataset: Dataset, name: str, arriving: Arriving, door: 
         dataset: whose file it is.
         name: as the ledger has it.
         arriving: its bytes.
-        door: how it came in.
+        channel: how it came in.
 
     Returns:
         Its ledger row: with the status `unchanged` where its bytes are the current version of the name.
@@ -72,9 +72,9 @@ def land(engine: Engine, dataset: Dataset, name: str, arriving: Arriving, door: 
     # What retention removed is not kept again: nothing would ever remove it a second time.
     if current is None or current.sha256 != arriving.sha256 or current.raw_dropped_at is None:
         arriving.keep()
-        reach("land.raw_file_kept")
+        failpoint("land.raw_file_kept")
     with engine.begin() as conn:
-        (row,) = ledger.register(conn, dataset.name, [ledger.Arrival(name, arriving.sha256, arriving.size)], door)
-        reach("land.before_commit")
-    reach("land.after_commit")
+        (row,) = ledger.register(conn, dataset.name, [ledger.Arrival(name, arriving.sha256, arriving.size)], channel)
+        failpoint("land.before_commit")
+    failpoint("land.after_commit")
     return row

@@ -194,7 +194,7 @@ def digest(engine: Engine, settings: Settings, told: Sequence[Service]) -> None:
             "kind": "digest",
             "subject": today,
             "evidence": today,
-            "said": _last_day(conn),
+            "message": _last_day(conn),
             "advice": "",
             "since": now,
         }
@@ -225,7 +225,7 @@ def message(rows: Sequence[Row[Any]]) -> tuple[str, str]:
     opened = [row for row in rows if row.event == "opened"]
     over = [row for row in rows if row.event == "recovered"]
     if len(rows) == 1:
-        what = f"{LEADS[rows[0].kind]}{' - recovered' if over else ''}: {rows[0].said.partition(': ')[0]}"
+        what = f"{LEADS[rows[0].kind]}{' - recovered' if over else ''}: {rows[0].message.partition(': ')[0]}"
     else:
         what = ", ".join(f"{len(some)} {word}" for some, word in ((opened, "new"), (over, "recovered")) if some)
     parts = [_described(row) for row in rows[:LISTED]]
@@ -237,10 +237,10 @@ def message(rows: Sequence[Row[Any]]) -> tuple[str, str]:
 def _described(row: Row[Any]) -> str:
     since = f"Since {_clock(row.since)}"
     if row.event == "recovered":
-        return f"RECOVERED  {LEADS[row.kind]}. {row.said}\n{since}, until {_clock(row.closed_at)}.\n{row.link}"
+        return f"RECOVERED  {LEADS[row.kind]}. {row.message}\n{since}, until {_clock(row.closed_at)}.\n{row.link}"
     if row.kind == "digest":
-        return f"{row.said}\n{row.link}"
-    return f"{LEADS[row.kind].upper()}  {row.said}\n{since}.\n{row.advice}\n{row.link}"
+        return f"{row.message}\n{row.link}"
+    return f"{LEADS[row.kind].upper()}  {row.message}\n{since}.\n{row.advice}\n{row.link}"
 
 
 def _clock(moment: dt.datetime) -> str:

@@ -1,7 +1,7 @@
 """Backup: the database and the raw store, consistent with each other, while everything goes on.
 
 One snapshot of the database says what is in the backup: pg_dump writes it, and the raw files that its ledger names are
-copied. Raw files never change, and none is removed meanwhile (`retention.DROPPING`), so the copy needs no snapshot.
+copied. Raw files never change, and none is removed meanwhile (`retention.PENDING_DELETES`), so the copy needs no snapshot.
 
 pg_dump, because it ships in the wheel of the embedded server and comes with every other one. What is staged is left out: it
 is made again from the raw files.
@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, select, text
 
-from mini_platform.landing.retention import DROPPING
+from mini_platform.landing.retention import PENDING_DELETES
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.places import FILES
@@ -76,7 +76,7 @@ def backup(platform: Platform, folder: Path, progress: Progress, *, secrets: boo
     while (folder / (name := now.strftime("%Y%m%dT%H%M%SZ"))).exists():  # made this very second
         time.sleep(0.1)
         now = dt.datetime.now(dt.UTC)
-    with _made_whole(folder, name) as making, shared_lock(platform.engine, DROPPING):
+    with _made_whole(folder, name) as making, shared_lock(platform.engine, PENDING_DELETES):
         with _snapshot(platform.engine) as (conn, snapshot):
             program, pg_dump = archive.programs(conn, archive.server_version(conn))
             postgres = archive.server_version(conn)

@@ -130,7 +130,7 @@ def in_the_ledger(
 
 
 def waiting(conn: Connection) -> set[str]:
-    """The datasets that have files to be judged: what their checks say is about to change."""
+    """The datasets that have files to be validated: what their checks say is about to change."""
     return set(conn.scalars(select(files.c.dataset).distinct().where(files.c.status.in_(PENDING))))
 
 
@@ -166,13 +166,17 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
 
 
 def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Names whose last version that was judged was refused or failed, the newest last."""
+    """Names whose last version that was validated was refused or failed, the newest last."""
     same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
-    judged_later = exists().where(same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD)))
+    validated_later = exists().where(
+        same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD))
+    )
     bad = (
         select(files, _first.c.file_id.label("first"))
         .select_from(_named)
-        .where(files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)), ~judged_later)
+        .where(
+            files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)), ~validated_later
+        )
         .order_by(files.c.file_id)
     )
     for row in conn.execute(bad):
@@ -184,7 +188,7 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
             dataset.name,
             f"{row.file_id} {row.run_id}",
             f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(row)}",
-            f"{ADVICE[row.status]} `mini-platform redrive {dataset.name} --file {row.file_id}`.",
+            f"{ADVICE[row.status]} `mini-platform reprocess {dataset.name} --file {row.file_id}`.",
             f"{settings.links_url}/files/{row.file_id}",
             row.arrived_at,
             f"{row.name} {'failed' if row.status == 'failed' else 'was refused'}: {_sentence(row.error)}",
@@ -208,8 +212,8 @@ def _sentence(words: str | None) -> str:
 
 
 def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Sources whose last pull failed, after all of its tries."""
-    declared = {(dataset.name, source.name) for dataset in datasets.values() for source in dataset.pulls}
+    """Sources whose last sync failed, after all of its tries."""
+    declared = {(dataset.name, source.name) for dataset in datasets.values() for source in dataset.api_sources}
     down = select(checkpoints).where(checkpoints.c.last_error.is_not(None))
     for row in conn.execute(down):
         if (row.dataset, row.source) in declared:
@@ -218,11 +222,11 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
                 f"{row.dataset}/{row.source}",
                 row.dataset,
                 row.last_failed.isoformat(),
-                f"{row.dataset}: the source {row.source} cannot be pulled. {row.last_error}",
+                f"{row.dataset}: the source {row.source} cannot be synced. {row.last_error}",
                 "See whether it answers, and its credentials; the schedule goes on asking. `mini-platform sources` lists it.",
                 f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.last_failed,
-                f"Pulling {row.source} fails: {row.last_error}",
+                f"Syncing {row.source} fails: {row.last_error}",
             )
 
 
@@ -270,7 +274,7 @@ def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: 
 
 def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
     """A dataset with files of which more rows were rejected than it warns above, and that were not corrected since."""
-    limit, rejected, read = dataset.warn_above, files.c.rows_rejected, files.c.rows_read
+    limit, rejected, read = dataset.warn_limit, files.c.rows_rejected, files.c.rows_read
     above = []
     if limit.share is not None:
         above.append(rejected > Decimal(str(limit.share)) * read)

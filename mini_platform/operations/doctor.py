@@ -26,14 +26,14 @@ from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import SETTING as DATASETS_SETTING
 from mini_platform.declare.registry import registry_of
-from mini_platform.operations import archive, doors, https, lock
+from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
-from mini_platform.operations.finding import Finding, Level
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
-from mini_platform.warehouse.granted import may_own, too_mighty, too_weak
+from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
 from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
@@ -50,7 +50,7 @@ FREE_INODES = (100_000, 10_000)
 """Below the first a warning, below the second a problem: a load needs about three times its file."""
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[CheckResult]:
     """Every finding, check by check."""
     yield from _versions()
     try:
@@ -59,29 +59,31 @@ def examine() -> Iterator[Finding]:
     except ValidationError as error:
         do = "Correct it where it comes from; .env.example describes it."
         for name, why in invalid(error):
-            yield Finding("settings", "problem", f"{name} is not valid: {why}", do)
+            yield CheckResult("settings", "problem", f"{name} is not valid: {why}", do)
         return
     except SourceError as error:
-        yield Finding("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
+        yield CheckResult("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
         return
-    yield Finding("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
+    yield CheckResult("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
     try:
         if not registry_of(settings.datasets).datasets:
             do = "mini-platform new NAME --from FILE drafts one."
-            yield Finding("datasets", "warning", f"{settings.datasets} declares no dataset", do)
+            yield CheckResult("datasets", "warning", f"{settings.datasets} declares no dataset", do)
     except ValueError as error:
-        yield Finding("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
+        yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (_secrets, doors.inboxes, doors.raw_store, _disk, _ports, _https, _database):
+    for check in (_secrets, channels.inboxes, channels.raw_store, _disk, _ports, _https, _database):
         yield from check(settings)
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[CheckResult]:
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
-        yield Finding("versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13.")
+        yield CheckResult(
+            "versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13."
+        )
     path = PROJECT / "requirements.lock"
     if not path.exists():
-        yield Finding("versions", "warning", f"there is no {path} to compare the packages with", "Bring it back.")
+        yield CheckResult("versions", "warning", f"there is no {path} to compare the packages with", "Bring it back.")
         return
     packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
     wrong = [
@@ -90,11 +92,11 @@ def _versions() -> Iterator[Finding]:
         if (found := _installed(p.name)) != p.version
     ]
     if wrong:
-        yield Finding(
+        yield CheckResult(
             "versions", "problem", f"packages are not those of the lock: {', '.join(wrong[:5])}", "make install"
         )
     else:
-        yield Finding("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
+        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
 
 
 def _installed(name: str) -> str | None:
@@ -104,7 +106,7 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _sources() -> Iterator[Finding]:
+def _sources() -> Iterator[CheckResult]:
     """Where each setting comes from, never what it is; and what looks like a setting and is none.
 
     Raises:
@@ -120,10 +122,10 @@ def _sources() -> Iterator[Finding]:
                 places.setdefault(name.upper(), item.place)
     for place in sorted(set(places.values())):
         names = sorted(name for name, found in places.items() if found == place)
-        yield Finding("settings", "ok", f"from {place}: {', '.join(names)}")
+        yield CheckResult("settings", "ok", f"from {place}: {', '.join(names)}")
 
 
-def _unknown(variables: Iterable[str]) -> Iterator[Finding]:
+def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
     """Names that look like settings and are none: a misspelt one would be ignored without a word."""
     known = [*_names(Settings), *_names(VaultSettings)]
     ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
@@ -134,7 +136,7 @@ def _unknown(variables: Iterable[str]) -> Iterator[Finding]:
         if head in known or stem in known or not (near or name.startswith(PREFIX)):
             continue
         do = f"Did you mean {near[0]}{'_FILE' if stem != head else ''}?" if near else "Remove it: see .env.example."
-        yield Finding("settings", "warning", f"{name} is no setting, and is ignored", do)
+        yield CheckResult("settings", "warning", f"{name} is no setting, and is ignored", do)
 
 
 def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
@@ -146,23 +148,23 @@ def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
             yield str(alias) if alias else f"{settings_cls.model_config['env_prefix']}{name}".upper()
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
+def _secrets(settings: Settings) -> Iterator[CheckResult]:
     for name in archive.SECRETS:
         path = settings.home / name
         if path.exists() and path.stat().st_mode & 0o077:
-            yield Finding("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")
+            yield CheckResult("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _disk(settings: Settings) -> Iterator[CheckResult]:
     for folder in (settings.home, settings.data):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free, inodes = shutil.disk_usage(there).free, os.statvfs(there).f_favail
         worst = max(_level(free, FREE_BYTES), _level(inodes, FREE_INODES) if os.statvfs(there).f_files else 0)
         said = f"{free / 2**30:.1f} GiB and {inodes:,} inodes are free for {folder}"
         do = "Make room: mini-platform purge --dry-run shows what is old." if worst else ""
-        yield Finding("disk", LEVELS[worst], said, do)
+        yield CheckResult("disk", LEVELS[worst], said, do)
         if not os.access(there, os.W_OK) and folder == settings.home:
-            yield Finding("disk", "problem", f"{there} cannot be written", "Give it to the user of the platform.")
+            yield CheckResult("disk", "problem", f"{there} cannot be written", "Give it to the user of the platform.")
 
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "problem")
@@ -173,7 +175,7 @@ def _level(found: float, bounds: tuple[float, float]) -> int:
     return sum(found < bound for bound in bounds)
 
 
-def _ports(settings: Settings) -> Iterator[Finding]:
+def _ports(settings: Settings) -> Iterator[CheckResult]:
     """A port must be free, or be listened on by what answers as ours does."""
     for what, port, answers in (
         ("Dagster", settings.dagster_port, dagster_answers),
@@ -185,30 +187,30 @@ def _ports(settings: Settings) -> Iterator[Finding]:
                 probe.bind((settings.host, port))
             except OSError as error:
                 if answers(settings):
-                    yield Finding("ports", "ok", f"{what} answers on port {port}")
+                    yield CheckResult("ports", "ok", f"{what} answers on port {port}")
                 else:
                     do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if what == 'Dagster' else 'API'}_PORT to a free port."
-                    yield Finding("ports", "problem", f"port {port} of {what} cannot be had: {error.strerror}", do)
+                    yield CheckResult("ports", "problem", f"port {port} of {what} cannot be had: {error.strerror}", do)
             else:
-                yield Finding("ports", "ok", f"port {port} is free for {what}")
+                yield CheckResult("ports", "ok", f"port {port} is free for {what}")
 
 
-def _https(settings: Settings) -> Iterator[Finding]:
+def _https(settings: Settings) -> Iterator[CheckResult]:
     if refusal := https.refusal(settings):
-        yield Finding("encryption", "problem", refusal, "Correct it: the API does not start.")
+        yield CheckResult("encryption", "problem", refusal, "Correct it: the API does not start.")
     elif settings.api_tls_cert:
-        yield Finding("encryption", "ok", f"the API speaks https, with {settings.api_tls_cert}")
+        yield CheckResult("encryption", "ok", f"the API speaks https, with {settings.api_tls_cert}")
     elif settings.in_clear:
         said, _, do = settings.in_clear.partition(". ")
-        yield Finding("encryption", "warning", said, do)
+        yield CheckResult("encryption", "warning", said, do)
     else:
         by = f"proxies at {settings.api_proxies}" if settings.api_proxies else "this machine"
-        yield Finding("encryption", "ok", f"the API is for {by} only, by http")
+        yield CheckResult("encryption", "ok", f"the API is for {by} only, by http")
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
+def _database(settings: Settings) -> Iterator[CheckResult]:
     if settings.database_url is None and not embedded.is_running(settings.home):
-        yield Finding("database", "warning", "the embedded server does not run", "mini-platform up starts it.")
+        yield CheckResult("database", "warning", "the embedded server does not run", "mini-platform up starts it.")
         return
     made = None
     try:
@@ -222,62 +224,62 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield from _roles(conn, datasets)
             yield from _incidents(conn, declared)
     except DatabaseAwayError as error:
-        yield Finding("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
+        yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
         said = " ".join(str(getattr(error, "orig", None) or error).split())
-        yield Finding("database", "problem", f"it failed: {said}", "See the log of the server, and DATABASE_URL.")
+        yield CheckResult("database", "problem", f"it failed: {said}", "See the log of the server, and DATABASE_URL.")
     finally:
         if made:
             made.dispose()
 
 
-def _server(conn: Connection) -> Iterator[Finding]:
+def _server(conn: Connection) -> Iterator[CheckResult]:
     major = archive.server_version(conn)
     if major < LEAST_POSTGRES:
         do = f"Move to Postgres {LEAST_POSTGRES} or later."
-        yield Finding("database", "problem", f"the server is Postgres {major}", do)
+        yield CheckResult("database", "problem", f"the server is Postgres {major}", do)
         return
-    yield Finding(
+    yield CheckResult(
         "database", "ok", f"Postgres {conn.scalar(text('SHOW server_version'))} answers; no extension is needed"
     )
 
 
-def _encryption(conn: Connection) -> Iterator[Finding]:
+def _encryption(conn: Connection) -> Iterator[CheckResult]:
     found = link(conn)
     how = f"the connection to the database is {f'encrypted ({found.protocol})' if found.protocol else 'not encrypted'}"
     if found.protocol and found.mode == "verify-full":
-        yield Finding("encryption", "ok", f"{how}, and the server is verified to be {found.host}")
+        yield CheckResult("encryption", "ok", f"{how}, and the server is verified to be {found.host}")
     elif found.is_local:
-        yield Finding("encryption", "ok", f"{how}, and does not leave this machine")
+        yield CheckResult("encryption", "ok", f"{how}, and does not leave this machine")
     else:
         said = f"{how}, and it is not verified that {found.host} is who answers"
-        yield Finding("encryption", "warning", said, f"Add {VERIFY_FULL} to DATABASE_URL.")
+        yield CheckResult("encryption", "warning", said, f"Add {VERIFY_FULL} to DATABASE_URL.")
 
 
-def _clock(conn: Connection) -> Iterator[Finding]:
+def _clock(conn: Connection) -> Iterator[CheckResult]:
     skew = abs((conn.execute(text("SELECT clock_timestamp()")).scalar_one() - dt.datetime.now(dt.UTC)).total_seconds())
     worst = sum(skew > bound for bound in SKEW_SECONDS)
     do = "Let NTP set both clocks." if worst else ""
-    yield Finding("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
+    yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
 
 
-def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding]:
+def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
     try:
         current = is_current(conn, datasets)
     except ValueError as error:
-        yield Finding("tables", "problem", str(error), "Correct the declaration.")
+        yield CheckResult("tables", "problem", str(error), "Correct the declaration.")
         return
     if current:
-        yield Finding("tables", "ok", "they are what the datasets declare")
+        yield CheckResult("tables", "ok", "they are what the datasets declare")
     else:
-        yield Finding(
+        yield CheckResult(
             "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
         )
     if said := undeclared(conn, datasets):
-        yield Finding("tables", "warning", *said)
+        yield CheckResult("tables", "warning", *said)
 
 
-def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
+def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[CheckResult]:
     """What is wrong with files, sources and datasets, as overview and alerts have it."""
     try:
         if not is_current(conn, datasets.values()):
@@ -287,26 +289,31 @@ def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[Fi
         return  # It was said of the tables, or of the inboxes.
     for incident in wrong:
         do = f"{incident.advice} Or close it: mini-platform alerts list shows its number."
-        yield Finding("incidents", incident.level, incident.said, do)
+        yield CheckResult("incidents", incident.level, incident.message, do)
     if not wrong:
-        yield Finding("incidents", "ok", "nothing is wrong with files, sources and datasets")
+        yield CheckResult("incidents", "ok", "nothing is wrong with files, sources and datasets")
 
 
-def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[Finding]:
+def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
     """One user of the database for all is well on one's own machine; where there are roles, they are held to what is theirs."""
     has_roles = is_initialized(conn)
     if has_roles and may_own(conn):
         user = conn.scalar(text("SELECT session_user"))
         do = "mini-platform db login NAME --role loader, and DATABASE_URL with that; the owner's is for db init alone."
-        yield Finding("roles", "warning", f"the platform runs as {user}, who may change tables and grants", do)
+        yield CheckResult("roles", "warning", f"the platform runs as {user}, who may change tables and grants", do)
     elif may_become_readers(conn):
-        yield Finding("roles", "ok", f"reads are made as {READER}")
+        yield CheckResult("roles", "ok", f"reads are made as {READER}")
     else:
         do = "As an administrator of the server: mini-platform db init; its help says more."
-        yield Finding("roles", "warning", f"reads cannot be made as {READER}", do)
+        yield CheckResult("roles", "warning", f"reads cannot be made as {READER}", do)
     if not has_roles:
         return
-    kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (("problem", too_mighty), ("warning", too_weak))
+    kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (
+        ("problem", excess_privileges),
+        ("warning", missing_privileges),
+    )
     for level, phrases in kinds:
         for said in phrases(conn, all_tables(datasets)):
-            yield Finding("roles", level, said, "mini-platform db init grants what is declared; REVOKE what it leaves.")
+            yield CheckResult(
+                "roles", level, said, "mini-platform db init grants what is declared; REVOKE what it leaves."
+            )

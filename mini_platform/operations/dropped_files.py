@@ -87,7 +87,7 @@ def _erase(erasure: Erasure) -> Erased:
     return done
 
 
-def _remember(engine: Engine, dataset: Dataset, file: folder.Found) -> None:
+def _remember(engine: Engine, dataset: Dataset, file: folder.DroppedFile) -> None:
     """Tell the inbox that a rewritten file is the current version of its name: it need not be hashed to be known."""
     with engine.begin() as conn:
         current = ledger.current_versions(conn, dataset.name, [file.name]).get(file.name)

@@ -17,17 +17,17 @@ from sqlalchemy import Connection, Row, and_, select
 
 from mini_platform.declare.columns import TYPE_RULES, Column
 from mini_platform.declare.dataset import Dataset
-from mini_platform.declare.policies import Highest
+from mini_platform.declare.policies import KeepHighest
 from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.rows.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.rows.readers import Block, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import clean_columns, judge, parse
-from mini_platform.warehouse.judged_rows import RawFiles
+from mini_platform.rows.validation import clean_columns, parse, validate
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.validated_rows import RawFiles
 
-Verdict = Literal["current", "unchanged", "superseded", "rejected", "pending", "not loaded"]
+OccurrenceStatus = Literal["current", "unchanged", "superseded", "rejected", "pending", "not loaded"]
 """Of one occurrence of a key in a file.
 
     current      the row of production
@@ -65,7 +65,7 @@ class Occurrence:
     line: int
     record: int
     values: dict[str, str | None]
-    verdict: Verdict
+    verdict: OccurrenceStatus
     reasons: list[str]
 
 
@@ -215,7 +215,7 @@ def _occurrences(
     if version.raw_dropped_at is not None:
         return rows, f"its raw file was dropped on {version.raw_dropped_at:%Y-%m-%d}"
     try:
-        for block in read_rows(dataset, raw.path(version.sha256), version.name, version.door, raw.limits):
+        for block in read_rows(dataset, raw.path(version.sha256), version.name, version.channel, raw.limits):
             rows += _matching(dataset, key, version, block, raw.keyring)
             if progress:
                 progress(block.bytes_read - seen)
@@ -238,23 +238,23 @@ def _matching(
         *(c.name for c in dataset.staged_columns if not c.derived),
     )
     is_read = not any(column.derived for column in columns)
-    if is_read:  # Most rows have another key, and need not be judged.
+    if is_read:  # Most rows have another key, and need not be validated.
         keys = clean_columns(columns, numbered).select(map(parse, columns))
         numbered = numbered.filter(_has_key(columns, keys, key, keyring))
     if numbered.is_empty():
         return
-    verdicts = judge(dataset, numbered)
-    broken = [(rule, fails) for rule, fails in verdicts.broken if rule.severity == "error"]
-    rows = protect(dataset, verdicts.rows, keyring) if keyring else verdicts.rows
+    results = validate(dataset, numbered)
+    broken = [(rule, fails) for rule, fails in results.broken if rule.severity == "error"]
+    rows = protect(dataset, results.rows, keyring) if keyring else results.rows
     typed = rows.select(map(_typed, dataset.staged_columns))
     chosen: Iterable[int] = range(rows.height)
     if not is_read:
-        chosen = _has_key(columns, verdicts.rows.select(map(parse, columns)), key, keyring).arg_true()
+        chosen = _has_key(columns, results.rows.select(map(parse, columns)), key, keyring).arg_true()
     for i in chosen:
         row = rows.row(i, named=True)
         reasons = [rule.message for rule, fails in broken if fails[i]]
         values = {column.name: row[column.name] for column in dataset.staged_columns}
-        verdict: Verdict = "rejected" if reasons else "superseded"
+        verdict: OccurrenceStatus = "rejected" if reasons else "superseded"
         occurrence = Occurrence(
             version.file_id, version.name, version.version, row["_line"], row["_record"], values, verdict, reasons
         )
@@ -280,7 +280,7 @@ def _typed(column: Column) -> pl.Expr:
 
 def _speaker(dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]) -> tuple[Occurrence, dict[str, Any]]:
     """Which of the valid rows of one file with one key counts."""
-    if isinstance(dataset.duplicates, Highest):
+    if isinstance(dataset.duplicates, KeepHighest):
         name = dataset.duplicates.column
         known = [item for item in valid if item[1][name] is not None]
         best: tuple[Occurrence, dict[str, Any]] = max(
@@ -296,7 +296,7 @@ def _placed(
     version: Row[Any],
     occurrences: Sequence[tuple[Occurrence, dict[str, Any]]],
 ) -> list[Occurrence]:
-    """Give the valid rows of one file, in its order, their verdicts: one of them speaks for the file."""
+    """Give the valid rows of one file, in its order, their results: one of them speaks for the file."""
     valid = [(occurrence, typed) for occurrence, typed in occurrences if occurrence.verdict != "rejected"]
     if version.status != "loaded":
         for occurrence, _ in valid:
@@ -311,7 +311,7 @@ def _placed(
         if found.row is not None and version.file_id == found.file_id:
             last.verdict = "current"
         elif found.row is None or version.file_id > (found.file_id or 0):
-            compared = [c.name for c in dataset.stored_columns if c.is_staged and not c.given]
+            compared = [c.name for c in dataset.stored_columns if c.is_staged and not c.system]
             same = found.row is not None and all(typed[name] == found.row[name] for name in compared)
             last.verdict = "unchanged" if same else "not loaded"
     return [occurrence for occurrence, _ in occurrences]

@@ -36,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.landing import retention
@@ -50,9 +50,9 @@ from mini_platform.storage.store import RawStore, sha256_of
 from mini_platform.warehouse import audit, first_loaded, ledger, places
 from mini_platform.warehouse.aggregates import refresh
 from mini_platform.warehouse.dirty_groups import mark
-from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import among, dataset_tables, files
+from mini_platform.warehouse.validated_rows import RawFiles
 
 PASSES = 5
 """After so many searches during each of which others loaded rows of the person, every file is queued instead of those that
@@ -173,11 +173,11 @@ def forget(
                     known.learn(_keys(conn, dataset, is_theirs))
                 rows = [row for row in _versions(conn, dataset) if known.lacks(row)]
             erased = _search(engine, dataset, rows, raw, store, known, progress)
-            reach("forget.files_written")
+            failpoint("forget.files_written")
             with engine.begin() as conn:
                 finished = _erase(conn, dataset, digests, erased, known, done, at_once=number >= PASSES)
-                reach("forget.before_commit")
-            reach("forget.after_commit")
+                failpoint("forget.before_commit")
+            failpoint("forget.after_commit")
             if finished:
                 return
 
@@ -187,7 +187,7 @@ def forget(
             erased = place.erase(Erasure(engine, dataset, known.person, raw, dropped))
             done.dropped_files += erased.files
             done.unread += erased.unread
-    reach("forget.folder_cleaned")
+    failpoint("forget.folder_cleaned")
     erase_known_files()  # What was landed from there just before: what is landed from now on is what was cleaned.
     done.unread += known.unread.values()
     retention.sweep(engine, store)
@@ -238,7 +238,7 @@ def _search(
         with scratch(store.folder) as target:
             try:
                 path = raw.path(row.sha256)
-                found, written = erase(dataset, path, row.name, row.door, raw.limits, known.person, target)
+                found, written = erase(dataset, path, row.name, row.channel, raw.limits, known.person, target)
             except FileNotFoundError:
                 known.unread[row.file_id] = f"{row.name} (file {row.file_id}): its raw file is missing."
                 continue

@@ -53,7 +53,7 @@ class Incident:
         subject: with what; there is one incident for each at a time.
         dataset: whose; None where it is not of one.
         evidence: what tells this occurrence from others with the same subject, such as the id of a run.
-        said: what is wrong, as a sentence.
+        message: what is wrong, as a sentence.
         advice: what to do about it, as a sentence.
         link: page that shows more.
         since: when it began.
@@ -65,7 +65,7 @@ class Incident:
     subject: str
     dataset: str | None
     evidence: str
-    said: str
+    message: str
     advice: str
     link: str
     since: dt.datetime

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mini_platform.landing import folder, retention
-from mini_platform.landing.folder import Found
+from mini_platform.landing.folder import DroppedFile
 from mini_platform.operations.raw_files import raw_retention
 from mini_platform.operations.sources import access_to, remote_inboxes, visit_inbox
 from mini_platform.storage.names import SETTLE_SECONDS, display_name
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from mini_platform.declare.dataset import Dataset
-    from mini_platform.declare.sources import Pull
-    from mini_platform.landing.pull import Pulled
+    from mini_platform.declare.sources import ApiSource
+    from mini_platform.landing.sync import SyncResult
     from mini_platform.platform import Platform
 
 LAND_TRIES = 5
@@ -50,13 +50,13 @@ class Landed:
     """
 
     file_ids: Sequence[int]
-    skipped: Sequence[Found]
+    skipped: Sequence[DroppedFile]
     expired: Sequence[Row[Any]]
 
     @property
-    def blocked(self) -> list[Found]:
+    def blocked(self) -> list[DroppedFile]:
         """The skipped files that will not be landed until somebody helps."""
-        return [file for file in self.skipped if file.stuck]
+        return [file for file in self.skipped if file.blocked]
 
 
 def land(
@@ -81,13 +81,13 @@ def land(
         if files is None and visit_inboxes:
             file_ids += _land_remote(platform, dataset)
         expired = retention.drop_old(platform.engine, dataset, platform.store, raw_retention(platform, dataset))
-    return Landed(file_ids, sorted(skipped, key=lambda file: not file.stuck), expired)
+    return Landed(file_ids, sorted(skipped, key=lambda file: not file.blocked), expired)
 
 
-def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list[Found]]:
+def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list[DroppedFile]]:
     """Land the drop folder; return ids of the files that arrived, and the files that do not count yet."""
     dropped = folder.look(platform.settings.data / dataset.name, dataset)
-    skipped = [file for file in dropped if file.left_alone]
+    skipped = [file for file in dropped if file.skip_reason]
     with platform.engine.connect() as conn:
         new = folder.changed(conn, dataset, dropped)
     landed = list(folder.land(platform.engine, dataset, platform.store, new))
@@ -105,7 +105,7 @@ def _land_remote(platform: Platform, dataset: Dataset) -> list[int]:
     return [file_id for visit in visit_all(visits) for file_id in visit.file_ids]
 
 
-def named_file(path: Path) -> Found:
+def named_file(path: Path) -> DroppedFile:
     """Return a file that somebody names; links are followed, as they were named too.
 
     Raises:
@@ -122,12 +122,12 @@ def named_file(path: Path) -> Found:
         raise FileError(f"{path}: it is {what}")
     if not os.access(target, os.R_OK):
         raise FileError(f"{path}: you may not read it")
-    return Found(display_name(path.name or target.name), target, "")
+    return DroppedFile(display_name(path.name or target.name), target, "")
 
 
 def land_files(
-    platform: Platform, dataset: Dataset, named: Sequence[Found], channel: str = "load"
-) -> Iterator[tuple[Found, Row[Any] | None]]:
+    platform: Platform, dataset: Dataset, named: Sequence[DroppedFile], channel: str = "load"
+) -> Iterator[tuple[DroppedFile, Row[Any] | None]]:
     """Land files in the order in which they are named; one that changes meanwhile is tried again for a while.
 
     Yields:
@@ -137,16 +137,16 @@ def land_files(
         for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, channel):
             file, row = taken, landed
             for _ in range(LAND_TRIES):
-                if row is not None or file.stuck:
+                if row is not None or file.blocked:
                     break
                 time.sleep(SETTLE_SECONDS)
                 ((file, row),) = folder.land(platform.engine, dataset, platform.store, [file], channel)
             yield file, row
 
 
-def _by_distinct_names(named: Iterable[Found]) -> Iterator[list[Found]]:
+def _by_distinct_names(named: Iterable[DroppedFile]) -> Iterator[list[DroppedFile]]:
     """Consecutive files, cut where a name comes again: it is the next version of the one before."""
-    batch: list[Found] = []
+    batch: list[DroppedFile] = []
     for file in named:
         if any(file.name == other.name for other in batch):
             yield batch
@@ -159,11 +159,11 @@ def _by_distinct_names(named: Iterable[Found]) -> Iterator[list[Found]]:
 def sync(
     platform: Platform,
     dataset: Dataset,
-    source: Pull,
+    source: ApiSource,
     log: Callable[[str], None] | None = None,
     *,
     run_id: str | None = None,
-) -> Pulled:
+) -> SyncResult:
     """Ask an API for what is new, page by page, and land that; what goes wrong with the source is in the answer.
 
     Args:
@@ -173,8 +173,8 @@ def sync(
         log: called with sentences about tries and waits.
         run_id: on whose behalf the audit trail notes it; by default it is the user of the operating system.
     """
-    from mini_platform.landing.pull import pull  # Brings httpx.
+    from mini_platform.landing.sync import sync  # Brings httpx.
 
     access = access_to(platform, dataset, source)
     with audit.on_behalf_of(platform.worker(run_id).actor) if run_id else nullcontext():
-        return pull(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))
+        return sync(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))

@@ -15,7 +15,7 @@ from mini_platform.platform import Platform
 
 if TYPE_CHECKING:
     from mini_platform.landing.erasing import Person
-    from mini_platform.warehouse.judged_rows import RawFiles
+    from mini_platform.warehouse.validated_rows import RawFiles
 
 
 @dataclass(frozen=True)

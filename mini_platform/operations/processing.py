@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.operations.landing import land
 from mini_platform.warehouse import aggregates, ledger, quality
 from mini_platform.warehouse.load import load as load_staged
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
     from mini_platform.platform import Platform
     from mini_platform.warehouse.aggregates import Refreshed
-    from mini_platform.warehouse.judged_rows import Progress
+    from mini_platform.warehouse.validated_rows import Progress
 
 
 def process(
@@ -110,8 +110,8 @@ def refresh(
     chosen: Any = dataset_tables(dataset).rows(aggregate) if rows is None else rows
     with platform.engine.begin() as conn:
         refreshed = aggregates.refresh(conn, dataset, aggregate, chosen)
-        reach("aggregate.before_commit")
-    reach("aggregate.after_commit")
+        failpoint("aggregate.before_commit")
+    failpoint("aggregate.after_commit")
     return refreshed
 
 

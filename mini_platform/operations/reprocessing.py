@@ -41,4 +41,4 @@ def reprocess(platform: Platform, dataset: Dataset, file_id: int | None = None) 
         versions = versions.where(files.c.file_id == version.scalar_subquery())
     with platform.engine.begin() as conn:
         without_raw = conn.execute(versions.order_by(files.c.file_id)).all()
-        return Queued(ledger.redrive(conn, dataset.name, file_id), without_raw)
+        return Queued(ledger.reprocess(conn, dataset.name, file_id), without_raw)

@@ -141,7 +141,7 @@ def _ledger(conn: Connection) -> Sequence[Row[Any]]:
     if conn.scalar(text("SELECT to_regclass('ops.files')")) is None:
         return []
     columns = (
-        files.c[n] for n in ("dataset", "name", "version", "sha256", "bytes", "door", "raw_dropped_at", "erased_at")
+        files.c[n] for n in ("dataset", "name", "version", "sha256", "bytes", "channel", "raw_dropped_at", "erased_at")
     )
     return conn.execute(select(*columns).where(files.c.same_as.is_(None)).order_by(files.c.file_id)).all()
 
@@ -295,7 +295,7 @@ def _account(
             if replay
             else []
         )
-        for (dataset, door), rows in groupby(again, key=lambda row: (row.dataset, row.door)):
-            ledger.register(conn, dataset, [ledger.Arrival(row.name, row.sha256, row.bytes) for row in rows], door)
+        for (dataset, channel), rows in groupby(again, key=lambda row: (row.dataset, row.channel)):
+            ledger.register(conn, dataset, [ledger.Arrival(row.name, row.sha256, row.bytes) for row in rows], channel)
     erased = any(row.erased_at and row.erased_at.isoformat() > manifest.created_at for row in before)
     return Restored(manifest, brought, len(later), len(again), erased)

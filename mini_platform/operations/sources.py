@@ -1,4 +1,4 @@
-"""Where the files of a dataset come from, as the settings say: its remote inboxes, and the APIs that are pulled.
+"""Where the files of a dataset come from, as the settings say: its remote inboxes, and the APIs that are synced.
 
 Here: which there are, where they are, and a visit to one. Not here: what a visit does (`landing/`), the drop folder.
 """
@@ -10,38 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row
 
-from mini_platform.config.sections import PullSettings, between_commas
+from mini_platform.config.sections import ApiSourceSettings, between_commas
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
-    from mini_platform.declare.sources import Pull
+    from mini_platform.declare.sources import ApiSource
     from mini_platform.landing.inbox_work import Visit
     from mini_platform.platform import Platform
     from mini_platform.storage.access import Access
     from mini_platform.storage.remote import Inbox
 
 
-def access_to(platform: Platform, dataset: Dataset, source: Pull) -> Access:
+def access_to(platform: Platform, dataset: Dataset, source: ApiSource) -> Access:
     """Return where a source is, and what may be asked for it."""
     from ipaddress import ip_network
 
     from mini_platform.storage.access import Access  # Brings httpx.
 
     s = platform.settings
-    set_for_it = s.pull.get(f"{dataset.name}_{source.name}", PullSettings())
+    set_for_it = s.api_source.get(f"{dataset.name}_{source.name}", ApiSourceSettings())
     name, _, value = (set_for_it.header.get_secret_value() if set_for_it.header else "").partition(":")
     return Access(
         url=set_for_it.url or source.url,
         header=(name, value.strip()) if name else None,
-        hosts=frozenset(between_commas(s.pull_hosts)),
-        networks=tuple(ip_network(network) for network in between_commas(s.pull_networks)),
+        hosts=frozenset(between_commas(s.api_source_hosts)),
+        networks=tuple(ip_network(network) for network in between_commas(s.api_source_networks)),
         max_bytes=min(s.max_page_bytes, s.max_file_bytes),
     )
 
 
-def is_configured(platform: Platform, dataset: Dataset, source: Pull) -> bool:
+def is_configured(platform: Platform, dataset: Dataset, source: ApiSource) -> bool:
     """True if it is known where a source is."""
-    return bool(platform.settings.pull.get(f"{dataset.name}_{source.name}", PullSettings()).url or source.url)
+    return bool(
+        platform.settings.api_source.get(f"{dataset.name}_{source.name}", ApiSourceSettings()).url or source.url
+    )
 
 
 def remote_inboxes(platform: Platform, dataset: Dataset) -> list[Inbox]:

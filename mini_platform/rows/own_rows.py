@@ -1,4 +1,4 @@
-"""Whether an expression is a value of its own row: files are judged in blocks, and one of other rows would be of its block's.
+"""Own rows: an expression must be a value of its own row, as files are validated in blocks; other rows would be its block's.
 
 polars gives an expression as a tree of JSON, and knows of each of its functions whether it can be computed row by row.
 Functions of Python cannot be looked into: an expression with one is tried, on a few rows together and one by one.

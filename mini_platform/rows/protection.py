@@ -42,7 +42,7 @@ KNOWN_HASHES = 200_000
 
 
 @dataclass(frozen=True)
-class Key:
+class HashKey:
     """A secret for hashes; its id stands before each of them, so that keys can be exchanged."""
 
     id: str
@@ -83,7 +83,7 @@ class Key:
 class Keyring:
     """The keys: the first one hashes what arrives, the others are known to find again what they once hashed."""
 
-    keys: tuple[Key, ...]
+    keys: tuple[HashKey, ...]
 
     @classmethod
     def from_text(cls, text: str) -> Keyring:
@@ -99,7 +99,7 @@ class Keyring:
                 raise ValueError(
                     "MINI_PLATFORM_PII_KEYS is not of the form id:secret,id:secret with secrets of 16 or more characters"
                 )
-            keys.append(Key(name, secret.encode()))
+            keys.append(HashKey(name, secret.encode()))
         if len({key.id for key in keys}) < len(keys):
             raise ValueError("MINI_PLATFORM_PII_KEYS names an id twice")
         return cls(tuple(keys))
@@ -183,7 +183,7 @@ STORED: Mapping[str, re.Pattern[str]] = {
 
 
 def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
-    """Replace the personal data in judged rows, as the columns declare it; a rejected row has shapes in its other columns.
+    """Replace the personal data in validated rows, as the columns declare it; a rejected row has shapes in its other columns.
 
     Nobody knows what stands where in a rejected row: one comma too many moves an address to where the title should be.
 

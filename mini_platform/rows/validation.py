@@ -58,7 +58,7 @@ MASK_BITS = 63
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ValidationResult:
     """What became of a block of rows.
 
     Attributes:
@@ -101,11 +101,11 @@ def _emails(data: PolarsData) -> pl.LazyFrame:
 def _by_python(asked: Callable[[str], Any]) -> Callable[[PolarsData], pl.LazyFrame]:
     """Ask something of each distinct text that Python knows and polars does not; null for null."""
 
-    def judged(cells: pl.Series) -> pl.Series:
+    def validated(cells: pl.Series) -> pl.Series:
         texts = cells.drop_nulls().unique()
         return cells.is_in(texts.filter(pl.Series([bool(asked(text)) for text in texts], dtype=pl.Boolean)).implode())
 
-    return lambda data: data.lazyframe.select(pl.col(data.key).map_batches(judged, return_dtype=pl.Boolean()))
+    return lambda data: data.lazyframe.select(pl.col(data.key).map_batches(validated, return_dtype=pl.Boolean()))
 
 
 CHECKS: dict[str, Callable[[Any], pa.Check]] = {
@@ -153,7 +153,7 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
 
 @cache
 def refuse_other_rows(dataset: Dataset) -> None:
-    """Refuse expressions that look at other rows: files are judged in blocks, and a row may come again in another file.
+    """Refuse expressions that look at other rows: files are validated in blocks, and a row may come again in another file.
 
     Raises:
         DeclarationError: a derived column or a rule does so.
@@ -169,8 +169,8 @@ def refuse_other_rows(dataset: Dataset) -> None:
     for custom in dataset.custom_rules:
         if part := other_rows(written(custom.holds), staged):
             raise DeclarationError(
-                f"dataset {dataset.name}: the rule {custom.rule.name} looks at other rows, by {part}; a rule judges a row by "
-                'its own values: duplicates="reject" judges keys, and an aggregate or a view the rest'
+                f"dataset {dataset.name}: the rule {custom.rule.name} looks at other rows, by {part}; a rule is about one row: "
+                'duplicates="reject" compares keys, and an aggregate or a view the rest'
             )
 
 
@@ -215,7 +215,7 @@ def _is_ascii(texts: pl.Series) -> bool:
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
     """These columns of text rows, cleaned; what the platform gives is as it is."""
-    return pl.DataFrame([rows[c.name] if c.given else clean(c, rows[c.name]) for c in columns])
+    return pl.DataFrame([rows[c.name] if c.system else clean(c, rows[c.name]) for c in columns])
 
 
 def parse(column: Column) -> pl.Expr:
@@ -390,7 +390,7 @@ def _failures(
         passed: pl.Series = check(frame, key).check_output.collect().get_column(CHECK_OUTPUT_KEY)
         return ~passed
 
-    # A rule written over columns cannot be judged where one of them could not be read: that row is rejected already.
+    # A rule written over columns cannot be validated where one of them could not be read: that row is rejected already.
     unread = pl.repeat(False, text.height, eager=True)
     missing = unread
     for column in dataset.read_columns:
@@ -399,7 +399,7 @@ def _failures(
         if column.type_rule:
             unread = unread | (text[column.name].is_not_null() & typed[column.name].is_null())
     for column in dataset.staged_columns:
-        if not column.nullable and not column.given:
+        if not column.nullable and not column.system:
             empty = (
                 typed[column.name].is_null() & ~(unread | missing) if column.derived else text[column.name].is_null()
             )
@@ -448,7 +448,7 @@ def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
     return masks.join(explained, on=masks.columns, how="left", maintain_order="left").select("_rules", "_reasons")
 
 
-def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
+def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
     """Hold text rows to every rule of their dataset.
 
     Args:
@@ -476,7 +476,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     text = text.select(column.name for column in dataset.staged_columns)
     if not errors:
         nothing = pl.lit(None, pl.String)
-        return Verdicts(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken, keys)
+        return ValidationResult(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken, keys)
     for name in {rule.column for rule, _ in errors if rule.column in rows.columns}:
         at_fault = _any([fails for rule, fails in errors if rule.column == name]).arg_true()
         raw = rows[name].gather(at_fault)
@@ -485,7 +485,7 @@ def judge(dataset: Dataset, rows: pl.DataFrame) -> Verdicts:
     explained = _explain([(rule, fails.gather(rejected)) for rule, fails in errors])
     columns = [pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias(name) for name in explained.columns]
     rules, reasons = (column.scatter(rejected, explained[column.name]) for column in columns)
-    return Verdicts(_assemble(rows, text, rules, reasons), broken, keys)
+    return ValidationResult(_assemble(rows, text, rules, reasons), broken, keys)
 
 
 def _any(booleans: list[pl.Series]) -> pl.Series:
@@ -498,7 +498,7 @@ def _assemble(
     return rows.with_columns(text.get_columns()).select(rules, reasons, pl.all())
 
 
-def judge_malformed(malformed: list[Malformed]) -> pl.DataFrame:
+def validate_malformed(malformed: list[Malformed]) -> pl.DataFrame:
     """Records without columns -> rows with `_rules`, `_reasons`, `_line` and `_raw`."""
     return pl.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Where a pull may ask: schemes, hosts, addresses.
+"""Where a sync may ask: schemes, hosts, addresses.
 
 Here: the rules, and the resolution of a name under them. Not here: requests (`fetch.py`). A URL is checked before every
 request, also where a redirect or a link leads, and the address is checked that is then connected to: a name that resolves to
@@ -29,7 +29,7 @@ class Access:
     """Where one source is and what may be asked for it.
 
     Attributes:
-        url: of its first page; None: it is not pulled.
+        url: of its first page; None: it is not synced.
         header: name and value of a header with credentials; only the source's own host is sent it.
         hosts: that may be asked; empty: only the one of `url`.
         networks: that may be asked although they are private.
@@ -86,7 +86,7 @@ class Access:
         if not allowed:
             raise ForbiddenError(
                 f"{host} is at {', '.join(dict.fromkeys(found))}: private, loopback, link-local and reserved addresses are "
-                "only asked where MINI_PLATFORM_PULL_NETWORKS names them"
+                "only asked where MINI_PLATFORM_API_SOURCE_NETWORKS names them"
             )
         return allowed
 

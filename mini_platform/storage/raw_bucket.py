@@ -50,7 +50,7 @@ class RawBucket:
     def size(self, sha256: str) -> int | None:
         """Bytes of the file of this hash; None: there is none."""
         try:
-            with _said(self.url):
+            with _translate_errors(self.url):
                 return self._s3.find(_name(sha256)).size
         except FileNotFoundError:
             return None
@@ -58,7 +58,7 @@ class RawBucket:
     def put(self, path: Path, sha256: str) -> None:
         """Keep a file, unless it is there."""
         if self.size(sha256) is None:
-            with _said(self.url):
+            with _translate_errors(self.url):
                 self._s3.upload(path, _name(sha256))
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
@@ -67,19 +67,19 @@ class RawBucket:
         Raises:
             FileNotFoundError: there is none.
         """
-        with _said(self.url):
+        with _translate_errors(self.url):
             stream = Blocks(self._s3, self._s3.find(_name(sha256)))
             while block := stream.read():
                 yield block
 
     def remove(self, sha256: str) -> None:
         """Remove the file of this hash, if there is one."""
-        with suppress(FileNotFoundError), _said(self.url):
+        with suppress(FileNotFoundError), _translate_errors(self.url):
             self._s3.remove(self._s3.find(_name(sha256)))
 
 
 @contextmanager
-def _said(url: str) -> Iterator[None]:
+def _translate_errors(url: str) -> Iterator[None]:
     """Errors of the bucket as those of a raw store."""
     try:
         yield

@@ -38,20 +38,20 @@ ASIDE = ("processed", "quarantine")
 
 
 @dataclass(frozen=True)
-class Listed:
+class RemoteObject:
     """A file in an inbox.
 
     Attributes:
         key: its name within the inbox, as the server has it; orders of pages are orders of these bytes.
         signature: changes whenever the file does.
         size: in bytes.
-        left_alone: why it does not count, where the server says so already: a folder, a link.
+        skip_reason: why it does not count, where the server says so already: a folder, a link.
     """
 
     key: bytes
     signature: str
     size: int
-    left_alone: str | None = None
+    skip_reason: str | None = None
 
 
 class Remote(Protocol):
@@ -66,19 +66,19 @@ class Remote(Protocol):
 
     appears_whole: bool
 
-    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+    def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
         """The files after a name, in the order of their names, each page with the name up to which it goes; `b""`: the end."""
 
-    def read(self, file: Listed, start: int, size: int) -> bytes:
+    def read(self, file: RemoteObject, start: int, size: int) -> bytes:
         """So many bytes of a file, all of them of the file as it was listed."""
 
-    def move(self, file: Listed, target: str) -> None:
+    def move(self, file: RemoteObject, target: str) -> None:
         """Give a file another name below the inbox; unless it changed since."""
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Put a small file below the inbox, in place of what may be there."""
 
-    def remove(self, file: Listed) -> None:
+    def remove(self, file: RemoteObject) -> None:
         """Remove a file, unless it changed since."""
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Inbox:
     settings: InboxSettings = field(repr=False)
 
     @property
-    def door(self) -> str:
+    def channel(self) -> str:
         """How its files come in, for the ledger."""
         return f"inbox:{self.name}"
 
@@ -143,7 +143,7 @@ class Inbox:
         return unquote(self.parts.path.rstrip("/"))
 
 
-def sorted_pages(found: Iterable[Listed], after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+def sorted_pages(found: Iterable[RemoteObject], after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
     """Pages of a listing that came as a whole, as `Remote.pages` gives them."""
     files = sorted((file for file in found if file.key > after), key=lambda file: file.key)
     for start in range(0, len(files), PAGE):
@@ -153,7 +153,7 @@ def sorted_pages(found: Iterable[Listed], after: bytes) -> Iterator[tuple[list[L
         yield [], b""
 
 
-def persistently(action: Callable[[], T]) -> T:
+def with_retries(action: Callable[[], T]) -> T:
     """Try again what is worth it, after pauses that grow and differ.
 
     Raises:
@@ -177,7 +177,7 @@ class Blocks(io.RawIOBase):
         seconds: spent so far.
     """
 
-    def __init__(self, remote: Remote, file: Listed, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, remote: Remote, file: RemoteObject, alive: Callable[[], None] = lambda: None) -> None:
         """Read this file; `alive` is called before each block, and may raise."""
         self._remote, self._file, self._alive = remote, file, alive
         self._offset, self._began = 0, time.monotonic()
@@ -197,7 +197,7 @@ class Blocks(io.RawIOBase):
         if wanted <= 0:
             return b""
         self._alive()
-        block = persistently(lambda: self._remote.read(self._file, self._offset, wanted))
+        block = with_retries(lambda: self._remote.read(self._file, self._offset, wanted))
         if len(block) != wanted:
             raise ChangedError("it changed while it was read")
         self._offset += wanted

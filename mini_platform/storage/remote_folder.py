@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError
 from mini_platform.storage.names import kind_of
-from mini_platform.storage.remote import ASIDE, Inbox, Listed, sorted_pages
+from mini_platform.storage.remote import ASIDE, Inbox, RemoteObject, sorted_pages
 
 
 class Folder:
@@ -23,7 +23,7 @@ class Folder:
         self._inbox = inbox
         self._folder = os.fsencode(inbox.path)
 
-    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+    def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
         """The files after a name."""
         found = []
         try:
@@ -33,14 +33,14 @@ class Folder:
                         continue
                     with suppress(FileNotFoundError):  # Somebody took it away.
                         info = entry.stat(follow_symlinks=False)
-                        found.append(Listed(entry.name, _signature(info), info.st_size, kind_of(info.st_mode)))
+                        found.append(RemoteObject(entry.name, _signature(info), info.st_size, kind_of(info.st_mode)))
         except OSError as error:
             raise InboxError(f"{self._inbox.url} cannot be listed: {error.strerror}.") from error
         yield from sorted_pages(found, after)
 
-    def read(self, file: Listed, start: int, size: int) -> bytes:
+    def read(self, file: RemoteObject, start: int, size: int) -> bytes:
         """A range of a file, whose size and time are the same before and after."""
-        with _said():
+        with _translate_errors():
             handle = os.open(self._path(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 _check(os.fstat(handle), file)
@@ -50,27 +50,27 @@ class Folder:
                 os.close(handle)
         return block
 
-    def move(self, file: Listed, target: str) -> None:
+    def move(self, file: RemoteObject, target: str) -> None:
         """Rename a file."""
-        with _said():
+        with _translate_errors():
             _check(os.lstat(self._path(file)), file)
             os.rename(self._path(file), self._made(target))  # noqa: PTH104 - names are bytes
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Write a file."""
-        with _said(), open(self._made(target), "wb") as copy:  # noqa: PTH123 - names are bytes
+        with _translate_errors(), open(self._made(target), "wb") as copy:  # noqa: PTH123 - names are bytes
             copy.write(source.read())
 
-    def remove(self, file: Listed) -> None:
+    def remove(self, file: RemoteObject) -> None:
         """Remove a file, if size and time are those that were listed."""
-        with _said():
+        with _translate_errors():
             _check(os.lstat(self._path(file)), file)
             os.unlink(self._path(file))  # noqa: PTH108 - names are bytes
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _path(self, file: Listed) -> bytes:
+    def _path(self, file: RemoteObject) -> bytes:
         return os.path.join(self._folder, file.key)  # noqa: PTH118 - names are bytes
 
     def _made(self, target: str) -> bytes:
@@ -81,7 +81,7 @@ class Folder:
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
@@ -94,6 +94,6 @@ def _signature(info: os.stat_result) -> str:
     return f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
 
 
-def _check(info: os.stat_result, file: Listed) -> None:
+def _check(info: os.stat_result, file: RemoteObject) -> None:
     if _signature(info) != file.signature or not stat.S_ISREG(info.st_mode):
         raise ChangedError("it changed since it was listed")

@@ -22,10 +22,10 @@ from fsspec.exceptions import FSTimeoutError
 from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.config.sections import S3Settings
 from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, ShakyError
-from mini_platform.storage.remote import PAGE, REQUEST_SECONDS, SILENT_SECONDS, Inbox, Listed, persistently
+from mini_platform.storage.remote import PAGE, REQUEST_SECONDS, SILENT_SECONDS, Inbox, RemoteObject, with_retries
 
 DENIED = {
     "InvalidAccessKeyId": "the server does not know the access key: see {access_key}",
@@ -95,11 +95,11 @@ class S3:
         self._prefix = f"{inbox.path}/" if inbox.path else ""
         self._fs = filesystem(inbox.settings)
 
-    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+    def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
         """The objects after a name."""
         where: dict[str, Any] = {"StartAfter": self._prefix + after.decode()} if after else {}
         while True:
-            said = persistently(partial(self._list, where))
+            said = with_retries(partial(self._list, where))
             found = sorted(self._listed(item) for item in said.get("Contents", []) if item["Key"] != self._prefix)
             files = [file for _, file in found]
             if not said.get("IsTruncated"):
@@ -117,11 +117,11 @@ class S3:
         )
         return answer
 
-    def _listed(self, item: dict[str, Any]) -> tuple[bytes, Listed]:
+    def _listed(self, item: dict[str, Any]) -> tuple[bytes, RemoteObject]:
         key = item["Key"][len(self._prefix) :].encode("utf-8", "surrogateescape")
-        return key, Listed(key, _signature(item["ETag"], item["Size"]), item["Size"])
+        return key, RemoteObject(key, _signature(item["ETag"], item["Size"]), item["Size"])
 
-    def read(self, file: Listed, start: int, size: int) -> bytes:
+    def read(self, file: RemoteObject, start: int, size: int) -> bytes:
         """A range of an object, if it still has its ETag."""
 
         async def get() -> bytes:
@@ -133,7 +133,7 @@ class S3:
 
         return cast("bytes", self._sync(get))
 
-    def move(self, file: Listed, target: str) -> None:
+    def move(self, file: RemoteObject, target: str) -> None:
         """Copy an object, if it still has its ETag, and remove it."""
         if file.size > LARGEST_COPY:
             raise ObjectError("it is larger than 5 GB, which one request cannot copy")
@@ -143,28 +143,28 @@ class S3:
             _check(self._call("head_object", **source)["ETag"], file)
             self._call("copy_object", CopySource=source, CopySourceIfMatch=_etag(file), **place)
 
-        persistently(copy)
-        reach("inbox.copied")
+        with_retries(copy)
+        failpoint("inbox.copied")
         self.remove(file)
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Put an object."""
         body = source.read()
-        persistently(lambda: self._call("put_object", Bucket=self._bucket, Key=self._prefix + target, Body=body))
+        with_retries(lambda: self._call("put_object", Bucket=self._bucket, Key=self._prefix + target, Body=body))
 
-    def remove(self, file: Listed) -> None:
+    def remove(self, file: RemoteObject) -> None:
         """Remove an object, if it still has its ETag; asked before, too, for the sake of servers that do not check it."""
 
         def delete() -> None:
             _check(self._call("head_object", **self._place(file))["ETag"], file)
             self._call("delete_object", IfMatch=_etag(file), **self._place(file))
 
-        persistently(delete)
+        with_retries(delete)
 
-    def find(self, name: str) -> Listed:
+    def find(self, name: str) -> RemoteObject:
         """What stands below the prefix under a name; by a listing, as an answer to HEAD does not say why it is none."""
         where = {"Bucket": self._bucket, "Prefix": self._prefix + name, "MaxKeys": 1}
-        said = persistently(lambda: self._call("list_objects_v2", **where))
+        said = with_retries(lambda: self._call("list_objects_v2", **where))
         for item in said.get("Contents", []):
             if item["Key"] == where["Prefix"]:
                 return self._listed(item)[1]
@@ -174,17 +174,17 @@ class S3:
         """Put a local file of any size below the prefix, in bounded memory."""
         place = f"{self._bucket}/{self._prefix}{target}"
         few = {"chunksize": UPLOAD_BYTES, "max_concurrency": 2}
-        persistently(lambda: self._sync(lambda: self._fs._put_file(str(path), place, **few), seconds=None))
+        with_retries(lambda: self._sync(lambda: self._fs._put_file(str(path), place, **few), seconds=None))
 
     def close(self) -> None:
         """Let go of connections."""
         if self._fs._s3 is not None:
             S3FileSystem.close_session(self._fs.loop, self._fs._s3creator)
 
-    def _key(self, file: Listed) -> str:
+    def _key(self, file: RemoteObject) -> str:
         return self._prefix + file.key.decode("utf-8", "surrogateescape")
 
-    def _place(self, file: Listed) -> dict[str, str]:
+    def _place(self, file: RemoteObject) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._key(file)}
 
     def _call(self, method: str, **arguments: Any) -> Any:
@@ -241,10 +241,10 @@ def _signature(etag: str, size: int) -> str:
     return f"{etag.strip(chr(34))}:{size}"
 
 
-def _etag(file: Listed) -> str:
+def _etag(file: RemoteObject) -> str:
     return f'"{file.signature.rpartition(":")[0]}"'
 
 
-def _check(etag: str, file: Listed) -> None:
+def _check(etag: str, file: RemoteObject) -> None:
     if _signature(etag, file.size) != file.signature:
         raise ChangedError("it changed since it was listed")

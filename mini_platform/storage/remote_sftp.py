@@ -26,9 +26,9 @@ from mini_platform.storage.remote import (
     REQUEST_SECONDS,
     SILENT_SECONDS,
     Inbox,
-    Listed,
-    persistently,
+    RemoteObject,
     sorted_pages,
+    with_retries,
 )
 
 T = TypeVar("T")
@@ -91,28 +91,28 @@ class Sftp:
             "client_keys": keys,
         }
 
-    def pages(self, after: bytes) -> Iterator[tuple[list[Listed], bytes]]:
+    def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
         """The files after a name."""
         try:
-            found = persistently(lambda: self._do(self._list))
+            found = with_retries(lambda: self._do(self._list))
         except GoneError:
             raise InboxError(f"{self._inbox.url} cannot be used: there is no such folder.") from None
         yield from sorted_pages(found, after)
 
-    async def _list(self, client: asyncssh.SFTPClient) -> list[Listed]:
+    async def _list(self, client: asyncssh.SFTPClient) -> list[RemoteObject]:
         found = []
         async for entry in client.scandir(self._folder):
             name = entry.filename if isinstance(entry.filename, bytes) else entry.filename.encode()
             if name in (b".", b"..") or name.decode("latin-1") in ASIDE:
                 continue
-            found.append(Listed(name, _signature(entry.attrs), entry.attrs.size or 0, _kind(entry.attrs)))
+            found.append(RemoteObject(name, _signature(entry.attrs), entry.attrs.size or 0, _kind(entry.attrs)))
             if len(found) > MOST_FILES:
                 raise InboxError(
                     f"{self._inbox.url} has more than {MOST_FILES:,} files: let them be archived or deleted."
                 )
         return found
 
-    def read(self, file: Listed, start: int, size: int) -> bytes:
+    def read(self, file: RemoteObject, start: int, size: int) -> bytes:
         """A range of a file, whose size and time are the same before and after."""
 
         async def get(client: asyncssh.SFTPClient) -> bytes:
@@ -124,7 +124,7 @@ class Sftp:
 
         return self._do(get)
 
-    def move(self, file: Listed, target: str) -> None:
+    def move(self, file: RemoteObject, target: str) -> None:
         """Rename a file. If it was exchanged in that moment, it is given its name back."""
 
         async def rename(client: asyncssh.SFTPClient) -> None:
@@ -141,7 +141,7 @@ class Sftp:
                     await client.rename(new, self._path(file))
                 raise
 
-        persistently(lambda: self._do(rename))
+        with_retries(lambda: self._do(rename))
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Write a file."""
@@ -153,16 +153,16 @@ class Sftp:
             async with client.open(path, "wb", encoding=None) as copy:
                 await copy.write(data)
 
-        persistently(lambda: self._do(put))
+        with_retries(lambda: self._do(put))
 
-    def remove(self, file: Listed) -> None:
+    def remove(self, file: RemoteObject) -> None:
         """Remove a file, if size and time are those that were listed."""
 
         async def delete(client: asyncssh.SFTPClient) -> None:
             _check(await client.lstat(self._path(file)), file)
             await client.remove(self._path(file))
 
-        persistently(lambda: self._do(delete))
+        with_retries(lambda: self._do(delete))
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -172,7 +172,7 @@ class Sftp:
             connection_loop = get_loop()
             connection_loop.call_soon_threadsafe(connection.abort)
 
-    def _path(self, file: Listed) -> bytes:
+    def _path(self, file: RemoteObject) -> bytes:
         return posixpath.join(self._folder, file.key)
 
     def _setting(self, name: str) -> str:
@@ -244,7 +244,7 @@ def _signature(attrs: asyncssh.SFTPAttrs) -> str:
     return f"{attrs.size}:{attrs.mtime}:{attrs.mtime_ns or 0}"
 
 
-def _check(attrs: asyncssh.SFTPAttrs, file: Listed) -> None:
+def _check(attrs: asyncssh.SFTPAttrs, file: RemoteObject) -> None:
     if _signature(attrs) != file.signature:
         raise ChangedError("it changed since it was listed")
 

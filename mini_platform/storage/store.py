@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.storage.errors import NoRoomError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Arriving:
         self._digest.update(data)
         self._copy.write(data)
         self.size += len(data)
-        reach("land.copying")
+        failpoint("land.copying")
 
     def keep(self) -> tuple[str, int]:
         """Make it a raw file, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""

@@ -2,7 +2,7 @@
 
 A select is taken apart into the tables that it reads, the conditions that hold for each of its rows, and what tells its rows
 apart. Three questions are answered from that. May one group be computed without the others? May an expression be NULL? Can two
-rows have one key? What is not known to be harmless (`known_sql.py`) counts as if it were not.
+rows have one key? What is not known to be escape_formula (`known_sql.py`) counts as if it were not.
 
 Not here: tables (`tables/`), computing anything (`aggregates.py`).
 """

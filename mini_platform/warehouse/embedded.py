@@ -322,7 +322,7 @@ def _start(home: Path) -> None:
 def _nobody_left(home: Path) -> Iterator[int]:
     """A lock for the server to inherit, held while any of its processes lives; got once a killed server's are all gone.
 
-    Postgres itself judges by the process ids in its pid files, and refuses to start where such an id is a zombie's or was
+    Postgres itself goes by the process ids in its pid files, and refuses to start where such an id is a zombie's or was
     given to another process. With the lock in hand these files are known to be left over, and are removed.
 
     Yields:

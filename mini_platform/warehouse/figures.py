@@ -1,4 +1,4 @@
-"""Figures: what the columns of a large file hold, counted while it is judged, so that nobody need read all of it again.
+"""Figures: what the columns of a large file hold, counted while it is validated, so that nobody need read all of it again.
 
 They are exact: the different texts of a column are kept with the number of their rows. A column that has too many for that
 is left out, and measured by the server (`quality.py`).
@@ -44,7 +44,7 @@ class Figures:
         """Columns in which it saves little to add up."""
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Count judged rows, as they are staged; malformed records aside."""
+        """Count validated rows, as they are staged; malformed records aside."""
         valid = rows["_rules"].is_null()
         counted = [
             rows.filter(part).select(pl.col(name).value_counts(name="_rows").implode() for name in self._counts)

@@ -1,6 +1,6 @@
 """When a row was first loaded, remembered while the row is gone and may come back.
 
-A row that its newest file does not contain any more, judged again, is deleted, and the other files are queued: one of them may
+A row that its newest file, validated again, does not contain any more is deleted, and the other files are queued: one may
 hold what it was before, and it is the same row then. So is the row of somebody else that comes back where a person was
 forgotten; only keys that others' rows have are remembered there. A row ends when every file that had arrived by then is
 done, and none brought it: what comes later is first loaded then.
@@ -26,7 +26,7 @@ def remember(conn: Connection, dataset: Dataset, rows: ColumnElement[bool]) -> N
     tables = dataset_tables(dataset)
     if (gone := tables.gone) is None:
         return
-    first = next(tables.production.c[column.name] for column in dataset.columns if column.given == "first_loaded")
+    first = next(tables.production.c[column.name] for column in dataset.columns if column.system == "first_loaded")
     last_file = select(func.max(files.c.file_id)).where(files.c.dataset == dataset.name).scalar_subquery()
     found = select(*tables.production.primary_key.columns, first, last_file).where(rows)
     statement = insert(gone).from_select([c.name for c in gone.c], found)
@@ -52,7 +52,7 @@ def with_moments(conn: Connection, dataset: Dataset, rows: Select[Any], moments:
     if gone is None or is_empty(conn, gone):
         return rows.add_columns(*(NOW.label(name) for name in moments))
     new = rows.subquery("new")
-    first = {column.name for column in dataset.columns if column.given == "first_loaded"}
+    first = {column.name for column in dataset.columns if column.system == "first_loaded"}
     known = func.coalesce(gone.c._first_loaded, NOW)
     written = ((known if name in first else NOW).label(name) for name in moments)
     same_key = and_(*(new.c[name] == gone.c[name] for name in dataset.key))

@@ -11,7 +11,7 @@ from mini_platform.warehouse.roles import LOADER, OWNER, REACHED, ROLES, TAKEN_O
 from mini_platform.warehouse.tables import SCHEMAS
 
 
-def too_mighty(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
+def excess_privileges(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
     """What roles may do beyond what is theirs, a phrase each."""
     for row in conn.execute(ATTRIBUTES, {"names": list(ROLES)}):
         yield f"{row.rolname} is no mere group: it may log in, make roles or databases, or pass over grants"
@@ -25,7 +25,7 @@ def too_mighty(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
             yield f"{role} may {_listed(more)} {name}"
 
 
-def too_weak(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
+def missing_privileges(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
     """What roles lack of what is theirs, a phrase each."""
     yield from (f"there is no role {name}" for name in ROLES if name not in existing(conn))
     for role, name, _, less in _differences(conn, tables):

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.connection import DatabaseAwayError
@@ -43,9 +43,9 @@ from mini_platform.warehouse.tables import COUNTERS, among, files
 
 log = logging.getLogger("mini_platform.ledger")
 PENDING = ("landed", "staged")
-REDRIVEN = ("loaded", "refused", "failed")
+REPROCESSED = ("loaded", "refused", "failed")
 HOLDS = and_(files.c.loaded_at.is_not(None), files.c.status.in_(("loaded", *PENDING)))
-"""Whether the rows of a file are in production: of one that is judged again, until it is refused or has failed."""
+"""Whether the rows of a file are in production: of one that is validated again, until it is refused or has failed."""
 BATCH_BYTES = 256 * 2**20
 """A batch is closed before it grows over this, so that one transaction and its retry stay short."""
 
@@ -57,7 +57,7 @@ A connection that breaks without a word is not among them: a file may have broug
 
 
 Kind = Literal["fresh", "tried", "due", "alone"]
-"""Of pending files. Fresh: never tried. Tried: a process died on it and on others with it. Due: set aside, and neither does
+"""Of pending files. Fresh: never tried. Tried: a process died on it and on others with it. Due: deferred, and neither does
 a file wait that arrived before that, nor one whose rows are staged and would have to wait longer to be published. Alone:
 every file that is not fresh."""
 EVERYTHING: tuple[Kind, ...] = ("fresh", "alone")
@@ -84,7 +84,7 @@ class Arrival:
 class Worker:
     """Who works: the owner of the leases, how long they last, and when to give a file up.
 
-    With `others_first` it does not stage what was set aside while rows of other files are staged and not loaded: its next
+    With `others_first` it does not stage what was deferred while rows of other files are staged and not loaded: its next
     run does.
     """
 
@@ -112,7 +112,7 @@ def current_versions(conn: Connection, dataset: str, names: Sequence[str]) -> di
     return {row.name: row for row in conn.execute(latest)}
 
 
-def register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: str) -> list[Row[Any]]:
+def register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], channel: str) -> list[Row[Any]]:
     """Write arrivals into the ledger, each a new version of its name if the bytes differ from the current one.
 
     Returns:
@@ -125,11 +125,11 @@ def register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: 
         first = {name: i for i, name in reversed(list(enumerate(names)))}
         # Up to a name that comes again: it is the next version of a row, or the same as one, that must be written first.
         distinct = next((i for i, name in enumerate(names) if first[name] != i), len(names))
-        rows += _register(conn, dataset, rest[:distinct], door)
+        rows += _register(conn, dataset, rest[:distinct], channel)
     return rows
 
 
-def _register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door: str) -> Sequence[Row[Any]]:
+def _register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], channel: str) -> Sequence[Row[Any]]:
     """The same for arrivals of different names, under the lock."""
     current = current_versions(conn, dataset, [a.name for a in arrivals])
     rows = []
@@ -143,14 +143,14 @@ def _register(conn: Connection, dataset: str, arrivals: Sequence[Arrival], door:
                 "version": (before.version if before else 0) + (not unchanged),
                 "sha256": arrival.sha256,
                 "bytes": arrival.size,
-                "door": door,
+                "channel": channel,
                 "status": "unchanged" if unchanged else "landed",
                 "same_as": before.file_id if before and unchanged else None,
             }
         )
     arrived = conn.execute(insert(files).returning(files, sort_by_parameter_order=True), rows).all()
     landed = [row.file_id for row in arrived if row.status == "landed"]
-    audit.record_all(conn, "landed", landed, dataset=dataset, door=door)
+    audit.record_all(conn, "landed", landed, dataset=dataset, channel=channel)
     return arrived
 
 
@@ -166,12 +166,12 @@ def _free(dataset: str, status: str, only: Sequence[int] | None) -> Select[Any]:
 
 def _kinds(dataset: str, status: str, only: Sequence[int] | None) -> dict[Kind, ColumnElement[bool]]:
     """What is true of the pending files of each kind."""
-    aside = files.c.set_aside_at.is_not(None)
+    aside = files.c.deferred_at.is_not(None)
     fresh = and_(files.c.attempts == 0, not_(aside))
     earlier = _free(dataset, status, only).subquery()
     staged = _free(dataset, "staged", None).subquery()
-    nobody_before = not_(exists().where(earlier.c.set_aside_at.is_(None), earlier.c.arrived_at <= files.c.set_aside_at))
-    nobody_staged = not_(exists().where(staged.c.set_aside_at.is_(None)))
+    nobody_before = not_(exists().where(earlier.c.deferred_at.is_(None), earlier.c.arrived_at <= files.c.deferred_at))
+    nobody_staged = not_(exists().where(staged.c.deferred_at.is_(None)))
     return {
         "fresh": fresh,
         "tried": and_(files.c.attempts > 0, not_(aside)),
@@ -190,8 +190,8 @@ def claim(
 ) -> list[Row[Any]]:
     """Take pending files under a lease: those of the first kind that has any, oldest arrival first.
 
-    Files that were never tried come in batches. One whose processing died before, or that was set aside, comes alone, so
-    that it delays nobody and takes nobody down with it. One that dies alone is set aside too; after `max_attempts` it is
+    Files that were never tried come in batches. One whose processing died before, or that was deferred, comes alone, so
+    that it delays nobody and takes nobody down with it. One that dies alone is deferred too; after `max_attempts` it is
     marked failed.
     """
     kinds = _kinds(dataset, status, only)
@@ -231,14 +231,14 @@ def claim(
                     leased_by=worker.owner,
                     leased_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, worker.lease_seconds),
                     run_id=worker.owner,
-                    set_aside_at=case((files.c.attempts > 0, func.clock_timestamp()), else_=files.c.set_aside_at),
+                    deferred_at=case((files.c.attempts > 0, func.clock_timestamp()), else_=files.c.deferred_at),
                 )
                 .returning(files)
             ).all()
             if claimed:
                 break
-        reach("claim.before_commit")
-    reach("claim.after_commit")
+        failpoint("claim.before_commit")
+    failpoint("claim.after_commit")
     return sorted(claimed, key=lambda row: row.file_id)
 
 
@@ -272,7 +272,7 @@ def lease(worker: Worker) -> Iterator[None]:
         yield
     except BaseException as error:
         if _blameless(error):
-            given_back |= {"attempts": func.greatest(files.c.attempts - 1, 0), "set_aside_at": None}
+            given_back |= {"attempts": func.greatest(files.c.attempts - 1, 0), "deferred_at": None}
         raise
     finally:
         done.set()
@@ -297,21 +297,21 @@ FINISH = text(
     UPDATE ops.files AS f
     SET status = r.status, error = r.error, attempts = 0, leased_by = NULL, leased_until = NULL,
         -- A slow file is loaded alone too. One that died when it was staged (it has more attempts) was well this time.
-        set_aside_at = CASE WHEN r.status = 'staged' AND f.attempts = 1 THEN f.set_aside_at END,
+        deferred_at = CASE WHEN r.status = 'staged' AND f.attempts = 1 THEN f.deferred_at END,
         rows_read = coalesce(r.rows_read, f.rows_read), rows_rejected = coalesce(r.rows_rejected, f.rows_rejected),
         rows_inserted = r.rows_inserted, rows_updated = r.rows_updated,
         rows_unchanged = r.rows_unchanged, rows_superseded = r.rows_superseded,
         rule_counts = coalesce(r.rule_counts, f.rule_counts),
         keys_unique = coalesce(r.keys_unique, f.keys_unique),
         figures = CASE r.status WHEN 'loaded' THEN f.figures ELSE r.figures END,
-        extra_columns = coalesce(r.extra_columns, f.extra_columns),
-        absent_columns = coalesce(r.absent_columns, f.absent_columns),
+        unexpected_columns = coalesce(r.unexpected_columns, f.unexpected_columns),
+        missing_columns = coalesce(r.missing_columns, f.missing_columns),
         staged_at = CASE r.status WHEN 'staged' THEN now() ELSE f.staged_at END,
         loaded_at = CASE r.status WHEN 'loaded' THEN now() ELSE f.loaded_at END
     FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS r(
         file_id bigint, status text, error text, rows_read bigint, rows_rejected bigint, rows_inserted bigint,
         rows_updated bigint, rows_unchanged bigint, rows_superseded bigint, rule_counts jsonb, keys_unique boolean,
-        figures jsonb, extra_columns text[], absent_columns text[])
+        figures jsonb, unexpected_columns text[], missing_columns text[])
     WHERE f.file_id = r.file_id AND f.leased_by = :owner AND f.status = :status
     RETURNING f.*
     ), noted AS (
@@ -345,11 +345,11 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
         raise LeaseLostError(f"{len(rows) - moved} of {len(rows)} files were taken over by another process")
 
 
-def set_aside(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None:
+def defer(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None:
     """Give claimed files back, as if they had not been tried, to be taken alone after all that have arrived by now."""
     mine = and_(among(files.c.file_id, file_ids), files.c.leased_by == worker.owner)
     free = {"leased_by": None, "leased_until": None, "attempts": files.c.attempts - 1}
-    conn.execute(update(files).where(mine).values(set_aside_at=func.clock_timestamp(), **free))
+    conn.execute(update(files).where(mine).values(deferred_at=func.clock_timestamp(), **free))
 
 
 def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> list[int]:
@@ -357,7 +357,7 @@ def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> list[int
 
     Their rows are locked in one order, so that of two who queue files at once neither is a deadlock's victim.
     """
-    free = {"leased_by": None, "leased_until": None, "set_aside_at": None}
+    free = {"leased_by": None, "leased_until": None, "deferred_at": None}
     values = {"status": "landed", "attempts": 0, "error": None, "queued_at": func.now(), **free}
     chosen = and_(files.c.dataset == dataset, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None), *criteria)
     rows = select(files.c.file_id).where(chosen).order_by(files.c.file_id).with_for_update()
@@ -366,8 +366,8 @@ def return_to_landed(conn: Connection, dataset: str, *criteria: Any) -> list[int
     return list(ids)
 
 
-def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[int]:
-    """Let files be judged and loaded again by today's rules: one, or all of a dataset; those that are landed already stay so.
+def reprocess(conn: Connection, dataset: str, file_id: int | None = None) -> list[int]:
+    """Queue files to be validated and loaded again by today's rules: one, or all of a dataset; landed ones stay landed.
 
     Returns:
         Ids of the versions that will be, or are being, loaded; none where no raw file is kept. For an arrival of unchanged
@@ -381,18 +381,18 @@ def redrive(conn: Connection, dataset: str, file_id: int | None = None) -> list[
         version = select(func.coalesce(files.c.same_as, files.c.file_id)).where(files.c.file_id == file_id)
         versions = versions.where(files.c.file_id == version.scalar_subquery())
     ids = list(conn.scalars(versions))
-    # What is staged, and loaded by nobody now, was judged by the rules of its day.
+    # What is staged, and loaded by nobody now, was validated by the rules of its day.
     free = or_(files.c.leased_until.is_(None), files.c.leased_until < func.clock_timestamp())
-    judged = or_(files.c.status.in_(REDRIVEN), and_(files.c.status == "staged", free))
-    return_to_landed(conn, dataset, among(files.c.file_id, ids), judged)
+    validated = or_(files.c.status.in_(REPROCESSED), and_(files.c.status == "staged", free))
+    return_to_landed(conn, dataset, among(files.c.file_id, ids), validated)
     audit.record(conn, "re-drove", file_id, dataset=dataset, files=len(ids))
-    reach("reprocess.before_commit")
+    failpoint("reprocess.before_commit")
     return ids
 
 
-def waits_aside(dataset: str) -> ColumnElement[bool]:
+def is_deferred(dataset: str) -> ColumnElement[bool]:
     """Whether a file waits to be read alone, after the others."""
-    return and_(files.c.dataset == dataset, files.c.status == "landed", files.c.set_aside_at.is_not(None))
+    return and_(files.c.dataset == dataset, files.c.status == "landed", files.c.deferred_at.is_not(None))
 
 
 def pending(conn: Connection, dataset: str) -> int:

@@ -34,9 +34,9 @@ from sqlalchemy import (
     update,
 )
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
-from mini_platform.declare.policies import Highest
+from mini_platform.declare.policies import KeepHighest
 from mini_platform.warehouse import first_loaded, ledger, quarantine
 from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.dirty_groups import mark
@@ -68,17 +68,17 @@ def load(worker: ledger.Worker, dataset: Dataset, *, limit: int, only: Sequence[
     while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "staged", limit - len(done), only)):
         for part in _parts(dataset, batch):
             with worker.engine.begin() as conn:
-                reach("load.started")
+                failpoint("load.started")
                 done += _load_batch(conn, worker, dataset, part)
-                reach("load.before_commit")
-            reach("load.after_commit")
+                failpoint("load.before_commit")
+            failpoint("load.after_commit")
     return done
 
 
 def _parts(dataset: Dataset, batch: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
-    """Return the files that are loaded together: all, but for files that are judged again where a row has its place in one.
+    """Return the files that are loaded together: all, but for files that are validated again where a row has its place in one.
 
-    Such a row keeps the place in the file that brought it, as that is judged now, though a later one of the batch may say
+    Such a row keeps the place in the file that brought it, as that is validated now, though a later one of the batch may say
     the same.
     """
     if _places(dataset) and any(row.loaded_at for row in batch):
@@ -89,7 +89,7 @@ def _parts(dataset: Dataset, batch: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
 def _places(dataset: Dataset) -> list[str]:
     """Return the names of the columns that say where a row stands: its file, line, record, source."""
     staged = {column.name for column in dataset.staged_columns}  # Not when it was loaded, which only production has.
-    return [c.name for c in dataset.stored_columns if c.given and c.name in staged - set(dataset.key)]
+    return [c.name for c in dataset.stored_columns if c.system and c.name in staged - set(dataset.key)]
 
 
 def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch: Sequence[Row[Any]]) -> list[int]:
@@ -115,7 +115,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
         counts = _merge(conn, dataset, tables, ids, again, None if again else unique_rows)
     many = sum(row.rows_rejected for row in batch) > BULK_ROWS
     quarantine.write(conn, dataset, ids, [row.file_id for row in batch if row.rows_rejected], many=many)
-    reach("load.quarantined")
+    failpoint("load.quarantined")
     finished = []
     for row in batch:
         outcome = counts[row.file_id]
@@ -164,7 +164,7 @@ def _within_file(dataset: Dataset, staging: Any) -> list[ColumnElement[Any]]:
     last = [staging._line.desc(), staging._record.desc()]
     if dataset.duplicates == "first":
         return [staging._line.asc(), staging._record.asc()]
-    if isinstance(dataset.duplicates, Highest):
+    if isinstance(dataset.duplicates, KeepHighest):
         column = next(c for c in dataset.columns if c.name == dataset.duplicates.column)
         return [staging[column.name].cast(sql_type(column)).desc().nulls_last(), *last]
     return last
@@ -188,8 +188,8 @@ def _fill(
     rows = first_loaded.with_moments(conn, dataset, winners, _moments(tables))
     with filled_in_bulk(conn, production):
         conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
-        reach("load.rows_written")
-    reach("load.indexes_built")
+        failpoint("load.rows_written")
+    failpoint("load.indexes_built")
     conn.execute(text(f"ANALYZE {name}"))
     mark(conn, dataset, None)
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -218,7 +218,7 @@ def _merge(
     # Rows of an earlier declaration may have unknown columns, which no later row of theirs has.
     production = kept_unknown(dataset) if _keeps_unknown(conn, tables) else tables.production
     tables = replace(tables, production=production)
-    given = {column.name for column in dataset.columns if column.given}
+    given = {column.name for column in dataset.columns if column.system}
     values = [
         c for c in production.c if c.name in tables.staging.c and c.name not in {*dataset.key, *given, "_file_id"}
     ]
@@ -234,18 +234,18 @@ def _merge(
     later = production.c._file_id > winners.c._file_id
     outcome = case(
         (production.c._file_id.is_(None), "inserted"),
-        # A later file of this very batch brought the row, and does not contain it any more, judged again.
+        # A later file of this very batch brought the row, and does not contain it any more, validated again.
         (and_(later, among(production.c._file_id, again)), "updated"),
         (not_(differs), "unchanged"),
         (later, "superseded"),
         else_="updated",
     )
-    judged = select(*winners.c, production.c._file_id.label("_brought_by"), outcome.label("_outcome"))
-    judged = judged.select_from(winners.outerjoin(production, same_key))
+    validated = select(*winners.c, production.c._file_id.label("_brought_by"), outcome.label("_outcome"))
+    validated = validated.select_from(winners.outerjoin(production, same_key))
     if unique_rows is not None:
-        judged = judged.where(outcome != "unchanged")
+        validated = validated.where(outcome != "unchanged")
     with _looked_up(conn, winners, production):
-        incoming = materialized(conn, "incoming", judged)
+        incoming = materialized(conn, "incoming", validated)
     if len(ids) > 1 and again:  # An earlier file of this very batch brought the row, and does not say it any more.
         said = _valid_rows(dataset, tables, again, distinct=True, by_file=True).subquery("said")
         theirs = and_(said.c._file_id == incoming.c._brought_by, *(said.c[k] == incoming.c[k] for k in dataset.key))
@@ -274,10 +274,10 @@ def _merge(
         if any(outcomes["updated"] for outcomes in counts.values()):
             key_of = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
             mark(conn, dataset, select(production).join(incoming, and_(key_of, updated)))
-            first = [column.name for column in dataset.columns if column.given == "first_loaded"]
+            first = [column.name for column in dataset.columns if column.system == "first_loaded"]
             changed = rows.where(updated).add_columns(*(NOW.label(name) for name in moments))
             upsert(conn, production, changed, differing=False, kept=first)
-        reach("load.rows_written")
+        failpoint("load.rows_written")
     if again:
         _retract(conn, dataset, production, incoming, again)
     _requeue_later(conn, dataset, counts)
@@ -285,7 +285,7 @@ def _merge(
 
 
 def _keeps_unknown(conn: Connection, tables: DatasetTables) -> bool:
-    """True if production has the unknown columns that an earlier declaration rescued, and today's does not."""
+    """True if production has the unknown columns that an earlier declaration kept, and today's does not."""
     name = conn.dialect.identifier_preparer.format_table(tables.production)
     found = text("SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attname = '_extra')")
     return "_extra" not in tables.production.c and bool(conn.scalar(found, {"name": name}))
@@ -316,7 +316,7 @@ def _looked_up(conn: Connection, few: Table, many: Table) -> Iterator[None]:
 
 
 def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Table, again: Sequence[int]) -> None:
-    """Take back rows that an earlier load of these files brought and that they, judged again, do not contain.
+    """Take back rows that an earlier load of these files brought and that they, validated again, do not contain.
 
     The other files of the dataset are queued again: one of them may hold what the row was before, or the same value,
     which left no trace on the row.
@@ -330,7 +330,7 @@ def _retract(conn: Connection, dataset: Dataset, production: Table, incoming: Ta
 
 
 def take_back(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
-    """Take back every row that an earlier load of these files brought: judged again, they are refused.
+    """Take back every row that an earlier load of these files brought: validated again, they are refused.
 
     The other files of the dataset are queued again, as in `_retract`. The caller holds the lock of loads.
     """

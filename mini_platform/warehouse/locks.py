@@ -1,7 +1,7 @@
 """Locks: what must not be done by two processes at once, and how long one that went silent may keep the others waiting.
 
 A transaction takes the locks that it needs in this order, and rows and tables after them, so that no two wait for each other:
-`schema`, `pull`, `register`, `load`, then `aggregate` by aggregate of a dataset as they are declared. Whoever computes an
+`schema`, `sync`, `register`, `load`, then `aggregate` by aggregate of a dataset as they are declared. Whoever computes an
 aggregate has the locks of all that it reads, however indirectly, too: what is deleted there takes rows here with it (foreign
 keys). Marks of an aggregate in `ops.dirty_groups` are taken by who has its lock. `incidents` and those of the raw store are
 taken alone.

@@ -69,10 +69,10 @@ def measure(conn: Connection, dataset: Dataset, run_id: str) -> pd.DataFrame:
 
 def _staging(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
     staging = dataset_tables(dataset).staging
-    verdicts = select(staging.c._file_id, staging.c._rules, func.count()).group_by(staging.c._file_id, staging.c._rules)
+    results = select(staging.c._file_id, staging.c._rules, func.count()).group_by(staging.c._file_id, staging.c._rules)
     broken: Counter[str] = Counter()
     staged: Counter[int] = Counter()
-    for file_id, rules, count in conn.execute(verdicts):
+    for file_id, rules, count in conn.execute(results):
         staged[file_id] += count
         broken.update(dict.fromkeys(rules or (), count))
     found = conn.execute(select(files).where(among(files.c.file_id, list(staged)))).all()

@@ -40,7 +40,7 @@ from sqlalchemy.schema import (
     SetTableComment,
 )
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
@@ -89,7 +89,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
             migrations.bring_up(engine)
             with engine.begin() as conn:
                 _bring_to(conn, chosen, wanted)
-                reach("schema.before_commit")
+                failpoint("schema.before_commit")
     except ProgrammingError as error:
         if is_refused(error):
             raise RolesError(NOT_OURS) from error
@@ -404,7 +404,7 @@ def _lost(conn: Connection, table: Table, column: Column[Any]) -> str:
     return (
         f"{table.fullname}.{column.name} was made a counter of whole numbers by an earlier version: what stands behind the "
         "point was cut off when its rows were loaded. The raw files have it: drop the table by `mini-platform psql -c "
-        f"{drop}`, then load its files again by `mini-platform redrive {table.info['dataset']}`"
+        f"{drop}`, then load its files again by `mini-platform reprocess {table.info['dataset']}`"
     )
 
 

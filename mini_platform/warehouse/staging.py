@@ -17,20 +17,20 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Row, and_, delete, exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import first_loaded, ledger, quarantine
-from mini_platform.warehouse.judged_rows import PLATFORM_COLUMNS, JudgedRows, Progress, RawFiles, Tally
 from mini_platform.warehouse.load import take_back
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import copy_in, materialized
+from mini_platform.warehouse.validated_rows import PLATFORM_COLUMNS, Progress, RawFiles, Tally, ValidatedRows
 
 QUEUE_BLOCKS = 4
-"""Blocks that wait between the thread that reads and judges and the one that sends: bounds the memory."""
+"""Blocks that wait between the thread that reads and validates and the one that sends: bounds the memory."""
 
 MANY_ROWS = 100_000
 """Rows of a refused file stay for the quality report until the next run; of more than this, loads till then would suffer."""
@@ -84,7 +84,7 @@ def stage(
 ) -> list[int]:
     """Stage the landed files of a dataset that nobody else works on.
 
-    A file that turns out to be slow while others wait in its batch is set aside: it is taken alone, after them.
+    A file that turns out to be slow while others wait in its batch is deferred: it is taken alone, after them.
 
     Args:
         worker: who holds the leases; the caller keeps them alive by `ledger.lease`.
@@ -95,7 +95,7 @@ def stage(
         progress: called as bytes and rows are read.
 
     Returns:
-        Ids of the files that were taken, whatever became of them; not of those that were set aside.
+        Ids of the files that were taken, whatever became of them; not of those that were deferred.
     """
     done: list[int] = []
     purged = False
@@ -103,7 +103,7 @@ def stage(
     while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only, order)):
         now = not purged and purge(worker, dataset)
         purged = purged or now
-        # What was staged of a file that is judged again, as it was queued since then, would be there twice.
+        # What was staged of a file that is validated again, as it was queued since then, would be there twice.
         if not now and (before := [row.file_id for row in batch if row.rows_read is not None]):
             with worker.engine.begin() as conn:
                 _forget(conn, dataset, before)
@@ -150,18 +150,19 @@ def _stage_batch(
     progress: Progress | None,
 ) -> list[int]:
     tallies = {
-        row.file_id: Tally(row.file_id, row.name, row.door, raw.path(row.sha256), row.rows_erased or 0) for row in batch
+        row.file_id: Tally(row.file_id, row.name, row.channel, raw.path(row.sha256), row.rows_erased or 0)
+        for row in batch
     }
-    rows = JudgedRows(dataset, tallies, raw, progress)
+    rows = ValidatedRows(dataset, tallies, raw, progress)
     with worker.engine.begin() as conn:
         _copy(conn, dataset, rows.as_csv())
-        aside = [tally.file_id for tally in tallies.values() if tally.set_aside]
-        taken = {file_id: tally for file_id, tally in tallies.items() if not tally.set_aside}
+        aside = [tally.file_id for tally in tallies.values() if tally.deferred]
+        taken = {file_id: tally for file_id, tally in tallies.items() if not tally.deferred}
         if dataset.duplicates == "reject":
             _reject_doubled(conn, dataset, taken)
-        verdicts = [tally.verdict(dataset) for tally in taken.values()]
+        results = [tally.verdict(dataset) for tally in taken.values()]
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
-        over_limit = [v["file_id"] for v in verdicts if v["status"] == "refused" and v["file_id"] not in unreadable]
+        over_limit = [v["file_id"] for v in results if v["status"] == "refused" and v["file_id"] not in unreadable]
         refused = [*over_limit, *unreadable]
         if refused:  # Before a row is locked that who loads, or forgets, waits for.
             advisory_lock(conn, "load", dataset.name, frozen_seconds=worker.lease_seconds)
@@ -170,10 +171,10 @@ def _stage_batch(
         _forget(conn, dataset, [*unreadable, *aside, *large])
         if loaded_before := [row.file_id for row in batch if row.file_id in refused and row.loaded_at]:
             take_back(conn, dataset, loaded_before)
-        ledger.move(conn, worker, "landed", verdicts)
-        ledger.set_aside(conn, worker, aside)
-        reach("stage.before_commit")
-    reach("stage.after_commit")
+        ledger.move(conn, worker, "landed", results)
+        ledger.defer(conn, worker, aside)
+        failpoint("stage.before_commit")
+    failpoint("stage.after_commit")
     if large or aside:
         purge(worker, dataset)
     return list(taken)
@@ -221,7 +222,7 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
             with closing(blocks):  # type: ignore[type-var]
                 for block in blocks:
                     pipe.put(block)
-                    reach("stage.block_sent")
+                    failpoint("stage.block_sent")
             pipe.put(None)
         except BrokenPipeError:
             return

@@ -44,7 +44,7 @@ class Link:
     Attributes:
         host: as it was asked for; empty for a socket of this machine.
         protocol: such as `TLSv1.3`; empty if it is not encrypted.
-        mode: sslmode, by which libpq judged the server.
+        mode: sslmode, by which libpq validated the server.
     """
 
     host: str

@@ -23,7 +23,7 @@ from mini_platform.web.api.openapi import describe
 from mini_platform.web.auth import keys
 from mini_platform.web.auth.guard import protect
 from mini_platform.web.head import Head
-from mini_platform.web.pages.routes import add_pages, warm
+from mini_platform.web.pages.routes import add_pages, preload
 from mini_platform.web.problems import AWAY, handle_problems
 from mini_platform.web.site import Site
 
@@ -69,7 +69,7 @@ def main() -> None:
     settings = site.settings
     if settings.in_clear:
         logging.getLogger(__name__).warning(settings.in_clear)
-    threading.Thread(target=warm, daemon=True).start()
+    threading.Thread(target=preload, daemon=True).start()
     uvicorn.run(
         create_app(site),
         host=settings.host,

@@ -28,7 +28,7 @@ EXPORTS = 6
 
 
 class Site:
-    """One per process, in `app.state.site`; routes take it as a parameter of the type `TheSite`.
+    """One per process, in `app.state.site`; routes take it as a parameter of the type `SiteDep`.
 
     Attributes:
         platform: the database as its owner, and the raw store: for landing files and rows of `ops`, nothing else.
@@ -141,5 +141,5 @@ def _site(request: Request) -> Site:
     return site
 
 
-TheSite = Annotated[Site, Depends(_site)]
+SiteDep = Annotated[Site, Depends(_site)]
 DatasetName = Annotated[str, Path(alias="dataset", description="Name of the dataset")]

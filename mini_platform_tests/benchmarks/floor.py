@@ -1,6 +1,6 @@
 """The floor: what Postgres alone needs. COPY of the text into an unlogged table, then one upsert into the indexed table.
 
-It does none of what the platform does besides: no verdicts, no quarantine, no ledger, no lines, no aggregates.
+It does none of what the platform does besides: no results, no quarantine, no ledger, no lines, no aggregates.
 
     python -m mini_platform_tests.benchmarks.floor URL FILE
 """

@@ -1,7 +1,7 @@
 """The floor of sales: what Postgres alone needs for the orders and their star, in one transaction.
 
 COPY of the text into an unlogged table, one upsert into the table of orders, then the four tables of the star, each by one
-statement, with the keys, indexes and foreign keys that ours have. There are no verdicts, hashes, quarantine, ledger or lines.
+statement, with the keys, indexes and foreign keys that ours have. There are no results, hashes, quarantine, ledger or lines.
 Keys and indexes are there before the rows, as by plain SQL, or are built after them, which is the best that Postgres can do:
 
     python -m mini_platform_tests.benchmarks.floor_sales URL FILE before|after

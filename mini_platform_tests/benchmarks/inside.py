@@ -28,7 +28,7 @@ def main(paths: list[Path]) -> dict[str, float]:
     def lap(name: str) -> None:
         laps[name] = time.perf_counter() - start - sum(laps.values())
 
-    found = [folder.Found(path.name, path, "") for path in paths]
+    found = [folder.DroppedFile(path.name, path, "") for path in paths]
     ids = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, found, "load") if row]
     lap("land")
     processing.stage(platform, dataset, run_id, ids)

@@ -140,7 +140,7 @@ def test_load_takes_up_what_waits_under_the_same_bytes_even_from_a_dead_process(
     engine: Engine, platform: Platform, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "a.csv", "A,2020-01-01,1,1", "A,2020-01-02,2,2")
-    list(folder.land(engine, examples.weather, platform.store, [folder.Found("a.csv", path, "")]))
+    list(folder.land(engine, examples.weather, platform.store, [folder.DroppedFile("a.csv", path, "")]))
     dead = ledger.Worker(engine, "the run that died", lease_seconds=4)
     assert len(ledger.claim(dead, "weather", "landed", 1)) == 1
 
@@ -212,7 +212,7 @@ def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
     raw = platform.store.path(ledger_rows(engine)[1].sha256)
     raw.rename(raw.with_suffix(".away"))
 
-    without = cli("redrive", "weather", "--json")
+    without = cli("reprocess", "weather", "--json")
 
     assert without.returncode == 1
     first, second = objects(without.stdout)
@@ -221,7 +221,7 @@ def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
     assert second["error"].startswith("its raw file is missing")
 
     raw.with_suffix(".away").rename(raw)
-    healed = cli("redrive", "weather", "--file", "2", "--json")
+    healed = cli("reprocess", "weather", "--file", "2", "--json")
 
     assert healed.returncode == 0
     assert [(o["file_id"], o["status"], o["rows_unchanged"]) for o in objects(healed.stdout)] == [(2, "loaded", 1)]
@@ -344,7 +344,7 @@ def test_explain_tells_the_whole_story_of_a_row(
     pipeline(
         examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", "A,,,", "A,,,")
     )  # More than half is bad: refused.
-    waiting = folder.Found("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
+    waiting = folder.DroppedFile("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
     list(folder.land(engine, examples.weather, platform.store, [waiting]))
 
     done = here("explain", "weather", "A", "2020-01-01", "--json")
@@ -404,7 +404,7 @@ def test_explain_says_why_there_is_no_row(
         (["explain", "weather", "A", "2020-02-30"], "date: '2020-02-30' is not a date of the form YYYY-MM-DD."),
         (["explain", "weather", " ", "2020-02-03"], "station_id: ' ' is empty."),
         (["rejects", "weather", "--file", "99"], "weather has no file 99."),
-        (["redrive", "weather", "--file", "99"], "weather has no file 99."),
+        (["reprocess", "weather", "--file", "99"], "weather has no file 99."),
         (["rejects", "weather", "--csv", "--json"], "Choose one of --csv and --json."),
         (["files", "--status", "lost"], "lost"),
         (["sample", "weather", "--out", "/none/x.csv"], "/none is not a folder."),
@@ -550,7 +550,7 @@ def test_help_is_quick() -> None:
         "load",
         "files",
         "rejects",
-        "redrive",
+        "reprocess",
         "verify",
         "explain",
         "sample",

@@ -24,7 +24,7 @@ from mini_platform.config.settings import load_settings
 platform = Platform()
 logs.configure(load_settings().logs)
 path = Path(sys.argv[1])
-list(folder.land(platform.engine, dataset, platform.store, [folder.Found(path.name, path, "")], "test"))
+list(folder.land(platform.engine, dataset, platform.store, [folder.DroppedFile(path.name, path, "")], "test"))
 process(platform, dataset, run_id="run-4711")
 """
 

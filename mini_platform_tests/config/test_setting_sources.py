@@ -51,7 +51,7 @@ def secret_of(settings: Settings) -> str:
 
 
 @pytest.mark.parametrize("first", range(len(PLACES)), ids=PLACES)
-@pytest.mark.parametrize("variable", ["MINI_PLATFORM_WEB_SECRET", "MINI_PLATFORM_PULL__RECORDS_API__HEADER"])
+@pytest.mark.parametrize("variable", ["MINI_PLATFORM_WEB_SECRET", "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER"])
 def test_the_first_source_counts(
     first: int, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vault: Vault
 ) -> None:
@@ -70,31 +70,31 @@ def test_the_first_source_counts(
     lines += [f'{variable}="{value("dotenv")}"'] if first <= 4 else []
     written(tmp_path / ".env", "\n".join(lines))
     settings = load_settings()
-    found = settings.web_secret or settings.pull["records_api"].header
+    found = settings.web_secret or settings.api_source["records_api"].header
     assert found
     assert found.get_secret_value() == value(PLACES[first])
     holding = [name for name, source in sources()._asdict().items() if variable.lower() in source.given]
     assert holding == PLACES[first:]
-    said = [finding.said for finding in examine() if finding.check == "settings" and variable in finding.said]
+    said = [finding.message for finding in examine() if finding.check == "settings" and variable in finding.message]
     assert len(said) == 1
     assert said[0].startswith("from ")
     assert value(PLACES[first]) not in said[0]
 
 
 def test_parts_of_one_setting_come_from_several_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINI_PLATFORM_PULL__RECORDS_API__URL", "https://example.com/")
-    written(tmp_path / "secrets" / "MINI_PLATFORM_PULL__RECORDS_API__HEADER", "Authorization: Bearer abc")
+    monkeypatch.setenv("MINI_PLATFORM_API_SOURCE__RECORDS_API__URL", "https://example.com/")
+    written(tmp_path / "secrets" / "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER", "Authorization: Bearer abc")
     written(tmp_path / "secrets" / "grafana", "of another program")
-    source = load_settings().pull["records_api"]
+    source = load_settings().api_source["records_api"]
     assert (source.url, bool(source.header)) == ("https://example.com/", True)
 
 
 def test_every_setting_can_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINI_PLATFORM_API_PORT_FILE", written(tmp_path / "port", "8123\n"))
     monkeypatch.setenv("MINI_PLATFORM_RAW_RETENTION_FILE", written(tmp_path / "days", '{"sales": 30}'))
-    monkeypatch.setenv("MINI_PLATFORM_PULL_HOSTS_FILE", "")  # as compose passes on what is not set
+    monkeypatch.setenv("MINI_PLATFORM_API_SOURCE_HOSTS_FILE", "")  # as compose passes on what is not set
     settings = load_settings()
-    assert (settings.api_port, settings.raw_retention, settings.pull_hosts) == (8123, {"sales": 30}, "")
+    assert (settings.api_port, settings.raw_retention, settings.api_source_hosts) == (8123, {"sales": 30}, "")
 
 
 def test_dagster_gets_the_database_from_where_everything_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_had_is_a_sentence(
         load_settings()
     assert str(path) in str(caught.value)
     assert "DATABASE_URL_FILE" in str(caught.value)
-    assert [finding.level for finding in examine() if said in finding.said] == ["problem"]
+    assert [finding.level for finding in examine() if said in finding.message] == ["problem"]
 
 
 def test_the_command_line_says_it_in_a_sentence() -> None:
@@ -150,14 +150,14 @@ def test_the_command_line_says_it_in_a_sentence() -> None:
 )
 def test_the_doctor_points_out_what_is_misspelt(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "x")
-    said = [finding.do for finding in examine() if finding.level == "warning" and name in finding.said]
+    said = [finding.advice for finding in examine() if finding.level == "warning" and name in finding.message]
     assert said == [f"Did you mean {meant}?"]
 
 
 def test_the_doctor_leaves_the_variables_of_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAULT_SKIP_VERIFY", "SSL_CERT_FILE", "TEST_DATABASE_URL", "MY_VAULT_TOKEN_FILE", "VAULT_FORMAT"):
         monkeypatch.setenv(name, "x")
-    warned = [finding.said for finding in examine() if finding.check == "settings" and finding.level == "warning"]
+    warned = [finding.message for finding in examine() if finding.check == "settings" and finding.level == "warning"]
     assert warned == []
 
 

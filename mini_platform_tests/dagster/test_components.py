@@ -18,12 +18,12 @@ import pytest
 from pandera.engines import pandas_engine
 from sqlalchemy import text
 
-from mini_platform import Above, Csv, Dataset, Field, Json, RowModel
+from mini_platform import Csv, Dataset, Field, Json, RejectLimit, RowModel
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import ModelError, translated
-from mini_platform.rows.validation import judge
+from mini_platform.rows.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ attributes:
   owners: team:energy
   csv: {delimiter: ";"}
   freshness_hours: 24
-  refuse_above: {share: 0.9, rows: 100}
+  reject_limit: {share: 0.9, rows: 100}
 """
 STATIONS = """\
 type: mini_platform.components.Dataset
@@ -137,7 +137,7 @@ def test_a_project_in_yaml_is_what_build_defs_makes_and_runs(
     declared = {d.name: d for name in ("meters", "stations") for d in read_yaml(yaml_of(root, name))}
     assert said(defs) == said(build_defs(declared))
     assert declared["meters"].sources == (Csv(delimiter=";"),)
-    assert declared["meters"].refuse_above == Above(share=0.9, rows=100)
+    assert declared["meters"].reject_limit == RejectLimit(share=0.9, rows=100)
     assert declared["meters"].freshness == dt.timedelta(hours=24)
     assert declared["stations"].sources == (Json(),)
     drop(data / "meters" / "a.csv", "kWh;Meter;month\n1,5;007;2024-01-01\n-1;007;2024-02-01\n2.5;007;2024-03-01\n")
@@ -248,7 +248,7 @@ def test_the_component_knows_its_words() -> None:
     schema = Component.get_model_cls().model_json_schema()
     assert schema["required"] == ["name", "model", "key"]
     assert schema["additionalProperties"] is False
-    assert {"csv", "json", "drift", "refuse_above"} < set(schema["properties"])
+    assert {"csv", "json", "unexpected_columns", "reject_limit"} < set(schema["properties"])
 
 
 # Models of Pandera
@@ -296,7 +296,7 @@ def dataset_of(model: Any) -> Dataset:
 def test_a_polars_model_is_translated() -> None:
     found = translated(Polars)
     columns = {c.name: c for c in dataset_of(Polars).columns}
-    assert (found.description, found.drift, found.unique) == ("Things.", "refuse", (frozenset({"id"}),))
+    assert (found.description, found.unexpected_columns, found.unique) == ("Things.", "refuse", (frozenset({"id"}),))
     assert {n: (c.type, c.nullable) for n, c in columns.items()} == {
         "id": (int, False),
         "name": (str, True),
@@ -313,7 +313,7 @@ def test_a_polars_model_is_translated() -> None:
     assert columns["kind"].warn == ("str_matches",)
     assert (columns["price"].decimals, columns["price"].checks) == (2, {"between": within(-10000, 10000)})
     ok = columns["is_ok"]
-    assert (ok.aliases, ok.may_lack, ok.unit, ok.description) == (("Is OK",), True, "1", "Whether")
+    assert (ok.aliases, ok.optional, ok.unit, ok.description) == (("Is OK",), True, "1", "Whether")
     assert columns["share"].checks == {"in_range": {"min_value": 0, "max_value": 1, "include_max": False}}
 
 
@@ -344,8 +344,8 @@ GOOD = {
     ],
 )
 def test_a_translated_model_judges(changed: dict[str, str], rules: list[str]) -> None:
-    verdicts = judge(dataset_of(Polars), pl.DataFrame([{**GOOD, **changed}]))
-    assert [rule.name for rule, _ in verdicts.broken if rule.severity == "error"] == rules
+    results = validate(dataset_of(Polars), pl.DataFrame([{**GOOD, **changed}]))
+    assert [rule.name for rule, _ in results.broken if rule.severity == "error"] == rules
 
 
 def test_a_pandas_model_is_translated() -> None:
@@ -361,8 +361,8 @@ def test_a_pandas_model_is_translated() -> None:
         "share": (float, False, {"not_equal_to": 0}),
     }
     row = {"id": "1", "name": "y", "at": "2024-01-01T00:00:00Z", "day": "2024-01-01", "price": "1", "count": "7"}
-    verdicts = judge(dataset, pl.DataFrame([{**row, "ok": "", "share": "0"}]))
-    assert [rule.name for rule, _ in verdicts.broken] == ["name_str_startswith", "count_notin", "share_not_equal_to"]
+    results = validate(dataset, pl.DataFrame([{**row, "ok": "", "share": "0"}]))
+    assert [rule.name for rule, _ in results.broken] == ["name_str_startswith", "count_notin", "share_not_equal_to"]
 
 
 def test_our_own_model_is_taken_as_it_is() -> None:

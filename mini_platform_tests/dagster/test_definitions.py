@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, update
 
-from mini_platform import Above, Aggregate, Dataset, Field, RowModel, View
+from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel, View
 from mini_platform.config.settings import PROJECT
 from mini_platform.dagster import automation
 from mini_platform.dagster.automation import DATASET_TAG
@@ -193,7 +193,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
         "PDX,2024-01-22,8.0",
         "YKM,2024-01-24,0.0,1.4,Lee,see note",
     ]
-    assert [r["extra_columns"] for r in table(found["columns_as_declared"], "which")] == ["['observer']"]
+    assert [r["unexpected_columns"] for r in table(found["columns_as_declared"], "which")] == ["['observer']"]
 
     shown = metadata(result, "weather", "measurements")
     assert shown["dagster/row_count"] == 1461 + 34
@@ -492,17 +492,17 @@ def test_what_warns_and_what_is_drawn_are_what_is_declared(
         return select(m.c.month, func.sum(m.c.kwh).label("kwh")).group_by(m.c.month)
 
     view = View(by_month, {"month": ("Month",), "kwh": ("Energy", "kWh")}, ("month", "kwh"))
-    declared = replace(METERS, warn_above=Above(rows=1), refuse_above=Above(), views=(view,))
+    declared = replace(METERS, warn_limit=RejectLimit(rows=1), reject_limit=RejectLimit(), views=(view,))
     create_all(engine, [declared])
     (data / "meters").mkdir()
     rows = "a,2024-01-01,1\nb,2024-02-01,2\nc,2024-03-01,-1\n,2024-01-01,1\n,2024-01-01,2\n"
     drop(data, "a.csv", ("METER,month,kwh,estimated\n" + rows.replace("\n", ",\n")).encode(), "meters")
     result = materialize(build_defs({"meters": declared}), instance, "meters")
-    judged = {name: check for name, check in checks(result).items() if "rows_failed" in check.metadata}
-    assert {name: check.metadata["rows_failed"].value for name, check in judged.items() if not check.passed} == {
+    validated = {name: check for name, check in checks(result).items() if "rows_failed" in check.metadata}
+    assert {name: check.metadata["rows_failed"].value for name, check in validated.items() if not check.passed} == {
         "meter_required": 2
     }
-    assert judged["kwh_ge"].metadata["rows_failed"].value == 1
+    assert validated["kwh_ge"].metadata["rows_failed"].value == 1
     for name, title in (("by_meter", "mean of kwh over meter"), ("by_month", "mean of kwh over month")):
         assert metadata(result, "meters", name)["chart"].startswith(f"![{title}](data:image/svg+xml;")
 

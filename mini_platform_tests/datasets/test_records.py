@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from mini_platform import Dataset, Pull
+from mini_platform import ApiSource, Dataset
 from mini_platform.config.settings import PROJECT
-from mini_platform.landing.pull import Pulled, pull
+from mini_platform.landing.sync import SyncResult, sync
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.storage.access import Access
@@ -24,7 +24,7 @@ from mini_platform_tests.support.api_server import Api, numbered, serving, thing
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import records
 
-QUICK = Pull(name="api", rate=1000, tries=2, backoff=0.01)
+QUICK = ApiSource(name="api", rate=1000, tries=2, backoff=0.01)
 ROW = "SELECT source, source_id, name, value, description FROM production.records ORDER BY source, source_id"
 
 
@@ -38,11 +38,11 @@ def load_all(platform: Platform, dataset: Dataset = records) -> None:
     process(platform, dataset, run_id="test")
 
 
-def pulled(platform: Platform, api: Api, *pages: list[Any]) -> Pulled:
-    """Pull these pages and load them."""
+def synced(platform: Platform, api: Api, *pages: list[Any]) -> SyncResult:
+    """ApiSource these pages and load them."""
     api.answer = numbered(list(pages))
     access = Access(api.url, networks=(ip_network("127.0.0.0/8"),))
-    done = pull(platform.engine, replace(records, pulls=(QUICK,)), QUICK, platform.store, access)
+    done = sync(platform.engine, replace(records, api_sources=(QUICK,)), QUICK, platform.store, access)
     assert done.state == "succeeded"
     load_all(platform)
     return done
@@ -62,7 +62,7 @@ def last_file(platform: Platform) -> dict[str, int]:
 
 
 def test_two_sources_in_one_table(platform: Platform, pipeline: Pipeline, api: Api, tmp_path: Path) -> None:
-    pulled(platform, api, things(1, 2), [{"id": 3, "title": "three", "value": 0, "more": {"x": 1}}])
+    synced(platform, api, things(1, 2), [{"id": 3, "title": "three", "value": 0, "more": {"x": 1}}])
     (tmp_path / "a.csv").write_text("id,name,value,description\n1,one,0,\n2,two,,x\n3,three,1.5,y\n")
     pipeline(records, tmp_path / "a.csv")
     assert rows(platform) == [
@@ -105,7 +105,7 @@ def test_a_column_by_two_names(platform: Platform, pipeline: Pipeline, tmp_path:
     (tmp_path / "b.json").write_text(
         '[{"id": 1, "source_id": 2, "name": "x"}, {"id": 3, "source_id": null, "name": "y"}]'
     )
-    pipeline(replace(records, refuse_above=replace(records.refuse_above, share=0.9)), tmp_path / "b.json")
+    pipeline(replace(records, reject_limit=replace(records.reject_limit, share=0.9)), tmp_path / "b.json")
     assert [row[:3] for row in rows(platform)] == [("json", "3", "y")]
     assert rows(platform, "SELECT name, status FROM ops.files ORDER BY 1") == [
         ("a.csv", "refused"),
@@ -116,7 +116,7 @@ def test_a_column_by_two_names(platform: Platform, pipeline: Pipeline, tmp_path:
 
 def test_a_missing_id_is_a_reject_and_not_a_collapse(platform: Platform, api: Api) -> None:
     page = [{"title": "a"}, {"id": None, "title": "b"}, {"id": "", "title": "c"}, {"id": " ", "title": "d"}]
-    pulled(platform, api, [*page, *things(1, 2, 3, 4, 5)])
+    synced(platform, api, [*page, *things(1, 2, 3, 4, 5)])
     assert len(rows(platform)) == 5
     rejected = rows(platform, "SELECT name, _rules FROM quarantine.records ORDER BY 1")
     assert rejected == [(name, ["source_id_required"]) for name in "abcd"]
@@ -124,33 +124,33 @@ def test_a_missing_id_is_a_reject_and_not_a_collapse(platform: Platform, api: Ap
 
 def test_created_at_never_moves_and_updated_at_only_with_a_change(platform: Platform, api: Api) -> None:
     moments = "SELECT created_at, updated_at FROM production.records WHERE source_id = '1'"
-    pulled(platform, api, things(1, 2))
+    synced(platform, api, things(1, 2))
     ((created, updated),) = rows(platform, moments)
     assert created == updated
-    pulled(platform, api, things(1, 2, likes=7))
+    synced(platform, api, things(1, 2, likes=7))
     assert last_file(platform) == {"unchanged": 2}, "what is not declared is no change"
     assert rows(platform, moments) == [(created, updated)]
-    pulled(platform, api, things(1, value=0) + things(2))
+    synced(platform, api, things(1, value=0) + things(2))
     assert last_file(platform) == {"unchanged": 1, "updated": 1}
     ((still, moved),) = rows(platform, moments)
     assert (still, moved > updated) == (created, True)
-    pulled(platform, api, things(1, value=0))
+    synced(platform, api, things(1, value=0))
     assert rows(platform, moments) == [(still, moved)]
     with platform.engine.begin() as conn:
         ledger.return_to_landed(conn, "records", files.c.status == "loaded")
     load_all(platform)
-    assert rows(platform, "SELECT min(created_at) FROM production.records") == [(created,)], "redriven, too"
+    assert rows(platform, "SELECT min(created_at) FROM production.records") == [(created,)], "reprocessed, too"
 
 
 def test_rows_that_move_between_pages_stand_once(platform: Platform, api: Api) -> None:
-    pulled(platform, api, things(1, 2), things(2, 3))
+    synced(platform, api, things(1, 2), things(2, 3))
     assert [row[1] for row in rows(platform)] == ["1", "2", "3"]
 
 
 def test_what_pages_hold_is_judged_as_of_any_file(platform: Platform, api: Api) -> None:
     good = json.dumps(things(1, 2, 3, 4))[1:-1]
     bad = '{"id": 5, "title": NaN}, {"id": 6, "id": 7, "title": "x"}, {"id": 8, "title": "y", "value": true}'
-    pulled(platform, api, f"[{good}, {bad}]".encode())  # type: ignore[arg-type]
+    synced(platform, api, f"[{good}, {bad}]".encode())  # type: ignore[arg-type]
     assert [row[1] for row in rows(platform)] == ["1", "2", "3", "4"]
     rules = [
         set(row[0]) for row in rows(platform, "SELECT _rules FROM quarantine.records ORDER BY _line, _raw NULLS LAST")

@@ -26,8 +26,8 @@ from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.rows.protection import Key, normalized, plain
-from mini_platform.rows.validation import judge
+from mini_platform.rows.protection import HashKey, normalized, plain
+from mini_platform.rows.validation import validate
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.schema import create_all
@@ -42,7 +42,7 @@ GOOD = dict(zip((c.name for c in sales.read_columns), order(1, "ada@example.org"
 def broken(**cells: str) -> set[str]:
     """Names of the rules that a good row breaks with these cells."""
     rows = pl.DataFrame({name: [text] for name, text in (GOOD | cells).items()})
-    return {rule.name for rule, _ in judge(sales, rows).broken}
+    return {rule.name for rule, _ in validate(sales, rows).broken}
 
 
 # Rules
@@ -131,7 +131,7 @@ def test_profits_are_exact(orders: list[tuple[Decimal, Decimal, int]]) -> None:
     rows = pl.DataFrame(
         [GOOD | {"discounted_price": str(d), "original_price": str(o), "quantity": str(q)} for d, o, q in orders]
     )
-    found = judge(sales, rows).rows
+    found = validate(sales, rows).rows
     expected = [(profit(d, o), profit(d, o) * q) for d, o, q in orders]
     assert [
         (Decimal(u), Decimal(t)) for u, t in found.select("profit_per_unit", "total_profit").iter_rows()
@@ -420,7 +420,7 @@ def test_nothing_of_a_person_is_anywhere_in_clear(home: Path, data: Path, engine
         assert result.success
         events = "\n".join(serialize_value(entry) for entry in instance.all_logs(result.run_id))
     run = subprocess.run(
-        [sys.executable, "-m", "mini_platform.cli", "redrive", "sales", "--verbose"],
+        [sys.executable, "-m", "mini_platform.cli", "reprocess", "sales", "--verbose"],
         capture_output=True,
         text=True,
         check=False,
@@ -452,7 +452,7 @@ def test_nothing_of_a_person_is_anywhere_in_clear(home: Path, data: Path, engine
 
 
 def test_keys_rotate(platform: Platform, load: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new key hashes what arrives; once everything was judged again, the old one is needed no more."""
+    """The new key hashes what arrives; once everything was validated again, the old one is needed no more."""
 
     def use(keys: str) -> None:
         monkeypatch.setenv("MINI_PLATFORM_PII_KEYS", keys)
@@ -494,7 +494,7 @@ def test_a_hash_is_an_hmac(secret: bytes, value: str) -> None:
     """RFC 2104, by the standard library."""
     import hmac
 
-    key = Key("k", secret)
+    key = HashKey("k", secret)
     assert key.digest(value) == f"k:{hmac.digest(secret, value.encode(), 'sha256').hex()}"
     assert key.digests(pl.Series([value, None, value])).to_list() == [key.digest(value), None, key.digest(value)]
 
@@ -506,7 +506,7 @@ def test_samples_are_valid_and_come_back_alike(tmp_path: Path) -> None:
         write_sample(sales, tmp_path / name, 3000, 0.0, seed=3)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     rows = pl.read_csv(tmp_path / "a.csv", infer_schema=False).fill_null("")
-    assert judge(sales, rows).broken == []
+    assert validate(sales, rows).broken == []
     customers = rows["customer_email"].n_unique()
     assert 3000 / 8 < customers < 3000 / 3, "customers come back"
     months = rows["order_date"].str.slice(5, 2).value_counts().sort("count")

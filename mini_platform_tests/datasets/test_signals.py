@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import judge
+from mini_platform.rows.validation import validate
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import signals as dataset
 
@@ -31,18 +31,18 @@ WHEN = "2024-01-01T12:00:00+02:00"
 UTC = "2024-01-01T10:00:00.000000+00:00"
 
 
-def judged(folder: Path, *payloads: Any) -> list[dict[str, Any]]:
+def validated(folder: Path, *payloads: Any) -> list[dict[str, Any]]:
     """Payloads, as objects or as text, on lines of one file; the rows as they are staged."""
     path = folder / "x.jsonl"
     path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in payloads))
     blocks = list(read_rows(dataset, path, path.name, "test", ReadLimits()))
-    rows = [row for block in blocks for row in judge(dataset, block.rows).rows.iter_rows(named=True)]
+    rows = [row for block in blocks for row in validate(dataset, block.rows).rows.iter_rows(named=True)]
     malformed = [{"_rules": f'{{"{m.rule}"}}', "_reasons": m.detail} for block in blocks for m in block.malformed]
     return rows + malformed
 
 
 def statistics_of(folder: Path, series: list[list[float]]) -> list[dict[str, Any]]:
-    return judged(folder, *({"time_stamp": WHEN, "data": data} for data in series))
+    return validated(folder, *({"time_stamp": WHEN, "data": data} for data in series))
 
 
 def exactly(data: list[float]) -> tuple[float, Decimal]:
@@ -148,7 +148,7 @@ def raw(data: str) -> str:
     ids=str,
 )  # fmt: skip
 def test_rejected_with_a_reason(tmp_path: Path, payload: Any, rule: str) -> None:
-    good, *rows = judged(tmp_path, GOOD, payload)
+    good, *rows = validated(tmp_path, GOOD, payload)
     assert good["_rules"] is None
     (bad,) = rows
     assert bad["_rules"] == f'{{"{rule}"}}'
@@ -169,7 +169,7 @@ def test_rejected_with_a_reason(tmp_path: Path, payload: Any, rule: str) -> None
     ],
 )
 def test_times_are_in_utc(tmp_path: Path, when: str, utc: str) -> None:
-    (row,) = judged(tmp_path, {"time_stamp": when, "data": [1]})
+    (row,) = validated(tmp_path, {"time_stamp": when, "data": [1]})
     assert (row["_rules"], row["timestamp_utc"]) == (None, utc)
 
 

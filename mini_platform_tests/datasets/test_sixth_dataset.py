@@ -221,7 +221,9 @@ def test_another_dataset_alone(alone: Path, home: Path, engine: Engine, tmp_path
         json.loads(line)
         for line in run(alone, sys.executable, "-m", "mini_platform.cli", "doctor", "--json").stdout.splitlines()
     ]
-    assert "no dataset declares" in next(item["said"] for item in found if "production.measurements" in item["said"])
+    assert "no dataset declares" in next(
+        item["message"] for item in found if "production.measurements" in item["message"]
+    )
 
     answered = run(alone, sys.executable, "-W", "ignore", "-c", ANSWERS)
     assert answered.returncode == 0, answered.stderr

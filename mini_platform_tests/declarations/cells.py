@@ -219,11 +219,11 @@ def cell(rng: random.Random, column: Col, good: Sequence[str]) -> str:
 def write(rng: random.Random, plan: Plan, name: str) -> Written:
     """Draw a file for a declaration; `name` is without its ending."""
     chosen = rng.choice(plan.formats)
-    lacks = {c.name for c in plan.read if c.said.get("may_lack") and rng.random() < 0.4}
+    lacks = {c.name for c in plan.read if c.said.get("optional") and rng.random() < 0.4}
     if rng.random() < 0.02 and chosen.kind == "Csv":
         lacks.add(rng.choice(plan.read).name)
     unknown: list[str] = []
-    if chosen.said.get("header", True) and rng.random() < (0.05 if plan.drift == "refuse" else 0.25):
+    if chosen.said.get("header", True) and rng.random() < (0.05 if plan.unexpected_columns == "refuse" else 0.25):
         unknown = rng.sample(UNKNOWN, rng.randint(1, 2))
     if chosen.said.get("header", True) is not True:
         lacks = set()

@@ -49,7 +49,7 @@ def differences(trial: Trial, world: World, counted: Counted, lasting: Lasting) 
     yield from _production(world.plan, expected, found)
     now: Lasting = {}
     for c in world.plan.stored:
-        if c.said.get("given") == "first_loaded":
+        if c.said.get("system") == "first_loaded":
             now |= {(c.name, key): row[c.name] for key, row in found.items()}
     yield from _quarantine(trial, world)
     if world.plan.aggregates:
@@ -77,7 +77,7 @@ def same(column: Col | None, found: Any, right: Any) -> bool:
 
 def _kind(column: Col) -> str:
     words = ["derived"] if column.derived else []
-    words += [f"{n}={v}" for n, v in column.said.items() if n in ("personal", "case", "given")]
+    words += [f"{n}={v}" for n, v in column.said.items() if n in ("personal", "case", "system")]
     return " ".join([*words, column.type])
 
 
@@ -116,7 +116,7 @@ def _production_rows(trial: Trial, plan: Plan) -> Iterator[tuple[Key, Mapping[st
 def _placed(plan: Plan, right: Expected, found: Mapping[str, Any] | None) -> dict[str, Any]:
     """The values that a row should have, with what the platform gives by the file that it names."""
     place = right.places.get(found["_file_id"]) if found else None
-    given = {c.name: place.values[c.name] for c in plan.columns if "given" in c.said} if place else {}
+    given = {c.name: place.values[c.name] for c in plan.columns if "system" in c.said} if place else {}
     return {**right.values, **given}
 
 
@@ -132,12 +132,12 @@ def _production(plan: Plan, expected: Mapping[Key, Expected], found: Mapping[Key
             yield f"production names a wrong file: {key}: {row['_file_id']}, not one of {sorted(right.places)}"
         values = _placed(plan, right, row)
         for c in plan.stored:
-            if c.said.get("given") in ("first_loaded", "last_loaded"):
+            if c.said.get("system") in ("first_loaded", "last_loaded"):
                 if not isinstance(row[c.name], dt.datetime):
                     yield f"production, {_kind(c)}: {key}: {row[c.name]!r}"
             elif not same(c, row[c.name], values[c.name]):
                 yield f"production, {_kind(c)}: {key}, {c.name}: {row[c.name]!r}, not {values[c.name]!r}"
-        if plan.drift == "rescue" and row["_extra"] != right.extra:
+        if plan.unexpected_columns == "keep" and row["_extra"] != right.extra:
             yield f"production, _extra: {key}: {row['_extra']!r}, not {right.extra!r}"
 
 
@@ -213,7 +213,7 @@ def explained(trial: Trial, world: World, key: Key, right: Expected) -> Iterator
     """What `explain` says of a key, asked by the texts of the row that counts."""
     plan = world.plan
     row = next(iter(right.places.values()))
-    given = {c.name: str(row.values[c.name]) for c in plan.columns if "given" in c.said}
+    given = {c.name: str(row.values[c.name]) for c in plan.columns if "system" in c.said}
     texts = [row.record.cells.get(name, given.get(name)) for name in plan.key]
     if any(t is None for t in texts):
         return
@@ -247,7 +247,7 @@ def measured(trial: Trial, world: World) -> Iterator[str]:
     table = f"production.{world.plan.name}"
     figures = {r["column_name"]: r for r in frame.to_dict("records") if r["table_name"] == table}
     for c in world.plan.stored:
-        if "given" in c.said:
+        if "system" in c.said:
             continue
         values = [row[c.name] for row in rows if row[c.name] is not None]
         distinct = len({tuple(v) if isinstance(v, list) else v for v in values})

@@ -62,9 +62,9 @@ def draw(rng: random.Random, plan: Plan) -> Plan:
         c for c in plan.stored if c.is_exact and not c.nullable and c.type != "list[float]" and "_loaded" not in c.name
     ]
     numbers = [c for c in plan.stored if c.type in ("int", "Decimal") and c.is_read]
-    if not groups or not plan.key or any("given" in plan.column(k).said for k in plan.key):
+    if not groups or not plan.key or any("system" in plan.column(k).said for k in plan.key):
         return plan
-    groups = [c for c in groups if "given" not in c.said] or groups
+    groups = [c for c in groups if "system" not in c.said] or groups
     made: list[Drawn] = []
     for number in range(rng.choice((0, 2, 3, 4))):
         many = [c for c in groups if c.name not in plan.key]  # Of which a group may have several rows.
@@ -279,7 +279,7 @@ def filtered_star(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
 def united(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     """A union of two columns of one type, counted."""
     others = [
-        c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name and "given" not in c.said
+        c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name and "system" not in c.said
     ]
     other = others[0] if others else g
     body = (
@@ -296,7 +296,7 @@ def united(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
 
 def copied(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     """Every column of every row."""
-    rest = [c.name for c in plan.stored if c.name not in plan.key and "given" not in c.said]
+    rest = [c.name for c in plan.stored if c.name not in plan.key and "system" not in c.said]
     names = (*plan.key, *rest)
     body = f"return select({', '.join(_c(n) for n in names)}, literal(1, Integer).label('one'))"
 

@@ -1,9 +1,9 @@
-"""A drawn declaration by its other doors: as YAML, and as models of Pandera, polars and pandas.
+"""A drawn declaration by its other channels: as YAML, and as models of Pandera, polars and pandas.
 
 Each says the same dataset as Python does, or is refused as it is; and Pandera's own `validate(lazy=True)` says of every row of
-the files what the model says. What a door has no word for is left out of the declaration before (`told`):
+the files what the model says. What a channel has no word for is left out of the declaration before (`told`):
 
-- YAML: views, pulls, a second source of one kind.
+- YAML: views, api_sources, a second source of one kind.
 - Pandera: columns that are derived, given or not stored; `@rule`s; a warning of some checks of a column and not of all; bases
   that are no models; `list[float]`, in pandas.
 """
@@ -28,11 +28,11 @@ from pandera.errors import SchemaErrors
 
 from mini_platform import Column, DeclarationError
 from mini_platform.declare.from_yaml import YamlError, read_yaml
-from mini_platform.rows.validation import judge
+from mini_platform.rows.validation import validate
 from mini_platform_tests.declarations import draw
 from mini_platform_tests.declarations.cells import Record, Written
 from mini_platform_tests.declarations.draw import SHORT, Col, Plan
-from mini_platform_tests.declarations.model import Row, cleaned, judged, parsed
+from mini_platform_tests.declarations.model import Row, cleaned, parsed, validated
 
 Library = Literal["polars", "pandas"]
 MODULE, OF_PANDERA = "drawn_declaration", "drawn_model"
@@ -79,20 +79,20 @@ DTYPES: Mapping[str, Any] = {
     "dt.datetime": pl.Datetime("us", "UTC"), "list[float]": pl.List(pl.Float64()),
 }  # fmt: skip
 IN_METADATA = ("aliases", "null_tokens", "trim", "case", "personal")
-STRICT = {"refuse": True, "ignore": "filter", "rescue": False}
+STRICT = {"refuse": True, "ignore": "filter", "keep": False}
 
 
 def differences(plan: Plan, files: Sequence[Written], folder: Path, rng: random.Random) -> Iterator[str]:
-    """In what the doors of a declaration are not one, as sentences.
+    """In what the channels of a declaration are not one, as sentences.
 
     Args:
         plan: the declaration.
-        files: with rows to be judged.
+        files: with rows to be validated.
         folder: for a file of YAML.
         rng: draws what can be said in several ways.
     """
-    doors: tuple[Library | None, ...] = (None, "polars", "pandas")
-    for library in doors:
+    channels: tuple[Library | None, ...] = (None, "polars", "pandas")
+    for library in channels:
         if narrowed := told(plan, library):
             model = model_source(narrowed, library, rng) if library else ""
             found = list(_same(library or "YAML", narrowed, model, folder, rng))
@@ -101,11 +101,11 @@ def differences(plan: Plan, files: Sequence[Written], folder: Path, rng: random.
             yield from (f"{wrong}\n{model}" for wrong in found)
 
 
-# What a door has words for
+# What a channel has words for
 
 
 def told(plan: Plan, library: Library | None = None) -> Plan | None:
-    """What of a declaration a door has words for: YAML, or a model of a library; None where nothing is left."""
+    """What of a declaration a channel has words for: YAML, or a model of a library; None where nothing is left."""
     formats = {one.kind: one for one in reversed(plan.formats)}
     plan = replace(plan, views=(), formats=tuple(formats[kind] for kind in ("Csv", "Json") if kind in formats))
     if library is None:
@@ -147,7 +147,7 @@ def _digits(column: Col) -> int:
 def model_source(plan: Plan, library: Library, rng: random.Random) -> str:
     """The row model as one of Pandera's, called `Rows`."""
     fields = [_field(c, plan, library, rng) for c in plan.columns]
-    config = ["    class Config:", f"        strict = {STRICT[plan.drift]!r}"]
+    config = ["    class Config:", f"        strict = {STRICT[plan.unexpected_columns]!r}"]
     if plan.duplicates == "reject" and len(plan.key) > 1:
         config.append(f"        unique = {list(plan.key)!r}")
     above = []
@@ -169,7 +169,7 @@ def _field(column: Col, plan: Plan, library: Library, rng: random.Random) -> str
     words.pop("between", None)
     if column.nullable:
         words["nullable"] = True
-    if column.said.get("may_lack"):
+    if column.said.get("optional"):
         if kind.startswith("Series") and rng.random() < 0.5:
             kind = f"Optional[{kind}]"
         else:
@@ -196,11 +196,11 @@ def _yaml(plan: Plan, rng: random.Random, *, by_pandera: bool) -> str:
         "name": plan.name,
         "model": f"{OF_PANDERA if by_pandera else MODULE}.Rows",
         "key": plan.key[0] if len(plan.key) == 1 and rng.random() < 0.5 else list(plan.key),
-        "warn_above": {"share": float(plan.warn_share)},
-        "refuse_above": {"share": None if plan.share == "None" else float(plan.share or 0), "rows": plan.most_rows},
+        "warn_limit": {"share": float(plan.warn_share)},
+        "reject_limit": {"share": None if plan.share == "None" else float(plan.share or 0), "rows": plan.most_rows},
     }
     if rng.random() < 0.5 or not by_pandera:  # Else it is what the model says.
-        words |= {"description": "x", "table": plan.name, "drift": plan.drift}
+        words |= {"description": "x", "table": plan.name, "unexpected_columns": plan.unexpected_columns}
     if plan.highest:
         words["duplicates"] = {"highest": plan.highest}
     elif plan.duplicates == "first" or rng.random() < 0.5 or (plan.duplicates == "reject" and not by_pandera):
@@ -219,7 +219,7 @@ def _yaml(plan: Plan, rng: random.Random, *, by_pandera: bool) -> str:
 # What they say
 
 
-def _same(door: str, plan: Plan, model: str, folder: Path, rng: random.Random) -> Iterator[str]:
+def _same(channel: str, plan: Plan, model: str, folder: Path, rng: random.Random) -> Iterator[str]:
     """What a file of YAML says otherwise than Python, by the row model itself or by one of Pandera."""
     path = folder / "defs.yaml"
     path.write_text(_yaml(plan, rng, by_pandera=bool(model)), encoding="utf-8")
@@ -234,24 +234,24 @@ def _same(door: str, plan: Plan, model: str, folder: Path, rng: random.Random) -
         (found,) = read_yaml(path)
     except YamlError as error:
         if not str(error).startswith(f"{path}, line "):
-            yield f"the door {door} refuses without a line: {error}"
+            yield f"the channel {channel} refuses without a line: {error}"
         if right:
-            yield f"the door {door} refuses what Python takes: {error}\n{path.read_text()}"
+            yield f"the channel {channel} refuses what Python takes: {error}\n{path.read_text()}"
         return
     except Exception as error:
-        yield f"the door {door} ends in {type(error).__name__}: {error}\n{path.read_text()}"
+        yield f"the channel {channel} ends in {type(error).__name__}: {error}\n{path.read_text()}"
         return
     if right is None:
-        yield f"the door {door} takes what Python refuses: {refused}\n{path.read_text()}"
+        yield f"the channel {channel} takes what Python refuses: {refused}\n{path.read_text()}"
         return
     for word in {f.name for f in fields(right)} - {"rows"}:
         if getattr(found, word) != getattr(right, word):
-            yield f"the door {door} says another {word}: {getattr(found, word)}, not {getattr(right, word)}"
+            yield f"the channel {channel} says another {word}: {getattr(found, word)}, not {getattr(right, word)}"
     for mine, its in zip_longest(map(_shown, right.columns), map(_shown, found.columns)):
         if mine != its:
-            yield f"the door {door} says another column: {its}, not {mine}"
+            yield f"the channel {channel} says another column: {its}, not {mine}"
     if set(found.rules) != set(right.rules):
-        yield f"the door {door} says other rules: {set(found.rules) ^ set(right.rules)}"
+        yield f"the channel {channel} says other rules: {set(found.rules) ^ set(right.rules)}"
 
 
 def _shown(column: Column) -> dict[str, Any]:
@@ -260,39 +260,41 @@ def _shown(column: Column) -> dict[str, Any]:
     return {**vars(column), "checks": checks, "warn": set(column.warn)}
 
 
-def _verdicts(door: Library, plan: Plan, files: Sequence[Written], folder: Path, rng: random.Random) -> Iterator[str]:
+def _verdicts(
+    channel: Library, plan: Plan, files: Sequence[Written], folder: Path, rng: random.Random
+) -> Iterator[str]:
     """Of which rows of the files the platform, by the file of YAML, or Pandera says otherwise than the model."""
     records = [(file, record) for file in files for record in file.records if not record.malformed]
-    rows = [judged(plan, record, file.name, "") for file, record in records]
+    rows = [validated(plan, record, file.name, "") for file, record in records]
     try:
         (found,) = read_yaml(folder / "defs.yaml")
     except YamlError:
         return
     texts = {c.name: [record.cells.get(c.name, "") for _, record in records] for c in plan.columns}
-    verdicts = judge(found, pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))).rows["_rules"].is_null()
-    for (_, record), row, is_valid in zip(records, rows, verdicts, strict=True):
+    results = validate(found, pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))).rows["_rules"].is_null()
+    for (_, record), row, is_valid in zip(records, rows, results, strict=True):
         if is_valid == bool(row.errors):
-            yield f"the door {door} judges a row otherwise: {record.cells}, not {row.errors}"
+            yield f"the channel {channel} validates a row otherwise: {record.cells}, not {row.errors}"
     # No frame of polars has a number of more digits. In pandas a column with a missing value is of another type.
-    foreign = {f"{c.name}_{'between' if door == 'polars' else 'required'}" for c in plan.columns}
-    named = draw.executed(model_source(replace(plan, duplicates="last"), door, rng), "drawn_and_asked").Rows
+    foreign = {f"{c.name}_{'between' if channel == 'polars' else 'required'}" for c in plan.columns}
+    named = draw.executed(model_source(replace(plan, duplicates="last"), channel, rng), "drawn_and_asked").Rows
     asked = [
         i for i, row in enumerate(rows) if not row.errors & foreign and all(_is_read(c, row) for c in plan.columns)
     ]
     values = [{c.name: _value(c, records[i][1]) for c in plan.columns} for i in asked]
-    digits = {c.name: _digits(c) if door == "polars" else 18 for c in plan.columns}
+    digits = {c.name: _digits(c) if channel == "polars" else 18 for c in plan.columns}
     schema = {c.name: DTYPES.get(c.type, pl.Decimal(digits[c.name], c.decimals)) for c in plan.columns}
     try:
         refused = refused_by_pandera(named, pl.DataFrame(values, schema=schema))
     except Exception as error:
-        yield f"the door {door}: Pandera ends in {type(error).__name__}: {error}"
+        yield f"the channel {channel}: Pandera ends in {type(error).__name__}: {error}"
         return
     for place, i in enumerate(asked):
         errors = {
             rule for rule in rows[i].errors if not rule.endswith("_indexable")
         }  # Of indexes Pandera knows nothing.
         if (place in refused) != bool(errors):
-            yield f"the door {door}: Pandera says otherwise of a row: {values[place]}, not {errors}"
+            yield f"the channel {channel}: Pandera says otherwise of a row: {values[place]}, not {errors}"
 
 
 def _is_read(column: Col, row: Row) -> bool:

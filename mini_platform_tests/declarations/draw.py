@@ -77,7 +77,7 @@ class Col:
 
     @property
     def is_read(self) -> bool:
-        return self.derived is None and "given" not in self.said
+        return self.derived is None and "system" not in self.said
 
     @property
     def is_stored(self) -> bool:
@@ -165,7 +165,7 @@ class Plan:
     rules: tuple[RowRule, ...]
     key: tuple[str, ...]
     duplicates: str
-    drift: str
+    unexpected_columns: str
     share: str | None
     most_rows: int | None
     formats: tuple[Format, ...]
@@ -189,7 +189,7 @@ class Plan:
     @property
     def is_known_by_line(self) -> bool:
         """Nothing but its line tells a row apart, which is not enough where several stand on one."""
-        given = {self.column(name).said.get("given") for name in self.key}
+        given = {self.column(name).said.get("system") for name in self.key}
         return "line" in given and given <= {"file", "line", "source"} and any(f.kind == "Json" for f in self.formats)
 
     @property
@@ -217,7 +217,7 @@ class Plan:
     @property
     def source(self) -> str:
         """The declaration as Python source; each of its aggregates has a name of its own in it."""
-        said = f"Highest({self.highest!r})" if self.highest else repr(self.duplicates)
+        said = f"KeepHighest({self.highest!r})" if self.highest else repr(self.duplicates)
         words = {
             "name": repr(self.name),
             "table": repr(self.name),
@@ -225,10 +225,10 @@ class Plan:
             "rows": "Rows",
             "key": repr(self.key),
             "sources": f"({', '.join(one.source for one in self.formats)},)",
-            "drift": repr(self.drift),
+            "unexpected_columns": repr(self.unexpected_columns),
             "duplicates": said,
-            "warn_above": f"Above(share={self.warn_share})",
-            "refuse_above": f"Above(share={self.share}, rows={self.most_rows})",
+            "warn_limit": f"RejectLimit(share={self.warn_share})",
+            "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows})",
         }
         if self.indexes:
             words["indexes"] = repr(self.indexes)
@@ -244,12 +244,14 @@ class Plan:
     @property
     def words(self) -> Counter[str]:
         """What was drawn, to see that nothing is drawn never."""
-        found: Counter[str] = Counter([f"duplicates={self.duplicates.partition(':')[0]}", f"drift={self.drift}"])
+        found: Counter[str] = Counter(
+            [f"duplicates={self.duplicates.partition(':')[0]}", f"unexpected_columns={self.unexpected_columns}"]
+        )
         found.update(f"type={c.type}{' | None' if c.nullable else ''}" for c in self.columns)
         found.update(f"key of {self.column(name).type}" for name in self.key)
         found[f"key of {len(self.key)}{' (all)' if len(self.key) == len(self.columns) else ''}"] += 1
         for c in self.columns:
-            found.update(f"{n}={v}" if n in ("personal", "case", "given") else n for n, v in c.said.items())
+            found.update(f"{n}={v}" if n in ("personal", "case", "system") else n for n, v in c.said.items())
             found.update(f"check {name} of {c.type}" for name in c.checks)
             found[f"derived {c.type}"] += c.derived is not None
         found.update(f"rule {'over a row' if r.column is None else 'of a column'}, {r.severity}" for r in self.rules)
@@ -264,7 +266,7 @@ class Plan:
             found[f"inherits from a {'row model' if self.base.is_model else 'plain class'}"] += 1
             found["inherits and declares anew"] += self.base.anew
         found.update(f"view {v.kind}" for v in self.views)
-        found.update({"indexes": len(self.indexes), "refuse_above rows": self.most_rows is not None})
+        found.update({"indexes": len(self.indexes), "reject_limit rows": self.most_rows is not None})
         return +found
 
 
@@ -302,7 +304,7 @@ def draw(rng: random.Random, name: str) -> Plan:
         kind = {"line": "int", "record": "int", "first_loaded": "dt.datetime", "last_loaded": "dt.datetime"}.get(
             given, "str"
         )
-        columns.append(Col(f"g_{given}", kind, said={"given": given}))
+        columns.append(Col(f"g_{given}", kind, said={"system": given}))
     telling = [c for c in columns if c.is_exact and c.type != "list[float]" and c.said.get("personal") != "redact"]
     candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
     if rng.random() < 0.03:
@@ -317,7 +319,7 @@ def draw(rng: random.Random, name: str) -> Plan:
         rules=tuple(_rules(rng, columns)),
         key=key,
         duplicates=rng.choice(("last", "last", "first", "reject", "highest")),
-        drift=rng.choice(("refuse", "ignore") if protected else ("rescue", "rescue", "refuse", "ignore")),
+        unexpected_columns=rng.choice(("refuse", "ignore") if protected else ("keep", "keep", "refuse", "ignore")),
         share=rng.choice(("0.5", "0.5", "0.9", "0.07", "0.29", "1", "None")),
         most_rows=rng.choice((None, None, None, 3)),
         formats=formats,
@@ -350,7 +352,7 @@ def _column(rng: random.Random, name: str, *, first: bool) -> Col:
     if rng.random() < 0.15:
         said["aliases"] = (f"{name} alias",)
     if nullable and rng.random() < 0.2:
-        said["may_lack"] = True
+        said["optional"] = True
     if not first and rng.random() < 0.08:
         said["stored"] = False
     checks = _checks(rng, kind) if rng.random() < 0.35 else {}
@@ -581,8 +583,8 @@ def _derived(rng: random.Random, name: str, reads: Sequence[Col]) -> Col | None:
 def _rules(rng: random.Random, columns: Sequence[Col]) -> list[RowRule]:
     found = []
     for number in range(rng.choice((0, 0, 1, 2))):
-        a = rng.choice([c for c in columns if c.type != "list[float]" and "given" not in c.said])
-        b = rng.choice([c for c in columns if c.type == a.type and "given" not in c.said])
+        a = rng.choice([c for c in columns if c.type != "list[float]" and "system" not in c.said])
+        b = rng.choice([c for c in columns if c.type == a.type and "system" not in c.said])
         x, y = f'col("{a.name}")', f'col("{b.name}")'
         both = tuple(dict.fromkeys((a.name, b.name)))
         if a.type in ("str", "bool"):

@@ -33,7 +33,7 @@ from mini_platform.warehouse import connection, ledger, schema
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.declarations import cells, compare, doors, draw, served, victim
+from mini_platform_tests.declarations import cells, channels, compare, draw, served, victim
 from mini_platform_tests.declarations.cells import Written
 from mini_platform_tests.declarations.draw import Col, Plan
 from mini_platform_tests.declarations.model import KEY_ID, SECRET, World
@@ -174,7 +174,7 @@ def steps(rng: random.Random, plan: Plan) -> list[Step]:
         else:
             many = {"load": 1, "batch": rng.randint(2, 4), "kill": 2, "side by side": 4}.get(op, 0)
             files = tuple(cells.write(rng, plan, rng.choice(NAMES)) for _ in range(many))
-        if op == "purge":  # What is not kept cannot be judged again.
+        if op == "purge":  # What is not kept cannot be validated again.
             weights = {name: weight for name, weight in weights.items() if name in ("load", "again", "batch")}
         if op == "declare":
             changed = _changed(rng, plan)
@@ -197,13 +197,13 @@ def _is_refused(plan: Plan) -> bool:
 
 def _changed(rng: random.Random, plan: Plan) -> Plan:
     """The declaration with another limit, policy or check."""
-    kind = rng.choice(("share", "duplicates", "drift", "checks", "stricter", "stricter", "rules"))
+    kind = rng.choice(("share", "duplicates", "unexpected_columns", "checks", "stricter", "stricter", "rules"))
     if kind == "share":
         return replace(plan, share=rng.choice(("0.1", "0.5", "0.9", "None")), most_rows=rng.choice((None, 1)))
     if kind == "duplicates":
         return replace(plan, duplicates=rng.choice(("last", "first", "reject")))
-    if kind == "drift" and plan.drift != "rescue":
-        return replace(plan, drift="refuse" if plan.drift == "ignore" else "ignore")
+    if kind == "unexpected_columns" and plan.unexpected_columns != "keep":
+        return replace(plan, unexpected_columns="refuse" if plan.unexpected_columns == "ignore" else "ignore")
     if kind == "stricter":  # Some rows that are loaded break it, and not so many that their file is refused.
         name = rng.choice(plan.read).name
         columns = [_stricter(rng, c) if c.name == name else c for c in plan.columns]
@@ -244,7 +244,7 @@ def play(
     """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
     outcome = Outcome()
     files = [file for step in sequence for file in step.files]
-    if wrong := list(doors.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
+    if wrong := list(channels.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
         outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
         return outcome
     try:
@@ -414,7 +414,7 @@ class Runner:
 
     def _reprocess(self, step: Step) -> None:
         with self.trial.platform.engine.begin() as conn:
-            ledger.redrive(conn, self.trial.dataset.name, step.number + 1 if step.op == "reprocess one" else None)
+            ledger.reprocess(conn, self.trial.dataset.name, step.number + 1 if step.op == "reprocess one" else None)
         self._work()
 
     _reprocess_one = _reprocess

@@ -1,4 +1,4 @@
-"""What must be there after some files arrived: cells cleaned, judged, protected; rows won, rejected, counted. Plain Python.
+"""What must be there after some files arrived: cells cleaned, validated, protected; rows won, rejected, counted. Plain Python.
 
 It shares no code with the platform; what it knows are the sentences of `dataset.py`'s docstrings. Where a sentence leaves
 open which of several files a row names, `Expected.files` has all of them.
@@ -147,7 +147,7 @@ def protected(column: Col, text: str) -> str:
 
 @dataclass
 class Row:
-    """A record, judged.
+    """A record, validated.
 
     Attributes:
         record: as it was written.
@@ -168,7 +168,7 @@ class Row:
     extra: dict[str, str] | None = None
 
 
-def judged(plan: Plan, record: Record, name: str, source: str) -> Row:
+def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
     """Hold a record to every rule."""
     row = Row(record)
     if record.malformed:
@@ -181,13 +181,13 @@ def judged(plan: Plan, record: Record, name: str, source: str) -> Row:
             text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
             values[c.name] = None if text is None else parsed(c, text)
         elif not c.derived:
-            values[c.name] = given.get(c.said["given"])
+            values[c.name] = given.get(c.said["system"])
     values |= {c.name: c.derived.of(values) for c in plan.columns if c.derived}
     _hold(plan, row)
     for c in plan.columns:
         if c.protection and values[c.name] is not None:
             values[c.name] = protected(c, values[c.name])
-    if plan.drift == "rescue" and record.extra:
+    if plan.unexpected_columns == "keep" and record.extra:
         row.extra = record.extra
     if not row.errors:
         row.key = key_of(plan, values)
@@ -200,7 +200,7 @@ def _hold(plan: Plan, row: Row) -> None:
     unread = any(row.text[c.name] is not None and values[c.name] is None for c in plan.read)
     lacking = any(row.text[c.name] is None and not c.nullable for c in plan.read)
     for c in plan.columns:
-        if "given" in c.said:
+        if "system" in c.said:
             continue
         value, text = values[c.name], row.text.get(c.name)
         if value is None and not c.nullable and (not (unread or lacking) if c.derived else text is None):
@@ -244,7 +244,7 @@ class File:
     raw_is_there: bool = True
     erased: int = 0
     status: str = "unchanged"
-    """As it was last judged: a refused file that lost rows to forget is judged again when it is asked for."""
+    """As it was last validated: a refused file that lost rows to forget is validated again when it is asked for."""
 
     @property
     def rejected(self) -> list[Row]:
@@ -311,20 +311,20 @@ class World:
         version = (current.version if current else 0) + (not same)
         file = File(file_id, self.plan, written, version, current.file_id if current and same else None)
         if file.same_as is None:
-            self.judge(file)
+            self.validate(file)
         self.files.append(file)
         return file
 
-    def judge(self, file: File) -> None:
+    def validate(self, file: File) -> None:
         """Judge a file by what is declared now."""
         plan, written = self.plan, file.written
         file.plan = plan
-        required = {c.name for c in plan.read if not c.said.get("may_lack")}
+        required = {c.name for c in plan.read if not c.said.get("optional")}
         lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
-        file.unreadable = written.refused or lacks or (plan.drift == "refuse" and bool(written.unknown))
+        file.unreadable = written.refused or lacks or (plan.unexpected_columns == "refuse" and bool(written.unknown))
         kind = next(f for f in plan.formats if written.name.endswith(f.suffix))
         file.rows = (
-            [judged(plan, r, written.name, kind.suffix[1:]) for r in written.records] if not file.unreadable else []
+            [validated(plan, r, written.name, kind.suffix[1:]) for r in written.records] if not file.unreadable else []
         )
         if plan.duplicates == "reject":
             counted = Counter(row.key for row in file.rows if row.key is not None)
@@ -334,11 +334,11 @@ class World:
         file.settle()
 
     def declare(self, plan: Plan) -> None:
-        """Another declaration, by which everything is judged again."""
+        """Another declaration, by which everything is validated again."""
         self.plan = plan
         for file in self.files:
             if file.same_as is None and file.raw_is_there:
-                self.judge(file)
+                self.validate(file)
 
     def forget(self, person: str, dropped: set[int]) -> None:
         """Every row of a person goes; of files that cannot be written without them, the raw file.
@@ -365,7 +365,7 @@ class World:
                 has_doubled = any(row.errors == {"key_once"} for row in file.rows)
                 file.rows = [row for row in file.rows if row.record in records]
                 if has_doubled and file.status == "loaded" and file.raw_is_there:
-                    self.judge(file)
+                    self.validate(file)
 
     @property
     def loaded(self) -> list[File]:
@@ -373,7 +373,7 @@ class World:
 
     def said(self, row: Row) -> tuple[Any, ...]:
         """What makes a row differ from another one of its key."""
-        names = [c.name for c in self.plan.stored if "given" not in c.said]
+        names = [c.name for c in self.plan.stored if "system" not in c.said]
         return (*(row.values[n] for n in names), json.dumps(row.extra, sort_keys=True))
 
     def production(self) -> dict[Key, Expected]:

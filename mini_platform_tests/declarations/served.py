@@ -38,7 +38,7 @@ def differences(asked: httpx.Client, world: World, rng: random.Random) -> Iterat
     """What the API gives that the model does not say."""
     plan = world.plan
     rows = [one.values for one in world.production().values()]
-    columns = [c for c in plan.stored if "given" not in c.said]
+    columns = [c for c in plan.stored if "system" not in c.said]
     right = sorted(repr([_shown(c, row[c.name]) for c in columns]) for row in rows)
     path = f"/api/datasets/{plan.name}/rows"
 

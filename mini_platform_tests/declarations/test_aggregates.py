@@ -768,7 +768,13 @@ def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
 
     chosen = Aggregate(looked_up, ("n",), {"n": ("n",), "who": ("w",)}, ("n", "n"))
     made = Dataset(
-        name="who", table="who", description="x", rows=Person, key=("mail",), drift="refuse", aggregates=(chosen,)
+        name="who",
+        table="who",
+        description="x",
+        rows=Person,
+        key=("mail",),
+        unexpected_columns="refuse",
+        aggregates=(chosen,),
     )
     table = dataset_tables(made).aggregates["looked_up"]
     assert [bool(table.c[name].info.get("personal")) for name in ("n", "who")] == [False, True]

@@ -1,6 +1,6 @@
 """What models of Pandera and YAML cannot say is refused by file and line, and patterns are those of the model's library.
 
-That every door says the same of all else, the machine draws: `doors.py`.
+That every channel says the same of all else, the machine draws: `channels.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pandera.pandas as pap
 import pandera.polars as pa
 import polars as pl
 import pytest
+from mini_platform_tests.declarations.channels import refused_by_pandera
 from pandera.engines import pandas_engine
 from pandera.typing import Series
 
 from mini_platform import Dataset
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import translated
-from mini_platform.rows.validation import judge
-from mini_platform_tests.declarations.doors import refused_by_pandera
+from mini_platform.rows.validation import validate
 from mini_platform_tests.support.trial import Declared
 
 MODULE = "drawn_doors"
@@ -50,7 +50,7 @@ def by_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def rejected(dataset: Dataset, rows: pl.DataFrame) -> set[int]:
-    return set(rows["id"].filter(judge(dataset, rows).rows["_rules"].is_not_null()).cast(pl.Int64))
+    return set(rows["id"].filter(validate(dataset, rows).rows["_rules"].is_not_null()).cast(pl.Int64))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_cannot_be_said_is_refused_by_file_and_line(model: Any, words: str,
 
 def test_what_says_nothing_of_text_is_taken(by_yaml: Any) -> None:
     said = {"coerce": True, "drop_invalid_rows": True, "title": "T", "name": "N", "unique_column_names": True}
-    assert by_yaml(configured(pap, **said)).drift == "rescue"
+    assert by_yaml(configured(pap, **said)).unexpected_columns == "keep"
     named = pa.Field(isin={"b", "a"}, n_failure_cases=1, title="Letters", coerce=True)
     rows = translated(polars(c=(str, named), d=(int, pa.Field(ge=0)))).rows
     assert [c.checks for c in by_yaml(rows).columns] == [
@@ -199,7 +199,7 @@ def test_what_says_nothing_of_text_is_taken(by_yaml: Any) -> None:
 
 def test_what_is_unique_is_rejected_where_it_comes_twice(by_yaml: Any, declared: Declared) -> None:
     model = polars(id=(int, pa.Field(unique=True)), c=str)
-    trial = declared(by_yaml(model, "  refuse_above: {share: 1}\n"))
+    trial = declared(by_yaml(model, "  reject_limit: {share: 1}\n"))
     rows = pl.DataFrame({"id": ["1", "2", "1", "3"], "c": ["a", "b", "c", "d"]})
     trial.load("a.csv", rows.write_csv())
     stored = {row["id"] for row in rows.with_columns(pl.col("id").cast(pl.Int64)).to_dicts()} - {1}

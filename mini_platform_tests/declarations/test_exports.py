@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mini_platform import Above, Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform import Csv, Dataset, Field, Json, RejectLimit, RowModel, UnexpectedColumns
 from mini_platform_tests.declarations import served
 from mini_platform_tests.support.trial import Declared, Trial
 
@@ -21,7 +21,7 @@ class Thing(RowModel):
     price: Decimal | None = Field("Price", decimals=9)
     values: list[float] | None = Field("Values")
     is_new: bool | None = Field("New")
-    file: str = Field("File", given="file")
+    file: str = Field("File", system="file")
     twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
 
 
@@ -32,7 +32,7 @@ DATASET = Dataset(
     rows=Thing,
     key=("id",),
     sources=(Csv(), Json(rows="results")),
-    refuse_above=Above(share=0),
+    reject_limit=RejectLimit(share=0),
 )
 HEADER = "id,price,values,is_new"
 ROWS = ['=1+1,-0.000000001,"[1, 2.5]",true', "'=1,,,", "''@,-7,,f", "-5,,,", "ü,1e,,".replace("1e", "1")]
@@ -40,14 +40,14 @@ UNKNOWN = [",more,file,_extra\n", ",=2,mine,", ",,,x", ',"{""a"": 1}",,', ",,,",
 
 
 def stored(trial: Trial) -> list[Any]:
-    extra = ("_extra",) if trial.dataset.drift == "rescue" else ()
+    extra = ("_extra",) if trial.dataset.unexpected_columns == "keep" else ()
     return trial.rows(*Thing.__annotations__, *extra)
 
 
-@pytest.mark.parametrize(("form", "drift"), [("csv", "rescue"), ("json", "rescue"), ("csv", "refuse")])
-def test_an_export_comes_back(declared: Declared, form: str, drift: Drift) -> None:
-    trial = declared(replace(DATASET, drift=drift))
-    unknown = UNKNOWN if drift != "refuse" else ["\n"] + [""] * len(ROWS)
+@pytest.mark.parametrize(("form", "unexpected_columns"), [("csv", "keep"), ("json", "keep"), ("csv", "refuse")])
+def test_an_export_comes_back(declared: Declared, form: str, unexpected_columns: UnexpectedColumns) -> None:
+    trial = declared(replace(DATASET, unexpected_columns=unexpected_columns))
+    unknown = UNKNOWN if unexpected_columns != "refuse" else ["\n"] + [""] * len(ROWS)
     first = trial.load(
         "a.csv", HEADER + unknown[0] + "".join(f"{a}{b}\n" for a, b in zip(ROWS, unknown[1:], strict=True))
     )

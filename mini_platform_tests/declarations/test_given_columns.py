@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mini_platform import Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform import Csv, Dataset, Field, Json, RowModel, UnexpectedColumns
 from mini_platform_tests.support.trial import Declared
 
 
@@ -15,11 +15,11 @@ class Given(RowModel):
     """Rows of which everything is known."""
 
     id: str = Field("Id")
-    file: str = Field("File", given="file")
-    line: int = Field("Line", given="line")
-    source: str = Field("Source", given="source")
-    made: dt.datetime = Field("Made", given="first_loaded")
-    changed: dt.datetime = Field("Changed", given="last_loaded")
+    file: str = Field("File", system="file")
+    line: int = Field("Line", system="line")
+    source: str = Field("Source", system="source")
+    made: dt.datetime = Field("Made", system="first_loaded")
+    changed: dt.datetime = Field("Changed", system="last_loaded")
     twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
 
 
@@ -32,9 +32,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("drift", ["rescue", "ignore", "refuse"])
+@pytest.mark.parametrize("unexpected_columns", ["keep", "ignore", "refuse"])
 @pytest.mark.parametrize("name", sorted(FORMS))
-def test_a_column_of_a_file_is_called_as_a_given_one(declared: Declared, name: str, drift: Drift) -> None:
+def test_a_column_of_a_file_is_called_as_a_given_one(
+    declared: Declared, name: str, unexpected_columns: UnexpectedColumns
+) -> None:
     trial = declared(
         Dataset(
             name="given",
@@ -43,11 +45,11 @@ def test_a_column_of_a_file_is_called_as_a_given_one(declared: Declared, name: s
             rows=Given,
             key=("id",),
             sources=(Csv(), Json()),
-            drift=drift,
+            unexpected_columns=unexpected_columns,
         )
     )
     row = trial.load(name, FORMS[name])
-    if drift == "refuse":
+    if unexpected_columns == "refuse":
         assert row.status == "refused"
         assert "columns that the dataset does not declare: file" in row.error
         return
@@ -58,7 +60,7 @@ def test_a_column_of_a_file_is_called_as_a_given_one(declared: Declared, name: s
         ("1", name, lines[0], form, "11"),
         ("2", name, lines[1], form, "22"),
     ]
-    if drift == "rescue":
+    if unexpected_columns == "keep":
         assert [extra for (extra,) in trial.rows("_extra")] == [THEIRS, THEIRS], "as the file calls them"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform import Above, Csv, Dataset, DeclarationError, Field, Highest, Json, RowModel
+from mini_platform import Csv, Dataset, DeclarationError, Field, Json, KeepHighest, RejectLimit, RowModel
 from mini_platform.operations.explain import explain_row, parse_key
 from mini_platform.platform import Platform
 from mini_platform.rows.readers import ReadLimits
@@ -136,7 +136,7 @@ def test_a_lossy_counter_of_an_earlier_version_is_told_of(platform: Platform, de
     with pytest.raises(MismatchError, match=r"production\.t\.k was made a counter") as told:
         create_all(platform.engine, [prices])
     assert "`mini-platform psql -c 'DROP TABLE production.t CASCADE'`" in str(told.value)
-    assert "`mini-platform redrive t`" in str(told.value)
+    assert "`mini-platform reprocess t`" in str(told.value)
     with platform.engine.begin() as conn:
         conn.execute(text("DROP TABLE production.t CASCADE"))
     create_all(platform.engine, [prices])
@@ -148,7 +148,7 @@ def test_a_lossy_counter_of_an_earlier_version_is_told_of(platform: Platform, de
     ("personal", "one", "other", "bulk"),
     [("hash", "Ada@x.org", "ada@x.org", True), ("last4", "0151 1234567", "+49 151 123-4567", False)],
 )
-@pytest.mark.parametrize("duplicates", ["last", "first", "reject", Highest("n")], ids=str)
+@pytest.mark.parametrize("duplicates", ["last", "first", "reject", KeepHighest("n")], ids=str)
 def test_uniqueness_is_judged_on_what_is_stored(
     declared: Declared,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +163,7 @@ def test_uniqueness_is_judged_on_what_is_stored(
     if bulk:
         monkeypatch.setattr("mini_platform.warehouse.load.BULK_ROWS", 1)
     key = {"who": (str, {"personal": personal})}
-    trial = declared(dataset(key, {"n": (int, {})}, duplicates=duplicates, drift="ignore"))
+    trial = declared(dataset(key, {"n": (int, {})}, duplicates=duplicates, unexpected_columns="ignore"))
     rows = [(one, 1), (other, 2), ("Bob 22222222", 5), ("Cyd 33333333", 6), ("Eve 44444444", 6)]
     file = trial.load("a.csv", csv(("who", "n"), *rows))
     kept = {"first": [1], "reject": []}.get(str(duplicates), [2])
@@ -174,14 +174,16 @@ def test_uniqueness_is_judged_on_what_is_stored(
     )
     found = explained(trial, one)
     lost = "rejected" if duplicates == "reject" else "superseded"
-    verdicts = [(o.line, o.verdict) for o in found.occurrences]
-    assert verdicts == [(2, "current" if kept == [1] else lost), (3, "current" if kept == [2] else lost)]
+    results = [(o.line, o.verdict) for o in found.occurrences]
+    assert results == [(2, "current" if kept == [1] else lost), (3, "current" if kept == [2] else lost)]
     assert (found.row is not None) == bool(kept)
     assert trial.load("b.csv", csv(("who", "n"), (other, *(kept or [7])))).rows_unchanged == len(kept)
 
 
 def test_a_person_is_found_by_an_earlier_key_too(declared: Declared, monkeypatch: pytest.MonkeyPatch) -> None:
-    people = declared(dataset({"who": (str, {"personal": "hash"})}, {"n": (int, {})}, drift="ignore")).dataset
+    people = declared(
+        dataset({"who": (str, {"personal": "hash"})}, {"n": (int, {})}, unexpected_columns="ignore")
+    ).dataset
 
     def with_keys(keys: str) -> Trial:
         monkeypatch.setenv("MINI_PLATFORM_PII_KEYS", keys)
@@ -205,11 +207,11 @@ def test_a_person_is_found_by_an_earlier_key_too(declared: Declared, monkeypatch
         ),
         (
             {"k": (int, {}), "v": (list[float], {})},
-            {"key": ("k",), "duplicates": Highest("v")},
+            {"key": ("k",), "duplicates": KeepHighest("v")},
             "cannot be in duplicates",
         ),
-        ({"k": (dt.datetime, {"given": "first_loaded"})}, {}, "only known once its row is written"),
-        ({"k": (str, {"personal": "redact"})}, {"drift": "ignore"}, "all rows would have one key"),
+        ({"k": (dt.datetime, {"system": "first_loaded"})}, {}, "only known once its row is written"),
+        ({"k": (str, {"personal": "redact"})}, {"unexpected_columns": "ignore"}, "all rows would have one key"),
     ],
 )
 def test_what_cannot_tell_rows_apart_is_refused(columns: Any, options: Any, why: str) -> None:
@@ -226,13 +228,13 @@ ALL_OF_THE_KEY: dict[str, Any] = {
         "ANN",
     ),
     "given": (
-        {"a": (str, {"given": "file"}), "b": (int, {"given": "line"}), "c": (str, {})},
+        {"a": (str, {"system": "file"}), "b": (int, {"system": "line"}), "c": (str, {})},
         ["ann", "bob"],
         "a.csv",
         "2",
         "ann",
     ),
-    "source": ({"a": (str, {"given": "source"}), "b": (str, {})}, ["ann", "bob"], "csv", "ann"),
+    "source": ({"a": (str, {"system": "source"}), "b": (str, {})}, ["ann", "bob"], "csv", "ann"),
     "hashed": ({"a": (str, {"personal": "hash"}), "b": (str, {})}, ["ann,x", "bob,x"], "Ann", "x"),
 }
 
@@ -244,9 +246,9 @@ def test_all_columns_are_the_key(declared: Declared, kind: str, duplicates: Any,
     """A list of members: what is there already is unchanged, whatever the platform keeps beside it."""
     columns, rows, *key = ALL_OF_THE_KEY[kind]
     given = ("first_loaded", "last_loaded") if moments else ()
-    rest = {name: (dt.datetime, {"given": name}) for name in given}
-    trial = declared(dataset(columns, rest, drift="ignore", duplicates=duplicates))
-    header = ",".join(name for name, (_, said) in columns.items() if not {"given", "derived"} & set(said))
+    rest = {name: (dt.datetime, {"system": name}) for name in given}
+    trial = declared(dataset(columns, rest, unexpected_columns="ignore", duplicates=duplicates))
+    header = ",".join(name for name, (_, said) in columns.items() if not {"system", "derived"} & set(said))
     data = "\n".join([header, *rows, ""])
     assert trial.load("a.csv", data).rows_inserted == 2
     before = trial.rows(*columns, *given)
@@ -259,7 +261,7 @@ def test_all_columns_are_the_key(declared: Declared, kind: str, duplicates: Any,
 
 def test_explain_compares_lists_and_asks_columns_that_are_not_stored(declared: Declared) -> None:
     columns = {"seq": (int, {"stored": False}), "v": (list[float] | None, {})}
-    trial = declared(dataset({"k": (int, {})}, columns, duplicates=Highest("seq")))
+    trial = declared(dataset({"k": (int, {})}, columns, duplicates=KeepHighest("seq")))
     trial.load("a.csv", 'k,seq,v\n1,5,"[1,2.5]"\n1,3,"[7]"\n')
     trial.load("b.csv", 'k,seq,v\n1,5,"[1, 2.5]"\n')
     assert [o.verdict for o in explained(trial, "1").occurrences] == ["current", "superseded", "unchanged"]
@@ -277,20 +279,20 @@ def test_explain_knows_which_file_of_a_batch_won(declared: Declared) -> None:
 
 @pytest.mark.parametrize("duplicates", ["first", "reject"])
 def test_a_row_is_of_a_file_that_says_it(declared: Declared, duplicates: Any) -> None:
-    """Two files say the same, until the one that brought the row is judged again and says it no more."""
-    columns = {"v": (int, {}), "where": (str, {"given": "file"})}
-    trial = declared(dataset({"k": (int, {})}, columns, refuse_above=Above(share=1)))
+    """Two files say the same, until the one that brought the row is validated again and says it no more."""
+    columns = {"v": (int, {}), "where": (str, {"system": "file"})}
+    trial = declared(dataset({"k": (int, {})}, columns, reject_limit=RejectLimit(share=1)))
     trial.load("a.csv", "k,v\n1,2\n1,1\n2,7\n")
     trial.load("b.csv", "k,v\n1,1\n2,7\n")
     assert trial.rows("k", "v", "where") == [(1, 1, "a.csv"), (2, 7, "a.csv")]
-    trial.dataset = dataset({"k": (int, {})}, columns, refuse_above=Above(share=1), duplicates=duplicates)
+    trial.dataset = dataset({"k": (int, {})}, columns, reject_limit=RejectLimit(share=1), duplicates=duplicates)
     trial.reprocess()
     assert trial.rows("k", "v", "where") == [(1, 1, "b.csv"), (2, 7, "a.csv")]
 
 
 def placed(*key: str, **options: Any) -> Dataset:
     """A dataset of rows that are known by their place."""
-    given = {name: (str if name == "file" else int, {"given": name}) for name in ("file", "line", "record")}
+    given = {name: (str if name == "file" else int, {"system": name}) for name in ("file", "line", "record")}
     columns: dict[str, Any] = {name: given[name] for name in key}
     return dataset(columns, {"v": (str, {"isin": list("pqrst")})}, sources=(Csv(), Json()), **options)
 
@@ -328,13 +330,13 @@ def test_records_of_a_line_are_counted_across_blocks(tmp_path: Path) -> None:
 
 
 def test_no_row_of_a_shared_line_is_lost_in_silence(declared: Declared) -> None:
-    trial = declared(placed("file", "line", refuse_above=Above()))
+    trial = declared(placed("file", "line", reject_limit=RejectLimit()))
     file = trial.load("a.json", '[{"v":"p"},{"v":"q"},{"v":"r"},\n{"v":"s"}]')
     assert (file.rows_inserted, file.rows_superseded, file.rows_rejected) == (2, 0, 2)
     assert {(r["rule"], r["record"]) for r in trial.rejects()} == {("line_once", 2), ("line_once", 3)}
-    assert 'no column with given="record"' in trial.rejects()[0]["reason"]
+    assert 'no column with system="record"' in trial.rejects()[0]["reason"]
     assert trial.load("b.jsonl", '{"v":"p"}\n{"v":"q"}\n').rows_inserted == 2
-    with pytest.raises(DeclarationError, match='the key needs a column with given="line", too'):
+    with pytest.raises(DeclarationError, match='the key needs a column with system="line", too'):
         placed("file", "record")
 
 
@@ -372,7 +374,7 @@ TOO_LONG: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] 
 def test_a_value_too_long_for_its_index_rejects_its_row(declared: Declared, kind: str) -> None:
     columns, options, at_fault, cells = TOO_LONG[kind]
     rest = {name: TEXT for name in cells if name not in columns}
-    trial = declared(dataset(columns, rest, **{"key": tuple(columns)} | options, refuse_above=Above()))
+    trial = declared(dataset(columns, rest, **{"key": tuple(columns)} | options, reject_limit=RejectLimit()))
     short = {name: cell if columns.get(name, TEXT)[0] is Decimal else "ok" for name, cell in cells.items()}
     file = trial.load("a.csv", csv(tuple(cells), tuple(cells.values()), tuple(short.values())))
     assert (file.status, file.rows_inserted, file.rows_rejected) == ("loaded", 1, 1)
@@ -396,7 +398,7 @@ def test_the_longest_values_that_are_taken_fit_into_an_index(declared: Declared)
 
 
 def test_a_long_name_of_a_file_rejects_its_rows(declared: Declared) -> None:
-    columns = {"file": (str, {"given": "file"}), "a": TEXT, "b": TEXT}
+    columns = {"file": (str, {"system": "file"}), "a": TEXT, "b": TEXT}
     trial = declared(dataset(columns, {}))
     file = trial.load(noise(900) + ".csv", "a,b\nx,y\n")
     assert (file.status, file.rule_counts) == ("refused", {"file_indexable": 1})

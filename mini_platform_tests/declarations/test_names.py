@@ -1,4 +1,4 @@
-"""Names that are odd and allowed come out right everywhere; what a model inherits is loaded and judged."""
+"""Names that are odd and allowed come out right everywhere; what a model inherits is loaded and validated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import BigInteger, FromClause, Select, Text, func, select, text
 
-from mini_platform import Above, Aggregate, Dataset, Field, RowModel, View, rule
+from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel, View, rule
 from mini_platform.dagster.build import build_defs
 from mini_platform_tests.support.trial import Declared
 
@@ -62,7 +62,7 @@ ODD = Dataset(
     rows=rows(),
     key=("User",),
     indexes=("Order", "select", "n2__x"),
-    refuse_above=Above(share=1),
+    reject_limit=RejectLimit(share=1),
     aggregates=(
         Aggregate(Totals, ("User",), {"User": ("Who",), **dict.fromkeys(LABELS, ("Sum", "%"))}, ("User", "max %")),
         Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "Order"), surrogate="No."),
@@ -131,7 +131,7 @@ class Child(Base):
 
 
 def test_what_a_model_inherits_is_loaded_and_judged(declared: Declared) -> None:
-    dataset = Dataset("child", "child", Child, ("id",), "x", refuse_above=Above(share=1))
+    dataset = Dataset("child", "child", Child, ("id",), "x", reject_limit=RejectLimit(share=1))
     trial = declared(dataset)
     trial.load("a.csv", "id,n,more\n1,2,cat\n2,3,dog\n3,-2,\n4,4,hotdog\n")
     assert trial.rows("id", "n", "more") == [("1", 2, "cat")]

@@ -15,25 +15,25 @@ from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
 
 from mini_platform import (
-    Above,
     Aggregate,
+    ApiSource,
     Csv,
-    Cursor,
+    CursorPaginator,
     Dataset,
     DeclarationError,
     Field,
-    Highest,
+    HeaderLinkPaginator,
     Json,
-    Linked,
-    Numbered,
-    Pull,
+    KeepHighest,
+    PageNumberPaginator,
+    RejectLimit,
     RowModel,
     View,
     rule,
 )
 from mini_platform.dagster import checks as asset_checks
 from mini_platform.declare.collisions import refuse_collisions
-from mini_platform.declare.columns import Given
+from mini_platform.declare.columns import SystemColumn
 from mini_platform.declare.dataset import CHECK_NAMES, OWNER
 from mini_platform.declare.declared_checks import ARGUMENTS, NOT_OF_ROWS
 from mini_platform.declare.row_models import GIVEN_TYPES
@@ -123,7 +123,7 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (int, {"in_range": {"min_value": 0}}, "a single limit is ge"),
     (int, {"in_range": {"min_value": 0, "max_value": 1, "include_min": "no"}}, "include_min is 'no'"),
     (int, {"in_range": {"min_value": 0, "max_value": 1, "ignore_na": False}}, "and not ignore_na"),
-    (int, {"unique_values_eq": [1]}, "judges a whole column and not a value; write a @rule"),
+    (int, {"unique_values_eq": [1]}, "validates a whole column and not a value; write a @rule"),
     (int, {"greater": 1}, "greater is neither a word of Field nor a check; did you mean greater_than"),
     (str, {"nul_tokens": "NA"}, "did you mean null_tokens"),
     (str, {"descripton": "x"}, "is neither a word of Field nor a check"),
@@ -147,16 +147,16 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (int, {"personal": "mask"}, "only text can be marked as personal data"),
     (str, {"case": "title"}, "case is 'title'; it can be lower or upper"),
     (str, {"personal": "hashed"}, "personal is 'hashed'; it can be mask or hash or last4 or redact"),
-    (str, {"given": "filename"}, "given is 'filename'; it can be file or line or"),
-    (str, {"given": "line"}, "given='line' is int; annotate it so"),
-    (str, {"given": "last_loaded"}, r"is dt\.datetime; annotate it so"),
-    (str, {"given": "file", "aliases": "f"}, "aliases would do nothing, as the platform gives the column"),
-    (dt.datetime, {"given": "first_loaded", "stored": False}, "and it is not stored"),
+    (str, {"system": "filename"}, "system is 'filename'; it can be file or line or"),
+    (str, {"system": "line"}, "system='line' is int; annotate it so"),
+    (str, {"system": "last_loaded"}, r"is dt\.datetime; annotate it so"),
+    (str, {"system": "file", "aliases": "f"}, "aliases would do nothing, as the platform gives the column"),
+    (dt.datetime, {"system": "first_loaded", "stored": False}, "and it is not stored"),
     (str, {"derived": lambda col: col("k"), "aliases": "y"}, "aliases would do nothing, as the column is derived"),
-    (str | None, {"derived": lambda col: col("k"), "may_lack": True}, "may_lack would do nothing"),
+    (str | None, {"derived": lambda col: col("k"), "optional": True}, "optional would do nothing"),
     (str, {"derived": "k"}, "it takes a function of col"),
-    (str, {"may_lack": True}, "annotate it `| None`"),
-    (str, {"may_lack": "yes"}, "may_lack is 'yes'; it takes True or False"),
+    (str, {"optional": True}, "annotate it `| None`"),
+    (str, {"optional": "yes"}, "optional is 'yes'; it takes True or False"),
     (str, {"trim": None}, "trim is None"),
     (str, {"aliases": ("a", "a")}, "aliases names a twice"),
     (str, {"aliases": ("",)}, "an alias is empty"),
@@ -189,7 +189,7 @@ def test_a_description_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said", "judged"),
+    ("kind", "said", "validated"),
     [
         (int, {"le": 5.0}, {"le": 5}),
         (int, {"isin": [1, Decimal(2)]}, {"isin": [1, 2]}),
@@ -208,18 +208,18 @@ def test_a_description_is_asked_for() -> None:
         (typing.List[float], {}, {}),  # noqa: UP006
     ],
 )
-def test_arguments_are_judged_by_as_they_were_meant(kind: Any, said: dict[str, Any], judged: dict[str, Any]) -> None:
+def test_arguments_are_judged_by_as_they_were_meant(kind: Any, said: dict[str, Any], validated: dict[str, Any]) -> None:
     made = of_column(kind, **said)
     column = made.columns[1]
-    assert (column.checks, repr(column.checks)) == (judged, repr(judged))
+    assert (column.checks, repr(column.checks)) == (validated, repr(validated))
     pandera_schema(made)
 
 
-@pytest.mark.parametrize("given", typing.get_args(Given))
+@pytest.mark.parametrize("given", typing.get_args(SystemColumn))
 def test_what_is_given_has_one_type(given: Any) -> None:
-    assert of_column(GIVEN_TYPES[given], given=given).columns[1].given == given
+    assert of_column(GIVEN_TYPES[given], system=given).columns[1].system == given
     with pytest.raises(DeclarationError, match="; annotate it so"):
-        of_column(float, given=given)
+        of_column(float, system=given)
 
 
 def test_the_names_of_checks_are_those_of_pandera() -> None:
@@ -391,7 +391,7 @@ def _ruled(name: str, /, column: str | None = None, **columns: Any) -> Dataset:
 
     function.__name__ = name
     rows = model(k=(str, Field("Key")), **columns)
-    return dataset(rows=type("Ruled", (rows,), {"judged": rule("is what the rule says", column=column)(function)}))
+    return dataset(rows=type("Ruled", (rows,), {"validated": rule("is what the rule says", column=column)(function)}))
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"rows": model(k=(str, Field("K")), b=(str, Field("K", aliases="k")))}, "k and b cannot be told apart"),
     ({"rows": model(k=(str, Field("K", aliases="x")), b=(str, Field("K", aliases="X")))}, "k and b cannot be told"),
-    ({"rows": model(k=(str, Field("K", given="file")))}, "no column of R is read from files"),
+    ({"rows": model(k=(str, Field("K", system="file")))}, "no column of R is read from files"),
     ({"rows": Dataset}, "it takes a class that is a RowModel"),
     ({"key": "k"}, r"dataset d: key is 'k'; it takes texts, as in \(\"a\",\)"),
     ({"key": ("k", "k")}, "key names k twice"),
@@ -496,12 +496,12 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"owners": ("somebody",)}, "owners names 'somebody'; it takes e-mail addresses and team:name"),
     ({"search": "k"}, "search is 'k'"),
     ({"description": " "}, "say what a row is about"),
-    ({"drift": "rescued"}, "drift is 'rescued'; it can be rescue or refuse or ignore"),
-    ({"duplicates": "newest"}, "duplicates is 'newest'; it can be last, first, reject or Highest"),
+    ({"unexpected_columns": "rescued"}, "unexpected_columns is 'rescued'; it can be keep or refuse or ignore"),
+    ({"duplicates": "newest"}, "duplicates is 'newest'; it can be last, first, reject or KeepHighest"),
     ({"freshness": dt.timedelta(0)}, "freshness is .*; it takes a dt.timedelta above 0"),
     ({"freshness": 24}, "freshness is 24"),
     ({"raw_retention": dt.timedelta(days=-1)}, "raw_retention is"),
-    ({"refuse_above": 0.5}, r"refuse_above is 0\.5; it takes Above"),
+    ({"reject_limit": 0.5}, r"reject_limit is 0\.5; it takes RejectLimit"),
     ({"sources": ()}, "sources is empty"),
     ({"sources": Csv()}, "it takes a tuple"),
     ({"sources": (Csv(), Csv(delimiter=";", name="semi"))}, r"files that end in \.csv could be csv or semi"),
@@ -509,8 +509,8 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         {"sources": (Csv(suffixes=(".csv",)), Csv(suffixes=(".eu.csv.gz",), name="eu"))},
         r"\.eu\.csv\.gz could be eu or csv",
     ),
-    ({"sources": (Csv(), Json(name="csv"))}, "two formats or pulls have the name csv"),
-    ({"pulls": (Pull(name="p"),)}, "the pages of p end in .json, and no JSON format"),
+    ({"sources": (Csv(), Json(name="csv"))}, "two formats or api_sources have the name csv"),
+    ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no JSON format"),
     ({"table": "quality_report"}, "the table quality_report and the quality report both have the asset quality_report"),
     ({"table": "raw_csv"}, "the raw files and the table raw_csv both have the asset raw_csv"),
     ({"aggregates": (Aggregate(_selecting("t"), **DAILY),)}, "the table t and the aggregate t both have the asset t"),
@@ -524,17 +524,20 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         "and the check of the table t both",
     ),
     ({"aggregates": (Aggregate(_selecting("a" * 53), **DAILY, surrogate="s_id"),)}, "surrogates_a+.* are longer"),
-    ({"table": "pull_p", "sources": (Json(),), "pulls": (Pull(name="p"),)}, "the pull p and the table pull_p both"),
+    (
+        {"table": "p_pages", "sources": (Json(),), "api_sources": (ApiSource(name="p"),)},
+        "source p and the table p_pages both",
+    ),
     (
         {"rows": model(k=(str, Field("K")), x=(list[float], Field("X"))), "indexes": ("x",)},
         "x is a list, which cannot be in indexes",
     ),
     (
-        {"rows": model(k=(str, Field("K")), x=(list[float], Field("X"))), "duplicates": Highest("x")},
+        {"rows": model(k=(str, Field("K")), x=(list[float], Field("X"))), "duplicates": KeepHighest("x")},
         "x is a list, which cannot be in duplicates",
     ),
     (
-        {"rows": model(k=(str, Field("K")), x=(dt.datetime, Field("X", given="last_loaded"))), "key": ("k", "x")},
+        {"rows": model(k=(str, Field("K")), x=(dt.datetime, Field("X", system="last_loaded"))), "key": ("k", "x")},
         "x is only known once its row is written, so it cannot be in key",
     ),
 ]
@@ -549,14 +552,17 @@ def test_a_dataset_that_cannot_be_right(said: dict[str, Any], words: str) -> Non
 @pytest.mark.parametrize(
     ("declare", "words"),
     [
-        (lambda: dataset(drfit="ignore"), "Dataset got an unexpected keyword argument 'drfit'; did you mean drift"),
+        (
+            lambda: dataset(unexpected_colums="ignore"),
+            "Dataset got an unexpected keyword argument 'unexpected_colums'; did you mean unexpected_columns",
+        ),
         (lambda: Dataset(name="d"), "Dataset missing a required argument: 'table'"),
         (lambda: Csv(delimeter=";"), "Csv got an unexpected .* did you mean delimiter"),
-        (lambda: Above(share=2), r"Above: share is 2; it takes a share from 0 to 1"),
-        (lambda: Above(share=-0.1), "Above: share"),
-        (lambda: Above(share=float("nan")), "Above: share"),
-        (lambda: Above(rows=-1), "Above: rows is -1"),
-        (lambda: Above(rows=0.5), "Above: rows"),
+        (lambda: RejectLimit(share=2), r"RejectLimit: share is 2; it takes a share from 0 to 1"),
+        (lambda: RejectLimit(share=-0.1), "RejectLimit: share"),
+        (lambda: RejectLimit(share=float("nan")), "RejectLimit: share"),
+        (lambda: RejectLimit(rows=-1), "RejectLimit: rows is -1"),
+        (lambda: RejectLimit(rows=0.5), "RejectLimit: rows"),
         (lambda: Csv(suffixes=("csv",)), "'csv' is no ending of a file's name: a dot and lower case letters"),
         (lambda: Csv(suffixes=(".CSV",)), "'.CSV' is no ending"),
         (lambda: Csv(suffixes=".csv"), "suffixes is '.csv'; it takes endings"),
@@ -567,20 +573,23 @@ def test_a_dataset_that_cannot_be_right(said: dict[str, Any], words: str) -> Non
         (lambda: Csv(encoding="utf-88"), "the encoding 'utf-88' is not known"),
         (lambda: Json(rows="data..items"), "Json: rows is 'data..items'; it takes names joined by dots"),
         (lambda: Json(suffixes=("json",)), "is no ending"),
-        (lambda: Pull(name="a__b"), "is no name"),
-        (lambda: Pull(name="p", tries=1.5), "tries is 1.5"),
-        (lambda: Pull(name="p", max_pages=0), "max_pages is 0"),
-        (lambda: Pull(name="p", read_seconds=0), "read_seconds is 0"),
-        (lambda: Pull(name="p", schedule="hourly"), "schedule is 'hourly', which is no cron expression"),
-        (lambda: Pull(name="p", url="ftp://x"), "it begins with https:// or http://"),
-        (lambda: Pull(name="p", overlap=dt.timedelta(-1)), "overlap is not below 0"),
-        (lambda: Pull(name="p", since="limit"), "parameters 'limit', 'limit' are not names that differ"),
-        (lambda: Pull(name="p", paging="numbered"), "it takes Numbered, Linked or Cursor"),
-        (lambda: Pull(name="p", suffix="json"), "is no ending"),
-        (lambda: Numbered(page="limit"), "are not names that differ"),
-        (lambda: Numbered(first="1"), "first is '1'"),
-        (lambda: Linked(limit=""), "are not names that differ"),
-        (lambda: Cursor(path=""), "Cursor: path is ''"),
+        (lambda: ApiSource(name="a__b"), "is no name"),
+        (lambda: ApiSource(name="p", tries=1.5), "tries is 1.5"),
+        (lambda: ApiSource(name="p", max_pages=0), "max_pages is 0"),
+        (lambda: ApiSource(name="p", read_seconds=0), "read_seconds is 0"),
+        (lambda: ApiSource(name="p", schedule="hourly"), "schedule is 'hourly', which is no cron expression"),
+        (lambda: ApiSource(name="p", url="ftp://x"), "it begins with https:// or http://"),
+        (lambda: ApiSource(name="p", overlap=dt.timedelta(-1)), "overlap is not below 0"),
+        (lambda: ApiSource(name="p", since="limit"), "parameters 'limit', 'limit' are not names that differ"),
+        (
+            lambda: ApiSource(name="p", paging="numbered"),
+            "it takes PageNumberPaginator, HeaderLinkPaginator or CursorPaginator",
+        ),
+        (lambda: ApiSource(name="p", suffix="json"), "is no ending"),
+        (lambda: PageNumberPaginator(page="limit"), "are not names that differ"),
+        (lambda: PageNumberPaginator(first="1"), "first is '1'"),
+        (lambda: HeaderLinkPaginator(limit=""), "are not names that differ"),
+        (lambda: CursorPaginator(path=""), "CursorPaginator: path is ''"),
         (lambda: Aggregate(daily, key=(), columns=DAILY["columns"], chart=("k", "s")), "daily: it needs a key"),
         (lambda: Aggregate(daily, **DAILY | {"key": "k"}), "Aggregate daily: key is 'k'"),
         (_tables(chart=("k", "sum")), "d.daily: chart names sum, which it does not select"),
@@ -640,14 +649,14 @@ def other(name: str, table: str = "", **said: Any) -> Dataset:
         ),
         (
             (
-                other("a", sources=(Json(),), pulls=(Pull(name="b_c"),)),
-                other("a_b", sources=(Json(),), pulls=(Pull(name="c"),)),
+                other("a", sources=(Json(),), api_sources=(ApiSource(name="b_c"),)),
+                other("a_b", sources=(Json(),), api_sources=(ApiSource(name="c"),)),
             ),
-            "the pull b_c of dataset a and the pull c of dataset a_b would have one name, pull_a_b_c, as a job",
+            "the API source b_c of dataset a and the API source c of dataset a_b would have one name, sync_a_b_c, as a job",
         ),
         (
-            (other("a", sources=(Json(),), pulls=(Pull(name="files"),)), other("a_pull", "t2")),
-            "the pull files of dataset a and the sensor of dataset a_pull would have one name, a_pull_files, as a sensor",
+            (other("a", sources=(Json(),), api_sources=(ApiSource(name="files"),)), other("a_sync", "t2")),
+            "the API source files of dataset a and the sensor of dataset a_sync would have one name, a_sync_files, as a sensor",
         ),
     ],
 )

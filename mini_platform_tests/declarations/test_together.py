@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from sqlalchemy import FromClause, Select, func, select, text, update
 
-from mini_platform import Above, Aggregate, Dataset, Field, RowModel
+from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import PASSES, Forgotten, forget
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
-from mini_platform.warehouse.tables import COUNTERS, dropping, files
+from mini_platform.warehouse.tables import COUNTERS, files, pending_deletes
 from mini_platform_tests.support import pairs
 from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.pairs import ANN, BOB, csv
@@ -43,7 +43,7 @@ MEMBERS = Dataset(
     description="Members",
     rows=Member,
     key=("nr",),
-    drift="refuse",
+    unexpected_columns="refuse",
     aggregates=(
         Aggregate(by_number, key=("n",), chart=("n", "members"), columns={"n": ("Things",), "members": ("Members",)}),
     ),
@@ -86,7 +86,7 @@ def in_order(trial: Trial, *gone: str) -> None:
             assert row.status != "loaded" or row.rows_read == sum(getattr(row, name) for name in COUNTERS)
         kept = select(files.c.sha256).where(files.c.raw_dropped_at.is_(None))
         named = set(conn.execute(kept).scalars())
-        assert conn.scalar(select(func.count()).select_from(dropping)) == 0
+        assert conn.scalar(select(func.count()).select_from(pending_deletes)) == 0
         assert trial.dataset.table != "mem" or conn.scalar(text("SELECT count(*) FROM ops.gone_mem")) == 0
     assert {path.name for path in trial.platform.store.folder.glob("??/*")} == named
     for person in gone:
@@ -99,7 +99,7 @@ def in_order(trial: Trial, *gone: str) -> None:
 
 
 def test_a_row_that_was_rejected_for_the_persons_is_judged_again(declared: Declared) -> None:
-    trial = declared(members(duplicates="reject", refuse_above=Above(share=1)))
+    trial = declared(members(duplicates="reject", reject_limit=RejectLimit(share=1)))
     row = trial.load("one.csv", csv((1, BOB, 11), (1, ANN, 22), (2, BOB, 33)))
     assert (row.rows_rejected, trial.rows("nr", "n")) == (2, [("2", 33)])
     assert forgetting(trial).queued == [row.file_id]
@@ -165,7 +165,9 @@ class Named(RowModel):
 
 def test_a_key_that_is_hashed_is_known_again(declared: Declared) -> None:
     """Somebody else, by the name that is forgotten, has the same address in an earlier file."""
-    trial = declared(Dataset(name="named", table="named", description="x", rows=Named, key=("mail",), drift="refuse"))
+    trial = declared(
+        Dataset(name="named", table="named", description="x", rows=Named, key=("mail",), unexpected_columns="refuse")
+    )
     trial.load("one.csv", f"mail,name\n{ANN},Ann\n")
     trial.load("two.csv", f"mail,name\n{ANN},Ann Marker\n")
     forgetting(trial, "ann marker")
@@ -225,7 +227,7 @@ def test_a_dropped_file_that_was_read_before_it_was_cleaned(declared: Declared) 
 
     slow = Slow(platform.store.folder)
     ((file, row),) = folder.land(platform.engine, MEMBERS, slow, found)
-    assert (row, file.left_alone) == (None, folder.CHANGED)
+    assert (row, file.skip_reason) == (None, folder.CHANGED)
     retention.sweep(platform.engine, platform.store)
     list(folder.land(platform.engine, MEMBERS, platform.store, folder.look(inbox, MEMBERS, now=2**40)))
     trial.run()
@@ -240,7 +242,7 @@ def test_a_dropped_file_that_was_read_before_it_was_cleaned(declared: Declared) 
     ("erased", "rejected_of_hers"), [(4, 0), (4, 2), (5, 0)], ids=["good rows", "rejects too", "more than half"]
 )
 def test_a_file_that_lost_rows_is_not_refused_for_it(declared: Declared, erased: int, rejected_of_hers: int) -> None:
-    trial = declared(members(refuse_above=Above(share=0.5)))
+    trial = declared(members(reject_limit=RejectLimit(share=0.5)))
     hers = [(number, ANN, 1) for number in range(erased)]
     rejects = [(20 + number, ANN if number < rejected_of_hers else BOB, 1000) for number in range(4)]
     others = [(40 + number, BOB, 1) for number in range(6 - erased)]
@@ -288,29 +290,29 @@ class Seat(RowModel):
     hall: str = Field("Hall")
     seat: str = Field("Seat")
     n: int = Field("Number of things", le=100)
-    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
+    since: dt.datetime = Field("When it was first loaded", system="first_loaded")
 
 
 class StricterSeat(RowModel):
     hall: str = Field("Hall")
     seat: str = Field("Seat")
     n: int = Field("Number of things", le=10)
-    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
+    since: dt.datetime = Field("When it was first loaded", system="first_loaded")
 
 
 def test_first_loaded_where_the_key_has_another_order_than_the_columns(declared: Declared) -> None:
     seats = Dataset(name="seat", table="seat", description="x", rows=Seat, key=("seat", "hall"))
-    trial = declared(replace(seats, refuse_above=Above(share=1)))
+    trial = declared(replace(seats, reject_limit=RejectLimit(share=1)))
     for name, n in (("a.csv", 5), ("b.csv", 50)):
         trial.load(name, f"hall,seat,n\nh,s,{n}\n")
     since = trial.rows("since")
-    trial.dataset = replace(seats, rows=StricterSeat, refuse_above=Above(share=1))
+    trial.dataset = replace(seats, rows=StricterSeat, reject_limit=RejectLimit(share=1))
     trial.reprocess(2)
     assert trial.rows("hall", "seat", "n", "since") == [("h", "s", 5, *since[0])]
 
 
 def test_first_loaded_where_a_file_is_refused_that_was_loaded(declared: Declared) -> None:
-    trial = declared(members(refuse_above=Above(share=0.5)))
+    trial = declared(members(reject_limit=RejectLimit(share=0.5)))
     trial.load("a.csv", csv((1, BOB, 5)))
     trial.load("b.csv", csv((1, BOB, 50), (2, BOB, 60)))
     since = trial.rows("nr", "since")
@@ -348,9 +350,9 @@ def test_first_loaded_of_a_row_that_a_new_file_brings_while_older_ones_wait(decl
     trial.load("a.csv", csv((1, BOB, 50), (2, BOB, 50)))
     trial.load("b.csv", csv((3, BOB, 5)))
     since = trial.rows("nr", "since")
-    trial.dataset = members(rows=StricterMember, refuse_above=Above())
+    trial.dataset = members(rows=StricterMember, reject_limit=RejectLimit())
     with trial.platform.engine.begin() as conn:
-        ledger.redrive(conn, "mem", 1)
+        ledger.reprocess(conn, "mem", 1)
     worker = replace(trial.platform.worker("one"), batch_files=1)
     stage(worker, trial.dataset, trial.platform.raw_files(trial.dataset), limit=1)
     load(worker, trial.dataset, limit=1)
@@ -404,7 +406,7 @@ def test_a_file_that_is_loaded_and_queued_while_another_worker_goes_from_file_to
         stage(quick, trial.dataset, raw, limit=1)
         load(quick, trial.dataset, limit=1)
         with trial.platform.engine.begin() as conn:
-            ledger.redrive(conn, "mem", 2)
+            ledger.reprocess(conn, "mem", 2)
 
     stage(slow, trial.dataset, raw, limit=9, progress=once(other))
     load(slow, trial.dataset, limit=9)

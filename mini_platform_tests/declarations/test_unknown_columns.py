@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mini_platform import Csv, Dataset, Drift, Field, Json, RowModel
+from mini_platform import Csv, Dataset, Field, Json, RowModel, UnexpectedColumns
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.support.trial import Declared, Trial
 
@@ -61,12 +61,12 @@ def test_cells_of_csv_are_texts(declared: Declared) -> None:
     assert trial.load("b.csv", "k,n,x,y\n1,1,2,\n").rows_unchanged == 1
 
 
-@pytest.mark.parametrize("between", ["rescue", "ignore", "refuse"])
-def test_they_go_with_a_later_file_without_them(declared: Declared, between: Drift) -> None:
+@pytest.mark.parametrize("between", ["keep", "ignore", "refuse"])
+def test_they_go_with_a_later_file_without_them(declared: Declared, between: UnexpectedColumns) -> None:
     """Whether its row has other values or the same ones; rows that no later file has keep theirs."""
     trial = declared(KNOWN)
     trial.load("a.csv", "k,n,zz\n1,1,old\n2,1,old\n3,1,old\n")
-    changed = replace(KNOWN, drift=between)
+    changed = replace(KNOWN, unexpected_columns=between)
     create_all(trial.platform.engine, [changed])
     later = Trial(trial.platform, changed)
     file = later.load("b.csv", "k,n\n1,2\n2,1\n")

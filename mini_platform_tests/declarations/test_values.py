@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mini_platform import Above, Column, Dataset, DeclarationError, Field, RowModel, rule
+from mini_platform import Column, Dataset, DeclarationError, Field, RejectLimit, RowModel, rule
 from mini_platform.operations.explain import KeyTextError, parse_key
 from mini_platform.rows.protection import normalized
-from mini_platform.rows.validation import clean, judge, refuse_other_rows
+from mini_platform.rows.validation import clean, refuse_other_rows, validate
 from mini_platform.warehouse.quality import measure
 from mini_platform_tests.support.trial import Declared
 
@@ -117,7 +117,7 @@ def test_a_null_token_that_is_missed_is_shown_as_it_arrived_and_measured_as_noth
         n: int = Field("N", null_tokens=("NA",))
         day: dt.date = Field("Day", null_tokens=("never",))
 
-    trial = declared(dataset(Rows, refuse_above=Above(share=1)))
+    trial = declared(dataset(Rows, reject_limit=RejectLimit(share=1)))
     trial.load("a.csv", "id,n,day\n1,7,2026-01-01\n2, NA,never\n3,  ,2026-01-02\n")
     assert [(reject["line"], reject["column"], reject["value"]) for reject in trial.rejects()] == [
         (3, "n", " NA"), (3, "day", "never"), (4, "n", "  ")
@@ -143,11 +143,11 @@ INPUTS = {
 }  # fmt: skip
 
 
-def judged(derived: str, cells: list[dict[str, str]], value: Any, **said: Any) -> list[str | None]:
+def validated(derived: str, cells: list[dict[str, str]], value: Any, **said: Any) -> list[str | None]:
     """A derived column of this type, over cells of the inputs, as it is staged."""
     columns = {name: Field(name) for name in INPUTS} | {"r": Field("r", derived=value, **said)}
     rows = [{"id": str(i)} | dict.fromkeys(INPUTS, "") | row for i, row in enumerate(cells)]
-    found = judge(declared_rows(columns, INPUTS | {"r": derived + " | None"}), pl.DataFrame(rows)).rows
+    found = validate(declared_rows(columns, INPUTS | {"r": derived + " | None"}), pl.DataFrame(rows)).rows
     assert found["_rules"].null_count() == len(rows)
     return found["r"].to_list()
 
@@ -256,9 +256,9 @@ COMPUTED: list[tuple[str, str, dict[str, Any], Any, list[tuple[dict[str, str], s
 )
 def test_a_derived_value_is_exact_or_empty(kind: str, said: dict[str, Any], value: Any, rows: list[Any]) -> None:
     cells, expected = zip(*rows, strict=True)
-    assert judged(kind, list(cells), value, **said) == list(expected)
+    assert validated(kind, list(cells), value, **said) == list(expected)
     # A row alone is computed by another way than one beside a row that cannot be computed.
-    assert [judged(kind, [row], value, **said)[0] for row in cells] == list(expected)
+    assert [validated(kind, [row], value, **said)[0] for row in cells] == list(expected)
 
 
 AMOUNTS = st.decimals(min_value=-(10**6), max_value=10**6, places=2, allow_nan=False)
@@ -280,7 +280,7 @@ def test_decimals_are_computed_as_fractions_are(pairs: list[tuple[Decimal, Decim
         return None if abs(digits) >= 10**18 else f"{Decimal(digits).scaleb(-places):.{places}f}"
 
     cells = [{"x": str(x), "y": str(y)} for x, y in pairs]
-    found = judged("Decimal", cells, lambda col: how(col("x"), col("y")), decimals=places)
+    found = validated("Decimal", cells, lambda col: how(col("x"), col("y")), decimals=places)
     assert found == [expected(x, y) for x, y in pairs]
 
 
@@ -306,8 +306,8 @@ def test_a_rule_is_exact_and_costs_no_more_than_its_row(holds: Any, cells: dict[
     columns = {name: Field(name) for name in INPUTS}
     ruled = declared_rows(columns, INPUTS, ruled=rule("is wrong")(holds))
     rows = [{"id": str(i)} | dict.fromkeys(INPUTS, "") | row for i, row in enumerate([{}, cells, {}])]
-    verdicts = judge(ruled, pl.DataFrame(rows))
-    assert [fails.to_list() for _, fails in verdicts.broken] == ([[False, True, False]] if broken else [])
+    results = validate(ruled, pl.DataFrame(rows))
+    assert [fails.to_list() for _, fails in results.broken] == ([[False, True, False]] if broken else [])
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_hundred_thousand_values_that_cannot_be_computed_take_no_longer(divide
     for y in ("1", "0"):
         rows = pl.select(pl.int_range(100_000).cast(pl.String).alias("id"), x=pl.lit("1.00"), y=pl.lit(y))
         started = time.process_time()
-        assert judge(divided, rows).rows["r"].null_count() == (0 if y == "1" else 100_000)
+        assert validate(divided, rows).rows["r"].null_count() == (0 if y == "1" else 100_000)
         seconds.append(time.process_time() - started)
     assert seconds[1] < 5 * seconds[0] + 1.5
 
@@ -363,7 +363,7 @@ def test_what_looks_at_other_rows_is_refused(value: Any, by: str | None) -> None
         refuse_other_rows(ruled)
         return
     with pytest.raises(DeclarationError, match=f"dataset val: r is derived from other rows, by .*{by}"):
-        judge(derived, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
+        validate(derived, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
     with pytest.raises(DeclarationError, match=f"dataset val: the rule .* looks at other rows, by .*{by}"):
         refuse_other_rows(ruled)
 
@@ -379,12 +379,12 @@ def test_a_dataset_that_looks_at_other_rows_gets_no_table(declared: Declared) ->
 )
 def test_an_expression_that_is_wrong_for_every_row_is_a_sentence(value: Any) -> None:
     with pytest.raises(DeclarationError, match="dataset val: r is no expression over its columns: "):
-        judged("int", [{"x": "1"}], value)
+        validated("int", [{"x": "1"}], value)
     ruled = declared_rows(
         {name: Field(name) for name in INPUTS}, INPUTS, ruled=rule("is wrong")(lambda col: value(col) > 0)
     )
     with pytest.raises(DeclarationError, match=r"dataset val: the rule .* is no expression over its columns: "):
-        judge(ruled, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
+        validate(ruled, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
 
 
 FLOATS = (
@@ -443,7 +443,7 @@ def test_postgres_reads_what_was_computed_as_the_same(declared: Declared) -> Non
 )
 def test_numbers_of_a_list_are_held_to_what_a_number_is(cell: str, rejected: bool) -> None:
     numbers = declared_rows({"l": Field("l")}, {"l": "list[float]"})
-    assert judge(numbers, pl.DataFrame({"id": ["1"], "l": [cell]})).rows["_rules"].null_count() == (
+    assert validate(numbers, pl.DataFrame({"id": ["1"], "l": [cell]})).rows["_rules"].null_count() == (
         0 if rejected else 1
     )
 
@@ -454,7 +454,7 @@ def test_numbers_of_a_list_are_held_to_what_a_number_is(cell: str, rejected: boo
 @pytest.mark.parametrize("share", [0.07, 0.14, 0.28, 0.29, 0.55, 0.56, 0.57, 0.58, 1e-05, 0, 1])
 def test_a_limit_by_share_is_compared_exactly(share: float) -> None:
     read = 10_000_000
-    limit = Above(share=share)
+    limit = RejectLimit(share=share)
     most = round(share * read)
     assert not limit.exceeded(most, read)
     assert limit.exceeded(most + 1, read)
@@ -464,4 +464,4 @@ def test_a_limit_by_share_is_compared_exactly(share: float) -> None:
     ("share", "words"), [(0.29, "29%"), (0.5, "50%"), (1e-05, "0.001%"), (0.123456789, "12.3456789%")]
 )
 def test_a_limit_is_shown_as_it_was_declared(share: float, words: str) -> None:
-    assert str(Above(share=share)) == words
+    assert str(RejectLimit(share=share)) == words

@@ -18,8 +18,8 @@ import pytest
 
 import mini_platform
 from mini_platform import (
-    Above,
     Aggregate,
+    ApiSource,
     Column,
     Csv,
     CustomRule,
@@ -29,16 +29,16 @@ from mini_platform import (
     Frequency,
     Json,
     OverTime,
-    Pull,
     Ranked,
     Recurring,
+    RejectLimit,
     RowModel,
     Rule,
     View,
     rule,
 )
 from mini_platform.dagster.assets import dataset_assets
-from mini_platform.dagster.automation import pull_schedule
+from mini_platform.dagster.automation import sync_schedule
 from mini_platform.declare.columns import WORDS, FieldSpec
 from mini_platform.declare.declared_checks import ARGUMENTS
 from mini_platform.operations.raw_files import raw_retention
@@ -46,7 +46,7 @@ from mini_platform.operations.sources import access_to, is_configured
 from mini_platform.platform import Platform
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import judge
+from mini_platform.rows.validation import validate
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support.models import DAILY, daily, model
 
@@ -83,7 +83,7 @@ def test_a_word_has_a_sentence(of: str, word: str) -> None:
 CHARTS = (OverTime, Ranked, Recurring, Frequency)
 
 ELSEWHERE: dict[str, tuple[str, ...]] = {
-    "Field.given": (
+    "Field.system": (
         "declare/test_columns.py::test_created_never_moves_and_changed_moves_only_with_the_row",
         "declarations/test_given_columns.py::test_a_column_of_a_file_is_called_as_a_given_one",
         "declarations/test_keys.py::test_a_place_is_a_key",
@@ -97,44 +97,44 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "declarations/test_values.py::test_a_derived_value_is_exact_or_empty",
         "declarations/test_values.py::test_what_looks_at_other_rows_is_refused",
     ),
-    "Pull.paging": ("landing/test_pull.py::test_by_number", "landing/test_pull.py::test_by_links",
-                    "landing/test_pull.py::test_by_cursors"),
-    "Pull.page_size": ("landing/test_pull.py::test_by_links",),
-    "Pull.since": ("landing/test_pull.py::test_since",),
-    "Pull.overlap": ("landing/test_pull.py::test_since",),
-    "Pull.whole_every": ("landing/test_pull.py::test_since",
-                         "landing/test_pull.py::test_everything_is_asked_for_now_and_then"),
-    "Pull.rate": ("landing/test_pull.py::test_the_pace_is_kept",),
-    "Pull.tries": ("landing/test_pull.py::test_given_up_for_now_and_gone_on_with",),
-    "Pull.backoff": ("landing/test_pull.py::test_pauses_grow_and_are_drawn",),
-    "Pull.longest_wait": ("landing/test_pull.py::test_pauses_grow_and_are_drawn",
-                          "landing/test_pull.py::test_a_longer_wait_is_left_to_the_next_runs"),
-    "Pull.connect_seconds": ("landing/test_pull.py::test_a_connection_that_is_not_made_is_given_up",),
-    "Pull.read_seconds": ("landing/test_pull.py::test_given_up_for_now_and_gone_on_with",),
-    "Pull.answer_seconds": ("landing/test_pull.py::test_a_slow_source_is_cut_off_whatever_it_sends",),
-    "Pull.crawl_seconds": ("landing/test_pull.py::test_a_crawl_that_takes_long_pauses",),
-    "Pull.max_pages": ("landing/test_pull.py::test_no_end",),
-    "Numbered.page": ("landing/test_pull.py::test_other_names_and_another_first_page",),
-    "Numbered.first": ("landing/test_pull.py::test_other_names_and_another_first_page",),
-    "Numbered.limit": ("landing/test_pull.py::test_by_number",
-                       "landing/test_pull.py::test_other_names_and_another_first_page"),
-    "Linked.limit": ("landing/test_pull.py::test_by_links",),
-    "Cursor.path": ("landing/test_pull.py::test_by_cursors",),
-    "Cursor.parameter": ("landing/test_pull.py::test_by_cursors",),
-    "Cursor.limit": ("landing/test_pull.py::test_by_cursors",),
-    "Highest.column": ("declare/test_columns.py::test_which_of_several_rows_of_a_key_counts",),
+    "ApiSource.paging": ("landing/test_sync.py::test_by_number", "landing/test_sync.py::test_by_links",
+                    "landing/test_sync.py::test_by_cursors"),
+    "ApiSource.page_size": ("landing/test_sync.py::test_by_links",),
+    "ApiSource.since": ("landing/test_sync.py::test_since",),
+    "ApiSource.overlap": ("landing/test_sync.py::test_since",),
+    "ApiSource.whole_every": ("landing/test_sync.py::test_since",
+                         "landing/test_sync.py::test_everything_is_asked_for_now_and_then"),
+    "ApiSource.rate": ("landing/test_sync.py::test_the_pace_is_kept",),
+    "ApiSource.tries": ("landing/test_sync.py::test_given_up_for_now_and_gone_on_with",),
+    "ApiSource.backoff": ("landing/test_sync.py::test_pauses_grow_and_are_drawn",),
+    "ApiSource.longest_wait": ("landing/test_sync.py::test_pauses_grow_and_are_drawn",
+                          "landing/test_sync.py::test_a_longer_wait_is_left_to_the_next_runs"),
+    "ApiSource.connect_seconds": ("landing/test_sync.py::test_a_connection_that_is_not_made_is_given_up",),
+    "ApiSource.read_seconds": ("landing/test_sync.py::test_given_up_for_now_and_gone_on_with",),
+    "ApiSource.answer_seconds": ("landing/test_sync.py::test_a_slow_source_is_cut_off_whatever_it_sends",),
+    "ApiSource.sync_seconds": ("landing/test_sync.py::test_a_sync_that_takes_long_pauses",),
+    "ApiSource.max_pages": ("landing/test_sync.py::test_no_end",),
+    "PageNumberPaginator.page": ("landing/test_sync.py::test_other_names_and_another_first_page",),
+    "PageNumberPaginator.first": ("landing/test_sync.py::test_other_names_and_another_first_page",),
+    "PageNumberPaginator.limit": ("landing/test_sync.py::test_by_number",
+                       "landing/test_sync.py::test_other_names_and_another_first_page"),
+    "HeaderLinkPaginator.limit": ("landing/test_sync.py::test_by_links",),
+    "CursorPaginator.path": ("landing/test_sync.py::test_by_cursors",),
+    "CursorPaginator.parameter": ("landing/test_sync.py::test_by_cursors",),
+    "CursorPaginator.limit": ("landing/test_sync.py::test_by_cursors",),
+    "KeepHighest.column": ("declare/test_columns.py::test_which_of_several_rows_of_a_key_counts",),
     "Dataset.duplicates": ("declare/test_columns.py::test_which_of_several_rows_of_a_key_counts",),
-    "Dataset.drift": ("declare/test_columns.py::test_columns_that_nobody_declared",),
+    "Dataset.unexpected_columns": ("declare/test_columns.py::test_columns_that_nobody_declared",),
     "Dataset.key": ("declarations/test_keys.py::test_a_key_of_any_type",),
     "Dataset.name": ("dagster/test_definitions.py::test_a_dataset_is_its_declaration",),
     "Dataset.table": ("dagster/test_definitions.py::test_a_dataset_is_its_declaration",
                       "declarations/test_refused.py::test_datasets_with_one_name_between_them"),
     "Dataset.rows": ("declarations/test_names.py::test_what_a_model_inherits_is_loaded_and_judged",),
     "Dataset.search": ("web/api/test_datasets.py::test_a_masked_key_is_in_no_cursor",),
-    "Dataset.pulls": ("dagster/test_pull_runs.py::test_what_is_pulled_is_loaded_by_the_same_run",),
+    "Dataset.api_sources": ("dagster/test_sync_runs.py::test_what_is_synced_is_loaded_by_the_same_run",),
     "Dataset.freshness": ("operations/test_alerts.py::test_a_dataset_that_is_late",),
-    "Dataset.refuse_above": ("dagster/test_definitions.py::test_a_refused_file_fails_its_check_and_not_the_run",),
-    "Dataset.warn_above": ("dagster/test_definitions.py::test_what_warns_and_what_is_drawn_are_what_is_declared",),
+    "Dataset.reject_limit": ("dagster/test_definitions.py::test_a_refused_file_fails_its_check_and_not_the_run",),
+    "Dataset.warn_limit": ("dagster/test_definitions.py::test_what_warns_and_what_is_drawn_are_what_is_declared",),
     "Dataset.views": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",),
     "Dataset.aggregates": ("declarations/test_names.py::test_names_that_are_odd_and_allowed",
                            "datasets/test_sales.py::test_what_a_select_reads_must_be_declared_before_it"),
@@ -189,17 +189,17 @@ def _dataset(x: Any, field: Any, /, **said: Any) -> Dataset:
     return Dataset(**({"name": "d", "table": "t", "rows": rows, "key": ("k",), "description": "Things"} | said))
 
 
-def _read(path: Path, dataset: Dataset, text: str, name: str = "a.csv", door: str = "drop") -> list[tuple[str, ...]]:
+def _read(path: Path, dataset: Dataset, text: str, name: str = "a.csv", channel: str = "drop") -> list[tuple[str, ...]]:
     path = path / "file"
     path.write_bytes(text.encode(dataset.sources[0].encoding or "utf-8") if name == "a.csv" else text.encode())
-    return [row for block in read_rows(dataset, path, name, door, ReadLimits()) for row in block.rows.rows()]
+    return [row for block in read_rows(dataset, path, name, channel, ReadLimits()) for row in block.rows.rows()]
 
 
 def _judged(dataset: Dataset, x: str) -> tuple[str | None, list[str], bool]:
     """Text that is stored for a cell, rules that it breaks, and whether its row is rejected."""
-    verdicts = judge(dataset, pl.DataFrame({"k": ["a"], "x": [x]}))
-    row = verdicts.rows.row(0, named=True)
-    return row["x"], [one.name for one, _ in verdicts.broken], row["_rules"] is not None
+    results = validate(dataset, pl.DataFrame({"k": ["a"], "x": [x]}))
+    row = results.rows.row(0, named=True)
+    return row["x"], [one.name for one, _ in results.broken], row["_rules"] is not None
 
 
 @proves("Field.description", "Field.unit", "Field.source", "Dataset.description")
@@ -210,9 +210,9 @@ def _(_path: Path) -> None:
     assert next(one.message for one in dataset.rules if one.name == "x_ge") == "x is below 1 m"
 
 
-@proves("Field.aliases", "Field.may_lack", "Json.rows", "Json.suffixes", "Json.name")
+@proves("Field.aliases", "Field.optional", "Json.rows", "Json.suffixes", "Json.name")
 def _(path: Path) -> None:
-    rows = model(k=(str, Field("Key")), x=(str | None, Field("X", aliases=("In-File", "user_x"), may_lack=True)))
+    rows = model(k=(str, Field("Key")), x=(str | None, Field("X", aliases=("In-File", "user_x"), optional=True)))
     dataset = _dataset(None, None, rows=rows, sources=(Csv(), Json(rows="data.items", suffixes=(".j",), name="jay")))
     assert _read(path, dataset, "K,IN FILE\na,1\n") == [("a", "1")]
     assert _read(path, dataset, '{"data": {"items": [{"k": "a", "user": {"x": 1}}]}}', "a.J") == [("a", "1")]
@@ -242,7 +242,7 @@ def _(_path: Path) -> None:
     double = Field("Twice", derived=lambda col: col("x") * 2, le=10)
     dataset = _dataset(None, None, rows=model(k=(str, Field("K")), x=(int, Field("X", stored=False)), y=(int, double)))
     assert [c.name for c in dataset_tables(dataset).production.c if not c.name.startswith("_")] == ["k", "y"]
-    rows = judge(dataset, pl.DataFrame({"k": ["a", "b"], "x": ["5", "6"]})).rows
+    rows = validate(dataset, pl.DataFrame({"k": ["a", "b"], "x": ["5", "6"]})).rows
     assert rows.select("y", "_rules").rows() == [("10", None), ("12", '{"y_le"}')]
 
 
@@ -345,41 +345,41 @@ def test_a_word_of_csv_reads_as_its_sentence_says(
     assert _read(tmp_path, _dataset(str, Field("X"), sources=(Csv(**said),)), text) == rows
 
 
-@proves("Csv.suffixes", "Csv.name", "Dataset.sources", "Pull.suffix", "Pull.name")
+@proves("Csv.suffixes", "Csv.name", "Dataset.sources", "ApiSource.suffix", "ApiSource.name")
 def _(path: Path) -> None:
-    rows = model(k=(str, Field("Key")), source=(str, Field("Whence", given="source")))
+    rows = model(k=(str, Field("Key")), source=(str, Field("Whence", system="source")))
     sources = (
         Csv(),
         Csv(delimiter=";", suffixes=(".scsv",), name="semi"),
         Json(),
         Json(rows="d", suffixes=(".d",), name="d"),
     )
-    dataset = _dataset(None, None, rows=rows, sources=sources, pulls=(Pull(name="p", suffix=".d"),))
+    dataset = _dataset(None, None, rows=rows, sources=sources, api_sources=(ApiSource(name="p", suffix=".d"),))
     assert _read(path, dataset, "k,l\na,b\n", "a.CSV")[0][:2] == ("a", "csv")
     assert _read(path, dataset, "k;l\na;b\n", "a.scsv.gz")[0][:2] == ("a", "semi")
-    assert _read(path, dataset, '{"d": [{"k": "a", "l": 1}]}', "a.d", "pull:p")[0][:2] == ("a", "p")
-    assert dataset.page_format(dataset.pulls[0]) is sources[3]
+    assert _read(path, dataset, '{"d": [{"k": "a", "l": 1}]}', "a.d", "api:p")[0][:2] == ("a", "p")
+    assert dataset.page_format(dataset.api_sources[0]) is sources[3]
 
 
-@proves("Pull.url", "Pull.schedule")
+@proves("ApiSource.url", "ApiSource.schedule")
 def _(_path: Path) -> None:
-    source = Pull(name="p", url="https://declared.example/", schedule="0 4 * * *")
-    dataset = _dataset(str, Field("X"), sources=(Json(),), pulls=(source,))
+    source = ApiSource(name="p", url="https://declared.example/", schedule="0 4 * * *")
+    dataset = _dataset(str, Field("X"), sources=(Json(),), api_sources=(source,))
     assert access_to(Platform(), dataset, source).url == "https://declared.example/"
     with pytest.MonkeyPatch.context() as settings:
-        settings.setenv("MINI_PLATFORM_PULL__D_P__URL", "https://set.example/")
+        settings.setenv("MINI_PLATFORM_API_SOURCE__D_P__URL", "https://set.example/")
         assert access_to(Platform(), dataset, source).url == "https://set.example/"
-    assert not is_configured(Platform(), dataset, Pull(name="p"))
-    schedules = [pull_schedule(dataset, pull, "@daily", running=True) for pull in (source, Pull(name="p"))]
+    assert not is_configured(Platform(), dataset, ApiSource(name="p"))
+    schedules = [sync_schedule(dataset, one, "@daily", running=True) for one in (source, ApiSource(name="p"))]
     assert [schedule.cron_schedule for schedule in schedules] == ["0 4 * * *", "@daily"]
 
 
-@proves("Above.share", "Above.rows")
+@proves("RejectLimit.share", "RejectLimit.rows")
 def _(_path: Path) -> None:
-    assert [Above(share=0.29).exceeded(rejected, 100) for rejected in (29, 30)] == [False, True]
-    assert [Above(rows=3).exceeded(rejected, 10**6) for rejected in (3, 4)] == [False, True]
-    assert Above(share=0.5, rows=3).exceeded(4, 100)
-    assert not Above().exceeded(100, 100)
+    assert [RejectLimit(share=0.29).exceeded(rejected, 100) for rejected in (29, 30)] == [False, True]
+    assert [RejectLimit(rows=3).exceeded(rejected, 10**6) for rejected in (3, 4)] == [False, True]
+    assert RejectLimit(share=0.5, rows=3).exceeded(4, 100)
+    assert not RejectLimit().exceeded(100, 100)
 
 
 @proves("Aggregate.columns", "View.columns", "Dataset.owners", "Dataset.indexes")

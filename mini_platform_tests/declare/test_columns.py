@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from mini_platform import Column, Csv, Dataset, Field, Highest, Json, RowModel
+from mini_platform import Column, Csv, Dataset, Field, Json, KeepHighest, RowModel
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
-from mini_platform.rows.validation import PLAIN_EMAIL, clean, judge, parse
+from mini_platform.rows.validation import PLAIN_EMAIL, clean, parse, validate
 from mini_platform.warehouse.quarantine import rejects
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, sql_type
@@ -161,7 +161,7 @@ KINDS = Dataset("kinds", "kinds", Kinds, ("k",), "Every type", sources=(Csv(deli
 )
 @example(rows=[{"amount": "-0.001", "at": "0001-01-01T00:00:00Z", "numbers": "[5e-324, 1.7976931348623157e308]"}])
 def test_postgres_reads_what_is_staged_as_we_do(engine: Engine, rows: list[dict[str, str]]) -> None:
-    judged = judge(KINDS, pl.DataFrame([{"k": str(n), **row} for n, row in enumerate(rows)]))
+    validated = validate(KINDS, pl.DataFrame([{"k": str(n), **row} for n, row in enumerate(rows)]))
     for name, declared in ((c.name, c) for c in KINDS.columns):
         raw = [str(n) if name == "k" else row[name] for n, row in enumerate(rows)]
         read = pl.DataFrame([clean(declared, pl.Series(name, raw, pl.String))]).select(parse(declared))[name].to_list()
@@ -171,7 +171,7 @@ def test_postgres_reads_what_is_staged_as_we_do(engine: Engine, rows: list[dict[
         )
         with engine.connect() as conn:
             conn.execute(text("SET timezone = 'UTC'"))
-            staged = [None if v is None else cell for v, cell in zip(read, judged.rows[name], strict=True)]
+            staged = [None if v is None else cell for v, cell in zip(read, validated.rows[name], strict=True)]
             assert conn.execute(statement, {"t": staged}).scalars().all() == read
 
 
@@ -209,7 +209,7 @@ def test_emails(address: str, taken: bool) -> None:
         email: str = Field("Address", email=True)
 
     people = Dataset("people", "people", Person, ("email",), "People")
-    assert [r.name for r, _ in judge(people, pl.DataFrame({"email": [address]})).broken] == (
+    assert [r.name for r, _ in validate(people, pl.DataFrame({"email": [address]})).broken] == (
         [] if taken else ["email_email"]
     )
 
@@ -229,18 +229,18 @@ def test_what_is_taken_without_asking_would_be_taken(address: str) -> None:
 class Order(RowModel):
     """Uses everything that a column may say."""
 
-    origin: str = Field("Where it comes from", given="source")
+    origin: str = Field("Where it comes from", system="source")
     number: str = Field("Number", aliases=("order_no", "order_header_no"), case="upper")
     price: Decimal = Field("Price", unit="EUR", gt=0)
     pieces: int = Field("Pieces", ge=1, le=100, warn="le")
-    note: str | None = Field("Note", may_lack=True, null_tokens="-")
-    discounts: list[float] | None = Field("Discounts", may_lack=True, stored=False)
+    note: str | None = Field("Note", optional=True, null_tokens="-")
+    discounts: list[float] | None = Field("Discounts", optional=True, stored=False)
     total: Decimal = Field("Total", derived=lambda col: col("price") * col("pieces"))
     discount: float | None = Field("Mean discount", derived=lambda col: col("discounts").list.mean())
-    file: str = Field("File", given="file")
-    line: int = Field("Line", given="line")
-    created: dt.datetime = Field("First written", given="first_loaded")
-    changed: dt.datetime = Field("Last changed", given="last_loaded")
+    file: str = Field("File", system="file")
+    line: int = Field("Line", system="line")
+    created: dt.datetime = Field("First written", system="first_loaded")
+    changed: dt.datetime = Field("Last changed", system="last_loaded")
 
 
 ORDERS = Dataset(
@@ -331,7 +331,7 @@ READINGS = Dataset("readings", "readings", Reading, ("k",), "Readings")
 
 @pytest.mark.parametrize(
     ("duplicates", "winner", "rejected"),
-    [("last", 2, []), ("first", 1, []), (Highest("v"), 9, []), ("reject", None, [2, 3, 4])],
+    [("last", 2, []), ("first", 1, []), (KeepHighest("v"), 9, []), ("reject", None, [2, 3, 4])],
 )
 def test_which_of_several_rows_of_a_key_counts(
     platform: Platform,
@@ -352,17 +352,21 @@ def test_which_of_several_rows_of_a_key_counts(
 
 
 @pytest.mark.parametrize(
-    ("drift", "extra", "error"),
+    ("unexpected_columns", "extra", "error"),
     [
-        ("rescue", {"w": " x "}, None),
+        ("keep", {"w": " x "}, None),
         ("ignore", None, None),
         ("refuse", None, "The file has columns that the dataset does not declare: w."),
     ],
 )
 def test_columns_that_nobody_declared(
-    platform: Platform, loaded: Callable[..., list[dict[str, Any]]], drift: Any, extra: Any, error: str | None
+    platform: Platform,
+    loaded: Callable[..., list[dict[str, Any]]],
+    unexpected_columns: Any,
+    extra: Any,
+    error: str | None,
 ) -> None:
-    rows = loaded(replace(READINGS, drift=drift), a_csv="k,v,w\na,1, x \n")
+    rows = loaded(replace(READINGS, unexpected_columns=unexpected_columns), a_csv="k,v,w\na,1, x \n")
     assert [row.get("_extra") for row in rows] == ([] if error else [extra])
     with platform.engine.connect() as conn:
         assert conn.execute(text("SELECT error FROM ops.files")).scalars().all() == [error]
@@ -371,7 +375,7 @@ def test_columns_that_nobody_declared(
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [
-        ({"given": "file", "ge": 0}, "has no checks"),
+        ({"system": "file", "ge": 0}, "has no checks"),
         ({"warn": "ge"}, "are not among its checks"),
     ],
 )
@@ -385,14 +389,14 @@ def test_contradictions_of_a_dataset() -> None:
         k: str = Field("Key")
         who: str = Field("Person", personal="hash")
 
-    with pytest.raises(ValueError, match="rescued in clear"):
+    with pytest.raises(ValueError, match="cannot be kept, as they would be in clear"):
         Dataset("secret", "secret", Secret, ("k",), "Secrets")
     with pytest.raises(ValueError, match="not stored"):
         Dataset("orders", "orders", Order, ("number",), "Orders", indexes=("discounts",))
     with pytest.raises(ValueError, match="needs a key"):
         replace(READINGS, key=())
     with pytest.raises(ValueError, match="duplicates names"):
-        replace(READINGS, duplicates=Highest("nothing"))
+        replace(READINGS, duplicates=KeepHighest("nothing"))
 
 
 @pytest.mark.parametrize("name", ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"])
@@ -425,7 +429,7 @@ def test_the_contract_is_compared_with_the_declaration_and_with_the_last_load(
 ) -> None:
     class Point(RowModel):
         k: str = Field("Key", str_length={"max_value": 9})
-        v: int | None = Field("Value", may_lack=True)
+        v: int | None = Field("Value", optional=True)
 
     dataset = Dataset("points_of_contract", "points_of_contract", Point, ("k",), "Points")
     assert contract(defs_of(dataset), "k,v,w\na,1,2\n") == {

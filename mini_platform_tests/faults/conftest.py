@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from mini_platform_tests.support.crash_harness import LEASE_SECONDS, CrashHarness
 from mini_platform_tests.support.survivors import FAULT, Survives
-from mini_platform_tests.support.yard import LEASE_SECONDS, Yard
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def fault(record_property: Callable[[str, object], None]) -> Survives:
 
 
 @pytest.fixture
-def yard(engine: Engine, database_url: str, home: Path, data: Path) -> Iterator[Yard]:
+def harness(engine: Engine, database_url: str, home: Path, data: Path) -> Iterator[CrashHarness]:
     settings = {
         "DATABASE_URL": database_url,
         "MINI_PLATFORM_HOME": str(home),
@@ -29,7 +29,7 @@ def yard(engine: Engine, database_url: str, home: Path, data: Path) -> Iterator[
         "MINI_PLATFORM_LEASE_SECONDS": str(LEASE_SECONDS),
         "MINI_PLATFORM_BATCH_FILES": "2",
     }
-    made = Yard(engine, home, data, settings)
+    made = CrashHarness(engine, home, data, settings)
     made.watch()
     yield made
     made.close()

@@ -21,8 +21,8 @@ from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import connection, embedded
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.crash_harness import CrashHarness
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import Yard
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -40,22 +40,22 @@ RUN_SECONDS = 120.0
 class Life:
     """`mini-platform up` in a home of its own."""
 
-    yard: Yard
+    harness: CrashHarness
 
     def up(self) -> None:
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))}
         done = subprocess.run(
             [sys.executable, "-m", "mini_platform.cli", "up", "--detach"],
-            cwd=PROJECT, env=kept | self.yard.environment, capture_output=True, text=True, timeout=240, check=False,
+            cwd=PROJECT, env=kept | self.harness.environment, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
     def supervisor(self) -> psutil.Process:
-        return psutil.Process(int((self.yard.home / "up.pid").read_text()))
+        return psutil.Process(int((self.harness.home / "up.pid").read_text()))
 
     def kill(self, *, supervisor: bool, postgres: bool) -> None:
         """The daemon, the code server, the web server and the run, at one blow; first what would start them again."""
-        found = marked(self.yard.home)
+        found = marked(self.harness.home)
         names = []
         for process in found:
             with contextlib.suppress(psutil.Error):  # It has just ended.
@@ -63,7 +63,7 @@ class Life:
         assert any(DAEMON in name for name in names), names
         assert any("api grpc" in name for name in names), names
         assert sum("forkserver" in name for name in names) >= 2, "a run and the process from which it was forked"
-        server = embedded.pid(self.yard.home)
+        server = embedded.pid(self.harness.home)
         assert server
         victims = [
             *([self.supervisor()] if supervisor else []),
@@ -78,7 +78,7 @@ class Life:
             assert not self.supervised(), "nothing of the platform may be alive while files are dropped"
 
     def supervised(self) -> list[psutil.Process]:
-        return [process for process in marked(self.yard.home) if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in marked(self.harness.home) if process.status() != psutil.STATUS_ZOMBIE]
 
     def clear(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -89,7 +89,7 @@ class Life:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             time.sleep(0.1)
-        embedded.stop(self.yard.home)
+        embedded.stop(self.harness.home)
 
     def wait_until_caught(self, table: str) -> None:
         """Wait until the run waits for a lock on this table."""
@@ -99,7 +99,7 @@ class Life:
         )
         end = time.monotonic() + RUN_SECONDS
         while time.monotonic() < end:
-            with self.yard.engine.connect() as conn:
+            with self.harness.engine.connect() as conn:
                 if conn.scalar(query, {"table": table}):
                     return
             time.sleep(0.05)
@@ -114,13 +114,13 @@ class Life:
         latest = text("SELECT DISTINCT ON (name) name, sha256 FROM ops.files ORDER BY name, file_id DESC")
         end = time.monotonic() + RUN_SECONDS
         while time.monotonic() < end:
-            with self.yard.engine.connect() as conn:
+            with self.harness.engine.connect() as conn:
                 landed = {row.name: row.sha256 for row in conn.execute(latest)}
-                if landed == self.yard.standing() and conn.scalar(open_ends) == 0:
+                if landed == self.harness.standing() and conn.scalar(open_ends) == 0:
                     return
             time.sleep(0.2)
-        log = (self.yard.home / "up.log").read_text()
-        raise AssertionError(f"not done after {RUN_SECONDS} s: {self.yard.wrong()[:5]}; {log}")
+        log = (self.harness.home / "up.log").read_text()
+        raise AssertionError(f"not done after {RUN_SECONDS} s: {self.harness.wrong()[:5]}; {log}")
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
         "MINI_PLATFORM_LEASE_SECONDS": "3",
     }
     engine = connection.engine(embedded.ensure_running(home))
-    made = Life(Yard(engine, home, data, settings))
+    made = Life(CrashHarness(engine, home, data, settings))
     made.up()
-    made.yard.watch()
+    made.harness.watch()
     yield made
     made.clear()
     engine.dispose()
@@ -152,20 +152,20 @@ def test_everything_is_killed(life: Life, fault: Survives) -> None:
     The last time Postgres is killed with them.
     """
     fault("Dagster's daemon, code server and run killed while it is staging, loading, aggregating")
-    yard = life.yard
-    yard.drop(waves.first("dagster"))
+    harness = life.harness
+    harness.drop(waves.first("dagster"))
     life.wait_until_done()
-    assert yard.wrong() == []
+    assert harness.wrong() == []
     for number, (moment, table) in enumerate(MOMENTS.items(), start=1):
-        with yard.engine.connect() as other:
+        with harness.engine.connect() as other:
             other.execute(text(f"LOCK TABLE {table} IN SHARE MODE"))
-            yard.drop(waves.second(f"dagster {moment}"))
+            harness.drop(waves.second(f"dagster {moment}"))
             life.wait_until_caught(table)
             life.kill(supervisor=number > 1, postgres=number == len(MOMENTS))
             other.invalidate()
         late = {f"{moment}.csv": waves.file(f"late {moment}"), "b.csv": waves.file(f"late b {moment}")}
-        yard.drop(late, age=DAY)
+        harness.drop(late, age=DAY)
         if number > 1:
             life.up()
         life.wait_until_done()
-        assert yard.wrong() == [], moment
+        assert harness.wrong() == [], moment

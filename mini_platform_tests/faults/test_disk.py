@@ -14,9 +14,9 @@ from sqlalchemy import text
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.crash_harness import PATIENT, CrashHarness
 from mini_platform_tests.support.disks import mount
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -37,80 +37,80 @@ def give_room(folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
 
 
-def unfinished(yard: Yard) -> set[str]:
+def unfinished(harness: CrashHarness) -> set[str]:
     """Names of what stands in the folder, and is not in production."""
     done = text("SELECT sha256 FROM ops.files WHERE status IN ('loaded', 'refused')")
-    with yard.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         finished = set(conn.execute(done).scalars())
-    return {name for name, sha256 in yard.standing().items() if sha256 not in finished}
+    return {name for name, sha256 in harness.standing().items() if sha256 not in finished}
 
 
-def test_raw_store(yard: Yard, small: Path, fault: Survives) -> None:
+def test_raw_store(harness: CrashHarness, small: Path, fault: Survives) -> None:
     fault("disk full where raw files are kept")
     (small / "raw").mkdir()
-    yard.home.mkdir(exist_ok=True)
-    (yard.home / "raw").symlink_to(small / "raw")
-    yard.drop(waves.first("disk"))
-    yard.finish()
-    yard.drop(waves.second("disk") | {"big.csv": waves.padded("disk", megabytes=3)})
+    harness.home.mkdir(exist_ok=True)
+    (harness.home / "raw").symlink_to(small / "raw")
+    harness.drop(waves.first("disk"))
+    harness.finish()
+    harness.drop(waves.second("disk") | {"big.csv": waves.padded("disk", megabytes=3)})
     for _ in range(ATTEMPTS):
-        victim = yard.start(**PATIENT)
+        victim = harness.start(**PATIENT)
         assert victim.wait() == 1
-        said = f"big.csv: there is no room left in {yard.home / 'raw'}: files that arrive wait until there is"
+        said = f"big.csv: there is no room left in {harness.home / 'raw'}: files that arrive wait until there is"
         assert victim.said.splitlines()[-1:] == [said]
-        assert unfinished(yard) == {"big.csv"}, "the others do not wait for room for one"
-    assert not list((yard.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
+        assert unfinished(harness) == {"big.csv"}, "the others do not wait for room for one"
+    assert not list((harness.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
     give_room(small)
-    yard.finish()
-    assert yard.wrong() == []
+    harness.finish()
+    assert harness.wrong() == []
 
 
-def test_run_goes_on(yard: Yard, small: Path, fault: Survives) -> None:
+def test_run_goes_on(harness: CrashHarness, small: Path, fault: Survives) -> None:
     """As Dagster runs it: the raw asset's check says what is wrong, and all that was landed is loaded."""
     fault("disk full where raw files are kept")
-    yard.home.mkdir(exist_ok=True)
-    (yard.home / "raw").symlink_to(small)
-    yard.drop(waves.first("goes on") | {"big.csv": waves.padded("disk", megabytes=3)})
+    harness.home.mkdir(exist_ok=True)
+    (harness.home / "raw").symlink_to(small)
+    harness.drop(waves.first("goes on") | {"big.csv": waves.padded("disk", megabytes=3)})
     job = build_defs(all_datasets()).resolve_job_def("load_weather")
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance)
     assert result.success
-    assert unfinished(yard) == {"big.csv"}
+    assert unfinished(harness) == {"big.csv"}
     (taken,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
     assert not taken.passed
     assert taken.severity == dg.AssetCheckSeverity.ERROR
-    said = f"1 file cannot be taken: big.csv: there is no room left in {yard.home / 'raw'}"
+    said = f"1 file cannot be taken: big.csv: there is no room left in {harness.home / 'raw'}"
     assert str(taken.description).startswith(said)
     give_room(small)
-    yard.finish()
-    assert yard.wrong() == []
+    harness.finish()
+    assert harness.wrong() == []
 
 
 @pytest.fixture
-def tablespace(yard: Yard, small: Path) -> Iterator[str]:
+def tablespace(harness: CrashHarness, small: Path) -> Iterator[str]:
     """A tablespace on it."""
     if os.geteuid() != 0:
         pytest.skip("the server's user could not write into what root mounts")
-    name = f"small_{yard.engine.url.database}"
-    with yard.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+    name = f"small_{harness.engine.url.database}"
+    with harness.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         conn.execute(text(f"CREATE TABLESPACE {name} LOCATION '{small}'"))
     yield name
-    with yard.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+    with harness.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         for table in ("staging.measurements", "production.measurements"):
             conn.execute(text(f"ALTER TABLE {table} SET TABLESPACE pg_default"))
         conn.execute(text(f"DROP TABLESPACE {name}"))
 
 
 @pytest.mark.parametrize("table", ["staging", "production"])
-def test_postgres(table: str, yard: Yard, small: Path, tablespace: str, fault: Survives) -> None:
+def test_postgres(table: str, harness: CrashHarness, small: Path, tablespace: str, fault: Survives) -> None:
     fault(f"disk full where Postgres keeps {table}")
-    with yard.engine.begin() as conn:
+    with harness.engine.begin() as conn:
         conn.execute(text(f"ALTER TABLE {table}.measurements SET TABLESPACE {tablespace}"))
-    yard.drop(waves.first("tablespace", big=True))
+    harness.drop(waves.first("tablespace", big=True))
     for _ in range(ATTEMPTS):
-        victim = yard.start(**PATIENT)
+        victim = harness.start(**PATIENT)
         assert victim.wait() == 1, victim.said
         assert "No space left on device" in victim.said
     give_room(small)
-    yard.finish()
-    assert yard.wrong() == []
+    harness.finish()
+    assert harness.wrong() == []

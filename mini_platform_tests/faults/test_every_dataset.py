@@ -25,10 +25,10 @@ from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.support import worker
+from mini_platform_tests.support.crash_harness import INVARIANTS, LEASE_SECONDS, CrashHarness
 from mini_platform_tests.support.samples import EVERY, compared, sample
 from mini_platform_tests.support.survivors import Survives
 from mini_platform_tests.support.waves import ONLY_INTO_EMPTY_TABLES
-from mini_platform_tests.support.yard import INVARIANTS, LEASE_SECONDS, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -66,8 +66,8 @@ def waves(name: str, *, big: bool) -> list[dict[str, bytes]]:
 
 
 @dataclass
-class DatasetYard(Yard):
-    """A yard of another dataset than weather, judged by what its tables hold after an undisturbed run."""
+class DatasetYard(CrashHarness):
+    """A harness of another dataset than weather, validated by what its tables hold after an undisturbed run."""
 
     name: str = ""
 
@@ -86,7 +86,7 @@ class DatasetYard(Yard):
         compared with production instead, in `wrong`.
         """
         tables = dataset_tables(self.dataset)
-        kept = [c.name for c in self.dataset.stored_columns if not c.given or c.name in self.dataset.key]
+        kept = [c.name for c in self.dataset.stored_columns if not c.system or c.name in self.dataset.key]
         ledger = ("name", "version", "sha256", "status", "error", "rows_read", "rows_rejected")
         with self.engine.connect() as conn:
             found = {
@@ -131,23 +131,23 @@ class DatasetYard(Yard):
 _undisturbed: dict[tuple[str, bool], list[Contents]] = {}
 
 
-def undisturbed(yard: DatasetYard, *, big: bool) -> list[Contents]:
+def undisturbed(harness: DatasetYard, *, big: bool) -> list[Contents]:
     """What the tables hold after each wave if nothing happens."""
-    if (yard.name, big) not in _undisturbed:
+    if (harness.name, big) not in _undisturbed:
         held = []
-        for wave in waves(yard.name, big=big):
-            yard.drop(wave)
-            yard.finish()
-            assert yard.wrong() == []
-            held.append(yard.contents())
-        _undisturbed[yard.name, big] = held
-        yard.start_anew()
-    return _undisturbed[yard.name, big]
+        for wave in waves(harness.name, big=big):
+            harness.drop(wave)
+            harness.finish()
+            assert harness.wrong() == []
+            held.append(harness.contents())
+        _undisturbed[harness.name, big] = held
+        harness.start_anew()
+    return _undisturbed[harness.name, big]
 
 
 @pytest.fixture
-def open_yard(engine: Engine, database_url: str, home: Path, data: Path) -> Iterator[Any]:
-    yards = []
+def open_harness(engine: Engine, database_url: str, home: Path, data: Path) -> Iterator[Any]:
+    harnesses = []
 
     def opened(name: str) -> DatasetYard:
         settings = {
@@ -159,48 +159,48 @@ def open_yard(engine: Engine, database_url: str, home: Path, data: Path) -> Iter
             "MINI_PLATFORM_PII_KEYS": "test:a secret of the tests",
             worker.DATASET: name,
         }
-        yards.append(DatasetYard(engine, home, data, settings, name=name))
-        yards[-1].watch()
-        return yards[-1]
+        harnesses.append(DatasetYard(engine, home, data, settings, name=name))
+        harnesses[-1].watch()
+        return harnesses[-1]
 
     yield opened
-    for yard in yards:
-        yard.close()
+    for harness in harnesses:
+        harness.close()
 
 
 @pytest.mark.parametrize(("name", "point"), CASES)
-def test_killed(name: str, point: str, open_yard: Any, fault: Survives) -> None:
+def test_killed(name: str, point: str, open_harness: Any, fault: Survives) -> None:
     """In the first load at its first pass by the point; in a later one, into full tables, at the second."""
     fault(f"kill -9 of the worker at {point}")
-    yard = open_yard(name)
+    harness = open_harness(name)
     big = point == ONLY_INTO_EMPTY_TABLES
-    expected = undisturbed(yard, big=big)
+    expected = undisturbed(harness, big=big)
     first, later = waves(name, big=big)
-    yard.drop(first)
-    yard.kill_at(point)
-    yard.finish()
-    assert yard.wrong() == []
-    assert yard.contents() == expected[0]
+    harness.drop(first)
+    harness.kill_at(point)
+    harness.finish()
+    assert harness.wrong() == []
+    assert harness.contents() == expected[0]
     if big or point.startswith(NO_ROWS):
         return
-    yard.drop(later)
-    one_pass = point.startswith("aggregate.") and len(yard.dataset.aggregates) == 1
-    yard.kill_at(point if one_pass else f"{point}:2")
-    yard.finish()
-    assert yard.wrong() == []
-    assert yard.contents() == expected[1]
+    harness.drop(later)
+    one_pass = point.startswith("aggregate.") and len(harness.dataset.aggregates) == 1
+    harness.kill_at(point if one_pass else f"{point}:2")
+    harness.finish()
+    assert harness.wrong() == []
+    assert harness.contents() == expected[1]
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_nobody_is_killed(name: str, open_yard: Any) -> None:
+def test_nobody_is_killed(name: str, open_harness: Any) -> None:
     """What is compared with is right itself: of each key, the last arrival that was not refused."""
-    yard = open_yard(name)
-    *_, last = undisturbed(yard, big=False)
+    harness = open_harness(name)
+    *_, last = undisturbed(harness, big=False)
     for wave in waves(name, big=False):
-        yard.drop(wave)
-        yard.finish()
-    assert yard.contents() == last, "the same again"
-    dataset = yard.dataset
+        harness.drop(wave)
+        harness.finish()
+    assert harness.contents() == last, "the same again"
+    dataset = harness.dataset
     columns = [column.name for column in compared(dataset)]
     if not set(dataset.key) <= set(columns):
         pytest.skip("its key is not what stands in the files")
@@ -216,6 +216,6 @@ def test_nobody_is_killed(name: str, open_yard: Any) -> None:
             cells = dict(zip(columns, values, strict=True))
             rows[tuple(cells[part] for part in dataset.key)] = values
     table = dataset_tables(dataset).production
-    with yard.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         found = set(map(tuple, conn.execute(select(*(table.c[column] for column in columns)))))
     assert found == set(rows.values())

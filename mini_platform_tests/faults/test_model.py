@@ -20,31 +20,31 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, ledger
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support import waves, worker
+from mini_platform_tests.support.crash_harness import LEASE_SECONDS, PATIENT, CrashHarness
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
 NAMES = ("a.csv", "b.csv", "c.csv")
 SEEDS = st.integers(0, 5)
 """Few different files, so that the same bytes come again."""
-REDRIVEN = files.c.status.in_(("loaded", "refused", "failed"))
+REPROCESSED = files.c.status.in_(("loaded", "refused", "failed"))
 
-OpenYard = Callable[[], Any]
+OpenHarness = Callable[[], Any]
 
 
 class Life(RuleBasedStateMachine):
     """One platform, from its empty tables on."""
 
-    def __init__(self, open_yard: OpenYard, deaths: list[str]) -> None:
+    def __init__(self, open_harness: OpenHarness, deaths: list[str]) -> None:
         super().__init__()
         self.deaths = deaths
-        self._opened = open_yard()
-        self.yard, self.platform = self._opened.__enter__()
+        self._opened = open_harness()
+        self.harness, self.platform = self._opened.__enter__()
         self.history: dict[str, list[bytes]] = {}
 
     def _put(self, name: str, data: bytes) -> None:
-        self.yard.drop({name: data})
+        self.harness.drop({name: data})
         self.history.setdefault(name, []).append(data)
 
     @rule(name=st.sampled_from(NAMES), seed=SEEDS, dirt=st.sampled_from((0.0, 0.1, 0.9)))
@@ -66,12 +66,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         worker.work(self.platform)
-        assert self.yard.wrong() == []
+        assert self.harness.wrong() == []
 
     @rule(point=st.sampled_from(POINTS), hit=st.integers(1, 2))
     def run_and_be_killed(self, point: str, hit: int) -> None:
-        code = self.yard.start(f"{point}:{hit}").wait()
-        assert code in (0, -signal.SIGKILL), self.yard.workers[-1].said
+        code = self.harness.start(f"{point}:{hit}").wait()
+        assert code in (0, -signal.SIGKILL), self.harness.workers[-1].said
         self.deaths += [point] * (code != 0)
 
     @precondition(lambda self: self.history)
@@ -81,12 +81,12 @@ class Life(RuleBasedStateMachine):
             ids = list(conn.execute(text("SELECT file_id FROM ops.files WHERE same_as IS NULL ORDER BY 1")).scalars())
             if ids:
                 one = files.c.file_id == data.draw(st.sampled_from(ids))
-                ledger.return_to_landed(conn, "weather", one, REDRIVEN)
+                ledger.return_to_landed(conn, "weather", one, REPROCESSED)
 
     @rule()
     def redrive_all(self) -> None:
         with self.platform.engine.begin() as conn:
-            ledger.return_to_landed(conn, "weather", REDRIVEN)
+            ledger.return_to_landed(conn, "weather", REPROCESSED)
 
     def teardown(self) -> None:
         try:
@@ -96,13 +96,13 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def open_yard(server: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenYard:
-    """Makes a yard with a database of its own, as often as it is called."""
+def open_harness(server: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenHarness:
+    """Makes a harness with a database of its own, as often as it is called."""
     number = itertools.count(1)
     admin = connection.engine(server).execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def opened() -> Iterator[tuple[Yard, Platform]]:
+    def opened() -> Iterator[tuple[CrashHarness, Platform]]:
         name = f"life_{tmp_path.name}_{next(number)}".lower()
         folder = tmp_path / name
         with admin.connect() as conn:
@@ -119,12 +119,12 @@ def open_yard(server: str, template: str, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setenv(variable, value)
         (folder / "data" / "weather").mkdir(parents=True)
         platform = Platform()
-        yard = Yard(platform.engine, folder / "home", folder / "data", values)
-        yard.watch()
+        harness = CrashHarness(platform.engine, folder / "home", folder / "data", values)
+        harness.watch()
         try:
-            yield yard, platform
+            yield harness, platform
         finally:
-            yard.close()
+            harness.close()
             platform.engine.dispose()
             with admin.connect() as conn:
                 conn.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
@@ -133,12 +133,12 @@ def open_yard(server: str, template: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.timeout(600)
-def test_any_life(open_yard: OpenYard, fault: Survives) -> None:
+def test_any_life(open_harness: OpenHarness, fault: Survives) -> None:
     fault("any sequence of drops, reverts, appends, kills and redrives")
     bounds = settings(
         max_examples=40, stateful_step_count=14, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
     )
     deaths: list[str] = []
-    run_state_machine_as_test(lambda: Life(open_yard, deaths), settings=bounds)
+    run_state_machine_as_test(lambda: Life(open_harness, deaths), settings=bounds)
     # How many depends on the lives that hypothesis makes up; every point has its turn in test_kills.py.
     assert deaths, "no worker was ever killed"

@@ -26,9 +26,9 @@ from sqlalchemy import func, make_url, select, text
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, connection
 from mini_platform_tests.support import drawn, pairs
+from mini_platform_tests.support.crash_harness import LEASE_SECONDS, PATIENT, Worker
 from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import LEASE_SECONDS, PATIENT, Worker
 
 pytestmark = pytest.mark.faults
 
@@ -218,5 +218,5 @@ INVARIANTS = {
     "a lease is left": "SELECT file_id, leased_by FROM ops.files WHERE leased_by IS NOT NULL",
     "groups wait to be computed again": "SELECT consumer FROM ops.dirty_groups",
     "a deleted row is remembered": "SELECT nr FROM ops.gone_mem",
-    "raw files wait to be removed": "SELECT sha256 FROM ops.dropping",
+    "raw files wait to be removed": "SELECT sha256 FROM ops.pending_deletes",
 }

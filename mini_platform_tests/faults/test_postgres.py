@@ -18,8 +18,8 @@ from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.crash_harness import LEASE_SECONDS, CrashHarness
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import LEASE_SECONDS, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -31,26 +31,26 @@ CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON ops.files DEFERRABLE INITIALLY DE
     FOR EACH ROW WHEN (NEW.status = 'loaded') EXECUTE FUNCTION watch.wait();
 """
 
-Strike = Callable[[Yard, int], None]
+Strike = Callable[[CrashHarness, int], None]
 
 
-def kill_server(yard: Yard, _backend: int) -> None:
+def kill_server(harness: CrashHarness, _backend: int) -> None:
     """The postmaster; its backends die of it, or are killed by the next start."""
-    server = embedded.pid(yard.home)
+    server = embedded.pid(harness.home)
     assert server
     os.kill(server, signal.SIGKILL)
-    while embedded.pid(yard.home) == server:
+    while embedded.pid(harness.home) == server:
         time.sleep(0.005)
 
 
-def kill_backend(_yard: Yard, backend: int) -> None:
+def kill_backend(_yard: CrashHarness, backend: int) -> None:
     """One backend; the server throws all others out and recovers as after a crash."""
     os.kill(backend, signal.SIGKILL)
 
 
-def end_backend(yard: Yard, backend: int) -> None:
+def end_backend(harness: CrashHarness, backend: int) -> None:
     """One connection is ended, as an administrator or a failing network would."""
-    with cursor(yard) as asked:
+    with cursor(harness) as asked:
         asked.execute("SELECT pg_terminate_backend(%s)", [backend])
 
 
@@ -63,10 +63,10 @@ strikes = pytest.mark.parametrize("strike", STRIKES)
 
 
 @contextlib.contextmanager
-def cursor(yard: Yard) -> Iterator[psycopg2.extensions.cursor]:
+def cursor(harness: CrashHarness) -> Iterator[psycopg2.extensions.cursor]:
     """On a connection of the test's own, wherever the server has its socket."""
     conn = psycopg2.connect(
-        dbname=embedded.DATABASE, user=embedded.USER, host=yard.engine.url.query["host"], port=embedded.PORT
+        dbname=embedded.DATABASE, user=embedded.USER, host=harness.engine.url.query["host"], port=embedded.PORT
     )
     conn.autocommit = True
     try:
@@ -88,8 +88,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
-    """A yard whose server is the embedded one of its own home: workers start it if it does not run."""
+def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CrashHarness]:
+    """A harness whose server is the embedded one of its own home: workers start it if it does not run."""
     home, data = tmp_path / "home", tmp_path / "data"
     shutil.copytree(cluster / "postgres" / "data", home / "postgres" / "data")
     (data / "weather").mkdir(parents=True)
@@ -101,7 +101,7 @@ def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     }
     monkeypatch.delenv("DATABASE_URL", raising=False)
     engine = connection.engine(embedded.ensure_running(home, SYNCHRONOUS))
-    made = Yard(engine, home, data, settings)
+    made = CrashHarness(engine, home, data, settings)
     made.watch()
     yield made
     made.close()
@@ -109,12 +109,12 @@ def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     embedded.stop(home)
 
 
-def backend(yard: Yard, condition: str, seconds: float = 30) -> int:
+def backend(harness: CrashHarness, condition: str, seconds: float = 30) -> int:
     """Process id of the worker's backend as soon as this is true of it."""
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mini_platform'"
     query = f"{ours} AND {condition}"
     end = time.monotonic() + seconds
-    with cursor(yard) as asked:
+    with cursor(harness) as asked:
         while time.monotonic() < end:
             asked.execute(query)
             if found := asked.fetchone():
@@ -122,31 +122,31 @@ def backend(yard: Yard, condition: str, seconds: float = 30) -> int:
     raise AssertionError(f"no backend was ever seen with {condition}")
 
 
-def recovers(yard: Yard, strike: str) -> None:
+def recovers(harness: CrashHarness, strike: str) -> None:
     """The victim got an error, whose work another worker does; the server is started by whoever needs it."""
-    victim = yard.workers[-1]
+    victim = harness.workers[-1]
     assert victim.wait() == 1, victim.said
     if STRIKES[strike] is not kill_server:
-        yard.when_up()
-    yard.finish()
-    assert yard.wrong() == []
+        harness.when_up()
+    harness.finish()
+    assert harness.wrong() == []
 
 
-def copying(yard: Yard, strike: str) -> None:
-    yard.drop(waves.first("copy", big=True))
-    yard.start()
-    STRIKES[strike](yard, backend(yard, "state = 'active' AND query LIKE 'COPY \"staging\"%'"))
+def copying(harness: CrashHarness, strike: str) -> None:
+    harness.drop(waves.first("copy", big=True))
+    harness.start()
+    STRIKES[strike](harness, backend(harness, "state = 'active' AND query LIKE 'COPY \"staging\"%'"))
 
 
 @strikes
-def test_copying(strike: str, own: Yard, fault: Survives) -> None:
+def test_copying(strike: str, own: CrashHarness, fault: Survives) -> None:
     fault(f"{strike} while rows are copied")
     copying(own, strike)
     recovers(own, strike)
 
 
 @strikes
-def test_upserting(strike: str, own: Yard, fault: Survives) -> None:
+def test_upserting(strike: str, own: CrashHarness, fault: Survives) -> None:
     """The rows of production are locked by somebody else, so that the upsert stands still in its middle."""
     fault(f"{strike} in the middle of an upsert")
     own.drop(waves.first("upsert"))
@@ -164,7 +164,7 @@ def test_upserting(strike: str, own: Yard, fault: Survives) -> None:
 
 
 @strikes
-def test_committing(strike: str, own: Yard, fault: Survives) -> None:
+def test_committing(strike: str, own: CrashHarness, fault: Survives) -> None:
     """A deferred trigger makes the commit of a load last, so that it is struck before it is durable."""
     fault(f"{strike} before a commit is durable")
     with own.engine.begin() as conn:
@@ -181,7 +181,7 @@ def test_committing(strike: str, own: Yard, fault: Survives) -> None:
 
 
 @strikes
-def test_committed_without_an_answer(strike: str, own: Yard, fault: Survives) -> None:
+def test_committed_without_an_answer(strike: str, own: CrashHarness, fault: Survives) -> None:
     """The commit of a load is durable, and its answer never arrives: nobody may load the files again."""
     fault(f"{strike} between a commit and its answer")
     own.drop(waves.first("answer", big=True))
@@ -212,7 +212,7 @@ def test_committed_without_an_answer(strike: str, own: Yard, fault: Survives) ->
     assert own.wrong() == []
 
 
-def test_staged_rows_are_lost_with_the_server(own: Yard, fault: Survives) -> None:
+def test_staged_rows_are_lost_with_the_server(own: CrashHarness, fault: Survives) -> None:
     fault("staged rows emptied by a crash of Postgres")
     own.drop(waves.first("unlogged"))
     own.kill_at("stage.after_commit:3")
@@ -230,7 +230,7 @@ def test_staged_rows_are_lost_with_the_server(own: Yard, fault: Survives) -> Non
     assert again == staged
 
 
-def test_server_that_is_away(own: Yard, fault: Survives) -> None:
+def test_server_that_is_away(own: CrashHarness, fault: Survives) -> None:
     fault("Postgres is away at the start and comes back")
     url = embedded.ensure_running(own.home)
     own.drop(waves.first("away"))
@@ -245,7 +245,7 @@ def test_server_that_is_away(own: Yard, fault: Survives) -> None:
     assert own.wrong() == []
 
 
-def test_embedded_server_is_started_by_who_needs_it(own: Yard, fault: Survives) -> None:
+def test_embedded_server_is_started_by_who_needs_it(own: CrashHarness, fault: Survives) -> None:
     fault("the embedded Postgres does not run")
     own.drop(waves.first("stopped"))
     embedded.stop(own.home)

@@ -11,8 +11,8 @@ import pytest
 from mini_platform.dagster.automation import _look
 from mini_platform.platform import Platform
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.crash_harness import CrashHarness
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import Yard
 
 pytestmark = pytest.mark.faults
 
@@ -33,15 +33,15 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.mark.parametrize("point", LEFT_BEHIND)
 def test_sensor_asks_for_a_run(
-    point: str, yard: Yard, platform: Platform, instance: dg.DagsterInstance, fault: Survives
+    point: str, harness: CrashHarness, platform: Platform, instance: dg.DagsterInstance, fault: Survives
 ) -> None:
     fault(f"kill -9 of the worker at {point}: the sensor asks for a run")
-    yard.drop(waves.first("sensor"))
-    yard.kill_at(point)
-    yard.let_leases_run_out()
+    harness.drop(waves.first("sensor"))
+    harness.kill_at(point)
+    harness.let_leases_run_out()
     with dg.build_sensor_context(instance=instance) as context:
-        asked = _look(context, yard.dataset, platform)
+        asked = _look(context, harness.dataset, platform)
     assert isinstance(asked, dg.RunRequest), asked
-    yard.finish()
+    harness.finish()
     with dg.build_sensor_context(instance=instance) as context:
-        assert isinstance(_look(context, yard.dataset, platform), dg.SkipReason)
+        assert isinstance(_look(context, harness.dataset, platform), dg.SkipReason)

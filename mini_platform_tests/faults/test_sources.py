@@ -17,8 +17,8 @@ from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.support import waves
+from mini_platform_tests.support.crash_harness import PATIENT, CrashHarness
 from mini_platform_tests.support.survivors import Survives
-from mini_platform_tests.support.yard import PATIENT, Yard
 
 pytestmark = pytest.mark.faults
 
@@ -67,72 +67,72 @@ CHANGES: dict[str, Callable[[Path], bytes | None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_while_it_is_read(change: str, yard: Yard, fault: Survives) -> None:
+def test_while_it_is_read(change: str, harness: CrashHarness, fault: Survives) -> None:
     """The reader stands still in the middle of the copy; the file is changed before it and behind it."""
     fault(f"source file {change} while it is read")
-    yard.drop({"big.csv": waves.padded(change)})
-    reader = yard.start("land.copying:3:stop", **PATIENT)
+    harness.drop({"big.csv": waves.padded(change)})
+    reader = harness.start("land.copying:3:stop", **PATIENT)
     reader.wait_until_frozen()
-    (arriving,) = (yard.home / "raw").glob(".arriving-*")
-    new = CHANGES[change](yard.inbox / "big.csv")
+    (arriving,) = (harness.home / "raw").glob(".arriving-*")
+    new = CHANGES[change](harness.inbox / "big.csv")
     if new is not None:
-        yard.stood(new)
+        harness.stood(new)
     assert 0 < arriving.stat().st_size < len(waves.padded(change))
     reader.send(signal.SIGCONT)
     assert reader.wait() == 0, reader.said
     time.sleep(SETTLED)
-    yard.finish()
-    assert yard.wrong() == []
+    harness.finish()
+    assert harness.wrong() == []
 
 
-def test_while_it_grows(yard: Yard, fault: Survives) -> None:
+def test_while_it_grows(harness: CrashHarness, fault: Survives) -> None:
     """Written in pieces, with pauses that are shorter than a file must stand still: only the whole of it is landed."""
     fault("source file looked at while it is written")
-    whole = yard.stood(waves.file("growing", rows=60))
+    whole = harness.stood(waves.file("growing", rows=60))
     pieces = [whole[start : start + len(whole) // 10 + 1] for start in range(0, len(whole), len(whole) // 10 + 1)]
-    path = yard.inbox / "growing.csv"
+    path = harness.inbox / "growing.csv"
     for piece in pieces:
         with path.open("ab") as file:
             file.write(piece)
         begin = time.monotonic()
-        yard.finish()
+        harness.finish()
         time.sleep(max(0, SETTLE_SECONDS / 2 - (time.monotonic() - begin)))
     time.sleep(SETTLED)
-    yard.finish()
-    assert yard.wrong() == []
+    harness.finish()
+    assert harness.wrong() == []
 
 
 AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
 """Root may read everything; in a namespace in which it is an ordinary user it may not."""
 
 
-def test_that_may_not_be_read(yard: Yard, fault: Survives) -> None:
+def test_that_may_not_be_read(harness: CrashHarness, fault: Survives) -> None:
     fault("source file that may not be read")
-    yard.drop(waves.first("closed"))
-    (yard.inbox / "b.csv").chmod(0)
+    harness.drop(waves.first("closed"))
+    (harness.inbox / "b.csv").chmod(0)
     done = subprocess.run(
         [*AS_A_USER, sys.executable, "-m", "mini_platform_tests.support.worker"],
-        cwd=PROJECT, env=os.environ | yard.environment, capture_output=True, text=True, check=False, timeout=120,
+        cwd=PROJECT, env=os.environ | harness.environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with yard.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         names = set(conn.execute(text("SELECT name FROM ops.files WHERE status IN ('loaded', 'refused')")).scalars())
     assert names == set(waves.first("closed")) - {"b.csv"}
-    (yard.inbox / "b.csv").chmod(0o600)
-    yard.finish()
-    assert yard.wrong() == []
+    (harness.inbox / "b.csv").chmod(0o600)
+    harness.finish()
+    assert harness.wrong() == []
 
 
-def test_between_the_look_and_the_reading(yard: Yard, platform: object, fault: Survives) -> None:
+def test_between_the_look_and_the_reading(harness: CrashHarness, platform: object, fault: Survives) -> None:
     """It was written to once more: perhaps not for the last time, so it must stand still first."""
     fault("source file changed between the look and the reading")
-    yard.drop({"a.csv": waves.file("looked at")})
-    found = folder.look(yard.inbox, yard.dataset)
-    assert [file.left_alone for file in found] == [None]
-    yard.stood(append(yard.inbox / "a.csv"))
-    assert [row for _, row in folder.land(yard.engine, yard.dataset, yard.store, found)] == [None]
+    harness.drop({"a.csv": waves.file("looked at")})
+    found = folder.look(harness.inbox, harness.dataset)
+    assert [file.skip_reason for file in found] == [None]
+    harness.stood(append(harness.inbox / "a.csv"))
+    assert [row for _, row in folder.land(harness.engine, harness.dataset, harness.store, found)] == [None]
     time.sleep(SETTLED)
-    yard.finish()
-    assert yard.wrong() == []
-    with yard.engine.connect() as conn:
+    harness.finish()
+    assert harness.wrong() == []
+    with harness.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM ops.files")) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mini_platform.platform import Platform
-from mini_platform_tests.support.inbox_yard import CHANGED, INBOX, Yard
+from mini_platform_tests.support.inbox_harness import CHANGED, INBOX, InboxHarness
 from mini_platform_tests.support.servers import (
     ACCESS_KEY,
     PASSWORD,
@@ -50,40 +50,40 @@ def sftp(bucket: Path) -> Iterator[SftpServer]:
 
 
 @pytest.fixture
-def s3_yard(platform: Platform, bucket: Path, s3: S3Server) -> Yard:
+def s3_yard(platform: Platform, bucket: Path, s3: S3Server) -> InboxHarness:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
-    return Yard(platform, bucket, {"url": "s3://bucket/in", "endpoint": s3.url, **keys}, refresh=s3.refresh)
+    return InboxHarness(platform, bucket, {"url": "s3://bucket/in", "endpoint": s3.url, **keys}, refresh=s3.refresh)
 
 
 @pytest.fixture
-def sftp_yard(platform: Platform, bucket: Path, sftp: SftpServer, tmp_path: Path) -> Yard:
+def sftp_harness(platform: Platform, bucket: Path, sftp: SftpServer, tmp_path: Path) -> InboxHarness:
     hosts = tmp_path / "known_hosts"
     hosts.write_text(sftp.known_hosts())
     url = f"sftp://{USER}@127.0.0.1:{sftp.port}/in"
-    return Yard(platform, bucket, {"url": url, "password": PASSWORD, "known_hosts": hosts})
+    return InboxHarness(platform, bucket, {"url": url, "password": PASSWORD, "known_hosts": hosts})
 
 
 @pytest.fixture
-def file_yard(platform: Platform, bucket: Path) -> Yard:
-    return Yard(platform, bucket, {"url": f"file://{bucket}"})
+def file_yard(platform: Platform, bucket: Path) -> InboxHarness:
+    return InboxHarness(platform, bucket, {"url": f"file://{bucket}"})
 
 
 @pytest.fixture(params=["s3", "sftp", "file"])
-def yard(request: pytest.FixtureRequest) -> Yard:
+def harness(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox of each kind."""
-    made: Yard = request.getfixturevalue(f"{request.param}_yard")
+    made: InboxHarness = request.getfixturevalue(f"{request.param}_yard")
     return made
 
 
 @pytest.fixture(params=["s3", "sftp"])
-def served(request: pytest.FixtureRequest) -> Yard:
+def served(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox on either kind of server."""
-    made: Yard = request.getfixturevalue(f"{request.param}_yard")
+    made: InboxHarness = request.getfixturevalue(f"{request.param}_yard")
     return made
 
 
 @pytest.fixture
-def set_up(s3_yard: Yard, data: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
+def set_up(s3_yard: InboxHarness, data: Path, monkeypatch: pytest.MonkeyPatch) -> InboxHarness:
     """A living inbox, a dead one, and the drop folder, by the environment."""
     for name, value in s3_yard.settings.items():
         monkeypatch.setenv(f"{INBOX}_PARTNER__{name}".upper(), value)

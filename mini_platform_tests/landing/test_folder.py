@@ -21,7 +21,7 @@ from sqlalchemy import Engine, select, text
 
 from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
-from mini_platform.landing.folder import Found
+from mini_platform.landing.folder import DroppedFile
 from mini_platform.storage.names import display_name
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
@@ -47,15 +47,15 @@ class Drop:
 
     def look(self) -> dict[str, str | None]:
         """Name -> why it is left alone."""
-        return {file.name: file.left_alone for file in folder.look(self.path, weather)}
+        return {file.name: file.skip_reason for file in folder.look(self.path, weather)}
 
-    def new(self) -> list[Found]:
+    def new(self) -> list[DroppedFile]:
         """What is to be landed."""
         found = folder.look(self.path, weather)
         with self.engine.connect() as conn:
             return folder.changed(conn, weather, found)
 
-    def land(self, found: Sequence[Found] | None = None) -> list[tuple[str, str | None]]:
+    def land(self, found: Sequence[DroppedFile] | None = None) -> list[tuple[str, str | None]]:
         """Land what is new; name and status in the ledger (None: not taken) of each."""
         landed = folder.land(self.engine, weather, self.store, self.new() if found is None else found)
         return sorted((file.name, row and row.status) for file, row in landed)
@@ -124,7 +124,7 @@ def test_what_is_left_alone_and_why(drop: Drop) -> None:
 def test_a_young_file_counts_once_it_has_settled(drop: Drop) -> None:
     path = drop.write("a.csv", age=0)
     written = path.stat().st_mtime
-    reasons = [folder.look(drop.path, weather, now=written + s)[0].left_alone for s in (0, 0.99, 1, 2)]
+    reasons = [folder.look(drop.path, weather, now=written + s)[0].skip_reason for s in (0, 0.99, 1, 2)]
     assert reasons == ["it may still be growing", "it may still be growing", None, None]
 
 
@@ -405,9 +405,10 @@ from mini_platform.warehouse import connection
 
 path, raw, url = sys.argv[1:]
 looked = folder.look(Path(path), dataset)
-named = [folder.Found(file.name, file.path, "") for file in looked]  # as if it was closed after the look
+named = [folder.DroppedFile(file.name, file.path, "") for file in looked]  # as if it was closed after the look
 landed = folder.land(connection.engine(url), dataset, RawStore(Path(raw)), named)
-print(json.dumps([[[f.name, f.left_alone, f.stuck] for f in files] for files in (looked, [f for f, row in landed if not row])]))
+skipped = [file for file, row in landed if not row]
+print(json.dumps([[[f.name, f.skip_reason, f.blocked] for f in files] for files in (looked, skipped)]))
 """
 AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
 """Root may read everything; in a namespace in which it is an ordinary user it may not."""

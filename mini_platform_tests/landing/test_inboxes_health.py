@@ -9,12 +9,12 @@ from mini_platform.operations.doctor import examine
 from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.inbox_yard import INBOX, Yard
+from mini_platform_tests.support.inbox_harness import INBOX, InboxHarness
 from mini_platform_tests.support.servers import ACCESS_KEY
 
 
 @pytest.fixture
-def visited(set_up: Yard) -> Yard:
+def visited(set_up: InboxHarness) -> InboxHarness:
     """Both inboxes were visited."""
     for inbox in remote_inboxes(set_up.platform, weather):
         visit_inbox(set_up.platform, weather, inbox)
@@ -26,28 +26,28 @@ def metrics(client: httpx.Client, name: str) -> dict[str, float]:
     return {labels.partition("{")[2]: float(value) for labels, _, value in lines if labels.startswith(f"{name}{{")}
 
 
-def test_health_says_which(visited: Yard, client: httpx.Client) -> None:
+def test_health_says_which(visited: InboxHarness, client: httpx.Client) -> None:
     assert visited.row().last_error is None
     said = client.get("/health")
     assert said.status_code == 200
     assert (said.json()["status"], said.json()["inboxes_failing"]) == ("degraded", ["weather/sftp"])
 
 
-def test_health_of_those_that_live(set_up: Yard, client: httpx.Client) -> None:
+def test_health_of_those_that_live(set_up: InboxHarness, client: httpx.Client) -> None:
     assert client.get("/health").json()["status"] == "ok", "nobody asked yet"
     assert set_up.visit().error is None
     said = client.get("/health").json()
     assert (said["status"], "inboxes_failing" in said) == ("ok", False)
 
 
-def test_metrics_say_which_and_when_it_was_listed(visited: Yard, client: httpx.Client) -> None:
+def test_metrics_say_which_and_when_it_was_listed(visited: InboxHarness, client: httpx.Client) -> None:
     up = {'dataset="weather",inbox="partner"}': 1, 'dataset="weather",inbox="sftp"}': 0}
     assert metrics(client, "mini_platform_inbox_up") == up
     looked = metrics(client, "mini_platform_inbox_last_look_timestamp_seconds")
     assert looked == {'dataset="weather",inbox="partner"}': visited.row().looked_at.timestamp()}
 
 
-def test_the_overview_says_why(visited: Yard, client: httpx.Client) -> None:
+def test_the_overview_says_why(visited: InboxHarness, client: httpx.Client) -> None:
     assert visited.row().last_error is None
     page = client.get("/").text
     assert "The inbox sftp fails: 127.0.0.1:" in page
@@ -56,7 +56,7 @@ def test_the_overview_says_why(visited: Yard, client: httpx.Client) -> None:
 
 
 def test_an_inbox_that_is_not_set_any_more_is_no_matter(
-    visited: Yard, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    visited: InboxHarness, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(f"{INBOX}__URL")
     monkeypatch.delenv(f"{INBOX}__PASSWORD")
@@ -64,11 +64,11 @@ def test_an_inbox_that_is_not_set_any_more_is_no_matter(
     assert client.get("/health").json()["status"] == "ok"
 
 
-def test_the_doctor_tries_them(set_up: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_tries_them(set_up: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set_up.folder.exists()
     monkeypatch.setenv("MINI_PLATFORM_INBOX__WETHER__URL", "s3://bucket/in")
     found = [item for item in examine() if item.check == "inboxes"]
-    said = {item.level: item.said for item in found if "s3://bucket/in of weather can be listed" not in item.said}
+    said = {item.level: item.message for item in found if "s3://bucket/in of weather can be listed" not in item.message}
     assert "127.0.0.1:" in said["problem"]
     assert "cannot be reached" in said["problem"]
     assert said["warning"] == "MINI_PLATFORM_INBOX__WETHER begins with the name of no dataset, and is ignored"
@@ -82,5 +82,5 @@ def test_the_doctor_tries_the_raw_store(platform: Platform, endpoint: str, monke
         monkeypatch.setenv(f"MINI_PLATFORM_RAW_S3__{name}", value)
     (found,) = (item for item in examine() if item.check == "raw store")
     assert found.level == "problem"
-    assert "MINI_PLATFORM_RAW_S3__SECRET_KEY" in found.said
-    assert "wrong-secret" not in found.said + found.do
+    assert "MINI_PLATFORM_RAW_S3__SECRET_KEY" in found.message
+    assert "wrong-secret" not in found.message + found.advice

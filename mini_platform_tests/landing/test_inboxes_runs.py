@@ -23,7 +23,7 @@ from mini_platform.operations.sources import remote_inboxes
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import audit
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.inbox_yard import CHANGED, GOOD, INBOX, Yard
+from mini_platform_tests.support.inbox_harness import CHANGED, GOOD, INBOX, InboxHarness
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def wait_for_visits() -> None:
         thread.join(60)
 
 
-def test_a_run_by_hand_takes_what_stands_everywhere(set_up: Yard, instance: dg.DagsterInstance) -> None:
+def test_a_run_by_hand_takes_what_stands_everywhere(set_up: InboxHarness, instance: dg.DagsterInstance) -> None:
     done = run(instance)
     check = taken(done)
     names = sorted((name, status) for name, _, status in set_up.ledger())
@@ -65,7 +65,9 @@ def test_a_run_by_hand_takes_what_stands_everywhere(set_up: Yard, instance: dg.D
     assert set_up.stands() == ["processed/2/a.csv"] or set_up.stands() == ["processed/1/a.csv"]
 
 
-def test_the_sensor_visits_beside_its_ticks(set_up: Yard, instance: dg.DagsterInstance, platform: Platform) -> None:
+def test_the_sensor_visits_beside_its_ticks(
+    set_up: InboxHarness, instance: dg.DagsterInstance, platform: Platform
+) -> None:
     began = time.monotonic()
     with dg.build_sensor_context(instance=instance) as context:
         first = _look(context, weather, platform)
@@ -84,15 +86,15 @@ def test_the_sensor_visits_beside_its_ticks(set_up: Yard, instance: dg.DagsterIn
     assert not taken(run(instance, sensor_run)).passed
 
 
-def test_inboxes_by_their_settings(set_up: Yard) -> None:
+def test_inboxes_by_their_settings(set_up: InboxHarness) -> None:
     found = {inbox.name: inbox for inbox in remote_inboxes(set_up.platform, weather)}
     assert set(found) == {"sftp", "partner"}
     assert found["sftp"].setting("password") == "MINI_PLATFORM_INBOX__WEATHER__PASSWORD"
-    assert found["partner"].door == "inbox:partner"
+    assert found["partner"].channel == "inbox:partner"
     assert remote_inboxes(set_up.platform, all_datasets()["sales"]) == []
 
 
-def test_two_inboxes_of_one_name(set_up: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_inboxes_of_one_name(set_up: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{INBOX}_SFTP__URL", "sftp://x@example.com/in")
     set_up.platform.__dict__.pop("settings", None)
     with pytest.raises(ValueError, match="two inboxes of weather have one name"):
@@ -141,6 +143,6 @@ def test_nothing_of_it_is_imported_before_an_inbox_needs_it() -> None:
     assert said.stdout.strip() == "[]"
 
 
-def test_raw_files_are_those_of_the_inbox(set_up: Yard, instance: dg.DagsterInstance) -> None:
+def test_raw_files_are_those_of_the_inbox(set_up: InboxHarness, instance: dg.DagsterInstance) -> None:
     run(instance)
     assert set_up.raw() == sorted([GOOD, CHANGED])

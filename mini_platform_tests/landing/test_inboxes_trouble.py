@@ -18,7 +18,7 @@ import pytest
 from mini_platform.landing import inbox_state, inboxes
 from mini_platform.operations.sources import visit_inbox
 from mini_platform.storage import remote
-from mini_platform_tests.support.inbox_yard import GOOD, Yard
+from mini_platform_tests.support.inbox_harness import GOOD, InboxHarness
 from mini_platform_tests.support.servers import PASSWORD, USER, Proxy, SftpServer, unused_port
 
 HOST = re.compile(r"127\.0\.0\.1:\d+")
@@ -29,12 +29,12 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.1)
 
 
-def fails(yard: Yard) -> str:
+def fails(harness: InboxHarness) -> str:
     """Two visits, both of which fail for the same reason: the reason."""
-    first = yard.visit()
-    began = yard.row().failing_since
-    second = yard.visit()
-    row = yard.row()
+    first = harness.visit()
+    began = harness.row().failing_since
+    second = harness.visit()
+    row = harness.row()
     assert first.error == second.error == row.last_error
     assert (row.failures, row.failing_since, row.held_by) == (2, began, None)
     assert row.next_at > row.tried_at
@@ -53,7 +53,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("setting", MISTAKES)
-def test_s3_settings_that_are_wrong(s3_yard: Yard, setting: str) -> None:
+def test_s3_settings_that_are_wrong(s3_yard: InboxHarness, setting: str) -> None:
     s3_yard.put("a.csv")
     wrong = "s3://other/in" if setting == "url" else "wrong"
     said = fails(s3_yard.using(**{setting: wrong}))
@@ -63,7 +63,7 @@ def test_s3_settings_that_are_wrong(s3_yard: Yard, setting: str) -> None:
     assert (row.last_error, row.failing_since, row.failures) == (None, None, 0)
 
 
-def test_s3_without_credentials(s3_yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_s3_without_credentials(s3_yard: InboxHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -108,73 +108,73 @@ def answering(status: int, code: str) -> Iterator[str]:
         (400, "SomethingNew", "the server says SomethingNew, 'said it'."),
     ],
 )
-def test_what_an_s3_server_says(s3_yard: Yard, status: int, code: str, words: str) -> None:
+def test_what_an_s3_server_says(s3_yard: InboxHarness, status: int, code: str, words: str) -> None:
     with answering(status, code) as endpoint:
         said = fails(s3_yard.using(endpoint=endpoint, session_token="token"))
     names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
     assert said == f"s3://bucket/in cannot be used: {words.format(names)}"
 
 
-def test_a_busy_s3_server_is_asked_again(s3_yard: Yard) -> None:
+def test_a_busy_s3_server_is_asked_again(s3_yard: InboxHarness) -> None:
     with answering(503, "SlowDown") as endpoint:
         assert fails(s3_yard.using(endpoint=endpoint)) == "The server is busy: it says SlowDown."
 
 
-def test_an_unknown_host_shows_its_fingerprint(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
+def test_an_unknown_host_shows_its_fingerprint(sftp_harness: InboxHarness, sftp: SftpServer, tmp_path: Path) -> None:
     path = tmp_path / "empty"
     for known in (None, b"", sftp.known_hosts(port=1).encode()):
         if known is not None:
             path.write_bytes(known)
-        said = str(sftp_yard.using(known_hosts=path).visit().error)
+        said = str(sftp_harness.using(known_hosts=path).visit().error)
         assert f"127.0.0.1 is not in {path}: it shows the host key ssh-ed25519, SHA256:" in said
         assert sftp.host_key.get_fingerprint() in said
         assert path.exists() is (known is not None), "nothing is added by itself"
 
 
-def test_another_host_key_is_not_talked_to(sftp_yard: Yard, sftp: SftpServer) -> None:
-    sftp_yard.put("a.csv")
-    assert sftp_yard.visit().error is None
+def test_another_host_key_is_not_talked_to(sftp_harness: InboxHarness, sftp: SftpServer) -> None:
+    sftp_harness.put("a.csv")
+    assert sftp_harness.visit().error is None
     sftp.stop()
     sftp.start(asyncssh.generate_private_key("ssh-ed25519"))
-    sftp_yard.age()
-    said = fails(sftp_yard)
+    sftp_harness.age()
+    said = fails(sftp_harness)
     assert f"127.0.0.1 shows another host key (ssh-ed25519, {sftp.host_key.get_fingerprint()}) than " in said
-    assert sftp_yard.ledger() == []
+    assert sftp_harness.ledger() == []
 
 
-def test_a_host_key_of_another_kind_is_not_talked_to(sftp_yard: Yard, sftp: SftpServer) -> None:
+def test_a_host_key_of_another_kind_is_not_talked_to(sftp_harness: InboxHarness, sftp: SftpServer) -> None:
     other = sftp.known_hosts(asyncssh.generate_private_key("ecdsa-sha2-nistp256"))
-    sftp_yard.settings["known_hosts"].write_text(other)
-    assert "HOST offers no host key of a kind that" in fails(sftp_yard)
+    sftp_harness.settings["known_hosts"].write_text(other)
+    assert "HOST offers no host key of a kind that" in fails(sftp_harness)
 
 
-def test_sftp_settings_that_are_wrong(sftp_yard: Yard, tmp_path: Path) -> None:
+def test_sftp_settings_that_are_wrong(sftp_harness: InboxHarness, tmp_path: Path) -> None:
     names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
     refused = f"HOST does not let {USER} in: see the URL and {names}KEY_FILE or {names}PASSWORD."
-    assert fails(sftp_yard.using(password="wrong")) == refused
-    url = sftp_yard.settings["url"]
-    said = fails(sftp_yard.using(url=f"{url}/nowhere", password=PASSWORD))
+    assert fails(sftp_harness.using(password="wrong")) == refused
+    url = sftp_harness.settings["url"]
+    said = fails(sftp_harness.using(url=f"{url}/nowhere", password=PASSWORD))
     assert said == HOST.sub("HOST", f"{url}/nowhere cannot be used: there is no such folder.")
-    said = fails(sftp_yard.using(key_file=tmp_path / "none"))
+    said = fails(sftp_harness.using(key_file=tmp_path / "none"))
     assert f"the key {tmp_path}/none cannot be read: No such file or directory: see {names}KEY_FILE." in said
 
 
-def test_a_key_instead_of_a_password(sftp_yard: Yard, sftp: SftpServer, tmp_path: Path) -> None:
+def test_a_key_instead_of_a_password(sftp_harness: InboxHarness, sftp: SftpServer, tmp_path: Path) -> None:
     path = tmp_path / "id"
     sftp.client_key.write_private_key(path, passphrase="words", rounds=50)
-    sftp_yard.put("a.csv")
-    yard = sftp_yard.using(password=None, key_file=path, key_passphrase="words")
-    assert len(yard.visits().file_ids) == 1
-    assert "cannot be read: " in fails(yard.using(key_passphrase="others"))
+    sftp_harness.put("a.csv")
+    harness = sftp_harness.using(password=None, key_file=path, key_passphrase="words")
+    assert len(harness.visits().file_ids) == 1
+    assert "cannot be read: " in fails(harness.using(key_passphrase="others"))
 
 
-def test_secrets_are_shown_nowhere(s3_yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
-    yard = s3_yard.using(secret_key="very-secret", session_token="very-secret-too")
+def test_secrets_are_shown_nowhere(s3_yard: InboxHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness = s3_yard.using(secret_key="very-secret", session_token="very-secret-too")
     caplog.set_level("DEBUG")
-    assert "very-secret" not in fails(yard) + repr(yard.inbox) + str(yard.inbox.settings) + caplog.text
+    assert "very-secret" not in fails(harness) + repr(harness.inbox) + str(harness.inbox.settings) + caplog.text
 
 
-def test_a_folder_that_is_away(file_yard: Yard) -> None:
+def test_a_folder_that_is_away(file_yard: InboxHarness) -> None:
     file_yard.put("a.csv")
     file_yard.visits()
     away = file_yard.folder.with_name("away")
@@ -185,7 +185,7 @@ def test_a_folder_that_is_away(file_yard: Yard) -> None:
     assert file_yard.ledger() == [("partner/a.csv", 1, "landed")], "what was known is known"
 
 
-def test_links_are_not_followed(file_yard: Yard, tmp_path: Path) -> None:
+def test_links_are_not_followed(file_yard: InboxHarness, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_bytes(GOOD)
     (file_yard.folder / "a.csv").symlink_to(tmp_path / "secret.csv")
     file_yard.visits()
@@ -196,22 +196,22 @@ def test_links_are_not_followed(file_yard: Yard, tmp_path: Path) -> None:
 # Connections
 
 
-def through(yard: Yard, proxy: Proxy) -> Yard:
+def through(harness: InboxHarness, proxy: Proxy) -> InboxHarness:
     """The same inbox behind a proxy."""
-    name = "endpoint" if "endpoint" in yard.settings else "url"
+    name = "endpoint" if "endpoint" in harness.settings else "url"
     if name == "url":
-        path = yard.settings["known_hosts"]
+        path = harness.settings["known_hosts"]
         path.write_text(re.sub(r":\d+ ", f":{proxy.port} ", path.read_text()))
-    return yard.using(**{name: HOST.sub(f"127.0.0.1:{proxy.port}", yard.settings[name])})
+    return harness.using(**{name: HOST.sub(f"127.0.0.1:{proxy.port}", harness.settings[name])})
 
 
-def port(yard: Yard) -> int:
-    found = HOST.search(yard.settings.get("endpoint") or yard.settings["url"])
+def port(harness: InboxHarness) -> int:
+    found = HOST.search(harness.settings.get("endpoint") or harness.settings["url"])
     assert found
     return int(found[0].rpartition(":")[2])
 
 
-def test_a_download_goes_on_after_its_connection_was_cut(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_goes_on_after_its_connection_was_cut(served: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK_BYTES", 100_000)
     data = GOOD + b"".join(b"S%06d,2026-01-01,1.5,0\n" % n for n in range(40_000))
     served.put("a.csv", data)
@@ -226,7 +226,7 @@ def test_a_download_goes_on_after_its_connection_was_cut(served: Yard, monkeypat
         proxy.close()
 
 
-def test_a_connection_that_is_always_cut(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_always_cut(served: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "TRIES", 2)
     proxy = Proxy(port(served), *[10] * 1000)
     try:
@@ -238,13 +238,13 @@ def test_a_connection_that_is_always_cut(served: Yard, monkeypatch: pytest.Monke
     assert served.raw() == []
 
 
-def test_nobody_listens(served: Yard) -> None:
+def test_nobody_listens(served: InboxHarness) -> None:
     name = "endpoint" if "endpoint" in served.settings else "url"
     elsewhere = HOST.sub(f"127.0.0.1:{unused_port()}", served.settings[name])
     assert "cannot be reached" in fails(served.using(**{name: elsewhere}))
 
 
-def test_a_server_that_says_nothing(served: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing(served: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("remote_s3", "remote_sftp"):
         monkeypatch.setattr(f"mini_platform.storage.{module}.SILENT_SECONDS", 0.5)
     monkeypatch.setattr(remote, "TRIES", 2)
@@ -262,17 +262,17 @@ def test_pauses_grow_and_differ(failures: int, most: float) -> None:
     assert most * 0.5 <= min(pauses) <= max(pauses) <= most * 1.5
 
 
-def test_an_inbox_that_fails_is_left_alone(served: Yard) -> None:
+def test_an_inbox_that_fails_is_left_alone(served: InboxHarness) -> None:
     name = "endpoint" if "endpoint" in served.settings else "url"
     dead = served.using(every=1000, **{name: HOST.sub(f"127.0.0.1:{unused_port()}", served.settings[name])})
     assert dead.visit().error
     assert visit_inbox(dead.platform, dead.dataset, dead.inbox) is None
 
 
-def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_inbox_delays_no_other(s3_yard: InboxHarness, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
-    dead = Yard(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
+    dead = InboxHarness(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
     monkeypatch.setattr("mini_platform.storage.remote_sftp.SILENT_SECONDS", 120.0)
     monkeypatch.setattr(remote, "TRIES", 1)
     s3_yard.put("a.csv")
@@ -287,24 +287,24 @@ def test_a_dead_inbox_delays_no_other(s3_yard: Yard, sftp: SftpServer, monkeypat
     assert s3_yard.ledger() == [("partner/a.csv", 1, "landed")]
 
 
-def test_a_file_that_may_not_be_read_does_not_hold_up_the_others(sftp_yard: Yard) -> None:
-    sftp_yard.put("a.csv")
-    sftp_yard.put("b.csv").chmod(0)
-    done = sftp_yard.visits()
+def test_a_file_that_may_not_be_read_does_not_hold_up_the_others(sftp_harness: InboxHarness) -> None:
+    sftp_harness.put("a.csv")
+    sftp_harness.put("b.csv").chmod(0)
+    done = sftp_harness.visits()
     if done.put_off:  # Not so where the tests run as root.
-        assert sftp_yard.known()[b"b.csv"] == "the server does not let the platform do that with it"
-    assert ("partner/a.csv", 1, "landed") in sftp_yard.ledger()
+        assert sftp_harness.known()[b"b.csv"] == "the server does not let the platform do that with it"
+    assert ("partner/a.csv", 1, "landed") in sftp_harness.ledger()
 
 
-def test_no_room_for_raw_files(yard: Yard) -> None:
-    yard.put("a.csv")
-    store = yard.platform.store.folder
+def test_no_room_for_raw_files(harness: InboxHarness) -> None:
+    harness.put("a.csv")
+    store = harness.platform.store.folder
     store.parent.mkdir(exist_ok=True)
     store.write_text("in the way")
     began = time.monotonic()
     with pytest.raises(OSError, match=r"File exists|Not a directory"):
-        yard.visits()
+        harness.visits()
     assert time.monotonic() - began < 60
-    row = yard.row()
+    row = harness.row()
     assert row.held_by is None
     assert row.last_error.startswith("The visit broke off: ")

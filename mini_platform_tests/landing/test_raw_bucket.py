@@ -27,7 +27,7 @@ from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.inbox_yard import BAD, GOOD
+from mini_platform_tests.support.inbox_harness import BAD, GOOD
 from mini_platform_tests.support.orders import csv_of, order
 from mini_platform_tests.support.servers import ACCESS_KEY, SECRET_KEY, S3Server, unused_port
 
@@ -64,7 +64,7 @@ def work(platform: Platform) -> list[int]:
 
 
 def land(platform: Platform, *paths: Path) -> None:
-    found = [folder.Found(path.name, path, "") for path in paths]
+    found = [folder.DroppedFile(path.name, path, "") for path in paths]
     assert None not in [row for _, row in folder.land(platform.engine, weather, platform.store, found, "test")]
 
 
@@ -254,7 +254,9 @@ def test_who_is_forgotten_is_gone_from_the_bucket(stored: Platform, bucket: Path
     sales = all_datasets()["sales"]
     path = tmp_path / "orders.csv"
     path.write_bytes(csv_of(order(1, MARIA), order(2, "ben@example.org")))
-    assert [row for _, row in folder.land(stored.engine, sales, stored.store, [folder.Found(path.name, path, "")])]
+    assert [
+        row for _, row in folder.land(stored.engine, sales, stored.store, [folder.DroppedFile(path.name, path, "")])
+    ]
     forget_copies(stored)
     raw = stored.raw_files(sales)
     done = forget(stored.engine, sales, MARIA, raw, stored.store, data / "sales")

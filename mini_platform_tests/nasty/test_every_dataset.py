@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from mini_platform import Above, Dataset
+from mini_platform import Dataset, RejectLimit
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import COUNTERS, files
@@ -29,7 +29,7 @@ CASES = [
 
 def lenient(name: str) -> Dataset:
     """The dataset, without a limit on rejects: here they are counted, one by one."""
-    return replace(all_datasets()[name], refuse_above=Above(rows=10**9))
+    return replace(all_datasets()[name], reject_limit=RejectLimit(rows=10**9))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_clean(everybody: Bench, name: str, form: str) -> None:
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_dirt_of_every_rule(everybody: Bench, name: str, form: str) -> None:
-    """Each spoiled line is rejected by the rule that it breaks, every other one is loaded; again and redriven, too."""
+    """Each spoiled line is rejected by the rule that it breaks, every other one is loaded; again and reprocessed, too."""
     wanted = sample(lenient(name), form, 400, dirty=0.5, seed=1)  # type: ignore[arg-type]
     everybody.drop((f"dirty.{form}", wanted.data))
     (got,) = everybody.run(wanted.dataset)
@@ -82,7 +82,7 @@ def test_dirt_of_every_rule(everybody: Bench, name: str, form: str) -> None:
     everybody.work(wanted.dataset)
     with everybody.engine.connect() as conn:
         row = conn.execute(select(files)).mappings().one()
-    assert [row[counter] for counter in COUNTERS] == [0, 0, 200, 0, 200], "redriven: all unchanged"
+    assert [row[counter] for counter in COUNTERS] == [0, 0, 200, 0, 200], "reprocessed: all unchanged"
     assert held(everybody, wanted.dataset) == wanted.valid
     assert everybody.wrong(wanted.dataset) == []
 
@@ -114,7 +114,7 @@ def test_nasty_file(everybody: Bench, name: str, case: Pollution) -> None:
     everybody.drop((f"nasty.{case.form}{case.file}", case.make(clean.lines)))
     (got,) = everybody.run(dataset)
     why = case.refused
-    if case.extra and dataset.drift == "refuse":
+    if case.extra and dataset.unexpected_columns == "refuse":
         why = "columns that the dataset does not declare"
     if case.superseded and dataset.duplicates == "reject":
         pytest.skip("it rejects rows with the same key, and has tests of that")

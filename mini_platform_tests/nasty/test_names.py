@@ -57,7 +57,7 @@ def test_two_names_that_are_shown_alike(bench: Bench) -> None:
 def test_left_alone(bench: Bench, name: str, why: str) -> None:
     bench.drop((name, data(GOOD)))
     assert bench.run() == []
-    assert why in bench.left_alone()[name]
+    assert why in bench.skip_reason()[name]
 
 
 def test_what_is_no_file(bench: Bench, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_is_no_file(bench: Bench, tmp_path: Path) -> None:
     (bench.inbox / "folder.csv").mkdir()
     os.mkfifo(bench.inbox / "pipe.csv")
     assert bench.run() == []
-    assert bench.left_alone() == {
+    assert bench.skip_reason() == {
         "link.csv": "it is a link",
         "dangling.csv": "it is a link",
         "folder.csv": "it is a folder",

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from mini_platform import Above, Csv, Dataset
+from mini_platform import Csv, Dataset, RejectLimit
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.support.bench import Bench
@@ -25,7 +25,7 @@ NAMES = ("station_id", "date", "temp_c", "precip_mm")
 
 DATASETS: dict[tuple[str, str | None], Dataset] = {
     (delimiter, encoding): replace(
-        weather, sources=(Csv(delimiter=delimiter, encoding=encoding),), refuse_above=Above(rows=1000)
+        weather, sources=(Csv(delimiter=delimiter, encoding=encoding),), reject_limit=RejectLimit(rows=1000)
     )
     for delimiter in ",;\t|"
     for encoding in (None, "cp1252")

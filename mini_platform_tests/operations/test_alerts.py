@@ -132,7 +132,7 @@ def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
     assert mail["Subject"] == "Mini Platform: File refused: weather"
     body = text_of(mail)
     assert "weather: weather__a.csv, file 1, was refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
-    for words in ("Since 20", " UTC", "mini-platform redrive weather --file 1", "http://127.0.0.1:8000/files/1"):
+    for words in ("Since 20", " UTC", "mini-platform reprocess weather --file 1", "http://127.0.0.1:8000/files/1"):
         assert words in body
     assert CANARY not in mail.as_string()
     load(defs, instance, data, weather__a=BAD + "OSL,2026-01-02,too,0\n")
@@ -155,7 +155,7 @@ def test_nobody_is_told_that_a_file_is_well_while_it_is_judged_again(
     load(defs, instance, data, weather__a=BAD)
     tick()
     with platform.engine.begin() as conn:
-        assert ledger.redrive(conn, "weather", 1) == [1]
+        assert ledger.reprocess(conn, "weather", 1) == [1]
     tick()
     load(defs, instance)
     tick()
@@ -305,19 +305,19 @@ def test_a_source_that_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     with serving(numbered([things(1)])) as api:
-        monkeypatch.setenv("MINI_PLATFORM_PULL__RECORDS_API__URL", f"{api.url}?key=T0kenOfTheSource")
-        monkeypatch.setenv("MINI_PLATFORM_PULL_NETWORKS", "127.0.0.0/8, ::1/128")
+        monkeypatch.setenv("MINI_PLATFORM_API_SOURCE__RECORDS_API__URL", f"{api.url}?key=T0kenOfTheSource")
+        monkeypatch.setenv("MINI_PLATFORM_API_SOURCE_NETWORKS", "127.0.0.0/8, ::1/128")
         well, api.answer = api.answer, lambda _: Reply(status=404)
-        pull = defs.resolve_job_def("pull_records_api")
+        job = defs.resolve_job_def("sync_records_api")
         for _ in range(2):
-            assert pull.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"}).success
+            assert job.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"}).success
             tick()
         (mail,) = mails.mails
-        assert "records: the source api cannot be pulled." in text_of(mail)
+        assert "records: the source api cannot be synced." in text_of(mail)
         assert "404" in text_of(mail)
         assert "T0ken" not in mail.as_string()
         api.answer = well
-        pull.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"})
+        job.execute_in_process(instance=instance, tags={"mini_platform/dataset": "records"})
         tick()
     assert known(engine) == [("source_down", 2, False)]
     assert len(mails.mails) == 2
@@ -370,7 +370,9 @@ def test_a_file_that_was_refused_long_ago_is_shown_by_all(
     """Whether or not the sensor of the alerts is running."""
 
     def shown() -> list[bool]:
-        doctor = [finding.said for finding in examine() if (finding.check, finding.level) == ("incidents", "problem")]
+        doctor = [
+            finding.message for finding in examine() if (finding.check, finding.level) == ("incidents", "problem")
+        ]
         return ["weather__a.csv" in words for words in (client.get("/").text.partition("datasets-title")[0],
                 cli("alerts", "list").stdout, " ".join(doctor))]  # fmt: skip
 
@@ -392,12 +394,12 @@ def test_what_only_warns_is_an_incident_of_which_nobody_is_told(
     (tmp_path / "weather__a.csv").write_text(GOOD + "OSL,2026-01-02,warm,0\n")
     pipeline(all_datasets()["weather"], tmp_path / "weather__a.csv")
     with engine.begin() as conn:
-        row = "INSERT INTO ops.files (dataset, name, version, sha256, bytes, door, status, arrived_at)"
+        row = "INSERT INTO ops.files (dataset, name, version, sha256, bytes, channel, status, arrived_at)"
         conn.execute(text(f"{row} VALUES ('weather', 'b.csv', 1, 'b', 1, 'test', 'landed', now() - interval '1 h')"))
     tick()
     assert sorted(known(engine)) == [("files_waiting", 1, True), ("rows_rejected", 1, True)]
     with engine.connect() as conn:
-        said = conn.scalars(select(incidents.c.said).where(incidents.c.kind == "rows_rejected")).one()
+        said = conn.scalars(select(incidents.c.message).where(incidents.c.kind == "rows_rejected")).one()
     assert said == "weather: weather__a.csv, file 1: 1 of 2 rows (50 %) rejected."
     assert mails.mails == []
 

@@ -24,8 +24,8 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
 from mini_platform.web.auth import keys
 from mini_platform_tests.support.command import cli
-from mini_platform_tests.support.flow import Flow
 from mini_platform_tests.support.oracle import Oracle
+from mini_platform_tests.support.pipeline_harness import PipelineHarness
 
 HEADER = "station_id,date,temp_c,precip_mm\n"
 
@@ -52,8 +52,8 @@ def nothing(_more: int, _words: str | None = None) -> None:
 
 
 @pytest.fixture
-def flow(platform: Platform) -> Flow:
-    return Flow(platform.engine, platform.settings.raw_store)
+def harness(platform: Platform) -> PipelineHarness:
+    return PipelineHarness(platform.engine, platform.settings.raw_store)
 
 
 @pytest.fixture
@@ -67,112 +67,116 @@ def bring_back(platform: Platform, folder: Path, **options: bool) -> Restored:
     return restore(platform, folder, archive.backups(folder)[-1], nothing, **options)
 
 
-def as_the_ledger_says(flow: Flow, contents: dict[str, bytes]) -> None:
+def as_the_ledger_says(harness: PipelineHarness, contents: dict[str, bytes]) -> None:
     """An oracle of what the ledger has, in its order."""
-    flow.oracle = Oracle()
-    with flow.engine.connect() as conn:
+    harness.oracle = Oracle()
+    with harness.engine.connect() as conn:
         for row in conn.execute(select(files).order_by(files.c.file_id)):
-            flow.oracle.arrive(row.name, contents[row.sha256], row.file_id)
+            harness.oracle.arrive(row.name, contents[row.sha256], row.file_id)
 
 
-def contents(flow: Flow) -> dict[str, bytes]:
+def contents(harness: PipelineHarness) -> dict[str, bytes]:
     """Bytes by their hash, as they are in the raw store."""
-    return {path.name: path.read_bytes() for path in flow.store.folder.glob("??/*")}
+    return {path.name: path.read_bytes() for path in harness.store.folder.glob("??/*")}
 
 
 @pytest.mark.parametrize("how", ["replayed", "dropped again"])
 def test_drill_yesterdays_backup_and_what_arrived_since_are_what_the_oracle_says(
-    platform: Platform, flow: Flow, there: Path, how: str
+    platform: Platform, harness: PipelineHarness, there: Path, how: str
 ) -> None:
-    flow.land(*YESTERDAY)
-    flow.run()
-    flow.land(("waits.csv", day(5, 3.0)))  # landed, and not loaded when the backup is made
-    flow.stage()
+    harness.land(*YESTERDAY)
+    harness.run()
+    harness.land(("waits.csv", day(5, 3.0)))  # landed, and not loaded when the backup is made
+    harness.stage()
     backup(platform, there, nothing)
-    flow.run()
-    flow.land(*TODAY)
-    flow.run()
-    flow.check()
-    with flow.engine.begin() as conn:  # the disaster
+    harness.run()
+    harness.land(*TODAY)
+    harness.run()
+    harness.check()
+    with harness.engine.begin() as conn:  # the disaster
         conn.execute(text("UPDATE production.measurements SET temp_c = 0"))
         conn.execute(text("DROP TABLE analytics.summary, quarantine.measurements CASCADE"))
-    bytes_of = contents(flow)
+    bytes_of = contents(harness)
 
     done = bring_back(platform, there, replace=True, replay=how == "replayed")
 
     assert (done.later, done.replayed) == (len(TODAY), len(TODAY) if how == "replayed" else 0)
     if how == "dropped again":
-        flow.land(*TODAY)
-    as_the_ledger_says(flow, bytes_of)
-    assert [file.name for file in flow.oracle.files] == [n for n, _ in (*YESTERDAY, ("waits.csv", b""), *TODAY)]
-    flow.run()
-    flow.check()
+        harness.land(*TODAY)
+    as_the_ledger_says(harness, bytes_of)
+    assert [file.name for file in harness.oracle.files] == [n for n, _ in (*YESTERDAY, ("waits.csv", b""), *TODAY)]
+    harness.run()
+    harness.check()
 
 
-def test_a_lost_machine_comes_back_from_the_backup_alone(platform: Platform, flow: Flow, there: Path) -> None:
-    flow.land(*YESTERDAY)
-    flow.run()
-    flow.redrive()
-    with flow.engine.begin() as conn:
+def test_a_lost_machine_comes_back_from_the_backup_alone(
+    platform: Platform, harness: PipelineHarness, there: Path
+) -> None:
+    harness.land(*YESTERDAY)
+    harness.run()
+    harness.reprocess()
+    with harness.engine.begin() as conn:
         lease = {"leased_by": "a run of the lost machine", "leased_until": func.now() + dt.timedelta(hours=1)}
         conn.execute(files.update().values(lease))
     made = backup(platform, there, nothing)
-    for path in flow.store.folder.glob("??/*"):
+    for path in harness.store.folder.glob("??/*"):
         path.unlink()
-    with flow.engine.begin() as conn:
+    with harness.engine.begin() as conn:
         conn.execute(text("DROP SCHEMA ops, staging, production, quarantine, analytics, dagster CASCADE"))
 
     done = bring_back(platform, there)
 
     assert (done.raw_files, made.copied, made.manifest.raw_files) == (3, 3, 3)
-    flow.run()
-    flow.check()
-    with flow.engine.connect() as conn:
+    harness.run()
+    harness.check()
+    with harness.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM dagster.runs")) == 0  # its history is part of it
         assert conn.scalar(
             text("SELECT has_table_privilege('mini_platform_reader', 'production.measurements', 'SELECT')")
         )
         assert not conn.scalar(text("SELECT has_table_privilege('mini_platform_reader', 'ops.api_keys', 'SELECT')"))
-    flow.redrive()
-    flow.run()
-    flow.check()
+    harness.reprocess()
+    harness.run()
+    harness.check()
 
 
-def test_what_is_loaded_meanwhile_is_in_it_whole_or_not_at_all(platform: Platform, flow: Flow, there: Path) -> None:
+def test_what_is_loaded_meanwhile_is_in_it_whole_or_not_at_all(
+    platform: Platform, harness: PipelineHarness, there: Path
+) -> None:
     stop, numbers = threading.Event(), iter(range(1, 10_000))
 
     def work() -> None:
         while not stop.is_set():
             number = next(numbers)
-            flow.land((f"{number % 7}.csv", day(1 + number % 28, number / 100)))
-            flow.run()
+            harness.land((f"{number % 7}.csv", day(1 + number % 28, number / 100)))
+            harness.run()
 
-    flow.land(*YESTERDAY)
+    harness.land(*YESTERDAY)
     thread = threading.Thread(target=work)
     thread.start()
     for _ in range(2):
         backup(platform, there, nothing)
     stop.set()
     thread.join()
-    bytes_of = contents(flow)
+    bytes_of = contents(harness)
     assert len(bytes_of) > 3
-    for path in flow.store.folder.glob("??/*"):
+    for path in harness.store.folder.glob("??/*"):
         path.unlink()
     for name in archive.backups(there):
         platform.engine.dispose()
         restore(platform, there, name, nothing, replace=True)
-        as_the_ledger_says(flow, bytes_of)
-        flow.run()
-        flow.check()
+        as_the_ledger_says(harness, bytes_of)
+        harness.run()
+        harness.check()
 
 
 def test_a_second_backup_copies_what_is_new_and_old_ones_go_with_what_only_they_name(
-    platform: Platform, flow: Flow, there: Path
+    platform: Platform, harness: PipelineHarness, there: Path
 ) -> None:
-    flow.land(*YESTERDAY)
+    harness.land(*YESTERDAY)
     first = backup(platform, there, nothing)
-    flow.land(TODAY[1])
-    with flow.engine.begin() as conn:
+    harness.land(TODAY[1])
+    with harness.engine.begin() as conn:
         gone = conn.scalar(select(files.c.sha256).order_by(files.c.file_id).limit(1))
         conn.execute(files.update().where(files.c.sha256 == gone).values(raw_dropped_at=func.now()))
     second = backup(platform, there, nothing)
@@ -219,28 +223,30 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_backup_is_refused_by_name_and_changes_nothing(
-    platform: Platform, flow: Flow, there: Path, damage: str
+    platform: Platform, harness: PipelineHarness, there: Path, damage: str
 ) -> None:
-    flow.land(*YESTERDAY)
-    flow.run()
+    harness.land(*YESTERDAY)
+    harness.run()
     made = backup(platform, there, nothing)
-    flow.land(*TODAY)
-    flow.run()
-    before = contents(flow)
-    for path in flow.store.folder.glob("??/*"):
+    harness.land(*TODAY)
+    harness.run()
+    before = contents(harness)
+    for path in harness.store.folder.glob("??/*"):
         path.unlink()
     hurt, sentence = DAMAGE[damage]
     hurt(there, there / made.name)
     with pytest.raises(BackupError, match=sentence):
         bring_back(platform, there, replace=True)
     for sha256, data in before.items():
-        flow.store.path(sha256).write_bytes(data)
-    flow.check()
+        harness.store.path(sha256).write_bytes(data)
+    harness.check()
 
 
-def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(platform: Platform, flow: Flow, there: Path) -> None:
-    flow.land(*YESTERDAY)
-    flow.run()
+def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(
+    platform: Platform, harness: PipelineHarness, there: Path
+) -> None:
+    harness.land(*YESTERDAY)
+    harness.run()
     with platform.engine.begin() as conn:
         conn.execute(insert(migrations).values(number=NEWEST + 1, name="what is not known here"))
     backup(platform, there, nothing)
@@ -248,11 +254,13 @@ def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(platform: Plat
         conn.execute(delete(migrations).where(migrations.c.number > NEWEST))
     with pytest.raises(BackupError, match=r"is as it was: .*made by a newer version of Mini Platform"):
         bring_back(platform, there, replace=True)
-    flow.check()
+    harness.check()
 
 
-def test_a_platform_with_files_is_replaced_only_where_that_is_said(platform: Platform, flow: Flow, there: Path) -> None:
-    flow.land(*YESTERDAY)
+def test_a_platform_with_files_is_replaced_only_where_that_is_said(
+    platform: Platform, harness: PipelineHarness, there: Path
+) -> None:
+    harness.land(*YESTERDAY)
     backup(platform, there, nothing)
     with pytest.raises(BackupError, match="say --replace"):
         bring_back(platform, there)
@@ -261,9 +269,9 @@ def test_a_platform_with_files_is_replaced_only_where_that_is_said(platform: Pla
 
 
 def test_secrets_are_in_it_only_where_asked_for_and_other_keys_are_noticed(
-    platform: Platform, flow: Flow, there: Path
+    platform: Platform, harness: PipelineHarness, there: Path
 ) -> None:
-    flow.land(*YESTERDAY)
+    harness.land(*YESTERDAY)
     assert platform.keyring  # made now, as by the first personal data
     key = platform.settings.home / "pii.key"
     made = backup(platform, there, nothing)
@@ -287,8 +295,10 @@ def test_secrets_are_in_it_only_where_asked_for_and_other_keys_are_noticed(
     assert there.stat().st_mode & 0o077 == 0
 
 
-def test_a_key_that_was_revoked_since_does_not_come_back(platform: Platform, flow: Flow, there: Path) -> None:
-    flow.land(*YESTERDAY)
+def test_a_key_that_was_revoked_since_does_not_come_back(
+    platform: Platform, harness: PipelineHarness, there: Path
+) -> None:
+    harness.land(*YESTERDAY)
     with platform.engine.begin() as conn:
         for name in ("kept", "revoked"):
             keys.create(conn, name, ["read"], None)
@@ -301,9 +311,9 @@ def test_a_key_that_was_revoked_since_does_not_come_back(platform: Platform, flo
         assert conn.execute(valid).scalars().all() == ["kept"]
 
 
-def test_the_audit_trail_goes_on(platform: Platform, flow: Flow, there: Path) -> None:
+def test_the_audit_trail_goes_on(platform: Platform, harness: PipelineHarness, there: Path) -> None:
     """What was done since the backup was done, though it is undone now."""
-    flow.land(*YESTERDAY)
+    harness.land(*YESTERDAY)
     with platform.engine.begin() as conn:
         keys.create(conn, "before", ["read"], None)
     name = backup(platform, there, nothing).name
@@ -320,24 +330,26 @@ def test_the_audit_trail_goes_on(platform: Platform, flow: Flow, there: Path) ->
     assert last[1:] == ("restored", name)
 
 
-def test_raw_files_stay_while_a_backup_copies_them(platform: Platform, flow: Flow, engine: Engine) -> None:
+def test_raw_files_stay_while_a_backup_copies_them(
+    platform: Platform, harness: PipelineHarness, engine: Engine
+) -> None:
     from mini_platform.warehouse.locks import shared_lock
 
-    flow.land(*YESTERDAY)
+    harness.land(*YESTERDAY)
     with engine.begin() as conn:
         sha256 = conn.scalar(select(files.c.sha256).limit(1))
         conn.execute(files.update().where(files.c.sha256 == sha256).values(raw_dropped_at=func.now()))
         retention.to_drop(conn, [str(sha256)])
-    with shared_lock(engine, retention.DROPPING), shared_lock(engine, retention.DROPPING):
-        assert retention.sweep(engine, flow.store, wait=False) == 0
-        assert flow.store.path(str(sha256)).exists()
-    assert retention.sweep(engine, flow.store, wait=False) == 1
-    assert not flow.store.path(str(sha256)).exists()
+    with shared_lock(engine, retention.PENDING_DELETES), shared_lock(engine, retention.PENDING_DELETES):
+        assert retention.sweep(engine, harness.store, wait=False) == 0
+        assert harness.store.path(str(sha256)).exists()
+    assert retention.sweep(engine, harness.store, wait=False) == 1
+    assert not harness.store.path(str(sha256)).exists()
 
 
-def test_the_commands(platform: Platform, flow: Flow, there: Path) -> None:
-    flow.land(*YESTERDAY)
-    flow.run()
+def test_the_commands(platform: Platform, harness: PipelineHarness, there: Path) -> None:
+    harness.land(*YESTERDAY)
+    harness.run()
     assert "There is no backup in" in cli("restore", there).stderr
     done = cli("backup", there, "--keep", "3", "--json")
     assert done.returncode == 0, done.stderr
@@ -351,8 +363,8 @@ def test_the_commands(platform: Platform, flow: Flow, there: Path) -> None:
     back = cli("restore", there, "--replace", "--json")
     assert back.returncode == 0, back.stderr
     create_all(platform.engine, all_datasets().values())
-    flow.check()
-    _raw(flow.store.folder.parent).unlink()
+    harness.check()
+    _raw(harness.store.folder.parent).unlink()
     holey = cli("backup", there)
     assert holey.returncode == 0  # it is in the folder already
     lone = cli("backup", there.with_name("elsewhere"))

@@ -26,7 +26,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
-from mini_platform.config.sections import PullSettings
+from mini_platform.config.sections import ApiSourceSettings
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
@@ -40,12 +40,12 @@ SMELL = re.compile(
 )
 NOT_SECRET = {"access_key"}
 """The name of a key, as a user's name is of a password."""
-MEMBERS = {"pull": "RECORDS_API", "inbox": "WEATHER"}
+MEMBERS = {"api_source": "RECORDS_API", "inbox": "WEATHER"}
 """Under which key of a dict of settings its canaries go."""
 SHAPES = {
     "DATABASE_URL": "postgresql://loader:{}@/canary",
     "MINI_PLATFORM_PII_KEYS": "k1:{}",
-    "MINI_PLATFORM_PULL__RECORDS_API__HEADER": "Authorization: Bearer {}",
+    "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER": "Authorization: Bearer {}",
     "MINI_PLATFORM_ALERTS": "json://user:{}@127.0.0.1:1/",
     "SENTRY_DSN": "https://{}@127.0.0.1:1/1",
 }
@@ -83,11 +83,14 @@ SECRETS = [variable for variable, _, kind in ALL if SecretStr in (kind, *get_arg
 def test_every_setting_that_smells_like_a_secret_is_one() -> None:
     text = [(variable, name) for variable, name, kind in ALL if str in (kind, *get_args(kind))]
     assert [variable for variable, name in text if SMELL.search(name) and name not in NOT_SECRET] == []
-    assert {"DATABASE_URL", "MINI_PLATFORM_PULL__RECORDS_API__HEADER", "VAULT_SECRET_ID"} <= set(SECRETS)
+    assert {"DATABASE_URL", "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER", "VAULT_SECRET_ID"} <= set(SECRETS)
 
 
 def test_errors_of_settings_show_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    for build in (lambda: PullSettings(header="hunter2"), lambda: Settings(pull={"x": {"header": "hunter2"}})):  # type: ignore[arg-type,dict-item]
+    for build in (
+        lambda: ApiSourceSettings(header="hunter2"),
+        lambda: Settings(api_source={"x": {"header": "hunter2"}}),
+    ):  # type: ignore[arg-type,dict-item]
         with pytest.raises(ValueError, match="Name: value") as caught:
             build()
         assert "hunter2" not in str(caught.value) + repr(caught.value)
@@ -227,8 +230,8 @@ def test_no_secret_is_anywhere(tmp_path: Path) -> None:
             "MINI_PLATFORM_DATA": str(data),
             "MINI_PLATFORM_API_PORT": port,
             "MINI_PLATFORM_DAGSTER_PORT": str(free_port()),
-            "MINI_PLATFORM_PULL__RECORDS_API__URL": source.url,
-            "MINI_PLATFORM_PULL_NETWORKS": "127.0.0.0/8",
+            "MINI_PLATFORM_API_SOURCE__RECORDS_API__URL": source.url,
+            "MINI_PLATFORM_API_SOURCE_NETWORKS": "127.0.0.0/8",
         }
         operator = Operator(watch, environment)
         try:
@@ -278,10 +281,10 @@ def work(operator: Operator, watch: Watch, postgres: Guarded, asked: list[Reques
     (folder / "data" / "weather" / "a.csv").write_text(WEATHER)
     (folder / "data" / "customers").mkdir(exist_ok=True)
     (folder / "data" / "customers" / "a.csv").write_text("\x00nonsense")
-    assert operator.cli("pull", "records").returncode == 1
-    assert watch.canaries["MINI_PLATFORM_PULL__RECORDS_API__HEADER"] in asked[0].headers["authorization"]
+    assert operator.cli("sync", "records").returncode == 1
+    assert watch.canaries["MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER"] in asked[0].headers["authorization"]
     launched = operator.run(
-        "-m", "dagster", "job", "execute", "-m", "mini_platform.definitions", "-j", "pull_records_api",
+        "-m", "dagster", "job", "execute", "-m", "mini_platform.definitions", "-j", "sync_records_api",
         DAGSTER_HOME=str(folder / "home" / "dagster"),
     )  # fmt: skip
     assert "RUN_SUCCESS" in launched.stderr
@@ -354,7 +357,7 @@ def failing(operator: Operator, watch: Watch, postgres: Guarded, folder: Path) -
     assert operator.run("-m", "dagster", "run", "list", DAGSTER_HOME=instance, **given).returncode != 0
     code = "from mini_platform.config.settings import *; s = load_settings(); print(repr(s), s, s.model_dump_json(), sources())"
     assert "**********" in operator.run("-c", code).stdout
-    header = {"MINI_PLATFORM_PULL__RECORDS_API__HEADER": wrong, "MINI_PLATFORM_API_PORT": wrong}
+    header = {"MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER": wrong, "MINI_PLATFORM_API_PORT": wrong}
     assert "Traceback" in operator.run("-c", code, **header).stderr
     assert operator.cli("doctor", **header).returncode == 1
     assert "Traceback" in operator.run("-c", code, VAULT_TOKEN=wrong).stderr

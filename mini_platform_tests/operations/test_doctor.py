@@ -20,8 +20,8 @@ from sqlalchemy import Engine, FromClause, Select, func, select, text
 from mini_platform import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.config.settings import PROJECT
 from mini_platform.operations import lock
+from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.doctor import examine
-from mini_platform.operations.finding import Finding
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.support.command import cli, objects
 from mini_platform_tests.support.ports import free_port
@@ -35,7 +35,7 @@ def ports(data: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"MINI_PLATFORM_{name}_PORT", str(free_port()))
 
 
-def found(check: str, level: str) -> list[Finding]:
+def found(check: str, level: str) -> list[CheckResult]:
     return [finding for finding in examine() if (finding.check, finding.level) == (check, level)]
 
 
@@ -57,7 +57,7 @@ def test_tables_that_nothing_declares_any_more(engine: Engine) -> None:
 
     class Rows(RowModel):
         day: str = Field("Day", str_length={"max_value": 10})
-        since: dt.datetime = Field("Since", given="first_loaded")
+        since: dt.datetime = Field("Since", system="first_loaded")
 
     told = {"day": ("Day",), "n": ("N",)}
     counted = Aggregate(by_day, ("day",), told, ("day", "n"), surrogate="nr")
@@ -66,9 +66,9 @@ def test_tables_that_nothing_declares_any_more(engine: Engine) -> None:
     create_all(engine, [past])
     (finding,) = found("tables", "warning")
     names = "analytics.seen, analytics.by_day, ops.gone_days, ops.surrogates_by_day, production.days, quarantine.days"
-    assert finding.said.startswith(f"no dataset declares {names}, staging.days any more")
+    assert finding.message.startswith(f"no dataset declares {names}, staging.days any more")
     with engine.begin() as conn:
-        conn.exec_driver_sql(shlex.split(finding.do)[-1])
+        conn.exec_driver_sql(shlex.split(finding.advice)[-1])
     assert found("tables", "warning") == []
     create_all(engine, [past])  # It is declared again.
     assert len(found("tables", "warning")) == 1
@@ -84,11 +84,11 @@ def test_tables_that_nothing_declares_any_more(engine: Engine) -> None:
 )
 def test_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, level: str, said: str) -> None:
     monkeypatch.setenv(name, value)
-    assert [said in f"{finding.said} {finding.do}" for finding in found("settings", level)] == [True]
+    assert [said in f"{finding.message} {finding.advice}" for finding in found("settings", level)] == [True]
 
 
 @pytest.mark.parametrize(
-    "name", ["MINI_PLATFORM_PULL__RECORDS_API__URL", "MINI_PLATFORM_ETL_INTERVAL", "MINI_PLATFORM_PII_KEYS"]
+    "name", ["MINI_PLATFORM_API_SOURCE__RECORDS_API__URL", "MINI_PLATFORM_ETL_INTERVAL", "MINI_PLATFORM_PII_KEYS"]
 )
 def test_known_variables_are_not_pointed_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     values = {"MINI_PLATFORM_ETL_INTERVAL": "300", "MINI_PLATFORM_PII_KEYS": "a:" + "s" * 16}
@@ -106,7 +106,7 @@ def test_a_database_that_is_away_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_embedded_server_that_does_not_run_is_not_started(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.delenv("DATABASE_URL")
-    assert [finding.said for finding in found("database", "warning")] == ["the embedded server does not run"]
+    assert [finding.message for finding in found("database", "warning")] == ["the embedded server does not run"]
     assert list(home.iterdir()) == []
 
 
@@ -122,18 +122,18 @@ def test_a_port_that_somebody_else_has_is_a_problem(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("MINI_PLATFORM_DAGSTER_PORT", str(other.getsockname()[1]))
         monkeypatch.setenv("MINI_PLATFORM_API_PORT", web.rpartition(":")[2])
-        assert [finding.said.split()[:4] for finding in found("ports", "problem")] == [
+        assert [finding.message.split()[:4] for finding in found("ports", "problem")] == [
             ["port", str(other.getsockname()[1]), "of", "Dagster"]
         ]
-        assert [finding.said.startswith("the API answers") for finding in found("ports", "ok")] == [True]
+        assert [finding.message.startswith("the API answers") for finding in found("ports", "ok")] == [True]
 
 
 def test_folders_and_secrets(data: Path, home: Path) -> None:
     (data / "weather").rmdir()
     (home / "pii.key").write_text("local:secret")
     (home / "pii.key").chmod(0o644)
-    assert ["weather" in finding.do for finding in found("inboxes", "warning")] == [True]
-    assert [finding.do for finding in found("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
+    assert ["weather" in finding.advice for finding in found("inboxes", "warning")] == [True]
+    assert [finding.advice for finding in found("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
 
 
 def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:

@@ -31,7 +31,7 @@ from mini_platform.operations.drafting import Inferred, infer, loaded
 from mini_platform.operations.drafting.names import identifiers, snake
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import judge
+from mini_platform.rows.validation import validate
 from mini_platform.warehouse.schema import create_all
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def accepted(dataset: Dataset, path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     keys = set()
     for block in read_rows(dataset, path, path.name, "test", LIMITS):
-        verdicts = judge(dataset, block.rows)
-        assert [rule.name for rule, _ in verdicts.broken] == []
-        keys |= set(verdicts.keys)
-        rows += verdicts.rows.drop("_rules", "_reasons").to_dicts()
+        results = validate(dataset, block.rows)
+        assert [rule.name for rule, _ in results.broken] == []
+        keys |= set(results.keys)
+        rows += results.rows.drop("_rules", "_reasons").to_dicts()
     assert len(keys) == len(rows)
     return rows
 

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
-from mini_platform import Above, Csv, Dataset, Json
+from mini_platform import Csv, Dataset, Json, RejectLimit
 from mini_platform.config.faultpoints import FORGETTING
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.operations.raw_files import raw_retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
-from mini_platform.warehouse.tables import COUNTERS, dropping, files
+from mini_platform.warehouse.tables import COUNTERS, files, pending_deletes
 from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.orders import HEADER, csv_of, order
@@ -115,7 +115,7 @@ def consistent(platform: Platform) -> None:
             assert row.raw_dropped_at or path.stat().st_size == row.bytes
             if row.status == "loaded":
                 assert row.rows_read == sum(getattr(row, name) for name in COUNTERS)
-        assert conn.scalar(select(func.count()).select_from(dropping)) == 0
+        assert conn.scalar(select(func.count()).select_from(pending_deletes)) == 0
         needed = select(files.c.sha256).where(files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
         named = set(conn.execute(needed).scalars())
     kept = {path.name for path in platform.store.folder.rglob("*") if path.is_file()}
@@ -170,7 +170,7 @@ def test_a_person_is_gone_and_the_others_stay(
     with platform.engine.begin() as conn:
         ledger.return_to_landed(conn, "sales", files.c.file_id == file_id)
     pipeline(sales)
-    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 8, 9)], "a redrive reads what is left"
+    assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 8, 9)], "a reprocess reads what is left"
     assert left_of_her(platform, data) == []
     consistent(platform)
 
@@ -228,7 +228,7 @@ def test_files_that_wait_and_versions_of_one_name(
     drop(a_csv=csv_of(HERS[0], HERS[1], *OTHERS))
     path = data / "sales" / "waits.csv"
     path.write_bytes(csv_of(HERS[2], HERS[3], order(11, "eve@example.org"), order(12, "eve@example.org")))
-    for _ in folder.land(platform.engine, sales, platform.store, [folder.Found("waits.csv", path, "")], "folder"):
+    for _ in folder.land(platform.engine, sales, platform.store, [folder.DroppedFile("waits.csv", path, "")], "folder"):
         pass
     forgetting()
     assert left_of_her(platform, data) == []
@@ -253,7 +253,7 @@ def test_what_was_rejected_of_others_on_her_line_stays(
     platform: Platform, drop: Any, forgetting: Any, engine: Engine
 ) -> None:
     """Another one's record, and one that is no object; hers is rejected, too, and cannot be found by its hash."""
-    dataset = dataclasses.replace(sales, sources=(Csv(), Json()), refuse_above=Above())
+    dataset = dataclasses.replace(sales, sources=(Csv(), Json()), reject_limit=RejectLimit())
     names = HEADER.split(",")
     wrong = [dict(zip(names, row.split(","), strict=True)) | {"quantity": "many"} for row in (OTHERS[0], HERS[0])]
     wrong[1] |= {"customer_email": "", "product_title": MARIA}
@@ -379,9 +379,9 @@ def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: An
     assert "of 1 files the raw file was dropped" in verified.stderr
     explained = cli("explain", "sales", "T000000001")
     assert "its raw file was dropped on" in explained.stderr
-    redriven = cli("redrive", "sales", "--json")
-    assert "a.csv (file 1) cannot be judged again: its raw file was dropped on" in redriven.stderr
-    assert [json.loads(line)["name"] for line in redriven.stdout.splitlines()] == ["b.csv"]
+    reprocessed = cli("reprocess", "sales", "--json")
+    assert "a.csv (file 1) cannot be validated again: its raw file was dropped on" in reprocessed.stderr
+    assert [json.loads(line)["name"] for line in reprocessed.stdout.splitlines()] == ["b.csv"]
     assert production(platform.engine) == ["T000000001", "T000000002", "T000000003"]
 
     # The same bytes once more are the current version still, and are not kept anew.

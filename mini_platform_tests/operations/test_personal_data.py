@@ -102,7 +102,12 @@ def test_shown_nowhere(data: Path, home: Path, engine: Engine, capfd: pytest.Cap
     commands = (
         *("files", "files --json", "status --json", "verify"),
         *("rejects customers", "rejects customers --json", "explain customers C1", "explain customers C3 --json"),
-        *("explain customers C4", "explain customers C7 --json", "redrive customers", f"explain customers {'x' * 99}"),
+        *(
+            "explain customers C4",
+            "explain customers C7 --json",
+            "reprocess customers",
+            f"explain customers {'x' * 99}",
+        ),
     )
     for command in commands:
         done = CliRunner().invoke(app, command.split())

@@ -18,84 +18,91 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select, text, update
 
-from mini_platform import Above, Dataset, Field
+from mini_platform import Dataset, Field, RejectLimit
 from mini_platform.warehouse import ledger, quarantine
-from mini_platform.warehouse.judged_rows import RawFiles
 from mini_platform.warehouse.load import BULK_ROWS, load
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import files
+from mini_platform.warehouse.validated_rows import RawFiles
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.flow import HEADER, Flow, csv_of, random_arrivals, sample, seeded
 from mini_platform_tests.support.oracle import Oracle, Rules
+from mini_platform_tests.support.pipeline_harness import (
+    HEADER,
+    PipelineHarness,
+    csv_of,
+    random_arrivals,
+    sample,
+    seeded,
+)
 
 
 @pytest.fixture
-def flow(engine: Engine, tmp_path: Path) -> Flow:
-    return Flow(engine, tmp_path / "raw")
+def harness(engine: Engine, tmp_path: Path) -> PipelineHarness:
+    return PipelineHarness(engine, tmp_path / "raw")
 
 
 # Any way of loading gives the same tables
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_batch(flow: Flow, seed: int) -> None:
-    flow.land(*random_arrivals(seed, 12))
-    flow.run()
-    flow.check()
+def test_one_batch(harness: PipelineHarness, seed: int) -> None:
+    harness.land(*random_arrivals(seed, 12))
+    harness.run()
+    harness.check()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_file_by_itself_in_its_turn(flow: Flow, seed: int) -> None:
-    flow.using(batch_files=1)
-    flow.land(*random_arrivals(seed, 10))
-    flow.run()
-    flow.check(sequential=True)
+def test_each_file_by_itself_in_its_turn(harness: PipelineHarness, seed: int) -> None:
+    harness.using(batch_files=1)
+    harness.land(*random_arrivals(seed, 10))
+    harness.run()
+    harness.check(sequential=True)
 
 
-def test_a_run_for_every_arrival(flow: Flow) -> None:
+def test_a_run_for_every_arrival(harness: PipelineHarness) -> None:
     for name, data in random_arrivals(seed=7, count=8):
-        flow.land((name, data))
-        flow.run()
-        flow.check(sequential=True)
+        harness.land((name, data))
+        harness.run()
+        harness.check(sequential=True)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_in_any_order_and_in_any_batches(flow: Flow, seed: int) -> None:
-    ids = flow.land(*random_arrivals(100 + seed, 9))
+def test_in_any_order_and_in_any_batches(harness: PipelineHarness, seed: int) -> None:
+    ids = harness.land(*random_arrivals(100 + seed, 9))
     rng = seeded(seed)
     rng.shuffle(ids)
     while ids:
         taken, ids = ids[: rng.randint(1, 3)], ids[rng.randint(1, 3) :]
-        flow.run(taken)
-    flow.run()
-    flow.check()
+        harness.run(taken)
+    harness.run()
+    harness.check()
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_staged_in_one_order_and_loaded_in_another(flow: Flow, seed: int) -> None:
-    ids = flow.land(*random_arrivals(200 + seed, 8))
+def test_staged_in_one_order_and_loaded_in_another(harness: PipelineHarness, seed: int) -> None:
+    ids = harness.land(*random_arrivals(200 + seed, 8))
     for file_id in reversed(ids):
-        flow.stage([file_id])
+        harness.stage([file_id])
     for file_id in seeded(seed).sample(ids, len(ids)):
-        flow.load([file_id])
-    flow.run()
-    flow.check()
+        harness.load([file_id])
+    harness.run()
+    harness.check()
 
 
-def test_a_late_file_makes_way_for_a_later_one_that_said_what_was_there(flow: Flow) -> None:
+def test_a_late_file_makes_way_for_a_later_one_that_said_what_was_there(harness: PipelineHarness) -> None:
     """The third file repeats the first, so it leaves no trace on the row; the second, loaded last, must not win."""
-    first, second, third = flow.land(
+    first, second, third = harness.land(
         ("1.csv", csv_of("A,2024-01-01,1,0")),
         ("2.csv", csv_of("A,2024-01-01,2,0")),
         ("3.csv", csv_of("A,2024-01-01,1,0")),
     )
     for file_id in (first, third, second):
-        flow.run([file_id])
-    assert flow.status(third).status == "landed", "it must be asked again"
-    flow.run()
-    flow.check()
+        harness.run([file_id])
+    assert harness.status(third).status == "landed", "it must be asked again"
+    harness.run()
+    harness.check()
 
 
 CELLS = st.tuples(
@@ -128,13 +135,13 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(arrivals=ARRIVALS)
 def test_any_arrivals(engine: Engine, raw_folder: Path, arrivals: list[tuple[str, bytes, bool]]) -> None:
     empty_everything(engine)
-    flow = Flow(engine, raw_folder)
+    harness = PipelineHarness(engine, raw_folder)
     for name, data, run_now in arrivals:
-        flow.land((name, data))
+        harness.land((name, data))
         if run_now:
-            flow.run()
-    flow.run()
-    flow.check()
+            harness.run()
+    harness.run()
+    harness.check()
 
 
 def empty_everything(engine: Engine) -> None:
@@ -143,78 +150,78 @@ def empty_everything(engine: Engine) -> None:
             conn.execute(text(f"TRUNCATE {table} RESTART IDENTITY"))
 
 
-def test_an_empty_table_is_filled_in_bulk(flow: Flow) -> None:
+def test_an_empty_table_is_filled_in_bulk(harness: PipelineHarness) -> None:
     """Over BULK_ROWS rows another way is taken: without indexes, which must all be there afterwards."""
     good, dirty = sample(BULK_ROWS, 0, seed=1), sample(2 * BULK_ROWS, 0.6, seed=2)
-    flow.land(("good.csv", good), ("dirty.csv", dirty))
-    before = indexes(flow)
-    flow.run()
-    flow.check(sequential=False)
-    with flow.engine.connect() as conn:
+    harness.land(("good.csv", good), ("dirty.csv", dirty))
+    before = indexes(harness)
+    harness.run()
+    harness.check(sequential=False)
+    with harness.engine.connect() as conn:
         assert (conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) or 0) > BULK_ROWS
-    assert indexes(flow) == before
+    assert indexes(harness) == before
     assert len(before) == 3
-    flow.land(("more.csv", sample(300, 0, seed=3)))
-    flow.run()
-    flow.check()
+    harness.land(("more.csv", sample(300, 0, seed=3)))
+    harness.run()
+    harness.check()
 
 
-def indexes(flow: Flow) -> list[str]:
+def indexes(harness: PipelineHarness) -> list[str]:
     query = text(
         "SELECT indexdef FROM pg_indexes WHERE schemaname IN ('production', 'quarantine') AND tablename = :table ORDER BY 1"
     )
-    with flow.engine.connect() as conn:
-        return list(conn.execute(query, {"table": flow.dataset.table}).scalars())
+    with harness.engine.connect() as conn:
+        return list(conn.execute(query, {"table": harness.dataset.table}).scalars())
 
 
 # Again
 
 
-def test_the_same_files_again_touch_nothing(flow: Flow) -> None:
+def test_the_same_files_again_touch_nothing(harness: PipelineHarness) -> None:
     last = {f"{n}.csv": sample(60, 0.2, seed=n) for n in range(4)}
-    flow.land(*last.items())
-    flow.run()
-    before = flow.physical()
+    harness.land(*last.items())
+    harness.run()
+    before = harness.physical()
     assert all(before.values())
-    ids = flow.land(*last.items())
-    assert [flow.status(i).status for i in ids] == ["unchanged"] * 4
-    assert flow.stage() == flow.load() == []
-    flow.refresh()
-    flow.check()
-    assert flow.physical() == before
+    ids = harness.land(*last.items())
+    assert [harness.status(i).status for i in ids] == ["unchanged"] * 4
+    assert harness.stage() == harness.load() == []
+    harness.refresh()
+    harness.check()
+    assert harness.physical() == before
 
 
-def test_the_same_rows_under_another_name_write_no_row(flow: Flow) -> None:
+def test_the_same_rows_under_another_name_write_no_row(harness: PipelineHarness) -> None:
     data = sample(60, 0, seed=1)
-    flow.land(("a.csv", data))
-    flow.run()
-    before = flow.physical()
-    (again,) = flow.land(("b.csv", data))
-    flow.run()
-    assert flow.status(again).rows_unchanged == 60
-    flow.check(sequential=True)
-    assert flow.physical() == before
+    harness.land(("a.csv", data))
+    harness.run()
+    before = harness.physical()
+    (again,) = harness.land(("b.csv", data))
+    harness.run()
+    assert harness.status(again).rows_unchanged == 60
+    harness.check(sequential=True)
+    assert harness.physical() == before
 
 
 @pytest.mark.parametrize("batch", [1, 1000])
-def test_a_redrive_under_the_same_rules_changes_no_row(flow: Flow, batch: int) -> None:
-    flow.using(batch_files=batch)
-    flow.land(*random_arrivals(3, 10))
-    flow.run()
-    before = flow.physical(quarantined=False)
-    flow.redrive()
-    flow.run()
-    flow.check()
-    assert flow.physical(quarantined=False) == before
+def test_a_redrive_under_the_same_rules_changes_no_row(harness: PipelineHarness, batch: int) -> None:
+    harness.using(batch_files=batch)
+    harness.land(*random_arrivals(3, 10))
+    harness.run()
+    before = harness.physical(quarantined=False)
+    harness.reprocess()
+    harness.run()
+    harness.check()
+    assert harness.physical(quarantined=False) == before
 
 
-def test_one_name_with_its_old_bytes_again_is_a_third_version(flow: Flow) -> None:
+def test_one_name_with_its_old_bytes_again_is_a_third_version(harness: PipelineHarness) -> None:
     a, b = csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0"), csv_of("A,2024-01-01,2,0", "C,2024-01-01,2,0")
     for data in (a, b, a):
-        flow.land(("f.csv", data))
-        flow.run()
-        flow.check(sequential=True)
-    with flow.engine.connect() as conn:
+        harness.land(("f.csv", data))
+        harness.run()
+        harness.check(sequential=True)
+    with harness.engine.connect() as conn:
         versions = conn.execute(select(files.c.version, files.c.status).order_by(files.c.file_id)).all()
         values = dict(conn.execute(text("SELECT station_id, temp_c FROM production.measurements")).all())
     assert versions == [(1, "loaded"), (2, "loaded"), (3, "loaded")]
@@ -239,7 +246,7 @@ def under(rules: Rules) -> Dataset:
             weather.rows.__bases__,
             {k: v for k, v in body.items() if k not in ("__dict__", "__weakref__")},
         ),
-        refuse_above=Above(share=rules.refuse_share, rows=rules.refuse_rows),
+        reject_limit=RejectLimit(share=rules.refuse_share, rows=rules.refuse_rows),
     )
 
 
@@ -247,35 +254,35 @@ STRICTER = Rules(temp_c=(-90, 20), refuse_share=1)
 LAXER = Rules(temp_c=(-90, 200), precip_mm=(-10, 2000), refuse_share=1)
 
 
-def test_laxer_rules_bring_rows_in(flow: Flow) -> None:
-    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,99,0", "B,2024-01-01,1,0", "B,2024-01-02,1,-5")))
-    flow.run()
-    assert flow.status(file_id).status == "refused"
-    flow.redrive(under(LAXER), rules=LAXER)
-    flow.run()
-    flow.check()
-    assert flow.status(file_id).rows_inserted == 3
+def test_laxer_rules_bring_rows_in(harness: PipelineHarness) -> None:
+    (file_id,) = harness.land(("a.csv", csv_of("A,2024-01-01,99,0", "B,2024-01-01,1,0", "B,2024-01-02,1,-5")))
+    harness.run()
+    assert harness.status(file_id).status == "refused"
+    harness.reprocess(under(LAXER), rules=LAXER)
+    harness.run()
+    harness.check()
+    assert harness.status(file_id).rows_inserted == 3
 
 
-def test_stricter_rules_take_rows_back_and_what_was_there_before_returns(flow: Flow) -> None:
-    flow.land(
+def test_stricter_rules_take_rows_back_and_what_was_there_before_returns(harness: PipelineHarness) -> None:
+    harness.land(
         ("1.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,2,0")),
         ("2.csv", csv_of("A,2024-01-01,30,0", "C,2024-01-01,30,0", "D,2024-01-01,4,0")),
     )
-    flow.run()
-    flow.check()
-    flow.redrive(under(STRICTER), rules=STRICTER)
-    flow.run()
-    flow.check()
-    with flow.engine.connect() as conn:
+    harness.run()
+    harness.check()
+    harness.reprocess(under(STRICTER), rules=STRICTER)
+    harness.run()
+    harness.check()
+    with harness.engine.connect() as conn:
         values = dict(conn.execute(text("SELECT station_id, temp_c FROM production.measurements")).all())
     assert values == {"A": 1.0, "B": 2.0, "D": 4.0}
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1000])
 @pytest.mark.parametrize("seed", range(3))
-def test_rules_changed_back_and_forth(flow: Flow, seed: int, batch: int) -> None:
-    flow.using(batch_files=batch)
+def test_rules_changed_back_and_forth(harness: PipelineHarness, seed: int, batch: int) -> None:
+    harness.using(batch_files=batch)
     rng = seeded(seed)
     arrivals = [
         (
@@ -290,67 +297,67 @@ def test_rules_changed_back_and_forth(flow: Flow, seed: int, batch: int) -> None
         for n in range(6)
     ]
     lenient = Rules(refuse_share=1)
-    flow.dataset, flow.oracle = under(lenient), Oracle(lenient)
-    flow.land(*arrivals)
+    harness.dataset, harness.oracle = under(lenient), Oracle(lenient)
+    harness.land(*arrivals)
     for rules in (lenient, STRICTER, LAXER, lenient):
-        flow.redrive(under(rules), rules=rules)
-        flow.run()
-        flow.check()
+        harness.reprocess(under(rules), rules=rules)
+        harness.run()
+        harness.check()
 
 
-def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(flow: Flow) -> None:
+def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(harness: PipelineHarness) -> None:
     """The third file says what the second said and left no trace, but is what remains once the second is refused."""
-    flow.land(
+    harness.land(
         ("1.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")),
         ("2.csv", csv_of("A,2024-01-01,2,0", "B,2024-01-01,2,0", "C,2024-01-01,2,0", "C,2024-02-30,2,0")),
         ("3.csv", csv_of("B,2024-01-01,2,0")),
     )
-    flow.run()
-    flow.check()
+    harness.run()
+    harness.check()
     rules = Rules(refuse_share=0.1)
-    flow.redrive(under(rules), rules=rules)
-    flow.run()
-    flow.check()
+    harness.reprocess(under(rules), rules=rules)
+    harness.run()
+    harness.check()
 
 
-def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(flow: Flow) -> None:
-    """The third file says what the first said, and left no trace; the first alone is judged again, and loses the row."""
+def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(harness: PipelineHarness) -> None:
+    """The third file says what the first said, and left no trace; the first alone is validated again, and loses the row."""
     arrivals = (
         ("1.csv", csv_of("A,2024-01-01,30,0", "B,2024-01-01,1,0")),
         ("2.csv", csv_of("C,2024-01-01,2,0")),
         ("3.csv", csv_of("A,2024-01-01,30,0", "C,2024-01-01,2,0")),
     )
-    flow.using(batch_files=1)
-    first, _, third = flow.land(*arrivals)
-    flow.run()
-    flow.dataset, flow.oracle = under(STRICTER), flow.oracle.judged_by(STRICTER)
-    with flow.engine.begin() as conn:
+    harness.using(batch_files=1)
+    first, _, third = harness.land(*arrivals)
+    harness.run()
+    harness.dataset, harness.oracle = under(STRICTER), harness.oracle.trusted_by(STRICTER)
+    with harness.engine.begin() as conn:
         assert len(ledger.return_to_landed(conn, "weather", files.c.file_id == first)) == 1
-    flow.run()
-    flow.check()
-    assert flow.status(third).rows_rejected == 1
+    harness.run()
+    harness.check()
+    assert harness.status(third).rows_rejected == 1
 
 
 # Limits
 
 
-def test_a_file_over_its_limit_is_refused_whole(flow: Flow) -> None:
+def test_a_file_over_its_limit_is_refused_whole(harness: PipelineHarness) -> None:
     over, under_it = csv_of("A,2024-01-01,x,0", "B,2024-01-01,y,0", "C,2024-01-01,1,0"), csv_of("D,2024-01-01,1,0")
-    first, second = flow.land(("over.csv", over), ("under.csv", under_it))
-    flow.run()
-    flow.check()
-    refused = flow.status(first)
+    first, second = harness.land(("over.csv", over), ("under.csv", under_it))
+    harness.run()
+    harness.check()
+    refused = harness.status(first)
     assert refused.status == "refused"
     assert refused.error == (
         "2 of 3 rows are rejected, more than the dataset allows (50%); most often: temp_c_is_number (2 rows)"
     )
-    with flow.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         kept = list(quarantine.rejects(conn, weather, file_id=first))
     assert [(r["line"], r["column"], r["value"], r["rule"], r["reason"]) for r in kept] == [
         (2, "temp_c", "x", "temp_c_is_number", "temp_c is not a number"),
         (3, "temp_c", "y", "temp_c_is_number", "temp_c is not a number"),
     ]
-    assert flow.status(second).status == "loaded"
+    assert harness.status(second).status == "loaded"
 
 
 @pytest.mark.parametrize(
@@ -365,119 +372,119 @@ def test_a_file_over_its_limit_is_refused_whole(flow: Flow) -> None:
         (2, Rules(refuse_share=1, refuse_rows=1), "refused"),
     ],
 )
-def test_where_a_limit_lies(flow: Flow, rejected: int, rules: Rules, status: str) -> None:
-    flow.dataset, flow.oracle = under(rules), Oracle(rules)
+def test_where_a_limit_lies(harness: PipelineHarness, rejected: int, rules: Rules, status: str) -> None:
+    harness.dataset, harness.oracle = under(rules), Oracle(rules)
     bad = [f"A,2024-02-3{n},1,0" for n in range(rejected)]
-    (file_id,) = flow.land(("f.csv", csv_of(*bad, *(["B,2024-01-01,1,0"] if rejected < 2 else []))))
-    flow.run()
-    flow.check()
-    assert flow.status(file_id).status == status
+    (file_id,) = harness.land(("f.csv", csv_of(*bad, *(["B,2024-01-01,1,0"] if rejected < 2 else []))))
+    harness.run()
+    harness.check()
+    assert harness.status(file_id).status == status
 
 
-def test_a_file_without_rows_is_loaded(flow: Flow) -> None:
-    (file_id,) = flow.land(("none.csv", HEADER.encode()))
-    flow.run()
-    flow.check(sequential=True)
-    assert flow.status(file_id).status == "loaded"
+def test_a_file_without_rows_is_loaded(harness: PipelineHarness) -> None:
+    (file_id,) = harness.land(("none.csv", HEADER.encode()))
+    harness.run()
+    harness.check(sequential=True)
+    assert harness.status(file_id).status == "loaded"
 
 
 # What may go wrong between landing and loading
 
 
-def test_raw_bytes_that_vanished_fail_their_file_alone(flow: Flow) -> None:
-    lost, kept = flow.land(("lost.csv", csv_of("A,2024-01-01,1,0")), ("kept.csv", csv_of("B,2024-01-01,1,0")))
-    flow.store.path(flow.status(lost).sha256).unlink()
-    flow.run()
-    failed = flow.status(lost)
+def test_raw_bytes_that_vanished_fail_their_file_alone(harness: PipelineHarness) -> None:
+    lost, kept = harness.land(("lost.csv", csv_of("A,2024-01-01,1,0")), ("kept.csv", csv_of("B,2024-01-01,1,0")))
+    harness.store.path(harness.status(lost).sha256).unlink()
+    harness.run()
+    failed = harness.status(lost)
     assert failed.status == "failed"
-    assert failed.error == f"its raw file is missing: {flow.store.path(failed.sha256)}"
+    assert failed.error == f"its raw file is missing: {harness.store.path(failed.sha256)}"
     assert failed.leased_by is None
-    assert flow.status(kept).status == "loaded"
-    assert flow.status(kept).rows_inserted == 1
+    assert harness.status(kept).status == "loaded"
+    assert harness.status(kept).rows_inserted == 1
 
 
-def test_staging_that_a_crash_of_the_server_emptied_is_staged_again(flow: Flow) -> None:
-    ids = flow.land(*random_arrivals(5, 6))
-    flow.stage()
-    with flow.engine.begin() as conn:
+def test_staging_that_a_crash_of_the_server_emptied_is_staged_again(harness: PipelineHarness) -> None:
+    ids = harness.land(*random_arrivals(5, 6))
+    harness.stage()
+    with harness.engine.begin() as conn:
         conn.execute(text("TRUNCATE staging.measurements"))
-    loaded = flow.load()
-    with_rows = {file.file_id for file in flow.oracle.loaded if file.rows_read}
+    loaded = harness.load()
+    with_rows = {file.file_id for file in harness.oracle.loaded if file.rows_read}
     assert with_rows
     assert not with_rows & set(loaded)
-    assert {flow.status(i).status for i in with_rows} == {"landed"}
-    flow.run()
-    flow.check()
-    assert {flow.status(i).attempts for i in ids} == {0}
+    assert {harness.status(i).status for i in with_rows} == {"landed"}
+    harness.run()
+    harness.check()
+    assert {harness.status(i).attempts for i in ids} == {0}
 
 
-def test_half_of_a_files_rows_in_staging_are_not_loaded(flow: Flow) -> None:
-    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")))
-    flow.stage()
-    with flow.engine.begin() as conn:
+def test_half_of_a_files_rows_in_staging_are_not_loaded(harness: PipelineHarness) -> None:
+    (file_id,) = harness.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")))
+    harness.stage()
+    with harness.engine.begin() as conn:
         conn.execute(text("DELETE FROM staging.measurements WHERE _line = 2"))
-    assert flow.load() == []
-    assert flow.status(file_id).status == "landed"
-    flow.run()
-    flow.check(sequential=True)
+    assert harness.load() == []
+    assert harness.status(file_id).status == "landed"
+    harness.run()
+    harness.check(sequential=True)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_file_is_not_blamed_for_a_connection_that_broke(flow: Flow, count: int) -> None:
+def test_a_file_is_not_blamed_for_a_connection_that_broke(harness: PipelineHarness, count: int) -> None:
     """The server ends the backend in the middle of the COPY and is there again at once."""
-    ids = flow.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, count + 1)))
+    ids = harness.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, count + 1)))
 
     ended = []
 
     def cut(_bytes: int, _rows: int) -> None:
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^COPY'"
         while not ended:  # COPY may not have begun yet.
-            with flow.engine.begin() as conn:
+            with harness.engine.begin() as conn:
                 ended.extend(conn.execute(text(query)).all())
 
-    with pytest.raises(psycopg2.OperationalError), ledger.lease(flow.worker):
-        stage(flow.worker, weather, RawFiles(flow.store.path), limit=10, progress=cut)
-    assert {flow.status(i).status for i in ids} == {"landed"}
-    flow.run()
-    flow.check()
+    with pytest.raises(psycopg2.OperationalError), ledger.lease(harness.worker):
+        stage(harness.worker, weather, RawFiles(harness.store.path), limit=10, progress=cut)
+    assert {harness.status(i).status for i in ids} == {"landed"}
+    harness.run()
+    harness.check()
 
 
-def test_a_file_that_another_worker_holds_is_left_to_it_until_its_lease_runs_out(flow: Flow) -> None:
-    flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "A,2024-02-30,1,0")))
-    with flow.engine.begin() as conn:
+def test_a_file_that_another_worker_holds_is_left_to_it_until_its_lease_runs_out(harness: PipelineHarness) -> None:
+    harness.land(("a.csv", csv_of("A,2024-01-01,1,0", "A,2024-02-30,1,0")))
+    with harness.engine.begin() as conn:
         conn.execute(update(files).values(leased_by="other", leased_until=func.now() + dt.timedelta(minutes=1)))
-    assert flow.stage() == []
-    with flow.engine.begin() as conn:
+    assert harness.stage() == []
+    with harness.engine.begin() as conn:
         conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
-    flow.run()
-    flow.check(sequential=True)
+    harness.run()
+    harness.check(sequential=True)
 
 
-def test_the_lease_is_lost_while_the_file_is_staged(flow: Flow) -> None:
+def test_the_lease_is_lost_while_the_file_is_staged(harness: PipelineHarness) -> None:
     """Another worker takes the file in the middle of the COPY: of the slow one's rows none may stay."""
-    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
-    slow = replace(flow.worker, owner="slow")
+    (file_id,) = harness.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
+    slow = replace(harness.worker, owner="slow")
 
     def taken_over(_bytes: int, _rows: int) -> None:
-        with flow.engine.begin() as conn:
+        with harness.engine.begin() as conn:
             conn.execute(update(files).values(leased_by="quick"))
 
     with pytest.raises(ledger.LeaseLostError):
-        stage(slow, weather, RawFiles(flow.store.path), limit=10, progress=taken_over)
-    with flow.engine.connect() as conn:
+        stage(slow, weather, RawFiles(harness.store.path), limit=10, progress=taken_over)
+    with harness.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM staging.measurements")) == 0
         assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 0
-    assert flow.status(file_id).status == "landed"
-    with flow.engine.begin() as conn:
+    assert harness.status(file_id).status == "landed"
+    with harness.engine.begin() as conn:
         conn.execute(update(files).values(leased_until=None))
-    flow.run()
-    flow.check(sequential=True)
+    harness.run()
+    harness.check(sequential=True)
 
 
-def test_the_lease_is_lost_while_the_file_is_loaded(flow: Flow) -> None:
-    (file_id,) = flow.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
-    flow.stage()
-    slow = replace(flow.worker, owner="slow")
+def test_the_lease_is_lost_while_the_file_is_loaded(harness: PipelineHarness) -> None:
+    (file_id,) = harness.land(("a.csv", csv_of("A,2024-01-01,1,0", "B,2024-02-30,1,0")))
+    harness.stage()
+    slow = replace(harness.worker, owner="slow")
     errors: list[Exception] = []
 
     def work() -> None:
@@ -487,38 +494,38 @@ def test_the_lease_is_lost_while_the_file_is_loaded(flow: Flow) -> None:
             errors.append(error)
 
     thread = threading.Thread(target=work)
-    with flow.engine.begin() as conn:
+    with harness.engine.begin() as conn:
         advisory_lock(conn, "load", "weather")  # `slow` claims the file, and then waits for this.
         thread.start()
-        while flow.status(file_id).leased_by != "slow":
+        while harness.status(file_id).leased_by != "slow":
             time.sleep(0.01)
-        with flow.engine.begin() as other:
+        with harness.engine.begin() as other:
             other.execute(update(files).values(leased_by="quick"))
     thread.join()
     assert str(errors[0]) == "1 of 1 files were taken over by another process"
-    with flow.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM production.measurements")) == 0
         assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 0
-    assert flow.status(file_id).status == "staged"
-    with flow.engine.begin() as conn:
+    assert harness.status(file_id).status == "staged"
+    with harness.engine.begin() as conn:
         conn.execute(update(files).values(leased_until=None))
-    flow.run()
-    flow.check(sequential=True)
+    harness.run()
+    harness.check(sequential=True)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_workers_at_the_same_time_load_everything_once(flow: Flow, batch: int) -> None:
-    flow.land(*[(f"{n}.csv", sample(30, 0.2, seed=n % 5)) for n in range(14)], *random_arrivals(11, 6))
+def test_workers_at_the_same_time_load_everything_once(harness: PipelineHarness, batch: int) -> None:
+    harness.land(*[(f"{n}.csv", sample(30, 0.2, seed=n % 5)) for n in range(14)], *random_arrivals(11, 6))
     errors: list[BaseException] = []
     barrier = threading.Barrier(3)
 
     def work(number: int) -> None:
-        worker = replace(flow.worker, owner=f"worker {number}", batch_files=batch)
+        worker = replace(harness.worker, owner=f"worker {number}", batch_files=batch)
         try:
             barrier.wait()
             for _ in range(30):
                 with ledger.lease(worker):
-                    stage(worker, weather, RawFiles(flow.store.path), limit=100)
+                    stage(worker, weather, RawFiles(harness.store.path), limit=100)
                     load(worker, weather, limit=100)
         except BaseException as error:
             errors.append(error)
@@ -530,43 +537,43 @@ def test_workers_at_the_same_time_load_everything_once(flow: Flow, batch: int) -
     for thread in threads:
         thread.join()
     assert errors == []
-    flow.run()
-    flow.check()
+    harness.run()
+    harness.check()
 
 
-def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(flow: Flow) -> None:
+def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(harness: PipelineHarness) -> None:
     """A worker that is killed leaves its claims; when they run out, the files come back one at a time, after the others."""
-    poison, fellow = flow.land(("poison.csv", csv_of("A,2024-01-01,1,0")), ("b.csv", csv_of("B,2024-01-01,1,0")))
-    worker = replace(flow.worker, max_attempts=3)
+    poison, fellow = harness.land(("poison.csv", csv_of("A,2024-01-01,1,0")), ("b.csv", csv_of("B,2024-01-01,1,0")))
+    worker = replace(harness.worker, max_attempts=3)
 
     def claimed() -> list[int]:
         """What a worker claims, dies with, and holds until its lease has run out."""
         ids = [row.file_id for row in ledger.claim(worker, "weather", "landed", 10)]
-        with flow.engine.begin() as conn:
+        with harness.engine.begin() as conn:
             conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
         return ids
 
     assert claimed() == [poison, fellow], "never tried: together"
-    (fresh,) = flow.land(("c.csv", csv_of("C,2024-01-01,1,0")))
+    (fresh,) = harness.land(("c.csv", csv_of("C,2024-01-01,1,0")))
     assert claimed() == [fresh], "what was never tried comes first"
     assert claimed() == [poison], "then one by one"
     assert claimed() == [fellow]
     assert claimed() == [fresh]
-    assert [flow.status(i).attempts for i in (poison, fellow, fresh)] == [2, 2, 2]
-    flow.run([fellow, fresh])
+    assert [harness.status(i).attempts for i in (poison, fellow, fresh)] == [2, 2, 2]
+    harness.run([fellow, fresh])
     assert claimed() == [poison]
     assert claimed() == []
-    given_up = flow.status(poison)
+    given_up = harness.status(poison)
     assert given_up.status == "failed"
     assert given_up.error == "gave it up: its processing died 3 times, see the log of its run"
-    flow.redrive()
-    flow.run()
-    flow.check()
+    harness.reprocess()
+    harness.run()
+    harness.check()
 
 
-def test_a_batch_ends_at_its_number_of_files(flow: Flow) -> None:
-    ids = flow.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, 8)))
-    worker = replace(flow.worker, batch_files=3)
+def test_a_batch_ends_at_its_number_of_files(harness: PipelineHarness) -> None:
+    ids = harness.land(*((f"{n}.csv", csv_of(f"A,2024-01-0{n},1,0")) for n in range(1, 8)))
+    worker = replace(harness.worker, batch_files=3)
     batches = [[row.file_id for row in ledger.claim(worker, "weather", "landed", 5)] for _ in range(3)]
     assert batches == [ids[:3], ids[3:6], ids[6:]]
     assert ledger.claim(worker, "weather", "landed", 5) == []
@@ -581,19 +588,19 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_any_text_survives_byte_for_byte(flow: Flow) -> None:
+def test_any_text_survives_byte_for_byte(harness: PipelineHarness) -> None:
     rows = [f'"{value}",2024-01-01,1,"{value}"' for value in HOSTILE] + [
         f'"{value}",2024-01-01,1,1' for value in HOSTILE
     ]
     rejected, accepted = len(HOSTILE), len(HOSTILE)
     data = ("note, " + HEADER + "".join(f'"{v}",{row}\n' for v, row in zip(HOSTILE * 2, rows, strict=True))).encode()
-    (file_id,) = flow.land(("f.csv", data))
-    flow.run()
-    flow.check(sequential=True)
-    row = flow.status(file_id)
+    (file_id,) = harness.land(("f.csv", data))
+    harness.run()
+    harness.check(sequential=True)
+    row = harness.status(file_id)
     assert (row.rows_inserted, row.rows_rejected) == (accepted, rejected)
     plain = [value.replace('""', '"') for value in HOSTILE]
-    with flow.engine.connect() as conn:
+    with harness.engine.connect() as conn:
         kept = conn.execute(
             text("SELECT station_id, precip_mm, _extra->>'note' AS note FROM quarantine.measurements ORDER BY _line")
         )
@@ -604,11 +611,11 @@ def test_any_text_survives_byte_for_byte(flow: Flow) -> None:
     assert stations == {value.strip("\u0085") for value in plain}
 
 
-def test_nul_rows_are_quarantined_with_their_text(flow: Flow) -> None:
-    (file_id,) = flow.land(("f.csv", csv_of("A,2024-01-01,1,0", "B\0\0,2024-01-01,1,0", "\0", "C,2024-01-01,1,0")))
-    flow.run()
-    flow.check(sequential=True)
-    with flow.engine.connect() as conn:
+def test_nul_rows_are_quarantined_with_their_text(harness: PipelineHarness) -> None:
+    (file_id,) = harness.land(("f.csv", csv_of("A,2024-01-01,1,0", "B\0\0,2024-01-01,1,0", "\0", "C,2024-01-01,1,0")))
+    harness.run()
+    harness.check(sequential=True)
+    with harness.engine.connect() as conn:
         kept = [
             (r["line"], r["value"], r["rule"], r["reason"]) for r in quarantine.rejects(conn, weather, file_id=file_id)
         ]
@@ -618,12 +625,12 @@ def test_nul_rows_are_quarantined_with_their_text(flow: Flow) -> None:
     ]
 
 
-def test_what_was_rejected_stands_as_it_arrived(flow: Flow) -> None:
+def test_what_was_rejected_stands_as_it_arrived(harness: PipelineHarness) -> None:
     """The cell at fault keeps its spaces, other cells are cleaned; an empty one is null."""
-    flow.dataset, flow.oracle = under(Rules(refuse_share=1)), Oracle(Rules(refuse_share=1))
-    flow.land(("f.csv", csv_of("  e\u0301 ,2024-01-01, 12° ,", " ,2024-01-01, 1 ,  ")))
-    flow.run()
-    flow.check()
-    with flow.engine.connect() as conn:
+    harness.dataset, harness.oracle = under(Rules(refuse_share=1)), Oracle(Rules(refuse_share=1))
+    harness.land(("f.csv", csv_of("  e\u0301 ,2024-01-01, 12° ,", " ,2024-01-01, 1 ,  ")))
+    harness.run()
+    harness.check()
+    with harness.engine.connect() as conn:
         query = text("SELECT station_id, temp_c, precip_mm FROM quarantine.measurements ORDER BY _line")
         assert conn.execute(query).all() == [("é", " 12° ", None), (" ", "1", None)]

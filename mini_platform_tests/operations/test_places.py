@@ -33,7 +33,9 @@ class Member(RowModel):
     mail: str = Field("Address", personal="hash")
 
 
-MEMBERS = Dataset(name="members", table="members", description="Members", rows=Member, key=("nr",), drift="refuse")
+MEMBERS = Dataset(
+    name="members", table="members", description="Members", rows=Member, key=("nr",), unexpected_columns="refuse"
+)
 SHADOW = Table(
     "shadow_members",
     MetaData(),

@@ -21,7 +21,7 @@ from mini_platform.warehouse import retention
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.flow import HEADER, Flow
+from mini_platform_tests.support.pipeline_harness import HEADER, PipelineHarness
 
 QUARANTINE = dataset_tables(weather).quarantine
 BAD = "".join(f"OSL,2026-01-{day:02},warm,0\n" for day in range(1, 11))
@@ -37,12 +37,12 @@ def kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def loaded(kept: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Flow:
+def loaded(kept: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> PipelineHarness:
     """Two loaded files with ten rejects each, of which the first is a year old, and reports of three runs."""
     monkeypatch.setattr(retention, "BATCH_ROWS", 4)
-    flow = Flow(platform.engine, platform.settings.raw_store)
-    flow.land(("old.csv", (HEADER + GOOD + BAD).encode()), ("new.csv", (HEADER + GOOD + BAD + "\n").encode()))
-    flow.run()
+    harness = PipelineHarness(platform.engine, platform.settings.raw_store)
+    harness.land(("old.csv", (HEADER + GOOD + BAD).encode()), ("new.csv", (HEADER + GOOD + BAD + "\n").encode()))
+    harness.run()
     with platform.engine.begin() as conn:
         conn.execute(text("TRUNCATE staging.measurements"))  # as the next load would
         conn.execute(text("TRUNCATE analytics.quality_report"))
@@ -57,7 +57,7 @@ def loaded(kept: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> F
             at = text(f"now() - interval '{days_} days'")
             measured = row | {"run_id": run, "table_name": table_name, "column_name": "x", "measured_at": at}
             conn.execute(insert(quality_report).values(measured))
-    return flow
+    return harness
 
 
 def left(engine: Engine) -> tuple[int, int, int]:
@@ -75,7 +75,7 @@ def amounts(items: Iterator[Purged]) -> dict[str, int]:
     return {item.what: item.items for item in items}
 
 
-def test_what_would_go_is_what_goes(loaded: Flow, platform: Platform) -> None:
+def test_what_would_go_is_what_goes(loaded: PipelineHarness, platform: Platform) -> None:
     expected = {"raw files": 1, "staged rows": 0, "rejected rows": 10, "quality report": 1}
     assert amounts(purge(platform, [weather], dry_run=True)) == expected
     assert left(platform.engine) == (20, 3, 2)
@@ -89,7 +89,7 @@ def test_what_would_go_is_what_goes(loaded: Flow, platform: Platform) -> None:
     assert set(amounts(purge(platform, [weather], dry_run=False)).values()) == {0}
 
 
-def test_staged_rows_that_no_file_waits_for_go(loaded: Flow, platform: Platform) -> None:
+def test_staged_rows_that_no_file_waits_for_go(loaded: PipelineHarness, platform: Platform) -> None:
     staging = dataset_tables(weather).staging
     with platform.engine.begin() as conn:
         conn.execute(update(files).where(files.c.file_id == 1).values(arrived_at=func.now()))
@@ -104,7 +104,7 @@ def test_staged_rows_that_no_file_waits_for_go(loaded: Flow, platform: Platform)
 
 
 def test_nothing_goes_where_everything_is_kept_for_ever(
-    loaded: Flow, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    loaded: PipelineHarness, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("QUARANTINE", "QUALITY"):
         monkeypatch.setenv(f"MINI_PLATFORM_{name}_RETENTION", "0")
@@ -115,7 +115,7 @@ def test_nothing_goes_where_everything_is_kept_for_ever(
     again.engine.dispose()
 
 
-def test_the_command_shows_first_and_does_then(loaded: Flow, platform: Platform) -> None:
+def test_the_command_shows_first_and_does_then(loaded: PipelineHarness, platform: Platform) -> None:
     shown = cli("purge", "--dry-run", "--json")
     assert shown.returncode == 0, shown.stderr
     assert left(platform.engine) == (20, 3, 2)
@@ -165,7 +165,9 @@ def test_old_runs_go_with_their_events_but_the_last_of_an_asset(instance: dg.Dag
     assert event.run_id == runs[2]
 
 
-def test_the_job_purges_all_of_it_every_night(loaded: Flow, platform: Platform, instance: dg.DagsterInstance) -> None:
+def test_the_job_purges_all_of_it_every_night(
+    loaded: PipelineHarness, platform: Platform, instance: dg.DagsterInstance
+) -> None:
     defs = dg.Definitions.merge(build_defs({"weather": weather}), purge_defs({"weather": weather}))
     schedule = next(s for s in defs.get_repository_def().schedule_defs if s.name == "purge_nightly")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING

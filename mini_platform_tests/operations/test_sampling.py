@@ -1,4 +1,4 @@
-"""Sample files: the same for a seed, exactly as dirty as asked, valid elsewhere. Judged by rules written again here."""
+"""Sample files: the same for a seed, exactly as dirty as asked, valid elsewhere. Validated by rules written again here."""
 
 import csv
 import datetime as dt
@@ -406,7 +406,7 @@ class Kinds(RowModel):
     series: list[float] = Field("Numbers", stored=False)
     mail: str | None = Field("Address", email=True)
     total: float = Field("Sum", derived=lambda col: col("series").list.sum())
-    origin: str = Field("File", given="file")
+    origin: str = Field("File", system="file")
 
     @rule("is of the future", column="seen")
     def in_the_past(col: Callable[[str], pl.Expr]) -> pl.Expr:

@@ -12,13 +12,13 @@ from sqlalchemy.exc import ProgrammingError
 
 from mini_platform import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
-from mini_platform.operations.doctor import Finding, examine
+from mini_platform.operations.doctor import CheckResult, examine
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
 from mini_platform.operations.sampling import write_sample
 from mini_platform.platform import Platform as Opened
 from mini_platform.warehouse.connection import engine as engine_of
-from mini_platform.warehouse.granted import too_mighty, too_weak
+from mini_platform.warehouse.granted import excess_privileges, missing_privileges
 from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, bring_up
 from mini_platform.warehouse.migrations.migration import Migration
@@ -134,7 +134,7 @@ def test_a_dataset_that_is_declared_later_is_made_by_the_owner_and_loaded_by_the
     platform.engine.dispose()
     tables = all_tables([SPOTS])
     with owner.connect() as conn:
-        assert [*too_mighty(conn, tables), *too_weak(conn, tables)] == []
+        assert [*excess_privileges(conn, tables), *missing_privileges(conn, tables)] == []
         assert conn.scalar(
             text("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'production.spots'::regclass")
         ) == ("mini_platform_owner")
@@ -162,7 +162,7 @@ def test_a_column_that_becomes_personal_is_taken_from_those_who_read(owner: Engi
     assert readable() is False
 
 
-def findings(level: str) -> list[Finding]:
+def findings(level: str) -> list[CheckResult]:
     return [finding for finding in examine() if (finding.check, finding.level) == ("roles", level)]
 
 
@@ -179,7 +179,7 @@ def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_
     assert here("files").exit_code == 0
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
-        assert [*too_mighty(conn, tables), *too_weak(conn, tables)] == []
+        assert [*excess_privileges(conn, tables), *missing_privileges(conn, tables)] == []
 
 
 def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loader: Opened, owner: Engine) -> None:
@@ -232,7 +232,7 @@ def test_a_login_is_given_a_new_password(roles: RolesPlatform, monkeypatch: pyte
 def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_too_little(
     as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [finding.said for finding in findings("ok")] == ["reads are made as mini_platform_reader"]
+    assert [finding.message for finding in findings("ok")] == ["reads are made as mini_platform_reader"]
     assert findings("problem") + findings("warning") == []
     with owner.begin() as conn:
         conn.execute(text("GRANT SELECT (email) ON production.customers TO mini_platform_bi"))
@@ -241,14 +241,14 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
         conn.execute(text("REVOKE INSERT ON ops.files FROM mini_platform_loader"))
     roles.server.execute("ALTER ROLE mini_platform_bi CREATEDB")
     roles.server.execute("GRANT pg_read_all_data TO mini_platform_reader")
-    assert {finding.said for finding in findings("problem")} >= {
+    assert {finding.message for finding in findings("problem")} >= {
         "mini_platform_bi may SELECT (email) production.customers",
         "mini_platform_reader may DELETE ops.files",
         "mini_platform_loader may make tables in the schema staging",
         "mini_platform_bi is no mere group: it may log in, make roles or databases, or pass over grants",
         "mini_platform_reader is a member of pg_read_all_data",
     }
-    assert [finding.said for finding in findings("warning")] == ["mini_platform_loader may not INSERT ops.files"]
+    assert [finding.message for finding in findings("warning")] == ["mini_platform_loader may not INSERT ops.files"]
     roles.server.execute("ALTER ROLE mini_platform_bi NOCREATEDB")
     roles.server.execute("REVOKE pg_read_all_data FROM mini_platform_reader")
     with owner.begin() as conn:
@@ -256,7 +256,7 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
     assert cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"]).returncode == 0
     assert findings("problem") + findings("warning") == []
     monkeypatch.setenv("DATABASE_URL", roles.urls["owner"])
-    assert ["runs as the_owner, who may change tables" in finding.said for finding in findings("warning")] == [True]
+    assert ["runs as the_owner, who may change tables" in finding.message for finding in findings("warning")] == [True]
 
 
 def test_a_restored_platform_has_its_roles_again(
@@ -269,5 +269,5 @@ def test_a_restored_platform_has_its_roles_again(
     assert done.returncode == 0, done.stderr
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
-        assert [*too_mighty(conn, tables), *too_weak(conn, tables)] == []
+        assert [*excess_privileges(conn, tables), *missing_privileges(conn, tables)] == []
     assert here("files").exit_code == 0

@@ -28,7 +28,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
 from mini_platform.rows.protection import shape, shapes
-from mini_platform.warehouse import judged_rows, ledger
+from mini_platform.warehouse import ledger, validated_rows
 from mini_platform.warehouse.tables import files
 from mini_platform.web.api import relations
 from mini_platform_tests.support.databases import Pipeline
@@ -44,7 +44,7 @@ CANARIES = (
     "13 Quux Lane 9018271",
 )
 MARK = re.compile(r"quux|9018271", re.IGNORECASE)
-SALES = replace(sales, sources=(Csv(), Json()), drift="ignore")
+SALES = replace(sales, sources=(Csv(), Json()), unexpected_columns="ignore")
 CUSTOMERS = customers
 OPEN = [column.name for column in SALES.read_columns if not column.personal]
 PERSON = {
@@ -197,7 +197,7 @@ def test_nor_does_a_name_that_nobody_declared(home: Path, data: Path, engine: En
 
 
 def test_what_is_not_shown_is_not_lost(tmp_path: Path, platform: Platform, pipeline: Pipeline) -> None:
-    """Judged again by other rules, the row is loaded as it arrived: it is read from the raw file."""
+    """Validated again by other rules, the row is loaded as it arrived: it is read from the raw file."""
     category = "Toys and more " * 8
     (tmp_path / "a.csv").write_bytes(csv_of(*others(3), order(5, "ada@example.org", product_category=category)))
     pipeline(SALES, tmp_path / "a.csv")
@@ -226,7 +226,7 @@ def test_what_is_only_masked_is_not_shown_where_it_is_shifted(
     home: Path, data: Path, engine: Engine, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:  # Of a large file that comes alone figures are kept.
-        monkeypatch.setattr(judged_rows, "GATHERED_ROWS", 100)
+        monkeypatch.setattr(validated_rows, "GATHERED_ROWS", 100)
     columns = [column.name for column in CUSTOMERS.read_columns]
     rows = [customer(n) for n in range(60)]
     rows += [

@@ -1,4 +1,4 @@
-"""Verdicts: which cells are values and which are not, and that Postgres, Pandera and the oracle agree."""
+"""ValidationResult: which cells are values and which are not, and that Postgres, Pandera and the oracle agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 
 from mini_platform import Column, Dataset, Field, RowModel, rule
 from mini_platform.rows.readers import Malformed
-from mini_platform.rows.validation import clean, judge, judge_malformed, pandera_schema, parse
+from mini_platform.rows.validation import clean, pandera_schema, parse, validate, validate_malformed
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.oracle import COLUMNS, Oracle
 
@@ -51,7 +51,7 @@ def names(literal: str | None) -> list[str]:
 
 def verdict(**cells: str) -> tuple[list[str], dict[str, str | None]]:
     """Broken rules of one row, and its cells as they are staged."""
-    row = judge(weather, frame(cells)).rows.row(0, named=True)
+    row = validate(weather, frame(cells)).rows.row(0, named=True)
     return names(row["_rules"]), {name: row[name] for name in COLUMNS}
 
 
@@ -187,7 +187,7 @@ def test_one_verdict_names_every_broken_rule_in_the_order_of_the_declaration() -
     rules, staged = verdict(station_id="", date="2024-02-30", temp_c="61", precip_mm=" -1 ")
     assert rules == ["station_id_required", "date_is_date", "temp_c_in_range", "precip_mm_in_range"]
     assert staged == {"station_id": None, "date": "2024-02-30", "temp_c": "61", "precip_mm": " -1 "}
-    reasons = judge(weather, frame({"date": "", "temp_c": "61"})).rows["_reasons"][0]
+    reasons = validate(weather, frame({"date": "", "temp_c": "61"})).rows["_reasons"][0]
     assert names(reasons) == ["date is empty", "temp_c is outside -90 to 60 °C"]
 
 
@@ -226,9 +226,9 @@ class Warned(RowModel):
 
 def test_a_warning_is_counted_and_rejects_nothing() -> None:
     dataset = Dataset("warned", "warned", Warned, ("k",), "Rows that warn")
-    verdicts = judge(dataset, pl.DataFrame({"k": ["1", "2", "3", "4"], "a": ["1", "2", "-1", ""]}))
-    assert [names(literal) for literal in verdicts.rows["_rules"]] == [[], [], ["a_ge"], []]
-    assert {broken.name: fails.to_list() for broken, fails in verdicts.broken} == {
+    results = validate(dataset, pl.DataFrame({"k": ["1", "2", "3", "4"], "a": ["1", "2", "-1", ""]}))
+    assert [names(literal) for literal in results.rows["_rules"]] == [[], [], ["a_ge"], []]
+    assert {broken.name: fails.to_list() for broken, fails in results.broken} == {
         "a_ge": [False, False, True, False],
         "a_even": [True, False, True, False],
     }
@@ -240,25 +240,25 @@ def test_a_warning_is_counted_and_rejects_nothing() -> None:
 @pytest.mark.parametrize(("bad", "rejected"), [(0, 0), (1, 1), (500, 500), (1000, 1000)])
 def test_any_share_of_rejects(bad: int, rejected: int) -> None:
     rows = [{"temp_c": "x"}] * bad + [{}] * (1000 - bad)
-    verdicts = judge(weather, frame(*rows))
-    assert verdicts.rows.height == 1000
-    assert verdicts.rows["_rules"].is_not_null().sum() == rejected
-    assert verdicts.rows["_reasons"].is_not_null().sum() == rejected
-    assert [broken.name for broken, _ in verdicts.broken] == (["temp_c_is_number"] if bad else [])
+    results = validate(weather, frame(*rows))
+    assert results.rows.height == 1000
+    assert results.rows["_rules"].is_not_null().sum() == rejected
+    assert results.rows["_reasons"].is_not_null().sum() == rejected
+    assert [broken.name for broken, _ in results.broken] == (["temp_c_is_number"] if bad else [])
 
 
 def test_no_rows() -> None:
-    verdicts = judge(weather, frame())
-    assert verdicts.rows.height == 0
-    assert verdicts.rows.columns == ["_rules", "_reasons", *COLUMNS]
-    assert verdicts.broken == []
+    results = validate(weather, frame())
+    assert results.rows.height == 0
+    assert results.rows.columns == ["_rules", "_reasons", *COLUMNS]
+    assert results.broken == []
 
 
 def test_other_columns_pass_through() -> None:
     rows = frame({}, {"temp_c": "x"}).with_columns(pl.Series("_line", [2, 3]), pl.Series("note", [" a ", ""]))
-    judged = judge(weather, rows).rows
-    assert judged["_line"].to_list() == [2, 3]
-    assert judged["note"].to_list() == [" a ", ""]
+    validated = validate(weather, rows).rows
+    assert validated["_line"].to_list() == [2, 3]
+    assert validated["note"].to_list() == [" a ", ""]
 
 
 def wide(count: int) -> Dataset:
@@ -275,12 +275,12 @@ def test_more_broken_rules_than_bits_of_a_word() -> None:
     texts = {"": "required", "x": "is_integer", "10": "in_range", "5": None}
     rng = random.Random(1)  # noqa: S311 - test data, not secrets
     rows = [[rng.choice(list(texts)) for _ in range(80)] for _ in range(200)] + [["5"] * 80, ["x"] * 80]
-    judged = judge(dataset, pl.DataFrame(rows, schema=[c.name for c in dataset.columns], orient="row"))
-    assert len(judged.broken) == 240
+    validated = validate(dataset, pl.DataFrame(rows, schema=[c.name for c in dataset.columns], orient="row"))
+    assert len(validated.broken) == 240
     expected = [[f"c{n}_{texts[cell]}" for n, cell in enumerate(row) if texts[cell]] for row in rows]
-    assert [names(literal) for literal in judged.rows["_rules"]] == expected
+    assert [names(literal) for literal in validated.rows["_rules"]] == expected
     sentences = {r.name: r.message for r in dataset.rules}
-    assert [names(s) for s in judged.rows["_reasons"]] == [[sentences[name] for name in row] for row in expected]
+    assert [names(s) for s in validated.rows["_reasons"]] == [[sentences[name] for name in row] for row in expected]
 
 
 def test_equal_keys_have_equal_hashes_however_they_are_written() -> None:
@@ -290,7 +290,7 @@ def test_equal_keys_have_equal_hashes_however_they_are_written() -> None:
         {"date": " 2024-01-01 ", "station_id": "é"},
         {"station_id": "e"},
     ]
-    keys = judge(weather, frame(*cells)).keys
+    keys = validate(weather, frame(*cells)).keys
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
@@ -298,7 +298,7 @@ HOSTILE = ['a"b', "a\\b", "{a,b}", "a,b", "", " ", "NULL", "'", "é😀", "a\nb\
 
 
 def test_array_literals_are_read_back_by_postgres(engine: Engine) -> None:
-    frames = judge_malformed([Malformed(n, detail, "raw", detail) for n, detail in enumerate(HOSTILE)])
+    frames = validate_malformed([Malformed(n, detail, "raw", detail) for n, detail in enumerate(HOSTILE)])
     with engine.connect() as conn:
         for literal, expected in zip(frames["_reasons"], HOSTILE, strict=True):
             assert conn.scalar(text("SELECT cast(:literal AS text[])"), {"literal": literal}) == [expected]
@@ -380,9 +380,9 @@ def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[st
 @given(rows=ROWS)
 @example(rows=[{"station_id": "\x1c", "date": "9999-12-31", "temp_c": "-0", "precip_mm": "2000.0000000000002"}])
 def test_verdicts_are_those_of_the_oracle(rows: list[dict[str, str]]) -> None:
-    judged = judge(weather, frame(*rows)).rows
+    validated = validate(weather, frame(*rows)).rows
     expected = [Oracle().judge_cells(row)[0] for row in rows]
-    assert [frozenset(names(literal)) for literal in judged["_rules"]] == expected
+    assert [frozenset(names(literal)) for literal in validated["_rules"]] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -390,8 +390,8 @@ def test_verdicts_are_those_of_the_oracle(rows: list[dict[str, str]]) -> None:
 def test_pandera_accepts_what_we_accept(rows: list[dict[str, str]]) -> None:
     """A row whose cells could all be read is valid by the schema that the row model stands for, or by neither."""
     schema = pandera_schema(weather)
-    judged = judge(weather, frame(*rows)).rows
-    for row, literal in zip(rows, judged["_rules"], strict=True):
+    validated = validate(weather, frame(*rows)).rows
+    for row, literal in zip(rows, validated["_rules"], strict=True):
         cells = frame(row)
         typed = pl.DataFrame([clean(c, cells[c.name]) for c in weather.columns]).select(map(parse, weather.columns))
         broken = names(literal)

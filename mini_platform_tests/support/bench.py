@@ -88,11 +88,11 @@ class Bench:
         platform = platform_on(self.engine, self.inbox.with_name("bench"), store=self.store, keyring=KEYRING)
         process(platform, dataset, run_id="nasty")
 
-    def left_alone(self, dataset: Dataset | None = None) -> dict[str, str]:
+    def skip_reason(self, dataset: Dataset | None = None) -> dict[str, str]:
         """Name -> why, of the files in the folder that do not count."""
         dataset = dataset or examples.weather
         found = folder.look(self.inbox, dataset, now=time.time() + 60)
-        return {file.name: file.left_alone for file in found if file.left_alone}
+        return {file.name: file.skip_reason for file in found if file.skip_reason}
 
     def wrong(self, dataset: Dataset | None = None) -> list[str]:
         """What must hold whatever arrived, and does not, as sentences."""
@@ -143,7 +143,7 @@ def _outcome(conn: Any, dataset: Dataset, file_id: int) -> Outcome:
         row.error or "",
         tuple(f"{one['line']} {one['rule']} {one['value'] and one['value'][:SHOWN]!r}" for one in found),
         tuple(sorted("|".join("" if cell is None else str(cell) for cell in cells) for cells in rows)),
-        tuple(row.extra_columns or ()),
+        tuple(row.unexpected_columns or ()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes that pull from a source or visit an inbox of `deliveries.py`, and die on the way."""
+"""Processes that sync from a source or visit an inbox of `deliveries.py`, and die on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from mini_platform.config.faultpoints import VARIABLE
 from mini_platform.config.sections import InboxSettings
-from mini_platform.landing.pull import Pulled, pull
+from mini_platform.landing import sync as syncing
+from mini_platform.landing.sync import SyncResult
 from mini_platform.operations.sources import visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.access import Access
@@ -22,11 +23,11 @@ from mini_platform_tests.support.deliveries import things
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
-def crawl(platform: Platform, paging: str, url: str, credential: str) -> Pulled:
+def sync(platform: Platform, paging: str, url: str, credential: str) -> SyncResult:
     """Ask the source once."""
     dataset = things(paging)
     access = Access(url, header=("Authorization", credential), networks=LOOPBACK)
-    return pull(platform.engine, dataset, dataset.pulls[0], platform.store, access)
+    return syncing.sync(platform.engine, dataset, dataset.api_sources[0], platform.store, access)
 
 
 def visit(platform: Platform, name: str, settings: Mapping[str, Any]) -> None:

@@ -15,7 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mini_platform import Above, Csv, Cursor, Dataset, Field, Json, Linked, Numbered, Pull, RowModel
+from mini_platform import (
+    ApiSource,
+    Csv,
+    CursorPaginator,
+    Dataset,
+    Field,
+    HeaderLinkPaginator,
+    Json,
+    PageNumberPaginator,
+    RejectLimit,
+    RowModel,
+)
 from mini_platform_tests.support.api_server import Reply, Request
 
 
@@ -26,12 +37,14 @@ class Thing(RowModel):
     n: int = Field("Number")
 
 
-PAGINGS = {"numbers": Numbered(), "links": Linked(limit="limit"), "cursors": Cursor()}
+PAGINGS = {"numbers": PageNumberPaginator(), "links": HeaderLinkPaginator(limit="limit"), "cursors": CursorPaginator()}
 
 
 def things(paging: str = "numbers") -> Dataset:
     """The dataset of these rows, with a source that is paged so and asked without pauses."""
-    source = Pull(name="api", paging=PAGINGS[paging], rate=1e6, tries=2, backoff=0.001, longest_wait=0.01, page_size=3)
+    source = ApiSource(
+        name="api", paging=PAGINGS[paging], rate=1e6, tries=2, backoff=0.001, longest_wait=0.01, page_size=3
+    )
     return Dataset(
         name="things",
         table="things",
@@ -39,8 +52,8 @@ def things(paging: str = "numbers") -> Dataset:
         rows=Thing,
         key=("id",),
         sources=(Csv(), Json(rows="items")),
-        pulls=(source,),
-        refuse_above=Above(share=1),
+        api_sources=(source,),
+        reject_limit=RejectLimit(share=1),
     )
 
 
@@ -81,7 +94,7 @@ class Source:
             del self.rows[self.rng.randrange(len(self.rows))]
 
     def _shift(self) -> None:
-        """Rows come or go in front of those that are asked for next: some are had twice, or not at all by this crawl."""
+        """Rows come or go in front of those that are asked for next: some are had twice, or not at all by this sync."""
         gone = next((place for place, (_, number) in enumerate(self.rows) if number is not None), 0)
         if len(self.rows) > 4 and self.rng.random() < 0.5:
             del self.rows[gone]

@@ -257,10 +257,10 @@ def _last_files(at: At) -> Read:
 def _incidents(at: At) -> Read:
     said = []
     for name in at.datasets:
-        judged = """EXISTS (SELECT FROM ops.files l WHERE l.dataset = f.dataset AND l.name = f.name AND l.same_as IS NULL
+        validated = """EXISTS (SELECT FROM ops.files l WHERE l.dataset = f.dataset AND l.name = f.name AND l.same_as IS NULL
             AND l.version > f.version AND l.status IN ('loaded', 'refused', 'failed'))"""
         stopped = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND status IN ('refused', 'failed')
-            AND NOT {judged} ORDER BY file_id DESC"""
+            AND NOT {validated} ORDER BY file_id DESC"""
         files = at.all(stopped, d=name)
         for status, what, do in (
             ("failed", "failed", "Read the log of its run, then"),
@@ -270,12 +270,12 @@ def _incidents(at: At) -> Read:
                 more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
                 point = "" if these[0].error.endswith((".", "!", "?")) else "."
                 words = f"{these[0].name} {what}: {these[0].error}{point}{more}"
-                command = f"mini-platform redrive {name} --file {these[0].file_id}."
+                command = f"mini-platform reprocess {name} --file {these[0].file_id}."
                 said.append(("file_refused", name, f"{words} {do} {command}"))
         recent = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND NOT {CORRECTED}
             AND arrived_at > now() - interval '30 days' ORDER BY file_id DESC"""
         files = at.all(recent, d=name)
-        warned = at.datasets[name].warn_above
+        warned = at.datasets[name].warn_limit
         these = [
             f
             for f in files
@@ -330,7 +330,7 @@ def _ledger(at: At) -> Read:
             f"{f.name} {f'version {f.version}' if f.version > 1 else ''} {f.error or ''}",
             *([f.dataset] if not at.get("dataset") else []),
             STATUS.get(f.status, f.status.capitalize()), number(f.rows_read), became(f), number(f.rows_rejected),
-            size(f.bytes), moment(f.arrived_at), f.door,
+            size(f.bytes), moment(f.arrived_at), f.channel,
         ]
         for f in _files(at)
     ]  # fmt: skip
@@ -360,11 +360,11 @@ def _facts(at: At) -> Read:
     f = _file(at)
     loaded = "Loaded" if f.status in ("loaded", "landed", "staged") else "Loaded before"
     rows = [
-        ("File", f.file_id), ("Version", f.version), ("Came in by", f.door), ("Size", size(f.bytes)),
+        ("File", f.file_id), ("Version", f.version), ("Came in by", f.channel), ("Size", size(f.bytes)),
         ("Arrived", moment(f.arrived_at)), (loaded, moment(f.loaded_at)),
         ("Arrived to loaded", duration(f.loaded_at - f.arrived_at) if f.loaded_at else "–"),
-        ("Columns that are not declared", ", ".join(f.extra_columns or []) or "none"),
-        ("Declared columns that it lacks", ", ".join(f.absent_columns or []) or "none"), ("SHA-256", f.sha256),
+        ("Columns that are not declared", ", ".join(f.unexpected_columns or []) or "none"),
+        ("Declared columns that it lacks", ", ".join(f.missing_columns or []) or "none"), ("SHA-256", f.sha256),
     ]  # fmt: skip
     return [[name, str(value)] for name, value in rows] + ([["Run", f"{f.run_id[:8]} in Dagster"]] if f.run_id else [])
 

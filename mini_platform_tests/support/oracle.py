@@ -55,7 +55,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """The limits of the weather dataset, to be changed by tests of a redrive."""
+    """The limits of the weather dataset, to be changed by tests of a reprocess."""
 
     temp_c: tuple[float, float] = (-90, 60)
     precip_mm: tuple[float, float] = (0, 2000)
@@ -120,7 +120,7 @@ class File:
 
 
 class Oracle:
-    """The state after some arrivals, judged by some rules."""
+    """The state after some arrivals, validated by some rules."""
 
     def __init__(self, rules: Rules | None = None, today: dt.date | None = None) -> None:
         self.rules = rules or Rules()
@@ -139,8 +139,8 @@ class Oracle:
         self.files.append(arrived)
         return arrived
 
-    def judged_by(self, rules: Rules) -> Oracle:
-        """The same arrivals under other rules, as after a redrive of everything."""
+    def trusted_by(self, rules: Rules) -> Oracle:
+        """The same arrivals under other rules, as after a reprocess of everything."""
         other = Oracle(rules, self.tomorrow - dt.timedelta(days=1))
         for file in self.files:
             other.arrive(file.name, file.data, file.file_id)
@@ -221,7 +221,7 @@ class Oracle:
             result[station] = (len(rows), first, last, missing, *_spread(temps), _total(rains), wet)
         return result
 
-    # How a file is read and judged
+    # How a file is read and validated
 
     def _read(self, file: File) -> None:
         content = file.data.decode("utf-8-sig")

@@ -91,10 +91,10 @@ class Page(HTMLParser):
 Get = Callable[..., Page]
 
 
-Asked = Callable[..., httpx.Response]
+ListQuery = Callable[..., httpx.Response]
 
 
-Opened = Callable[..., Asked]
+Opened = Callable[..., ListQuery]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def opened(platform: Platform) -> Iterator[Opened]:
     """Call it with datasets: the web process of these; what it gives is called with a path, as a browser asks for it."""
     with ExitStack() as stack:
 
-        def open_(*datasets: Dataset) -> Asked:
+        def open_(*datasets: Dataset) -> ListQuery:
             site = Site(platform, {dataset.name: dataset for dataset in datasets})
             app = create_app(site)
             client = stack.enter_context(

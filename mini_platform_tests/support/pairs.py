@@ -39,7 +39,7 @@ class Member(RowModel):
     nr: str = Field("Number", str_length={"min_value": 1, "max_value": 20})
     mail: str = Field("Address", personal="hash")
     n: int = Field("Number of things", le=1000)
-    since: dt.datetime = Field("When it was first loaded", given="first_loaded")
+    since: dt.datetime = Field("When it was first loaded", system="first_loaded")
 
 
 def by_person(m: FromClause) -> Select[Any]:
@@ -54,7 +54,7 @@ DATASET = Dataset(
     description="Members",
     rows=Member,
     key=("nr",),
-    drift="refuse",
+    unexpected_columns="refuse",
     aggregates=(Aggregate(by_person, key=("mail",), chart=("mail", "members"), columns=COLUMNS),),
 )
 OTHERWISE = dataclasses.replace(
@@ -94,13 +94,13 @@ def take(platform: Platform) -> None:
 
 def reprocess_all(platform: Platform) -> None:
     with platform.engine.begin() as conn:
-        ledger.redrive(conn, "mem")
+        ledger.reprocess(conn, "mem")
     take(platform)
 
 
 def reprocess_one(platform: Platform) -> None:
     with platform.engine.begin() as conn:
-        ledger.redrive(conn, "mem", conn.scalar(select(files.c.file_id).where(files.c.name == "two.csv")))
+        ledger.reprocess(conn, "mem", conn.scalar(select(files.c.file_id).where(files.c.name == "two.csv")))
     take(platform)
 
 
@@ -179,7 +179,7 @@ def finish(platform: Platform, operations: tuple[str, ...]) -> None:
         conn.execute(update(files).values(leased_by=None, leased_until=None))
     take(platform)
     dropped = platform.settings.data / "mem"
-    while any(file.left_alone == folder.GROWING for file in folder.look(dropped, DATASET)):
+    while any(file.skip_reason == folder.GROWING for file in folder.look(dropped, DATASET)):
         time.sleep(0.05)  # What was rewritten a moment ago: the next look comes later than that.
     for operation in (load, retain):
         if operation.__name__ in operations:

@@ -39,7 +39,7 @@ class S3Server:
     def refresh(self) -> None:
         """See what was changed in the served folders, rather than what was seen when they were last looked into.
 
-        Asked for, because rclone that forgets by itself (`--dir-cache-time`) may do so while it renames, and then hangs
+        ListQuery for, because rclone that forgets by itself (`--dir-cache-time`) may do so while it renames, and then hangs
         for ever: both want the locks of the same folders.
         """
         httpx.post(f"{self.control}vfs/forget").raise_for_status()

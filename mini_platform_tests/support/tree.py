@@ -97,7 +97,7 @@ def twins_of(node: Node) -> Iterator[str]:
     while around is not None and around.tag not in ("section", "figure", "main"):
         around = around.up
     for said in around.all("p") if around and around.tag == "section" else ():
-        if said.attrs.get("class") == "twins" and re.search("The same|Download", said.words):
+        if said.attrs.get("class") == "alternates" and re.search("The same|Download", said.words):
             yield from (str(link.attrs["href"]) for link in said.all("a"))
 
 

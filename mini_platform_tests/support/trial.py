@@ -58,7 +58,7 @@ class Trial:
 
     def reprocess(self, file_id: int | None = None) -> None:
         with self.platform.engine.begin() as conn:
-            ledger.redrive(conn, self.dataset.name, file_id)
+            ledger.reprocess(conn, self.dataset.name, file_id)
         self.run()
 
     def table(self, name: str, *columns: str) -> list[tuple[Any, ...]]:

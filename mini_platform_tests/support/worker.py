@@ -39,16 +39,16 @@ def work(platform: Platform) -> None:
     while True:
         free, held = waiting(platform, dataset)
         if free:
-            stuck = run(platform, dataset)
-            if stuck and not any(waiting(platform, dataset, landed=True)):
-                sys.exit("\n".join(f"{file.name}: {file.left_alone}" for file in stuck))
+            blocked = run(platform, dataset)
+            if blocked and not any(waiting(platform, dataset, landed=True)):
+                sys.exit("\n".join(f"{file.name}: {file.skip_reason}" for file in blocked))
         elif held:
             time.sleep(LOOK_SECONDS)
         else:
             return
 
 
-def run(platform: Platform, dataset: Dataset) -> list[folder.Found]:
+def run(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
     """One pass over the assets, as a sensor's run makes it; returns the files that could not be taken."""
     run_id = str(uuid.uuid4())
     new = {
@@ -73,7 +73,7 @@ def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tu
     return bool(new or free or stale), held > 0
 
 
-def _new(platform: Platform, dataset: Dataset) -> list[folder.Found]:
+def _new(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
     found = folder.look(platform.settings.data / dataset.name, dataset)
     with platform.engine.connect() as conn:
         return folder.changed(conn, dataset, found)

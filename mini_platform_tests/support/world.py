@@ -20,7 +20,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
 from mini_platform import (
-    Above,
     Aggregate,
     Dataset,
     DeclarationError,
@@ -30,6 +29,7 @@ from mini_platform import (
     OverTime,
     Page,
     Ranked,
+    RejectLimit,
     RowModel,
     View,
     rule,
@@ -101,7 +101,7 @@ def evil_rows(h: Any) -> Any:
 
 HOSTILE_DATASET = Dataset(
     name="hostile", table="hostile", description=f"{EVIL} </p><x-evil>", owners=["team:evil"], rows=Hostile, key=("k",),
-    sources=(Json(),), refuse_above=Above(share=0.9), warn_above=Above(share=0),
+    sources=(Json(),), reject_limit=RejectLimit(share=0.9), warn_limit=RejectLimit(share=0),
     aggregates=(
         Aggregate(evil_kinds, key=("kind", "flag"), chart=("kind", "total"), columns={
             "kind": (f"{EVIL} kind",), "flag": ("Flag",), "rows": ("Rows",), "total": (f"{EVIL} total", "</script><b>"),

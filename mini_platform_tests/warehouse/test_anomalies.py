@@ -37,7 +37,7 @@ def load_day(platform: Platform, weather: Dataset, tmp_path: Path) -> Load:
             lines.append(f"S{row},{2000 + day // 300}-{1 + day // 25 % 12:02}-{1 + day % 25:02},{temperature},1.0")
         path = tmp_path / f"day-{day}.csv"
         path.write_text("\n".join(lines) + "\n")
-        found = folder.Found(path.name, path, "")
+        found = folder.DroppedFile(path.name, path, "")
         assert all(row for _, row in folder.land(platform.engine, weather, platform.store, [found], "test"))
         process(platform, weather, run_id=f"run-{day}")
 

@@ -37,7 +37,7 @@ def test_what_becomes_of_a_file(platform: Platform, pipeline: Pipeline, tmp_path
     (tmp_path / "b.csv").write_text(GOOD.replace(",1,", ",warm,"))
     pipeline(weather, tmp_path / "a.csv", tmp_path / "b.csv")
     with platform.engine.begin() as conn:
-        ledger.redrive(conn, "weather", 1)
+        ledger.reprocess(conn, "weather", 1)
     (tmp_path / "a.csv").write_text(GOOD)
     pipeline(weather, tmp_path / "a.csv")
     found = done(platform.engine)

@@ -1,4 +1,4 @@
-"""What is counted while a large file is judged, held to what the server says of the same rows."""
+"""What is counted while a large file is validated, held to what the server says of the same rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.landing import folder
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
-from mini_platform.warehouse import figures, judged_rows, quality
+from mini_platform.warehouse import figures, quality, validated_rows
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.samples import EVERY, sample
@@ -26,11 +26,11 @@ RUN = "run"
 
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judged_rows, "GATHERED_ROWS", 100)
+    monkeypatch.setattr(validated_rows, "GATHERED_ROWS", 100)
 
 
 def loaded(platform: Platform, dataset: Dataset, path: Path) -> None:
-    found = folder.Found(path.name, path, "")
+    found = folder.DroppedFile(path.name, path, "")
     assert all(row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test"))
     process(platform, dataset, run_id=RUN)
 
@@ -93,7 +93,7 @@ def test_rows_that_no_file_brought_are_measured_too(platform: Platform, tmp_path
 
 
 def blocks(count: int) -> list[pl.DataFrame]:
-    """Judged rows of the weather: the stations all differ, of the rest only a few values do."""
+    """Validated rows of the weather: the stations all differ, of the rest only a few values do."""
     rules = pl.Series("_rules", [None, "{temp_c_in_range}"] * 500, pl.String)
     rows = pl.int_range(1000, eager=True)
     return [
@@ -177,7 +177,7 @@ def test_values_are_counted_and_not_spellings(platform: Platform, tmp_path: Path
     path = tmp_path / "a.csv"
     path.write_text("\n".join([",".join(Spelled.__annotations__), *ALIKE, *WRONG]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judged_rows, "GATHERED_ROWS", 1 if large else 1000)
+        patch.setattr(validated_rows, "GATHERED_ROWS", 1 if large else 1000)
         loaded(platform, SPELLED, path)
     assert bool(counted(platform)) == large
     rows = {row["column_name"]: row for row in report(platform, SPELLED) if row["table_name"] == "staging.spelled"}

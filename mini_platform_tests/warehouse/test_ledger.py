@@ -187,7 +187,7 @@ def test_what_died_alone_waits_until_the_others_are_loaded(engine: Engine, worke
         ledger.move(conn, worker, "landed", [{"file_id": 3, "status": "refused"}])
     assert died(worker) == [], "the rows of b are staged"
     (row,) = ledger.claim(worker, "weather", "staged", 100)
-    assert (row.name, row.set_aside_at) == ("b", None), "what was well this time is no different from others"
+    assert (row.name, row.deferred_at) == ("b", None), "what was well this time is no different from others"
     with engine.begin() as conn:
         zero = dict.fromkeys(("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded"), 0)
         counted = {"rows_read": 0, "rows_rejected": 0, **zero}
@@ -208,21 +208,21 @@ def test_an_interrupted_run_says_nothing_against_its_files(engine: Engine, worke
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert (rows(engine)[0].attempts, rows(engine)[0].set_aside_at) == (1, None)
+    assert (rows(engine)[0].attempts, rows(engine)[0].deferred_at) == (1, None)
 
 
 def test_what_is_set_aside_was_not_tried(engine: Engine, worker: Worker) -> None:
     register(engine, ("a", "a"), ("b", "a"))
     claim(worker)
     with engine.begin() as conn:
-        ledger.set_aside(conn, replace(worker, owner="other"), [1])
+        ledger.defer(conn, replace(worker, owner="other"), [1])
     assert rows(engine)[0].leased_by == "worker"
     with engine.begin() as conn:
-        ledger.set_aside(conn, worker, [1])
+        ledger.defer(conn, worker, [1])
     assert (rows(engine)[0].attempts, rows(engine)[0].leased_by) == (0, None)
     with engine.begin() as conn:
         ledger.return_to_landed(conn, "weather")
-    assert rows(engine)[0].set_aside_at is None
+    assert rows(engine)[0].deferred_at is None
 
 
 def test_what_died_too_often_is_given_up(engine: Engine, worker: Worker) -> None:

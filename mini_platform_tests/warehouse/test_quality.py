@@ -17,15 +17,15 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import quality_report
 from mini_platform.warehouse.upsert import upsert_frame
 from mini_platform_tests.support.examples import weather
-from mini_platform_tests.support.flow import Flow, csv_of, random_arrivals, sample
 from mini_platform_tests.support.oracle import COLUMNS, WHITE_SPACE
+from mini_platform_tests.support.pipeline_harness import PipelineHarness, csv_of, random_arrivals, sample
 
 Figures = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture
-def flow(engine: Engine, tmp_path: Path) -> Flow:
-    return Flow(engine, tmp_path / "raw")
+def harness(engine: Engine, tmp_path: Path) -> PipelineHarness:
+    return PipelineHarness(engine, tmp_path / "raw")
 
 
 def measured(engine: Engine, dataset: Dataset = weather) -> Figures:
@@ -34,8 +34,8 @@ def measured(engine: Engine, dataset: Dataset = weather) -> Figures:
     return {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
 
 
-def expected_of_production(flow: Flow) -> Figures:
-    rows = [(*key, *row.values) for key, row in flow.oracle.production().items()]
+def expected_of_production(harness: PipelineHarness) -> Figures:
+    rows = [(*key, *row.values) for key, row in harness.oracle.production().items()]
     result = {}
     for n, name in enumerate(COLUMNS):
         filled = [row[n] for row in rows if row[n] is not None]
@@ -62,26 +62,26 @@ def shown(value: Any) -> str | None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_figures_of_production(flow: Flow, seed: int) -> None:
-    flow.land(("a.csv", sample(80, 0.2, seed)), ("b.csv", sample(40, 0.2, seed + 1)), *random_arrivals(seed, 3))
-    flow.run()
-    found = measured(flow.engine)
-    for place, figures in expected_of_production(flow).items():
+def test_figures_of_production(harness: PipelineHarness, seed: int) -> None:
+    harness.land(("a.csv", sample(80, 0.2, seed)), ("b.csv", sample(40, 0.2, seed + 1)), *random_arrivals(seed, 3))
+    harness.run()
+    found = measured(harness.engine)
+    for place, figures in expected_of_production(harness).items():
         assert {name: found[place][name] for name in figures} == figures, place
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_counts_of_staging(flow: Flow, seed: int) -> None:
-    flow.land(*((f"{n}.csv", sample(80, 0.3, seed + n)) for n in range(3)), *random_arrivals(seed, 3))
-    flow.run()
-    staged = [f for f in flow.oracle.files if f.same_as is None and not f.unreadable]
+def test_counts_of_staging(harness: PipelineHarness, seed: int) -> None:
+    harness.land(*((f"{n}.csv", sample(80, 0.3, seed + n)) for n in range(3)), *random_arrivals(seed, 3))
+    harness.run()
+    staged = [f for f in harness.oracle.files if f.same_as is None and not f.unreadable]
     rules = sum((f.rule_counts for f in staged), Counter[str]())
     formless = {"row_without_nul", "row_quotes_closed", "row_has_header_fields", "row_not_header"}
     with_columns = [r for f in staged for r in f.rejected.values() if not r & formless] + [
         key for f in staged for key, _ in f.valid.values()
     ]
     keys = Counter(key for f in staged for key, _ in f.valid.values())
-    found = measured(flow.engine)
+    found = measured(harness.engine)
     for name in COLUMNS:
         figures = found["staging.measurements", name]
         assert figures["total_rows"] == len(with_columns)
@@ -89,9 +89,9 @@ def test_counts_of_staging(flow: Flow, seed: int) -> None:
         assert figures["duplicates"] == sum(count - 1 for count in keys.values())
 
 
-def test_figures_of_staging(flow: Flow) -> None:
+def test_figures_of_staging(harness: PipelineHarness) -> None:
     """Minimum and maximum are of the values that could be read, whether valid or not."""
-    flow.land(
+    harness.land(
         (
             "f.csv",
             csv_of(
@@ -105,8 +105,8 @@ def test_figures_of_staging(flow: Flow) -> None:
             ),
         )
     )
-    flow.run()
-    found = {column: figures for (table, column), figures in measured(flow.engine).items() if table[0] == "s"}
+    harness.run()
+    found = {column: figures for (table, column), figures in measured(harness.engine).items() if table[0] == "s"}
     shown = ("total_rows", "nulls", "minimum", "maximum", "mean", "distinct_values", "duplicates")
     assert {column: tuple(figures[name] for name in shown) for column, figures in found.items()} == {
         "station_id": (6, 0, "A", "B", None, 2, 1),
@@ -118,13 +118,13 @@ def test_figures_of_staging(flow: Flow) -> None:
     assert found["date"]["out_of_range"] == {"date_required": 0, "date_is_date": 1, "date_not_after_tomorrow": 0}
 
 
-def test_values_out_of_range_with_space_around_them(flow: Flow) -> None:
+def test_values_out_of_range_with_space_around_them(harness: PipelineHarness) -> None:
     """A cell at fault is staged as it arrived, with space that Postgres does not take for any."""
     bad = [f'A,"{s}2999-01-{n:02}{s}","{s}{100 + n}{s}",1' for n, s in enumerate(WHITE_SPACE, start=1)]
-    flow.land(("f.csv", csv_of(*bad, *(f"A,2024-01-{n:02},1,1" for n in range(1, 32)))))
-    flow.run()
-    flow.check()
-    found = measured(flow.engine)
+    harness.land(("f.csv", csv_of(*bad, *(f"A,2024-01-{n:02},1,1" for n in range(1, 32)))))
+    harness.run()
+    harness.check()
+    found = measured(harness.engine)
     assert found["staging.measurements", "temp_c"]["maximum"] == str(100 + len(bad))
     assert found["staging.measurements", "date"]["maximum"] == f"2999-01-{len(bad)}"
 
@@ -135,11 +135,11 @@ def test_empty_tables(engine: Engine) -> None:
         assert (figures["minimum"], figures["maximum"]) == (None, None)
 
 
-def test_the_report_is_kept_over_time(flow: Flow) -> None:
-    flow.land(("f.csv", sample(20, 0.2, seed=1)))
+def test_the_report_is_kept_over_time(harness: PipelineHarness) -> None:
+    harness.land(("f.csv", sample(20, 0.2, seed=1)))
     for run in ("first", "second", "second"):
-        process(flow.platform, weather, run_id=run)
-    with flow.engine.connect() as conn:
+        process(harness.platform, weather, run_id=run)
+    with harness.engine.connect() as conn:
         rows = conn.execute(
             text("SELECT run_id, count(*), count(DISTINCT table_name) FROM analytics.quality_report GROUP BY 1")
         )
@@ -147,15 +147,15 @@ def test_the_report_is_kept_over_time(flow: Flow) -> None:
 
 
 def test_a_large_table_is_measured_again_when_a_fifth_may_have_changed(
-    flow: Flow, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality, "ALWAYS_MEASURED", 50)
 
     def report(file: bytes | None = None) -> dict[str, Any]:
         if file:
-            flow.land((f"{len(file)}.csv", file))
-            flow.run()
-        with flow.engine.begin() as conn:
+            harness.land((f"{len(file)}.csv", file))
+            harness.run()
+        with harness.engine.begin() as conn:
             upsert_frame(conn, quality_report, frame := quality.measure(conn, weather, "run"))
         found = {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
         return found["production.measurements", "temp_c"]
@@ -173,9 +173,9 @@ def test_a_large_table_is_measured_again_when_a_fifth_may_have_changed(
 def test_personal_data_is_counted_and_not_shown(engine: Engine, tmp_path: Path) -> None:
     people = Dataset(name="people", table="people", description="People.", rows=Person, key=("name",))
     create_all(engine, [people])
-    flow = Flow(engine, tmp_path / "raw", people)
-    flow.land(("f.csv", b"name,town\nAda,Rome\nBob,Oslo\n"))
-    flow.run()
+    harness = PipelineHarness(engine, tmp_path / "raw", people)
+    harness.land(("f.csv", b"name,town\nAda,Rome\nBob,Oslo\n"))
+    harness.run()
     for figures in measured(engine, people).values():
         assert figures["distinct_values"] == 2
         assert (figures["minimum"], figures["maximum"]) == (None, None)
@@ -201,14 +201,14 @@ class Switch(RowModel):
 def test_other_types(engine: Engine, tmp_path: Path) -> None:
     switches = Dataset("switches", "switches", Switch, ("name",), "Switches.")
     create_all(engine, [switches])
-    flow = Flow(engine, tmp_path / "raw", switches)
-    flow.land(
+    harness = PipelineHarness(engine, tmp_path / "raw", switches)
+    harness.land(
         (
             "f.csv",
             b"name,on,count,power,noise\na,yes,7,-1.7976931348623157e308,5e-324\nb,N,,,0\nc,maybe,1,,0\nd,1, -2 ,,0\n",
         )
     )
-    flow.run()
+    harness.run()
     found = measured(engine, switches)
     assert found["production.switches", "power"]["mean"] == -sys.float_info.max
     assert found["staging.switches", "noise"]["mean"] == 0, "a quarter of the smallest float"

@@ -274,7 +274,7 @@ def test_keys_types_and_indexes(engine: Engine) -> None:
     assert kinds == ["u", "p", "p"], "staging alone is unlogged"
 
 
-FILE = {"dataset": "d", "name": "f", "version": 1, "sha256": "", "bytes": 0, "door": "", "status": "loaded"}
+FILE = {"dataset": "d", "name": "f", "version": 1, "sha256": "", "bytes": 0, "channel": "", "status": "loaded"}
 FIGURES = dict(zip(("rows_read", *COUNTERS), (15, 1, 2, 3, 4, 5), strict=True))
 
 

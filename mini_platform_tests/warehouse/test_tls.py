@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.operations import archive
-from mini_platform.operations.doctor import Finding, examine
+from mini_platform.operations.doctor import CheckResult, examine
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import DatabaseAwayError, engine
 from mini_platform.web.app import create_app
@@ -38,9 +38,9 @@ def environment(postgres: TlsPostgres, tmp_path: Path, monkeypatch: pytest.Monke
     return tmp_path
 
 
-def encryption() -> list[Finding]:
+def encryption() -> list[CheckResult]:
     """What the doctor says of the connection to the database."""
-    return [finding for finding in examine() if finding.check == "encryption" and "database" in finding.said]
+    return [finding for finding in examine() if finding.check == "encryption" and "database" in finding.message]
 
 
 @pytest.mark.timeout(900)
@@ -69,7 +69,7 @@ def test_the_whole_platform_goes_over_verified_connections(environment: Path, po
         done = cli(*command)
         assert done.returncode == 0, done.stdout + done.stderr
     assert [row["rows_rejected"] for row in objects(cli("files", "--json").stdout)] == [1]
-    assert [(f.level, f"verified to be {NAME}" in f.said) for f in encryption()] == [("ok", True)]
+    assert [(f.level, f"verified to be {NAME}" in f.message) for f in encryption()] == [("ok", True)]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_doctor_tells_what_is_verified(
     said: str,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", postgres.url(**words))
-    assert [(finding.level, said in finding.said) for finding in encryption()] == [(level, True)]
+    assert [(finding.level, said in finding.message) for finding in encryption()] == [(level, True)]
 
 
 def test_dumps_are_not_tried_by_programs_without_tls(

@@ -15,7 +15,7 @@ from mini_platform import Aggregate, Csv, Dataset, Field, Json, Page, RowModel
 class Customer(RowModel):
     """A customer: a line of an export, or an object whose parts stand in objects of their own, under `user`."""
 
-    index: int | None = Field("Number of the row in its export", aliases=("user_index",), may_lack=True, ge=0)
+    index: int | None = Field("Number of the row in its export", aliases=("user_index",), optional=True, ge=0)
     customer_id: str = Field(
         "Identifier of the customer", aliases=("user_id", "id"), str_length={"min_value": 1, "max_value": 64}
     )
@@ -38,8 +38,8 @@ class Customer(RowModel):
     subscription_month: dt.date = Field(
         "First day of the month of the subscription", derived=lambda col: col("subscription_date").dt.truncate("1mo")
     )
-    source_file: str = Field("File that brought the row as it is", given="file")
-    ingested_at: dt.datetime = Field("When the row was last changed", given="last_loaded")
+    source_file: str = Field("File that brought the row as it is", system="file")
+    ingested_at: dt.datetime = Field("When the row was last changed", system="last_loaded")
 
 
 def customers_by_country(c: FromClause) -> Select[Any]:

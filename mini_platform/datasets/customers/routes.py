@@ -12,7 +12,7 @@ from mini_platform.web.api.export import MEDIA_TYPE
 from mini_platform.web.api.relations import rows
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import documented
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 DATASET = "customers"
 router = APIRouter(
@@ -38,7 +38,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.get("/api/customers/", summary="Customers", responses=ANSWERS, response_model=None)
 def customers(  # noqa: PLR0913, PLR0917 - read by `listing`; here they are documented
     request: Request,
-    site: TheSite,
+    site: SiteDep,
     search: Annotated[str | None, Query(description="Words of any text about them.", examples=["Oslo"])] = None,
     city: Annotated[str | None, Query(description="Only of this city.", examples=["Oslo"])] = None,
     country: Annotated[str | None, Query(description="Only of this country.", examples=["Norway"])] = None,

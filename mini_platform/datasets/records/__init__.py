@@ -9,21 +9,32 @@ from typing import Any
 
 from sqlalchemy import DateTime, Double, FromClause, Select, func, select
 
-from mini_platform import Above, Aggregate, Csv, Dataset, Field, Json, Numbered, Page, Pull, RowModel
+from mini_platform import (
+    Aggregate,
+    ApiSource,
+    Csv,
+    Dataset,
+    Field,
+    Json,
+    Page,
+    PageNumberPaginator,
+    RejectLimit,
+    RowModel,
+)
 
 
 class Record(RowModel):
     """A thing with a name, as one source has it."""
 
     source: str = Field(
-        "Where the record comes from: the API that was pulled, or the format of the file", given="source"
+        "Where the record comes from: the API that was read, or the format of the file", system="source"
     )
     source_id: str = Field("Identifier at the source", aliases=("id",), str_length={"min_value": 1, "max_value": 200})
     name: str = Field("Name or title", aliases=("title",), str_length={"min_value": 1, "max_value": 1000})
-    value: float | None = Field("Value; 0 is a value, and empty is none", may_lack=True)
-    description: str | None = Field("Description or body", aliases=("body",), may_lack=True)
-    created_at: dt.datetime = Field("When the record was first seen; it never moves", given="first_loaded")
-    updated_at: dt.datetime = Field("When the record last changed", given="last_loaded")
+    value: float | None = Field("Value; 0 is a value, and empty is none", optional=True)
+    description: str | None = Field("Description or body", aliases=("body",), optional=True)
+    created_at: dt.datetime = Field("When the record was first seen; it never moves", system="first_loaded")
+    updated_at: dt.datetime = Field("When the record last changed", system="last_loaded")
 
 
 def records_by_source(r: FromClause) -> Select[Any]:
@@ -66,13 +77,13 @@ dataset = Dataset(
     key=("source", "source_id"),
     sources=(Csv(), Json()),
     # `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, asked for by `?page=1&limit=100`. Where it is:
-    # MINI_PLATFORM_PULL__RECORDS_API__URL
-    pulls=(Pull(name="api", paging=Numbered()),),
-    # The objects of an API have more than is taken here (userId) and grow. Raw pages keep it: a redrive brings in what is
+    # MINI_PLATFORM_API_SOURCE__RECORDS_API__URL
+    api_sources=(ApiSource(name="api", paging=PageNumberPaginator()),),
+    # The objects of an API have more than is taken here (userId) and grow. Raw pages keep it: a reprocess brings in what is
     # declared later.
-    drift="ignore",
-    warn_above=Above(share=0),
-    refuse_above=Above(share=0.5),
+    unexpected_columns="ignore",
+    warn_limit=RejectLimit(share=0),
+    reject_limit=RejectLimit(share=0.5),
     realistic=realistic,
     aggregates=(
         Aggregate(

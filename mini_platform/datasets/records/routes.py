@@ -13,7 +13,7 @@ from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api.values import TEXT
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import documented
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 router = APIRouter(
     tags=["records"],
@@ -46,7 +46,7 @@ class Records(BaseModel):
 
 @router.get("/data")
 def data(
-    site: TheSite,
+    site: SiteDep,
     page: Annotated[int, Query(ge=1, le=1_000_000, description="Number of the page, from 1.")] = 1,
     page_size: Annotated[int, Query(ge=1, le=100, description="Records on a page.")] = 20,
     source: Annotated[str | None, Query(description="Only of this source.", pattern=TEXT, examples=["api"])] = None,
@@ -54,7 +54,7 @@ def data(
         str | None, Query(description="Words of the name or the description.", pattern=TEXT, examples=["lamp"])
     ] = None,
 ) -> Records:
-    """List the records that were pulled and loaded."""
+    """List the records that were synced and loaded."""
     table = dataset_tables(site.dataset("records")).production
     where = [] if source is None else [table.c.source == source]
     if search:

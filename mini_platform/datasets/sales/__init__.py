@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 
 from mini_platform import (
-    Above,
     Aggregate,
     Dataset,
     Field,
@@ -37,6 +36,7 @@ from mini_platform import (
     Page,
     Ranked,
     Recurring,
+    RejectLimit,
     RowModel,
     View,
     rule,
@@ -380,10 +380,10 @@ dataset = Dataset(
     rows=Order,
     key=("order_id",),
     indexes=("order_date", "customer_email"),
-    drift="refuse",
+    unexpected_columns="refuse",
     freshness=dt.timedelta(days=2),
-    warn_above=Above(share=0),
-    refuse_above=Above(share=0.5),
+    warn_limit=RejectLimit(share=0),
+    reject_limit=RejectLimit(share=0.5),
     raw_retention=dt.timedelta(days=90),
     realistic=realistic,
     aggregates=(

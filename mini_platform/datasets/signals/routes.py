@@ -21,17 +21,17 @@ from mini_platform import Dataset
 from mini_platform.landing.upload import land
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import among, files
+from mini_platform.web.api.file_status import LONGEST_SECONDS, until
 from mini_platform.web.api.incoming import no_room, whole
-from mini_platform.web.api.outcome import LONGEST_SECONDS, until
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.runs import nudge
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 DATASET = "signals"
 router = APIRouter(tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
 
-DOOR = "post"
+CHANNEL = "post"
 PAYLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -52,7 +52,7 @@ class Accepted(BaseModel):
     raw_id: int = Field(description="Its row in the ledger: /api/datasets/signals/files/{raw_id}/")
 
 
-class Processed(BaseModel):
+class ProcessedSignals(BaseModel):
     """What became of payloads: `checked = processed + failed`."""
 
     processed: int = Field(description="Payloads of which at least one row is valid")
@@ -67,10 +67,10 @@ class Processed(BaseModel):
     responses=documented(400, 404, 408, 413, 507),
     openapi_extra=PAYLOAD,
 )
-async def ingest(request: Request, site: TheSite) -> Accepted:
+async def ingest(request: Request, site: SiteDep) -> Accepted:
     """Keep a JSON payload, to be loaded. It is on disk and in the ledger when this answers.
 
-    What is not JSON is not taken (400). What JSON says is judged when it is loaded, as of any other file. Each payload is a
+    What is not JSON is not taken (400). What JSON says is validated when it is loaded, as of any other file. Each payload is a
     file of its own, also where the same is sent again: of two with the same time the later one counts.
     """
     dataset = site.dataset(DATASET)
@@ -83,9 +83,9 @@ async def ingest(request: Request, site: TheSite) -> Accepted:
 @router.post("/process", summary="Wait for payloads", responses=documented(404, 422))
 async def process(
     request: Request,
-    site: TheSite,
+    site: SiteDep,
     wait: Annotated[float, Query(ge=0, le=LONGEST_SECONDS, description="Seconds to wait at most")] = 60,
-) -> Processed:
+) -> ProcessedSignals:
     """Have the payloads loaded that are waiting, wait for that, and count them.
 
     Payloads that were loaded before this was asked are not counted, nor are those that still wait when the time is over. A
@@ -94,12 +94,12 @@ async def process(
     dataset = site.dataset(DATASET)
     file_ids = await run_in_threadpool(_waiting, site, dataset)
     if not file_ids:
-        return Processed(processed=0, failed=0, checked=0)
+        return ProcessedSignals(processed=0, failed=0, checked=0)
     nudge(request, dataset)
     rows = await until(request, site, wait, lambda conn: _rows(conn, file_ids), lambda seen: not any(map(_pends, seen)))
     done = [row for row in rows if not _pends(row)]
     processed = sum(row.status == "loaded" and row.rows_read > row.rows_rejected for row in done)
-    return Processed(processed=processed, failed=len(done) - processed, checked=len(done))
+    return ProcessedSignals(processed=processed, failed=len(done) - processed, checked=len(done))
 
 
 def _land(site: Site, dataset: Dataset, body: bytes) -> Row[Any]:
@@ -110,12 +110,12 @@ def _land(site: Site, dataset: Dataset, body: bytes) -> Row[Any]:
         raise ProblemError(f"The body is not JSON: {why}.") from error
     with no_room(), site.platform.store.receive() as arriving:
         arriving.write(body)
-        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, DOOR)
+        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, CHANNEL)
 
 
 def _waiting(site: Site, dataset: Dataset) -> Sequence[int]:
     """Payloads that are not done."""
-    mine = (files.c.dataset == dataset.name, files.c.door == DOOR, files.c.status.in_(PENDING))
+    mine = (files.c.dataset == dataset.name, files.c.channel == CHANNEL, files.c.status.in_(PENDING))
     with site.read() as conn:
         return conn.execute(select(files.c.file_id).where(*mine)).scalars().all()
 

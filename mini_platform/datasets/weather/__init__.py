@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Date, Double, FromClause, Integer, Select, func, select
 
-from mini_platform import Above, Aggregate, Dataset, Field, Measure, OverTime, Page, RowModel, rule
+from mini_platform import Aggregate, Dataset, Field, Measure, OverTime, Page, RejectLimit, RowModel, rule
 
 if TYPE_CHECKING:
     import polars as pl
@@ -153,8 +153,8 @@ dataset = Dataset(
     rows=Measurement,
     key=("station_id", "date"),
     indexes=("date",),
-    warn_above=Above(share=0),
-    refuse_above=Above(share=0.5),
+    warn_limit=RejectLimit(share=0),
+    reject_limit=RejectLimit(share=0.5),
     realistic=realistic,
     aggregates=(
         Aggregate(

@@ -16,14 +16,14 @@ from mini_platform import Dataset
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables, quality_report
 from mini_platform.web.api.answers import HEADERS
 from mini_platform.web.api.export import MEDIA_TYPE, export
-from mini_platform.web.api.outcome import LandedFile, Wait
-from mini_platform.web.api.query import Query as Asked
+from mini_platform.web.api.file_status import LandedFile, Wait
+from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import rows as rows_of
 from mini_platform.web.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
 from mini_platform.web.api.values import TEXT
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import NotFoundError, ProblemError, documented
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 DATASET = "weather"
 SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
@@ -85,7 +85,7 @@ class Summary(BaseModel):
     total_precip_mm: float | None
 
 
-class Span(BaseModel):
+class DateRange(BaseModel):
     """Smallest and largest value, as text; of numbers, as numbers."""
 
     min: float | str | None
@@ -100,7 +100,7 @@ class Quality(BaseModel):
     null_counts: dict[str, int]
     null_rates: dict[str, float]
     duplicates: int = Field(description="Rows beyond the first of their key")
-    min_max: dict[str, Span]
+    min_max: dict[str, DateRange]
     out_of_range_counts: dict[str, int] = Field(description="Rows of the column that break a rule about its values")
 
 
@@ -115,7 +115,7 @@ class Imported(BaseModel):
 
 
 @reads.get("/stations/")
-def stations(site: TheSite) -> Stations:
+def stations(site: SiteDep) -> Stations:
     """List the stations that ever reported."""
     summary = _tables(site).aggregates["summary"]
     with site.read() as conn:
@@ -124,7 +124,7 @@ def stations(site: TheSite) -> Stations:
 
 @reads.get("/metrics/daily/")
 def daily(
-    site: TheSite,
+    site: SiteDep,
     station_id: Station = None,
     from_: From = None,
     to: To = None,
@@ -158,7 +158,7 @@ def daily(
 
 
 @reads.get("/metrics/summary/")
-def summary(site: TheSite, station_id: Station = None, from_: From = None, to: To = None) -> Summary:
+def summary(site: SiteDep, station_id: Station = None, from_: From = None, to: To = None) -> Summary:
     """Count, mean temperature and summed precipitation of a span of days, at one station or at all."""
     tables = _tables(site)
     table = tables.production
@@ -180,19 +180,19 @@ def summary(site: TheSite, station_id: Station = None, from_: From = None, to: T
     response_class=Response,
     responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-def download(site: TheSite, station_id: Station = None, from_: From = None, to: To = None) -> Response:
+def download(site: SiteDep, station_id: Station = None, from_: From = None, to: To = None) -> Response:
     """Download the measurements as CSV: all of them, those of a station, those of a span of days."""
     _check(from_, to)
     relation = rows_of(site.dataset(DATASET))
     params = {"station_id": station_id, "date__gte": from_, "date__lte": to}
     asked = [(name, str(value)) for name, value in params.items() if value is not None]
     asked.append(("fields", "station_id,date,temp_c,precip_mm"))
-    return export(site, relation, Asked.parse(relation, asked, export=True), HEADERS)
+    return export(site, relation, ListQuery.parse(relation, asked, export=True), HEADERS)
 
 
 @reads.get("/quality/")
 def quality(
-    site: TheSite,
+    site: SiteDep,
     table: Annotated[Literal["measurements", "staging"], Query(description="Of production, or of staging.")] = (
         "measurements"
     ),
@@ -240,7 +240,7 @@ def quality(
     },
     openapi_extra=ONLY_FORM,
 )
-async def import_file(request: Request, response: Response, site: TheSite, wait: Wait = 60) -> Imported | LandedFile:
+async def import_file(request: Request, response: Response, site: SiteDep, wait: Wait = 60) -> Imported | LandedFile:
     """Send a weather file as multipart `file`, and wait until it is loaded.
 
     `rows_upserted` counts the keys of the valid rows: inserted, updated, or found to be as the file says. Bytes that were
@@ -294,9 +294,13 @@ def _known(conn: Connection, summary: Table, station_id: str | None) -> None:
         raise NotFoundError(f"There is no station {station_id!r}. See /api/stations/")
 
 
-def _span(row: Any, is_number: bool) -> Span:
+def _span(row: Any, is_number: bool) -> DateRange:
     least, most = row["minimum"], row["maximum"]
-    return Span(min=float(least), max=float(most)) if is_number and least is not None else Span(min=least, max=most)
+    return (
+        DateRange(min=float(least), max=float(most))
+        if is_number and least is not None
+        else DateRange(min=least, max=most)
+    )
 
 
 def _out_of_range(dataset: Dataset, row: Any) -> int:

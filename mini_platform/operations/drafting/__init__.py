@@ -1,8 +1,8 @@
 """Inference: a sample file -> the file of a dataset that reads it, for `mini-platform new`.
 
 Here: the way from one to the other. `dialect` finds out how a CSV file is written, `columns` what its columns hold, `keys` what
-tells its rows apart, `source` writes the module. What is drafted is tried before it is given away: the module is run and judges
-its own sample, and whatever would reject a row of it is taken back.
+tells its rows apart, `source` writes the module. What is drafted is tried before it is given away: the module is run and its
+own sample validated, and whatever would reject a row of it is taken back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.readers.unpack import unpacked
-from mini_platform.rows.validation import judge, parse
+from mini_platform.rows.validation import parse, validate
 
 MOST_ROWS = 200_000
 """Rows of the sample that are looked at."""
@@ -81,7 +81,7 @@ def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
         told.append(
             f"{doubled:,} rows stand on the line of another one and would replace it, as no columns tell them apart: "
             "declare a key that does"
-            + (', or put a column with given="record" into it.' if isinstance(source, Json) else ".")
+            + (', or put a column with system="record" into it.' if isinstance(source, Json) else ".")
         )
     if malformed:
         told.append(f"{malformed:,} rows are malformed; they would be rejected.")
@@ -147,7 +147,7 @@ def _rows(sample: Path, written: Written | _JsonWritten, limits: ReadLimits) -> 
     else:
         # The reader needs a column to look for; no name in a file is this one.
         headers, source = [], written.source
-        columns = [Column(description="", name=_NOWHERE, type=str, nullable=True, may_lack=True)]
+        columns = [Column(description="", name=_NOWHERE, type=str, nullable=True, optional=True)]
     frames, malformed, height = [], 0, 0
     for block in read_file(sample, sample.name, (source,), columns, limits=limits):
         frames.append(block.rows)
@@ -195,9 +195,9 @@ def _judged(dataset: Dataset, sample: Path, limits: ReadLimits) -> tuple[set[str
     broken: set[str] = set()
     frames, height = [], 0
     for block in read_rows(dataset, sample, sample.name, "new", limits):
-        verdicts = judge(dataset, block.rows.head(MOST_ROWS - height))
-        broken |= {rule.column or rule.name for rule, _ in verdicts.broken if rule.severity == "error"}
-        frames.append(verdicts.rows.select(column.name for column in dataset.staged_columns))
+        results = validate(dataset, block.rows.head(MOST_ROWS - height))
+        broken |= {rule.column or rule.name for rule, _ in results.broken if rule.severity == "error"}
+        frames.append(results.rows.select(column.name for column in dataset.staged_columns))
         height += block.rows.height
         if height >= MOST_ROWS:
             break

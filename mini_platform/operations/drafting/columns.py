@@ -1,6 +1,6 @@
 """Columns: what the texts under a header have in common -> the declaration of a column.
 
-A type is taken where the platform's own parser (`validation.parse`) reads every text as one, so that what is drafted judges
+A type is taken where the platform's own parser (`validation.parse`) reads every text as one, so that what is drafted validates
 its sample as it will judge later files. Where a sample leaves doubt, text wins: text loses nothing.
 """
 

@@ -41,7 +41,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 @dataclass(frozen=True)
-class Record:
+class SampleRecord:
     """Fields of a record, and the physical lines (from 0) on which it starts and behind which it ends."""
 
     fields: tuple[str, ...]
@@ -156,9 +156,9 @@ def _candidates(text: bytes) -> Iterator[Csv]:
                 yield replace(plain, quote=None)
 
 
-def _best(text: bytes, *, whole: bool) -> tuple[Csv, list[Record]]:
+def _best(text: bytes, *, whole: bool) -> tuple[Csv, list[SampleRecord]]:
     """The dialect under which most records have one number of fields, and the records."""
-    best: tuple[float, Csv, list[Record]] = (-1.0, Csv(), [])
+    best: tuple[float, Csv, list[SampleRecord]] = (-1.0, Csv(), [])
     for csv in _candidates(text):
         records, bad = _records(text, csv, whole=whole)
         widths = Counter(len(record.fields) for record in records)
@@ -194,10 +194,10 @@ def _stand_in(quote: str, text: bytes, csv: Csv) -> bool:
     return 0 < begun == sum(field.endswith(quote) for field in fields)
 
 
-def _records(text: bytes, csv: Csv, *, whole: bool) -> tuple[list[Record], int]:
+def _records(text: bytes, csv: Csv, *, whole: bool) -> tuple[list[SampleRecord], int]:
     """The first records, and how many lines are none."""
     dialect = dialect_of(csv)
-    records: list[Record] = []
+    records: list[SampleRecord] = []
     at = line = bad = 0
     while at < len(text) and len(records) + bad < HEAD_RECORDS:
         if dialect.comment and text.startswith(dialect.comment, at):
@@ -214,7 +214,7 @@ def _records(text: bytes, csv: Csv, *, whole: bool) -> tuple[list[Record], int]:
         next_line = line + len(_LINE_END.findall(text, at, after))
         if good and text[at:stop].strip():
             fields = tuple(field.decode(errors="replace") for field in dialect.fields(text[at:stop]))
-            records.append(Record(fields, line, next_line))
+            records.append(SampleRecord(fields, line, next_line))
         at, line = after, next_line
     return records, bad
 

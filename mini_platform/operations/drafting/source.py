@@ -98,7 +98,7 @@ def module(drafted: Drafted) -> str:
 
 
 def _words(text: str, most: int = 60) -> str:
-    """A text for a docstring or comment: letters, digits and harmless signs."""
+    """A text for a docstring or comment: letters, digits and escape_formula signs."""
     plain = "".join(c if c.isalnum() or c in " .,_-/()%+°" else " " for c in unicodedata.normalize("NFC", text))
     plain = " ".join(plain.split())
     return plain if width(plain) <= most else plain[: most // 2].rstrip() + "…"
@@ -136,8 +136,8 @@ def _rows(drafted: Drafted) -> str:
         file, line = drafted.file_and_line
         parts.append(
             "    # No columns tell the rows of the sample apart, so a row is known by its place: declare a key that does.\n"
-            f'    {file}: str = Field("File that the row came in", given="file")\n'
-            f'    {line}: int = Field("Line on which it starts", given="line")'
+            f'    {file}: str = Field("File that the row came in", system="file")\n'
+            f'    {line}: int = Field("Line on which it starts", system="line")'
         )
     parts += [_rule(column) for column in drafted.columns if column.form]
     return "\n".join(parts) + "\n"
@@ -237,7 +237,7 @@ def _dataset(drafted: Drafted) -> str:
         f"    rows={_model(drafted)},",
         f"    key=({', '.join(map(literal, key))}{',' if len(key) == 1 else ''}),",
         f"    sources=({_source(drafted.source)},),",
-        '    # owners=["team:name"], drift="refuse", freshness=…, aggregates=…: see `mini_platform.Dataset`.',
+        '    # owners=["team:name"], unexpected_columns="refuse", freshness=…, aggregates=…: see `mini_platform.Dataset`.',
         ")",
     ]
     return "\n".join(lines) + "\n"

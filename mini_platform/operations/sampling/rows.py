@@ -106,7 +106,7 @@ def hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> li
         schema={column.name: _dtype(column) for column in dataset.read_columns},
     )
     given = {"file": "sample", "line": "1", "record": "1", "source": dataset.sources[0].name}
-    frame = frame.with_columns(pl.lit(given[c.given]).alias(c.name) for c in dataset.columns if c.given in given)
+    frame = frame.with_columns(pl.lit(given[c.system]).alias(c.name) for c in dataset.columns if c.system in given)
     frame = frame.with_columns(c.derived(pl.col).alias(c.name) for c in dataset.columns if c.derived)
     holds = pl.all_horizontal([custom.holds(pl.col).fill_null(value=True) for custom in rules])
     return frame.with_columns(_holds=holds)["_holds"].to_list()

@@ -79,8 +79,8 @@ class Block:
         absent: names of declared columns that the file does not have.
         records: int64, shape (n,): number of each row among the records that start on its line, from 1; None where a format
             begins each on a line of its own.
-        rescued: makes n JSON objects of what the rows have in extra columns, null where it is nothing; None where each row
-            has each of them, as text.
+        extra_as_json: makes n JSON objects of what the rows have in extra columns, null where it is nothing; None where each
+            row has each of them, as text.
     """
 
     lines: np.ndarray
@@ -90,4 +90,4 @@ class Block:
     extra: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     records: np.ndarray | None = None
-    rescued: Callable[[], pl.Series] | None = None
+    extra_as_json: Callable[[], pl.Series] | None = None

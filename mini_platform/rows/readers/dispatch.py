@@ -1,6 +1,6 @@
 """The reader of a file: chosen among the formats of a dataset by the file's name.
 
-Here: that choice. Not here: what stands in a file; each format's reader judges it.
+Here: that choice. Not here: what stands in a file; each format's reader validates it.
 """
 
 from __future__ import annotations

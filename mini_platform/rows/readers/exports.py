@@ -38,14 +38,14 @@ def as_exported(dataset: Dataset, block: Block, extra: Sequence[str]) -> tuple[B
     own = MARKS | {column.name for column in dataset.columns if not column.is_read}
     kept = [name for name in extra if name not in own]
     rows = block.rows.drop(set(extra) - set(kept))
-    if block.rescued is None:  # As CSV, of which spreadsheet programs take text for formulas.
+    if block.extra_as_json is None:  # As CSV, of which spreadsheet programs take text for formulas.
         rows = rows.with_columns(restored(pl.col(pl.String)))
-    unknown = block.rescued or (lambda: rows.select(pl.struct(kept).struct.json_encode()).to_series())
+    unknown = block.extra_as_json or (lambda: rows.select(pl.struct(kept).struct.json_encode()).to_series())
 
-    def rescued() -> pl.Series:
+    def extra_as_json() -> pl.Series:
         return unknown().map_elements(lambda text: _unknown(text, own), return_dtype=pl.String)
 
-    return replace(block, rows=rows, rescued=rescued if kept else None), kept
+    return replace(block, rows=rows, extra_as_json=extra_as_json if kept else None), kept
 
 
 def _unknown(text: str, own: Set[str]) -> str | None:

@@ -65,7 +65,7 @@ class Wanted:
         return cls(
             tuple(column.name for column in columns),
             tuple((alias, column.name) for column in columns for alias in column.aliases),
-            frozenset(column.name for column in columns if column.may_lack),
+            frozenset(column.name for column in columns if column.optional),
         )
 
     @cached_property

@@ -173,8 +173,8 @@ class RowBuilder:
                 if (within := {number - start: cell for number, cell in cells.items() if start <= number < stop})
             }
             frame = self._frame(self._rows[start:stop], extra)
-            rescued = partial(_rescued, extra, stop - start)
-            yield Block(lines, frame, malformed, bytes_read, records=numbers[start:stop], rescued=rescued)
+            extra_as_json = partial(_extra_as_json, extra, stop - start)
+            yield Block(lines, frame, malformed, bytes_read, records=numbers[start:stop], extra_as_json=extra_as_json)
         self._clear()
 
     def _numbered(self) -> np.ndarray:
@@ -374,7 +374,7 @@ def _text(cell: Any) -> str:
     return cell.decode() if type(cell) is bytes else _WORDS[cell]
 
 
-def _rescued(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Series:
+def _extra_as_json(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Series:
     """Columns of cells by row -> a JSON object a row, its values as they stood in the file; null without any."""
     objects: list[list[str]] = [[] for _ in range(count)]
     for name, cells in extra.items():

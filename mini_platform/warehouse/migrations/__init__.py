@@ -15,14 +15,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from mini_platform.config.faultpoints import reach
+from mini_platform.config.faultpoints import failpoint
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups
+from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups, m0003_words
 from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import become_owner
 from mini_platform.warehouse.tables import migrations as recorded
 
-MIGRATIONS = (m0001_unnumbered.MIGRATION, m0002_dirty_groups.MIGRATION)
+MIGRATIONS = (m0001_unnumbered.MIGRATION, m0002_dirty_groups.MIGRATION, m0003_words.MIGRATION)
 NEWEST = MIGRATIONS[-1].number
 
 
@@ -61,7 +61,7 @@ def _make_next(engine: Engine, migrations: Sequence[Migration]) -> bool:
         recorded.create(conn, checkfirst=True)
         conn.execute(text(missing[0].statements))
         record(conn, missing[:1])
-        reach("migration.before_commit")
+        failpoint("migration.before_commit")
     return True
 
 

@@ -79,7 +79,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     metadata = MetaData()
     production = _production(dataset, metadata)
     gone = None
-    if any(column.given == "first_loaded" for column in dataset.columns):
+    if any(column.system == "first_loaded" for column in dataset.columns):
         gone = _gone(dataset, production, metadata)
     tables = DatasetTables(
         _staging(dataset, metadata), production, _quarantine(dataset, metadata), {}, {}, {}, gone, {}
@@ -139,7 +139,7 @@ def _production(dataset: Dataset, metadata: MetaData) -> Table:
         ),
         Column("_file_id", BigInteger, nullable=False, comment="File that brought these values: ops.files"),
         Column("_loaded_at", DateTime(timezone=True), nullable=False, comment="When they were written"),
-        *([extra_column(dataset)] if dataset.drift == "rescue" else []),
+        *([extra_column(dataset)] if dataset.unexpected_columns == "keep" else []),
         *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes),
         schema="production",
         comment=dataset.description,
@@ -189,7 +189,7 @@ def computed_names(dataset: Dataset, tables: DatasetTables) -> Iterator[tuple[st
 
 @cache
 def kept_unknown(dataset: Dataset) -> Table:
-    """Production with the unknown columns that an earlier declaration of the dataset rescued."""
+    """Production with the unknown columns that an earlier declaration of the dataset kept."""
     table = dataset_tables(dataset).production.to_metadata(MetaData())
     table.append_column(extra_column(dataset))
     return table

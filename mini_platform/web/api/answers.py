@@ -14,7 +14,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.wording import plain
 from mini_platform.warehouse import changes
 from mini_platform.web.api import export
-from mini_platform.web.api.query import Query, page
+from mini_platform.web.api.query import ListQuery, page
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.site import Site
 
@@ -41,7 +41,7 @@ def listing(
         ProblemError: a parameter cannot be read.
     """
     as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
-    query = Query.parse(relation, request.query_params.multi_items(), export=as_csv)
+    query = ListQuery.parse(relation, request.query_params.multi_items(), export=as_csv)
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:

@@ -10,7 +10,7 @@ from mini_platform.web.api import relations
 from mini_platform.web.api.answers import listing
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import documented
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 router = APIRouter(
     prefix="/api",
@@ -24,12 +24,12 @@ router = APIRouter(
 
 
 @router.get("/audit/", summary="The audit trail", response_model=None)
-def audit(request: Request, site: TheSite) -> Response:
+def audit(request: Request, site: SiteDep) -> Response:
     """List who did what, the last first; CSV where `Accept` says `text/csv`."""
     return listing(request, site, relations.audit())
 
 
 @router.get("/audit.csv", summary="The audit trail as CSV", response_model=None)
-def audit_as_csv(request: Request, site: TheSite) -> Response:
+def audit_as_csv(request: Request, site: SiteDep) -> Response:
     """Give who did what as a CSV file, whole or as far as filters and `limit` say."""
     return listing(request, site, relations.audit(), as_csv=True)

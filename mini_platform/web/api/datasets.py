@@ -17,7 +17,7 @@ from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, de
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed, may
 from mini_platform.web.problems import NotFoundError, documented
-from mini_platform.web.site import DatasetName, TheSite
+from mini_platform.web.site import DatasetName, SiteDep
 
 router = APIRouter(
     prefix="/api/datasets",
@@ -29,7 +29,7 @@ FileId = Annotated[int, Path(ge=1, lt=2**63, description="Its number in the ledg
 
 
 @router.get("/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None)
-def datasets(request: Request, site: TheSite) -> Response:
+def datasets(request: Request, site: SiteDep) -> Response:
     """List the datasets that whoever asks may read, with how much they hold and how fresh they are."""
     with site.read() as conn:
         items = [brief(conn, request, one) for one in site.datasets.values() if may(request, "read", one)]
@@ -37,7 +37,7 @@ def datasets(request: Request, site: TheSite) -> Response:
 
 
 @router.get("/{dataset}/", summary="A dataset", name=DETAIL, responses={200: {"model": Detail}}, response_model=None)
-def dataset(request: Request, site: TheSite, name: DatasetName) -> Response:
+def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
     """Give a dataset's declaration: columns with their units, rules, key, sources, analytics; and how fresh it is."""
     chosen = site.dataset(name)
     with site.read() as conn:
@@ -45,7 +45,7 @@ def dataset(request: Request, site: TheSite, name: DatasetName) -> Response:
 
 
 @router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None)
-def file(request: Request, site: TheSite, name: DatasetName, file_id: FileId) -> Response:
+def file(request: Request, site: SiteDep, name: DatasetName, file_id: FileId) -> Response:
     """Give the ledger's row of a file: what became of it, and of each of its rows."""
     chosen = site.dataset(name)
     columns = [ledger.c[column] for column in relations.FILES]
@@ -58,18 +58,18 @@ def file(request: Request, site: TheSite, name: DatasetName, file_id: FileId) ->
 
 
 @router.get("/{dataset}/analytics/{analytics}.csv", summary="Analytics as CSV", response_model=None)
-def analytics_as_csv(request: Request, site: TheSite, name: DatasetName, analytics: str) -> Response:
+def analytics_as_csv(request: Request, site: SiteDep, name: DatasetName, analytics: str) -> Response:
     """Give an aggregate or a view as a CSV file, whole or as far as filters and `limit` say."""
     return _analytics(request, site, name, analytics, as_csv=True)
 
 
 @router.get("/{dataset}/analytics/{analytics}/", summary="Analytics", response_model=None)
-def analytics(request: Request, site: TheSite, name: DatasetName, analytics: str) -> Response:
+def analytics(request: Request, site: SiteDep, name: DatasetName, analytics: str) -> Response:
     """List the rows of an aggregate or a view; CSV where `Accept` says `text/csv`."""
     return _analytics(request, site, name, analytics)
 
 
-def _analytics(request: Request, site: TheSite, name: str, analytics: str, *, as_csv: bool = False) -> Response:
+def _analytics(request: Request, site: SiteDep, name: str, analytics: str, *, as_csv: bool = False) -> Response:
     chosen = site.dataset(name)
     relation = relations.computed(chosen, analytics)
     # A view may ask for the time of the day; an aggregate changes with its dataset.
@@ -80,11 +80,11 @@ def _analytics(request: Request, site: TheSite, name: str, analytics: str, *, as
 def _list(kind: str, of: Callable[[Dataset], Relation], about: str, *, stored: bool = False) -> None:
     """Make the routes of something that every dataset has, as JSON and as CSV."""
 
-    def as_page(request: Request, site: TheSite, name: DatasetName) -> Response:
+    def as_page(request: Request, site: SiteDep, name: DatasetName) -> Response:
         chosen = site.dataset(name)
         return listing(request, site, of(chosen), stored_for=chosen if stored else None)
 
-    def as_csv(request: Request, site: TheSite, name: DatasetName) -> Response:
+    def as_csv(request: Request, site: SiteDep, name: DatasetName) -> Response:
         chosen = site.dataset(name)
         return listing(request, site, of(chosen), as_csv=True, stored_for=chosen if stored else None)
 

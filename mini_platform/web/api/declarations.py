@@ -87,12 +87,12 @@ class Declared(Seen):
     in_key: bool
     nullable: bool
     stored: bool
-    given: str | None = Field(description="What the platform fills it with")
+    system: str | None = Field(description="What the platform fills it with")
     derived: bool
     aliases: list[str] = Field(description="Other names of it in files")
 
 
-class Rule(BaseModel):
+class DeclaredRule(BaseModel):
     """A rule that rows are held to."""
 
     name: str
@@ -129,13 +129,13 @@ class Declaration(BaseModel):
     indexes: list[Any]
     search: list[str] = Field(description="Columns that `search=` looks in")
     columns: list[Declared]
-    rules: list[Rule]
+    rules: list[DeclaredRule]
     sources: list[Source]
-    pulls: list[str] = Field(description="Names of the APIs that it is pulled from")
-    drift: str
+    api_sources: list[str] = Field(description="Names of the APIs that it is synced from")
+    unexpected_columns: str
     duplicates: str
-    warn_above: str
-    refuse_above: str
+    warn_limit: str
+    reject_limit: str
     analytics: list[Analytics]
     listings: dict[str, str] = Field(description="What can be listed of it, by its URL")
 
@@ -175,18 +175,18 @@ def detail(conn: Connection, request: Request, dataset: Dataset) -> Detail:
         search=list(relations.rows(dataset).search),
         columns=[_declared(dataset, column) for column in dataset.columns],
         rules=[
-            Rule(name=rule.name, column=rule.column, sentence=rule.message, severity=rule.severity)
+            DeclaredRule(name=rule.name, column=rule.column, sentence=rule.message, severity=rule.severity)
             for rule in dataset.rules
         ],
         sources=[
             Source(name=one.name, format="json" if isinstance(one, Json) else "csv", suffixes=list(one.suffixes))
             for one in dataset.sources
         ],
-        pulls=[pull.name for pull in dataset.pulls],
-        drift=dataset.drift,
+        api_sources=[source.name for source in dataset.api_sources],
+        unexpected_columns=dataset.unexpected_columns,
         duplicates=str(dataset.duplicates),
-        warn_above=str(dataset.warn_above),
-        refuse_above=str(dataset.refuse_above),
+        warn_limit=str(dataset.warn_limit),
+        reject_limit=str(dataset.reject_limit),
         analytics=[_analytics(dataset, item, known.url) for item in dataset.computed],
         listings={kind: f"{known.url}{kind}/" for kind in ("rows", "files", "rejects", "quality")},
     )
@@ -210,7 +210,7 @@ def _declared(dataset: Dataset, column: Column) -> Declared:
         type=TYPES[column.type.__name__],
         in_key=column.name in dataset.key,
         stored=column.stored,
-        given=column.given,
+        system=column.system,
         derived=column.derived is not None,
         aliases=list(column.aliases),
     )

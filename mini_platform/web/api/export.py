@@ -16,9 +16,9 @@ from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from mini_platform.rows.spreadsheets import harmless
+from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.rows.wording import plain
-from mini_platform.web.api.query import Query, stream
+from mini_platform.web.api.query import ListQuery, stream
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.site import Site
 
@@ -44,17 +44,19 @@ def csv_stream(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterato
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return harmless(value)
+        return escape_formula(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-    return harmless(to_json(value, inf_nan_mode="null").decode()) if isinstance(value, list | dict) else plain(value)
+    return (
+        escape_formula(to_json(value, inf_nan_mode="null").decode()) if isinstance(value, list | dict) else plain(value)
+    )
 
 
-def export(site: Site, relation: Relation, query: Query, headers: dict[str, str]) -> CsvResponse:
+def export(site: Site, relation: Relation, query: ListQuery, headers: dict[str, str]) -> CsvResponse:
     """All rows that a query asks for. The first of them are fetched before the response begins, so that errors are told.
 
     Raises:

@@ -1,13 +1,13 @@
 """Whether the platform is well: for load balancers, monitoring, and the readers of the system that this one replaces.
 
-The figures of `/health` and `/stats` are those of the datasets that are pulled from APIs, as the system pulled them that was
-replaced; where none is pulled, those of all datasets:
+The figures of `/health` and `/stats` are those of the datasets that are synced from APIs, as the system synced them that was
+replaced; where none is synced, those of all datasets:
 
     total_records_processed    rows read, by the ledger, of their files that are loaded
-    run_count                  their runs, by Dagster's record: pulls and loads, however they ended
+    run_count                  their runs, by Dagster's record: api_sources and loads, however they ended
     total_duration_seconds     of those that ended
-    last_success, last_failure the later of what the runs say and what the pulls say (`ops.checkpoints`)
-    last_failure_reason        of the failed pull as a sentence, or which run failed
+    last_success, last_failure the later of what the runs say and what the api_sources say (`ops.checkpoints`)
+    last_failure_reason        of the failed sync as a sentence, or which run failed
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.tables import checkpoints, files
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import AWAY, answers_late
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(tags=["health"])
 
@@ -45,14 +45,14 @@ class Health(BaseModel):
     )
     db_connected: bool = Field(description="Also where it answers too late")
     last_etl_run: dt.datetime | None = Field(
-        description="When rows were last pulled or loaded; null: never, or not known"
+        description="When rows were last synced or loaded; null: never, or not known"
     )
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
     inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
 
 
 class Stats(BaseModel):
-    """What became of the runs of the datasets that are pulled, or of all where none is."""
+    """What became of the runs of the datasets that are synced, or of all where none is."""
 
     total_records_processed: int = Field(description="Rows of loaded files, valid or not")
     total_duration_seconds: float
@@ -73,7 +73,7 @@ def alive() -> Alive:
     response_model_exclude_defaults=True,
     responses={503: {"model": Health, "description": "The database is away, or answers too late"}},
 )
-def health(site: TheSite, response: Response) -> Health:
+def health(site: SiteDep, response: Response) -> Health:
     """Whether the database answers, how the last run ended, and which remote inboxes cannot be used."""
     try:
         past = _Past(site)
@@ -97,14 +97,14 @@ def health(site: TheSite, response: Response) -> Health:
 def _measured(site: Site) -> Sequence[Dataset]:
     """Return the datasets that the figures are of."""
     datasets = list(site.datasets.values())
-    return [dataset for dataset in datasets if dataset.pulls] or datasets
+    return [dataset for dataset in datasets if dataset.api_sources] or datasets
 
 
 @router.get("/stats", dependencies=[Depends(allowed("read", _measured))])
-def stats(site: TheSite) -> Stats:
+def stats(site: SiteDep) -> Stats:
     """How many rows and runs there were, how long they took, and how the last ones ended.
 
-    Of the datasets that are pulled, or of all where none is.
+    Of the datasets that are synced, or of all where none is.
     """
     past = _Past(site)
     return Stats(
@@ -122,7 +122,7 @@ class _Past:
 
     def __init__(self, site: Site) -> None:
         names = [dataset.name for dataset in _measured(site)]
-        pulled = select(
+        synced = select(
             func.max(checkpoints.c.last_started).label("last_started"),
             func.max(checkpoints.c.last_succeeded).label("last_succeeded"),
             func.max(checkpoints.c.last_failed).label("last_failed"),
@@ -132,13 +132,15 @@ class _Past:
             files.c.dataset.in_(names), files.c.status == "loaded"
         )
         with site.read() as conn:
-            self.pulls = conn.execute(pulled).one()
+            self.api_sources = conn.execute(synced).one()
             self.rows, loaded_at = conn.execute(read).one()
         history = site.run_history()
         self.runs = [history[name] for name in names if name in history]
-        self.last_run = _latest(*(run.last_started for run in self.runs), self.pulls.last_started, loaded_at)
-        self.last_success = _latest(*(run.last_succeeded for run in self.runs), self.pulls.last_succeeded, loaded_at)
-        self.last_failure = _latest(*(run.last_failed for run in self.runs), self.pulls.last_failed)
+        self.last_run = _latest(*(run.last_started for run in self.runs), self.api_sources.last_started, loaded_at)
+        self.last_success = _latest(
+            *(run.last_succeeded for run in self.runs), self.api_sources.last_succeeded, loaded_at
+        )
+        self.last_failure = _latest(*(run.last_failed for run in self.runs), self.api_sources.last_failed)
 
     def status(self) -> Literal["success", "failure", "running", "never_run"]:
         if any(run.running for run in self.runs):
@@ -150,8 +152,8 @@ class _Past:
     def failure_reason(self) -> str | None:
         if self.last_failure is None:
             return None
-        if self.last_failure == self.pulls.last_failed:
-            return self.pulls.last_error or "A pull failed; the one after it did not."
+        if self.last_failure == self.api_sources.last_failed:
+            return self.api_sources.last_error or "A sync failed; the one after it did not."
         failed = max((run for run in self.runs if run.last_failed), key=lambda run: run.last_failed)
         return f"Run {failed.last_failed_run} failed; Dagster shows why."
 

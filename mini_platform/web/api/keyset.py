@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, and_, false, literal, or_, true, tuple_
 from sqlalchemy import cast as sql_cast
 
 from mini_platform.warehouse.known_sql import plain_column
-from mini_platform.web.api.relations import Listed
+from mini_platform.web.api.relations import RelationColumn
 from mini_platform.web.api.values import packed, unpacked
 
 Where = Literal["after", "from", "before", "until"]
@@ -35,7 +35,7 @@ LONGEST = 2**15
 class Sort:
     """A column that rows are sorted by."""
 
-    column: Listed
+    column: RelationColumn
     descends: bool
 
     @property

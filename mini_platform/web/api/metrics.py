@@ -123,7 +123,7 @@ class Pipeline:
         return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
 
     def _of_the_ledger(self) -> list[Metric]:
-        """Files and rows, by the ledger. Gauges, as a redrive may lower them."""
+        """Files and rows, by the ledger. Gauges, as a reprocess may lower them."""
         counted = [func.coalesce(func.sum(files.c[name]).filter(LOADED), 0).label(name) for name in COUNTERS]
         now = func.extract("epoch", func.now())
         waiting = func.min(func.extract("epoch", files.c.arrived_at)).filter(files.c.status.in_(PENDING))

@@ -19,7 +19,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Csv
 from mini_platform.web.api import relations
 from mini_platform.web.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
-from mini_platform.web.api.relations import Listed, Relation
+from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.problems import Problem, documented
 from mini_platform.web.site import Site
 
@@ -193,7 +193,7 @@ def _row(relation: Relation) -> dict[str, Any]:
     return {"type": "object", "properties": {c.name: _property(c) for c in relation.columns.values()}}
 
 
-def _property(column: Listed) -> dict[str, Any]:
+def _property(column: RelationColumn) -> dict[str, Any]:
     items = get_args(column.type)
     schema: dict[str, Any] = {"type": "array", "items": TYPES[items[0]][0]} if items else dict(TYPES[column.type][0])
     schema = {name: value for name, value in schema.items() if name not in BIGINT}
@@ -202,7 +202,7 @@ def _property(column: Listed) -> dict[str, Any]:
     return schema | {"description": _about(column)} | ({"examples": ["***"]} if column.masked else {})
 
 
-def _about(column: Listed) -> str:
+def _about(column: RelationColumn) -> str:
     unit = f" [{column.unit}]" if column.unit else ""
     return f"{column.description}{unit}"
 
@@ -232,7 +232,7 @@ def _parameters(relation: Relation, *, export: bool) -> Iterator[dict[str, Any]]
             yield _filter(column, operator)
 
 
-def _filter(column: Listed, operator: str) -> dict[str, Any]:
+def _filter(column: RelationColumn, operator: str) -> dict[str, Any]:
     if operator == "isnull":
         schema, example = TYPES[bool]
     elif operator in COMPARISONS:

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from mini_platform.declare.dataset import FILTERS
 from mini_platform.web.api.keyset import OPPOSITE, Cursor, Sort
-from mini_platform.web.api.relations import Listed, Relation
+from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.problems import ProblemError
 
@@ -43,7 +43,7 @@ COMPARISONS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool
 }
 
 
-def operators(column: Listed) -> tuple[str, ...]:
+def operators(column: RelationColumn) -> tuple[str, ...]:
     """What a column can be filtered by."""
     if column.masked:
         return ()
@@ -55,7 +55,7 @@ def operators(column: Listed) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Query:
+class ListQuery:
     """What was asked.
 
     Attributes:
@@ -75,7 +75,7 @@ class Query:
     mark: str
 
     @classmethod
-    def parse(cls, relation: Relation, params: Iterable[tuple[str, str]], *, export: bool = False) -> Query:
+    def parse(cls, relation: Relation, params: Iterable[tuple[str, str]], *, export: bool = False) -> ListQuery:
         """Read the parameters of a request.
 
         Args:
@@ -111,7 +111,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Page:
+class ResultPage:
     """Some rows, and the cursors of the pages around them; None where there is no such page."""
 
     results: list[dict[str, Any]]
@@ -119,7 +119,7 @@ class Page:
     previous: str | None
 
 
-def page(conn: Connection, relation: Relation, query: Query) -> Page:
+def page(conn: Connection, relation: Relation, query: ListQuery) -> ResultPage:
     """The rows of a page, and where the pages around it begin."""
     limit, cursor, sorts = query.limit or PAGE_ROWS, query.cursor, query.sorts
     back = cursor is not None and cursor.is_back
@@ -142,21 +142,21 @@ def page(conn: Connection, relation: Relation, query: Query) -> Page:
     elif cursor is not None:
         opposite = Cursor(OPPOSITE.get(cursor.where, cursor.where), cursor.values)
         before, after = (None, opposite) if back else (opposite, None)
-    return Page(
+    return ResultPage(
         [dict(zip(query.fields, row, strict=False)) for row in rows],
         None if after is None else after.text(query.mark),
         None if before is None else before.text(query.mark),
     )
 
 
-def stream(conn: Connection, relation: Relation, query: Query) -> Iterator[tuple[Any, ...]]:
+def stream(conn: Connection, relation: Relation, query: ListQuery) -> Iterator[tuple[Any, ...]]:
     """All rows, or as many as the limit says, fetched bit by bit; the columns are the fields."""
     statement = query.rows(relation).order_by(*(sort.element for sort in query.sorts)).limit(query.limit)
     for rows in conn.execute(statement, execution_options={"yield_per": CHUNK}).partitions():
         yield from map(tuple, rows)
 
 
-def count(conn: Connection, relation: Relation, query: Query) -> int:
+def count(conn: Connection, relation: Relation, query: ListQuery) -> int:
     """How many rows there are, whatever page is asked for."""
     counted = select(func.count()).select_from(relation.source).where(*query.where)
     return int(conn.scalar(counted) or 0)
@@ -271,7 +271,7 @@ def _filters(relation: Relation, name: str, values: list[str]) -> Iterator[Colum
         yield from (COMPARISONS[operator](element, _read(name, column.type, value)) for value in values)
 
 
-def _column(relation: Relation, name: str) -> tuple[Listed, str]:
+def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
     """The column that a parameter filters, and by which operator."""
     column, operator = name, "eq"
     if name not in relation.columns:

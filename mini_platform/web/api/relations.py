@@ -41,15 +41,36 @@ from mini_platform.web.problems import NotFoundError
 SORTED_CHARACTERS = 256
 """Text that may be of any length is sorted by so many of its first characters: a cursor holds what it stands at."""
 FILES = (
-    *("file_id", "dataset", "name", "version", "status", "error", "door", "bytes", "sha256", "arrived_at", "staged_at"),
-    *("loaded_at", "run_id", "attempts", "rows_read", *COUNTERS, "rule_counts", "extra_columns", "absent_columns"),
+    *(
+        "file_id",
+        "dataset",
+        "name",
+        "version",
+        "status",
+        "error",
+        "channel",
+        "bytes",
+        "sha256",
+        "arrived_at",
+        "staged_at",
+    ),
+    *(
+        "loaded_at",
+        "run_id",
+        "attempts",
+        "rows_read",
+        *COUNTERS,
+        "rule_counts",
+        "unexpected_columns",
+        "missing_columns",
+    ),
     *("same_as", "raw_dropped_at", "erased_at", "rows_erased"),
 )
 """Columns of the ledger that people need; the others are the workers'."""
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class RelationColumn:
     """A column of a relation.
 
     Attributes:
@@ -103,10 +124,10 @@ class Relation:
     """
 
     name: str
-    columns: Mapping[str, Listed]
+    columns: Mapping[str, RelationColumn]
     source: FromClause
     key: tuple[str, ...]
-    ties: tuple[Listed, ...]
+    ties: tuple[RelationColumn, ...]
     search: tuple[str, ...]
     order: tuple[str, ...]
 
@@ -128,7 +149,7 @@ class Relation:
 def rows(dataset: Dataset, *, clear: bool = False) -> Relation:
     """The rows of production: the stored columns, and where they come from.
 
-    `_file_id`, `_loaded_at` and (where unknown columns are rescued) `_extra` are called as in the table: no declared column
+    `_file_id`, `_loaded_at` and (where unexpected columns are kept) `_extra` are called as in the table: no declared column
     begins with an underscore.
 
     Args:
@@ -213,11 +234,11 @@ def rejects(dataset: Dataset) -> Relation:
     name = select(ledger.c.name).where(ledger.c.file_id == table.c._file_id).scalar_subquery()
     no_column: ColumnElement[Any] = literal(None, Text)
     listed = [
-        Listed("file_id", table.c._file_id, int, "File that the row stands in", nullable=False),
-        Listed("file", name, str, "Name of the file"),
-        Listed("line", table.c._line, int, "Line on which the row starts", nullable=False),
-        Listed("record", table.c._record, int, str(table.c._record.comment), nullable=False),
-        Listed(
+        RelationColumn("file_id", table.c._file_id, int, "File that the row stands in", nullable=False),
+        RelationColumn("file", name, str, "Name of the file"),
+        RelationColumn("line", table.c._line, int, "Line on which the row starts", nullable=False),
+        RelationColumn("record", table.c._record, int, str(table.c._record.comment), nullable=False),
+        RelationColumn(
             "column",
             case(*((holds, literal(column, Text)) for holds, column in of_columns), else_=no_column)
             if of_columns
@@ -225,15 +246,15 @@ def rejects(dataset: Dataset) -> Relation:
             str,
             "Column that breaks the rule; empty where the whole row does",
         ),
-        Listed(
+        RelationColumn(
             "value",
             case(*((holds, cells[column]) for holds, column in of_columns), else_=whole) if of_columns else whole,
             str,
             "What stands there; of a rule about the whole row: the row",
             personal=dataset.is_personal,
         ),
-        Listed("rule", rule, str, "Name of the rule", nullable=False, short=True),
-        Listed("sentence", broken.c.sentence, str, "What is wrong, as a sentence"),
+        RelationColumn("rule", rule, str, "Name of the rule", nullable=False, short=True),
+        RelationColumn("sentence", broken.c.sentence, str, "What is wrong, as a sentence"),
     ]
     key = ("file_id", "line", "record", "rule")
     source = table.join(broken, true())
@@ -242,7 +263,7 @@ def rejects(dataset: Dataset) -> Relation:
 
 def _relation(
     name: str,
-    listed: Iterable[Listed],
+    listed: Iterable[RelationColumn],
     source: FromClause,
     key: Iterable[str],
     search: Iterable[str],
@@ -259,8 +280,8 @@ def _relation(
 
 
 def _numbered(
-    source: FromClause, columns: Mapping[str, Listed], key: tuple[str, ...]
-) -> tuple[FromClause, dict[str, Listed], tuple[Listed, ...]]:
+    source: FromClause, columns: Mapping[str, RelationColumn], key: tuple[str, ...]
+) -> tuple[FromClause, dict[str, RelationColumn], tuple[RelationColumn, ...]]:
     """The same rows, those that look the same numbered: what looks the same can then be told apart by a cursor."""
     alike = [column.sorted_by for column in columns.values() if column.can_sort]
     exact = [c.element.cast(Text) if c.type is dict else c.element for c in columns.values() if not c.masked]
@@ -268,7 +289,7 @@ def _numbered(
     shown = select(*(column.element.label(name) for name, column in columns.items()), number.label("_number"))
     rows = shown.select_from(source).subquery("numbered")
     made = {name: replace(column, element=rows.c[name]) for name, column in columns.items()}
-    last = Listed("_number", rows.c._number, int, "Number among rows that look the same", nullable=False)
+    last = RelationColumn("_number", rows.c._number, int, "Number among rows that look the same", nullable=False)
     return rows, made, (*(column for column in made.values() if column.can_sort), last)
 
 
@@ -278,12 +299,12 @@ def _in_order(table: Table, names: list[str]) -> Iterator[Column[Any]]:
     yield from (column for column in table.columns if column.name not in names)
 
 
-def _listed(column: Column[Any], element: ColumnElement[Any] | None = None, *, clear: bool = False) -> Listed:
+def _listed(column: Column[Any], element: ColumnElement[Any] | None = None, *, clear: bool = False) -> RelationColumn:
     """A column of a table, or the same column of something that selects from it."""
     personal = bool(column.info.get("personal"))
     masked = personal and not clear
     indexes = column.table.indexes if isinstance(column.table, Table) else ()
-    return Listed(
+    return RelationColumn(
         column.name,
         _shown(column) if masked else column if element is None else element,
         str if masked else python_type(column),

@@ -14,12 +14,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.upload import UnfitNameError, UnfitSuffixError, file_name, land
+from mini_platform.web.api.file_status import FileStatus, LandedFile, Wait, status_after
 from mini_platform.web.api.incoming import Incoming, receive
-from mini_platform.web.api.outcome import LandedFile, Outcome, Wait, outcome_after
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.runs import nudge
-from mini_platform.web.site import DatasetName, Site, TheSite
+from mini_platform.web.site import DatasetName, Site, SiteDep
 
 router = APIRouter(tags=["uploads"])
 
@@ -72,7 +72,7 @@ Name = Annotated[str | None, Query(description="Name of a file that is sent as t
     openapi_extra=FILE,
 )
 async def send(
-    request: Request, response: Response, site: TheSite, dataset: DatasetName, name: Name = None, wait: Wait = 0
+    request: Request, response: Response, site: SiteDep, dataset: DatasetName, name: Name = None, wait: Wait = 0
 ) -> LandedFile:
     """Keep a file, byte for byte, to be loaded.
 
@@ -83,14 +83,14 @@ async def send(
     return (await outcome_of_upload(request, site, chosen, wait)).answer(response)
 
 
-async def outcome_of_upload(request: Request, site: Site, dataset: Dataset, wait: float) -> Outcome:
+async def outcome_of_upload(request: Request, site: Site, dataset: Dataset, wait: float) -> FileStatus:
     """Take the file of a request in, have it loaded, and wait for that."""
     limit = site.settings.max_upload_bytes
     async with receive(request, site.platform.store, limit, lambda sent: _fit(sent, dataset)) as incoming:
         name = _fit(incoming.name, dataset) if incoming.name is not None else _made(incoming, dataset)
         row = await run_in_threadpool(land, site.platform.engine, dataset, name, incoming.arriving)
     nudge(request, dataset)
-    return await outcome_after(request, site, dataset, row.file_id, wait)
+    return await status_after(request, site, dataset, row.file_id, wait)
 
 
 def _fit(sent: str, dataset: Dataset) -> str:

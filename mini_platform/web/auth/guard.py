@@ -64,7 +64,7 @@ def allowed(scope: Scope, about: About = None) -> Allowed:
 
 def may(request: Request, scope: Scope, dataset: Dataset) -> bool:
     """Whether who asks may do this in a dataset too: for routes that show several. They must take `allowed` themselves."""
-    caller: keys.Key | None = request.state.caller
+    caller: keys.ApiKey | None = request.state.caller
     return caller is None or caller.may(scope, dataset)
 
 
@@ -145,7 +145,7 @@ class Guard:
         site: Site = request.app.state.site
         return site
 
-    def caller(self, request: Request) -> keys.Key:
+    def caller(self, request: Request) -> keys.ApiKey:
         """The key that a request came with, in a header or by the session of a cookie.
 
         Raises:
@@ -165,7 +165,7 @@ class Guard:
         except keys.KeyRefusedError as error:
             raise _refused(error) from None
 
-    def verified(self, request: Request, text: str) -> keys.Key:
+    def verified(self, request: Request, text: str) -> keys.ApiKey:
         """The key of this text.
 
         Raises:
@@ -179,7 +179,7 @@ class Guard:
             self._hit("failed", _address(request))
             raise _refused(error) from None
 
-    def count(self, request: Request, caller: keys.Key | None) -> None:
+    def count(self, request: Request, caller: keys.ApiKey | None) -> None:
         """One more request.
 
         Raises:

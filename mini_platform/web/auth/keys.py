@@ -38,7 +38,7 @@ class KeyRefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """A key, without what is secret of it.
 
     Attributes:
@@ -102,12 +102,12 @@ def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.da
     return key
 
 
-def listed(conn: Connection) -> list[Key]:
+def listed(conn: Connection) -> list[ApiKey]:
     """Every key that was ever made, oldest first."""
     return [_key(row) for row in conn.execute(KEYS.order_by(api_keys.c.key_id))]
 
 
-def revoke(conn: Connection, prefix: str) -> Key | None:
+def revoke(conn: Connection, prefix: str) -> ApiKey | None:
     """Let a key, named by its prefix, be of no use from now on; None if there is none."""
     revoked_at = func.coalesce(api_keys.c.revoked_at, func.now())
     conn.execute(update(api_keys).where(api_keys.c.prefix == prefix).values(revoked_at=revoked_at))
@@ -118,7 +118,7 @@ def revoke(conn: Connection, prefix: str) -> Key | None:
     return _key(row)
 
 
-def verify(conn: Connection, text: str) -> Key:
+def verify(conn: Connection, text: str) -> ApiKey:
     """The key that this is.
 
     Raises:
@@ -131,7 +131,7 @@ def verify(conn: Connection, text: str) -> Key:
     return _valid(conn, row)
 
 
-def by_id(conn: Connection, key_id: int) -> Key:
+def by_id(conn: Connection, key_id: int) -> ApiKey:
     """The key that a session was opened with.
 
     Raises:
@@ -161,13 +161,13 @@ def refusal(conn: Connection, settings: Settings) -> str | None:
 KEYS = select(api_keys, (api_keys.c.expires_at <= func.now()).label("expired"), func.now().label("now"))
 
 
-def _key(row: Row[Any]) -> Key:
+def _key(row: Row[Any]) -> ApiKey:
     state = "revoked" if row.revoked_at else "expired" if row.expired else "valid"
     times = (row.created_at, row.expires_at, row.revoked_at, row.last_used_at)
-    return Key(row.key_id, row.name, row.prefix, tuple(row.scopes), *times, state)
+    return ApiKey(row.key_id, row.name, row.prefix, tuple(row.scopes), *times, state)
 
 
-def _valid(conn: Connection, row: Row[Any]) -> Key:
+def _valid(conn: Connection, row: Row[Any]) -> ApiKey:
     """The key of a row, its use noted to the minute: a write for each request would cost more than the request."""
     key = _key(row)
     if key.state != "valid":

@@ -44,7 +44,7 @@ from mini_platform.web.pages.charts import Chart, Series
 from mini_platform.web.pages.listing import Listing, filtered, listing
 from mini_platform.web.pages.rendering import TableData
 from mini_platform.web.pages.rendering import render as render_page
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(include_in_schema=False)
 FACETS, VALUES = 3, 8
@@ -90,7 +90,7 @@ def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool 
 
 
 @router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])
-def dataset_page(request: Request, site: TheSite, dataset: str) -> Response:
+def dataset_page(request: Request, site: SiteDep, dataset: str) -> Response:
     """The page of any dataset: what is declared, what is computed, the rows and the last files."""
     if address := filtered(request):
         return RedirectResponse(address, HTTPStatus.SEE_OTHER)

@@ -97,7 +97,7 @@ def _scale(unit: str) -> dict[str, Any]:
     return {"title": title, "exponentformat": "power", "minexponent": 9, "separatethousands": True}
 
 
-def _said(values: Sequence[Any], unit: str) -> list[str]:
+def _labels(values: Sequence[Any], unit: str) -> list[str]:
     """What is shown of each value at the pointer: dollars, anything else as it is stored, with its unit."""
     if unit == "$":
         return ["" if value is None else money(value) for value in values]
@@ -123,7 +123,7 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
         line = {"color": COLOURS[i % len(COLOURS)], "width": 1.8, "dash": DASHES[i % len(DASHES)]}
         line = {"color": "var(--strong-line)", "width": 1, "dash": "dot"} if one.dotted else line
         data.append({
-            "type": "scatter", "x": x, "y": one.values, "name": one.name, "customdata": _said(one.values, unit),
+            "type": "scatter", "x": x, "y": one.values, "name": one.name, "customdata": _labels(one.values, unit),
             "hovertemplate": "%{customdata}", "connectgaps": False, "line": line, **_marks(one.values),
         })  # fmt: skip
     y = {**AXIS, "rangemode": "tozero" if to_zero else "normal", **_scale(unit)}
@@ -181,7 +181,7 @@ def bars_over_time(
         marker = {"color": colour, "line": {"width": 0}, "opacity": [0.4 if part else 1 for part in pale]}
         figure.data.append({
             "type": "bar", "x": x, "y": one.values, "name": one.name, "yaxis": axis, "marker": marker,
-            "showlegend": not below and len(series) > 1, "customdata": _said(one.values, unit),
+            "showlegend": not below and len(series) > 1, "customdata": _labels(one.values, unit),
             "hovertemplate": "%{customdata}",
         })  # fmt: skip
     figure.layout.update(barmode="group", bargap=0.1)
@@ -227,7 +227,7 @@ def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
 
 def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, Any]:
     """How the bars of a series look, and what is shown at the pointer."""
-    said = [list(item) for item in zip(names, _said(one.values, unit), strict=True)]
+    said = [list(item) for item in zip(names, _labels(one.values, unit), strict=True)]
     return {
         "type": "bar", "name": one.name, "marker": {"color": COLOURS[place % len(COLOURS)], "line": {"width": 0}},
         "customdata": said, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}",

@@ -40,7 +40,7 @@ from mini_platform.web.pages.page_charts import RankedTable, Shown, frequency, o
 from mini_platform.web.pages.rendering import TableData, link, render
 from mini_platform.web.pages.spans import Moments, Span, moments, parse_day, parse_moment, span
 from mini_platform.web.problems import ProblemError
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 SUGGESTED = 500
 """Values that a field offers; others are found by typing a part of one."""
@@ -60,14 +60,14 @@ def add_declared_pages(app: FastAPI, datasets: Mapping[str, Dataset]) -> None:
 
 
 def _listing(dataset: Dataset) -> Callable[..., Response]:
-    def show(request: Request, site: TheSite) -> Response:
+    def show(request: Request, site: SiteDep) -> Response:
         return browse.listing_page(request, site, dataset, clear=dataset.page is not None and dataset.page.unmasked)
 
     return show
 
 
 def _page(dataset: Dataset) -> Callable[..., Response]:
-    def show(request: Request, site: TheSite) -> Response:
+    def show(request: Request, site: SiteDep) -> Response:
         with site.read() as conn:
             return declared_page(request, conn, page_rows(dataset))
 
@@ -150,7 +150,7 @@ def declared_page(request: Request, conn: Connection, rows: PageRows) -> Respons
         request, "page.html", tables=tables, empty=False, is_empty=is_empty, shown=shown, span=shown.span,
         has_moments=rows.has_moments, by=request.query_params.get("by") or None, compared=compared, filters=filters,
         figures=[_cards(shown, values) for values in figures], heads=_heads(shown), blocks=blocks,
-        twins=_twins(shown), **given,
+        alternates=_twins(shown), **given,
     )  # fmt: skip
 
 

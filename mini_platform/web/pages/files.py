@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, RowMapping, func, select
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.operations.reprocessing import reprocess
+from mini_platform.operations import reprocessing
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES
 from mini_platform.warehouse.tables import files as ledger_files
@@ -21,14 +21,14 @@ from mini_platform.web.pages.listing import Listing, listing
 from mini_platform.web.pages.rendering import TableData, render
 from mini_platform.web.problems import NotFoundError, ProblemError
 from mini_platform.web.runs import nudge
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 FileId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("/files")
-def files(request: Request, site: TheSite, dataset: str | None = None) -> Response:
+def files(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
     """Every file that arrived, and the form that takes more."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else None
@@ -55,7 +55,7 @@ def files(request: Request, site: TheSite, dataset: str | None = None) -> Respon
 
 
 @router.get("/files/{file_id}")
-def file(request: Request, site: TheSite, file_id: FileId) -> Response:
+def file(request: Request, site: SiteDep, file_id: FileId) -> Response:
     """What became of a file, and of each of its rows."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
@@ -73,28 +73,28 @@ def file(request: Request, site: TheSite, file_id: FileId) -> Response:
         request, "file.html",
         tables={"rules": TableData(("rule", "broken_if", "severity", "rows"), told)},
         file=row, dataset=dataset, rejects=rejects, state=state, broken=broken,
-        can_redrive=row["same_as"] is None and row["status"] in ledger.REDRIVEN and row["raw_dropped_at"] is None
+        can_reprocess=row["same_as"] is None and row["status"] in ledger.REPROCESSED and row["raw_dropped_at"] is None
         and may(request, "write", dataset),
     )  # fmt: skip
 
 
 @router.post("/datasets/{dataset}/files", dependencies=[Depends(allowed("write"))])
-async def upload(request: Request, site: TheSite, dataset: str) -> RedirectResponse:
+async def upload(request: Request, site: SiteDep, dataset: str) -> RedirectResponse:
     """Take a file from the form, where the browser runs no script, and lead to what becomes of it."""
     landed = await uploads.send(request, Response(), site, dataset)
     return RedirectResponse(f"/files/{landed.file_id}", HTTPStatus.SEE_OTHER)
 
 
-@router.post("/files/{file_id}/redrive", dependencies=[Depends(allowed("write"))])
-def redrive(request: Request, site: TheSite, file_id: FileId) -> RedirectResponse:
+@router.post("/files/{file_id}/reprocess", dependencies=[Depends(allowed("write"))])
+def reprocess(request: Request, site: SiteDep, file_id: FileId) -> RedirectResponse:
     """Judge a file again by today's rules, in a run that is asked for at once; else the sensor asks for it."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
     if not may(request, "write", dataset):
         raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
-    if not reprocess(site.platform, dataset, file_id).file_ids:
+    if not reprocessing.reprocess(site.platform, dataset, file_id).file_ids:
         raise ProblemError(
-            f"{row['name']} cannot be judged again: its raw file is no longer kept.", HTTPStatus.CONFLICT
+            f"{row['name']} cannot be validated again: its raw file is no longer kept.", HTTPStatus.CONFLICT
         )
     nudge(request, dataset)
     return RedirectResponse(f"/files/{file_id}", HTTPStatus.SEE_OTHER)

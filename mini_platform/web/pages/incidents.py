@@ -48,5 +48,5 @@ def lines(incidents: Sequence[Incident], links_url: str) -> list[Line]:
 
 def _line(incident: Incident, address: str, more: str = "") -> Line:
     level = "bad" if incident.level == "problem" else "warn"
-    sentence = incident.detail or incident.said.removeprefix(f"{incident.dataset}: ")
+    sentence = incident.detail or incident.message.removeprefix(f"{incident.dataset}: ")
     return Line(incident.kind, level, incident.dataset, sentence, incident.advice, address, more)

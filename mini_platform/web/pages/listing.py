@@ -1,4 +1,4 @@
-"""Listings: a table of a relation, a page at a time, filtered and sorted by the URL as in the API, with its twins there."""
+"""Listings: a table of a relation, a page at a time, filtered and sorted by the URL as in the API, which it links to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastapi import Request
 from sqlalchemy import ColumnElement, Connection
 
 from mini_platform.web.api import query
-from mini_platform.web.api.query import Query
-from mini_platform.web.api.relations import Listed, Relation
+from mini_platform.web.api.query import ListQuery
+from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
-from mini_platform.web.pages.rendering import TWIN, Here, link
+from mini_platform.web.pages.rendering import TWIN, URLBuilder, link
 
 ROWS = 50
 WORDS = {
@@ -41,13 +41,13 @@ class Listing:
     """
 
     relation: Relation
-    columns: Sequence[Listed]
+    columns: Sequence[RelationColumn]
     results: list[dict[str, Any]]
     params: Sequence[tuple[str, str]]
     next: str | None
     previous: str | None
     api: str
-    here: Here
+    here: URLBuilder
     fixed: Sequence[str] = ()
 
     @property
@@ -68,7 +68,7 @@ class Listing:
     def conditions(self, *without: str) -> tuple[ColumnElement[bool], ...]:
         """What holds of the rows; without what these parameters say, for what counts beside them."""
         asked = [(name, value) for name, value in self.params if name not in (*KEPT, *without)]
-        return Query.parse(self.relation, asked).where
+        return ListQuery.parse(self.relation, asked).where
 
     @property
     def chips(self) -> Iterator[tuple[str, str]]:
@@ -105,7 +105,7 @@ class Listing:
         """What is searched for."""
         return dict(self.params).get("search", "")
 
-    def sorted_by(self, column: Listed) -> tuple[str, str | None]:
+    def sorted_by(self, column: RelationColumn) -> tuple[str, str | None]:
         """Address where it is sorted by a column, the other way round if it is already, and how it is: up, down or not."""
         first = dict(self.params).get("ordering", ",".join(self.relation.order)).split(",")[0]
         if first == column.name:
@@ -118,7 +118,7 @@ def filtered(request: Request) -> str | None:
     column, by, value = (request.query_params.get(name, "") for name in query.FORM)
     if not column:
         return None
-    here = Here(request)
+    here = URLBuilder(request)
     here.params = [(name, old) for name, old in here.params if name not in query.FORM]
     if by == "isnull" or (not value and by in ("eq", "ne")):
         return here(**{f"{column}__isnull": "false" if by == "ne" else "true"})
@@ -154,9 +154,9 @@ def listing(
     asked = [*given, *(fixed or {}).items()]
     if "limit" not in dict(asked):
         asked.append(("limit", str(ROWS)))
-    parsed = Query.parse(relation, asked)
+    parsed = ListQuery.parse(relation, asked)
     found = query.page(conn, relation, parsed)
-    here = Here(request)
+    here = URLBuilder(request)
     return Listing(
         relation,
         [relation.columns[name] for name in parsed.fields if name not in hidden],

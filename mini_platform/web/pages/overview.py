@@ -19,7 +19,7 @@ from mini_platform.web.pages import reads
 from mini_platform.web.pages.incidents import Line, lines
 from mini_platform.web.pages.rendering import render
 from mini_platform.web.pages.svg import share_bars
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 
@@ -69,7 +69,7 @@ class Card:
 
 
 @router.get("/")
-def overview(request: Request, site: TheSite) -> Response:
+def overview(request: Request, site: SiteDep) -> Response:
     """What needs attention, and a card per dataset."""
     with site.read() as conn:
         readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}

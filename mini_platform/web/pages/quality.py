@@ -20,7 +20,7 @@ from mini_platform.web.pages.charts import Chart, Series
 from mini_platform.web.pages.listing import Listing, listing
 from mini_platform.web.pages.rendering import TableData, moment, render
 from mini_platform.web.problems import NotFoundError, ProblemError
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 200
@@ -28,7 +28,7 @@ RUNS = 200
 
 
 @router.get("/quality")
-def quality(request: Request, site: TheSite, dataset: str | None = None, column: str | None = None) -> Response:
+def quality(request: Request, site: SiteDep, dataset: str | None = None, column: str | None = None) -> Response:
     """The quality of a dataset, column by column; of a column over time, with its rejects."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else next(iter(readable), None)

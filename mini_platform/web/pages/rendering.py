@@ -128,7 +128,7 @@ def link(path: str, params: Sequence[tuple[str, Any]]) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-class Here:
+class URLBuilder:
     """The address of the page, to link to it with something changed; the page of a listing is left where it changes."""
 
     def __init__(self, request: Request) -> None:
@@ -209,7 +209,7 @@ def render(
         return _as_data(request, asked, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, here=Here(request), dagster=_dagster(request, site), **given
+        request=request, site=site, here=URLBuilder(request), dagster=_dagster(request, site), **given
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
     return HTMLResponse(

@@ -29,7 +29,7 @@ from mini_platform.web.pages import (
 from mini_platform.web.pages.rendering import environment, link, render
 from mini_platform.web.pages.svg import accounting_bar, spark_line
 from mini_platform.web.problems import HANDLERS
-from mini_platform.web.site import TheSite
+from mini_platform.web.site import SiteDep
 
 ROUTERS = tuple(
     page.router
@@ -57,12 +57,12 @@ def add_pages(app: FastAPI) -> None:
         app.exception_handler(kind)(_as_page(handler))
 
 
-def warm() -> None:
+def preload() -> None:
     """Do what the first page would have to wait for: Plotly's script is packed."""
     static_files.static_file(static_files.PLOTLY).packed  # noqa: B018 - kept
 
 
-def state(site: TheSite) -> dict[str, str]:
+def state(site: SiteDep) -> dict[str, str]:
     """A text that changes whenever the ledger does: what pages that are open ask for, to know when to look again."""
     with site.read() as conn:
         return {"state": reads.state(conn)}

@@ -13,7 +13,7 @@ from mini_platform.warehouse.tables import audit as trail
 from mini_platform.web.auth.guard import allowed, may
 from mini_platform.web.pages import reads
 from mini_platform.web.pages.rendering import TableData, render
-from mini_platform.web.site import Site, TheSite
+from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 100
@@ -22,7 +22,7 @@ RUN = "run "
 
 
 @router.get("/runs")
-def runs(request: Request, site: TheSite, dataset: str | None = None) -> Response:
+def runs(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
     """The last runs; as data with their durations in seconds."""
     chosen = _chosen(request, site, dataset)
     with site.read() as conn:
@@ -44,7 +44,7 @@ def _may(request: Request, site: Site, dataset: str) -> bool:
 def _runs(datasets: list[str]) -> Select[Any]:
     """What the audit trail says of each run, and what the ledger says of files that one works on.
 
-    The ledger alone knows the last run of a file: one that was judged again would take the earlier run off the list.
+    The ledger alone knows the last run of a file: one that was validated again would take the earlier run off the list.
     """
     done = trail.c.action.in_(reads.DONE) & trail.c.actor.like(f"{RUN}%")
     figures = (trail.c.details[name].astext.cast(BigInteger).label(name) for name in ("rows_read", *COUNTERS))

@@ -68,7 +68,7 @@ def test_extra_columns_come_last_and_keep_their_values(read: Reader) -> None:
 # Aliases, and columns that a file may lack
 
 MAIL = Column(description="E-mail", name="email", type=str, nullable=False, aliases=("E-Mail Address", "user_email"))
-NOTE = Column(description="Note", name="note", type=str, nullable=True, may_lack=True)
+NOTE = Column(description="Note", name="note", type=str, nullable=True, optional=True)
 ID = Column(description="Identifier", name="id", type=str, nullable=False)
 
 

@@ -6,7 +6,7 @@ the raw files of its ledger. Whoever adds a migration first has the code before 
     python -m mini_platform_tests.support.dumps 2
 
 Two datasets are in it, in the midst of their work: files that are loaded, one whose rows are in no aggregate yet, one that
-waits to be judged again, one that waits to be loaded. Every table of the schema `ops` has rows.
+waits to be validated again, one that waits to be loaded. Every table of the schema `ops` has rows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reading(RowModel):
     station: str = Field("Where", str_length={"min_value": 1, "max_value": 20})
     day: dt.date = Field("When")
     level: float | None = Field("Level of the water", unit="m", in_range={"min_value": -5, "max_value": 50})
-    first_seen: dt.datetime = Field("When it was first loaded", given="first_loaded")
+    first_seen: dt.datetime = Field("When it was first loaded", system="first_loaded")
 
 
 def highest(r: FromClause) -> Select[Any]:
@@ -85,7 +85,7 @@ BOOKINGS = Dataset(
     description="Bookings",
     rows=Booking,
     key=("booking",),
-    drift="refuse",
+    unexpected_columns="refuse",
     aggregates=(
         Aggregate(
             guests,
@@ -155,7 +155,7 @@ def _write(target: Path) -> None:
     load(platform, READINGS, "dump")
     land(platform, READINGS, "four.csv", FILES["four.csv"])
     with platform.engine.begin() as conn:
-        ledger.redrive(conn, "bookings")
+        ledger.reprocess(conn, "bookings")
         _fill_empty_tables(conn)
     script = subprocess.run(
         [

@@ -244,7 +244,7 @@ def test_datasets_tell_what_they_are(client: httpx.Client, weather: list[int]) -
     columns = {column["name"]: column for column in detail["columns"]}
     assert columns["temp_c"] | {"source": None} == {
         "name": "temp_c", "type": "number", "unit": "°C", "description": "Mean air temperature", "source": None,
-        "in_key": False, "nullable": True, "personal": None, "stored": True, "given": None, "derived": False,
+        "in_key": False, "nullable": True, "personal": None, "stored": True, "system": None, "derived": False,
         "aliases": [],
     }  # fmt: skip
     assert {"name": "date_is_date", "column": "date", "severity": "error",

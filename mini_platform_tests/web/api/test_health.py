@@ -93,7 +93,7 @@ def test_lag_is_the_age_of_what_waits(client: httpx.Client, platform: Platform) 
     with platform.engine.begin() as conn:
         for hours in (1, 3):
             statement = (
-                "INSERT INTO ops.files (dataset, name, version, sha256, bytes, door, status, arrived_at) VALUES "
+                "INSERT INTO ops.files (dataset, name, version, sha256, bytes, channel, status, arrived_at) VALUES "
                 "('weather', :name, 1, '', 0, 'test', 'landed', now() - make_interval(hours => :hours))"
             )
             conn.execute(text(statement), {"name": str(hours), "hours": hours})
@@ -132,7 +132,7 @@ def a_run(platform: Platform, run_id: str, status: str, start: float, end: float
 def a_pull(platform: Platform, error: str) -> None:
     with platform.engine.begin() as conn:
         statement = """
-            INSERT INTO ops.checkpoints (dataset, source, step, crawl, target, whole, begun_at, pages, pages_landed, rows,
+            INSERT INTO ops.checkpoints (dataset, source, step, sync, target, whole, begun_at, pages, pages_landed, rows,
                 last_started, last_failed, last_error)
             VALUES ('records', 'api', 1, 1, '', true, now(), 0, 0, 0, now(), '2100-01-01 00:00:00+00', :error)
         """

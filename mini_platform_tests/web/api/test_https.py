@@ -190,7 +190,7 @@ def test_what_cannot_be_used_is_a_sentence(
     refusal = https.refusal(Settings())
     assert refusal is not None
     assert said.format(path) in refusal
-    assert [f.said for f in examine() if (f.check, f.level) == ("encryption", "problem")] == [refusal]
+    assert [f.message for f in examine() if (f.check, f.level) == ("encryption", "problem")] == [refusal]
 
 
 def test_the_process_says_why_it_does_not_start(home: Path, certificates: Certificates) -> None:

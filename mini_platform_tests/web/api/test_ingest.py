@@ -21,7 +21,7 @@ def test_payload(client: httpx.Client, platform: Platform, pipeline: Pipeline) -
     answer = client.post("/ingest", json=PAYLOAD)
     (row,) = ledger(platform)
     assert (answer.status_code, answer.json()) == (202, {"status": "accepted", "raw_id": row.file_id})
-    assert (row.dataset, row.door, stored(platform)) == ("signals", "post", [row.sha256])
+    assert (row.dataset, row.channel, stored(platform)) == ("signals", "post", [row.sha256])
     pipeline(SIGNALS)
     with platform.engine.connect() as conn:
         assert conn.execute(text("SELECT n, min, max FROM production.signal_stats")).all() == [(3, 1, 3)]

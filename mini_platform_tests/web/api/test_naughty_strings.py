@@ -1,4 +1,4 @@
-"""Naughty strings through every door of the API: as values, names of files, parameters and parts of paths."""
+"""Naughty strings through every channel of the API: as values, names of files, parameters and parts of paths."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.web.api.query import Page, Query, count, page, stream
+from mini_platform.web.api.query import ListQuery, ResultPage, count, page, stream
 from mini_platform.web.api.relations import Relation, _listed, _relation
 from mini_platform.web.problems import ProblemError
 
@@ -93,11 +93,11 @@ def fill(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
         conn.execute(insert(TABLE), list(rows))
 
 
-def asked(relation: Relation, **params: Any) -> Query:
-    return Query.parse(relation, [(name, str(value)) for name, value in params.items()])
+def asked(relation: Relation, **params: Any) -> ListQuery:
+    return ListQuery.parse(relation, [(name, str(value)) for name, value in params.items()])
 
 
-def walk(conn: Connection, relation: Relation, **params: Any) -> list[Page]:
+def walk(conn: Connection, relation: Relation, **params: Any) -> list[ResultPage]:
     """Every page, by `next`."""
     pages = [page(conn, relation, asked(relation, **params))]
     while pages[-1].next:
@@ -250,7 +250,7 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
     fill(conn, rows)
 
     def keys(*params: tuple[str, str]) -> list[tuple[int, str]]:
-        return [key(row) for row in page(conn, KEYED, Query.parse(KEYED, params)).results]
+        return [key(row) for row in page(conn, KEYED, ListQuery.parse(KEYED, params)).results]
 
     def right(holds: Any) -> list[tuple[int, str]]:
         return [key(row) for row in expected(rows, []) if holds(row)]
@@ -311,7 +311,7 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
 )
 def test_what_cannot_be_asked_is_refused_with_a_sentence(params: list[tuple[str, str]], said: str) -> None:
     with pytest.raises(ProblemError) as refused:
-        Query.parse(KEYED, params)
+        ListQuery.parse(KEYED, params)
     assert said in refused.value.detail
     assert refused.value.status == 400
 

@@ -41,7 +41,7 @@ def test_form(client: httpx.Client, platform: Platform) -> None:
     (row,) = ledger(platform)
     told = answer.json()
     assert answer.headers["location"] == told["url"] == f"{URL}{row.file_id}/"
-    assert (row.name, row.sha256, row.bytes, row.door, row.status) == (
+    assert (row.name, row.sha256, row.bytes, row.channel, row.status) == (
         "oslo.csv", sha256(GOOD), len(GOOD), "upload", "landed",
     )  # fmt: skip
     assert {name: told[name] for name in ("file_id", "name", "version", "sha256", "status", "unchanged", "same_as")} == {

@@ -28,7 +28,7 @@ from mini_platform import (
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support import examples
-from mini_platform_tests.support.pages import Asked, Opened, words
+from mini_platform_tests.support.pages import ListQuery, Opened, words
 from mini_platform_tests.support.pages import Page as Html
 from mini_platform_tests.support.trial import Declared
 
@@ -105,13 +105,13 @@ EVERY = Page(
 
 
 @pytest.fixture
-def ask(declared: Declared, opened: Opened) -> Asked:
+def ask(declared: Declared, opened: Opened) -> ListQuery:
     """The page with every word."""
     declared(visits(EVERY)).load("a.csv", ROWS)
     return opened(visits(EVERY))
 
 
-def drawn(ask: Asked, name: str, query: str = "") -> dict[str, Any]:
+def drawn(ask: ListQuery, name: str, query: str = "") -> dict[str, Any]:
     found = re.search(rf'id="{name}-figure">(.*?)</script>', ask(f"/visits{query}").text, re.DOTALL)
     assert found
     return dict(json.loads(found[1]))
@@ -133,7 +133,7 @@ def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
     assert "/api/datasets/visits/rows.csv?at__gte=2024-01-02T00%3A00%3A00%2B00%3A00" in before.links
 
 
-def test_figures_say_what_their_measures_are(ask: Asked) -> None:
+def test_figures_say_what_their_measures_are(ask: ListQuery) -> None:
     page = Html(ask("/visits?to=2024-01-05").text)
     assert page.read("figures") == (
         "Visits 5 3 guests, on 3 days, none on 2 Paid $40.00 40 % in the north Stay 2.00 h of every park "
@@ -142,7 +142,7 @@ def test_figures_say_what_their_measures_are(ask: Asked) -> None:
     assert "of this park" in words(ask("/visits?park=south"))
 
 
-def test_rows_are_chosen_and_compared(ask: Asked) -> None:
+def test_rows_are_chosen_and_compared(ask: ListQuery) -> None:
     page = Html(ask("/visits?guest=ann").text)
     assert "Visits 3 1 guest," in page.read("figures")
     assert "/api/datasets/visits/rows.csv?day__gte=2024-01-01&day__lte=2024-01-03&guest=ann" in page.links
@@ -204,7 +204,7 @@ def test_a_group_that_is_a_row_need_not_be_grouped(declared: Declared, functions
     assert mean == pytest.approx(1e308 / 5 * 2), "a sum of these is no float"
 
 
-def test_charts_show_what_they_name(ask: Asked) -> None:
+def test_charts_show_what_they_name(ask: ListQuery) -> None:
     page = Html(ask("/visits").text)
     over_time = page.read("over-time")
     assert (
@@ -228,7 +228,7 @@ def test_charts_show_what_they_name(ask: Asked) -> None:
     assert "Visits Guests 1 2 2 or more 1" in page.read("guests")
 
 
-def test_a_part_of_a_step_is_no_slump(ask: Asked) -> None:
+def test_a_part_of_a_step_is_no_slump(ask: ListQuery) -> None:
     page = Html(ask("/visits?by=week&from=2024-01-01&to=2024-01-09").text)
     assert "pale bars are sums of a week of which not all days are shown" in page.read("over-time")
     assert drawn(ask, "over-time", "?by=week")["data"][-1]["marker"]["opacity"] == [0.4]

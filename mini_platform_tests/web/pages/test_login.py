@@ -60,7 +60,7 @@ def test_personal_data_takes_its_scope(guarded: httpx.Client, platform: Platform
     assert guarded.get(f"/files/{file_id}").status_code == 403
     for path in ("/", "/files", "/runs", "/quality"):
         assert "nested.json" not in guarded.get(path).text, path
-    assert guarded.post(f"/files/{file_id}/redrive").status_code == 403
+    assert guarded.post(f"/files/{file_id}/reprocess").status_code == 403
     guarded.post("/login", data={"key": key(platform, "read", "read:customers")})
     assert guarded.get("/customers").status_code == 200
 

@@ -260,15 +260,15 @@ def test_file_says_what_became_of_its_rows(get: Get, engine: Engine, samples: No
 
 
 def test_redrive_queues_a_file(get: Get, browser: httpx.Client, engine: Engine, samples: None) -> None:
-    answer = browser.post("/files/1/redrive")
+    answer = browser.post("/files/1/reprocess")
     assert (answer.status_code, answer.headers["location"]) == (303, "/files/1")
     assert one(engine, "SELECT status FROM ops.files WHERE file_id = 1") == "landed"
     assert "It waits for the next run" in get("/files/1").part("outcome")
-    assert browser.post("/files/999/redrive").status_code == 404
-    assert browser.post("/files/1/redrive", headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert browser.post("/files/999/reprocess").status_code == 404
+    assert browser.post("/files/1/reprocess", headers={"Origin": "https://elsewhere.example"}).status_code == 403
     with engine.begin() as conn:
         conn.execute(text("UPDATE ops.files SET raw_dropped_at = now() WHERE file_id = 1"))
-    assert browser.post("/files/1/redrive").status_code == 409
+    assert browser.post("/files/1/reprocess").status_code == 409
 
 
 def test_a_form_without_script_takes_a_file(get: Get, browser: httpx.Client) -> None:

@@ -17,7 +17,7 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
 from mini_platform_tests.support.examples import customers, sales, signals, weather
-from mini_platform_tests.support.pages import Asked, Opened, Page, measure, words
+from mini_platform_tests.support.pages import ListQuery, Opened, Page, measure, words
 from mini_platform_tests.support.trial import Declared
 
 
@@ -128,7 +128,7 @@ def test_hostile_texts_are_texts(declared: Declared, opened: Opened) -> None:
 
 
 def test_every_address_of_a_value_finds_it(declared: Declared, opened: Opened) -> None:
-    """Facets, chips and twins: the rows that they lead to are those that they name, whatever the value holds."""
+    """Facets, chips and alternates: the rows that they lead to are those that they name, whatever the value holds."""
     lines = [f'{k},"{text}",1,2020-01-01,1' for k, text in enumerate(HOSTILE * 4)]
     trial = declared(SHOPS)
     trial.load("a.csv", shops(*lines))
@@ -315,7 +315,7 @@ def test_a_run_stays_in_the_list_after_its_files_were_judged_again(declared: Dec
     with trial.platform.engine.begin() as conn:
         conn.execute(text("UPDATE ops.files SET arrived_at = now() - interval '3 days'"))
     with trial.platform.engine.begin() as conn:
-        ledger.redrive(conn, "shops", None)
+        ledger.reprocess(conn, "shops", None)
     worker = trial.platform.worker("later")
     with ledger.lease(worker):
         stage(worker, SHOPS, trial.platform.raw_files(SHOPS), limit=10)
@@ -343,7 +343,7 @@ def test_a_run_stays_in_the_list_after_its_files_were_judged_again(declared: Dec
     assert [link for link in page.links if link.startswith("/files?run_id=")] == ["/files?run_id=later&dataset=shops"]
 
 
-def runs(ask: Asked) -> list[dict[str, Any]]:
+def runs(ask: ListQuery) -> list[dict[str, Any]]:
     return list(ask("/runs?_twin=runs.json").json()["results"])
 
 

@@ -25,7 +25,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mini_platform.config.settings import PROJECT
-from mini_platform.rows.spreadsheets import harmless
+from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.pages import rendering, svg
 from mini_platform.web.pages.listing import ROWS
@@ -348,7 +348,7 @@ class Walk:
             "/datasets/hostile/files", files={"file": ('<x-evil>".json', json.dumps([{"<x-evil>": EVIL}]).encode())}
         )
         assert sent.status_code == 303, sent.text
-        assert ask.post("/files/1/redrive").status_code == 303
+        assert ask.post("/files/1/reprocess").status_code == 303
         wrong = ask.post("/login", data={"key": EVIL, "then": EVIL}, headers={"Accept": "text/html"})
         assert wrong.status_code == 401
         assert ask.post("/logout").status_code == 303
@@ -395,7 +395,7 @@ def in_csv(value: Any) -> str:
         return json.dumps(value, sort_keys=True)
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(harmless(value)) if isinstance(value, str) else repr(value)
+    return "" if value is None else str(escape_formula(value)) if isinstance(value, str) else repr(value)
 
 
 def compact(cell: str) -> str:

@@ -1,6 +1,6 @@
-"""Pulling from a real HTTP server that misbehaves on purpose.
+"""Syncing from a real HTTP server that misbehaves on purpose.
 
-Waits are milliseconds here, by the declaration of the source. A crawl's every promise is looked up in the ledger, the raw store
+Waits are milliseconds here, by the declaration of the source. A sync's every promise is looked up in the ledger, the raw store
 and the checkpoint, not in what the function says.
 """
 
@@ -23,10 +23,18 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import Engine, select, text
 
-from mini_platform import Cursor, Dataset, DeclarationError, Json, Linked, Numbered, Pull
-from mini_platform.config.sections import PullSettings
+from mini_platform import (
+    ApiSource,
+    CursorPaginator,
+    Dataset,
+    DeclarationError,
+    HeaderLinkPaginator,
+    Json,
+    PageNumberPaginator,
+)
+from mini_platform.config.sections import ApiSourceSettings
 from mini_platform.landing.fetch import retry_after
-from mini_platform.landing.pull import Pulled, pull
+from mini_platform.landing.sync import SyncResult, sync
 from mini_platform.storage.access import Access, ForbiddenError
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import checkpoints, files, pages
@@ -34,12 +42,12 @@ from mini_platform_tests.support.api_server import Api, Reply, Request, numbered
 from mini_platform_tests.support.examples import records
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-QUICK = Pull(name="api", rate=1000, tries=3, backoff=0.01, longest_wait=0.5, connect_seconds=2, read_seconds=2)
+QUICK = ApiSource(name="api", rate=1000, tries=3, backoff=0.01, longest_wait=0.5, connect_seconds=2, read_seconds=2)
 NOON = "Tue, 01 Jul 2025 12:00:00 GMT"
 
 
 class Door:
-    """A database, a raw store, and a source to be pulled from a server."""
+    """A database, a raw store, and a source to be synced from a server."""
 
     def __init__(self, engine: Engine, folder: Path, api: Api) -> None:
         self.engine = engine
@@ -48,14 +56,16 @@ class Door:
         self.said: list[str] = []
         self.dataset = records
 
-    def pull(self, source: Pull = QUICK, answer: Callable[[Request], Reply] | None = None, **access: Any) -> Pulled:
+    def sync(
+        self, source: ApiSource = QUICK, answer: Callable[[Request], Reply] | None = None, **access: Any
+    ) -> SyncResult:
         """One attempt."""
         if answer is not None:
             self.api.answer = answer
         self.api.requests.clear()
         dataset = declared(source, self.dataset)
         where = Access(**{"url": self.api.url, "networks": LOOPBACK, **access})
-        return pull(self.engine, dataset, source, self.store, where, self.said.append)
+        return sync(self.engine, dataset, source, self.store, where, self.said.append)
 
     def landed(self) -> list[tuple[str, Any]]:
         """Names and JSON of what was landed, by the ledger and the raw store."""
@@ -64,7 +74,7 @@ class Door:
         for row in rows:
             data = self.store.path(row.sha256).read_bytes()
             assert (hashlib.sha256(data).hexdigest(), len(data)) == (row.sha256, row.bytes)
-            assert (row.dataset, row.door, row.status) == ("records", "pull:api", "landed")
+            assert (row.dataset, row.channel, row.status) == ("records", "api:api", "landed")
         return [(row.name, json.loads(self.store.path(row.sha256).read_bytes())) for row in rows]
 
     def ids(self) -> list[Any]:
@@ -84,9 +94,9 @@ class Door:
             conn.execute(text(f"UPDATE ops.checkpoints SET {sets}"))  # noqa: S608 - names from this file
 
 
-def declared(source: Pull, dataset: Dataset = records) -> Dataset:
+def declared(source: ApiSource, dataset: Dataset = records) -> Dataset:
     """The dataset with another source."""
-    return replace(dataset, pulls=(source,))
+    return replace(dataset, api_sources=(source,))
 
 
 @pytest.fixture
@@ -96,16 +106,16 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def door(engine: Engine, tmp_path: Path, api: Api) -> Door:
+def channel(engine: Engine, tmp_path: Path, api: Api) -> Door:
     return Door(engine, tmp_path / "raw", api)
 
 
-def succeeded(done: Pulled) -> Pulled:
+def succeeded(done: SyncResult) -> SyncResult:
     assert (done.state, done.why) == ("succeeded", None)
     return done
 
 
-def failed(done: Pulled, *words: str) -> str:
+def failed(done: SyncResult, *words: str) -> str:
     assert done.state == "failed"
     assert done.why is not None
     for word in words:
@@ -116,45 +126,45 @@ def failed(done: Pulled, *words: str) -> str:
 # Paging
 
 
-def test_by_number(door: Door) -> None:
-    done = succeeded(door.pull())
-    assert door.landed() == [
+def test_by_number(channel: Door) -> None:
+    done = succeeded(channel.sync())
+    assert channel.landed() == [
         ("api/1/page-000001.json", things(1, 2)),
         ("api/1/page-000002.json", things(3, 4)),
         ("api/1/page-000003.json", things(5)),
     ]
-    assert door.api.pages == ["1", "2", "3", "4"], "the first page without rows is the end"
-    assert {request.query["limit"] for request in door.api.requests} == {"100"}
-    assert (done.pages, done.rows, done.crawl, len(done.file_ids)) == (4, 5, 1, 3)
-    row = door.checkpoint
-    assert (row.crawl, row.position, row.pages, row.pages_landed, row.rows, row.last_error) == (1, None, 4, 3, 5, None)
+    assert channel.api.pages == ["1", "2", "3", "4"], "the first page without rows is the end"
+    assert {request.query["limit"] for request in channel.api.requests} == {"100"}
+    assert (done.pages, done.rows, done.sync, len(done.file_ids)) == (4, 5, 1, 3)
+    row = channel.checkpoint
+    assert (row.sync, row.position, row.pages, row.pages_landed, row.rows, row.last_error) == (1, None, 4, 3, 5, None)
     assert row.last_started <= row.last_succeeded
     assert row.last_failed is None
 
 
-def test_other_names_and_another_first_page(door: Door) -> None:
+def test_other_names_and_another_first_page(channel: Door) -> None:
     def answer(request: Request) -> Reply:
         assert set(request.query) == {"key", "offset"}
         return Reply(things(int(request.query["offset"])) if request.query["offset"] != "2" else [])
 
-    source = replace(QUICK, paging=Numbered(page="offset", first=0, limit=None))
-    succeeded(door.pull(source, answer, url=f"{door.api.url}?key=7"))
-    assert door.ids() == [0, 1]
+    source = replace(QUICK, paging=PageNumberPaginator(page="offset", first=0, limit=None))
+    succeeded(channel.sync(source, answer, url=f"{channel.api.url}?key=7"))
+    assert channel.ids() == [0, 1]
 
 
-def test_by_links(door: Door) -> None:
+def test_by_links(channel: Door) -> None:
     def answer(request: Request) -> Reply:
         number = int(request.query.get("p", "1"))
         links = '<?p=1>; rel="first"' + (f', <?p={number + 1}>; rel="next"' if number < 3 else "")
         # The second page has no rows, and is not the last.
         return Reply(things(number) if number != 2 else [], headers={"Link": links})
 
-    succeeded(door.pull(replace(QUICK, paging=Linked(limit="per_page"), page_size=7), answer))
-    assert door.ids() == [1, 3]
-    assert [request.query for request in door.api.requests] == [{"per_page": "7"}, {"p": "2"}, {"p": "3"}]
+    succeeded(channel.sync(replace(QUICK, paging=HeaderLinkPaginator(limit="per_page"), page_size=7), answer))
+    assert channel.ids() == [1, 3]
+    assert [request.query for request in channel.api.requests] == [{"per_page": "7"}, {"p": "2"}, {"p": "3"}]
 
 
-def test_what_the_url_is_set_with_is_kept_nowhere(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_url_is_set_with_is_kept_nowhere(channel: Door, caplog: pytest.LogCaptureFixture) -> None:
     """A source gives the key that it was asked with back in its links; it is asked with it again, after a failure too."""
     caplog.set_level("DEBUG")
     secret, other = "s3cret/+ä", "c4nary"
@@ -162,87 +172,87 @@ def test_what_the_url_is_set_with_is_kept_nowhere(door: Door, caplog: pytest.Log
     def answer(request: Request) -> Reply:
         assert (request.query["api_key"], request.query["tag"]) == (secret, other)
         number = int(request.query.get("p", "1"))
-        if number == 3 and not door.said:
+        if number == 3 and not channel.said:
             return Reply(status=500)
         more = urlencode({"api_key": secret, "tag": [other, "b"], "p": number + 1, "mine": "a b"}, doseq=True)
         return Reply(things(number), headers={"Link": f'<?{more}>; rel="next"'} if number < 4 else {})
 
-    source = replace(QUICK, paging=Linked(), tries=1)
-    url = f"{door.api.url}?{urlencode({'api_key': secret, 'tag': [other, 'b']}, doseq=True)}"
-    failed(door.pull(source, answer, url=url), "answered 500")
-    kept = [door.checkpoint]
+    source = replace(QUICK, paging=HeaderLinkPaginator(), tries=1)
+    url = f"{channel.api.url}?{urlencode({'api_key': secret, 'tag': [other, 'b']}, doseq=True)}"
+    failed(channel.sync(source, answer, url=url), "answered 500")
+    kept = [channel.checkpoint]
     assert "p=3&mine=a+b" in kept[0].position
-    with door.engine.connect() as conn:
+    with channel.engine.connect() as conn:
         kept += conn.execute(select(pages)).all()
-    door.said.append("The source is well again.")
-    succeeded(door.pull(source, answer, url=url))
-    assert door.ids() == [1, 2, 3, 4]
-    assert [request.query.get("p") for request in door.api.requests] == ["3", "4"]
-    with door.engine.connect() as conn:
-        kept += [door.checkpoint, *conn.execute(select(pages)).all(), *conn.execute(select(files)).all()]
-    everything = f"{kept} {door.said} {caplog.text}"
+    channel.said.append("The source is well again.")
+    succeeded(channel.sync(source, answer, url=url))
+    assert channel.ids() == [1, 2, 3, 4]
+    assert [request.query.get("p") for request in channel.api.requests] == ["3", "4"]
+    with channel.engine.connect() as conn:
+        kept += [channel.checkpoint, *conn.execute(select(pages)).all(), *conn.execute(select(files)).all()]
+    everything = f"{kept} {channel.said} {caplog.text}"
     assert "3cret" not in everything
     assert other not in everything
 
 
 @pytest.mark.parametrize("end", [None, "", False, "left out"])
-def test_by_cursors(door: Door, end: Any) -> None:
+def test_by_cursors(channel: Door, end: Any) -> None:
     def answer(request: Request) -> Reply:
         at = request.query.get("after", "0")
         following: Any = {"0": "a b&c", "a b&c": 17, "17": end}[at]
         body = {"items": things(len(at)), "meta": {"next": following} if following != "left out" else {}}
         return Reply(body)
 
-    door.dataset = replace(records, sources=(Json(rows="items"),))
-    source = replace(QUICK, paging=Cursor(path="meta.next", parameter="after", limit="n" if end else None))
-    succeeded(door.pull(source, answer))
-    assert {request.query.get("n") for request in door.api.requests} == {"100" if end else None}
-    assert [request.query.get("after") for request in door.api.requests] == [None, "a b&c", "17"]
-    assert door.ids() == [1, 5, 2]
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    source = replace(QUICK, paging=CursorPaginator(path="meta.next", parameter="after", limit="n" if end else None))
+    succeeded(channel.sync(source, answer))
+    assert {request.query.get("n") for request in channel.api.requests} == {"100" if end else None}
+    assert [request.query.get("after") for request in channel.api.requests] == [None, "a b&c", "17"]
+    assert channel.ids() == [1, 5, 2]
 
 
-def test_no_url(door: Door) -> None:
-    done = door.pull(url=None)
+def test_no_url(channel: Door) -> None:
+    done = channel.sync(url=None)
     assert (done.state, done.ok) == ("not configured", True)
-    assert door.api.requests == []
-    with door.engine.connect() as conn:
+    assert channel.api.requests == []
+    with channel.engine.connect() as conn:
         assert conn.execute(select(checkpoints)).all() == []
 
 
 # Sources that go in circles, or nowhere
 
 
-def test_the_same_cursor_twice(door: Door) -> None:
+def test_the_same_cursor_twice(channel: Door) -> None:
     def answer(request: Request) -> Reply:
         at = request.query.get("cursor", "")
-        return Reply({"items": things(len(door.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
+        return Reply({"items": things(len(channel.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
 
-    door.dataset = replace(records, sources=(Json(rows="items"),))
-    done = door.pull(replace(QUICK, paging=Cursor()), answer)
-    assert failed(done, "Page 4", "as page 2", "circle") == door.checkpoint.last_error
-    assert door.ids() == [1, 2, 3]
-    assert len(door.api.requests) == 3, "the page was not asked for again"
-    assert door.checkpoint.position is None, "the next crawl begins anew"
-
-
-def test_a_link_to_itself(door: Door) -> None:
-    answer = Reply(things(1), headers={"Link": f'<{door.api.url}>; rel="next"'})
-    failed(door.pull(replace(QUICK, paging=Linked()), lambda _: answer), "Page 2", "as page 1")
-    assert door.ids() == [1]
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    done = channel.sync(replace(QUICK, paging=CursorPaginator()), answer)
+    assert failed(done, "Page 4", "as page 2", "circle") == channel.checkpoint.last_error
+    assert channel.ids() == [1, 2, 3]
+    assert len(channel.api.requests) == 3, "the page was not asked for again"
+    assert channel.checkpoint.position is None, "the next sync begins anew"
 
 
-def test_a_page_that_repeats(door: Door) -> None:
+def test_a_link_to_itself(channel: Door) -> None:
+    answer = Reply(things(1), headers={"Link": f'<{channel.api.url}>; rel="next"'})
+    failed(channel.sync(replace(QUICK, paging=HeaderLinkPaginator()), lambda _: answer), "Page 2", "as page 1")
+    assert channel.ids() == [1]
+
+
+def test_a_page_that_repeats(channel: Door) -> None:
     """A server that does not know the parameter gives the first page for ever; the time beside the rows tells nothing."""
-    door.dataset = replace(records, sources=(Json(rows="items"),))
-    done = door.pull(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    done = channel.sync(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
     failed(done, "Page 2", "same rows as page 1")
-    assert door.ids() == [1, 2]
+    assert channel.ids() == [1, 2]
 
 
-def test_no_end(door: Door) -> None:
-    done = door.pull(replace(QUICK, max_pages=7), lambda request: Reply(things(int(request.query["page"]))))
+def test_no_end(channel: Door) -> None:
+    done = channel.sync(replace(QUICK, max_pages=7), lambda request: Reply(things(int(request.query["page"]))))
     failed(done, "more than 7 pages")
-    assert door.ids() == [1, 2, 3, 4, 5, 6, 7]
+    assert channel.ids() == [1, 2, 3, 4, 5, 6, 7]
 
 
 # Misbehaviour that another try helps against
@@ -284,12 +294,12 @@ BODY = json.dumps(things(2)).encode()
     ],
     ids=lambda wrong: f"{wrong[0].status}-{bytes(wrong[0].body)[:9]!r}-{wrong[0].cut}-{wrong[0].pause + wrong[0].drip}",
 )
-def test_well_in_the_end(door: Door, wrong: list[Reply]) -> None:
+def test_well_in_the_end(channel: Door, wrong: list[Reply]) -> None:
     source = replace(QUICK, read_seconds=0.3, answer_seconds=0.5)
-    succeeded(door.pull(source, once(*wrong)))
-    assert door.ids() == [1, 2, 3]
-    assert door.api.pages == ["1", *["2"] * (1 + len(wrong)), "3", "4"]
-    assert len(door.said) == len(wrong)
+    succeeded(channel.sync(source, once(*wrong)))
+    assert channel.ids() == [1, 2, 3]
+    assert channel.api.pages == ["1", *["2"] * (1 + len(wrong)), "3", "4"]
+    assert len(channel.said) == len(wrong)
 
 
 @pytest.mark.parametrize(
@@ -302,56 +312,56 @@ def test_well_in_the_end(door: Door, wrong: list[Reply]) -> None:
         (Reply(b"nonsense"), "not JSON"),
     ],
 )
-def test_given_up_for_now_and_gone_on_with(door: Door, wrong: Reply, words: str) -> None:
+def test_given_up_for_now_and_gone_on_with(channel: Door, wrong: Reply, words: str) -> None:
     source = replace(QUICK, read_seconds=0.2)
-    why = failed(door.pull(source, once(wrong, wrong, wrong)), "Page 2", words)
-    assert door.ids() == [1]
-    row = door.checkpoint
+    why = failed(channel.sync(source, once(wrong, wrong, wrong)), "Page 2", words)
+    assert channel.ids() == [1]
+    row = channel.checkpoint
     assert (row.last_error, row.position, row.last_succeeded) == (why, "2", None)
     assert row.last_failed is not None
-    done = succeeded(door.pull(source, once()))
-    assert done.crawl == 1, "the same crawl goes on"
-    assert door.api.pages == ["2", "3", "4"]
-    assert door.ids() == [1, 2, 3]
-    assert door.checkpoint.last_error is None
+    done = succeeded(channel.sync(source, once()))
+    assert done.sync == 1, "the same sync goes on"
+    assert channel.api.pages == ["2", "3", "4"]
+    assert channel.ids() == [1, 2, 3]
+    assert channel.checkpoint.last_error is None
 
 
-def test_pauses_grow_and_are_drawn(door: Door) -> None:
+def test_pauses_grow_and_are_drawn(channel: Door) -> None:
     source = replace(QUICK, tries=6, backoff=0.05, longest_wait=0.2)
-    failed(door.pull(source, lambda _: Reply(status=503)))
-    asked = [request.at for request in door.api.requests]
+    failed(channel.sync(source, lambda _: Reply(status=503)))
+    asked = [request.at for request in channel.api.requests]
     pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
-    said = [float(sentence.split("Again in ")[1].split()[0]) for sentence in door.said]
+    said = [float(sentence.split("Again in ")[1].split()[0]) for sentence in channel.said]
     assert len(pauses) == len(said) == 5
     assert all(0 <= pause <= most + 0.05 for pause, most in zip(said, [0.05, 0.1, 0.2, 0.2, 0.2], strict=True))
     assert all(pause >= wished - 0.06 for pause, wished in zip(pauses, said, strict=True))
 
 
 @pytest.mark.parametrize("wish", ["1", "Tue, 01 Jul 2025 12:00:01 GMT"])
-def test_retry_after_is_honoured(door: Door, wish: str) -> None:
+def test_retry_after_is_honoured(channel: Door, wish: str) -> None:
     """A date is counted by the server's own clock, which is wrong here."""
-    door.api.date = NOON
-    succeeded(door.pull(replace(QUICK, longest_wait=3), once(Reply(status=429, headers={"Retry-After": wish}))))
-    first, second = (request.at for request in door.api.requests if request.query["page"] == "2")
+    channel.api.date = NOON
+    succeeded(channel.sync(replace(QUICK, longest_wait=3), once(Reply(status=429, headers={"Retry-After": wish}))))
+    first, second = (request.at for request in channel.api.requests if request.query["page"] == "2")
     assert second - first >= 1.0
 
 
-def test_a_longer_wait_is_left_to_the_next_runs(door: Door) -> None:
-    done = door.pull(answer=once(Reply(status=429, headers={"Retry-After": "3600"})))
+def test_a_longer_wait_is_left_to_the_next_runs(channel: Door) -> None:
+    done = channel.sync(answer=once(Reply(status=429, headers={"Retry-After": "3600"})))
     failed(done, "left alone for 3,600 s")
-    assert door.api.pages == ["1", "2"], "no other try"
-    assert door.checkpoint.not_before - door.checkpoint.last_failed > dt.timedelta(minutes=59)
-    waiting = door.pull()
+    assert channel.api.pages == ["1", "2"], "no other try"
+    assert channel.checkpoint.not_before - channel.checkpoint.last_failed > dt.timedelta(minutes=59)
+    waiting = channel.sync()
     assert (waiting.state, waiting.ok) == ("waiting", False)
-    assert door.api.requests == []
-    door.later(not_before="1 hour")
-    assert succeeded(door.pull(answer=once())).crawl == 1
-    assert door.ids() == [1, 2, 3]
+    assert channel.api.requests == []
+    channel.later(not_before="1 hour")
+    assert succeeded(channel.sync(answer=once())).sync == 1
+    assert channel.ids() == [1, 2, 3]
 
 
-def test_no_source_is_left_alone_for_ever(door: Door) -> None:
-    failed(door.pull(answer=once(Reply(status=503, headers={"Retry-After": "999999999"}))))
-    row = door.checkpoint
+def test_no_source_is_left_alone_for_ever(channel: Door) -> None:
+    failed(channel.sync(answer=once(Reply(status=503, headers={"Retry-After": "999999999"}))))
+    row = channel.checkpoint
     assert dt.timedelta(hours=23) < row.not_before - row.last_failed <= dt.timedelta(days=1, seconds=5)
 
 
@@ -376,21 +386,21 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, dt.datetime(2025, 7, 1, 12, tzinfo=dt.UTC)) == seconds
 
 
-def test_the_pace_is_kept(door: Door) -> None:
-    succeeded(door.pull(replace(QUICK, rate=10)))
-    asked = [request.at for request in door.api.requests]
+def test_the_pace_is_kept(channel: Door) -> None:
+    succeeded(channel.sync(replace(QUICK, rate=10)))
+    asked = [request.at for request in channel.api.requests]
     assert asked[-1] - asked[0] >= 0.1 * (len(asked) - 1) - 0.05
 
 
-def test_a_slow_source_is_cut_off_whatever_it_sends(door: Door) -> None:
+def test_a_slow_source_is_cut_off_whatever_it_sends(channel: Door) -> None:
     """A byte now and then keeps every single read short; the answer as a whole is not let last."""
     started = time.monotonic()
     source = replace(QUICK, tries=1, read_seconds=1, answer_seconds=0.3)
-    failed(door.pull(source, lambda _: Reply(BODY, drip=0.05)), "in time")
+    failed(channel.sync(source, lambda _: Reply(BODY, drip=0.05)), "in time")
     assert time.monotonic() - started < 2
 
 
-def test_a_connection_that_is_not_made_is_given_up(door: Door) -> None:
+def test_a_connection_that_is_not_made_is_given_up(channel: Door) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as nobody_accepts:
         address = nobody_accepts.getsockname()
         waiting = [socket.socket() for _ in range(4)]  # More than the server has room for: the next ones hang.
@@ -399,7 +409,7 @@ def test_a_connection_that_is_not_made_is_given_up(door: Door) -> None:
             client.connect_ex(address)
         started = time.monotonic()
         source = replace(QUICK, tries=1, connect_seconds=0.3, read_seconds=30)
-        failed(door.pull(source, url=f"http://127.0.0.1:{address[1]}/"), "did not answer in time")
+        failed(channel.sync(source, url=f"http://127.0.0.1:{address[1]}/"), "did not answer in time")
         assert 0.3 <= time.monotonic() - started < 5
         for client in waiting:
             client.close()
@@ -426,16 +436,16 @@ def test_a_connection_that_is_not_made_is_given_up(door: Door) -> None:
         (Reply(status=302), "answered 302"),
     ],
 )
-def test_failed_at_once(door: Door, reply: Reply, words: str) -> None:
-    why = failed(door.pull(answer=lambda _: reply, max_bytes=2000), words)
-    assert door.landed() == []
-    assert not list(door.store.folder.rglob("*"))
-    assert (door.checkpoint.position, door.checkpoint.last_error) == (None, why)
-    assert len(door.api.requests) in (1, 6)
-    assert succeeded(door.pull(answer=numbered([things(1)]))).crawl == 2, "the next one begins anew"
+def test_failed_at_once(channel: Door, reply: Reply, words: str) -> None:
+    why = failed(channel.sync(answer=lambda _: reply, max_bytes=2000), words)
+    assert channel.landed() == []
+    assert not list(channel.store.folder.rglob("*"))
+    assert (channel.checkpoint.position, channel.checkpoint.last_error) == (None, why)
+    assert len(channel.api.requests) in (1, 6)
+    assert succeeded(channel.sync(answer=numbered([things(1)]))).sync == 2, "the next one begins anew"
 
 
-def test_a_huge_body_is_not_taken_into_memory(door: Door) -> None:
+def test_a_huge_body_is_not_taken_into_memory(channel: Door) -> None:
     """The server sends as fast as it can; what is over the limit is never read."""
     sent = threading.Event()
 
@@ -443,24 +453,26 @@ def test_a_huge_body_is_not_taken_into_memory(door: Door) -> None:
         sent.set()
         return Reply(b" " * 50_000_000)
 
-    failed(door.pull(answer=answer, max_bytes=100_000), "more than the 100,000 bytes")
+    failed(channel.sync(answer=answer, max_bytes=100_000), "more than the 100,000 bytes")
     assert sent.is_set()
 
 
 @pytest.mark.parametrize("cursor", [{"a": 1}, ["x"], True, "a\0b", "\ud800", "x" * 10_001])
-def test_cursors_that_are_none(door: Door, cursor: Any) -> None:
-    door.dataset = replace(records, sources=(Json(rows="items"),))
-    failed(door.pull(replace(QUICK, paging=Cursor()), lambda _: Reply({"items": things(1), "next": cursor})))
-    assert door.landed() == []
+def test_cursors_that_are_none(channel: Door, cursor: Any) -> None:
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    failed(
+        channel.sync(replace(QUICK, paging=CursorPaginator()), lambda _: Reply({"items": things(1), "next": cursor}))
+    )
+    assert channel.landed() == []
 
 
-def test_wrong_rows_are_landed_and_judged_later(door: Door) -> None:
+def test_wrong_rows_are_landed_and_judged_later(channel: Door) -> None:
     """What is wrong with a row is the reader's business: the page is kept as it came."""
     page = b'[{"id": 1, "title": NaN}, 7, {"id": 123456789012345678901234567890}]'
-    succeeded(door.pull(answer=lambda request: Reply(page if request.query["page"] == "1" else b"[]")))
-    with door.engine.connect() as conn:
+    succeeded(channel.sync(answer=lambda request: Reply(page if request.query["page"] == "1" else b"[]")))
+    with channel.engine.connect() as conn:
         (sha256,) = conn.execute(select(files.c.sha256)).scalars()
-    assert door.store.path(sha256).read_bytes() == page
+    assert channel.store.path(sha256).read_bytes() == page
 
 
 # Where may be asked
@@ -481,11 +493,11 @@ def test_wrong_rows_are_landed_and_judged_later(door: Door) -> None:
         "javascript:alert(1)",
     ],
 )
-def test_urls_that_are_none(door: Door, url: str) -> None:
-    done = door.pull(url=url)
+def test_urls_that_are_none(channel: Door, url: str) -> None:
+    done = channel.sync(url=url)
     why = failed(done)
     assert "secret" not in why
-    assert door.api.requests == []
+    assert channel.api.requests == []
 
 
 PRIVATE = [
@@ -516,10 +528,10 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("host", PRIVATE)
-def test_private_addresses_are_refused_by_default(door: Door, host: str) -> None:
-    port = door.api.url.split(":")[2].split("/")[0]
-    failed(door.pull(url=f"http://{host}:{port}/things", networks=()), "MINI_PLATFORM_PULL_NETWORKS")
-    assert door.api.requests == []
+def test_private_addresses_are_refused_by_default(channel: Door, host: str) -> None:
+    port = channel.api.url.split(":")[2].split("/")[0]
+    failed(channel.sync(url=f"http://{host}:{port}/things", networks=()), "MINI_PLATFORM_API_SOURCE_NETWORKS")
+    assert channel.api.requests == []
 
 
 def test_a_network_that_is_allowed_allows_no_other() -> None:
@@ -532,7 +544,7 @@ def test_a_network_that_is_allowed_allows_no_other() -> None:
             access.addresses(host, 80)
 
 
-def test_the_address_that_was_checked_is_the_one_connected_to(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_was_checked_is_the_one_connected_to(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that resolves to a good address when it is looked at, and to a bad one the next time (DNS rebinding)."""
     real, asked = socket.getaddrinfo, []
 
@@ -544,14 +556,14 @@ def test_the_address_that_was_checked_is_the_one_connected_to(door: Door, monkey
         return real("127.0.0.1" if good else "127.0.0.99", port, *more, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    url = door.api.url.replace("127.0.0.1", "rebinding.test")
-    succeeded(door.pull(url=url, networks=(ip_network("127.0.0.1/32"),)))
+    url = channel.api.url.replace("127.0.0.1", "rebinding.test")
+    succeeded(channel.sync(url=url, networks=(ip_network("127.0.0.1/32"),)))
     assert asked.count("rebinding.test") == 1
     assert set(asked) == {"rebinding.test", "127.0.0.1"}, "what was connected to is the address"
-    assert {request.headers["host"].split(":")[0] for request in door.api.requests} == {"rebinding.test"}
+    assert {request.headers["host"].split(":")[0] for request in channel.api.requests} == {"rebinding.test"}
 
 
-def test_an_address_that_does_not_answer_gives_way_to_the_next(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_answer_gives_way_to_the_next(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def several(host: Any, port: Any, *more: Any, **named: Any) -> Any:
@@ -561,73 +573,75 @@ def test_an_address_that_does_not_answer_gives_way_to_the_next(door: Door, monke
         return [entry for one in hosts for entry in real(one, port, *more, **named)]
 
     monkeypatch.setattr(socket, "getaddrinfo", several)
-    succeeded(door.pull(url=door.api.url.replace("127.0.0.1", "several.test")))
-    assert door.ids() == [1, 2, 3, 4, 5]
+    succeeded(channel.sync(url=channel.api.url.replace("127.0.0.1", "several.test")))
+    assert channel.ids() == [1, 2, 3, 4, 5]
 
 
-def test_a_host_that_cannot_be_found_may_be_found_later(door: Door) -> None:
+def test_a_host_that_cannot_be_found_may_be_found_later(channel: Door) -> None:
     for host in ("nowhere.invalid", "x" * 70):
-        failed(door.pull(url=f"http://{host}/"), "cannot be resolved")
-    assert door.checkpoint.position == "1"
+        failed(channel.sync(url=f"http://{host}/"), "cannot be resolved")
+    assert channel.checkpoint.position == "1"
 
 
-def test_no_redirect_to_another_host(door: Door) -> None:
+def test_no_redirect_to_another_host(channel: Door) -> None:
     with serving(numbered([things(9)]), "127.0.0.2") as other:
         target = other.url + "?page=1"
         redirect = Reply(status=302, headers={"Location": target})
-        failed(door.pull(answer=lambda _: redirect), "redirects, but", "127.0.0.2", "not among the allowed hosts")
+        failed(channel.sync(answer=lambda _: redirect), "redirects, but", "127.0.0.2", "not among the allowed hosts")
         assert other.requests == []
         hosts = frozenset(("127.0.0.1", "127.0.0.2"))
         secret = ("Authorization", "Bearer secret")
-        door.api.answer = lambda request: redirect if request.query["page"] == "1" else Reply([])
-        succeeded(door.pull(hosts=hosts, header=secret))
-        assert door.ids() == [9]
+        channel.api.answer = lambda request: redirect if request.query["page"] == "1" else Reply([])
+        succeeded(channel.sync(hosts=hosts, header=secret))
+        assert channel.ids() == [9]
         assert [request.headers.get("authorization") for request in other.requests] == [None]
-        assert {request.headers["authorization"] for request in door.api.requests} == {"Bearer secret"}
+        assert {request.headers["authorization"] for request in channel.api.requests} == {"Bearer secret"}
 
 
-def test_no_link_to_another_host(door: Door) -> None:
+def test_no_link_to_another_host(channel: Door) -> None:
     reply = Reply(things(1), headers={"Link": '<http://169.254.169.254/latest/meta-data>; rel="next"'})
-    failed(door.pull(replace(QUICK, paging=Linked()), lambda _: reply), "Page 2", "169.254.169.254")
-    assert door.ids() == [1]
+    failed(channel.sync(replace(QUICK, paging=HeaderLinkPaginator()), lambda _: reply), "Page 2", "169.254.169.254")
+    assert channel.ids() == [1]
 
 
-def test_a_redirect_to_a_private_address_of_an_allowed_host(door: Door) -> None:
+def test_a_redirect_to_a_private_address_of_an_allowed_host(channel: Door) -> None:
     redirect = Reply(status=307, headers={"Location": "http://169.254.169.254/x"})
     hosts = frozenset(("127.0.0.1", "169.254.169.254"))
-    failed(door.pull(answer=lambda _: redirect, hosts=hosts), "169.254.169.254", "link-local")
+    failed(channel.sync(answer=lambda _: redirect, hosts=hosts), "169.254.169.254", "link-local")
 
 
-def test_redirects_on_the_own_host_are_followed(door: Door) -> None:
+def test_redirects_on_the_own_host_are_followed(channel: Door) -> None:
     def answer(request: Request) -> Reply:
         if request.path == "/things":
             return Reply(status=301, headers={"Location": f"/v2{request.path}?page={request.query['page']}"})
         return numbered([things(1)])(request)
 
-    succeeded(door.pull(answer=answer, header=("X-Key", "k")))
-    assert door.ids() == [1]
-    assert {request.headers["x-key"] for request in door.api.requests} == {"k"}
+    succeeded(channel.sync(answer=answer, header=("X-Key", "k")))
+    assert channel.ids() == [1]
+    assert {request.headers["x-key"] for request in channel.api.requests} == {"k"}
 
 
-def test_an_allowed_host_must_be_the_own_one_too(door: Door) -> None:
-    failed(door.pull(hosts=frozenset(("example.org",))), "127.0.0.1, which is not among the allowed hosts: example.org")
-    assert door.api.requests == []
+def test_an_allowed_host_must_be_the_own_one_too(channel: Door) -> None:
+    failed(
+        channel.sync(hosts=frozenset(("example.org",))), "127.0.0.1, which is not among the allowed hosts: example.org"
+    )
+    assert channel.api.requests == []
 
 
-def test_credentials_are_said_nowhere(door: Door) -> None:
+def test_credentials_are_said_nowhere(channel: Door) -> None:
     header = ("Authorization", "Bearer s3cr3t")
-    done = door.pull(answer=lambda _: Reply(status=500), header=header, url=door.api.url + "?key=t0ken")
-    shown = repr(done) + repr(Access("http://x", header)) + "".join(door.said) + repr(door.checkpoint)
+    done = channel.sync(answer=lambda _: Reply(status=500), header=header, url=channel.api.url + "?key=t0ken")
+    shown = repr(done) + repr(Access("http://x", header)) + "".join(channel.said) + repr(channel.checkpoint)
     assert "s3cr3t" not in shown
     assert "t0ken" not in shown
-    assert door.api.requests[0].headers["authorization"] == "Bearer s3cr3t"
+    assert channel.api.requests[0].headers["authorization"] == "Bearer s3cr3t"
 
 
-def test_no_proxy_of_the_environment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_of_the_environment(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy would connect for us to wherever it likes."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    succeeded(door.pull())
+    succeeded(channel.sync())
 
 
 # What did not change
@@ -645,106 +659,108 @@ def with_etags(pages: list[list[Any]]) -> Callable[[Request], Reply]:
 
 
 @pytest.mark.parametrize("make", [with_etags, numbered])
-def test_only_pages_that_changed_are_landed_again(door: Door, make: Callable[..., Any]) -> None:
+def test_only_pages_that_changed_are_landed_again(channel: Door, make: Callable[..., Any]) -> None:
     pages = [things(1, 2), things(3, 4), things(5)]
-    succeeded(door.pull(answer=make(pages)))
-    again = succeeded(door.pull())
+    succeeded(channel.sync(answer=make(pages)))
+    again = succeeded(channel.sync())
     assert (again.pages, again.unchanged, again.rows, again.file_ids) == (4, 4, 0, [])
-    assert len(door.landed()) == 3
+    assert len(channel.landed()) == 3
     pages[1] = things(3, 4, value=0)
     pages.append(things(6))
-    changed = succeeded(door.pull(answer=make(pages)))
+    changed = succeeded(channel.sync(answer=make(pages)))
     assert changed.unchanged == 2
-    assert door.landed()[3:] == [("api/3/page-000002.json", pages[1]), ("api/3/page-000004.json", things(6))]
-    sent = [request.headers.get("if-none-match") for request in door.api.requests]
+    assert channel.landed()[3:] == [("api/3/page-000002.json", pages[1]), ("api/3/page-000004.json", things(6))]
+    sent = [request.headers.get("if-none-match") for request in channel.api.requests]
     assert [etag is not None for etag in sent] == ([True] * 4 + [False] if make is with_etags else [False] * 5)
 
 
-def test_everything_is_asked_for_now_and_then(door: Door) -> None:
-    succeeded(door.pull(answer=with_etags([things(1), things(2)])))
-    door.later(whole_begun_at="25 hours")
-    whole = succeeded(door.pull())
+def test_everything_is_asked_for_now_and_then(channel: Door) -> None:
+    succeeded(channel.sync(answer=with_etags([things(1), things(2)])))
+    channel.later(whole_begun_at="25 hours")
+    whole = succeeded(channel.sync())
     assert (whole.unchanged, whole.rows) == (0, 2)
-    assert all("if-none-match" not in request.headers for request in door.api.requests)
-    assert succeeded(door.pull()).unchanged == 3
+    assert all("if-none-match" not in request.headers for request in channel.api.requests)
+    assert succeeded(channel.sync()).unchanged == 3
 
 
-def test_an_unchanged_page_leads_on_by_what_is_known_of_it(door: Door) -> None:
+def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: Door) -> None:
     def answer(request: Request) -> Reply:
         if request.headers.get("if-none-match"):
             return Reply(status=304)
         at = request.query.get("cursor", "a")
         return Reply({"items": things(ord(at)), "next": {"a": "b", "b": None}[at]}, headers={"ETag": f'"{at}"'})
 
-    door.dataset = replace(records, sources=(Json(rows="items"),))
-    source = replace(QUICK, paging=Cursor())
-    succeeded(door.pull(source, answer))
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    source = replace(QUICK, paging=CursorPaginator())
+    succeeded(channel.sync(source, answer))
     for _ in range(2):
-        done = succeeded(door.pull(source))
+        done = succeeded(channel.sync(source))
         assert (done.pages, done.unchanged) == (2, 2)
-        assert [r.headers["if-none-match"] for r in door.api.requests] == ['"a"', '"b"'], "it is known beyond a 304"
+        assert [r.headers["if-none-match"] for r in channel.api.requests] == ['"a"', '"b"'], "it is known beyond a 304"
 
 
-def test_since(door: Door) -> None:
+def test_since(channel: Door) -> None:
     source = replace(QUICK, since="changed_after", overlap=dt.timedelta(minutes=5))
-    succeeded(door.pull(source))
-    assert all("changed_after" not in request.query for request in door.api.requests), "the first asks for everything"
-    first = door.checkpoint
-    succeeded(door.pull(source, numbered([things(2)])))
-    asked = {request.query["changed_after"] for request in door.api.requests}
+    succeeded(channel.sync(source))
+    assert all("changed_after" not in request.query for request in channel.api.requests), (
+        "the first asks for everything"
+    )
+    first = channel.checkpoint
+    succeeded(channel.sync(source, numbered([things(2)])))
+    asked = {request.query["changed_after"] for request in channel.api.requests}
     since = dt.datetime.fromisoformat(asked.pop())
     assert not asked
     assert since == (first.begun_at - source.overlap).replace(microsecond=0)
-    assert door.ids() == [1, 2, 3, 4, 5, 2]
-    door.later(whole_begun_at="25 hours")
-    succeeded(door.pull(source, numbered([things(1)])))
-    assert all("changed_after" not in request.query for request in door.api.requests)
+    assert channel.ids() == [1, 2, 3, 4, 5, 2]
+    channel.later(whole_begun_at="25 hours")
+    succeeded(channel.sync(source, numbered([things(1)])))
+    assert all("changed_after" not in request.query for request in channel.api.requests)
 
 
-def test_a_crawl_that_failed_moves_since_not_on(door: Door) -> None:
+def test_a_sync_that_failed_moves_since_not_on(channel: Door) -> None:
     source = replace(QUICK, since="since")
-    succeeded(door.pull(source))
-    begun = door.checkpoint.begun_at
-    failed(door.pull(source, lambda _: Reply(status=404)))
-    succeeded(door.pull(source, numbered([])))
-    assert door.checkpoint.since == begun - source.overlap
+    succeeded(channel.sync(source))
+    begun = channel.checkpoint.begun_at
+    failed(channel.sync(source, lambda _: Reply(status=404)))
+    succeeded(channel.sync(source, numbered([])))
+    assert channel.checkpoint.since == begun - source.overlap
 
 
-def test_another_url_is_another_source(door: Door) -> None:
+def test_another_url_is_another_source(channel: Door) -> None:
     """Nothing that is known of the one holds for the other."""
     source = replace(QUICK, since="since")
-    succeeded(door.pull(source, with_etags([things(1)])))
-    failed(door.pull(source, lambda _: Reply(status=404), url=door.api.url + "/2"))
-    succeeded(door.pull(source, with_etags([things(1)]), url=door.api.url + "/2"))
-    assert all("since" not in r.query and "if-none-match" not in r.headers for r in door.api.requests)
-    assert door.ids() == [1, 1]
+    succeeded(channel.sync(source, with_etags([things(1)])))
+    failed(channel.sync(source, lambda _: Reply(status=404), url=channel.api.url + "/2"))
+    succeeded(channel.sync(source, with_etags([things(1)]), url=channel.api.url + "/2"))
+    assert all("since" not in r.query and "if-none-match" not in r.headers for r in channel.api.requests)
+    assert channel.ids() == [1, 1]
 
 
 # Crawls that are interrupted
 
 
-def test_a_crawl_that_takes_long_pauses(door: Door) -> None:
-    source = replace(QUICK, crawl_seconds=1e-9)
-    paused = door.pull(source)
+def test_a_sync_that_takes_long_pauses(channel: Door) -> None:
+    source = replace(QUICK, sync_seconds=1e-9)
+    paused = channel.sync(source)
     assert (paused.state, paused.ok, paused.pages) == ("paused", True, 0)
-    slow = replace(QUICK, crawl_seconds=0.05, rate=4)
-    assert door.pull(slow).state == "paused"
-    reached = door.checkpoint.position
+    slow = replace(QUICK, sync_seconds=0.05, rate=4)
+    assert channel.sync(slow).state == "paused"
+    reached = channel.checkpoint.position
     assert reached in ("2", "3")
-    succeeded(door.pull(QUICK))
-    assert door.api.pages[0] == reached
-    assert door.ids() == [1, 2, 3, 4, 5]
+    succeeded(channel.sync(QUICK))
+    assert channel.api.pages[0] == reached
+    assert channel.ids() == [1, 2, 3, 4, 5]
 
 
-def test_an_old_crawl_is_not_gone_on_with(door: Door) -> None:
-    failed(door.pull(answer=once(*[Reply(status=500)] * 3)))
-    door.later(begun_at="25 hours")
-    assert succeeded(door.pull(answer=once())).crawl == 2
-    assert door.api.pages == ["1", "2", "3", "4"]
+def test_an_old_sync_is_not_gone_on_with(channel: Door) -> None:
+    failed(channel.sync(answer=once(*[Reply(status=500)] * 3)))
+    channel.later(begun_at="25 hours")
+    assert succeeded(channel.sync(answer=once())).sync == 2
+    assert channel.api.pages == ["1", "2", "3", "4"]
 
 
-def test_of_two_that_pull_one_source_one_stops(door: Door) -> None:
-    """The second takes the crawl over while the first waits for page 2; no page is landed twice."""
+def test_of_two_that_sync_one_source_one_stops(channel: Door) -> None:
+    """The second takes the sync over while the first waits for page 2; no page is landed twice."""
     first_waits, go_on = threading.Event(), threading.Event()
     well = numbered([things(1, 2), things(3, 4), things(5)])
 
@@ -754,20 +770,22 @@ def test_of_two_that_pull_one_source_one_stops(door: Door) -> None:
             assert go_on.wait(20)
         return well(request)
 
-    done: list[Pulled] = []
+    done: list[SyncResult] = []
     source = replace(QUICK, read_seconds=30)
-    first = threading.Thread(target=lambda: done.append(door.pull(source, answer)))
+    first = threading.Thread(target=lambda: done.append(channel.sync(source, answer)))
     first.start()
     assert first_waits.wait(20)
-    second = pull(door.engine, records, source, door.store, Access(door.api.url, networks=LOOPBACK), lambda _: None)
+    second = sync(
+        channel.engine, records, source, channel.store, Access(channel.api.url, networks=LOOPBACK), lambda _: None
+    )
     go_on.set()
     first.join(20)
     assert (succeeded(second).pages, done[0].state, done[0].ok) == (3, "overtaken", True)
-    assert door.ids() == [1, 2, 3, 4, 5]
-    assert door.checkpoint.pages == 4
+    assert channel.ids() == [1, 2, 3, 4, 5]
+    assert channel.checkpoint.pages == 4
 
 
-def test_a_page_that_changes_while_the_crawl_is_under_way(door: Door) -> None:
+def test_a_page_that_changes_while_the_sync_is_under_way(channel: Door) -> None:
     """A new row at the front moves the others: one of them is met twice, none is lost; the upsert takes the last."""
     state = {"rows": things(1, 2, 3, 4, 5)}
 
@@ -778,36 +796,36 @@ def test_a_page_that_changes_while_the_crawl_is_under_way(door: Door) -> None:
             state["rows"] = [*things(9), *state["rows"]]
         return reply
 
-    succeeded(door.pull(answer=answer))
-    assert door.ids() == [1, 2, 2, 3, 4, 5]
-    succeeded(door.pull(answer=answer))
-    assert 9 in door.ids()
+    succeeded(channel.sync(answer=answer))
+    assert channel.ids() == [1, 2, 2, 3, 4, 5]
+    succeeded(channel.sync(answer=answer))
+    assert 9 in channel.ids()
 
 
-def test_two_sources_of_which_one_fails(door: Door) -> None:
+def test_two_sources_of_which_one_fails(channel: Door) -> None:
     with serving(lambda _: Reply(status=500)) as broken:
         sources = (replace(QUICK, name="broken"), QUICK)
-        dataset = replace(records, pulls=sources)
+        dataset = replace(records, api_sources=sources)
         done = [
-            pull(door.engine, dataset, one, door.store, Access(api.url, networks=LOOPBACK))
-            for one, api in zip(sources, (broken, door.api), strict=True)
+            sync(channel.engine, dataset, one, channel.store, Access(api.url, networks=LOOPBACK))
+            for one, api in zip(sources, (broken, channel.api), strict=True)
         ]
     failed(done[0], "answered 500")
     succeeded(done[1])
-    assert door.ids() == [1, 2, 3, 4, 5]
-    with door.engine.connect() as conn:
+    assert channel.ids() == [1, 2, 3, 4, 5]
+    with channel.engine.connect() as conn:
         rows = {row.source: row for row in conn.execute(select(checkpoints))}
     assert rows["broken"].last_error == done[0].why
     assert (rows["api"].last_error, rows["api"].pages) == (None, 4)
 
 
-def test_what_goes_wrong_here_is_no_fault_of_the_source(door: Door, tmp_path: Path) -> None:
+def test_what_goes_wrong_here_is_no_fault_of_the_source(channel: Door, tmp_path: Path) -> None:
     (tmp_path / "raw").write_text("a file where a folder should be")
     with pytest.raises(OSError, match="raw"):
-        door.pull()
-    assert door.checkpoint.last_error is None
+        channel.sync()
+    assert channel.checkpoint.last_error is None
     (tmp_path / "raw").unlink()
-    succeeded(door.pull())
+    succeeded(channel.sync())
 
 
 # Declarations
@@ -816,16 +834,16 @@ def test_what_goes_wrong_here_is_no_fault_of_the_source(door: Door, tmp_path: Pa
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Pull(name="Api"),
-        lambda: Pull(name="a__b"),
-        lambda: Pull(name="api", rate=0),
-        lambda: replace(records, pulls=(Pull(name="api"), Pull(name="api"))),
-        lambda: replace(records, pulls=(Pull(name="json"),)),
-        lambda: replace(records, pulls=(Pull(name="api", suffix=".xml"),)),
+        lambda: ApiSource(name="Api"),
+        lambda: ApiSource(name="a__b"),
+        lambda: ApiSource(name="api", rate=0),
+        lambda: replace(records, api_sources=(ApiSource(name="api"), ApiSource(name="api"))),
+        lambda: replace(records, api_sources=(ApiSource(name="json"),)),
+        lambda: replace(records, api_sources=(ApiSource(name="api", suffix=".xml"),)),
     ],
 )
 def test_declarations_that_contradict_themselves(wrong: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=r"Pull|dataset records"):
+    with pytest.raises(ValueError, match=r"ApiSource|dataset records"):
         wrong()
 
 
@@ -847,19 +865,19 @@ def linked(pages: Sequence[list[Any]], *, on_304: bool) -> Callable[[Request], R
 
 
 @pytest.mark.parametrize("on_304", [True, False])
-def test_a_page_behind_the_last_one_that_did_not_change(door: Door, on_304: bool) -> None:
+def test_a_page_behind_the_last_one_that_did_not_change(channel: Door, on_304: bool) -> None:
     """What follows a page stands beside its rows: they are as they were, and there is a next page all the same."""
-    source, pages = replace(QUICK, paging=Linked()), [things(1), things(2)]
-    succeeded(door.pull(source, linked(pages, on_304=on_304)))
+    source, pages = replace(QUICK, paging=HeaderLinkPaginator()), [things(1), things(2)]
+    succeeded(channel.sync(source, linked(pages, on_304=on_304)))
     for more in (things(3), things(4)):
         pages.append(more)
-        succeeded(door.pull(source))
-    assert door.ids() == [1, 2, 3, 4]
-    assert "if-none-match" in door.api.requests[0].headers, "what leads on is not sent again"
+        succeeded(channel.sync(source))
+    assert channel.ids() == [1, 2, 3, 4]
+    assert "if-none-match" in channel.api.requests[0].headers, "what leads on is not sent again"
 
 
-def test_a_304_leads_to_where_its_own_link_does(door: Door) -> None:
-    source, pages = replace(QUICK, paging=Linked()), {"1": (things(1), "2"), "2": (things(2), None)}
+def test_a_304_leads_to_where_its_own_link_does(channel: Door) -> None:
+    source, pages = replace(QUICK, paging=HeaderLinkPaginator()), {"1": (things(1), "2"), "2": (things(2), None)}
 
     def answer(request: Request) -> Reply:
         rows, following = pages[request.query.get("p", "1")]
@@ -868,15 +886,15 @@ def test_a_304_leads_to_where_its_own_link_does(door: Door) -> None:
             rows, status=304 if request.headers.get("if-none-match") == headers["ETag"] else 200, headers=headers
         )
 
-    succeeded(door.pull(source, answer))
+    succeeded(channel.sync(source, answer))
     pages["1"], pages["new"] = (things(1), "new"), (things(9), "2")
-    succeeded(door.pull(source))
-    assert door.ids() == [1, 2, 9]
+    succeeded(channel.sync(source))
+    assert channel.ids() == [1, 2, 9]
 
 
-def test_a_cursor_that_ran_out_is_not_asked_for_again(door: Door) -> None:
+def test_a_cursor_that_ran_out_is_not_asked_for_again(channel: Door) -> None:
     """The page that led to it is unchanged, and said so would lead there for ever."""
-    door.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
+    channel.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
 
     def answer(request: Request) -> Reply:
         at = request.query.get("cursor")
@@ -887,15 +905,15 @@ def test_a_cursor_that_ran_out_is_not_asked_for_again(door: Door) -> None:
             return Reply(status=304, headers=etag)
         return Reply({"items": things(1), "next": alive[0]}, headers=etag)
 
-    source = replace(QUICK, paging=Cursor())
-    succeeded(door.pull(source, answer))
+    source = replace(QUICK, paging=CursorPaginator())
+    succeeded(channel.sync(source, answer))
     alive[0] = "b"
-    failed(door.pull(source), "answered 400")
-    succeeded(door.pull(source))
+    failed(channel.sync(source), "answered 400")
+    succeeded(channel.sync(source))
 
 
 @pytest.mark.parametrize("status", [401, 403, 407])
-def test_credentials_that_run_out_in_the_middle(door: Door, status: int) -> None:
+def test_credentials_that_run_out_in_the_middle(channel: Door, status: int) -> None:
     well, asked = numbered([things(n) for n in range(1, 8)]), []
 
     def answer(request: Request) -> Reply:
@@ -903,41 +921,41 @@ def test_credentials_that_run_out_in_the_middle(door: Door, status: int) -> None
         return well(request) if asked.count(asked[-1]) <= 3 else Reply(status=status)
 
     for token in ("a", "b"):
-        failed(door.pull(answer=answer, header=("Authorization", token)), f"answered {status}")
-    assert succeeded(door.pull(header=("Authorization", "c"))).crawl == 1
-    assert door.ids() == [1, 2, 3, 4, 5, 6, 7]
+        failed(channel.sync(answer=answer, header=("Authorization", token)), f"answered {status}")
+    assert succeeded(channel.sync(header=("Authorization", "c"))).sync == 1
+    assert channel.ids() == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_error_in_a_200(door: Door) -> None:
-    failed(door.pull(answer=once(Reply({"error": "try later"}))), "Page 2", "no list of rows")
-    assert door.checkpoint.position == "2"
-    succeeded(door.pull())
-    assert door.ids() == [1, 2, 3]
+def test_an_error_in_a_200(channel: Door) -> None:
+    failed(channel.sync(answer=once(Reply({"error": "try later"}))), "Page 2", "no list of rows")
+    assert channel.checkpoint.position == "2"
+    succeeded(channel.sync())
+    assert channel.ids() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("paging", [Linked(), Cursor()])
-def test_equal_pages_are_gone_through(door: Door, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without anything of their own: heartbeats, say. The source leads on, and the crawl follows."""
-    door.dataset = replace(records, sources=(Json(rows="items"),))
+@pytest.mark.parametrize("paging", [HeaderLinkPaginator(), CursorPaginator()])
+def test_equal_pages_are_gone_through(channel: Door, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without anything of their own: heartbeats, say. The source leads on, and the sync follows."""
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
 
     def answer(request: Request, pages: int = 7) -> Reply:
         number = int(request.query.get("cursor", "1"))
         body = {"items": things(1) if number < 7 else things(2), "next": number + 1 if number < pages else None}
         return Reply(body, headers={"Link": f'<?cursor={number + 1}>; rel="next"'} if number < pages else {})
 
-    succeeded(door.pull(replace(QUICK, paging=paging), answer))
-    assert door.ids() == [1] * 6 + [2]
-    monkeypatch.setattr("mini_platform.landing.pull.EQUAL_PAGES", 8)
+    succeeded(channel.sync(replace(QUICK, paging=paging), answer))
+    assert channel.ids() == [1] * 6 + [2]
+    monkeypatch.setattr("mini_platform.landing.sync.EQUAL_PAGES", 8)
 
     def endless(request: Request) -> Reply:
         more = answer(request, 10**9)
         return replace(more, body=more.body | {"items": things(1)})
 
-    failed(door.pull(replace(QUICK, paging=paging), endless), "Page 9", "same rows as page 1")
+    failed(channel.sync(replace(QUICK, paging=paging), endless), "Page 9", "same rows as page 1")
 
 
 def test_what_is_never_sent_is_refused() -> None:
     with pytest.raises(DeclarationError, match="what follows # in its url is never sent"):
-        Pull(name="api", url="http://example.com/rows#new")
+        ApiSource(name="api", url="http://example.com/rows#new")
     with pytest.raises(ValueError, match="what follows a # is never sent"):
-        PullSettings(url="http://example.com/rows#new")
+        ApiSourceSettings(url="http://example.com/rows#new")

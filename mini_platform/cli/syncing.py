@@ -1,4 +1,4 @@
-"""Pulling sources, and how far they are pulled."""
+"""Syncing sources, and how far they are synced."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +11,14 @@ from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
-    from mini_platform.declare.sources import Pull
-    from mini_platform.landing.pull import Pulled
+    from mini_platform.declare.sources import ApiSource
+    from mini_platform.landing.sync import SyncResult
     from mini_platform.platform import Platform
 
-PULLED = {
+SYNCED = {
     "source": "source",
     "state": "state",
-    "crawl": "crawl",
+    "sync": "sync",
     "pages": "pages",
     "unchanged": "unchanged",
     "rows": "rows",
@@ -28,7 +28,7 @@ SOURCES = {
     "dataset": "dataset",
     "source": "source",
     "configured": "configured",
-    "crawl": "crawl",
+    "sync": "sync",
     "pages": "pages",
     "rows": "rows",
     "last_started": "last started",
@@ -42,42 +42,42 @@ MORE = ("pages_landed", "last_failed", "not_before", "position", "since", "whole
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per source and line.")]
 
 
-def pull(
+def sync(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Its name; without one, all of them.")] = None,
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tries and waits, and Dagster's log.")] = False,
 ) -> None:
-    """Pull the sources of a dataset now, in this process, and load what they brought.
+    """ApiSource the sources of a dataset now, in this process, and load what they brought.
 
     Exit code 1 if a source failed, or a page was not loaded.
     """
     chosen = dataset_named(dataset)
-    pulls = _pulls(chosen, source)
+    api_sources = _api_sources(chosen, source)
     platform = open_platform()
-    done = [_pulled(platform, chosen, one, verbose=verbose) for one in pulls]
+    done = [_synced(platform, chosen, one, verbose=verbose) for one in api_sources]
     landed = [file_id for one in done for file_id in one.file_ids]
     failure = process(platform, chosen, landed, verbose=verbose).failure if landed else None
     failure = failure or _not_loaded(platform, landed)
     if as_json:
         print_json(one.as_dict() for one in done)
     else:
-        print_table(PULLED, [one.as_dict() for one in done], f"{chosen.name} has no sources that are pulled.")
+        print_table(SYNCED, [one.as_dict() for one in done], f"{chosen.name} has no sources that are synced.")
     if failure:
         say(failure)
     if failure or not all(one.ok for one in done):
         raise typer.Exit(FAILED)
 
 
-def _pulls(dataset: "Dataset", source: str | None) -> list["Pull"]:
-    found = [one for one in dataset.pulls if source in (None, one.name)]
+def _api_sources(dataset: "Dataset", source: str | None) -> list["ApiSource"]:
+    found = [one for one in dataset.api_sources if source in (None, one.name)]
     if source is not None and not found:
-        names = ", ".join(one.name for one in dataset.pulls) or "none"
+        names = ", ".join(one.name for one in dataset.api_sources) or "none"
         raise MistakeError(f"{dataset.name} has no source {source!r}. Its sources are: {names}.")
     return found
 
 
-def _pulled(platform: "Platform", dataset: "Dataset", source: "Pull", *, verbose: bool) -> "Pulled":
+def _synced(platform: "Platform", dataset: "Dataset", source: "ApiSource", *, verbose: bool) -> "SyncResult":
     from mini_platform.operations.landing import sync
 
     def tell(sentence: str) -> None:
@@ -110,7 +110,7 @@ def sources(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the sources that are pulled: how far, when, and what went wrong."""
+    """List the sources that are synced: how far, when, and what went wrong."""
     from mini_platform.landing.checkpoint import stored
     from mini_platform.operations.sources import is_configured
 
@@ -127,9 +127,9 @@ def sources(
             "configured": is_configured(platform, one, source),
         }
         for one in chosen
-        for source in one.pulls
+        for source in one.api_sources
     ]
     if as_json:
         print_json(rows)
     else:
-        print_table(SOURCES, rows, "No dataset declares a source that is pulled.")
+        print_table(SOURCES, rows, "No dataset declares a source that is synced.")

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mini_platform.config.settings import Settings
-from mini_platform.operations.finding import Finding
+from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.sources import remote_inboxes
 from mini_platform.platform import Platform
 from mini_platform.storage.errors import RawStoreAwayError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SEE = "Correct the setting or the server; until then nothing else waits for it, and it is asked again by itself."
 
 
-def inboxes(settings: Settings) -> Iterator[Finding]:
+def inboxes(settings: Settings) -> Iterator[CheckResult]:
     """Whether every dataset has its drop folder, and every remote inbox can be listed now."""
     platform = Platform()
     missing, datasets = [], platform.datasets
@@ -29,27 +29,27 @@ def inboxes(settings: Settings) -> Iterator[Finding]:
         if not folder.is_dir():
             missing.append(name)
         elif not os.access(folder, os.R_OK | os.X_OK):
-            yield Finding("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
+            yield CheckResult("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
     if missing:
         do = f"mkdir -p {' '.join(str(settings.data / name) for name in missing)}"
-        yield Finding("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
+        yield CheckResult("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
     else:
-        yield Finding("inboxes", "ok", f"every dataset has its folder in {settings.data}")
+        yield CheckResult("inboxes", "ok", f"every dataset has its folder in {settings.data}")
     try:
         remote = [inbox for dataset in datasets.values() for inbox in remote_inboxes(platform, dataset)]
     except ValueError as error:
-        yield Finding("inboxes", "problem", str(error), "Correct the settings.")
+        yield CheckResult("inboxes", "problem", str(error), "Correct the settings.")
         return
     for key in settings.inbox:
         if not any(f"{key}_".startswith(f"{name}_") for name in datasets):
             said = f"MINI_PLATFORM_INBOX__{key.upper()} begins with the name of no dataset, and is ignored"
-            yield Finding("inboxes", "warning", said, f"Datasets are {', '.join(datasets)}.")
+            yield CheckResult("inboxes", "warning", said, f"Datasets are {', '.join(datasets)}.")
     if remote:
         with ThreadPoolExecutor(len(remote)) as pool:
             yield from pool.map(_listed, remote)
 
 
-def _listed(inbox: Inbox) -> Finding:
+def _listed(inbox: Inbox) -> CheckResult:
     from mini_platform.storage.connect import connect
     from mini_platform.storage.errors import InboxError, ObjectError
 
@@ -57,13 +57,13 @@ def _listed(inbox: Inbox) -> Finding:
         with closing(connect(inbox)) as connection:
             next(connection.pages(b""))
     except InboxError as error:
-        return Finding("inboxes", "problem", str(error), SEE)
+        return CheckResult("inboxes", "problem", str(error), SEE)
     except ObjectError as error:
-        return Finding("inboxes", "problem", f"{inbox.url} cannot be listed: {error}", SEE)
-    return Finding("inboxes", "ok", f"{inbox.url} of {inbox.dataset} can be listed")
+        return CheckResult("inboxes", "problem", f"{inbox.url} cannot be listed: {error}", SEE)
+    return CheckResult("inboxes", "ok", f"{inbox.url} of {inbox.dataset} can be listed")
 
 
-def raw_store(settings: Settings) -> Iterator[Finding]:
+def raw_store(settings: Settings) -> Iterator[CheckResult]:
     """Whether the bucket of raw files, if there is one, answers."""
     if settings.raw_url is None:
         return
@@ -71,6 +71,6 @@ def raw_store(settings: Settings) -> Iterator[Finding]:
         Platform().store.size("0" * 64)
     except RawStoreAwayError as error:
         do = "Correct MINI_PLATFORM_RAW_STORE, MINI_PLATFORM_RAW_S3__… or the server; until then nothing is landed."
-        yield Finding("raw store", "problem", str(error), do)
+        yield CheckResult("raw store", "problem", str(error), do)
     else:
-        yield Finding("raw store", "ok", f"{settings.raw_url} answers")
+        yield CheckResult("raw store", "ok", f"{settings.raw_url} answers")

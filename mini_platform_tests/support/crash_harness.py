@@ -1,7 +1,7 @@
 """A platform to break: its drop folder, its workers in processes of their own, and the judgement of what came of it.
 
-`Yard.wrong()` asks the oracle for every row, and beyond it: that each version of a file was loaded exactly once, that every
-row was written in the very transaction that told the ledger of it, that no lease, mark or missing raw file is left.
+`CrashHarness.wrong()` asks the oracle for every row, and beyond it: that each version of a file was loaded exactly once, that
+every row was written in the very transaction that told the ledger of it, that no lease, mark or missing raw file is left.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Remembering(Oracle):
 
 
 @dataclass
-class Yard:
+class CrashHarness:
     """A drop folder and a database of one test.
 
     Attributes:

@@ -27,13 +27,13 @@ HEADER = "station_id,date,temp_c,precip_mm\n"
 RUN = "tests"
 
 
-class Flow:
+class PipelineHarness:
     """The steps of a run as its assets make them, without Dagster, and the oracle beside them."""
 
     def __init__(self, engine: Engine, folder: Path, dataset: Dataset = weather) -> None:
         self.engine = engine
         self.store = RawStore(folder)
-        self.platform = platform_on(engine, folder.with_name("flow"), store=self.store)
+        self.platform = platform_on(engine, folder.with_name("harness"), store=self.store)
         self.dataset = dataset
         self.oracle = Oracle()
         self.others_first = False
@@ -73,10 +73,10 @@ class Flow:
         """All of it over some files, or until none waits; files that are queued again for ever run into the time-out."""
         processing.process(self.platform, self.dataset, only, run_id=RUN)
 
-    def redrive(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
+    def reprocess(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
         """Queue everything again; from now on under the rules of this dataset."""
         self.dataset = dataset or self.dataset
-        self.oracle = self.oracle.judged_by(rules or self.oracle.rules)
+        self.oracle = self.oracle.trusted_by(rules or self.oracle.rules)
         with self.engine.begin() as conn:
             ledger.return_to_landed(
                 conn, self.dataset.name, files.c.status.in_(("loaded", "refused", "failed", "staged"))

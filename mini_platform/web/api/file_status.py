@@ -38,7 +38,7 @@ class LandedFile(BaseModel):
     version: int = Field(description="1 for the first bytes under this name, then 2, 3 …")
     sha256: str = Field(description="Of its bytes")
     bytes: int
-    door: str = Field(description="How it came in")
+    channel: str = Field(description="How it came in")
     arrived_at: dt.datetime
     loaded_at: dt.datetime | None = None
     status: str = Field(description="landed, staged, loaded, refused, failed or unchanged")
@@ -62,7 +62,7 @@ class LandedFile(BaseModel):
                 "version": 1,
                 "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
                 "bytes": 88,
-                "door": "upload",
+                "channel": "upload",
                 "arrived_at": "2026-01-02T06:00:00Z",
                 "loaded_at": "2026-01-02T06:00:03Z",
                 "status": "loaded",
@@ -82,7 +82,7 @@ class LandedFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FileStatus:
     """A landed file as it is now.
 
     Attributes:
@@ -121,11 +121,11 @@ class Outcome:
         return shown
 
 
-def outcome(conn: Connection, dataset: Dataset, file_id: int) -> Outcome:
+def outcome(conn: Connection, dataset: Dataset, file_id: int) -> FileStatus:
     """A landed file as it is now."""
     row = conn.execute(select(files).where(files.c.file_id == file_id)).one()
     version = row if row.same_as is None else conn.execute(select(files).where(files.c.file_id == row.same_as)).one()
-    return Outcome(row, version, not is_stale(conn, dataset))
+    return FileStatus(row, version, not is_stale(conn, dataset))
 
 
 async def until(
@@ -146,7 +146,7 @@ async def until(
         await asyncio.sleep(min(LOOK_SECONDS, max(0.0, end - loop.time())))
 
 
-async def outcome_after(request: Request, site: Site, dataset: Dataset, file_id: int, seconds: float) -> Outcome:
+async def status_after(request: Request, site: Site, dataset: Dataset, file_id: int, seconds: float) -> FileStatus:
     """A landed file as soon as it is loaded, with all that is computed from it; or as it is after so many seconds."""
     return await until(
         request,

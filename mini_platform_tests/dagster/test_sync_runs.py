@@ -1,4 +1,4 @@
-"""Pulls as Dagster runs them and as the command line does: assets, checks, schedules, settings."""
+"""Syncs as Dagster runs them and as the command line does: assets, checks, schedules, settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster import automation
-from mini_platform.dagster.automation import DATASET_TAG, PULL_TAG
+from mini_platform.dagster.automation import API_SOURCE_TAG, DATASET_TAG
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.operations.sources import access_to
@@ -25,8 +25,8 @@ from mini_platform_tests.support.api_server import Api, Reply, numbered, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
-URL, NETWORKS = "MINI_PLATFORM_PULL__RECORDS_API__URL", "MINI_PLATFORM_PULL_NETWORKS"
-PULL = dg.AssetKey(["records", "pull_api"])
+URL, NETWORKS = "MINI_PLATFORM_API_SOURCE__RECORDS_API__URL", "MINI_PLATFORM_API_SOURCE_NETWORKS"
+PAGES = dg.AssetKey(["records", "api_pages"])
 
 
 @pytest.fixture
@@ -53,15 +53,15 @@ def defs() -> dg.Definitions:
     return build_defs({"records": all_datasets()["records"]})
 
 
-def run(instance: dg.DagsterInstance, job: str = "pull_records_api") -> Any:
+def run(instance: dg.DagsterInstance, job: str = "sync_records_api") -> Any:
     result = defs().resolve_job_def(job).execute_in_process(instance=instance)
     assert result.success
     return result
 
 
-def pulled(result: Any) -> tuple[dict[str, Any], Any]:
+def synced(result: Any) -> tuple[dict[str, Any], Any]:
     """What the asset showed, and its check."""
-    (event,) = result.asset_materializations_for_node("records__pull_api")
+    (event,) = result.asset_materializations_for_node("records__api_pages")
     (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "api_reachable")
     return {name: getattr(value, "value", value) for name, value in event.metadata.items()}, check
 
@@ -74,7 +74,7 @@ def ids(engine: Engine) -> list[str]:
 def test_the_asset_stands_upstream_of_the_raw_files(home: Path) -> None:
     assert not home.exists()
     graph = defs().get_repository_def().asset_graph
-    node = graph.get(PULL)
+    node = graph.get(PAGES)
     assert node.child_keys == {dg.AssetKey(["records", "raw_files"])}
     assert (node.group_name, node.kinds) == ("records", {"http", "json"})
     assert URL in (node.description or "")
@@ -82,26 +82,26 @@ def test_the_asset_stands_upstream_of_the_raw_files(home: Path) -> None:
 
 def test_a_source_that_is_not_configured(instance: dg.DagsterInstance, data: Path) -> None:
     assert data.exists()
-    shown, check = pulled(run(instance))
+    shown, check = synced(run(instance))
     assert (shown["state"], shown["why"], check.passed, check.description) == (
         "not configured",
         "not configured",
         True,
         "not configured",
     )
-    schedule = defs().get_repository_def().get_schedule_def("records_pull_api")
+    schedule = defs().get_repository_def().get_schedule_def("records_sync_api")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
 
 
-def test_what_is_pulled_is_loaded_by_the_same_run(
+def test_what_is_synced_is_loaded_by_the_same_run(
     configured: Api, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
     assert data.exists()
-    shown, check = pulled(run(instance))
-    assert (shown["state"], shown["pages"], shown["rows"], shown["crawl"]) == ("succeeded", 3, 3, 1)
+    shown, check = synced(run(instance))
+    assert (shown["state"], shown["pages"], shown["rows"], shown["sync"]) == ("succeeded", 3, 3, 1)
     assert check.passed
     assert ids(engine) == ["1", "2", "3"]
-    again, _ = pulled(run(instance))
+    again, _ = synced(run(instance))
     assert (again["unchanged"], again["rows"]) == (3, 0)
 
 
@@ -113,7 +113,7 @@ def test_a_source_that_fails_fails_its_check_and_not_the_run(
     configured.answer = lambda request: well(request) if request.query["page"] == "1" else Reply(status=404)
     (data / "records" / "a.csv").write_text("id,name\n9,nine\n")
     os.utime(data / "records" / "a.csv", (1, 1))
-    shown, check = pulled(run(instance))
+    shown, check = synced(run(instance))
     assert (shown["state"], check.passed, check.severity) == ("failed", False, dg.AssetCheckSeverity.ERROR)
     assert check.description == shown["why"]
     assert "Page 2" in check.description
@@ -134,10 +134,10 @@ def test_the_schedule(configured: Api, tmp_path: Path) -> None:
     instance = dg.DagsterInstance.local_temp(str(tmp_path))  # A schedule's context takes no ephemeral one.
     assert configured.requests == []
     repository = defs().get_repository_def()
-    schedule = repository.get_schedule_def("records_pull_api")
+    schedule = repository.get_schedule_def("records_sync_api")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert schedule.cron_schedule == "*/15 * * * *"
-    assert repository.get_job(schedule.job_name).asset_layer.selected_asset_keys >= {PULL}
+    assert repository.get_job(schedule.job_name).asset_layer.selected_asset_keys >= {PAGES}
 
     def tick() -> Any:
         with dg.build_schedule_context(instance=instance, repository_def=repository) as context:
@@ -145,11 +145,11 @@ def test_the_schedule(configured: Api, tmp_path: Path) -> None:
         return data.run_requests[0] if data.run_requests else data.skip_message
 
     request = tick()
-    assert (request.tags[DATASET_TAG], request.tags[PULL_TAG], request.run_key) == ("records", "api", None)
-    tags = {DATASET_TAG: "records", PULL_TAG: "api"}
-    active = dg.DagsterRun(job_name="pull_records_api", tags=tags)
+    assert (request.tags[DATASET_TAG], request.tags[API_SOURCE_TAG], request.run_key) == ("records", "api", None)
+    tags = {DATASET_TAG: "records", API_SOURCE_TAG: "api"}
+    active = dg.DagsterRun(job_name="sync_records_api", tags=tags)
     instance.add_run(active._replace(status=automation.ACTIVE[0]))
-    assert tick() == "A run that pulls api is under way."
+    assert tick() == "A run that api_sources api is under way."
 
 
 # Settings
@@ -171,15 +171,15 @@ def test_intervals(name: str, interval: str, cron: str, home: Path, monkeypatch:
     assert not home.exists()
     monkeypatch.setenv(name, interval)
     assert load_settings().etl_interval == cron
-    assert defs().get_repository_def().get_schedule_def("records_pull_api").cron_schedule == cron
+    assert defs().get_repository_def().get_schedule_def("records_sync_api").cron_schedule == cron
 
 
 def test_where_a_source_is(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     records = all_datasets()["records"]
     monkeypatch.setenv(URL, "https://api.example.com/posts")
     monkeypatch.setenv(URL.replace("URL", "HEADER"), "Authorization: Bearer s3cr3t")
-    monkeypatch.setenv("MINI_PLATFORM_PULL_HOSTS", "api.example.com, cdn.example.com")
-    access = access_to(Platform(), records, records.pulls[0])
+    monkeypatch.setenv("MINI_PLATFORM_API_SOURCE_HOSTS", "api.example.com, cdn.example.com")
+    access = access_to(Platform(), records, records.api_sources[0])
     assert (access.url, access.header) == ("https://api.example.com/posts", ("Authorization", "Bearer s3cr3t"))
     assert access.hosts == {"api.example.com", "cdn.example.com"}
     assert access.networks == ()
@@ -202,33 +202,33 @@ def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_pull_and_sources(configured: Api, data: Path, engine: Engine) -> None:
+def test_sync_and_sources(configured: Api, data: Path, engine: Engine) -> None:
     assert data.exists()
-    done = cli("pull", "records", "--json")
+    done = cli("sync", "records", "--json")
     assert done.returncode == 0, done.stderr
     (one,) = map(json.loads, done.stdout.splitlines())
     assert (one["source"], one["state"], one["pages"], one["rows"]) == ("api", "succeeded", 3, 3)
     assert ids(engine) == ["1", "2", "3"]
     configured.answer = lambda _: Reply(status=404)
-    failed = cli("pull", "records", "api")
+    failed = cli("sync", "records", "api")
     assert failed.returncode == 1
     assert "answered 404" in failed.stdout
     listed = cli("sources", "--json")
     (row,) = map(json.loads, listed.stdout.splitlines())
-    assert (row["dataset"], row["source"], row["configured"], row["crawl"]) == ("records", "api", True, 2)
+    assert (row["dataset"], row["source"], row["configured"], row["sync"]) == ("records", "api", True, 2)
     assert "answered 404" in row["last_error"]
     assert row["last_succeeded"] is not None
     assert "answered 404" in cli("sources", "records").stdout
 
 
-def test_pull_without_a_url_and_of_what_there_is_not(home: Path) -> None:
+def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
     assert not home.exists()
-    done = cli("pull", "records")
+    done = cli("sync", "records")
     assert (done.returncode, "not configured" in done.stdout) == (0, True)
-    unknown = cli("pull", "records", "ftp")
+    unknown = cli("sync", "records", "ftp")
     assert unknown.returncode == 2
     assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api."
-    assert cli("pull", "weather").stderr.strip() == "weather has no sources that are pulled."
+    assert cli("sync", "weather").stderr.strip() == "weather has no sources that are synced."
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,16 @@ def test_pull_without_a_url_and_of_what_there_is_not(home: Path) -> None:
         ("MINI_PLATFORM_ETL_INTERVAL", "soon", "MINI_PLATFORM_ETL_INTERVAL is not valid"),
         ("MINI_PLATFORM_ETL_INTERVAL", "420", "divide an hour or a day evenly"),
         (NETWORKS, "10.0.0.1/8", f"{NETWORKS} is not valid"),
-        ("MINI_PLATFORM_PULL__RECORDS_API__HEADER", "s3cr3t", "MINI_PLATFORM_PULL__RECORDS_API__HEADER is not valid"),
-        ("MINI_PLATFORM_PULL__RECORDS_API__URI", "http://x", "MINI_PLATFORM_PULL__RECORDS_API__URI is not valid"),
+        (
+            "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER",
+            "s3cr3t",
+            "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER is not valid",
+        ),
+        (
+            "MINI_PLATFORM_API_SOURCE__RECORDS_API__URI",
+            "http://x",
+            "MINI_PLATFORM_API_SOURCE__RECORDS_API__URI is not valid",
+        ),
     ],
 )
 def test_wrong_settings(home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:

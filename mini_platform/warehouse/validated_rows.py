@@ -1,6 +1,6 @@
-"""Judged rows: raw files -> blocks of CSV as COPY takes them, and a tally of every file.
+"""Validated rows: raw files -> blocks of CSV as COPY takes them, and a tally of every file.
 
-Rows of small files are gathered and judged together: asking every rule costs milliseconds, whatever the number of rows.
+Rows of small files are gathered and validated together: asking every rule costs milliseconds, whatever the number of rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.protection import Keyring, protect, shape, shapes
 from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import judge, judge_malformed, parse
+from mini_platform.rows.validation import parse, validate, validate_malformed
 from mini_platform.warehouse.figures import Figures
 
 Progress = Callable[[int, int], None]
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 GATHERED_ROWS = 50_000
 SLOW_BYTES = 32 * 2**20
-"""A file of more text than this (about half a million rows, one second) is set aside while others wait in its batch."""
+"""A file of more text than this (about half a million rows, one second) is deferred while others wait in its batch."""
 MALFORMED_BYTES = 1000
 """Text of good rows that takes as long as one malformed record, which is an object of its own."""
 UNIQUE_KEYS = 20_000_000
@@ -58,19 +58,19 @@ class Tally:
 
     file_id: int
     name: str
-    door: str
+    channel: str
     path: Path
     rows_erased: int = 0
     rows_read: int = 0
     rows_rejected: int = 0
     rule_counts: Counter[str] = field(default_factory=Counter)
-    extra_columns: dict[str, None] = field(default_factory=dict)
-    absent_columns: dict[str, None] = field(default_factory=dict)
+    unexpected_columns: dict[str, None] = field(default_factory=dict)
+    missing_columns: dict[str, None] = field(default_factory=dict)
     keys: list[pl.Series] = field(default_factory=list)
     unique: bool | None = None
     figures: Figures | None = None
     refused: str | None = None
-    set_aside: bool = False
+    deferred: bool = False
 
     def verdict(self, dataset: Dataset) -> dict[str, Any]:
         """The ledger's row: staged, or refused with the reason.
@@ -79,12 +79,12 @@ class Tally:
         was rejected of them does, too: nothing is kept of it.
         """
         reason = self.refused
-        if reason is None and dataset.refuse_above.exceeded(self.rows_rejected, self.rows_read + self.rows_erased):
+        if reason is None and dataset.reject_limit.exceeded(self.rows_rejected, self.rows_read + self.rows_erased):
             worst, count = self.rule_counts.most_common(1)[0]
             erased = f" ({self.rows_erased} more were of erased persons)" if self.rows_erased else ""
             reason = (
                 f"{self.rows_rejected} of {self.rows_read} rows{erased} are rejected, more than the dataset allows "
-                f"({dataset.refuse_above}); most often: {worst} ({count} row{'' if count == 1 else 's'})"
+                f"({dataset.reject_limit}); most often: {worst} ({count} row{'' if count == 1 else 's'})"
             )
         return {
             "file_id": self.file_id,
@@ -95,8 +95,8 @@ class Tally:
             "rule_counts": self.rule_counts,
             "keys_unique": self.keys_unique(),
             "figures": self.figures and self.figures.measured(),
-            "extra_columns": list(self.extra_columns),
-            "absent_columns": list(self.absent_columns),
+            "unexpected_columns": list(self.unexpected_columns),
+            "missing_columns": list(self.missing_columns),
         }
 
     def keys_unique(self) -> bool:
@@ -131,8 +131,8 @@ class _Part:
         return np.zeros(self.block.rows.height, np.int64) if self.block.records is None else self.block.records
 
 
-class JudgedRows:
-    """Reads the files of a batch, judges their rows, keeps the tallies."""
+class ValidatedRows:
+    """Reads the files of a batch, validates their rows, keeps the tallies."""
 
     def __init__(
         self,
@@ -159,21 +159,21 @@ class JudgedRows:
         for file_id, tally in self._tallies.items():
             others = len(quick) > (file_id in quick)
             if others and file_id not in quick:
-                tally.set_aside = True
+                tally.deferred = True
                 continue
             seen, weight = 0, 0.0
             try:
-                for block in read_rows(self._dataset, tally.path, tally.name, tally.door, self._raw.limits):
+                for block in read_rows(self._dataset, tally.path, tally.name, tally.channel, self._raw.limits):
                     weight += block.rows.estimated_size() + MALFORMED_BYTES * len(block.malformed)
                     if others and weight > SLOW_BYTES:
-                        tally.set_aside = True
+                        tally.deferred = True
                         quick.discard(file_id)
                         break
                     tally.rows_read += block.rows.height + len(block.malformed)
                     # A name that nobody declared may be an address, where an object is a mapping.
                     extra = map(shape, block.extra) if self._dataset.is_personal else block.extra
-                    tally.extra_columns.update(dict.fromkeys(extra))
-                    tally.absent_columns.update(dict.fromkeys(block.absent))
+                    tally.unexpected_columns.update(dict.fromkeys(extra))
+                    tally.missing_columns.update(dict.fromkeys(block.absent))
                     self._gathered.append(_Part(file_id, block))
                     self._rows += block.rows.height + len(block.malformed)
                     if self._progress:
@@ -192,7 +192,7 @@ class JudgedRows:
                 self._tallies[file_id].rows_rejected += 1
                 self._tallies[file_id].rule_counts[record.rule] += 1
             ids = pl.Series("_file_id", [file_id for file_id, _ in malformed], pl.Int64)
-            rows = judge_malformed([record for _, record in malformed])
+            rows = validate_malformed([record for _, record in malformed])
             rows = rows.with_columns(ids, pl.Series("_record", [record.record for _, record in malformed], pl.Int64))
             if self._dataset.is_protected:
                 rows = rows.with_columns(_raw=shapes(rows["_raw"]))
@@ -209,41 +209,41 @@ class JudgedRows:
         )
         lines = pl.Series("_line", np.concatenate([block.lines for block in blocks]))
         numbers = pl.Series("_record", np.concatenate([part.numbers for part in filled]))
-        verdicts = judge(self._dataset, rows.with_columns(ids, lines, numbers))
-        rejected = verdicts.rows["_rules"].is_not_null()
-        for rule, fails in verdicts.broken:
+        results = validate(self._dataset, rows.with_columns(ids, lines, numbers))
+        rejected = results.rows["_rules"].is_not_null()
+        for rule, fails in results.broken:
             for file_id, count in _count(ids.filter(fails)):
                 self._tallies[file_id].rule_counts[rule.name] += count
         for file_id, count in _count(ids.filter(rejected)):
             self._tallies[file_id].rows_rejected += count
-        judged = verdicts.rows
+        validated = results.rows
         if self._raw.keyring is not None:
-            judged = protect(self._dataset, judged, self._raw.keyring)
+            validated = protect(self._dataset, validated, self._raw.keyring)
         if len(self._tallies) == 1:  # Only of a file that is loaded alone are these asked.
             tally = next(iter(self._tallies.values()))
             if tally.rows_read <= UNIQUE_KEYS:
-                tally.keys.append(self._key_hashes(judged, verdicts.keys).filter(~rejected))
+                tally.keys.append(self._key_hashes(validated, results.keys).filter(~rejected))
             if tally.rows_read >= GATHERED_ROWS:
                 tally.figures = tally.figures or Figures(self._dataset)
-                tally.figures.add(judged)
+                tally.figures.add(validated)
         if any(block.rows.width > len(self._columns) for block in blocks):
-            judged = judged.with_columns(pl.concat([self._extra(block) for block in blocks], rechunk=True))
-        return judged
+            validated = validated.with_columns(pl.concat([self._extra(block) for block in blocks], rechunk=True))
+        return validated
 
-    def _key_hashes(self, judged: pl.DataFrame, typed: pl.Series) -> pl.Series:
+    def _key_hashes(self, validated: pl.DataFrame, typed: pl.Series) -> pl.Series:
         """Hashes of the keys as they are stored: what was protected is text, and two texts may have become one."""
         key = [column for column in self._dataset.columns if column.name in self._dataset.key]
         if not any(column.is_protected for column in key):
             return typed
-        return judged.select(map(parse, key)).hash_rows()
+        return validated.select(map(parse, key)).hash_rows()
 
     def _extra(self, block: Block) -> pl.Series:
         """Columns that are not declared, as a JSON object a row; null without any."""
         names = block.rows.columns[len(self._columns) :]
         if not names:
             return pl.repeat(None, block.rows.height, dtype=pl.String, eager=True).alias("_extra")
-        if block.rescued:
-            return block.rescued().alias("_extra")
+        if block.extra_as_json:
+            return block.extra_as_json().alias("_extra")
         return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
 
     def _csv(self, rows: pl.DataFrame) -> bytes:

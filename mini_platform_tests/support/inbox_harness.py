@@ -26,7 +26,7 @@ CHANGED = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-5.5,0.3\n"
 
 
 @dataclass
-class Yard:
+class InboxHarness:
     """An inbox of weather.
 
     Attributes:
@@ -47,7 +47,7 @@ class Yard:
     def inbox(self) -> Inbox:
         return Inbox(self.dataset.name, self.name, InboxSettings(**self.settings))
 
-    def using(self, **settings: Any) -> Yard:
+    def using(self, **settings: Any) -> InboxHarness:
         """The same with other settings."""
         return replace(self, settings=self.settings | settings)
 
@@ -95,8 +95,8 @@ class Yard:
     def known(self) -> dict[bytes, str | None]:
         """What is remembered of the inbox: name -> why it is left alone."""
         with self.platform.engine.connect() as conn:
-            rows = conn.execute(select(inbox_files.c.key, inbox_files.c.left_alone))
-            return {bytes(row.key): row.left_alone for row in rows}
+            rows = conn.execute(select(inbox_files.c.key, inbox_files.c.skip_reason))
+            return {bytes(row.key): row.skip_reason for row in rows}
 
     def stands(self) -> list[str]:
         """Files that stand in the inbox, with those in folders below it."""

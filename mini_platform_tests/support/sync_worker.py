@@ -1,4 +1,4 @@
-"""A process that pulls, for tests to kill: the dataset `records` with a quick source, by the platform's own settings."""
+"""A process that syncs, for tests to kill: the dataset `records` with a quick source, by the platform's own settings."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mini_platform import Pull
-from mini_platform.landing.pull import pull
+from mini_platform import ApiSource
+from mini_platform.landing.sync import sync
 from mini_platform.operations.sources import access_to
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import records
 
-SOURCE = Pull(name="api", rate=1000, tries=2, backoff=0.01, read_seconds=20)
-DATASET = replace(records, pulls=(SOURCE,))
+SOURCE = ApiSource(name="api", rate=1000, tries=2, backoff=0.01, read_seconds=20)
+DATASET = replace(records, api_sources=(SOURCE,))
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:
-    """Pull once, with exactly these settings; the exit code is 0 where nothing is wrong with the source."""
+    """ApiSource once, with exactly these settings; the exit code is 0 where nothing is wrong with the source."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
     platform = Platform()
-    done = pull(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
+    done = sync(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
     print(done, flush=True)  # noqa: T201 - into the log
     sys.exit(0 if done.ok else 1)

@@ -9,20 +9,20 @@ Level = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found.
 
     Attributes:
         check: its name.
         level: ok, warning or problem.
-        said: what was found.
-        do: what to do about it; empty where all is well.
+        message: what was found.
+        advice: what to do about it; empty where all is well.
     """
 
     check: str
     level: Level
-    said: str
-    do: str = ""
+    message: str
+    advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As a dict."""
