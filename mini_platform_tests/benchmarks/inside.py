@@ -29,11 +29,11 @@ def main(paths: list[Path]) -> dict[str, float]:
         laps[name] = time.perf_counter() - start - sum(laps.values())
 
     found = [folder.DroppedFile(path.name, path, "") for path in paths]
-    ids = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, found, "load") if row]
+    list(folder.land(platform.engine, dataset, platform.store, found, "load"))
     lap("land")
-    processing.stage(platform, dataset, run_id, ids)
+    processing.stage(platform, dataset, run_id)
     lap("stage")
-    loaded = processing.load(platform, dataset, run_id, ids)
+    loaded = processing.load(platform, dataset, run_id)
     lap("load")
     for aggregate in dataset.aggregates:
         processing.refresh(platform, dataset, aggregate)
