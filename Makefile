@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test bench faults fuzz ten-thousand screenshots lint audit format lock clean
+.PHONY: help up down install test test-fast bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -28,8 +28,14 @@ $(STAMP):
 test: install ## run every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
+test-fast: install ## what to run after each change: no platform process, no browser, nothing that takes long
+	@$(BIN)/python -m pytest -n 2 -m "not faults and not slow" $(ARGS)
+
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults mini_platform_tests/landing
+
+faults-all: install ## the same with every pair of operations, which takes half an hour more
+	@FAULTS_PAIRS=all $(MAKE) --no-print-directory faults
 
 fuzz: install ## declarations of every kind, drawn, against a model: make fuzz ARGS="--minutes 10 --seed 7"
 	@$(BIN)/python -m mini_platform_tests.declarations.fuzz $(ARGS)
@@ -44,6 +50,12 @@ bench: install ## the pipeline against Postgres, dlt and pandas; or ARGS="--agai
 
 screenshots: install ## write the pictures of this README anew, from the running pages (needs Debian's chromium)
 	@$(BIN)/python -m mini_platform_tests.browser.screenshots
+
+docs: install ## build the documentation, which the platform serves at /help/
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning -b html -d .venv/doctrees docs mini_platform/web/help
+
+wheel: docs ## build the wheel, with the documentation in it, into dist/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms, bandit, secrets, Dockerfile
 	@$(BIN)/ruff check .
