@@ -1,8 +1,8 @@
-"""Mini Platform: files arrive, one declaration of a dataset gives trusted tables.
+"""Mini Platform: one declaration of a dataset turns arriving files into validated tables.
 
-The words of a declaration are imported from here, as in `from mini_platform import Dataset, Field, RowModel`. They are listed
-in `declare/words.py` and imported when one is first asked for, so that `import mini_platform` costs nothing. No room of the
-platform imports from here.
+The names of a declaration are imported from here, as in `from mini_platform import Dataset, Field, RowModel`. They are listed
+in `declare/words.py` and imported on first access, so that `import mini_platform` is fast. No package of the platform imports
+from here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mini_platform.declare.words import *  # noqa: F403 - a type checker and an editor see them so
+    from mini_platform.declare.words import *  # noqa: F403 - for type checkers and editors
 
 
 def __getattr__(name: str) -> Any:
-    """Return a word of the declaration, or `__all__` of them."""
+    """Return a name of the declaration, or the list of them, `__all__`."""
     if name == "__all__" or not name.startswith("_"):
         words = import_module("mini_platform.declare.words")
         if name == "__all__" or name in words.__all__:

@@ -1,4 +1,4 @@
-"""What a `defs.yaml` names as its `type`: users' files say `mini_platform.components.Dataset`, wherever the class stands."""
+"""The Dagster component that users' `defs.yaml` files name as their `type`: `mini_platform.components.Dataset`."""
 
 from mini_platform.dagster.components import Dataset
 

@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets, checks, sensors and schedules of every declared dataset, the nightly purge, alerts."""
+"""The definitions that Dagster loads: assets, checks, sensors and schedules of every dataset, the nightly purge, alerts."""
 
 from mini_platform.dagster.build import build_defs
 from mini_platform.dagster.loading import load_defs

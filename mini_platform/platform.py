@@ -1,4 +1,4 @@
-"""The platform as its parts see it: settings, datasets, database, raw store. Opened when first used; no Dagster."""
+"""The platform: settings, datasets, database and raw store, each opened on first access. Not here: Dagster."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ if TYPE_CHECKING:
 
 
 class Platform:
-    """What assets, sensors, the IO manager and commands work on."""
+    """The shared context of assets, sensors, the IO manager and commands."""
 
     def __init__(self, datasets: Mapping[str, Dataset] | None = None) -> None:
-        """Open it for these datasets, or for all that are declared; more may be added until the database is opened."""
+        """Use these datasets, or all that are declared; more may be added until the database is opened."""
         self._datasets = datasets
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, read once."""
+        """Return the settings, which are read once."""
         return load_settings()
 
     @cached_property
     def registry(self) -> Registry:
-        """Where datasets are declared, and what else is their own."""
+        """Return the registry of the declared datasets."""
         from mini_platform.declare.registry import registry_of
 
         return registry_of(self.settings.datasets)
 
     @property
     def datasets(self) -> Mapping[str, Dataset]:
-        """By name those that it is opened for, or all that are declared.
+        """Return the datasets of this platform by name: those passed to it, or all that are declared.
 
         Raises:
-            DeclarationError: one that is declared is not as it should be.
+            DeclarationError: a declaration is invalid.
         """
         return self.registry.datasets if self._datasets is None else self._datasets
 
     @cached_property
     def url(self) -> str:
-        """URL of the database; starts the embedded server if it is not running."""
+        """Return the URL of the database; start the embedded server if it is not running."""
         return database_url(self.settings)
 
     @cached_property
     def engine(self) -> Engine:
-        """The database, with every declared table in it.
+        """Return the database, with every declared table in it.
 
         Raises:
-            DatabaseAwayError: it cannot be reached.
-            MismatchError: what the datasets declare does not fit the tables that exist.
-            NewerDatabaseError: it was changed by newer code than this.
-            RolesError: the tables are not what is declared, and this user of the database may not change them.
+            DatabaseAwayError: the database cannot be reached.
+            MismatchError: the declarations do not fit the existing tables.
+            NewerDatabaseError: the database was changed by newer code than this.
+            RolesError: the tables differ from their declaration, and this user of the database may not change them.
         """
-        made = engine(self.url)
-        create_all(made, self.datasets.values())
-        return made
+        opened = engine(self.url)
+        create_all(opened, self.datasets.values())
+        return opened
 
     @cached_property
     def store(self) -> RawStore:
-        """The raw files."""
+        """Return the store of raw files."""
         bucket = None
         if self.settings.raw_url:
             from mini_platform.storage.raw_bucket import RawBucket
@@ -82,10 +82,10 @@ class Platform:
 
     @cached_property
     def keyring(self) -> Keyring:
-        """The keys that hash personal data.
+        """Return the keys that hash personal data.
 
         Raises:
-            ValueError: the setting cannot be read.
+            ValueError: the setting cannot be parsed.
         """
         if keys := self.settings.pii_keys:
             return Keyring.from_text(keys.get_secret_value())
@@ -93,17 +93,19 @@ class Platform:
 
     @property
     def read_limits(self) -> ReadLimits:
-        """Limits of the readers."""
-        s = self.settings
-        return ReadLimits(s.max_file_bytes, s.max_ratio, s.max_field_bytes, s.max_record_bytes)
+        """Return the limits of the readers."""
+        settings = self.settings
+        return ReadLimits(
+            settings.max_file_bytes, settings.max_ratio, settings.max_field_bytes, settings.max_record_bytes
+        )
 
     def raw_files(self, dataset: Dataset) -> RawFiles:
-        """The raw files of a dataset, as staging reads them."""
-        from mini_platform.warehouse.validated_rows import RawFiles  # Brings polars and Pandera.
+        """Return the raw files of a dataset for staging."""
+        from mini_platform.warehouse.validated_rows import RawFiles  # Imports polars and Pandera.
 
         return RawFiles(self.store.path, self.read_limits, self.keyring if dataset.is_protected else None)
 
     def worker(self, owner: str) -> Worker:
-        """The holder of leases for a run."""
-        s = self.settings
-        return Worker(self.engine, owner, s.lease_seconds, s.max_attempts, s.batch_files)
+        """Return the holder of leases for a run."""
+        settings = self.settings
+        return Worker(self.engine, owner, settings.lease_seconds, settings.max_attempts, settings.batch_files)

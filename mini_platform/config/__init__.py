@@ -1,1 +1,1 @@
-"""Settings and where they come from, the log, Sentry, fail points. Not here: what opens a file of data or a connection."""
+"""Settings and their sources, logging, Sentry, fail points. Not here: anything that opens a file of data or a connection."""

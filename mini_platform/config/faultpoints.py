@@ -1,8 +1,8 @@
-"""Named instants at which tests kill the process; nothing happens at them unless a test asks for it.
+"""Named points at which tests kill the process; without the environment variable they have no effect.
 
 `MINI_PLATFORM_FAULT=<name>` kills the process (SIGKILL) when it first reaches that point, `<name>:<n>` when it reaches it
-for the n-th time; `<name>:<n>:stop` freezes it there (SIGSTOP), so that a test can do something to the world around it.
-The fault matrix in `mini_platform_tests/faults/` walks through `POINTS`.
+for the n-th time; `<name>:<n>:stop` freezes it there (SIGSTOP), so that a test can change files or the database meanwhile.
+The fault matrix in `mini_platform_tests/faults/` runs through `POINTS`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ FORGETTING = (
     "forget.folder_cleaned",
     "retention.removed",
 )
-"""Reached by `mini-platform forget`, and not by a plain load."""
+"""Points of `mini-platform forget`, which a plain load does not reach."""
 RETAINING = ("retention.before_commit", "retention.noted", "retention.removed")
-"""Reached where raw files are too old."""
+"""Points of the removal of raw files that are too old."""
 REPROCESSING = ("reprocess.before_commit",)
-"""Reached where loaded files are queued again."""
+"""Points of the reprocessing of loaded files."""
 MIGRATING = ("schema.before_commit",)
-"""Reached where tables are not what is declared."""
+"""Points of the change of tables that differ from their declaration."""
 UPGRADING = ("migration.before_commit",)
-"""Reached where the platform's own tables are those of an earlier version."""
+"""Points of the migration of the platform's own tables from an earlier version."""
 POINTS = (
     "land.copying",
     "land.raw_file_kept",
@@ -59,7 +59,7 @@ SYNC_POINTS = (
     "sync.before_end",
     "sync.after_end",
 )
-"""Those of a sync; `test_sync_kills.py` walks through them."""
+"""Points of a sync; `test_sync_kills.py` runs through them."""
 
 INBOX_POINTS = (
     "inbox.raw_file_kept",
@@ -69,17 +69,17 @@ INBOX_POINTS = (
     "inbox.copied",
     "inbox.tidied",
 )
-"""Those of a visit to a remote inbox; `test_inboxes_kills.py` walks through them."""
+"""Points of a scan of a remote inbox; `test_inboxes_kills.py` runs through them."""
 
 _reached: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Die or freeze here if the environment says so."""
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
+    """Kill or freeze the process here if the environment variable names this point."""
+    fault = os.environ.get(VARIABLE)
+    if not fault:
         return
-    point, count, action, *_ = [*wanted.split(":"), "", ""]
+    point, count, action, *_ = [*fault.split(":"), "", ""]
     if point == name:
         _reached[name] += 1
         if _reached[name] == int(count or 1):

@@ -1,4 +1,4 @@
-"""Logs of our processes on stderr: a JSON object per line with the ids of its request, run and file, or lines for people."""
+"""Logs of the platform's processes on stderr: a JSON object per line with the ids of request, run and file, or plain lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from structlog.typing import Processor
 
 
 def configure(form: Literal["json", "console"] = "json") -> None:
-    """Write what this process and its libraries have to say; `mini-platform up` keeps it in files such as `api.log`."""
-    before: list[Processor] = [
+    """Configure the logging of this process and its libraries; `mini-platform up` writes it to files such as `api.log`."""
+    shared_processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -22,11 +22,11 @@ def configure(form: Literal["json", "console"] = "json") -> None:
     if form == "json":
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=before,
+        foreign_pre_chain=shared_processors,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for chatty in ("httpx", "httpcore", "apprise"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("httpx", "httpcore", "apprise"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""Sentry: what failed in a run or in the API, if SENTRY_DSN is set; without anything that a row may stand in.
+"""Sentry: errors of runs and of the API, if SENTRY_DSN is set, without any content of rows.
 
-An event has the types of its exceptions and where in the code they were raised. It has neither their messages, which may
-quote a row, nor values of variables, nor anything of a request but its method and the template of its route.
+An event contains the types of its exceptions and where in the code they were raised. It has neither their messages, which may
+quote a row, nor values of variables, nor anything of a request except its method and the template of its route.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 FLUSH_SECONDS = 3.0
-KEPT = ("event_id", "timestamp", "platform", "level", "tags", "release", "environment", "sdk")
-KEPT_OF_FRAMES = ("filename", "function", "module", "lineno", "in_app")
+EVENT_FIELDS = ("event_id", "timestamp", "platform", "level", "tags", "release", "environment", "sdk")
+FRAME_FIELDS = ("filename", "function", "module", "lineno", "in_app")
 HIDDEN = "not sent: it may quote a row"
 
 
 def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False, **tags: str) -> None:
-    """Tell Sentry of an exception; nothing is done without a DSN.
+    """Send an exception to Sentry; do nothing without a DSN.
 
     Args:
-        dsn: where Sentry is.
-        error: what was raised.
-        flush: wait until it is sent, for a few seconds at most, as the process may end.
+        dsn: address of Sentry.
+        error: the exception.
+        flush: True to wait until it is sent, for a few seconds at most, as the process may end.
         **tags: ids, such as that of the run.
     """
     if dsn is None or not dsn.get_secret_value():
         return
-    import sentry_sdk  # A tenth of a second, for those who have it.
+    import sentry_sdk  # The import takes a tenth of a second.
 
     if not sentry_sdk.is_initialized():
         sentry_sdk.init(
@@ -37,7 +37,7 @@ def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False,
             include_local_variables=False,
             include_source_context=False,
             max_breadcrumbs=0,
-            default_integrations=False,  # they look into requests, logs and the environment
+            default_integrations=False,  # they read requests, logs and the environment
             auto_enabling_integrations=False,
             auto_session_tracking=False,
             before_send=scrubbed,
@@ -50,19 +50,21 @@ def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False,
 
 
 def scrubbed(event: Any, _: Any = None) -> Any:
-    """An event with nothing in it but what is known to be escape_formula."""
+    """Return an event with nothing but the fields that cannot contain data of rows."""
     values = event.get("exception", {}).get("values", ())
     exceptions = [
         {
             "type": value.get("type"),
             "module": value.get("module"),
             "value": HIDDEN,
-            "stacktrace": {"frames": [_of(frame) for frame in (value.get("stacktrace") or {}).get("frames", ())]},
+            "stacktrace": {
+                "frames": [_scrubbed_frame(frame) for frame in (value.get("stacktrace") or {}).get("frames", ())]
+            },
         }
         for value in values
     ]
-    return {name: event[name] for name in KEPT if name in event} | {"exception": {"values": exceptions}}
+    return {name: event[name] for name in EVENT_FIELDS if name in event} | {"exception": {"values": exceptions}}
 
 
-def _of(frame: dict[str, Any]) -> dict[str, Any]:
-    return {name: frame[name] for name in KEPT_OF_FRAMES if name in frame}
+def _scrubbed_frame(frame: dict[str, Any]) -> dict[str, Any]:
+    return {name: frame[name] for name in FRAME_FIELDS if name in frame}

@@ -1,6 +1,6 @@
-"""Every setting of the platform, in one place.
+"""All settings of the platform.
 
-Where a setting is given more than once, the first of these counts: a variable of the environment; a file that one names, as
+If a setting has several values, the first of these sources counts: a variable of the environment; a file that one names, as
 `DATABASE_URL_FILE`; Docker's secrets; Vault; `.env` in the project's folder.
 
 Nothing is read at import; call `load_settings()` where a setting is needed.
@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mini_platform.config import setting_sources
-from mini_platform.config.sections import Arrivals, Keeping, Limits, Places, Telling, Web
+from mini_platform.config.sections import Ingestion, Limits, Locations, Notifications, Retention, Web
 from mini_platform.config.setting_sources import Sources, Variables
 from mini_platform.config.vault import VaultSettings, settings_in_vault
 
 PROJECT = setting_sources.PROJECT
 
 
-class Settings(Arrivals, Limits, Keeping, Telling, Web, Places, BaseSettings):
-    """What can be set."""
+class Settings(Ingestion, Limits, Retention, Notifications, Web, Locations, BaseSettings):
+    """The settings of the platform."""
 
     model_config = SettingsConfigDict(
         env_prefix="MINI_PLATFORM_",
@@ -42,26 +42,26 @@ class Settings(Arrivals, Limits, Keeping, Telling, Web, Places, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order in which sources count."""
+        """Return the sources in the order of precedence."""
         return init_settings, *sources(settings_cls)
 
     @property
     def raw_store(self) -> Path:
-        """The folder of raw files, each named by its SHA-256; with a bucket, of copies that are swept."""
+        """Return the folder of raw files, each named by its SHA-256; with a bucket, of copies that are removed later."""
         return self.home / ("raw-copies" if self.raw_url else "raw")
 
 
 def sources(settings_cls: type[BaseSettings] = Settings) -> Sources:
-    """What is given where.
+    """Return every source with its values.
 
     Raises:
-        SourceError: one of the sources cannot be read.
+        SourceError: a source cannot be read.
     """
     return setting_sources.local(settings_cls)._replace(vault=Variables(settings_cls, settings_in_vault()))
 
 
 def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """The variables whose values are not allowed, and why; never a value, which may be a password."""
+    """Yield the variables whose values are not allowed, each with the reason; never a value, which may be a password."""
     prefix = "VAULT_" if error.title == VaultSettings.__name__ else "MINI_PLATFORM_"
     whole = {str(info.validation_alias) for info in Settings.model_fields.values()}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
@@ -70,10 +70,10 @@ def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
 
 
 def load_settings() -> Settings:
-    """Read the settings now.
+    """Read and return the settings.
 
     Raises:
-        pydantic.ValidationError: a variable holds a value that its setting does not allow.
+        pydantic.ValidationError: a variable has a value that its setting does not allow.
         SourceError: a source of settings cannot be read, such as a file that is missing, or a sealed Vault.
     """
     return Settings()

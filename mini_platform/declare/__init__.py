@@ -1,1 +1,1 @@
-"""What a user may say of a dataset, and how declarations are found. Not here: reading, SQL, Dagster, HTTP."""
+"""Declarations of datasets, and how they are found. Not here: reading files, SQL, Dagster, HTTP."""

@@ -1,6 +1,6 @@
 """Dataset: the declaration from which everything else is derived.
 
-Here: what a user may say about a dataset, and what follows from the words alone (columns, rules, names).
+Here: the options of a dataset, and what follows from them alone (columns, rules, names).
 Not here: Dagster, the database, polars and Pandera (their import is slow; `rows/validation.py` builds the Pandera schema
 from the declaration when the first row is checked).
 """
@@ -26,8 +26,8 @@ from mini_platform.declare.columns import (
     Severity,
     nearest,
     normalized,
-    spelled,
-    texts_of,
+    report_bad_arguments,
+    text_tuple,
 )
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.declared_checks import check_sentence
@@ -42,67 +42,67 @@ if typing.TYPE_CHECKING:
 
 
 INDEX_ENTRY, INDEX_BYTES = 2704, 2600
-"""Bytes that Postgres takes for an entry of an index, with its header; and of its texts, where few other values are beside."""
+"""Most bytes of an index entry in Postgres, with its header; and most bytes of its texts if it has few other values."""
 INDEX_COLUMNS = 32
-"""Columns that Postgres takes in an index."""
+"""Most columns of an index in Postgres."""
 ENTRY_HEADER, TEXT_HEADER, OTHER_VALUE = 16, 8, 24
-"""Bytes at most of what else is in an entry: in front of it, in front of a text, and of a value that is no text."""
+"""Most bytes of the other parts of an index entry: its header, the header of a text, and a value that is not a text."""
 UTF8_BYTES = 4
-"""Of a character at most."""
+"""Most bytes of a character."""
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
-"""Columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
+"""Names of the columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
 NAME_BYTES = 63
-"""Postgres cuts longer names off."""
+"""Most bytes of a name in Postgres, which truncates longer ones."""
 DATASET_NAME = r"[a-z](?:_?[a-z0-9])*"
-"""A dataset's is also a folder's, and part of the names of settings, where two underscores part the words."""
+"""Pattern of names of datasets; they are also names of folders, and parts of names of settings, whose separator is `__`."""
 FILTERS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "contains", "isnull")
-"""What follows the name of a column, after `__`, in the API's parameters."""
+"""Operators of the API's filters: a parameter is the name of a column, `__` and an operator."""
 RESERVED_DATASETS = frozenset(("ops",))
-"""By this name the platform's own tables are known where datasets are, in `ops.fingerprints`."""
+"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`."""
 CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
-"""Checks of every staging asset, beside its rules."""
+"""Names of the checks that every staging asset has besides its rules."""
 OWNER = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+"
-"""What Dagster takes for an owner."""
+"""Pattern of owners that Dagster accepts."""
 
 
-def _whose(rule: Rule) -> str:
+def _describe_rule(rule: Rule) -> str:
     return f"“{rule.message}” of {rule.column or 'the row'}"
 
 
 def unpacked(suffix: str) -> str:
-    """Return the ending of a file's name without that of its packing."""
+    """Return the ending of a file's name without that of its compression."""
     return suffix.removesuffix(".gz").removesuffix(".zip") or suffix
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Everything the platform needs to know to turn arriving files into trusted tables.
+    """The declaration of a dataset: everything the platform needs to turn arriving files into validated tables.
 
     Attributes:
-        name: of the dataset, its drop folder and its asset group: lower case letters, digits and single underscores.
+        name: name of the dataset, its drop folder and its asset group: lower case letters, digits and single underscores.
         table: name of its table in the schemas staging, production and quarantine, which no other dataset has.
         rows: the row model: columns, their checks, and rules.
-        key: columns that identify a row; the last arrival of a key wins.
-        description: what a row is about, for the UI and the docs.
+        key: columns that identify a row; the row that arrives last replaces earlier ones with the same key.
+        description: what a row represents, shown in the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
         indexes: columns with an index of their own in production (the key has one already).
-        search: text columns that a search looks in; None means all stored ones whose text is not replaced, () means none.
-        sources: how its files are read: one format, or several told apart by the ending of a file's name.
-        api_sources: APIs that are asked for rows; their pages are read as its JSON files are.
-        unexpected_columns: what becomes of columns that are not declared, see `UnexpectedColumns`.
-        duplicates: which of several rows of one file with the same key counts: the "last", the "first", the one with the
-            `KeepHighest` value of a column, or none of them, as "reject" rejects them all.
-        freshness: how old the newest load may be before the dataset is late; None means any age.
-        warn_limit: rejected rows above which it is warned: of a run that break one rule by the check of the rule, of a file by
-            the pages.
-        reject_limit: rejected rows of a file above which nothing of it is published.
-        aggregates: tables that are computed from production, each after those that it reads.
+        search: text columns that the search covers; None means all stored ones whose text is not replaced, () means none.
+        sources: formats of its files; several formats are distinguished by the ending of a file's name.
+        api_sources: APIs from which rows are synced; their pages are read as its JSON files are.
+        unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`.
+        duplicates: which of several rows of one file with the same key is loaded: the "last", the "first", or the one with the
+            `KeepHighest` value of a column; "reject" rejects all of them.
+        freshness: maximum age of the newest load, after which the dataset is late; None means any age.
+        warn_limit: limit on rejected rows above which a warning is shown: by the check of a rule, for the rows of a run that
+            break this rule; by the pages, for the rows of a file.
+        reject_limit: limit on the rejected rows of a file above which the file is refused and nothing of it is published.
+        aggregates: tables that are computed from production, each declared after those that it reads.
         views: selects over production, aggregates and earlier views.
-        page: what the dashboard shows of it at `/<name>`; without one it has the page that every dataset has.
-        raw_retention: how long its raw files are kept; None means for ever. A setting may say otherwise.
-        realistic: makes one valid row from a random generator and a row number, for `mini-platform sample`; without
-            it values are drawn from the declared types and ranges.
+        page: page of the dataset in the dashboard, at `/<name>`; without it the dataset has the default page.
+        raw_retention: how long its raw files are kept; None means for ever. A setting can override it.
+        realistic: function that returns one valid row for a random generator and a row number, for `mini-platform sample`;
+            without it values are drawn from the declared types and ranges.
     """
 
     name: str
@@ -127,12 +127,12 @@ class Dataset:
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a declaration that contradicts itself, where it stands, and not when the first file arrives.
+        """Refuse an invalid declaration at its place in the code, and not when the first file arrives.
 
         Raises:
-            DeclarationError: with a sentence that names the dataset and what is wrong.
+            DeclarationError: the declaration is invalid; the sentence names the dataset and what is wrong.
         """
-        self._refuse_words()
+        self._refuse_values()
         self._refuse_computed()
         self._refuse_names()
         self._refuse_columns()
@@ -143,30 +143,30 @@ class Dataset:
 
     @property
     def computed(self) -> tuple[Aggregate | View, ...]:
-        """Everything that is computed, each after what it reads."""
+        """Return the aggregates and views, each after those that it reads."""
         return (*self.aggregates, *self.views)
 
-    def _refuse_words(self) -> None:
-        """Refuse words with values of another kind than they take."""
+    def _refuse_values(self) -> None:
+        """Refuse options with values that they do not take."""
         if (
             not isinstance(self.name, str)
             or not re.fullmatch(DATASET_NAME, self.name)
             or self.name in RESERVED_DATASETS
         ):
             raise DeclarationError(
-                f"dataset {self.name!r}: this cannot be a dataset's name, as it is a folder's and a part of other names, too; "
-                "lower case letters, digits and single underscores can, such as orders_2024"
+                f"dataset {self.name!r}: this cannot be a dataset's name, as folders and other names are derived from it; use "
+                "lower case letters, digits and single underscores, such as orders_2024"
             )
         where = f"dataset {self.name}"
         if not isinstance(self.table, str):
             raise DeclarationError(f"{where}: table is {self.table!r}; it takes the name of its table")
         if not isinstance(self.description, str) or not self.description.strip():
             raise DeclarationError(f"{where}: its description is {self.description!r}; say what a row is about")
-        for word in ("key", "owners", "indexes", "search"):
-            if (said := getattr(self, word)) is not None:
-                object.__setattr__(self, word, texts_of(f"{where}: {word}", said))
-        if wrong := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
-            raise DeclarationError(f"{where}: owners names {wrong[0]!r}; it takes e-mail addresses and team:name")
+        for option in ("key", "owners", "indexes", "search"):
+            if (value := getattr(self, option)) is not None:
+                object.__setattr__(self, option, text_tuple(f"{where}: {option}", value))
+        if invalid := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
+            raise DeclarationError(f"{where}: owners names {invalid[0]!r}; it takes e-mail addresses and team:name")
         self._refuse_kinds(where)
         if self.unexpected_columns not in (choices := typing.get_args(UnexpectedColumns)):
             raise DeclarationError(
@@ -184,55 +184,62 @@ class Dataset:
             ("aggregates", Aggregate),
             ("views", View),
         )
-        for word, kind in kinds:
-            if not isinstance(said := getattr(self, word), tuple | list) or not all(
-                isinstance(one, kind) for one in said
+        for option, kind in kinds:
+            if not isinstance(value := getattr(self, option), tuple | list) or not all(
+                isinstance(item, kind) for item in value
             ):
-                raise DeclarationError(f"{where}: {word} is {said!r}; it takes a tuple, as in {word}=(…,)")
-            object.__setattr__(self, word, tuple(said))
-        for word in ("warn_limit", "reject_limit"):
-            if not isinstance(said := getattr(self, word), RejectLimit):
+                raise DeclarationError(f"{where}: {option} is {value!r}; it takes a tuple, as in {option}=(…,)")
+            object.__setattr__(self, option, tuple(value))
+        for option in ("warn_limit", "reject_limit"):
+            if not isinstance(value := getattr(self, option), RejectLimit):
                 raise DeclarationError(
-                    f"{where}: {word} is {said!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
+                    f"{where}: {option} is {value!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
                 )
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
-        for word in ("freshness", "raw_retention"):
-            said = getattr(self, word)
-            if said is not None and not (isinstance(said, dt.timedelta) and said > dt.timedelta(0)):
-                raise DeclarationError(f"{where}: {word} is {said!r}; it takes a dt.timedelta above 0, or None")
+        for option in ("freshness", "raw_retention"):
+            value = getattr(self, option)
+            if value is not None and not (isinstance(value, dt.timedelta) and value > dt.timedelta(0)):
+                raise DeclarationError(f"{where}: {option} is {value!r}; it takes a dt.timedelta above 0, or None")
 
     def _refuse_columns(self) -> None:
-        """Refuse a key, indexes and the like over columns that cannot be that."""
+        """Refuse a key, indexes and the like over columns that are unknown or unsuitable."""
         names = {column.name: column for column in self.columns}
-        highest = (self.duplicates.column,) if isinstance(self.duplicates, KeepHighest) else ()
+        highest_column = (self.duplicates.column,) if isinstance(self.duplicates, KeepHighest) else ()
         search = self.search or ()
-        for what, used in (("key", self.key), ("indexes", self.indexes), ("duplicates", highest), ("search", search)):
-            if unknown := set(used) - set(names):
+        for option, columns in (
+            ("key", self.key),
+            ("indexes", self.indexes),
+            ("duplicates", highest_column),
+            ("search", search),
+        ):
+            if unknown := set(columns) - set(names):
                 raise DeclarationError(
-                    f"dataset {self.name}: {what} names {sorted(unknown)}, which {self.rows.__name__} lacks"
+                    f"dataset {self.name}: {option} names {sorted(unknown)}, which {self.rows.__name__} lacks"
                     f"{nearest(min(unknown), names)}"
                 )
         if not self.key:
             raise DeclarationError(f"dataset {self.name}: it needs a key, the columns that tell its rows apart")
-        if optional := [c.name for c in self.columns if c.name in self.key and c.nullable]:
-            raise DeclarationError(f"dataset {self.name}: key columns {optional} may not be empty")
-        if lost := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
-            raise DeclarationError(f"dataset {self.name}: columns {lost} are not stored, but are in the key or indexed")
-        self._refuse_key()
-        if other := [name for name in search if name not in self._searchable]:
+        if nullable := [c.name for c in self.columns if c.name in self.key and c.nullable]:
+            raise DeclarationError(f"dataset {self.name}: key columns {nullable} may not be empty")
+        if unstored := [c.name for c in self.columns if c.name in (*self.key, *self.indexes) and not c.stored]:
             raise DeclarationError(
-                f"dataset {self.name}: search names {other}, which are not stored text as it arrived"
+                f"dataset {self.name}: columns {unstored} are not stored, but are in the key or indexed"
+            )
+        self._refuse_key()
+        if unsearchable := [name for name in search if name not in self._searchable]:
+            raise DeclarationError(
+                f"dataset {self.name}: search names {unsearchable}, which are not stored text columns, or are protected"
             )
         if not self.read_columns:
             raise DeclarationError(f"dataset {self.name}: no column of {self.rows.__name__} is read from files")
         if self.is_protected and self.unexpected_columns == "keep":
             raise DeclarationError(
-                f"dataset {self.name}: with protected columns, unexpected ones cannot be kept, as they would be in clear"
+                f"dataset {self.name}: with protected columns, unexpected ones cannot be kept: they would be stored unprotected"
             )
 
     def _refuse_key(self) -> None:
-        """Refuse columns that cannot tell rows apart, or not where it is asked of them."""
+        """Refuse columns that cannot be in the key, in an index, or decide between duplicates."""
         if len(self.key) > INDEX_COLUMNS:
             raise DeclarationError(
                 f"dataset {self.name}: the key has {len(self.key)} columns, and Postgres takes {INDEX_COLUMNS} in an index: "
@@ -240,53 +247,57 @@ class Dataset:
             )
         key_systems = {column.system for column in self.columns if column.name in self.key}
         for column in self.columns:
-            used = [what for what in ("key", "indexes") if column.name in getattr(self, what)]
+            options = [option for option in ("key", "indexes") if column.name in getattr(self, option)]
             if isinstance(self.duplicates, KeepHighest) and column.name == self.duplicates.column:
-                used.append("duplicates")
-            if used and column.type == list[float]:
+                options.append("duplicates")
+            if options and column.type == list[float]:
                 raise DeclarationError(
-                    f"dataset {self.name}: {column.name} is a list, which cannot be in {' and '.join(used)}: "
+                    f"dataset {self.name}: {column.name} is a list, which cannot be in {' and '.join(options)}: "
                     "declare a column of a single value"
                 )
-            if {"key", "duplicates"}.intersection(used) and not column.is_staged:
+            if {"key", "duplicates"}.intersection(options) and not column.is_staged:
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} is only known once its row is written, so it cannot be in "
-                    f"{used[0]}: declare a column that is read, derived or given by the file"
+                    f"{options[0]}: declare a column that is read, derived or known from the file"
                 )
-            if "key" in used and column.system == "record" and "line" not in key_systems:
+            if "key" in options and column.system == "record" and "line" not in key_systems:
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} in the key is the number of a record on its line, so the key needs "
                     'a column with system="line", too'
                 )
-            if "key" in used and column.personal == "redact":
+            if "key" in options and column.personal == "redact":
                 raise DeclarationError(
                     f"dataset {self.name}: {column.name} is in the key and redacted, so that all rows would have one key: "
                     'protect it by personal="hash"'
                 )
 
     def _refuse_names(self) -> None:
-        """Refuse names that somebody else has, that are cut, or that do not come out right everywhere."""
+        """Refuse names that are taken, that Postgres would truncate, or that are not valid everywhere they are used."""
         where = f"dataset {self.name}"
-        computed = [name for c in self.computed for name in (*c.columns, *c.made)]
+        computed = [name for c in self.computed for name in (*c.columns, *c.extra_columns)]
         columns = [*(column.name for column in self.columns), *computed]
         if reserved := sorted(name for name in columns if name.startswith("_")):
-            raise DeclarationError(f"{where}: names with a leading underscore are the platform's: {reserved}")
+            raise DeclarationError(
+                f"{where}: names with a leading underscore are reserved for the platform: {reserved}"
+            )
         if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
             raise DeclarationError(f"{where}: every table of Postgres has columns called {reserved} of its own")
         derived = [f"{self.table}_{name}" for name in self.indexes]
         derived += [f"surrogates_{a.name}" for a in self.aggregates if a.surrogate]
         names = (self.name, self.table, *(c.name for c in self.computed), *columns, *derived)
-        if long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
-            raise DeclarationError(f"{where}: Postgres takes names of up to {NAME_BYTES} bytes: {long} are longer")
-        plain = {self.table: "table", **{column.name: "column" for column in self.columns}}
-        if (odd := next((name for name in plain if not re.fullmatch(PLAIN_NAME, name)), None)) is not None:
-            also = "; a file may call it so, as an alias says" if plain[odd] == "column" else ""
-            raise DeclarationError(
-                f"{where}: {odd!r} cannot be the name of a {plain[odd]}, as it is a part of names of Dagster: ASCII letters, "
-                f"digits and underscores can{also}"
+        if too_long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
+            raise DeclarationError(f"{where}: Postgres takes names of up to {NAME_BYTES} bytes: {too_long} are longer")
+        identifiers = {self.table: "table", **{column.name: "column" for column in self.columns}}
+        if (invalid := next((name for name in identifiers if not re.fullmatch(PLAIN_NAME, name)), None)) is not None:
+            also = (
+                "; a file can use this name if it is declared as an alias" if identifiers[invalid] == "column" else ""
             )
-        if (odd := next((name for name in computed if not name or not name.isprintable()), None)) is not None:
-            raise DeclarationError(f"{where}: {odd!r} cannot be the name of a column: it cannot be printed")
+            raise DeclarationError(
+                f"{where}: {invalid!r} cannot be the name of a {identifiers[invalid]}, as Dagster's names contain it: use "
+                f"ASCII letters, digits and underscores{also}"
+            )
+        if (invalid := next((name for name in computed if not name or not name.isprintable()), None)) is not None:
+            raise DeclarationError(f"{where}: {invalid!r} cannot be the name of a column: it cannot be printed")
         # An alias may be the name of a column that is not read: of the number that is derived from a text, for example.
         self._refuse_filters()
         self._refuse_alike([(column.name, column) for column in self.columns])
@@ -294,13 +305,13 @@ class Dataset:
         self._refuse_assets()
 
     def _refuse_filters(self) -> None:
-        """Refuse columns that are called as what others are filtered by."""
-        for names in ([c.name for c in self.columns], *([*c.columns, *c.made] for c in self.computed)):
+        """Refuse columns with the name of a filter on another column."""
+        for names in ([c.name for c in self.columns], *([*c.columns, *c.extra_columns] for c in self.computed)):
             for name in names:
                 other, _, word = name.rpartition("__")
                 if other in names and word in FILTERS:
                     raise DeclarationError(
-                        f"dataset {self.name}: the API filters {other} by {name}, which is a column, too: give one another name"
+                        f"dataset {self.name}: the API filters {other} by {name}, which is a column, too: rename one of them"
                     )
 
     def _refuse_alike(self, texts: Sequence[tuple[str, Column]]) -> None:
@@ -313,7 +324,7 @@ class Dataset:
                 )
 
     def _refuse_assets(self) -> None:
-        assets = [
+        owners = [
             *((source.asset, f"the API source {source.name}") for source in self.api_sources),
             (self.raw_asset, "the raw files"),
             (self.staging_asset, "the staging table"),
@@ -323,27 +334,27 @@ class Dataset:
             (f"{self.table}_every_row_accounted_for", f"the check of the table {self.table}"),
         ]
         known: dict[str, str] = {}
-        for name, whose in assets:
-            if (other := known.setdefault(name, whose)) is not whose:
+        for name, owner in owners:
+            if (other := known.setdefault(name, owner)) is not owner:
                 raise DeclarationError(
-                    f"dataset {self.name}: {other} and {whose} both have the asset {name}; give one of them another name"
+                    f"dataset {self.name}: {other} and {owner} both have the asset {name}; give one of them another name"
                 )
 
     def _refuse_rules(self) -> None:
-        """Refuse two rules of one name: the later would take the place of the other wherever rules are looked up."""
-        known: dict[str, Rule] = {}
-        for one in self.rules:
-            if not re.fullmatch(PLAIN_NAME, one.name) or one.name in CHECK_NAMES:
+        """Refuse two rules of one name: the later would replace the other wherever rules are looked up."""
+        rules: dict[str, Rule] = {}
+        for rule in self.rules:
+            if not re.fullmatch(PLAIN_NAME, rule.name) or rule.name in CHECK_NAMES:
                 raise DeclarationError(
-                    f"dataset {self.name}: {one.name!r} ({one.message}) cannot be the name of a rule; ASCII letters, digits "
-                    f"and underscores can, but not {', '.join(sorted(CHECK_NAMES))}"
+                    f"dataset {self.name}: {rule.name!r} ({rule.message}) cannot be the name of a rule; use ASCII letters, "
+                    f"digits and underscores, but not {', '.join(sorted(CHECK_NAMES))}"
                 )
-            if other := known.get(one.name):
+            if other := rules.get(rule.name):
                 raise DeclarationError(
-                    f"dataset {self.name}: two rules have the name {one.name}: {_whose(other)} and {_whose(one)}; give the "
-                    "function of the @rule, or a column, another name"
+                    f"dataset {self.name}: two rules have the name {rule.name}: {_describe_rule(other)} and "
+                    f"{_describe_rule(rule)}; give the function of the @rule, or a column, another name"
                 )
-            known[one.name] = one
+            rules[rule.name] = rule
 
     def _refuse_computed(self) -> None:
         known: set[str] = set()
@@ -357,13 +368,13 @@ class Dataset:
             known.add(computed.name)
 
     def _refuse_sources(self) -> None:
-        """Refuse formats and api_sources that cannot be told apart."""
+        """Refuse formats and API sources that cannot be distinguished, and sources whose pages no format reads."""
         where = f"dataset {self.name}"
         if not self.sources:
             raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
         origins = [*(source.name for source in self.sources), *(source.name for source in self.api_sources)]
-        if doubled := {name for name in origins if origins.count(name) > 1}:
-            raise DeclarationError(f"{where}: two formats or api_sources have the name {min(doubled)}")
+        if repeated := {name for name in origins if origins.count(name) > 1}:
+            raise DeclarationError(f"{where}: two formats or api_sources have the name {min(repeated)}")
         for one, other in itertools.permutations(self.sources, 2):
             for suffix in one.suffixes:
                 if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):
@@ -371,47 +382,49 @@ class Dataset:
         for source in self.api_sources:
             if self.page_format(source) is None:
                 raise DeclarationError(
-                    f"{where}: the pages of {source.name} end in {source.suffix}, and no JSON format of it does"
+                    f"{where}: the pages of {source.name} end in {source.suffix}, and no JSON format has this ending"
                 )
 
     def _refuse_page(self, page: Page) -> None:
-        """Refuse a page that stands where another does, or names what is not there."""
+        """Refuse a page whose address is taken, or that names columns or tables that do not exist."""
         where = f"dataset {self.name}: page"
         if self.name in PLATFORM_PATHS:
-            raise DeclarationError(f"{where}: it would stand at /{self.name}, which is an address of the platform")
-        computed = {one.name: one for one in self.computed}
+            raise DeclarationError(f"{where}: its address would be /{self.name}, which is an address of the platform")
+        computed = {item.name: item for item in self.computed}
         if page.of is not None and page.of not in computed:
             hint = nearest(page.of, computed)
-            raise DeclarationError(f"{where}: of names {page.of}, which is no aggregate or view{hint}")
+            raise DeclarationError(f"{where}: of names {page.of}, which is not an aggregate or view{hint}")
         production = {column.name for column in self.stored_columns}
-        own = {*computed[page.of].columns, *computed[page.of].made} if page.of else production
-        referred = {f"{one.name}.{column}" for one in self.aggregates for column in (*one.columns, *one.made)}
-        is_computed_anew = any(one.name == page.of and not one.reads for one in self.aggregates)
-        page.refuse_columns(where, own, referred, production if is_computed_anew else set())
+        own_columns = {*computed[page.of].columns, *computed[page.of].extra_columns} if page.of else production
+        referenced_columns = {
+            f"{item.name}.{column}" for item in self.aggregates for column in (*item.columns, *item.extra_columns)
+        }
+        is_computed_anew = any(item.name == page.of and not item.reads for item in self.aggregates)
+        page.refuse_columns(where, own_columns, referenced_columns, production if is_computed_anew else set())
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The declared columns, in order."""
+        """Return the declared columns, in order."""
         return columns_of(self.rows, f"dataset {self.name}: ")
 
     @cached_property
     def read_columns(self) -> tuple[Column, ...]:
-        """Those whose text comes from the file."""
+        """Return the columns whose text comes from the file."""
         return tuple(column for column in self.columns if column.is_read)
 
     @cached_property
     def staged_columns(self) -> tuple[Column, ...]:
-        """Those that staging and quarantine have, as text."""
+        """Return the columns that staging and quarantine have, as text."""
         return tuple(column for column in self.columns if column.is_staged)
 
     @cached_property
     def stored_columns(self) -> tuple[Column, ...]:
-        """Those that production has."""
+        """Return the columns that production has."""
         return tuple(column for column in self.columns if column.stored)
 
     @cached_property
     def searched(self) -> tuple[str, ...]:
-        """Names of the columns that a search looks in."""
+        """Return the names of the columns that the search covers."""
         return self._searchable if self.search is None else self.search
 
     @property
@@ -420,35 +433,38 @@ class Dataset:
 
     @cached_property
     def masked_columns(self) -> frozenset[str]:
-        """Names of the columns whose values are hidden wherever rows are shown, and with them what holds whole records."""
+        """Return the names of the columns whose values are hidden where rows are shown, with those of whole records."""
         personal = {column.name for column in self.columns if column.personal == "mask"}
         return frozenset(personal | {"_raw", "_extra"} if personal else ())
 
     @cached_property
     def shaped_columns(self) -> frozenset[str]:
-        """Names of the columns of which a rejected row shows only the shape: where it is shifted, anybody stands in them."""
+        """Return the names of the columns of which only the shape is shown for rejected rows.
+
+        If the cells of a row are shifted, personal data may be in any of them.
+        """
         if not self.is_personal:
             return frozenset()
         return frozenset(c.name for c in self.staged_columns if not c.system and not c.is_protected)
 
     @cached_property
     def is_protected(self) -> bool:
-        """Whether it has personal data that no table may hold: then nothing that stood in a file is shown as it stood."""
+        """Return True if it has personal data that no table may contain: then no text of a file is shown as it arrived."""
         return any(column.is_protected for column in self.columns)
 
     @cached_property
     def is_personal(self) -> bool:
-        """Whether any column has personal data: then no sentence about a file quotes what stands in it."""
+        """Return True if any column has personal data: then no message about a file quotes its content."""
         return any(column.personal for column in self.columns)
 
     @cached_property
     def custom_rules(self) -> tuple[CustomRule, ...]:
-        """The rules written as methods of the row model."""
+        """Return the rules written as methods of the row model."""
         return custom_rules_of(self.rows, f"dataset {self.name}: ")
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """Every rule a row is held to, in the order of the bits of a verdict: structure, columns, whole rows."""
+        """Return every rule of a row, in the order of the bits of a verdict: structure, columns, whole rows."""
         of_formats = {name for source in self.sources for name in source.structure_rules}
         rules = [structural for name, structural in STRUCTURE_RULES.items() if name in of_formats]
         for column in self.columns:
@@ -461,65 +477,67 @@ class Dataset:
                 sentence = check_sentence(check, argument, column.unit)
                 severity: Severity = "warn" if check in column.warn else "error"
                 rules.append(Rule(f"{column.name}_{check}", column.name, sentence, severity))
-            if most := self.index_bounds.get(column.name):
-                sentence = f"is longer than the {most:,} bytes that can be indexed"
+            if max_bytes := self.index_bounds.get(column.name):
+                sentence = f"is longer than the {max_bytes:,} bytes that can be indexed"
                 rules.append(Rule(f"{column.name}_indexable", column.name, sentence))
         rules += [custom.rule for custom in self.custom_rules]
-        if self._is_known_by_line and self.may_share_lines:
+        if self._is_identified_by_line and self.may_share_lines:
             sentence = 'another record starts on its line before it, and the key has no column with system="record"'
             rules.append(Rule(LINE_ONCE, None, sentence))
         if self.duplicates == "reject":
-            rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) stands on several rows of the file"))
+            rules.append(Rule(KEY_ONCE, None, f"the key ({', '.join(self.key)}) appears in several rows of the file"))
         return tuple(rules)
 
     @property
     def may_share_lines(self) -> bool:
-        """Whether several records of a file may start on one line."""
+        """Return True if several records of a file may start on one line."""
         return any(isinstance(source, Json) for source in self.sources)
 
     @property
-    def _is_known_by_line(self) -> bool:
-        """Whether nothing but the place of a row tells it apart, to the line: of several on one, all but one would be lost."""
-        given = {column.system for column in self.columns if column.name in self.key}
-        return "line" in given and given <= {"file", "line", "source"}
+    def _is_identified_by_line(self) -> bool:
+        """Return True if only its file and line identify a row: of several rows on one line, all but one would be lost."""
+        system_columns = {column.system for column in self.columns if column.name in self.key}
+        return "line" in system_columns and system_columns <= {"file", "line", "source"}
 
     @cached_property
     def index_bounds(self) -> Mapping[str, int]:
-        """Indexed text columns with their most bytes: one longer value would make every load of its batch fail.
+        """Return the indexed text columns, each with its maximum number of bytes.
 
-        It is the text as it is stored that counts, in its case, derived or given too. Left out are those whose own
-        `str_length` keeps them below it.
+        One longer value would make every load of its batch fail. The text counts as it is stored: in its case, derived or
+        filled in, too. Columns whose own `str_length` keeps them below the maximum are omitted.
         """
+        # Postgres limits the size of a whole index entry. What the headers and the other values of an index need is deducted,
+        # and the text columns share the rest equally. A column in several indexes gets the smallest of its shares.
         limits: dict[str, int] = {}
         for names in (self.key, *((name,) for name in self.indexes), *(a.key for a in self.aggregates)):
-            # What takes the place of protected text is short.
+            # Protected text is replaced by a short one.
             texts = [c for c in self.columns if c.name in names and c.type is str and not c.is_protected]
             for column in texts:
                 length = column.checks.get("str_length") if "str_length" not in column.warn else None
-                longest = length.get("max_value") if isinstance(length, Mapping) else None
-                others = OTHER_VALUE * (len(names) - len(texts))
-                room = INDEX_ENTRY - ENTRY_HEADER - TEXT_HEADER * len(texts) - others
-                most = min(INDEX_BYTES, room) // len(texts)
-                if longest is None or UTF8_BYTES * longest > most:
-                    limits[column.name] = min(most, limits.get(column.name, most))
+                max_length = length.get("max_value") if isinstance(length, Mapping) else None
+                other_values = OTHER_VALUE * (len(names) - len(texts))
+                available = INDEX_ENTRY - ENTRY_HEADER - TEXT_HEADER * len(texts) - other_values
+                max_bytes = min(INDEX_BYTES, available) // len(texts)
+                if max_length is None or UTF8_BYTES * max_length > max_bytes:
+                    limits[column.name] = min(max_bytes, limits.get(column.name, max_bytes))
         return limits
 
     def page_format(self, source: ApiSource) -> Json | None:
-        """The format of the pages of a source; None where none fits."""
+        """Return the JSON format that reads the pages of a source; None if there is none."""
         formats = (form for form in self.sources if isinstance(form, Json))
         return next((form for form in formats if source.suffix in form.suffixes), None)
 
     @property
     def raw_asset(self) -> str:
-        """Name of the asset of raw files, such as `raw_csv`; `raw_files` where they have several formats."""
+        """Return the name of the asset of raw files, such as `raw_csv`; `raw_files` if there are several formats."""
         return f"raw_{self.sources[0].name}" if len(self.sources) == 1 else "raw_files"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the names of its files."""
+        """Return the endings of the names of its files."""
         return tuple(suffix for source in self.sources for suffix in source.suffixes)
 
     @property
     def staging_asset(self) -> str:
-        """Name of the staging asset, such as `staging_stations`."""
+        """Return the name of the staging asset, such as `staging_stations`."""
         return f"staging_{self.table}"

@@ -6,9 +6,9 @@
       model: my_package.models.Meter
       key: meter_id
 
-Here: the words of such a file, and what they mean. Not here: Dagster, whose component (`dagster/components.py`) has the same
-words, nor the translation of Pandera models (`pandera_models.py`). The platform reads these files itself too, so that tables
-and commands know what Dagster knows.
+Here: the attributes of such a file, and their meaning. Not here: Dagster, whose component (`dagster/components.py`) has the
+same attributes, nor the translation of Pandera models (`pandera_models.py`). The platform also reads these files itself, so
+that tables and commands know the same datasets as Dagster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mini_platform.declare.columns import DeclarationError, FieldSpec
 from mini_platform.declare.computed import Aggregate
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import Page
-from mini_platform.declare.pandera_models import ModelError, Translated, translated
+from mini_platform.declare.pandera_models import ModelError, TranslatedModel, translate_model
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.sources import Csv, Json
 
@@ -36,51 +36,51 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TYPE = "mini_platform.components.Dataset"
 OTHER_KEYS = {"template_vars_module", "requirements", "post_processing"}
-"""Keys of such a file besides `type` and `attributes` that Dagster reads."""
+"""Further keys of such a file, which Dagster reads."""
 _FORBID = ConfigDict(extra="forbid", frozen=True)
 
 
 class YamlError(ValueError):
-    """A file that declares no dataset; the message begins with its name and the line."""
+    """A file does not declare a valid dataset; the message begins with its name and the line."""
 
 
 @dataclass(frozen=True)
 class CsvOptions(Csv):
-    """`Csv`, to be read from YAML: unknown options are errors."""
+    """`Csv` as it is read from YAML: unknown options are errors."""
 
     __pydantic_config__ = _FORBID
 
 
 @dataclass(frozen=True)
 class JsonOptions(Json):
-    """`Json`, likewise."""
+    """`Json` as it is read from YAML: unknown options are errors."""
 
     __pydantic_config__ = _FORBID
 
 
 @dataclass(frozen=True)
 class RejectLimitOptions(RejectLimit):
-    """`RejectLimit`, likewise."""
+    """`RejectLimit` as it is read from YAML: unknown options are errors."""
 
     __pydantic_config__ = _FORBID
 
 
 class KeepHighestOptions(BaseModel):
-    """`KeepHighest`, likewise."""
+    """`KeepHighest` as it is read from YAML: `highest` is its column."""
 
     model_config = _FORBID
     highest: str
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Names = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
 
 
 class Attributes(BaseModel):
-    """What can be said of a dataset in YAML; the words mean what they mean in `mini_platform.Dataset`."""
+    """The attributes of a dataset in YAML; they have the meaning of the options of `mini_platform.Dataset`."""
 
     model_config = _FORBID
 
@@ -88,25 +88,25 @@ class Attributes(BaseModel):
         pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Name of the dataset, of its asset group and drop folder."
     )
     table: str | None = Field(
-        None, pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Name of its table; else the dataset's."
+        None, pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Name of its table; by default that of the dataset."
     )
     model: str = Field(description="Dotted path of the Pandera model of a row: a RowModel or a DataFrameModel.")
-    key: Names = Field(min_length=1, description="Columns that tell its rows apart.")
-    description: str | None = Field(None, description="What a row is about; else the model's docstring.")
+    key: Names = Field(min_length=1, description="Columns that identify a row.")
+    description: str | None = Field(None, description="What a row represents; by default the model's docstring.")
     owners: Names = Field(default=[], description="E-mail addresses, or team:name.")
     indexes: Names = Field(default=[], description="Columns with an index of their own.")
-    search: Names | None = Field(None, description="Text columns that a search looks in; else all of them.")
+    search: Names | None = Field(None, description="Text columns that the search covers; by default all.")
     csv: CsvOptions | None = Field(
-        None, description="How its CSV files are written; said by default if there is no json."
+        None, description="Format of its CSV files; the default format if json is not given."
     )
-    json_: JsonOptions | None = Field(None, alias="json", description="How its JSON files are written.")
+    json_: JsonOptions | None = Field(None, alias="json", description="Format of its JSON files.")
     unexpected_columns: UnexpectedColumns | None = Field(
-        None, description="What becomes of columns that are not declared."
+        None, description="What happens to columns that are not declared."
     )
     duplicates: Literal["last", "first", "reject"] | KeepHighestOptions | None = Field(
-        None, description="Which of several rows of one key counts; said by default is last, or reject of a unique key."
+        None, description="Which of several rows of one key is loaded; by default last, or reject for a unique key."
     )
-    freshness_hours: float | None = Field(None, gt=0, description="How old the newest load may be.")
+    freshness_hours: float | None = Field(None, gt=0, description="Maximum age of the newest load.")
     warn_limit: RejectLimitOptions = RejectLimitOptions(share=0)
     reject_limit: RejectLimitOptions = RejectLimitOptions(share=0.5)
     aggregates: Names = Field(default=[], description="Dotted paths of Aggregates.")
@@ -114,97 +114,106 @@ class Attributes(BaseModel):
 
 
 Place = Callable[[str], str]
-"""Takes an attribute, returns the file and the line where it stands."""
+"""A function that takes the name of an attribute, and returns its file and line."""
 
 
-def dataset_of(said: Attributes, place: Place) -> Dataset:
-    """The dataset that attributes declare.
+def dataset_of(attributes: Attributes, place: Place) -> Dataset:
+    """Return the dataset that attributes declare.
+
+    Args:
+        attributes: values of the file, as pydantic has read them.
+        place: function that returns the file and the line of an attribute, for the message.
 
     Raises:
-        YamlError: they contradict each other or the model, or name what is not there.
+        YamlError: the attributes contradict each other or the model, or name something that does not exist.
     """
     try:
-        model = translated(_imported(said.model, place("model")))
+        model = translate_model(_import_path(attributes.model, place("model")))
     except (ModelError, DeclarationError) as error:
         raise YamlError(f"{place('model')}: {error}") from error
-    key = tuple(said.key)
+    key = tuple(attributes.key)
     for columns in model.unique:
         if columns != set(key):
             raise YamlError(
-                f"{place('key')}: {said.model} declares {', '.join(sorted(columns))} unique; only the key can be."
+                f"{place('key')}: {attributes.model} declares {', '.join(sorted(columns))} unique; only the key can be."
             )
-    lacking = [name for name in key if not isinstance(getattr(model.rows, name, None), FieldSpec)]
-    if lacking:
-        raise YamlError(f"{place('key')}: {said.model} has no column {', '.join(lacking)}.")
-    sources = tuple(_plain(source) for source in (said.csv, said.json_) if source is not None)
-    freshness = None if said.freshness_hours is None else dt.timedelta(hours=said.freshness_hours)
-    # What is unique in a model of Pandera makes it reject all rows that have a value twice.
-    duplicates = said.duplicates or ("reject" if model.unique else "last")
-    aggregates = tuple(_declared(path, place("aggregates"), Aggregate) for path in said.aggregates)
-    page = None if said.page is None else _declared(said.page, place("page"), Page)
+    missing = [name for name in key if not isinstance(getattr(model.rows, name, None), FieldSpec)]
+    if missing:
+        raise YamlError(f"{place('key')}: {attributes.model} has no column {', '.join(missing)}.")
+    sources = tuple(_to_declaration(source) for source in (attributes.csv, attributes.json_) if source is not None)
+    freshness = None if attributes.freshness_hours is None else dt.timedelta(hours=attributes.freshness_hours)
+    # Pandera rejects all rows with the same value in a unique column.
+    duplicates = attributes.duplicates or ("reject" if model.unique else "last")
+    aggregates = tuple(_import_instance(path, place("aggregates"), Aggregate) for path in attributes.aggregates)
+    page = None if attributes.page is None else _import_instance(attributes.page, place("page"), Page)
     try:
         return Dataset(
-            name=said.name,
-            table=said.table or said.name,
+            name=attributes.name,
+            table=attributes.table or attributes.name,
             rows=model.rows,
             key=key,
-            description=_sentence(said, model),
-            owners=tuple(said.owners),
-            indexes=tuple(said.indexes),
-            search=None if said.search is None else tuple(said.search),
+            description=_description(attributes, model),
+            owners=tuple(attributes.owners),
+            indexes=tuple(attributes.indexes),
+            search=None if attributes.search is None else tuple(attributes.search),
             sources=sources or (Csv(),),
-            unexpected_columns=said.unexpected_columns or model.unexpected_columns or "keep",
+            unexpected_columns=attributes.unexpected_columns or model.unexpected_columns or "keep",
             duplicates=KeepHighest(duplicates.highest) if isinstance(duplicates, KeepHighestOptions) else duplicates,
             freshness=freshness,
-            warn_limit=_plain(said.warn_limit),
-            reject_limit=_plain(said.reject_limit),
+            warn_limit=_to_declaration(attributes.warn_limit),
+            reject_limit=_to_declaration(attributes.reject_limit),
             aggregates=aggregates,
             page=page,
         )
     except (ValueError, TypeError) as error:
-        about = next(
-            (word for word in ("key", "indexes", "search", "duplicates", "page") if f": {word}" in str(error)), "model"
+        attribute = next(
+            (
+                attribute
+                for attribute in ("key", "indexes", "search", "duplicates", "page")
+                if f": {attribute}" in str(error)
+            ),
+            "model",
         )
-        raise YamlError(f"{place(about)}: {error}.") from error
+        raise YamlError(f"{place(attribute)}: {error}.") from error
 
 
-def _sentence(said: Attributes, model: Translated) -> str:
-    return said.description or model.description or said.name
+def _description(attributes: Attributes, model: TranslatedModel) -> str:
+    return attributes.description or model.description or attributes.name
 
 
-def _plain(words: Any) -> Any:
-    """The declaration that the words of YAML stand for."""
-    kind = type(words).__mro__[1]
-    return kind(**{item.name: getattr(words, item.name) for item in fields(kind)})
+def _to_declaration(options: Any) -> Any:
+    """Return the declaration for the options of YAML: an object of the base class with the same values."""
+    kind = type(options).__mro__[1]
+    return kind(**{item.name: getattr(options, item.name) for item in fields(kind)})
 
 
-def _imported(path: str, place: str) -> Any:
+def _import_path(path: str, place: str) -> Any:
     module, _, name = path.rpartition(".")
     if not module:
-        raise YamlError(f"{place}: {path} is no dotted path, such as package.module.Model.")
+        raise YamlError(f"{place}: {path} is not a dotted path, such as package.module.Model.")
     try:
         return getattr(importlib.import_module(module), name)
     except AttributeError as error:
         raise YamlError(f"{place}: {module} has no {name}.") from error
-    except Exception as error:  # What a module does when it is imported is its own; its error is told with the line.
+    except Exception as error:  # A module of a user may raise anything when it is imported.
         raise YamlError(f"{place}: {module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _declared(path: str, place: str, kind: type[T]) -> T:
-    found = _imported(path, place)
-    if not isinstance(found, kind):
-        raise YamlError(f"{place}: {path} is no {kind.__name__}.")
-    return found
+def _import_instance(path: str, place: str, kind: type[T]) -> T:
+    value = _import_path(path, place)
+    if not isinstance(value, kind):
+        raise YamlError(f"{place}: {path} is not an instance of {kind.__name__}.")
+    return value
 
 
 # Files
 
 
 def read_yaml(path: Path) -> list[Dataset]:
-    """The datasets that a file declares; its documents of other types are left to Dagster.
+    """Return the datasets that a file declares; its documents of other types are left to Dagster.
 
     Raises:
-        YamlError: it cannot be read, or declares none.
+        YamlError: the file cannot be read, or declares an invalid dataset.
     """
     import yaml
 
@@ -214,84 +223,84 @@ def read_yaml(path: Path) -> list[Dataset]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise YamlError(f"{path}{line}: {getattr(error, 'problem', None) or error}") from error
-    found = []
+    datasets = []
     for document in documents:
-        content = _members(document, path) if isinstance(document, yaml.MappingNode) else {}
+        content = _members_of(document, path) if isinstance(document, yaml.MappingNode) else {}
         if "type" not in content or content["type"].value != TYPE:
             continue
         if unknown := [name for name in content if name not in {"type", "attributes", *OTHER_KEYS}]:
-            raise YamlError(f"{path}, line {_line(content[unknown[0]])}: {unknown[0]} is not known here.")
+            raise YamlError(f"{path}, line {_line_of(content[unknown[0]])}: {unknown[0]} is not known here.")
         if "attributes" not in content:
-            raise YamlError(f"{path}, line {_line(document)}: attributes are missing.")
-        found.append(_dataset(content["attributes"], path))
-    return found
+            raise YamlError(f"{path}, line {_line_of(document)}: attributes are missing.")
+        datasets.append(_dataset(content["attributes"], path))
+    return datasets
 
 
 def _dataset(node: yaml.Node, path: Path) -> Dataset:
     def place(attribute: str) -> str:
-        return f"{path}, line {_line(members.get(attribute, node))}"
+        return f"{path}, line {_line_of(members.get(attribute, node))}"
 
-    members = _members(node, path)
+    members = _members_of(node, path)
     try:
-        said = Attributes.model_validate(_value(node, path))
+        attributes = Attributes.model_validate(_value_of(node, path))
     except ValidationError as error:
-        raise YamlError("\n".join(_problems(error, node, path))) from error
+        raise YamlError("\n".join(_describe_errors(error, node, path))) from error
     except RecursionError as error:
-        raise YamlError(f"{path}, line {_line(node)}: what stands here contains itself.") from error
-    return dataset_of(said, place)
+        raise YamlError(f"{path}, line {_line_of(node)}: the value contains itself.") from error
+    return dataset_of(attributes, place)
 
 
-def _problems(error: ValidationError, node: yaml.Node, path: Path) -> Iterator[str]:
+def _describe_errors(error: ValidationError, node: yaml.Node, path: Path) -> Iterator[str]:
     for item in error.errors(include_url=False):
-        at = _at(node, item["loc"], path)
+        nearest_node = _node_at(node, item["loc"], path)
         where = ".".join(map(str, item["loc"]))
-        what = {"extra_forbidden": "is not known here", "unexpected_keyword_argument": "is not known here"}.get(
+        message = {"extra_forbidden": "is not known here", "unexpected_keyword_argument": "is not known here"}.get(
             item["type"], item["msg"].removeprefix("Value error, ").lower()
         )
-        yield f"{path}, line {_line(at)}: {where}: {what}."
+        yield f"{path}, line {_line_of(nearest_node)}: {where}: {message}."
 
 
-def _at(node: yaml.Node, location: Sequence[str | int], path: Path) -> yaml.Node:
-    """The node of a location, or the nearest one above it."""
+def _node_at(node: yaml.Node, location: Sequence[str | int], path: Path) -> yaml.Node:
+    """Return the node of a location, or the nearest one above it."""
     import yaml
 
     for step in location:
-        if isinstance(node, yaml.MappingNode) and step in (members := _members(node, path)):
+        if isinstance(node, yaml.MappingNode) and step in (members := _members_of(node, path)):
             node = members[str(step)]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
     return node
 
 
-def _members(node: yaml.Node, path: Path) -> dict[str, yaml.Node]:
-    """The values of a mapping by name."""
+def _members_of(node: yaml.Node, path: Path) -> dict[str, yaml.Node]:
+    """Return the values of a mapping by name."""
     import yaml
 
     if not isinstance(node, yaml.MappingNode):
-        raise YamlError(f"{path}, line {_line(node)}: names with values are expected.")
-    found: dict[str, yaml.Node] = {}
+        raise YamlError(f"{path}, line {_line_of(node)}: names with values are expected.")
+    members: dict[str, yaml.Node] = {}
     for key, value in node.value:
-        if str(key.value) in found:
-            raise YamlError(f"{path}, line {_line(key)}: {key.value} stands here a second time.")
-        found[str(key.value)] = value
-    return found
+        if str(key.value) in members:
+            raise YamlError(f"{path}, line {_line_of(key)}: {key.value} appears a second time.")
+        members[str(key.value)] = value
+    return members
 
 
-def _value(node: yaml.Node, path: Path) -> Any:
-    """What a node says, in Python's types; no name stands twice in a mapping."""
+def _value_of(node: yaml.Node, path: Path) -> Any:
+    """Return the value of a node in Python's types; refuse a mapping with a name twice."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        return {name: _value(value, path) for name, value in _members(node, path).items()}
+        return {name: _value_of(value, path) for name, value in _members_of(node, path).items()}
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, path) for item in node.value]
+        return [_value_of(item, path) for item in node.value]
     try:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
-        what = getattr(error, "problem", None) or error
-        raise YamlError(f"{path}, line {_line(node)}: {what}.") from error
+        message = getattr(error, "problem", None) or error
+        raise YamlError(f"{path}, line {_line_of(node)}: {message}.") from error
 
 
-def _line(node: yaml.Node) -> int:
+def _line_of(node: yaml.Node) -> int:
     line: int = node.start_mark.line
     return line + 1

@@ -1,12 +1,12 @@
-"""Pandera's `DataFrameModel` (polars or pandas) -> a row model of ours that says of every row what Pandera says of it.
+"""Pandera's `DataFrameModel` (polars or pandas) -> a `RowModel` that accepts and rejects the same rows.
 
-Translated are columns, types, nullability, descriptions, Pandera's built-in checks, and `metadata` by the words of
-`dataset.Field` (`metadata={"unit": "m", "personal": "mask"}`). What has no counterpart is an error that names it, such as a
-check that is a function of its own: it takes whole frames, of another library perhaps than the one that validates. So is every
-word that is not known here: each object of Pandera's is compared with one of which nothing was said.
+Translated are columns, types, nullability, descriptions, Pandera's built-in checks, and `metadata` with the options of `Field`
+(`metadata={"unit": "m", "personal": "mask"}`). Anything without a counterpart is an error that names it, such as a check with a
+function of the user: it takes whole frames, perhaps of another library than the one that validates. An unknown attribute is an
+error, too: each object of Pandera is compared with a default one.
 
-Not kept is how Pandera's own reports are worded (name, title, error, `n_failure_cases` of a check), and what typed frames need
-and text does not (`coerce`): an empty cell is a missing value, and text that is none of its column's type rejects its row.
+Ignored are the wording of Pandera's own reports (name, title, error, `n_failure_cases` of a check), and what typed frames need
+and text does not (`coerce`): an empty cell is a missing value, and a row is rejected if a text does not parse as its type.
 
 https://pandera.readthedocs.io/en/stable/dataframe_models.html
 """
@@ -36,17 +36,17 @@ TYPES: Mapping[str, Any] = {
     "Date": dt.date, "date": dt.date,
     "List(Float64)": list[float],
 }  # fmt: skip
-"""Names of types in polars and pandas -> ours. Narrower numbers are missing: what they would round or refuse, we would not."""
+"""Names of types in polars and pandas -> types of columns. Narrower numbers are missing: they round or refuse more values."""
 NEVER_EMPTY = ("int64", "bool")
-"""Types of pandas that have no missing value: a frame with one has another type, and Pandera refuses all of it."""
-MOMENT = re.compile(
+"""Types of pandas without a missing value: a column with one has another type, and Pandera refuses the whole frame."""
+TIMESTAMP = re.compile(
     r"(?:Datetime\(time_unit='|datetime64\[)(?P<unit>\w+)'?, (?:time_zone=)?'?(?P<zone>[^'\])]+)'?[\])]"
 )
-"""Times with their zone; those without one have no second part, or None."""
+"""Pattern of types of times with their zone; types without a zone have no second part, or None."""
 DECIMAL = re.compile(r"Decimal\((?:precision=)?(\d+), (?:scale=)?(\d+)\)")
 PLAIN_DECIMALS = 6
-"""Decimals up to which Python writes every Decimal without an exponent."""
-ARGUMENT = {
+"""Most decimals with which Python writes every Decimal without an exponent."""
+SINGLE_ARGUMENTS = {
     "equal_to": "value",
     "not_equal_to": "value",
     "greater_than": "min_value",
@@ -60,48 +60,48 @@ ARGUMENT = {
     "str_startswith": "string",
     "str_endswith": "string",
 }
-"""Built-in checks of one argument, by its name; `in_range` and `str_length` have several."""
-SEVERAL = ("in_range", "str_length")
-SAID_ELSEWHERE = {"description", "checks", "warn", "optional", "decimals", "system", "derived", "stored"}
+"""Built-in checks with one argument -> its name; `in_range` and `str_length` have several."""
+MULTI_ARGUMENT_CHECKS = ("in_range", "str_length")
+RESERVED_METADATA = {"description", "checks", "warn", "optional", "decimals", "system", "derived", "stored"}
 STRICT: Mapping[Any, UnexpectedColumns | None] = {True: "refuse", "filter": "ignore", False: None}
 
-# Attributes of Pandera's objects that are translated here, or that change nothing for text. All others must say nothing.
-OF_SCHEMAS = frozenset(
+# Attributes of Pandera's objects that are translated here, or have no effect on text. All others must have their default.
+SCHEMA_ATTRIBUTES = frozenset(
     ("columns", "checks", "name", "title", "description", "metadata", "strict", "_unique", "_coerce",
      "drop_invalid_rows", "unique_column_names")
 )  # fmt: skip
-OF_COLUMNS = frozenset(
+COLUMN_ATTRIBUTES = frozenset(
     ("_dtype", "checks", "coerce", "name", "title", "description", "metadata", "drop_invalid_rows", "nullable", "unique",
      "required")
 )  # fmt: skip
-OF_CHECKS = frozenset(
+CHECK_ATTRIBUTES = frozenset(
     ("name", "error", "statistics", "statistics_args", "_check_fn", "_check_kwargs", "native", "raise_warning",
      "n_failure_cases", "title", "description", "determined_by_unique", "strategy", "constraint")
 )  # fmt: skip
-CALLED = {
+DISPLAY_NAMES = {
     "ordered": "ordered columns",
     "index": "an index",
     "_dtype": "a type of all columns",
     "ignore_na": "ignore_na=False: make the column not nullable",
 }
-"""What an attribute is called in a sentence, where its name does not tell."""
+"""Descriptions of attributes in messages, for those whose name is not clear."""
 AS_RULE = "write it as a @rule of a RowModel"
-NAIVE = "has times without a time zone, which say no moment; give it one, or make it a date"
+NAIVE = "has times without a time zone, which are ambiguous; give it one, or make it a date"
 
 
 class ModelError(Exception):
-    """A model that cannot be taken; the message is a sentence."""
+    """A model cannot be used; the message is a sentence."""
 
 
 @dataclass(frozen=True)
-class Translated:
-    """What a model says.
+class TranslatedModel:
+    """A row model, with the settings of a Pandera model that belong to the dataset.
 
     Attributes:
         rows: the row model.
-        description: of it; empty if it has none.
-        unexpected_columns: what it says about columns that it does not have; None if nothing.
-        unique: sets of columns that it declares unique, which only a key can be.
+        description: description of the model; empty if it has none.
+        unexpected_columns: policy for columns that the model does not have; None if it has no policy.
+        unique: sets of columns that the model declares unique; only the key can be one.
     """
 
     rows: type[RowModel]
@@ -110,16 +110,16 @@ class Translated:
     unique: tuple[frozenset[str], ...] = ()
 
 
-def translated(model: Any) -> Translated:
-    """Take a row model as it is, and translate one of Pandera's.
+def translate_model(model: Any) -> TranslatedModel:
+    """Return a `RowModel` as it is, and a Pandera model translated to one.
 
     Raises:
-        ModelError: it is neither, or says what cannot be translated.
+        ModelError: the model is neither, or has something that cannot be translated.
     """
     if isinstance(model, type) and issubclass(model, RowModel) and model is not RowModel:
-        return Translated(model, _first_paragraph(model))
+        return TranslatedModel(model, _first_paragraph(model))
     if not isinstance(model, type) or not any(base.__module__.startswith("pandera.") for base in model.__mro__):
-        raise ModelError(f"{_name(model)} is no Pandera model: neither a RowModel nor a DataFrameModel.")
+        raise ModelError(f"{_display_name(model)} is not a Pandera model: neither a RowModel nor a DataFrameModel.")
     schema = _schema(model)
     of_pandas = type(schema).__module__.startswith("pandera.api.pandas.")
     names: dict[str, str] = {}
@@ -131,7 +131,7 @@ def translated(model: Any) -> Translated:
             raise ModelError(f"{model.__name__}: two columns are called {name}.")
         where = f"{model.__name__}.{label}"
         try:
-            kind, specs[name] = _Field(where, column, of_pandas).spec((label,) if name != label else ())
+            kind, specs[name] = _FieldTranslator(where, column, of_pandas).spec((label,) if name != label else ())
         except DeclarationError as error:
             raise ModelError(f"{where}: {error}.") from error
         hints[name] = kind | None if column.nullable else kind
@@ -141,25 +141,25 @@ def translated(model: Any) -> Translated:
     doc = _first_paragraph(model) or schema.description or ""
     namespace = {"__annotations__": hints, "__doc__": doc or model.__name__, "__module__": model.__module__, **specs}
     rows = type(model.__name__, (RowModel,), namespace)
-    _refuse_unjudgeable(rows)
+    _refuse_unusable_checks(rows)
     if not of_pandas:
-        _refuse_unasked(model, schema)
-    return Translated(
+        _refuse_inapplicable_checks(model, schema)
+    return TranslatedModel(
         rows, doc, STRICT[schema.strict], tuple(frozenset(names[label] for label in labels) for labels in unique)
     )
 
 
 def _schema(model: type) -> Any:
-    """The schema of a model, of which everything that it says of whole frames is known here."""
+    """Return the schema of a model; refuse unknown attributes and checks of whole frames."""
     from pandera.errors import SchemaInitError
 
     try:
         schema = model.to_schema()  # type: ignore[attr-defined]
         hints = typing.get_type_hints(model, include_extras=True)
     except (SchemaInitError, TypeError, ValueError, AttributeError, NameError) as error:
-        said = str(error).split("\n")[0]
+        message = str(error).split("\n")[0]
         raise ModelError(
-            f"Pandera cannot make a schema of {model.__name__}: {type(error).__name__}: {said}."
+            f"Pandera cannot make a schema of {model.__name__}: {type(error).__name__}: {message}."
         ) from error
     if not type(schema).__module__.startswith(("pandera.api.pandas.", "pandera.api.polars.")):
         raise ModelError(
@@ -168,37 +168,39 @@ def _schema(model: type) -> Any:
     for name, hint in hints.items():
         if len(kinds := set(typing.get_args(_union(hint))) - {types.NoneType}) > 1:
             raise ModelError(
-                f"{model.__name__}.{name} has {len(kinds)} types, of which Pandera takes the first: say one."
+                f"{model.__name__}.{name} has {len(kinds)} types, of which Pandera takes the first: declare one."
             )
     if schema.checks:
         named = ", ".join(str(check.name) for check in schema.checks)
         raise ModelError(
             f"{model.__name__} has the check {named} of whole rows, which cannot be translated; {AS_RULE}."
         )
-    _refuse_unknown(model.__name__, schema, type(schema)(), OF_SCHEMAS)
+    _refuse_unknown(model.__name__, schema, type(schema)(), SCHEMA_ATTRIBUTES)
     return schema
 
 
 def _union(hint: Any) -> Any:
-    """The union that an annotation is or holds, such as that of `Series[int | str]`."""
+    """Return the union that an annotation is or contains, such as that of `Series[int | str]`; None if there is none."""
     for part in (hint, *typing.get_args(hint)):
         if typing.get_origin(part) in (typing.Union, types.UnionType):
             return part
     return None
 
 
-def _refuse_unknown(where: str, said: Any, plain: Any, known: frozenset[str]) -> None:
-    """Refuse what one of Pandera's objects says beyond what is known here, by comparing it with a plain one."""
-    for word, value in vars(said).items():
-        nothing = vars(plain).get(word)
-        # By type too: a default of 0 or "" is none that is missing, though it equals False.
-        if word in known or value is nothing or (type(value) is type(nothing) and value == nothing):
+def _refuse_unknown(where: str, thing: Any, plain: Any, known: frozenset[str]) -> None:
+    """Refuse attributes of a Pandera object that are not known here and differ from those of a default object."""
+    for attribute, value in vars(thing).items():
+        default = vars(plain).get(attribute)
+        # Types are compared, too: a default value of 0 is not the same as no default, though it equals False.
+        if attribute in known or value is default or (type(value) is type(default) and value == default):
             continue
-        raise ModelError(f"{where} has {CALLED.get(word, word.strip('_'))}, which cannot be translated.")
+        raise ModelError(
+            f"{where} has {DISPLAY_NAMES.get(attribute, attribute.strip('_'))}, which cannot be translated."
+        )
 
 
-def _refuse_unjudgeable(rows: type[RowModel]) -> None:
-    """Refuse checks that cannot be asked of a value of their column's type, by asking them."""
+def _refuse_unusable_checks(rows: type[RowModel]) -> None:
+    """Refuse checks that polars cannot apply to their column's type, by applying them to a null value."""
     import pandera.polars as pa
     import polars as pl
 
@@ -217,25 +219,25 @@ def _refuse_unjudgeable(rows: type[RowModel]) -> None:
                 continue
             make = getattr(pa.Check, name)
             check = partial(make, **argument) if isinstance(argument, dict) else partial(make, argument)
-            if said := _why_polars_cannot(check, special.get(column.type, column.type)):
+            if message := _polars_error(check, special.get(column.type, column.type)):
                 raise ModelError(
-                    f"{rows.__name__}.{column.name}: {name}={_shown(argument)} cannot be used by polars for a "
-                    f"column of type {_name(column.type)}: {said}."
+                    f"{rows.__name__}.{column.name}: {name}={_display(argument)} cannot be used by polars for a "
+                    f"column of type {_display_name(column.type)}: {message}."
                 )
 
 
-def _refuse_unasked(model: type, schema: Any) -> None:
-    """Refuse checks that Pandera itself cannot ask of its column, such as whether floats are among whole numbers."""
+def _refuse_inapplicable_checks(model: type, schema: Any) -> None:
+    """Refuse checks that Pandera itself cannot apply to its column, such as `isin` with floats on whole numbers."""
     for label, column in schema.columns.items():
         for check in column.checks:
-            if said := _why_polars_cannot(partial(lambda one: one, check), column.dtype.type):
+            if message := _polars_error(partial(lambda check_object: check_object, check), column.dtype.type):
                 raise ModelError(
-                    f"{model.__name__}.{label} has {check.error or check.name}, which Pandera cannot ask: {said}."
+                    f"{model.__name__}.{label} has {check.error or check.name}, which Pandera cannot apply: {message}."
                 )
 
 
-def _why_polars_cannot(make: Callable[[], Any], kind: Any) -> str | None:
-    """The first line of what polars says where a check cannot be asked of values of a type; None where it can."""
+def _polars_error(make: Callable[[], Any], kind: Any) -> str | None:
+    """Return the first line of the error if polars cannot apply a check to values of a type; None if it can."""
     import polars as pl
 
     try:
@@ -245,7 +247,7 @@ def _why_polars_cannot(make: Callable[[], Any], kind: Any) -> str | None:
     return None
 
 
-def _shown(argument: Any) -> str:
+def _display(argument: Any) -> str:
     return str(getattr(argument, "pattern", argument))[:100]
 
 
@@ -253,13 +255,13 @@ def _first_paragraph(model: type) -> str:
     return inspect.cleandoc(vars(model).get("__doc__") or "").split("\n\n")[0]
 
 
-def _name(thing: Any) -> str:
+def _display_name(thing: Any) -> str:
     return getattr(thing, "__qualname__", None) or repr(thing)[:100]
 
 
 def _identifier(model: type, label: Any) -> str:
     if not isinstance(label, str):
-        raise ModelError(f"{model.__name__}: the column {label!r} is not called by a text.")
+        raise ModelError(f"{model.__name__}: the name of the column {label!r} is not text.")
     if label.isidentifier() and label.isascii() and not label.startswith("_"):
         return label
     name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
@@ -269,13 +271,13 @@ def _identifier(model: type, label: Any) -> str:
 
 
 @dataclass(frozen=True)
-class _Field:
-    """A column of Pandera's, as a field.
+class _FieldTranslator:
+    """Translates a column of Pandera to a `Field`.
 
     Attributes:
-        where: model and column, for sentences.
-        column: of Pandera.
-        of_pandas: whether it is a column of pandas.
+        where: model and column, for messages.
+        column: column of the Pandera schema.
+        of_pandas: True if it is a column of pandas, False for polars.
     """
 
     where: str
@@ -283,12 +285,12 @@ class _Field:
     of_pandas: bool
 
     def spec(self, aliases: tuple[str, ...]) -> tuple[Any, FieldSpec]:
-        """Type and words of the column."""
+        """Return the type and the options of the column."""
         column = self.column
-        _refuse_unknown(self.where, column, type(column)(), OF_COLUMNS)
+        _refuse_unknown(self.where, column, type(column)(), COLUMN_ATTRIBUTES)
         if not column.required and not column.nullable:
             raise self._error(
-                "may be absent, but not empty, and an absent column is an empty one here: make it nullable too, or required"
+                "may be absent, but not empty, and an absent column counts as empty here: make it nullable too, or required"
             )
         if column.nullable and self.of_pandas and str(column.dtype) in NEVER_EMPTY:
             better = {"int64": "pd.Int64Dtype", "bool": "pd.BooleanDtype"}[str(column.dtype)]
@@ -301,32 +303,32 @@ class _Field:
                 raise self._error(f"has two checks {name}; one of them cannot be translated")
             checks[name] = argument
             warn += [name] if check.raise_warning else []
-        words = {k: v for k, v in (column.metadata or {}).items() if k in FieldSpec.__dataclass_fields__}
-        if misplaced := SAID_ELSEWHERE & set(words):
-            raise ModelError(f"{self.where}: metadata cannot say {', '.join(sorted(misplaced))}.")
-        given = words.pop("aliases", ())
-        aliases += (given,) if isinstance(given, str) else tuple(given)
+        metadata = {k: v for k, v in (column.metadata or {}).items() if k in FieldSpec.__dataclass_fields__}
+        if misplaced := RESERVED_METADATA & set(metadata):
+            raise ModelError(f"{self.where}: metadata cannot contain {', '.join(sorted(misplaced))}.")
+        declared_aliases = metadata.pop("aliases", ())
+        aliases += (declared_aliases,) if isinstance(declared_aliases, str) else tuple(declared_aliases)
         description = column.description or column.title or column.name.replace("_", " ").capitalize()
         options |= {"warn": tuple(warn)} if warn else {}
         options |= {"aliases": aliases} if aliases else {}
         options |= {} if column.required else {"optional": True}
-        return kind, Field(description, **words, **options, **checks)
+        return kind, Field(description, **metadata, **options, **checks)
 
-    def _error(self, what: str) -> ModelError:
-        return ModelError(f"{self.where} {what}.")
+    def _error(self, reason: str) -> ModelError:
+        return ModelError(f"{self.where} {reason}.")
 
     def _type(self, name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Our type of a type's name, and the words and the checks that follow from it."""
+        """Return the type for the name of a Pandera type, and the options and the checks that follow from it."""
         if name in TYPES:
             return TYPES[name], {}, {}
-        if found := MOMENT.fullmatch(name):
-            if found["zone"] == "None":
+        if match := TIMESTAMP.fullmatch(name):
+            if match["zone"] == "None":
                 raise self._error(NAIVE)
-            if found["unit"] != "us":
-                raise self._error(f"has times in {found['unit']}; they are stored in microseconds: make the unit us")
+            if match["unit"] != "us":
+                raise self._error(f"has times in {match['unit']}; they are stored in microseconds: make the unit us")
             return dt.datetime, {}, {}
-        if found := DECIMAL.fullmatch(name):
-            digits, decimals = int(found[1]), int(found[2])
+        if match := DECIMAL.fullmatch(name):
+            digits, decimals = int(match[1]), int(match[2])
             if digits > DECIMAL_DIGITS:
                 raise self._error(f"has {digits} digits; at most {DECIMAL_DIGITS} can be kept")
             return Decimal, {"decimals": decimals}, self._bounds(digits, decimals)
@@ -336,10 +338,10 @@ class _Field:
         raise self._error(f"has the type {name}, which cannot be translated. Known are {known}, Datetime and Decimal")
 
     def _bounds(self, digits: int, decimals: int) -> dict[str, Any]:
-        """What the digits of a Decimal leave of its values, by a name that no check of Pandera has.
+        """Return the range of a Decimal with this number of digits, as `between`, which is not the name of a check of Pandera.
 
-        Pandera counts a sign and the zero before the point as digits where the frame is one of pandas. Of a number that Python
-        writes with an exponent, as it does with more than six zeros, it counts neither.
+        With pandas, Pandera counts a sign and the zero before the point as digits. It counts neither in a number that Python
+        writes with an exponent, as it does with more than six zeros.
         """
         whole = digits - decimals
         if not self.of_pandas:
@@ -354,35 +356,33 @@ class _Field:
         return {"between": {"min_value": least, "max_value": 10**whole, "include_min": not least, "include_max": False}}
 
     def _check(self, check: Any, kind: Any) -> tuple[str, Any]:
-        """A built-in check as the keyword and argument of `Field`."""
+        """Return a built-in check as the keyword and argument of `Field`."""
         from pandera.api.checks import Check
         from pandera.api.function_dispatch import Dispatcher
 
-        # By its function, not by its name: anything may be called `isin`.
+        # Recognized by its function, not by its name: a function of the user may be called `isin`, too.
         built_in = isinstance(check._check_fn, Dispatcher)
         name = check._check_fn.__name__ if built_in else check.name
-        if not built_in or (name not in ARGUMENT and name not in SEVERAL):
-            raise self._error(
-                f"has the check {name}, which is no built-in one and cannot be translated; write it as a @rule of a RowModel"
-            )
-        _refuse_unknown(f"{self.where}: {name}", check, Check(_nothing), OF_CHECKS)
-        said = {word: value for word, value in check.statistics.items() if value is not None}
-        if name in SEVERAL:
-            said = {word: self._plain(value, kind) for word, value in said.items() if value is not True}
-            if "exact_value" in said:  # Pandera heeds no other then.
-                said = dict.fromkeys(("min_value", "max_value"), said["exact_value"])
-            return name, said
-        argument = said.get(ARGUMENT[name])
-        if ARGUMENT[name] == "pattern":
+        if not built_in or (name not in SINGLE_ARGUMENTS and name not in MULTI_ARGUMENT_CHECKS):
+            raise self._error(f"has the check {name}, which is not a built-in check; write it as a @rule of a RowModel")
+        _refuse_unknown(f"{self.where}: {name}", check, Check(_no_check), CHECK_ATTRIBUTES)
+        arguments = {word: value for word, value in check.statistics.items() if value is not None}
+        if name in MULTI_ARGUMENT_CHECKS:
+            arguments = {word: self._plain(value, kind) for word, value in arguments.items() if value is not True}
+            if "exact_value" in arguments:  # Pandera ignores the others then.
+                arguments = dict.fromkeys(("min_value", "max_value"), arguments["exact_value"])
+            return name, arguments
+        argument = arguments.get(SINGLE_ARGUMENTS[name])
+        if SINGLE_ARGUMENTS[name] == "pattern":
             return name, self._pattern(name, argument)
         if name in ("isin", "notin"):
             return name, self._values(name, argument, kind)
         return name, self._plain(argument, kind)
 
     def _values(self, name: str, values: Any, kind: Any) -> list[Any]:
-        """A list of values; a missing one among them says nothing, as missing cells are not asked."""
+        """Return a list of values without missing ones, which have no effect, as missing cells are not checked."""
         if isinstance(values, Mapping) or not isinstance(values, Iterable):
-            raise self._error(f"has {name} of {_name(type(values))}, which is no list of values")
+            raise self._error(f"has {name} of {_display_name(type(values))}, which is not a list of values")
         listed = sorted(values, key=repr) if isinstance(values, set | frozenset) else list(values)
         plain = [self._plain(value, kind) for value in listed if value is not None and value == value]  # noqa: PLR0124 - nan
         if not plain:
@@ -390,10 +390,10 @@ class _Field:
         return plain
 
     def _plain(self, value: Any, kind: Any) -> Any:
-        """A limit as plain Python has it, of the column's own type."""
-        if hasattr(value, "item"):  # Of numpy.
+        """Return a limit as a Python object of the column's type."""
+        if hasattr(value, "item"):  # A number of numpy.
             value = value.item()
-        if hasattr(value, "to_pydatetime"):  # Of pandas.
+        if hasattr(value, "to_pydatetime"):  # A timestamp of pandas.
             if value.nanosecond:
                 raise self._error(f"has the limit {value}, which is finer than the microseconds of its values")
             value = value.to_pydatetime()
@@ -403,24 +403,24 @@ class _Field:
             raise self._error(f"has the limit {value!r}, which pandas does not compare with its values")
         if kind is Decimal and isinstance(value, float):
             if not value.is_integer():
-                raise self._error(f"has the limit {value}, which is no decimal number: write Decimal('{value}')")
+                raise self._error(f"has the limit {value}, which is not a decimal number: write Decimal('{value}')")
             value = int(value)
         if kind is Decimal and type(value) is int:
             return Decimal(value)
         return value
 
     def _pattern(self, name: str, pattern: Any) -> str | re.Pattern[str]:
-        """A pattern as the library of the model reads it.
+        """Return a pattern as the library of the model reads it.
 
-        pandas has Python's own, with flags, look-around and an anchor that holds for all alternatives: it is asked then. polars
-        has another language, and Pandera drops the flags on the way to it.
+        pandas uses Python's patterns, with flags, look-around and an anchor for all alternatives: a compiled pattern is matched
+        by Python. polars has another syntax, and Pandera drops the flags for it.
         """
         try:
             compiled = re.compile(pattern)
         except (re.error, TypeError) as error:
             raise self._error(f"has the pattern {pattern!r}, which cannot be read: {error}") from error
         if not isinstance(compiled.pattern, str):
-            raise self._error(f"has the pattern {compiled.pattern!r}, which is of bytes")
+            raise self._error(f"has the pattern {compiled.pattern!r}, which is for bytes")
         if self.of_pandas:
             if str(self.column.dtype) == "string[pyarrow]":
                 raise self._error(
@@ -433,18 +433,19 @@ class _Field:
             )
         if name == "str_matches" and _has_alternatives(compiled.pattern):
             raise self._error(
-                f"has the pattern {compiled.pattern}, of whose alternatives Pandera anchors the first only: write ^(?:…)"
+                f"has the pattern {compiled.pattern}, and of its alternatives Pandera anchors the first only: write ^(?:…)"
             )
         return compiled.pattern
 
 
 def _has_alternatives(pattern: str) -> bool:
-    """True if a pattern as a whole is one of several, outside of all its groups and sets."""
-    rest = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL)
-    while (flat := re.sub(r"\([^()]*\)", "", rest)) != rest:
-        rest = flat
-    return "|" in rest
+    """Return True if a pattern has alternatives outside of all its groups and sets."""
+    # Escapes and sets are removed first, then groups from the innermost outwards. A remaining | separates alternatives.
+    outside = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL)
+    while (flattened := re.sub(r"\([^()]*\)", "", outside)) != outside:
+        outside = flattened
+    return "|" in outside
 
 
-def _nothing(_: Any) -> bool:
+def _no_check(_: Any) -> bool:
     return True

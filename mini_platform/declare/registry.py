@@ -1,9 +1,9 @@
-"""The registry: which datasets are declared, in which file each of them is, and what else is its own.
+"""The registry: the declared datasets, the file of each, and the further modules that belong to it.
 
-Here: finding them by the configured name of a package or by a folder, in Python and in YAML, and the further modules of a
-dataset that is a folder. Not here: what a declaration says (`dataset.py`, `from_yaml.py`), nor what is made of it.
+Here: finding them in a package or a folder, as the setting names it, in Python and in YAML, and the further modules of a
+dataset that is a folder. Not here: the content of a declaration (`dataset.py`, `from_yaml.py`), nor its use.
 
-    datasets/stations.py              a dataset as one file, which says `dataset = Dataset(…)`
+    datasets/stations.py              a dataset as one file, which defines `dataset = Dataset(…)`
     datasets/meters/__init__.py       a dataset as a folder: its declaration,
     datasets/meters/routes.py         its own HTTP paths, in `router`,
     datasets/meters/metabase.py       its own dashboards in Metabase, in `DASHBOARDS`
@@ -34,18 +34,18 @@ from mini_platform.declare.dataset import Dataset
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
 YAML_FOLDER = "defs"
-"""Where a project that `create-dagster` made has its components: beside the datasets."""
+"""Folder of the components in a project that `create-dagster` made: beside the datasets."""
 
 T = TypeVar("T")
 
 
 class RegistryError(DeclarationError):
-    """The datasets are not where the setting says, or a file of theirs is wrong; the message is a sentence."""
+    """The package or folder of the datasets does not exist, or one of its files is invalid; the message is a sentence."""
 
 
 @cache
 def registry_of(place: str) -> Registry:
-    """Return the registry of a place, always the same one: a file is imported once in a process.
+    """Return the registry of a package or folder. It is cached, so that a file is imported once in a process.
 
     Args:
         place: name of a package, or path of a folder.
@@ -54,27 +54,27 @@ def registry_of(place: str) -> Registry:
 
 
 def configured() -> Registry:
-    """Return the registry of the place that the settings name."""
-    from mini_platform.config.settings import load_settings  # Brings pydantic.
+    """Return the registry of the package or folder that the settings name."""
+    from mini_platform.config.settings import load_settings  # Imports pydantic.
 
     return registry_of(load_settings().datasets)
 
 
 class Registry:
-    """The datasets that are declared in one place. Nothing is imported before it is asked for."""
+    """The datasets that are declared in one package or folder. Modules are imported on first access."""
 
     def __init__(self, place: str) -> None:
-        """Take the name of a package, or the path of a folder, which has a / in it."""
+        """Store the name of a package, or the path of a folder, which has a / in it."""
         self.place = place
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
-        """Every declared dataset by name: those in Python, in the order of their files, then those in YAML.
+        """Return every declared dataset by name: those in Python, in the order of their files, then those in YAML.
 
         Raises:
-            RegistryError: a Python file declares none.
-            YamlError: a YAML file declares none.
-            DeclarationError: two of them would have one name somewhere.
+            RegistryError: a Python file does not declare a valid dataset.
+            YamlError: a YAML file does not declare a valid dataset.
+            DeclarationError: two datasets would share a name that must be unique.
         """
         declared = [*self.in_python, *self.in_yaml]
         refuse_collisions(declared)
@@ -82,68 +82,70 @@ class Registry:
 
     @cached_property
     def in_python(self) -> dict[Dataset, ModuleType]:
-        """The datasets that are declared in Python, each with its module."""
+        """Return the datasets that are declared in Python, each with its module."""
         return {_dataset_in(module): module for module in self._modules()}
 
     @cached_property
     def in_yaml(self) -> dict[Dataset, Path]:
-        """The datasets that are declared in YAML, each with its file."""
+        """Return the datasets that are declared in YAML, each with its file."""
         if not self.yaml_files:
             return {}
-        from mini_platform.declare.from_yaml import read_yaml  # Brings pydantic and yaml.
+        from mini_platform.declare.from_yaml import read_yaml  # Imports pydantic and yaml.
 
         return {dataset: path for path in self.yaml_files for dataset in read_yaml(path)}
 
     @cached_property
     def yaml_files(self) -> tuple[Path, ...]:
-        """The files that may declare datasets in YAML."""
+        """Return the files that may declare datasets in YAML."""
         return _yaml_files(self.folder)
 
     @cached_property
     def folder(self) -> Path:
-        """Where their files are, and where a new one is written.
+        """Return the folder of their files, into which new ones are written, too.
 
         Raises:
-            RegistryError: there is no such package or folder.
+            RegistryError: the package or folder does not exist.
         """
         if "/" not in self.place:
             return Path(next(iter(_package_named(self.place).__path__)))
         if not Path(self.place).is_dir():
-            raise RegistryError(f"{SETTING} names the folder {self.place}, which is not there.")
+            raise RegistryError(f"{SETTING} names the folder {self.place}, which does not exist.")
         return Path(self.place)
 
     def files(self) -> list[Path]:
-        """Return the files that declare datasets and what is their own, as they are now; none is imported."""
+        """Return the files of datasets that exist now, with those of their further modules; none is imported."""
         return [*sorted(self.folder.rglob("*.py")), *_yaml_files(self.folder)]
 
     def own_modules(self, name: str, datasets: Iterable[str]) -> list[ModuleType]:
-        """Return the modules of this name, such as `routes`, that are in the folders of these datasets.
+        """Return the modules of this name, such as `routes`, in the folders of these datasets.
 
         Raises:
-            RegistryError: one of them cannot be imported.
+            RegistryError: a module cannot be imported.
         """
         folders = {dataset.name: module for dataset, module in self.in_python.items() if hasattr(module, "__path__")}
         names = [f"{folders[dataset].__name__}.{name}" for dataset in datasets if dataset in folders]
-        return [_imported(full_name) for full_name in names if importlib.util.find_spec(full_name)]
+        return [_import_module(full_name) for full_name in names if importlib.util.find_spec(full_name)]
 
     def _modules(self) -> list[ModuleType]:
         package = _package_of(self.folder) if "/" in self.place else _package_named(self.place)
         names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
-        return [_imported(f"{package.__name__}.{name}") for name in names]
+        return [_import_module(f"{package.__name__}.{name}") for name in names]
 
 
-def own_value(module: ModuleType, word: str, kind: type[T]) -> T:
-    """Return what a module of a dataset says by a word.
+def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
+    """Return the value of a variable of a dataset's module.
 
     Raises:
-        RegistryError: it says nothing by it, or something of another type.
+        RegistryError: the variable is missing, or of another type.
     """
-    if not hasattr(module, word):
-        raise RegistryError(f"{module.__file__} says nothing by `{word}`, which should be of the type {kind.__name__}.")
-    value = getattr(module, word)
+    if not hasattr(module, variable):
+        raise RegistryError(
+            f"{module.__file__} does not define `{variable}`, which should be of the type {kind.__name__}."
+        )
+    value = getattr(module, variable)
     if not isinstance(value, kind):
         raise RegistryError(
-            f"{module.__file__}: `{word}` is of the type {type(value).__name__}, and should be of {kind.__name__}."
+            f"{module.__file__}: `{variable}` is of the type {type(value).__name__}, and should be of {kind.__name__}."
         )
     return value
 
@@ -151,8 +153,8 @@ def own_value(module: ModuleType, word: str, kind: type[T]) -> T:
 def _dataset_in(module: ModuleType) -> Dataset:
     if not hasattr(module, "dataset"):
         raise RegistryError(
-            f"{module.__file__} declares no dataset: it should say `dataset = Dataset(…)`. The name of a file that is to "
-            "declare none begins with an underscore."
+            f"{module.__file__} declares no dataset: it should say `dataset = Dataset(…)`. If it is not meant to declare "
+            "one, let its name begin with an underscore."
         )
     return own_value(module, "dataset", Dataset)
 
@@ -163,23 +165,24 @@ def _yaml_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _package_named(name: str) -> ModuleType:
-    """Return a package that can be imported.
+    """Import and return a package.
 
     Raises:
-        RegistryError: there is no such package.
+        RegistryError: the package does not exist, or is a module.
     """
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        why = f"there is no module {error.name}. The path of a folder has a / in it."
-        raise RegistryError(f"{SETTING} names the package {name}, and {why}") from error
+        reason = f"there is no module {error.name}. The path of a folder has a / in it."
+        raise RegistryError(f"{SETTING} names the package {name}, and {reason}") from error
     if not hasattr(package, "__path__"):
         raise RegistryError(f"{SETTING} names {name}, which is the file {package.__file__} and not a package.")
     return package
 
 
 def _package_of(folder: Path) -> ModuleType:
-    """Return a package made of a folder, so that its files can import each other: `from . import _shared`."""
+    """Return a package for a folder, so that its files can import each other: `from . import _shared`."""
+    # The name is derived from the path: two folders with files of the same names do not clash in `sys.modules`.
     name = f"datasets_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     if name not in sys.modules:
         init = folder / "__init__.py"
@@ -192,21 +195,21 @@ def _package_of(folder: Path) -> ModuleType:
     return sys.modules[name]
 
 
-def _imported(name: str) -> ModuleType:
-    """Return the module of a dataset, imported.
+def _import_module(name: str) -> ModuleType:
+    """Import and return the module of a dataset.
 
     Raises:
-        RegistryError: it cannot be imported; the message names the file and the line.
+        RegistryError: the module cannot be imported; the message names the file and the line.
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:  # What a module does when it is imported is its own; its error is told with the line.
-        what = str(error) if isinstance(error, DeclarationError) else f"{type(error).__name__}: {error}"
-        raise RegistryError(f"{_origin(name, error)}: {what}") from error
+    except Exception as error:  # A module of a user may raise anything when it is imported.
+        message = str(error) if isinstance(error, DeclarationError) else f"{type(error).__name__}: {error}"
+        raise RegistryError(f"{_origin(name, error)}: {message}") from error
 
 
 def _origin(name: str, error: Exception) -> str:
-    """Return the file of a module, and the line of it that an error came from, as `FILE, line N`."""
+    """Return the file of a module, and its line that raised an error, as `FILE, line N`."""
     spec = importlib.util.find_spec(name)
     file = str(spec.origin) if spec else name
     if isinstance(error, SyntaxError) and error.filename == file:

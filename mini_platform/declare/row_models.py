@@ -1,7 +1,7 @@
-"""Row models as they were declared -> columns and rules, those of every base too; what cannot be right is refused.
+"""Row models as they were declared -> columns and rules, with those of all bases; invalid declarations are refused.
 
-Here: what a row model says, and what may not be said together. Not here: the words (`columns.py`), the arguments of checks
-(`declared_checks.py`).
+Here: reading a row model, and contradictions between its options. Not here: `Field` and `rule` (`columns.py`), the arguments of
+checks (`declared_checks.py`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mini_platform.declare.columns import (
     RowModel,
     SystemColumn,
     nearest,
-    texts_of,
+    text_tuple,
 )
-from mini_platform.declare.declared_checks import checked
+from mini_platform.declare.declared_checks import with_exact_arguments
 
-GIVEN_TYPES: Mapping[str, Any] = {
+SYSTEM_TYPES: Mapping[str, Any] = {
     "file": str,
     "line": int,
     "record": int,
@@ -39,9 +39,9 @@ GIVEN_TYPES: Mapping[str, Any] = {
     "first_loaded": dt.datetime,
     "last_loaded": dt.datetime,
 }
-OF_FILES = ("aliases", "optional")
-OF_TEXTS = (*OF_FILES, "null_tokens", "trim", "case")
-"""Words about how a column is found in a file; about what its text becomes."""
+FILE_OPTIONS = ("aliases", "optional")
+TEXT_OPTIONS = (*FILE_OPTIONS, "null_tokens", "trim", "case")
+"""Options about finding a column in a file; these and the options about cleaning its text."""
 
 
 def columns_of(model: type[RowModel], dataset: str = "") -> tuple[Column, ...]:
@@ -49,10 +49,10 @@ def columns_of(model: type[RowModel], dataset: str = "") -> tuple[Column, ...]:
 
     Args:
         model: the row model.
-        dataset: for the sentence, such as `dataset stations: `.
+        dataset: beginning of messages, such as `dataset stations: `.
 
     Raises:
-        DeclarationError: a column cannot be right.
+        DeclarationError: a column is invalid.
     """
     if not isinstance(model, type) or not issubclass(model, RowModel):
         raise DeclarationError(f"{dataset}rows is {model!r}; it takes a class that is a RowModel")
@@ -77,63 +77,65 @@ def custom_rules_of(model: type[RowModel], dataset: str = "") -> tuple[CustomRul
     """Return the rules that a row model declares as methods, those of its bases first.
 
     Raises:
-        DeclarationError: a rule blames a column that is not there.
+        DeclarationError: the column of a rule is not declared.
     """
     declared = _declared(model, dataset)
-    rules = [_named(value, name) for name, value in declared.items() if isinstance(value, CustomRule)]
+    rules = [_with_name(value, name) for name, value in declared.items() if isinstance(value, CustomRule)]
     for custom in rules:
-        blamed = custom.rule.column
-        if blamed is not None and not isinstance(declared.get(blamed), FieldSpec):
+        column = custom.rule.column
+        if column is not None and not isinstance(declared.get(column), FieldSpec):
             known = [name for name, value in declared.items() if isinstance(value, FieldSpec)]
             raise DeclarationError(
-                f"{dataset}{model.__name__}: the rule {custom.rule.name} blames the column {blamed!r}, which is not "
-                f"declared{nearest(str(blamed), known)}"
+                f"{dataset}{model.__name__}: the rule {custom.rule.name} names the column {column!r}, which is not "
+                f"declared{nearest(str(column), known)}"
             )
     return tuple(rules)
 
 
-def _named(custom: CustomRule, name: str) -> CustomRule:
-    """A rule with a name: `positive = rule("is below 0")(lambda col: …)` has that under which it is declared."""
+def _with_name(custom: CustomRule, name: str) -> CustomRule:
+    """Return a rule with its name; the one of a lambda, `positive = rule("is below 0")(lambda …)`, is its variable's."""
     if custom.holds.__name__.isidentifier():
         return custom
     name = f"{custom.rule.column}_{name}" if custom.rule.column else name
     return replace(custom, rule=replace(custom.rule, name=name))
 
 
-def _lineage(model: type) -> Iterator[type]:
-    """The classes that declare something of a model, the furthest base first; a mixin need not be a RowModel."""
-    return (one for one in reversed(model.__mro__) if one not in (object, RowModel))
+def _declaring_classes(model: type) -> Iterator[type]:
+    """Yield the classes whose columns and rules a model has, the furthest base first; a mixin need not be a RowModel."""
+    return (base for base in reversed(model.__mro__) if base not in (object, RowModel))
 
 
 def _declared(model: type, dataset: str) -> dict[str, FieldSpec | CustomRule]:
-    """Fields and rules by their name in the class; what a class declares takes the place of what its bases did."""
-    found: dict[str, FieldSpec | CustomRule] = {}
-    for one in _lineage(model):
-        for name, value in vars(one).items():
+    """Return fields and rules by their name in the class; a declaration replaces an inherited one of its name."""
+    declared: dict[str, FieldSpec | CustomRule] = {}
+    for base in _declaring_classes(model):
+        for name, value in vars(base).items():
             where = f"{dataset}{model.__name__}.{name}"
-            before = found.get(name)
+            inherited = declared.get(name)
             if isinstance(value, FieldSpec | CustomRule):
-                if before is not None and type(value) is not type(before):
+                if inherited is not None and type(value) is not type(inherited):
                     raise DeclarationError(f"{where} is a column here and a rule there; give one of them another name")
-                found[name] = value
-            elif before is not None:
+                declared[name] = value
+            elif inherited is not None:
                 raise DeclarationError(
-                    f"{where} is declared by a base and cannot be taken away; declare it anew, or move it from the base"
+                    f"{where} is declared by a base and cannot be taken away; declare it again, or remove it from the base"
                 )
             elif isinstance(value, staticmethod | classmethod) and isinstance(value.__func__, CustomRule):
-                raise DeclarationError(f"{where}: @rule stands alone, without @{type(value).__name__}")
+                raise DeclarationError(f"{where}: @rule must be used alone, without @{type(value).__name__}")
             elif type(value).__module__.split(".")[0] == "pandera":
-                raise DeclarationError(f"{where} is a word of Pandera; a RowModel has Field and @rule of mini_platform")
-    return found
+                raise DeclarationError(
+                    f"{where} is an object of Pandera; a RowModel takes Field and @rule of mini_platform"
+                )
+    return declared
 
 
 def _hints(model: type, dataset: str) -> dict[str, Any]:
-    """Types of annotated names, bases' too; of a RowModel's own and of constants that are marked as such none."""
-    names = {name for one in _lineage(model) for name in inspect.get_annotations(one)}
+    """Return the types of annotated names, also of bases; without those of `RowModel` itself and of `ClassVar`s."""
+    names = {name for base in _declaring_classes(model) for name in inspect.get_annotations(base)}
     try:
         hints = typing.get_type_hints(model)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
-        raise DeclarationError(f"{dataset}{model.__name__}: a type of it cannot be read: {error}") from error
+        raise DeclarationError(f"{dataset}{model.__name__}: a type annotation of it cannot be read: {error}") from error
     return {
         name: hints[name] for name in hints if name in names and typing.get_origin(hints[name]) is not typing.ClassVar
     }
@@ -141,14 +143,14 @@ def _hints(model: type, dataset: str) -> dict[str, Any]:
 
 def _column(where: str, name: str, spec: FieldSpec, hint: Any) -> Column:
     kind, nullable = _type(where, hint)
-    _refuse_words(where, spec)
+    _refuse_option_types(where, spec)
     column = Column(**vars(spec), name=name, type=kind, nullable=nullable)
     _refuse_misfits(where, column)
-    return checked(where, column)
+    return with_exact_arguments(where, column)
 
 
 def _type(where: str, hint: Any) -> tuple[Any, bool]:
-    """The type of a column, and whether it may be empty."""
+    """Return the type of a column, and True if it may be empty."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     kinds = [option for option in options if option is not types.NoneType]
     if len(kinds) != 1:
@@ -157,35 +159,35 @@ def _type(where: str, hint: Any) -> tuple[Any, bool]:
         )
     kind = list[float] if typing.get_origin(kinds[0]) is list and typing.get_args(kinds[0]) == (float,) else kinds[0]
     if kind is not str and not any(kind == known for known in TYPE_RULES):
-        shown = getattr(kind, "__name__", kind) if typing.get_origin(kind) is None else kind
+        type_name = getattr(kind, "__name__", kind) if typing.get_origin(kind) is None else kind
         raise DeclarationError(
-            f"{where}: columns of type {shown} are not supported; it can be str, int, float, Decimal, date, datetime, bool "
+            f"{where}: columns of type {type_name} are not supported; it can be str, int, float, Decimal, date, datetime, bool "
             "or list[float]"
         )
     return kind, types.NoneType in options
 
 
-def _refuse_words(where: str, spec: FieldSpec) -> None:
-    """Refuse words with values of another kind than they take."""
+def _refuse_option_types(where: str, spec: FieldSpec) -> None:
+    """Refuse options with values that they do not take."""
     if not isinstance(spec.description, str) or not spec.description.strip():
         raise DeclarationError(
             f"{where}: its description is {spec.description!r}; a Field begins with what the column holds"
         )
     kinds: tuple[tuple[str, Any, str], ...] = (
-        *((word, str | None, "a text") for word in ("unit", "source")),
-        *((word, bool, "True or False") for word in ("trim", "optional", "stored")),
+        *((option, str | None, "a text") for option in ("unit", "source")),
+        *((option, bool, "True or False") for option in ("trim", "optional", "stored")),
         ("derived", Callable | None, "a function of col"),
     )
-    for word, kind, takes in kinds:
-        if not isinstance(value := getattr(spec, word), kind):
-            raise DeclarationError(f"{where}: {word} is {value!r}; it takes {takes}")
-    for word, known in (("case", Case), ("personal", Personal), ("system", SystemColumn)):
-        value = getattr(spec, word)
-        if value is not None and value not in (options := typing.get_args(known)):
-            raise DeclarationError(f"{where}: {word} is {value!r}; it can be {' or '.join(options)}")
-    for word in ("aliases", "null_tokens", "warn"):
-        if any("\0" in text for text in texts_of(f"{where}: {word}", getattr(spec, word))):
-            raise DeclarationError(f"{where}: {word} has a NUL, which stands in no file that is taken")
+    for option, kind, expected in kinds:
+        if not isinstance(value := getattr(spec, option), kind):
+            raise DeclarationError(f"{where}: {option} is {value!r}; it takes {expected}")
+    for option, known in (("case", Case), ("personal", Personal), ("system", SystemColumn)):
+        value = getattr(spec, option)
+        if value is not None and value not in (choices := typing.get_args(known)):
+            raise DeclarationError(f"{where}: {option} is {value!r}; it can be {' or '.join(choices)}")
+    for option in ("aliases", "null_tokens", "warn"):
+        if any("\0" in text for text in text_tuple(f"{where}: {option}", getattr(spec, option))):
+            raise DeclarationError(f"{where}: {option} has a NUL, which no accepted file contains")
     if not all(text.strip() for text in spec.aliases):
         raise DeclarationError(f"{where}: an alias is empty")
     if type(spec.decimals) is not int or not 0 <= spec.decimals <= DECIMAL_DIGITS:
@@ -196,35 +198,39 @@ def _refuse_words(where: str, spec: FieldSpec) -> None:
 
 
 def _refuse_misfits(where: str, column: Column) -> None:
-    """Refuse words that would do nothing, or that contradict each other or the type."""
+    """Refuse options that would have no effect, or that contradict each other or the type."""
     if unknown := sorted(set(column.warn) - set(column.checks)):
         raise DeclarationError(f"{where}: warn names {', '.join(unknown)}, which are not among its checks")
     if column.system is not None:
-        _refuse_given(where, column)
-    if column.derived is not None and (void := sorted(column.explicit.intersection(OF_FILES))):
-        raise DeclarationError(f"{where}: {', '.join(void)} would do nothing, as the column is derived and not read")
+        _refuse_system_misfits(where, column)
+    if column.derived is not None and (ineffective := sorted(column.explicit.intersection(FILE_OPTIONS))):
+        raise DeclarationError(
+            f"{where}: {', '.join(ineffective)} would do nothing, as the column is derived and not read"
+        )
     if "decimals" in column.explicit and column.type is not Decimal:
-        raise DeclarationError(f"{where}: decimals would do nothing, as the column is no Decimal")
+        raise DeclarationError(f"{where}: decimals would do nothing, as the column is not a Decimal")
     if column.personal and column.type is not str:
         raise DeclarationError(f"{where}: only text can be marked as personal data")
     if column.case and column.type is not str:
-        raise DeclarationError(f"{where}: case would do nothing, as the column is no text")
+        raise DeclarationError(f"{where}: case would do nothing, as the column is not text")
     if column.optional and not column.nullable:
         raise DeclarationError(
             f"{where}: optional says that files without it are taken, and then it is empty; annotate it `| None`"
         )
 
 
-def _refuse_given(where: str, column: Column) -> None:
+def _refuse_system_misfits(where: str, column: Column) -> None:
     if column.derived is not None or column.checks:
-        raise DeclarationError(f"{where}: a column that the platform gives has no checks and is not derived")
-    if void := sorted(column.explicit.intersection(OF_TEXTS)):
-        raise DeclarationError(f"{where}: {', '.join(void)} would do nothing, as the platform gives the column")
-    kind = GIVEN_TYPES[str(column.system)]
+        raise DeclarationError(f"{where}: a column that the platform fills in has no checks and is not derived")
+    if ineffective := sorted(column.explicit.intersection(TEXT_OPTIONS)):
+        raise DeclarationError(
+            f"{where}: {', '.join(ineffective)} would do nothing, as the platform fills in the column"
+        )
+    kind = SYSTEM_TYPES[str(column.system)]
     if column.type is not kind:
         name = "dt.datetime" if kind is dt.datetime else kind.__name__
         raise DeclarationError(f"{where}: system={column.system!r} is {name}; annotate it so")
     if not column.stored and not column.is_staged:
         raise DeclarationError(
-            f"{where}: system={column.system!r} is known only where the row is stored, and it is not stored"
+            f"{where}: system={column.system!r} is known only once the row is stored, and the column is not stored"
         )

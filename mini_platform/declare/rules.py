@@ -1,4 +1,4 @@
-"""Rules that no column declares: about the form of a record, and about rows beside each other."""
+"""Rules that no column declares: about the structure of a record, and about several rows of a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ STRUCTURE_RULES: Mapping[str, Rule] = {
         Rule("row_names_bounded", None, "the row has too many unknown names, or too long ones"),
     )
 }
-"""Rules about the form of a record: a row that breaks one has no columns, only its raw text. Each format has some of them."""
+"""Rules about the structure of a record, by name. A row that breaks one has no columns, only its raw text. Each format has some
+of them."""
 
 LINE_ONCE = "line_once"
-"""Name of the rule of datasets whose key is a line, where a format may have several records on one."""
+"""Name of the rule of datasets whose rows are identified by their line, if a format may have several records on one line."""
 KEY_ONCE = "key_once"
-"""Name of the rule of datasets that reject rows of one file with the same key."""
+"""Name of the rule of datasets that reject all rows of a file with the same key."""

@@ -1,7 +1,7 @@
-"""Sources: in which form the rows of a dataset come, and which APIs are asked for them.
+"""Sources: the formats of a dataset's files, and the APIs from which it is synced.
 
-Here: the words about files and synced APIs, and what of them cannot be right. Not here: reading files (`rows/readers/`), asking
-APIs (`landing/sync.py`).
+Here: the options of formats and API sources, and the refusal of invalid ones. Not here: reading files (`rows/readers/`),
+calling APIs (`landing/sync.py`).
 """
 
 from __future__ import annotations
@@ -11,51 +11,55 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mini_platform.declare.columns import DeclarationError, spelled
+from mini_platform.declare.columns import DeclarationError, report_bad_arguments
 
 
 def _refuse_format(kind: str, name: str, suffixes: tuple[str, ...]) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
-        raise DeclarationError(f"{kind}: {name!r} is no name: lower case letters, digits and underscores, 40 at most")
+        raise DeclarationError(
+            f"{kind}: {name!r} is not a name: use lower case letters, digits and underscores, 40 at most"
+        )
     if not isinstance(suffixes, tuple | list) or not suffixes:
         raise DeclarationError(f'{kind}: suffixes is {suffixes!r}; it takes endings of names, as in (".csv", ".txt")')
     for suffix in suffixes:
         if not isinstance(suffix, str) or not re.fullmatch(r"\.[^/\\\0]*[^/\\\0.]", suffix) or suffix != suffix.lower():
-            raise DeclarationError(f"{kind}: {suffix!r} is no ending of a file's name: a dot and lower case letters")
+            raise DeclarationError(
+                f"{kind}: {suffix!r} is not an ending of a file's name: use a dot and lower case letters"
+            )
 
 
-def _refuse_path(what: str, path: str) -> None:
+def _refuse_path(label: str, path: str) -> None:
     if not isinstance(path, str) or not all(path.split(".")):
-        raise DeclarationError(f"{what} is {path!r}; it takes names joined by dots, such as data.items")
+        raise DeclarationError(f"{label} is {path!r}; it takes names joined by dots, such as data.items")
 
 
-def _refuse_parameters(what: str, *parameters: str | None) -> None:
-    said = [parameter for parameter in parameters if parameter is not None]
-    if not all(isinstance(parameter, str) and parameter for parameter in said) or len(set(said)) < len(said):
-        raise DeclarationError(f"{what}: parameters {', '.join(map(repr, said))} are not names that differ")
+def _refuse_parameters(label: str, *parameters: str | None) -> None:
+    names = [parameter for parameter in parameters if parameter is not None]
+    if not all(isinstance(parameter, str) and parameter for parameter in names) or len(set(names)) < len(names):
+        raise DeclarationError(f"{label}: parameters {', '.join(map(repr, names))} are not different names")
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True)
 class Csv:
-    """CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name.
+    """The format of CSV files: UTF-8 (or UTF-16 with a byte order mark) unless an encoding is declared; columns by header name.
 
-    Nothing of a dialect is guessed: what differs from the defaults is said here. CR, LF and CRLF end a line in every dialect.
+    Nothing of a dialect is guessed: declare what differs from the defaults. CR, LF and CRLF end a line in every dialect.
 
     Attributes:
-        delimiter: what stands between two fields, one or more ASCII characters, such as `;` or `||`.
-        encoding: how files without a byte order mark are encoded, by the name that Python knows it by; None: UTF-8.
-        suffixes: endings of the names of such files, in lower case; a file's name may have them in any.
-        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `system="source"` has it.
-        quote: what stands around a field that holds delimiters or line ends, doubled where it stands for itself. None: no
-            field is quoted, and a quote is a character as any other.
-        escape: what makes the next character an ordinary one, within quotes and without, such as a backslash.
-        header: True for the first line; "find" for the first line that holds all declared columns, whatever stands before
-            it; False if there is none and the columns come in their declared order.
-        skip_lines: so many lines are passed over before the header, or before the first row where there is none.
-        skip_initial_space: True takes spaces in front of a field off, so that a quote after them is one.
-        trailing_delimiter: True lets a line end with a delimiter, which begins no further field.
-        comment: lines that begin with it are no rows.
+        delimiter: separator between two fields, one or more ASCII characters, such as `;` or `||`.
+        encoding: encoding of files without a byte order mark, by its name in Python; None means UTF-8.
+        suffixes: endings of the names of such files, in lower case; a file's name may have them in any case.
+        name: name of the format: the asset of raw files is called `raw_<name>`, and a column with `system="source"` has it.
+        quote: character around a field that contains delimiters or line ends; two of them stand for one within the field.
+            None means that no field is quoted, and a quote is a character like any other.
+        escape: character that makes the next one an ordinary character, within quotes and outside, such as a backslash.
+        header: True if the first line is the header; "find" if it is the first line that contains all declared columns,
+            whatever precedes it; False if there is none and the columns come in their declared order.
+        skip_lines: number of lines to skip before the header, or before the first row if there is no header.
+        skip_initial_space: True removes spaces in front of a field, so that a quote after them is recognized.
+        trailing_delimiter: True allows a delimiter at the end of a line, which does not begin another field.
+        comment: text at the beginning of lines that are not rows.
     """
 
     structure_rules: ClassVar[tuple[str, ...]] = (
@@ -79,10 +83,10 @@ class Csv:
     comment: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no file can be written in, or what could be read in two ways.
+        """Refuse options that are invalid, or with which a file could be read in two ways.
 
         Raises:
-            DeclarationError: with a sentence that names the option.
+            DeclarationError: an option is invalid; the sentence names it.
         """
         _refuse_format("Csv", self.name, self.suffixes)
         self._refuse_marks()
@@ -91,7 +95,7 @@ class Csv:
         if self.header not in (True, False, "find"):
             raise DeclarationError(f"Csv: header is {self.header!r}; it can be True, False or 'find'")
         if type(self.skip_lines) is not int or self.skip_lines < 0:
-            raise DeclarationError(f"Csv: skip_lines is {self.skip_lines!r}; it is a whole number from 0 on")
+            raise DeclarationError(f"Csv: skip_lines is {self.skip_lines!r}; it takes a whole number from 0 on")
         for word in ("skip_initial_space", "trailing_delimiter"):
             if not isinstance(value := getattr(self, word), bool):
                 raise DeclarationError(f"Csv: {word} is {value!r}; it can be True or False")
@@ -101,7 +105,7 @@ class Csv:
             raise DeclarationError(f"Csv: the encoding {self.encoding!r} is not known") from error
 
     def _refuse_marks(self) -> None:
-        """Refuse delimiter, quote, escape and comment that cannot be told from each other."""
+        """Refuse a delimiter, quote, escape and comment that cannot be distinguished."""
         marks = {"quote": self.quote, "escape": self.escape}
         for name, text in {"delimiter": self.delimiter, **marks, "comment": self.comment}.items():
             if text is not None and (
@@ -121,21 +125,21 @@ class Csv:
             raise DeclarationError(f"Csv: {self.quote!r} is quote and escape; a doubled quote needs no escape")
         if self.comment and (self.comment.startswith(self.delimiter) or self.delimiter.startswith(self.comment)):
             raise DeclarationError(
-                f"Csv: the comment {self.comment!r} cannot be told from the delimiter {self.delimiter!r}"
+                f"Csv: the comment {self.comment!r} cannot be distinguished from the delimiter {self.delimiter!r}"
             )
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True)
 class Json:
-    """JSON files: a list of objects, JSON lines, or one object; told apart by what stands in the file.
+    """The format of JSON files: a list of objects, JSON lines, or one object, which is recognized by the content of the file.
 
     An object within an object is flattened, its names joined by `_`: `{"user": {"email": …}}` is a column `user_email`.
 
     Attributes:
-        rows: where the list stands that has the rows, if it is within an object: names joined by dots, such as `data.items`.
-        suffixes: endings of the names of such files, in lower case; a file's name may have them in any.
-        name: of the format, told apart by it: the asset of raw files is called `raw_<name>`, and `system="source"` has it.
+        rows: path of the list of rows if it is within an object: names joined by dots, such as `data.items`.
+        suffixes: endings of the names of such files, in lower case; a file's name may have them in any case.
+        name: name of the format: the asset of raw files is called `raw_<name>`, and a column with `system="source"` has it.
     """
 
     structure_rules: ClassVar[tuple[str, ...]] = (
@@ -154,10 +158,10 @@ class Json:
     name: str = "json"
 
     def __post_init__(self) -> None:
-        """Refuse what no file can be.
+        """Refuse invalid options.
 
         Raises:
-            DeclarationError: with a sentence that names the option.
+            DeclarationError: an option is invalid; the sentence names it.
         """
         _refuse_format("Json", self.name, self.suffixes)
         if self.rows is not None:
@@ -165,20 +169,20 @@ class Json:
 
 
 CRON = r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)|(?:[0-9A-Za-z*/,#?-]+ +){4,5}[0-9A-Za-z*/,#?-]+"
-"""How a cron expression looks; Dagster reads it."""
+"""Pattern of a cron expression; Dagster parses it."""
 API_CHANNEL = "api:"
-"""How the channels of synced pages begin in the ledger; the name of the source follows."""
+"""Prefix of the channels of synced pages in the ledger; the name of the source follows."""
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True)
 class PageNumberPaginator:
-    """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows is the end.
+    """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows ends the sync.
 
     Attributes:
-        page: name of the parameter that asks for a page by its number.
+        page: name of the parameter for the number of the page.
         first: number of the first page.
-        limit: name of the parameter that asks for `page_size` rows; None if the API has none.
+        limit: name of the parameter for `page_size`; None if the API has none.
     """
 
     page: str = "page"
@@ -186,37 +190,37 @@ class PageNumberPaginator:
     limit: str | None = "limit"
 
     def __post_init__(self) -> None:
-        """Refuse parameters that an address cannot have."""
+        """Refuse invalid names of parameters."""
         _refuse_parameters("PageNumberPaginator", self.page, self.limit)
         if type(self.first) is not int:
             raise DeclarationError(f"PageNumberPaginator: first is {self.first!r}; it takes a whole number")
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True)
 class HeaderLinkPaginator:
     """Paging by the header `Link: <…>; rel="next"` (RFC 8288); a page without one is the last.
 
     Attributes:
-        limit: name of the parameter that asks for `page_size` rows; None if the API has none.
+        limit: name of the parameter for `page_size`; None if the API has none.
     """
 
     limit: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a parameter that an address cannot have."""
+        """Refuse an invalid name of the parameter."""
         _refuse_parameters("HeaderLinkPaginator", self.limit)
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True)
 class CursorPaginator:
-    """Paging by a cursor in the body of each page; one without a cursor, or with an empty one, is the last.
+    """Paging by a cursor in the body of each page; a page without a cursor, or with an empty one, is the last.
 
     Attributes:
-        path: where the cursor stands: names joined by dots, such as `meta.next`.
-        parameter: name of the parameter that asks for the page after it.
-        limit: name of the parameter that asks for `page_size` rows; None if the API has none.
+        path: path of the cursor in the page: names joined by dots, such as `meta.next`.
+        parameter: name of the parameter for the cursor of the next page.
+        limit: name of the parameter for `page_size`; None if the API has none.
     """
 
     path: str = "next"
@@ -224,40 +228,40 @@ class CursorPaginator:
     limit: str | None = "limit"
 
     def __post_init__(self) -> None:
-        """Refuse parameters that an address cannot have, and a path that leads nowhere."""
+        """Refuse invalid names of parameters, and an invalid path."""
         _refuse_parameters("CursorPaginator", self.parameter, self.limit)
         _refuse_path("CursorPaginator: path", self.path)
 
 
-@spelled
+@report_bad_arguments
 @dataclass(frozen=True, kw_only=True)
 class ApiSource:
-    """An HTTP API that is asked for its rows, page by page; each page becomes a raw file, as if it had been dropped.
+    """An HTTP API that is synced page by page; each page becomes a raw file, as if it had been dropped.
 
-    The pages are read as the dataset's JSON files are. Where the API is, and credentials, are settings:
-    `MINI_PLATFORM_API_SOURCE__<DATASET>_<NAME>__URL` and `…__HEADER`. Times are seconds.
+    The pages are read as the dataset's JSON files are. The address of the API and its credentials are settings:
+    `MINI_PLATFORM_API_SOURCE__<DATASET>_<NAME>__URL` and `…__HEADER`. Numbers of times are seconds.
 
     Attributes:
-        name: of the source: lower case letters, digits and single underscores. A column with `system="source"` has it.
-        url: of the first page, where no setting says otherwise; None: the source is not synced until it is set.
-        paging: how one page leads to the next: `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`.
-        page_size: rows of a page that are asked for.
-        since: name of the parameter that takes an ISO 8601 time and limits the answer to what changed after it; None if
+        name: name of the source: lower case letters, digits and single underscores; a column with `system="source"` has it.
+        url: URL of the first page, unless a setting overrides it; None means that the source is not synced until it is set.
+        paging: how the next page is requested: a `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`.
+        page_size: number of rows to request per page.
+        since: name of the parameter that takes an ISO 8601 time and limits the response to rows changed after it; None if
             the API has none.
-        overlap: how much earlier than the last sync `since` asks, as clocks differ.
-        whole_every: so often at least everything is asked for, without `since` and `If-None-Match`: rows that moved from
-            page to page while a sync was under way are found then.
-        rate: requests a second at most.
-        tries: of one page, before the sync is given up for now.
-        backoff: first pause before another try; it doubles, and the true one is drawn at random below it.
-        longest_wait: no pause is longer. A source that asks for a longer one is left alone for that time.
-        connect_seconds: how long a connection may take to be made.
-        read_seconds: how long the source may be silent within an answer.
-        answer_seconds: how long a whole answer may take.
-        sync_seconds: a sync that takes longer pauses, and the next run goes on with it.
-        max_pages: of one sync; more are taken for an endless loop.
-        schedule: when it is synced, as a cron expression; None: by the setting ETL_INTERVAL.
-        suffix: how the names of the pages end; it chooses among several JSON formats of the dataset.
+        overlap: how much `since` is earlier than the last sync, to allow for clocks that differ.
+        whole_every: maximum time between two full syncs, without `since` and `If-None-Match`; a full sync finds rows that
+            moved from page to page during an earlier one.
+        rate: maximum number of requests per second.
+        tries: maximum number of requests for one page, after which the sync is given up until the next run.
+        backoff: upper limit of the first pause before a retry; it doubles with each retry, and pauses are random below it.
+        longest_wait: maximum pause before a retry. A source that requests a longer one is not called for that time.
+        connect_seconds: timeout for establishing a connection.
+        read_seconds: timeout for each wait for data within a response.
+        answer_seconds: timeout for a whole response.
+        sync_seconds: maximum duration of a sync in one run; a longer one is continued by the next run.
+        max_pages: maximum number of pages of one sync; more are considered an endless loop.
+        schedule: cron expression for the sync; None means the setting ETL_INTERVAL.
+        suffix: ending of the names of the pages; it selects one of several JSON formats of the dataset.
     """
 
     name: str
@@ -280,14 +284,14 @@ class ApiSource:
     suffix: str = ".json"
 
     def __post_init__(self) -> None:
-        """Refuse what no source can be.
+        """Refuse invalid options.
 
         Raises:
-            DeclarationError: with a sentence that names the option.
+            DeclarationError: an option is invalid; the sentence names it.
         """
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z](?:_?[a-z0-9])*", self.name):
             raise DeclarationError(
-                f"ApiSource: {self.name!r} is no name: lower case letters, digits and single underscores"
+                f"ApiSource: {self.name!r} is not a name: use lower case letters, digits and single underscores"
             )
         if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator):
             raise DeclarationError(
@@ -299,14 +303,18 @@ class ApiSource:
         if self.url is not None and not re.match(r"https?://[^/]", str(self.url)):
             raise DeclarationError(f"ApiSource {self.name}: url is {self.url!r}; it begins with https:// or http://")
         if "#" in (self.url or ""):
-            raise DeclarationError(f"ApiSource {self.name}: what follows # in its url is never sent: write %23 for it")
+            raise DeclarationError(
+                f"ApiSource {self.name}: the part of its url after # is never sent: write %23 for a #"
+            )
         if self.schedule is not None and not re.fullmatch(CRON, str(self.schedule)):
-            raise DeclarationError(f"ApiSource {self.name}: schedule is {self.schedule!r}, which is no cron expression")
+            raise DeclarationError(
+                f"ApiSource {self.name}: schedule is {self.schedule!r}, which is not a cron expression"
+            )
         _refuse_format(f"ApiSource {self.name}", "page", (self.suffix,))
 
     def _refuse_numbers(self) -> None:
         if self.rate <= 0 or self.tries < 1 or self.page_size < 1:
-            raise DeclarationError(f"ApiSource {self.name}: rate, tries and page_size are above 0")
+            raise DeclarationError(f"ApiSource {self.name}: rate, tries and page_size must be above 0")
         for word in ("tries", "page_size", "max_pages"):
             if type(value := getattr(self, word)) is not int or value < 1:
                 raise DeclarationError(f"ApiSource {self.name}: {word} is {value!r}; it takes a whole number above 0")
@@ -314,19 +322,19 @@ class ApiSource:
             if not (value := getattr(self, word)) > 0:
                 raise DeclarationError(f"ApiSource {self.name}: {word} is {value!r}; it takes seconds above 0")
         if self.overlap < dt.timedelta(0) or self.whole_every <= dt.timedelta(0):
-            raise DeclarationError(f"ApiSource {self.name}: overlap is not below 0, and whole_every is above it")
+            raise DeclarationError(f"ApiSource {self.name}: overlap is not below 0, and whole_every is above 0")
 
     @property
     def channel(self) -> str:
-        """By which its pages come in, as the ledger has it."""
+        """Return the channel of its pages in the ledger."""
         return API_CHANNEL + self.name
 
     @property
     def asset(self) -> str:
-        """Name of its asset."""
+        """Return the name of its asset."""
         return f"{self.name}_pages"
 
     @property
     def check(self) -> str:
-        """Name of the check of its asset."""
+        """Return the name of the check of its asset."""
         return f"{self.name}_reachable"

@@ -1,4 +1,4 @@
-"""All words of a declaration: what `mini_platform` hands on to who declares a dataset."""
+"""All names that a declaration of a dataset uses; `mini_platform` exports them."""
 
 from mini_platform.declare.columns import Case, Column, CustomRule, DeclarationError, Field, RowModel, Rule, rule
 from mini_platform.declare.computed import Aggregate, View

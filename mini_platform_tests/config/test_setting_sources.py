@@ -73,7 +73,7 @@ def test_the_first_source_counts(
     found = settings.web_secret or settings.api_source["records_api"].header
     assert found
     assert found.get_secret_value() == value(PLACES[first])
-    holding = [name for name, source in sources()._asdict().items() if variable.lower() in source.given]
+    holding = [name for name, source in sources()._asdict().items() if variable.lower() in source.resolved]
     assert holding == PLACES[first:]
     said = [finding.message for finding in examine() if finding.check == "settings" and variable in finding.message]
     assert len(said) == 1
@@ -113,7 +113,7 @@ def no_access(path: Path) -> None:
         (Path.mkdir, "Is a directory"),
         (no_access, "Too many levels of symbolic links"),
         (lambda path: path.write_text(" \n"), "is empty"),
-        (lambda path: path.write_bytes(b"\xff\xfe"), "is no text in UTF-8"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "is not UTF-8 text"),
         (lambda path: path.write_text("x" * 70_000), "is too long"),
         (lambda path: path.write_bytes(b"x" * 65_535 + "é".encode()), "is too long"),
     ],
@@ -194,14 +194,14 @@ def test_vault_by_approle_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.database_url.get_secret_value() == "postgresql+psycopg2://me:pw@db.invalid/x"
     assert settings.api_port == 8123
     load_settings()
-    assert vault.asked == ["POST /v1/auth/approle/login", "GET /v1/kv/data/a/b"], "a process asks once"
+    assert vault.requests == ["POST /v1/auth/approle/login", "GET /v1/kv/data/a/b"], "a process asks once"
 
 
 def test_vault_is_asked_again_where_that_helps(vault: Vault) -> None:
     vault.secrets[f"secret/{SECRET}"] = {"MINI_PLATFORM_WEB_SECRET": "found"}
     vault.failing = [503, 500]
     assert secret_of(load_settings()) == "found"
-    assert len(vault.asked) == 3
+    assert len(vault.requests) == 3
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from mini_platform.warehouse import connection, ledger, schema
 from mini_platform.warehouse.roles import grant
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform_tests.declarations import cells, channels, compare, draw, served, victim
+from mini_platform_tests.declarations import cells, compare, doors, draw, served, victim
 from mini_platform_tests.declarations.cells import Written
 from mini_platform_tests.declarations.draw import Col, Plan
 from mini_platform_tests.declarations.model import KEY_ID, SECRET, World
@@ -244,7 +244,7 @@ def play(
     """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
     outcome = Outcome()
     files = [file for step in sequence for file in step.files]
-    if wrong := list(channels.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
+    if wrong := list(doors.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
         outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
         return outcome
     try:

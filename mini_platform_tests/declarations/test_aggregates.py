@@ -39,7 +39,7 @@ from mini_platform import Aggregate, Dataset, DeclarationError, Field, RowModel,
 from mini_platform.datasets import all_datasets
 from mini_platform.warehouse.aggregates import refresh
 from mini_platform.warehouse.dirty_groups import is_stale
-from mini_platform.warehouse.load import take_back
+from mini_platform.warehouse.load import withdraw_rows
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support.trial import Declared, Trial
@@ -336,7 +336,7 @@ def test_every_shape_is_right_after_every_change(declared: Declared) -> None:
     trial.load("four.csv", HEADER + line("1", "c", 1, 4) + line("4", "e", 4, 4))
     right(trial, "after groups ended that others refer to")
     with trial.platform.engine.begin() as conn:
-        take_back(conn, trial.dataset, [first])
+        withdraw_rows(conn, trial.dataset, [first])
     trial.run()
     assert [row[0] for row in trial.rows("id")] == ["1", "2", "4", "5", "6"]
     right(trial, "after rows went")
@@ -481,7 +481,7 @@ COLUMNS |= {"by_optional": ("nr", "n"), "no_select": ("id",), "mixed": ("id", "q
             too_fine, not_grouped, not_by_its_whole_key
         )),
         (mixed, "id", "different types for qty, BIGINT and DOUBLE PRECISION"),
-        (no_select, "id", "returns TextualSelect, and not a select"),
+        (no_select, "id", "returns TextualSelect instead of a SQLAlchemy select"),
     ],
 )  # fmt: skip
 def test_a_key_that_cannot_be_one_is_refused_when_it_is_declared(rows: Any, key: str, words: str) -> None:
@@ -587,9 +587,7 @@ def test_what_postgres_does_not_take_is_refused_when_it_is_declared(declared: De
     def mistyped(o: Any) -> Select[Any]:
         return select(o.c.cat, func.sum(o.c.day, type_=Numeric).label("s")).group_by(o.c.cat)
 
-    with pytest.raises(
-        DeclarationError, match=r"typed\.mistyped: Postgres does not take its select: function sum\(date\)"
-    ):
+    with pytest.raises(DeclarationError, match=r"typed\.mistyped: Postgres rejects its select: function sum\(date\)"):
         declared(dataset(aggregate(mistyped, "cat"), name="typed"))
 
 
@@ -602,8 +600,8 @@ class Noted(Row):
     [
         (Row, lambda o: func.sum(100 / o.c.qty), {"qty": 0}, r"division by zero; divide by func\.nullif\(…, 0\)"),
         (Row, lambda o: func.sum(o.c.qty, type_=Integer), {"qty": 2**40}, "integer out of range; give it a wider type"),
-        (Row, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, 'for type integer: "x"; compute it only where'),
-        (Noted, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "that there are: invalid text representation;"),
+        (Row, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, 'for type integer: "x"; compute it only for rows'),
+        (Noted, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "the present rows: invalid text representation;"),
         (Row, lambda o: func.max(select(func.generate_series(1, o.c.qty, type_=BigInteger)).scalar_subquery()), {"qty": 2},
          "more than one row returned by a subquery used as an expression; take one of them"),
     ],

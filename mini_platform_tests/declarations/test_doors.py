@@ -1,6 +1,6 @@
 """What models of Pandera and YAML cannot say is refused by file and line, and patterns are those of the model's library.
 
-That every channel says the same of all else, the machine draws: `channels.py`.
+That every channel says the same of all else, the machine draws: `doors.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pandera.pandas as pap
 import pandera.polars as pa
 import polars as pl
 import pytest
-from mini_platform_tests.declarations.channels import refused_by_pandera
 from pandera.engines import pandas_engine
 from pandera.typing import Series
 
 from mini_platform import Dataset
 from mini_platform.declare.from_yaml import YamlError, read_yaml
-from mini_platform.declare.pandera_models import translated
+from mini_platform.declare.pandera_models import translate_model
 from mini_platform.rows.validation import validate
+from mini_platform_tests.declarations.doors import refused_by_pandera
 from mini_platform_tests.support.trial import Declared
 
 MODULE = "drawn_doors"
@@ -154,21 +154,21 @@ UNTOLD = [
     (polars(c=(str, pa.Field(required=False))), "may be absent, but not empty"),
     (pandas(c=(int, pap.Field(nullable=True))), "make it pd.Int64Dtype"),
     (pandas(c=(bool, pap.Field(nullable=True))), "make it pd.BooleanDtype"),
-    (polars(c=(int, pa.Field(gt="1"))), "M.c: greater_than is '1'; the column wants a whole number"),
+    (polars(c=(int, pa.Field(gt="1"))), "M.c: greater_than is '1'; the column takes a whole number"),
     (polars(c=(int, pa.Field(str_length=1))), "M.c: str_length fits text, and the column is a whole number"),
-    (polars(c=(str, pa.Field(isin=[1, 2]))), "M.c: isin is 1; the column wants text"),
-    (polars(c=(pl.Datetime("us", "UTC"), pa.Field(gt=NAIVE))), "which says no moment without a time zone"),
+    (polars(c=(str, pa.Field(isin=[1, 2]))), "M.c: isin is 1; the column takes text"),
+    (polars(c=(pl.Datetime("us", "UTC"), pa.Field(gt=NAIVE))), "which is ambiguous without a time zone"),
     (pandas(c=(pandas_engine.Date, pap.Field(gt=NAIVE))), "pandas does not compare"),
     (polars(c=(pl.Decimal(18, 2), pa.Field(ge=0.1))), "write Decimal('0.1')"),
     (polars(c=(str, pa.Field(isin=[]))), "isin of nothing"),
-    (polars(c=(float, pa.Field(isin=[0, 7]))), "which Pandera cannot ask"),
+    (polars(c=(float, pa.Field(isin=[0, 7]))), "which Pandera cannot apply"),
     (pandas(c=Annotated[pandas_engine.Decimal, 4, 4, None]), "give it one more"),
     (polars(c=(str, pa.Field(isin=[None]))), "isin of nothing"),
-    (polars(c=(str, pa.Field(unique_values_eq=["a"]))), "no built-in one"),
-    (Checked, "the check greater_than, which is no built-in one"),
+    (polars(c=(str, pa.Field(unique_values_eq=["a"]))), "not a built-in check"),
+    (Checked, "the check greater_than, which is not a built-in check"),
     (Parsed, "has parsers"),
     (pandas(c=(str, pap.Field(on_missing="warn", nullable=True, required=False))), "has on_missing"),
-    (pandas(c=(str, pap.Field(alias=7))), "the column 7 is not called by a text"),
+    (pandas(c=(str, pap.Field(alias=7))), "the name of the column 7 is not text"),
     (polars(c=(str, pa.Field(alias="x y")), d=(str, pa.Field(alias="x-y"))), "two columns are called x_y"),
     (pandas(c=pap.typing.Index[int]), "an index"),
     (configured(pa, ordered=True), "ordered columns"),
@@ -191,7 +191,7 @@ def test_what_says_nothing_of_text_is_taken(by_yaml: Any) -> None:
     said = {"coerce": True, "drop_invalid_rows": True, "title": "T", "name": "N", "unique_column_names": True}
     assert by_yaml(configured(pap, **said)).unexpected_columns == "keep"
     named = pa.Field(isin={"b", "a"}, n_failure_cases=1, title="Letters", coerce=True)
-    rows = translated(polars(c=(str, named), d=(int, pa.Field(ge=0)))).rows
+    rows = translate_model(polars(c=(str, named), d=(int, pa.Field(ge=0)))).rows
     assert [c.checks for c in by_yaml(rows).columns] == [
         {}, {"isin": ["a", "b"]}, {"greater_than_or_equal_to": 0}
     ]  # fmt: skip

@@ -38,5 +38,5 @@ def test_what_is_drawn_comes_out_as_it_should(
     said = (
         f"{steps} steps on {declarations} declarations in {seconds:.0f} s by seed {first}, {refused} more were refused"
     )
-    record_property(drawn.SAID, f"the machine: {said}")
+    record_property(drawn.REPORT, f"the machine: {said}")
     assert steps

@@ -35,8 +35,8 @@ from mini_platform.dagster import checks as asset_checks
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import SystemColumn
 from mini_platform.declare.dataset import CHECK_NAMES, OWNER
-from mini_platform.declare.declared_checks import ARGUMENTS, NOT_OF_ROWS
-from mini_platform.declare.row_models import GIVEN_TYPES
+from mini_platform.declare.declared_checks import ARGUMENTS, WHOLE_COLUMN_CHECKS
+from mini_platform.declare.row_models import SYSTEM_TYPES
 from mini_platform.rows.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support.models import DAILY, daily, model
@@ -62,14 +62,14 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (int, {"ge": Decimal("0.5")}, "whole numbers"),
     (int, {"isin": [1, 2.5]}, "isin is 2.5, and the column has whole numbers"),
     (int, {"le": 2**63}, "whole numbers have 64 bits"),
-    (int, {"le": True}, "le is True; the column wants a whole number"),
-    (int, {"le": "1"}, "le is '1'; the column wants a whole number"),
+    (int, {"le": True}, "le is True; the column takes a whole number"),
+    (int, {"le": "1"}, "le is '1'; the column takes a whole number"),
     (int, {"le": float("nan")}, "le is nan, and the values of the column are finite"),
     (float, {"le": float("inf")}, "le is inf, and the values of the column are finite"),
     (float, {"le": 2**53 + 1}, "which a float would round"),
     (float, {"le": 10**400}, "which a float would round"),
     (float, {"eq": Decimal("0.1") + Decimal("1e-20")}, "which a float would round"),
-    (float, {"ge": dt.date(2024, 1, 1)}, "the column wants a number"),
+    (float, {"ge": dt.date(2024, 1, 1)}, "the column takes a number"),
     (Decimal, {"ge": Decimal("0.125")}, r"ge is 0\.125, and the column keeps 2 decimals; give it more"),
     (Decimal, {"ge": 0.125}, "the column keeps 2 decimals"),
     (Decimal, {"le": 9999999999999999.99}, "may be rounded"),
@@ -78,27 +78,27 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (Decimal, {"le": Decimal("1e40")}, "the column holds numbers below 10000000000000000; leave it out"),
     (Decimal, {"isin": [0, 2**62], "decimals": 18}, "the column holds numbers below 1; leave it out"),
     (Decimal, {"le": Decimal("NaN")}, "finite"),
-    (Decimal, {"isin": ["0.1"]}, "the column wants a Decimal"),
+    (Decimal, {"isin": ["0.1"]}, "the column takes a Decimal"),
     (Decimal, {"decimals": -1}, "decimals is -1; a Decimal has 18 digits in all"),
     (Decimal, {"decimals": 19}, "decimals is 19"),
     (Decimal, {"decimals": 2.0}, r"decimals is 2\.0"),
-    (dt.date, {"ge": "2024-01-01"}, r"ge is '2024-01-01'; the column wants a date, such as dt\.date"),
-    (dt.date, {"ge": dt.datetime(2024, 1, 1, tzinfo=UTC)}, "the column wants a date"),
-    (dt.datetime, {"ge": dt.date(2024, 1, 1)}, "the column wants a datetime with a time zone"),
-    (dt.datetime, {"ge": dt.datetime(2024, 1, 1)}, "says no moment without a time zone; give it tzinfo"),  # noqa: DTZ001
-    (str, {"ge": 1}, "the column wants text"),
-    (str, {"isin": ["a", 1]}, "the column wants text"),
+    (dt.date, {"ge": "2024-01-01"}, r"ge is '2024-01-01'; the column takes a date, such as dt\.date"),
+    (dt.date, {"ge": dt.datetime(2024, 1, 1, tzinfo=UTC)}, "the column takes a date"),
+    (dt.datetime, {"ge": dt.date(2024, 1, 1)}, "the column takes a datetime with a time zone"),
+    (dt.datetime, {"ge": dt.datetime(2024, 1, 1)}, "is ambiguous without a time zone; give it tzinfo"),  # noqa: DTZ001
+    (str, {"ge": 1}, "the column takes text"),
+    (str, {"isin": ["a", 1]}, "the column takes text"),
     (str, {"isin": "abc"}, "isin is 'abc'; it takes a list of values"),
     (str, {"isin": ()}, "isin is empty: no value can meet it"),
-    (str, {"notin": []}, "notin is empty: it says nothing"),
-    (str, {"case": "lower", "isin": ("Red",)}, "isin names 'Red', which no text is after it was cleaned"),
+    (str, {"notin": []}, "notin is empty: it has no effect"),
+    (str, {"case": "lower", "isin": ("Red",)}, "isin names 'Red', which no cleaned text can match"),
     (str, {"case": "upper", "eq": "Red"}, "eq names 'Red'"),
     (str, {"isin": (" a",)}, "isin names ' a'"),
     (str, {"isin": ("",)}, "isin names ''"),
     (str, {"isin": ("NA", "x"), "null_tokens": "NA"}, "isin names 'NA'"),
     (str, {"isin": ("e\u0301",)}, "Unicode NFC"),
-    (str, {"case": "lower", "str_startswith": "A"}, "str_startswith is 'A', which no text is"),
-    (str, {"str_startswith": " a"}, "which no text is"),
+    (str, {"case": "lower", "str_startswith": "A"}, "str_startswith is 'A', which no cleaned text can match"),
+    (str, {"str_startswith": " a"}, "which no cleaned text can match"),
     (str, {"str_endswith": ""}, "is empty"),
     (str, {"str_length": {"min_value": 5, "max_value": 3}}, "cannot be met by any text: is shorter than 5 or longer"),
     (str, {"str_length": {"max_value": 0}}, "cannot be met by any text"),
@@ -117,16 +117,16 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (float, {"email": True}, "email fits text"),
     (str, {"email": False}, "email is False; it can be True, or be left out"),
     (bool, {"ge": True}, "does not fit a column that is true or false"),
-    (bool, {"isin": [1]}, "the column wants True or False"),
+    (bool, {"isin": [1]}, "the column takes True or False"),
     (list[float], {"ge": 1}, "does not fit a list of numbers"),
     (int, {"in_range": (0, 5)}, r'takes {"min_value": …, "max_value": …}; a single limit is ge'),
     (int, {"in_range": {"min_value": 0}}, "a single limit is ge"),
     (int, {"in_range": {"min_value": 0, "max_value": 1, "include_min": "no"}}, "include_min is 'no'"),
     (int, {"in_range": {"min_value": 0, "max_value": 1, "ignore_na": False}}, "and not ignore_na"),
     (int, {"unique_values_eq": [1]}, "validates a whole column and not a value; write a @rule"),
-    (int, {"greater": 1}, "greater is neither a word of Field nor a check; did you mean greater_than"),
+    (int, {"greater": 1}, "greater is neither an option of Field nor a check; did you mean greater_than"),
     (str, {"nul_tokens": "NA"}, "did you mean null_tokens"),
-    (str, {"descripton": "x"}, "is neither a word of Field nor a check"),
+    (str, {"descripton": "x"}, "is neither an option of Field nor a check"),
     # What each could meet, and all of them together cannot
     (int, {"in_range": {"min_value": 5, "max_value": 3}}, r"no value can meet in_range="),
     (int, {"ge": 5, "le": 3}, "dataset d: R.x: no value can meet ge=5, le=3"),
@@ -142,7 +142,7 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (str, {"isin": ["ab"], "str_startswith": "b"}, "no value can meet"),
     (bool, {"ne": True, "not_equal_to": False}, "no value can meet"),
     # Words that do not fit
-    (float, {"decimals": 2}, "decimals would do nothing, as the column is no Decimal"),
+    (float, {"decimals": 2}, "decimals would do nothing, as the column is not a Decimal"),
     (int, {"case": "lower"}, "case would do nothing"),
     (int, {"personal": "mask"}, "only text can be marked as personal data"),
     (str, {"case": "title"}, "case is 'title'; it can be lower or upper"),
@@ -150,8 +150,8 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (str, {"system": "filename"}, "system is 'filename'; it can be file or line or"),
     (str, {"system": "line"}, "system='line' is int; annotate it so"),
     (str, {"system": "last_loaded"}, r"is dt\.datetime; annotate it so"),
-    (str, {"system": "file", "aliases": "f"}, "aliases would do nothing, as the platform gives the column"),
-    (dt.datetime, {"system": "first_loaded", "stored": False}, "and it is not stored"),
+    (str, {"system": "file", "aliases": "f"}, "aliases would do nothing, as the platform fills in the column"),
+    (dt.datetime, {"system": "first_loaded", "stored": False}, "and the column is not stored"),
     (str, {"derived": lambda col: col("k"), "aliases": "y"}, "aliases would do nothing, as the column is derived"),
     (str | None, {"derived": lambda col: col("k"), "optional": True}, "optional would do nothing"),
     (str, {"derived": "k"}, "it takes a function of col"),
@@ -217,16 +217,16 @@ def test_arguments_are_judged_by_as_they_were_meant(kind: Any, said: dict[str, A
 
 @pytest.mark.parametrize("given", typing.get_args(SystemColumn))
 def test_what_is_given_has_one_type(given: Any) -> None:
-    assert of_column(GIVEN_TYPES[given], system=given).columns[1].system == given
+    assert of_column(SYSTEM_TYPES[given], system=given).columns[1].system == given
     with pytest.raises(DeclarationError, match="; annotate it so"):
         of_column(float, system=given)
 
 
 def test_the_names_of_checks_are_those_of_pandera() -> None:
     named = set(MetaCheck.CHECK_FUNCTION_REGISTRY) | {"between", "eq", "ge", "gt", "le", "lt", "ne"}
-    assert set(ARGUMENTS) | NOT_OF_ROWS == named | set(CHECKS)
+    assert set(ARGUMENTS) | WHOLE_COLUMN_CHECKS == named | set(CHECKS)
     assert all(hasattr(Check, name) for name in named)
-    assert {asset_checks.ACCEPTED, asset_checks.NOT_EMPTY, asset_checks.AS_DECLARED} == CHECK_NAMES
+    assert {asset_checks.FILES_ACCEPTED, asset_checks.FILES_NOT_EMPTY, asset_checks.COLUMNS_AS_DECLARED} == CHECK_NAMES
 
 
 # Row models
@@ -368,13 +368,13 @@ def _blamed() -> None:
         (_bare, r"dataset d: Bare: n has a type and no Field"),
         (_default, r"dataset d: Default: n has a type and no Field"),
         (_untyped, r"dataset d: Untyped\.n has a Field and no type; write `n: str = Field"),
-        (_unknown_type, r"a type of it cannot be read: name 'Nowhere' is not defined"),
+        (_unknown_type, r"a type annotation of it cannot be read: name 'Nowhere' is not defined"),
         (_column_and_rule, r"Both\.fits is a column here and a rule there"),
         (_twice, r"Twice\.odd is declared twice"),
-        (_static, r"Static\.static: @rule stands alone, without @staticmethod"),
+        (_static, r"Static\.static: @rule must be used alone, without @staticmethod"),
         (_unsaid, "@rule takes a sentence"),
         (_loud, "severity is 'warning'; it can be error or warn"),
-        (_blamed, r"the rule kk_blamed blames the column 'kk', which is not declared; did you mean k"),
+        (_blamed, r"the rule kk_blamed names the column 'kk', which is not declared; did you mean k"),
     ],
 )
 def test_a_row_model_that_cannot_be_right(declare: Callable[[], None], words: str) -> None:
@@ -457,7 +457,10 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"table": "a b"}, "'a b' cannot be the name of a table"),
     ({"table": ""}, "'' cannot be the name of a table"),
     ({"table": None}, "it takes the name of its table"),
-    (_named("größe"), "'größe' cannot be the name of a column, .*; a file may call it so, as an alias says"),
+    (
+        _named("größe"),
+        "'größe' cannot be the name of a column, .*; a file can use this name if it is declared as an alias",
+    ),
     (_named('a"b'), "cannot be the name of a column"),
     (_named("a%b"), "cannot be the name of a column"),
     (_named("a\0"), "cannot be the name of a column"),
@@ -563,32 +566,32 @@ def test_a_dataset_that_cannot_be_right(said: dict[str, Any], words: str) -> Non
         (lambda: RejectLimit(share=float("nan")), "RejectLimit: share"),
         (lambda: RejectLimit(rows=-1), "RejectLimit: rows is -1"),
         (lambda: RejectLimit(rows=0.5), "RejectLimit: rows"),
-        (lambda: Csv(suffixes=("csv",)), "'csv' is no ending of a file's name: a dot and lower case letters"),
-        (lambda: Csv(suffixes=(".CSV",)), "'.CSV' is no ending"),
+        (lambda: Csv(suffixes=("csv",)), "'csv' is not an ending of a file's name: use a dot and lower case letters"),
+        (lambda: Csv(suffixes=(".CSV",)), "'.CSV' is not an ending"),
         (lambda: Csv(suffixes=".csv"), "suffixes is '.csv'; it takes endings"),
         (lambda: Csv(suffixes=()), "suffixes"),
-        (lambda: Csv(name="My CSV"), "'My CSV' is no name"),
+        (lambda: Csv(name="My CSV"), "'My CSV' is not a name"),
         (lambda: Csv(skip_lines=1.5), "skip_lines is 1.5"),
         (lambda: Csv(trailing_delimiter="yes"), "trailing_delimiter is 'yes'"),
         (lambda: Csv(encoding="utf-88"), "the encoding 'utf-88' is not known"),
         (lambda: Json(rows="data..items"), "Json: rows is 'data..items'; it takes names joined by dots"),
-        (lambda: Json(suffixes=("json",)), "is no ending"),
-        (lambda: ApiSource(name="a__b"), "is no name"),
+        (lambda: Json(suffixes=("json",)), "is not an ending"),
+        (lambda: ApiSource(name="a__b"), "is not a name"),
         (lambda: ApiSource(name="p", tries=1.5), "tries is 1.5"),
         (lambda: ApiSource(name="p", max_pages=0), "max_pages is 0"),
         (lambda: ApiSource(name="p", read_seconds=0), "read_seconds is 0"),
-        (lambda: ApiSource(name="p", schedule="hourly"), "schedule is 'hourly', which is no cron expression"),
+        (lambda: ApiSource(name="p", schedule="hourly"), "schedule is 'hourly', which is not a cron expression"),
         (lambda: ApiSource(name="p", url="ftp://x"), "it begins with https:// or http://"),
         (lambda: ApiSource(name="p", overlap=dt.timedelta(-1)), "overlap is not below 0"),
-        (lambda: ApiSource(name="p", since="limit"), "parameters 'limit', 'limit' are not names that differ"),
+        (lambda: ApiSource(name="p", since="limit"), "parameters 'limit', 'limit' are not different names"),
         (
             lambda: ApiSource(name="p", paging="numbered"),
             "it takes PageNumberPaginator, HeaderLinkPaginator or CursorPaginator",
         ),
-        (lambda: ApiSource(name="p", suffix="json"), "is no ending"),
-        (lambda: PageNumberPaginator(page="limit"), "are not names that differ"),
+        (lambda: ApiSource(name="p", suffix="json"), "is not an ending"),
+        (lambda: PageNumberPaginator(page="limit"), "are not different names"),
         (lambda: PageNumberPaginator(first="1"), "first is '1'"),
-        (lambda: HeaderLinkPaginator(limit=""), "are not names that differ"),
+        (lambda: HeaderLinkPaginator(limit=""), "are not different names"),
         (lambda: CursorPaginator(path=""), "CursorPaginator: path is ''"),
         (lambda: Aggregate(daily, key=(), columns=DAILY["columns"], chart=("k", "s")), "daily: it needs a key"),
         (lambda: Aggregate(daily, **DAILY | {"key": "k"}), "Aggregate daily: key is 'k'"),

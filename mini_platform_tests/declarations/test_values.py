@@ -349,7 +349,7 @@ OF_OTHERS: list[tuple[Any, str]] = [
     (lambda col: pl.row_index() + col("n"), "int_range"),
     (lambda col: col("n") + pl.lit(pl.Series([1, 2])), "Series"),
     (lambda col: col("t").str.to_datetime().dt.year(), "strptime"),  # By a format that the first rows tell.
-    (lambda col: col("n").map_batches(lambda n: n - n.min(), return_dtype=pl.Int64), "a function of Python"),
+    (lambda col: col("n").map_batches(lambda n: n - n.min(), return_dtype=pl.Int64), "a Python function"),
 ]  # fmt: skip
 
 
@@ -378,12 +378,12 @@ def test_a_dataset_that_looks_at_other_rows_gets_no_table(declared: Declared) ->
     "value", [lambda col: col("nothing") + 1, lambda col: col("day") * col("day"), lambda col: col("x") ** 2]
 )
 def test_an_expression_that_is_wrong_for_every_row_is_a_sentence(value: Any) -> None:
-    with pytest.raises(DeclarationError, match="dataset val: r is no expression over its columns: "):
+    with pytest.raises(DeclarationError, match="dataset val: r is not an expression over its columns: "):
         validated("int", [{"x": "1"}], value)
     ruled = declared_rows(
         {name: Field(name) for name in INPUTS}, INPUTS, ruled=rule("is wrong")(lambda col: value(col) > 0)
     )
-    with pytest.raises(DeclarationError, match=r"dataset val: the rule .* is no expression over its columns: "):
+    with pytest.raises(DeclarationError, match=r"dataset val: the rule .* is not an expression over its columns: "):
         validate(ruled, pl.DataFrame([{"id": "1"} | dict.fromkeys(INPUTS, "")]))
 
 

@@ -39,7 +39,7 @@ from mini_platform import (
 )
 from mini_platform.dagster.assets import dataset_assets
 from mini_platform.dagster.automation import sync_schedule
-from mini_platform.declare.columns import WORDS, FieldSpec
+from mini_platform.declare.columns import FIELD_OPTIONS, FieldSpec
 from mini_platform.declare.declared_checks import ARGUMENTS
 from mini_platform.operations.raw_files import raw_retention
 from mini_platform.operations.sources import access_to, is_configured
@@ -55,7 +55,7 @@ PUBLIC = [getattr(mini_platform, name) for name in mini_platform.__all__]
 MADE = (Rule, FieldSpec, Column, CustomRule)
 """What `Field` and `rule` make of their words: nobody writes it down."""
 CLASSES = [kind for kind in PUBLIC if is_dataclass(kind) and kind not in MADE]
-FUNCTIONS = {"Field": (Field, ("description", *WORDS, *ARGUMENTS)), "rule": (rule, signature(rule).parameters)}
+FUNCTIONS = {"Field": (Field, ("description", *FIELD_OPTIONS, *ARGUMENTS)), "rule": (rule, signature(rule).parameters)}
 ALL_WORDS = [
     *((kind.__name__, item.name) for kind in CLASSES for item in fields(kind)),
     *((name, word) for name, (_, words) in FUNCTIONS.items() for word in words),

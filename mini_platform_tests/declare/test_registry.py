@@ -64,7 +64,7 @@ def test_a_package_and_a_folder_of_files_folders_and_yaml(package: Path) -> None
             RegistryError, match=r"sites/routes\.py: `router` is of the type int, and should be of dict"
         ):
             own_value(routes, "router", dict)
-        with pytest.raises(RegistryError, match=r"sites/routes\.py says nothing by `DASHBOARDS`"):
+        with pytest.raises(RegistryError, match=r"sites/routes\.py does not define `DASHBOARDS`"):
             own_value(routes, "DASHBOARDS", dict)
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_declares_none_is_named(package: Path, content: str, said: s
     [
         ("not_there.datasets", "names the package not_there.datasets, and there is no module not_there. The path"),
         ("json.decoder", r"names json\.decoder, which is the file .*decoder\.py and not a package"),
-        ("/not/there", "names the folder /not/there, which is not there"),
+        ("/not/there", "names the folder /not/there, which does not exist"),
     ],
 )
 def test_a_place_that_is_not_there_is_named(place: str, said: str) -> None:
@@ -104,7 +104,7 @@ def test_the_setting_chooses(package: Path, home: Path, monkeypatch: pytest.Monk
     assert list(platform.datasets) == ["meters"]
     assert "meters" in inspect(platform.engine).get_table_names("production")
     for place, said in (
-        ("/not/there", "MINI_PLATFORM_DATASETS names the folder /not/there, which is not there."),
+        ("/not/there", "MINI_PLATFORM_DATASETS names the folder /not/there, which does not exist."),
         ("my datasets", "MINI_PLATFORM_DATASETS is not valid: "),
     ):
         monkeypatch.setenv("MINI_PLATFORM_DATASETS", place)
