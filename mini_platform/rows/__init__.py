@@ -1,1 +1,1 @@
-"""Bytes to validated rows, and rows to what people and files read: pure. Not here: the database, the ledger."""
+"""From bytes to validated rows, and from rows to what people and files read. Pure. Not here: the database, the ledger."""

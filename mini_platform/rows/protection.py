@@ -1,6 +1,6 @@
-"""Personal data: how it is replaced before it is staged, and how it is masked where rows are shown. Pure but for the key file.
+"""Personal data: its replacement before staging, and its masking where rows are shown. Pure, except for the key file.
 
-Which columns hold it, and what is done with each, is declared (`dataset.Personal`).
+The columns that hold it, and their protection, are declared (`dataset.Personal`).
 
 https://www.rfc-editor.org/rfc/rfc2104 (HMAC)
 """
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
 MASK = "***"
 REDACTED = "[redacted]"
 SHOWN_DIGITS = 4
-NOBODYS = (
+NOT_IDENTIFYING = (
     r"\s*(?:[+-]?[0-9]{1,6}(?:\.[0-9]{1,3})?"
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
     r"|[Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|YES|[Nn]o|NO|[TtFfYyNn])\s*"
 )
-"""Texts that say of nobody who it is: numbers that are too short for a telephone's, days, times, yes and no. These are
-regular expressions as Python, polars and Postgres read them alike."""
+"""Texts that identify nobody: numbers that are too short for a telephone number, days, times, yes and no. Python, polars and
+Postgres read this regular expression alike."""
 LETTER, DIGIT = r"[A-Za-z]|[^ -~]", r"[0-9]"
 SHAPE_CHARACTERS = 200
 BLOCK = 64
-"""Bytes that SHA-256 takes at a time."""
-KNOWN_HASHES = 200_000
-"""Hashes that are remembered, about 60 MB: the customers of a file come back."""
+"""Block size of SHA-256, in bytes."""
+CACHED_HASHES = 200_000
+"""Most cached hashes, about 60 MB: the same customers occur in many files."""
 
 
 @dataclass(frozen=True)
 class HashKey:
-    """A secret for hashes; its id stands before each of them, so that keys can be exchanged."""
+    """A secret for hashes; each hash is prefixed with the id of its key, so that keys can be rotated."""
 
     id: str
     secret: bytes
-    _known: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _states(self) -> tuple[hashlib._Hash, hashlib._Hash]:
-        """The inner and the outer hash once they have read the secret: to copy them halves the time of an HMAC."""
+        """The inner and the outer hash after reading the secret: copying them halves the time of an HMAC."""
         block = hashlib.sha256(self.secret).digest() if len(self.secret) > BLOCK else self.secret
         padded = block.ljust(BLOCK, b"\0")
         inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
         return inner, outer
 
     def digest(self, text: str) -> str:
-        """HMAC-SHA-256 of a normalized text, as `<key id>:<64 hexadecimal digits>`."""
+        """Return the HMAC-SHA-256 of a normalized text, as `<key id>:<64 hexadecimal digits>`."""
         first, second = self._states
         inner, outer = first.copy(), second.copy()
         inner.update(text.encode())
@@ -66,22 +66,22 @@ class HashKey:
         return f"{self.id}:{outer.hexdigest()}"
 
     def digests(self, texts: pl.Series) -> pl.Series:
-        """The same of a column: each distinct text is hashed once, and those seen lately are known."""
+        """Return the HMACs of a column, as `digest`: each distinct text is hashed once, and recent hashes are cached."""
         import polars as pl
 
         distinct = texts.drop_nulls().unique()
-        asked, known = distinct.to_list(), self._known
-        known.update((text, self.digest(text)) for text in asked if text not in known)
-        hashes = pl.DataFrame({"text": distinct, "hash": pl.Series([known[text] for text in asked], dtype=pl.String)})
-        if len(known) > KNOWN_HASHES:
-            known.clear()
+        needed, cache = distinct.to_list(), self._cache
+        cache.update((text, self.digest(text)) for text in needed if text not in cache)
+        hashes = pl.DataFrame({"text": distinct, "hash": pl.Series([cache[text] for text in needed], dtype=pl.String)})
+        if len(cache) > CACHED_HASHES:
+            cache.clear()
         column = pl.DataFrame({"text": texts}).join(hashes, on="text", how="left", maintain_order="left")
         return column["hash"].alias(texts.name)
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """The keys: the first one hashes what arrives, the others are known to find again what they once hashed."""
+    """The keys: the first one hashes new data, the others find data that they hashed earlier."""
 
     keys: tuple[HashKey, ...]
 
@@ -90,7 +90,7 @@ class Keyring:
         """Read `id:secret,id:secret`.
 
         Raises:
-            ValueError: an id or a secret is missing, an id stands twice or a secret is shorter than 16 characters.
+            ValueError: an id or a secret is missing, an id occurs twice or a secret is shorter than 16 characters.
         """
         keys = []
         for part in text.split(","):
@@ -106,32 +106,32 @@ class Keyring:
 
     @classmethod
     def from_file(cls, path: Path) -> Keyring:
-        """Read the key file; the first one to ask makes it, with a random key, readable by its owner only."""
-        return cls.from_text(kept_secret(path, f"local:{secrets.token_hex(32)}"))
+        """Read the key file; it is created with a random key if it does not exist, readable by its owner only."""
+        return cls.from_text(load_or_create_secret(path, f"local:{secrets.token_hex(32)}"))
 
     def digests(self, text: str) -> list[str]:
-        """What a text may stand as in the tables: its hash by each key."""
+        """Return the hashes that may stand for a text in the tables: one by each key."""
         return [key.digest(normalized(text)) for key in self.keys]
 
 
-def kept_secret(path: Path, new: str) -> str:
-    """The secret in a file that its owner alone may read; the first process to ask makes it, of what is given as new."""
+def load_or_create_secret(path: Path, new: str) -> str:
+    """Return the secret in a file that only its owner may read; the first process to call it creates the file with `new`."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(new)
         try:
-            os.link(made, path)  # Fails where another process was first; a rename would replace its key.
+            os.link(temporary, path)  # Fails if another process was first; a rename would replace its key.
         except FileExistsError:
             pass
         finally:
-            made.unlink()
+            temporary.unlink()
     return path.read_text().strip()
 
 
 def normalized(text: str) -> str:
-    """A text without what makes no other person of it: case, how its characters are composed, how much space stands where."""
+    """Return a text without differences that do not distinguish persons: case, composition of characters, amount of space."""
     import polars as pl
 
     only: str = plain(pl.Series([text], dtype=pl.String))[0]
@@ -139,12 +139,12 @@ def normalized(text: str) -> str:
 
 
 def plain(cells: pl.Series) -> pl.Series:
-    """The same of a column."""
+    """Return the texts of a column, normalized as by `normalized`."""
     if cells.str.len_bytes().sum() == cells.str.len_chars().sum():
         cells = cells.str.to_lowercase()
     else:  # Lower case has composed characters that upper case lacks, such as 'ǰ'.
         cells = cells.str.normalize("NFC").str.to_lowercase().str.normalize("NFC")
-    # Most texts are well spaced, and to see that is quicker than to replace.
+    # Most texts have single spaces only, and checking is quicker than replacing.
     if cells.str.contains(r"\s\s|[^\S ]|^\s|\s$").any():
         cells = cells.str.replace_all(r"\s+", " ").str.strip_chars()
     return cells
@@ -179,18 +179,18 @@ STORED: Mapping[str, re.Pattern[str]] = {
     "last4": re.compile(r"\*{3}-\*{3}-(?:[0-9]{4}|\*{4})"),
     "redact": re.compile(re.escape(REDACTED)),
 }
-"""What is stored looks like this."""
+"""Pattern of stored values, by protection."""
 
 
 def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
-    """Replace the personal data in validated rows, as the columns declare it; a rejected row has shapes in its other columns.
+    """Replace the personal data in validated rows, as the columns declare it; other columns of rejected rows become shapes.
 
-    Nobody knows what stands where in a rejected row: one comma too many moves an address to where the title should be.
+    The values of a rejected row may be in the wrong columns: one extra comma moves an address into the column of the title.
 
     Args:
-        dataset: whose rows.
+        dataset: dataset of the rows.
         rows: n rows of text with the columns of staging; `_rules` is null for a valid one.
-        keyring: whose first key hashes.
+        keyring: keys, of which the first one hashes.
     """
     replaced = {c.name: protected(c, rows[c.name], keyring) for c in dataset.staged_columns if c.is_protected}
     rejected = rows["_rules"].is_not_null().arg_true()
@@ -200,12 +200,12 @@ def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFr
 
 
 def protected(column: Column, cells: pl.Series, keyring: Keyring) -> pl.Series:
-    """Cleaned texts of a protected column as they are stored."""
+    """Return cleaned texts of a protected column as they are stored."""
     return PROTECTIONS[str(column.personal)](cells, keyring).alias(cells.name)
 
 
 def stored_as(column: Column, text: str, keyring: Keyring) -> list[str]:
-    """Return what a text may stand as in a protected column: by each key, or as it is where it was copied from a table."""
+    """Return the stored forms of a text in a protected column: by each key, or the text itself if copied from a table."""
     import polars as pl
 
     if STORED[str(column.personal)].fullmatch(text):
@@ -216,26 +216,26 @@ def stored_as(column: Column, text: str, keyring: Keyring) -> list[str]:
 
 
 def shape(text: str) -> str:
-    """What a text looks like: `ada@example.org` is `aaa@aaaaaaa.aaa`; `NOBODYS` and its like stand as they are."""
-    if re.fullmatch(NOBODYS, text):
+    """Return the shape of a text: `ada@example.org` is `aaa@aaaaaaa.aaa`; texts that match `NOT_IDENTIFYING` are unchanged."""
+    if re.fullmatch(NOT_IDENTIFYING, text):
         return text
     return re.sub(DIGIT, "9", re.sub(LETTER, "a", text[:SHAPE_CHARACTERS]))
 
 
 def shapes(cells: pl.Series) -> pl.Series:
-    """The same of a column."""
+    """Return the shapes of a column, as `shape`."""
     shaped = cells.str.slice(0, SHAPE_CHARACTERS).str.replace_all(LETTER, "a").str.replace_all(DIGIT, "9")
-    return cells.zip_with(cells.str.contains(f"^(?:{NOBODYS})$"), shaped)
+    return cells.zip_with(cells.str.contains(f"^(?:{NOT_IDENTIFYING})$"), shaped)
 
 
 def masked(hidden: Container[str], values: Mapping[Any, Any], shaped: Container[str] = ()) -> dict[str, Any]:
-    """Values by column name, as they may be shown: those of hidden columns masked, texts of shaped ones by their shape."""
+    """Return values by column name as they may be shown: hidden columns masked, texts of shaped columns as shapes."""
 
-    def seen(name: Any, value: Any) -> Any:
+    def visible(name: Any, value: Any) -> Any:
         if value is None:
             return None
         if name in hidden:
             return MASK
         return shape(value) if name in shaped else value
 
-    return {name: seen(name, value) for name, value in values.items()}
+    return {name: visible(name, value) for name, value in values.items()}

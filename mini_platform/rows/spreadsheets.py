@@ -1,4 +1,4 @@
-"""Cells that spreadsheet programs may open: text that one would run as a formula is made escape_formula.
+"""Cells for spreadsheet programs: text that such a program would run as a formula is escaped.
 
 https://owasp.org/www-community/attacks/CSV_Injection
 """
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""How cells begin that spreadsheet programs take for a formula; and such as were escaped, so that all can be undone."""
+"""Start of a cell that spreadsheet programs take for a formula, or of one that was escaped, so that all can be undone."""
 PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def escape_formula(value: Any) -> Any:
-    """A value as a spreadsheet program shows it; plain numbers, and what is not text, stay as they are."""
+    """Return a value that a spreadsheet program shows as it is; plain numbers, and values that are not text, are unchanged."""
     if isinstance(value, str) and FORMULA.match(value) and not PLAIN_NUMBER.fullmatch(value):
         return f"'{value}"
     return value
 
 
-def restored(texts: pl.Expr) -> pl.Expr:
-    """Texts as they were before they were made escape_formula."""
+def unescape_formula(texts: pl.Expr) -> pl.Expr:
+    """Return texts as they were before `escape_formula`."""
     return texts.str.replace(f"^'({FORMULA.pattern})", "${1}")

@@ -1,8 +1,8 @@
-"""Validation: text rows -> cleaned text and a verdict for every row. Pure: no files, no database, no Dagster.
+"""Validation: text rows -> cleaned text and the broken rules of every row. Pure: no files, no database, no Dagster.
 
-The rules run on Pandera: `pandera_schema` builds the schema that a row model stands for, and each of its checks is asked
-for its boolean column. `DataFrameSchema.validate` is not used on the way: it joins failure cases row by row, which costs
-seconds per million rows at high reject rates, and one value that cannot be coerced hides the other failures of its column.
+The rules run on Pandera: `pandera_schema` builds the schema of a row model, and each of its checks is evaluated to a boolean
+column. `DataFrameSchema.validate` is not used: it joins failure cases row by row, which costs seconds per million rows at high
+reject rates, and one value that cannot be coerced hides the other failures of its column.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pandera.constants import CHECK_OUTPUT_KEY
 
 from mini_platform.declare.columns import DECIMAL_DIGITS, Column, CustomRule, DeclarationError, Rule
 from mini_platform.declare.dataset import Dataset
-from mini_platform.declare.declared_checks import pattern_as_judged
+from mini_platform.declare.declared_checks import anchored_pattern
 from mini_platform.declare.rules import LINE_ONCE
-from mini_platform.rows.exact import ROW_FAULTS, computed, exact
-from mini_platform.rows.own_rows import other_rows, written
+from mini_platform.rows.exact import ROW_FAULTS, evaluate, exact_expression
+from mini_platform.rows.own_rows import build_expression, other_rows
 from mini_platform.rows.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
@@ -43,7 +43,7 @@ USUAL_TIMESTAMP = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][
 """Whole seconds of UTC, as most systems write them."""
 TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-"""A number as JSON has it: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
+"""Pattern of a JSON number: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
 TIMESTAMP = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?(?:[.,]([0-9]{1,6})0*)?"
     r"(?:([+-](?:0[0-9]|1[0-4])):?([0-5][0-9])?|[Zz])$"
@@ -53,18 +53,18 @@ PLAIN_EMAIL = (
     r"^[A-Za-z0-9_+-]{1,16}(?:\.[A-Za-z0-9_+-]{1,15}){0,2}@"
     r"(?:[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20})?\.){1,3}(?:com|org|net|info|biz|edu|gov|[a-z]{2})$"
 )
-"""Addresses that `email_validator` is known to take (a test asks it): asking it for each of a million takes half a minute."""
+"""Addresses that `email_validator` is known to accept (a test checks it): calling it a million times takes half a minute."""
 MASK_BITS = 63
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What became of a block of rows.
+    """The result of validating a block of rows.
 
     Attributes:
-        rows: as the block's, n rows, with `_rules` and `_reasons` (Postgres array literals; null for a valid row) put in
-            front; a valid value is cleaned text, an empty one null, a rejected one stands as it arrived.
-        broken: each rule that some row breaks, warnings too, with the n booleans of the rows that break it.
+        rows: the n rows of the block, with `_rules` and `_reasons` (Postgres array literals; null for a valid row) in front;
+            a valid value is cleaned text, an empty one null, a rejected one is as it arrived.
+        broken: each rule that some row breaks, including warnings, with n booleans, true for rows that break it.
         keys: UInt64, n hashes of the keys as typed values: equal keys have equal hashes.
     """
 
@@ -74,7 +74,7 @@ class ValidationResult:
 
 
 def dtype(column: Column) -> pl.DataType:
-    """The polars type of a column."""
+    """Return the polars type of a column."""
     return pl.Decimal(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else DTYPES[column.type]
 
 
@@ -90,20 +90,22 @@ def _is_email(address: str) -> bool:
 
 def _emails(data: PolarsData) -> pl.LazyFrame:
     def are_emails(cells: pl.Series) -> pl.Series:
-        known = cells.str.contains(PLAIN_EMAIL)
-        asked = cells.filter(~known).unique()
-        accepted = [address for address in asked if _is_email(address)]
-        return known | cells.is_in(accepted)
+        is_plain = cells.str.contains(PLAIN_EMAIL)
+        others = cells.filter(~is_plain).unique()
+        accepted = [address for address in others if _is_email(address)]
+        return is_plain | cells.is_in(accepted)
 
     return data.lazyframe.select(pl.col(data.key).map_batches(are_emails, return_dtype=pl.Boolean()))
 
 
-def _by_python(asked: Callable[[str], Any]) -> Callable[[PolarsData], pl.LazyFrame]:
-    """Ask something of each distinct text that Python knows and polars does not; null for null."""
+def _python_check(function: Callable[[str], Any]) -> Callable[[PolarsData], pl.LazyFrame]:
+    """Return a check that calls a Python function once for each distinct text; null for null."""
 
     def validated(cells: pl.Series) -> pl.Series:
         texts = cells.drop_nulls().unique()
-        return cells.is_in(texts.filter(pl.Series([bool(asked(text)) for text in texts], dtype=pl.Boolean)).implode())
+        return cells.is_in(
+            texts.filter(pl.Series([bool(function(text)) for text in texts], dtype=pl.Boolean)).implode()
+        )
 
     return lambda data: data.lazyframe.select(pl.col(data.key).map_batches(validated, return_dtype=pl.Boolean()))
 
@@ -111,29 +113,29 @@ def _by_python(asked: Callable[[str], Any]) -> Callable[[PolarsData], pl.LazyFra
 CHECKS: dict[str, Callable[[Any], pa.Check]] = {
     "email": lambda _: pa.Check(_emails, name="email"),
 }
-"""Checks that Pandera does not have, by the keyword of `Field`: whether it looks like an e-mail address (without DNS)."""
+"""Checks that Pandera does not have, by the keyword of `Field`. `email`: syntax of an e-mail address (without DNS)."""
 
 
 def check_of(name: str, argument: Any) -> pa.Check:
-    """The check that a keyword of `Field` stands for. A pattern that is compiled is Python's, with its flags."""
-    argument = pattern_as_judged(name, argument)
+    """Return the check of a keyword of `Field`. A compiled pattern is matched by Python, with its flags."""
+    argument = anchored_pattern(name, argument)
     if isinstance(argument, re.Pattern):
-        asked = {"str_matches": argument.match, "str_contains": argument.search}[name]
-        return pa.Check(_by_python(asked), name=name)
+        function = {"str_matches": argument.match, "str_contains": argument.search}[name]
+        return pa.Check(_python_check(function), name=name)
     make: Callable[..., pa.Check] = CHECKS.get(name) or getattr(pa.Check, name)
     return make(**argument) if isinstance(argument, dict) else make(argument)
 
 
 def _custom_check(custom: CustomRule) -> pa.Check:
     def holds(data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(exact(written(custom.holds), data.lazyframe.collect_schema()))
+        return data.lazyframe.select(exact_expression(build_expression(custom.holds), data.lazyframe.collect_schema()))
 
     return pa.Check(holds, name=custom.rule.name, error=custom.rule.message)
 
 
 @cache
 def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
-    """The Pandera schema of a valid row: typed columns, their checks, and the rules about whole rows."""
+    """Return the Pandera schema of a valid row: typed columns, their checks, and the rules about whole rows."""
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
@@ -153,21 +155,21 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
 
 @cache
 def refuse_other_rows(dataset: Dataset) -> None:
-    """Refuse expressions that look at other rows: files are validated in blocks, and a row may come again in another file.
+    """Refuse expressions that depend on other rows: files are validated in blocks, and a row may be repeated in another file.
 
     Raises:
-        DeclarationError: a derived column or a rule does so.
+        DeclarationError: a derived column or a rule depends on other rows.
     """
     read = {column.name: dtype(column) for column in dataset.staged_columns if not column.derived}
     staged = {column.name: dtype(column) for column in dataset.staged_columns}
     for column in dataset.columns:
-        if column.derived and (part := other_rows(written(column.derived), read)):
+        if column.derived and (part := other_rows(build_expression(column.derived), read)):
             raise DeclarationError(
                 f"dataset {dataset.name}: {column.name} is derived from other rows, by {part}; a derived column is a value of "
                 "its own row: compute it in an aggregate or a view"
             )
     for custom in dataset.custom_rules:
-        if part := other_rows(written(custom.holds), staged):
+        if part := other_rows(build_expression(custom.holds), staged):
             raise DeclarationError(
                 f"dataset {dataset.name}: the rule {custom.rule.name} looks at other rows, by {part}; a rule is about one row: "
                 'duplicates="reject" compares keys, and an aggregate or a view the rest'
@@ -175,19 +177,19 @@ def refuse_other_rows(dataset: Dataset) -> None:
 
 
 def clean(column: Column, cells: pl.Series) -> pl.Series:
-    """Return the text of cells as it is stored, null where nothing is left. Cleaned once more, it is the same.
+    """Return the text of cells as it is stored, null where nothing remains. Idempotent.
 
-    One order holds for cells, keys that are asked for, and derived texts:
+    The same steps apply to cells, requested keys and derived texts:
 
-    1. space around is trimmed, unless `trim=False`;
-    2. text is brought into Unicode's composed form (NFC);
-    3. `null_tokens`, themselves brought through 1 and 2, mean nothing, as written (upper and lower case differ);
-    4. text is brought into its `case`, and composed again: 'ΐ' in upper case comes apart;
-    5. what now is a null token means nothing, too: `"na"` is one for `NA` under `case="lower"`.
+    1. surrounding space is trimmed, unless `trim=False`;
+    2. text is converted to Unicode's composed form (NFC);
+    3. `null_tokens`, after steps 1 and 2, become null, as written (upper and lower case differ);
+    4. text is converted to its `case`, and composed again: 'ΐ' in upper case is decomposed;
+    5. null tokens are replaced once more: `"na"` is one for `NA` under `case="lower"`.
     """
 
     def composed(texts: pl.Series) -> pl.Series:
-        # ASCII is composed as it is: normalizing takes longer than all else here. Nor do numbers and days have parts.
+        # ASCII is always composed, and normalizing takes longer than all other steps. Numbers and days are ASCII if valid.
         has_text = column.type is str or column.null_tokens
         return texts.str.normalize("NFC") if has_text and not _is_ascii(texts) else texts
 
@@ -214,22 +216,22 @@ def _is_ascii(texts: pl.Series) -> bool:
 
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
-    """These columns of text rows, cleaned; what the platform gives is as it is."""
+    """Return these columns of text rows, cleaned; columns that the platform fills in are unchanged."""
     return pl.DataFrame([rows[c.name] if c.system else clean(c, rows[c.name]) for c in columns])
 
 
 def parse(column: Column) -> pl.Expr:
-    """Cleaned text -> typed value; null where the text is not one of the column's type."""
+    """Return the typed value of cleaned text; null where the text is not valid for the column's type."""
     text = pl.col(column.name)
     if column.type is float:
         number = text.cast(pl.Float64, strict=False)
-        # Postgres refuses a number so small that it is no longer told from zero; so do we.
+        # Postgres refuses a number that underflows to zero, so this does too.
         underflow = (number == 0) & text.str.contains("^[^eE]*[1-9]")
         return pl.when(number.is_finite() & ~underflow).then(number)
     if column.type is int:
         return text.cast(pl.Int64, strict=False)
     if column.type is Decimal:
-        # As a pattern: the cast would drop the decimals that are too many.
+        # Checked by a pattern: the cast would drop excess decimals.
         digits, decimals = DECIMAL_DIGITS - column.decimals, column.decimals
         fraction = rf"(?:\.[0-9]{{1,{decimals}}})?" if decimals else ""
         whole = f"[0-9]{{1,{digits}}}" if digits else "0"
@@ -253,7 +255,7 @@ def parse(column: Column) -> pl.Expr:
 
 
 def _underflow(lists: pl.Series) -> pl.Series:
-    """True where a list has a number that is 0 only because it is too small."""
+    """Return True for each list with a number that is 0 only because it is too small."""
     suspect = lists.str.contains(r"[eE]-[0-9]{3}|0{300}").fill_null(value=False)
     if not suspect.any():
         return suspect
@@ -265,12 +267,12 @@ def _underflow(lists: pl.Series) -> pl.Series:
 
 def _parse_timestamp(text: pl.Expr) -> pl.Expr:
     def times(cells: pl.Series) -> pl.Series:
-        """Most are written in the usual way, which takes a fifth of the time to read."""
-        read = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC", strict=False)
+        """Parse the usual format first, which takes a fifth of the time, and only the rest as any timestamp."""
+        usual = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC", strict=False)
         others = (~cells.str.contains(USUAL_TIMESTAMP)).arg_true()
         if not len(others):
-            return read
-        return read.scatter(
+            return usual
+        return usual.scatter(
             others, cells.gather(others).to_frame().select(_any_timestamp(pl.col(cells.name))).to_series()
         )
 
@@ -279,7 +281,7 @@ def _parse_timestamp(text: pl.Expr) -> pl.Expr:
 
 def _any_timestamp(text: pl.Expr) -> pl.Expr:
     part = text.str.extract_groups(TIMESTAMP).struct
-    written = pl.concat_str(
+    normalized = pl.concat_str(
         part[0],
         pl.lit("T"),
         part[1],
@@ -290,44 +292,49 @@ def _any_timestamp(text: pl.Expr) -> pl.Expr:
         pl.lit(":"),
         part[5].fill_null("00"),
     )
-    time = written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
+    time = normalized.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
     # A year of four digits may have another number of them in UTC.
     return pl.when(time.dt.year().is_between(dt.MINYEAR, dt.MAXYEAR)).then(time)
 
 
 def _derive(dataset: Dataset, typed: pl.DataFrame) -> pl.DataFrame:
-    """Add the derived columns, null where they cannot be computed or held."""
+    """Return the frame with the derived columns added, null where they cannot be computed or stored."""
     columns = [column for column in dataset.columns if column.derived]
     if not columns:
         return typed
     try:
         derived = typed.with_columns(_derived(column, typed) for column in columns).select(c.name for c in columns)
     except ROW_FAULTS:
-        careful = {c.name: partial(_derived, c, typed, careful=True) for c in columns}
-        derived = pl.DataFrame([_computed(dataset, name, typed, value).alias(name) for name, value in careful.items()])
+        values = {c.name: partial(_derived, c, typed, null_on_error=True) for c in columns}
+        derived = pl.DataFrame([_evaluate(dataset, name, typed, value).alias(name) for name, value in values.items()])
     texts = [clean(column, derived[column.name]) for column in columns if column.type is str]
     return typed.with_columns(derived.with_columns(texts).get_columns())
 
 
-def _computed(dataset: Dataset, what: str, frame: pl.DataFrame, value: Callable[[], pl.Expr]) -> pl.Series:
-    """Return n values of n rows, null where the row cannot be computed.
+def _evaluate(dataset: Dataset, subject: str, frame: pl.DataFrame, value: Callable[[], pl.Expr]) -> pl.Series:
+    """Return n values for n rows, null where the row cannot be computed.
 
     Raises:
-        DeclarationError: the expression is wrong whatever the rows.
+        DeclarationError: the expression is wrong for any rows.
     """
     try:
-        return computed(frame, value())
+        return evaluate(frame, value())
     except pl.exceptions.PolarsError as error:
         (reason, *_) = str(error).splitlines()
-        raise DeclarationError(f"dataset {dataset.name}: {what} is no expression over its columns: {reason}") from error
+        raise DeclarationError(
+            f"dataset {dataset.name}: {subject} is not an expression over its columns: {reason}"
+        ) from error
 
 
-def _derived(column: Column, typed: pl.DataFrame, *, careful: bool = False) -> pl.Expr:
-    """Typed value of a derived column, null where it cannot be computed or held."""
-    assert column.derived is not None  # noqa: S101 - the caller chose it by that
-    value = exact(written(column.derived, careful=careful), typed.schema, column.type, careful=careful).alias(
-        column.name
-    )
+def _derived(column: Column, typed: pl.DataFrame, *, null_on_error: bool = False) -> pl.Expr:
+    """Return the typed value of a derived column, null where it cannot be computed or stored."""
+    assert column.derived is not None  # noqa: S101 - the caller selects derived columns
+    value = exact_expression(
+        build_expression(column.derived, null_on_error=null_on_error),
+        typed.schema,
+        column.type,
+        null_on_error=null_on_error,
+    ).alias(column.name)
     if column.type is Decimal:
         return _rounded(value, column.decimals, typed)
     kind = _kind(value, typed) if column.type in (int, dt.datetime) else None
@@ -354,7 +361,7 @@ def _kind(value: pl.Expr, typed: pl.DataFrame) -> pl.DataType:
 
 
 def _rounded(value: pl.Expr, decimals: int, typed: pl.DataFrame) -> pl.Expr:
-    """A number as a Decimal, rounded half away from zero; a float is taken as it is written: 2.675 is 2.68."""
+    """Return a number as a Decimal, rounded half away from zero; a float is rounded as printed: 2.675 becomes 2.68."""
     kind = _kind(value, typed)
     if kind.is_float():
         value = value.cast(pl.String)
@@ -364,7 +371,7 @@ def _rounded(value: pl.Expr, decimals: int, typed: pl.DataFrame) -> pl.Expr:
 
 
 def as_text(column: Column) -> pl.Expr:
-    """Typed value -> the one text that Postgres reads as the same value."""
+    """Return the text of a typed value that Postgres reads as the same value."""
     value = pl.col(column.name)
     if column.type is dt.datetime:
         return value.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f%:z")
@@ -373,54 +380,56 @@ def as_text(column: Column) -> pl.Expr:
     return value.cast(pl.String)
 
 
-def _staged_as_typed(column: Column) -> bool:
-    """Whether staging gets the text of the typed value instead of the cleaned text: Postgres reads the latter differently."""
+def _is_staged_as_typed(column: Column) -> bool:
+    """Return True if staging gets the text of the typed value: Postgres reads the cleaned text differently."""
     return column.derived is not None or column.type in (dt.datetime, list[float])
 
 
-def _failures(
+def _rule_failures(
     dataset: Dataset, text: pl.DataFrame, typed: pl.DataFrame, records: pl.Series | None
 ) -> Iterator[tuple[Rule, pl.Series]]:
-    """Each declared rule with the rows that break it, in the order of `dataset.rules`."""
+    """Yield each declared rule with the rows that break it, in the order of `dataset.rules`."""
     schema = pandera_schema(dataset)
     rules = {rule.name: rule for rule in dataset.rules}
     frame = typed.lazy()
 
-    def ask(check: pa.Check, key: str | None) -> pl.Series:
+    def failing(check: pa.Check, key: str | None) -> pl.Series:
         passed: pl.Series = check(frame, key).check_output.collect().get_column(CHECK_OUTPUT_KEY)
         return ~passed
 
-    # A rule written over columns cannot be validated where one of them could not be read: that row is rejected already.
-    unread = pl.repeat(False, text.height, eager=True)
-    missing = unread
+    # A rule over several columns is not checked where one of them could not be parsed: that row is rejected already.
+    unparsed = pl.repeat(False, text.height, eager=True)
+    missing = unparsed
     for column in dataset.read_columns:
         if not column.nullable:
             missing = missing | text[column.name].is_null()
         if column.type_rule:
-            unread = unread | (text[column.name].is_not_null() & typed[column.name].is_null())
+            unparsed = unparsed | (text[column.name].is_not_null() & typed[column.name].is_null())
     for column in dataset.staged_columns:
         if not column.nullable and not column.system:
             empty = (
-                typed[column.name].is_null() & ~(unread | missing) if column.derived else text[column.name].is_null()
+                typed[column.name].is_null() & ~(unparsed | missing) if column.derived else text[column.name].is_null()
             )
             yield rules[f"{column.name}_required"], empty
         if column.type_rule:
             yield column.type_rule, text[column.name].is_not_null() & typed[column.name].is_null()
         for name, check in zip(column.checks, schema.columns[column.name].checks, strict=True):
-            yield rules[f"{column.name}_{name}"], ask(check, column.name)
-        if most := dataset.index_bounds.get(column.name):
-            too_long = text[column.name].str.len_bytes() > most
+            yield rules[f"{column.name}_{name}"], failing(check, column.name)
+        if max_bytes := dataset.index_bounds.get(column.name):
+            too_long = text[column.name].str.len_bytes() > max_bytes
             yield rules[f"{column.name}_indexable"], too_long.fill_null(value=False)
     if LINE_ONCE in rules and records is not None:
         yield rules[LINE_ONCE], records > 1
     for custom, check in zip(dataset.custom_rules, schema.checks, strict=True):
         try:
-            fails = ask(check, None)
+            fails = failing(check, None)
         except ROW_FAULTS:
-            careful = partial(exact, written(custom.holds, careful=True), typed.schema, careful=True)
-            holds = _computed(dataset, f"the rule {check.name}", typed, careful)
+            expression = partial(
+                exact_expression, build_expression(custom.holds, null_on_error=True), typed.schema, null_on_error=True
+            )
+            holds = _evaluate(dataset, f"the rule {check.name}", typed, expression)
             fails = ~holds.fill_null(value=True)
-        yield rules[check.name], fails & ~unread
+        yield rules[check.name], fails & ~unparsed
 
 
 def _array_literal(items: list[str]) -> str:
@@ -429,7 +438,11 @@ def _array_literal(items: list[str]) -> str:
 
 
 def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
-    """Broken rules by row -> `_rules` and `_reasons`: a bit mask per row, turned into text once per distinct mask."""
+    """Return `_rules` and `_reasons` of rows.
+
+    Each row gets a bit mask of the rules that it breaks (several words if there are more than 63). Few distinct masks occur
+    among many rows, so each is turned into text once, and the texts are joined to the rows.
+    """
     words: list[pl.Series] = []
     for start in range(0, len(broken), MASK_BITS):
         word = pl.zeros(len(broken[0][1]), pl.UInt64, eager=True)
@@ -449,28 +462,28 @@ def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
 
 
 def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
-    """Hold text rows to every rule of their dataset.
+    """Validate text rows against every rule of their dataset.
 
     Args:
-        dataset: whose rules they are.
-        rows: n rows; the columns that are read, and given ones that are staged, as text (an empty field is ""); other
-            columns are passed through. Of these `_record` is the number of each row among those on its line.
+        dataset: dataset with the rules.
+        rows: n rows; columns that are read, and staged columns that the platform fills in, as text (an empty field is "");
+            other columns are passed through. Of these, `_record` is the number of each row among those on its line.
 
     Raises:
-        DeclarationError: an expression over its columns looks at other rows, or is wrong whatever the rows.
+        DeclarationError: an expression over its columns depends on other rows, or is wrong for any rows.
     """
     refuse_other_rows(dataset)
     sources = [column for column in dataset.staged_columns if not column.derived]
     text = clean_columns(sources, rows)
     typed = text.select(parse(column) for column in sources)
     typed = _derive(dataset, typed)
-    if rewritten := [column for column in dataset.staged_columns if _staged_as_typed(column)]:
+    if rewritten := [column for column in dataset.staged_columns if _is_staged_as_typed(column)]:
         readable = typed.select(as_text(column) for column in rewritten)
         text = text.with_columns(
             readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
         )
     records = rows.get_column("_record", default=None)
-    broken = [(rule, fails) for rule, fails in _failures(dataset, text, typed, records) if fails.any()]
+    broken = [(rule, fails) for rule, fails in _rule_failures(dataset, text, typed, records) if fails.any()]
     keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
     text = text.select(column.name for column in dataset.staged_columns)
@@ -478,17 +491,17 @@ def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
         nothing = pl.lit(None, pl.String)
         return ValidationResult(_assemble(rows, text, nothing.alias("_rules"), nothing.alias("_reasons")), broken, keys)
     for name in {rule.column for rule, _ in errors if rule.column in rows.columns}:
-        at_fault = _any([fails for rule, fails in errors if rule.column == name]).arg_true()
+        at_fault = _any_of([fails for rule, fails in errors if rule.column == name]).arg_true()
         raw = rows[name].gather(at_fault)
         text = text.with_columns(text[name].scatter(at_fault, raw.set(raw == "", None)))
-    rejected = _any([fails for _, fails in errors]).arg_true()
+    rejected = _any_of([fails for _, fails in errors]).arg_true()
     explained = _explain([(rule, fails.gather(rejected)) for rule, fails in errors])
     columns = [pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias(name) for name in explained.columns]
     rules, reasons = (column.scatter(rejected, explained[column.name]) for column in columns)
     return ValidationResult(_assemble(rows, text, rules, reasons), broken, keys)
 
 
-def _any(booleans: list[pl.Series]) -> pl.Series:
+def _any_of(booleans: list[pl.Series]) -> pl.Series:
     return reduce(or_, booleans)
 
 
@@ -499,7 +512,7 @@ def _assemble(
 
 
 def validate_malformed(malformed: list[Malformed]) -> pl.DataFrame:
-    """Records without columns -> rows with `_rules`, `_reasons`, `_line` and `_raw`."""
+    """Return malformed records as rows with `_rules`, `_reasons`, `_line` and `_raw`."""
     return pl.DataFrame(
         {
             "_rules": _array_literals([m.rule for m in malformed]),
@@ -511,6 +524,6 @@ def validate_malformed(malformed: list[Malformed]) -> pl.DataFrame:
 
 
 def _array_literals(items: list[str]) -> pl.Series:
-    """Each item as an array of one; made once per distinct item, as a million records have a few things wrong with them."""
+    """Return each item as an array of one; built once per distinct item, as a million records have only a few faults."""
     literals = {item: _array_literal([item]) for item in set(items)}
     return pl.Series(map(literals.__getitem__, items), dtype=pl.String)

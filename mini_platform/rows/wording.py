@@ -1,7 +1,7 @@
 """Numbers as people read them, and as files and programs read them back.
 
-What is rounded says so little that nothing that matters is lost: what is not nothing never reads 0, what is not all of it
-never reads 100 %, and a number of any size takes a few characters.
+Rounding never hides what matters: a number other than zero never reads 0, less than all never reads 100 %, and a number of any
+size takes a few characters.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any, TypeAlias
 
 NOTHING = "–"
 LARGEST = 1e15
-"""From here on a float is written with its power of ten: its digits up to the point are not all known."""
+"""From this size on a float is written with an exponent: not all its digits before the point are significant."""
 LEAST_DIGITS = 3
-"""Digits of a number so small that it would else be rounded to nothing."""
+"""Significant digits of a number that would otherwise be rounded to zero."""
 Number: TypeAlias = int | float | Decimal
 
 
 def plain(value: Any) -> Any:
-    """A decimal in plain digits, as files have it and our readers take it: never `1E-10`. Anything else is left as it is."""
+    """Return a decimal in plain digits, as files have it and readers accept it: never `1E-10`. Other values are unchanged."""
     return f"{value:f}" if isinstance(value, Decimal) else value
 
 
 def exact(value: Number) -> str:
-    """A number as it is stored, to its last digit, with thousands separators."""
+    """Return a number as it is stored, to its last digit, with thousands separators."""
     if isinstance(value, int):
         text = f"{value:,}"
     elif isinstance(value, Decimal):
@@ -41,34 +41,34 @@ def exact(value: Number) -> str:
 
 
 def number(value: Number | None, digits: int | None = None) -> str:
-    """A number with thousands separators; `digits` after the point, else as many as say something."""
+    """Return a number with thousands separators; `digits` after the point, or as many as are significant."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if isinstance(value, float) and not -LARGEST < value < LARGEST:
         return _signed(f"{value:.6g}".replace("e+", "e"))
-    far = abs(float(value))
-    whole = value == int(value) or far >= 1000
+    magnitude = abs(float(value))
+    whole = value == int(value) or magnitude >= 1000
     text = f"{value:,.{(0 if whole else 2) if digits is None else digits}f}"
-    if value and (far < 0.1 if digits is None else not _says_something(text)):
+    if value and (magnitude < 0.1 if digits is None else not _is_nonzero(text)):
         text = f"{value:.{LEAST_DIGITS}g}"
-        text = text.replace("e-0", "e-") if far < 1e-6 else f"{Decimal(text):f}"
+        text = text.replace("e-0", "e-") if magnitude < 1e-6 else f"{Decimal(text):f}"
     return _signed(text)
 
 
-def _says_something(text: str) -> bool:
-    """True unless a number reads 0."""
+def _is_nonzero(text: str) -> bool:
+    """Return True unless a number reads 0."""
     return any(digit in text for digit in "123456789")
 
 
 def _signed(text: str) -> str:
-    """With the sign that numbers have in print; none before 0."""
-    negative = text.startswith("-") and _says_something(text)
+    """Return a number with a typographic minus sign; 0 has no sign."""
+    negative = text.startswith("-") and _is_nonzero(text)
     text = text.removeprefix("-").replace("e-", "e−")
     return f"−{text}" if negative else text
 
 
 def money(value: Number | None) -> str:
-    """Dollars: whole ones where there are many, cents where there are few, and less where there is less than a cent."""
+    """Return an amount in dollars: without cents if it is large, with cents if it is small, with more digits below a cent."""
     if value is None or not math.isfinite(value):
         return NOTHING
     dollars = abs(float(value))
@@ -82,7 +82,7 @@ def money(value: Number | None) -> str:
 
 
 def percent(share: Number | None) -> str:
-    """A share as per cent: what is not nothing is never 0 %, what is not all never 100 %."""
+    """Return a share as a percentage: 0 % only if it is nothing, 100 % only if it is all."""
     if share is None or not math.isfinite(share):
         return NOTHING
     negative, share = share < 0, abs(float(share))
@@ -95,7 +95,7 @@ def percent(share: Number | None) -> str:
 
 
 def size(count: Number | None) -> str:
-    """Bytes in a unit that people can read."""
+    """Return a number of bytes in a readable unit."""
     if count is None:
         return NOTHING
     if count < 1000:
@@ -109,12 +109,12 @@ def size(count: Number | None) -> str:
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun: 1 row, 2,000 rows."""
+    """Return a count with its noun: 1 row, 2,000 rows."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def duration(value: dt.timedelta | None) -> str:
-    """How long, in the two largest units."""
+    """Return a duration in its two largest units."""
     if value is None:
         return NOTHING
     seconds = value.total_seconds()
@@ -128,3 +128,15 @@ def duration(value: dt.timedelta | None) -> str:
             rest = int(seconds % length // next_length)
             return f"{int(seconds // length)} {unit}" + (f" {rest} {next_unit}" if rest else "")
     raise AssertionError
+
+
+def file_status(status: str, rows_rejected: int | None) -> str:
+    """Return the status of a file as people read it; what is stored, filtered by and sent as JSON stays as it is.
+
+    Args:
+        status: the stored status.
+        rows_rejected: number of its rejected rows; None if it was not read.
+    """
+    if status == "loaded" and rows_rejected:
+        return "loaded with rejects"
+    return "pending" if status in ("landed", "staged") else status

@@ -1,1 +1,1 @@
-"""Where bytes lie, here or far: raw store, bucket, inboxes. Not here: which dataset they are of, what was taken from where."""
+"""Local and remote storage of bytes: raw store, bucket, inboxes. Not here: the datasets, and the ledger of what was taken."""

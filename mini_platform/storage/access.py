@@ -1,8 +1,8 @@
-"""Where a sync may ask: schemes, hosts, addresses.
+"""Access: the schemes, hosts and addresses that a sync may request.
 
 Here: the rules, and the resolution of a name under them. Not here: requests (`fetch.py`). A URL is checked before every
-request, also where a redirect or a link leads, and the address is checked that is then connected to: a name that resolves to
-another address the next time gains nothing.
+request, including targets of redirects and links, and the checked address is the one connected to, so that a name which
+resolves to another address the next time bypasses nothing.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 NAT64 = ip_network("64:ff9b::/96")
-"""Addresses of it stand for the IPv4 address in their last 32 bits (RFC 6052)."""
+"""Network whose addresses stand for the IPv4 address in their last 32 bits (RFC 6052)."""
 
 
 class ForbiddenError(Exception):
-    """A place that may not be asked; the message is a sentence without the parts of a URL that may be secret."""
+    """A URL or host may not be requested; the message is a sentence without the parts of a URL that may be secret."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where one source is and what may be asked for it.
+    """The address of one source and the requests allowed for it.
 
     Attributes:
-        url: of its first page; None: it is not synced.
-        header: name and value of a header with credentials; only the source's own host is sent it.
-        hosts: that may be asked; empty: only the one of `url`.
-        networks: that may be asked although they are private.
-        max_bytes: of one page.
+        url: URL of its first page; None if it is not synced.
+        header: name and value of a header with credentials; it is only sent to the source's own host.
+        hosts: allowed hosts; empty if only the host of `url` is.
+        networks: private networks that are allowed.
+        max_bytes: largest size of one page.
     """
 
     url: str | None
@@ -43,20 +43,22 @@ class Access:
     max_bytes: int = 64 * 2**20
 
     def check(self, url: str) -> None:
-        """Refuse a URL that may not be asked.
+        """Refuse a URL that may not be requested.
 
         Raises:
-            ForbiddenError: with the reason.
+            ForbiddenError: the URL is not allowed; the message gives the reason.
         """
-        # Read by the very code that connects: two readers of URLs may differ about the host.
+        # Parsed by the code that connects: two parsers of URLs may disagree about the host.
         try:
             parts = httpx.URL(url)
         except httpx.InvalidURL:
             raise ForbiddenError("A URL cannot be read") from None
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise ForbiddenError(f"{shown(url)} is no http or https URL")
+            raise ForbiddenError(f"{shown(url)} is not an http or https URL")
         if parts.userinfo:
-            raise ForbiddenError(f"{shown(url)} has credentials in it: give them as a header, by the setting for that")
+            raise ForbiddenError(
+                f"{shown(url)} contains credentials: set them as a header instead, by the setting for that"
+            )
         if parts.raw_host not in (allowed := self._hosts()):
             host, names = parts.raw_host.decode(), ", ".join(sorted(name.decode() for name in allowed))
             raise ForbiddenError(f"{shown(url)} is at {host}, which is not among the allowed hosts: {names}")
@@ -67,7 +69,7 @@ class Access:
         return {httpx.URL(scheme="http", host=host).raw_host for host in self.hosts}
 
     def is_own(self, url: str) -> bool:
-        """Whether a URL is at the very place of the source, so that it may see the credentials: https may replace http."""
+        """Return True if a URL has the origin of the source, so that it may get the credentials; https may replace http."""
         own, other = httpx.URL(self.url or ""), httpx.URL(url)
         if own.raw_host != other.raw_host:
             return False
@@ -75,31 +77,31 @@ class Access:
         return upgraded or (own.scheme, own.port) == (other.scheme, other.port)
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Resolve a name once; those of its addresses that may be connected to, in the resolver's order.
+        """Resolve a name once and return its allowed addresses, in the resolver's order.
 
         Raises:
-            ForbiddenError: there are none among its addresses.
+            ForbiddenError: none of its addresses is allowed.
             OSError: the name cannot be resolved.
         """
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        allowed = [text for text in dict.fromkeys(found) if self._allows(text)]
+        resolved = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        allowed = [text for text in dict.fromkeys(resolved) if self._allows(text)]
         if not allowed:
             raise ForbiddenError(
-                f"{host} is at {', '.join(dict.fromkeys(found))}: private, loopback, link-local and reserved addresses are "
-                "only asked where MINI_PLATFORM_API_SOURCE_NETWORKS names them"
+                f"{host} is at {', '.join(dict.fromkeys(resolved))}: private, loopback, link-local and reserved addresses are "
+                "only allowed if MINI_PLATFORM_API_SOURCE_NETWORKS lists them"
             )
         return allowed
 
     def _allows(self, text: str) -> bool:
-        if "%" in text:  # A zone: it is link-local.
+        if "%" in text:  # It has a zone, so it is link-local.
             return False
-        address = _meant(ip_address(text))
+        address = _embedded_ipv4(ip_address(text))
         listed = any(address in network for network in self.networks)
         return listed or (address.is_global and not address.is_multicast)
 
 
-def _meant(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
+def _embedded_ipv4(address: Address) -> Address:
+    """Return the IPv4 address embedded in an IPv6 address, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped:
@@ -112,7 +114,7 @@ def _meant(address: Address) -> Address:
 
 
 def shown(url: str) -> str:
-    """A URL without what may be secret: user, query and fragment."""
+    """Return a URL without the parts that may be secret: user, query and fragment."""
     try:
         return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
     except httpx.InvalidURL:

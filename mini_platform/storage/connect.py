@@ -1,4 +1,4 @@
-"""The connection to an inbox, by the scheme of its address; what a protocol needs is imported with it."""
+"""The connection to an inbox, by the scheme of its address; the libraries of a protocol are imported with it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from mini_platform.storage.remote import Inbox, Remote
 
 
 def connect(inbox: Inbox) -> Remote:
-    """A connection to an inbox, made when it is first needed.
+    """Return a connection to an inbox, opened on first use.
 
     Raises:
-        InboxError: a setting does not allow it.
+        InboxError: a setting is not valid.
     """
     if inbox.scheme == "s3":
-        from mini_platform.storage.remote_s3 import S3  # Brings botocore and aiohttp.
+        from mini_platform.storage.remote_s3 import S3  # Imports botocore and aiohttp.
 
         return S3(inbox)
     if inbox.scheme == "file":
         from mini_platform.storage.remote_folder import Folder
 
         return Folder(inbox)
-    from mini_platform.storage.remote_sftp import Sftp  # Brings asyncssh.
+    from mini_platform.storage.remote_sftp import Sftp  # Imports asyncssh.
 
     return Sftp(inbox)

@@ -1,31 +1,31 @@
-"""What a place may say instead of bytes."""
+"""Errors of the raw store and of inboxes."""
 
 from __future__ import annotations
 
 
 class NoRoomError(OSError):
-    """The disk that raw files are kept on is full, or a quota is used up."""
+    """The disk of the raw store is full, or a quota is used up."""
 
 
 class RawStoreAwayError(Exception):
-    """The bucket that raw files are kept in cannot be used now; the message is a sentence. No file is at fault."""
+    """The bucket of the raw store cannot be used now; the message is a sentence. No file is at fault."""
 
 
 class InboxError(Exception):
     """The inbox as a whole cannot be used now; the message is a sentence."""
 
 
-class ShakyError(InboxError):
-    """It may work when asked again: a dropped connection, a server that is busy."""
+class TransientInboxError(InboxError):
+    """A temporary failure that is worth a retry: a dropped connection, a busy server."""
 
 
 class ObjectError(Exception):
-    """One file cannot be had or tidied; the message says why, in the form `it …`. Others may."""
+    """One file cannot be read, moved or removed; the message gives the reason as `it …`. Other files may still work."""
 
 
 class ChangedError(ObjectError):
-    """It is not the file any more that was listed."""
+    """The file changed since it was listed."""
 
 
 class GoneError(ObjectError):
-    """It is not there any more."""
+    """The file no longer exists."""

@@ -1,4 +1,4 @@
-"""Names of files: which count, and how one is shown that is not UTF-8."""
+"""Names of files: which files are skipped, and how names that are not UTF-8 are shown."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import stat
 from collections.abc import Sequence
 
 SETTLE_SECONDS = 1.0
-"""A file that was written to less than this long ago may still grow and is left for the next look."""
+"""A file written to less than this long ago may still grow and is left for the next check."""
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", "~")
-"""Endings by which programs mark files that they have not finished."""
+"""Suffixes that mark unfinished files."""
 
 
-def unwanted(name: str, kind: str | None, suffixes: Sequence[str]) -> str | None:
-    """Why a file does not count, by its name or by what else it is (`kind`); None if it does."""
+def skip_reason(name: str, kind: str | None, suffixes: Sequence[str]) -> str | None:
+    """Return why a file is skipped, by its name or its `kind`; None if it is not skipped."""
     if name.startswith("."):
         return "its name starts with a dot"
     if name.lower().endswith(UNFINISHED):
@@ -25,7 +25,7 @@ def unwanted(name: str, kind: str | None, suffixes: Sequence[str]) -> str | None
 
 
 def kind_of(mode: int) -> str | None:
-    """What an entry of a folder is, where it is no regular file."""
+    """Return what an entry of a folder is, if it is not a regular file; None if it is."""
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISLNK(mode):
@@ -34,9 +34,9 @@ def kind_of(mode: int) -> str | None:
 
 
 def display_name(name: str) -> str:
-    r"""A file's name as text that Postgres can hold: bytes that are not UTF-8 as `\xff`.
+    r"""Return a file's name as text that Postgres can hold: bytes that are not UTF-8 as `\xff`.
 
-    Backslashes before such an escape, or before what looks like one, are doubled: different names stay different.
+    Backslashes before such an escape, or before text that looks like one, are doubled: different names stay different.
     """
     doubled = re.sub(r"\\+(?=x[0-9a-f]{2}|[\udc80-\udcff])", lambda backslashes: 2 * backslashes[0], name)
     return os.fsencode(doubled).decode("utf-8", "backslashreplace")

@@ -1,6 +1,6 @@
-"""Raw files in a bucket: write-once by hash, under the same names as in the folder. Imported only where a setting names one.
+"""Raw files in a bucket: write-once by hash, under the same names as in the folder. Imported only if a setting names a bucket.
 
-What is read has a copy in the local folder, which `RawStore.sweep` removes once nobody asked for it for an hour.
+Files that are read have a copy in the local folder, which `RawStore.sweep` removes when it was not used for an hour.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mini_platform.storage.remote_s3 import S3
 
 
-class _Place(Inbox):
-    """A bucket whose settings are those of the raw store."""
+class _RawStoreBucket(Inbox):
+    """A bucket with the settings of the raw store."""
 
     def setting(self, name: str) -> str:
         return f"MINI_PLATFORM_RAW_S3__{name}".upper()
@@ -31,11 +31,11 @@ class _Place(Inbox):
 class RawBucket:
     """A prefix in a bucket that holds raw files.
 
-    Every method raises RawStoreAwayError where the bucket cannot be used.
+    Every method raises RawStoreAwayError if the bucket cannot be used.
 
     Attributes:
         url: `s3://bucket/prefix`.
-        settings: of the server.
+        settings: settings of the server.
     """
 
     url: str
@@ -43,12 +43,12 @@ class RawBucket:
 
     @cached_property
     def _s3(self) -> S3:
-        from mini_platform.storage.remote_s3 import S3  # Brings botocore and aiohttp.
+        from mini_platform.storage.remote_s3 import S3  # Imports botocore and aiohttp.
 
-        return S3(_Place("", "raw", InboxSettings(url=self.url, **self.settings.model_dump())))
+        return S3(_RawStoreBucket("", "raw", InboxSettings(url=self.url, **self.settings.model_dump())))
 
     def size(self, sha256: str) -> int | None:
-        """Bytes of the file of this hash; None: there is none."""
+        """Return the size in bytes of the file with this hash; None if there is none."""
         try:
             with _translate_errors(self.url):
                 return self._s3.find(_name(sha256)).size
@@ -56,16 +56,16 @@ class RawBucket:
             return None
 
     def put(self, path: Path, sha256: str) -> None:
-        """Keep a file, unless it is there."""
+        """Store a file, unless it exists."""
         if self.size(sha256) is None:
             with _translate_errors(self.url):
                 self._s3.upload(path, _name(sha256))
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
-        """Bytes of the file of this hash, in bounded memory.
+        """Yield the bytes of the file with this hash, in bounded memory.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such file.
         """
         with _translate_errors(self.url):
             stream = Blocks(self._s3, self._s3.find(_name(sha256)))
@@ -73,14 +73,14 @@ class RawBucket:
                 yield block
 
     def remove(self, sha256: str) -> None:
-        """Remove the file of this hash, if there is one."""
+        """Remove the file with this hash, if there is one."""
         with suppress(FileNotFoundError), _translate_errors(self.url):
             self._s3.remove(self._s3.find(_name(sha256)))
 
 
 @contextmanager
 def _translate_errors(url: str) -> Iterator[None]:
-    """Errors of the bucket as those of a raw store."""
+    """Raise errors of the bucket as errors of a raw store."""
     try:
         yield
     except GoneError as error:

@@ -1,10 +1,10 @@
-"""Remote inboxes as the landing sees them: listed in pages, read by ranges, tidied. One class for each kind of URL.
+"""Remote inboxes: listed in pages, read by ranges, cleaned up. One class for each kind of URL.
 
-Here: what they have in common, tries and their pauses. Not here: the protocols (`remote_s3.py`, `remote_sftp.py`,
+Here: the common interface, retries and their pauses. Not here: the protocols (`remote_s3.py`, `remote_sftp.py`,
 `remote_folder.py`) and the choice among them (`connect.py`), the ledger (`landing/inboxes.py`).
 
-A file is read in blocks, each asked for by its offset and only of the very file that was listed: after a dropped connection it
-goes on with the block that was cut.
+A file is read in blocks, each requested by its offset and only if the file is unchanged since it was listed: after a dropped
+connection, reading resumes with the interrupted block.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from urllib.parse import SplitResult, unquote
 import tenacity
 
 from mini_platform.config.sections import InboxSettings, split_address
-from mini_platform.storage.errors import ChangedError, ShakyError
+from mini_platform.storage.errors import ChangedError, TransientInboxError
 
 T = TypeVar("T")
 
 BLOCK_BYTES = 4 * 2**20
 PAGE = 1000
-"""Names in one page of a listing at most."""
+"""Most names in one page of a listing."""
 TRIES = 4
-"""Of one request, before the inbox is left alone for a while."""
+"""Attempts of one request before the inbox is paused for a while."""
 REQUEST_SECONDS = 120.0
-"""No request takes longer: what is slower than 35 kB/s is as good as dead."""
+"""Timeout of one request: anything slower than 35 kB/s is treated as dead."""
 SILENT_SECONDS = 10.0
-"""A server that says nothing for so long is taken for dead."""
+"""Timeout of a server that sends nothing."""
 LONGEST_PAUSE = 8.0
-ASIDE = ("processed", "quarantine")
-"""Folders in an inbox that tidied files are moved to."""
+ARCHIVE_FOLDERS = ("processed", "quarantine")
+"""Folders in an inbox to which processed files are moved: loaded ones, refused ones."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class RemoteObject:
     """A file in an inbox.
 
     Attributes:
-        key: its name within the inbox, as the server has it; orders of pages are orders of these bytes.
-        signature: changes whenever the file does.
-        size: in bytes.
-        skip_reason: why it does not count, where the server says so already: a folder, a link.
+        key: name within the inbox, in the bytes of the server; pages are ordered by these bytes.
+        signature: text that changes whenever the file does.
+        size: size in bytes.
+        skip_reason: why the file is skipped, if the server's listing shows it: a folder, a link.
     """
 
     key: bytes
@@ -57,32 +57,32 @@ class RemoteObject:
 class Remote(Protocol):
     """A connection to an inbox. Any of its methods may be called from several threads.
 
-    All of them raise InboxError where the inbox cannot be used, and ShakyError where it is worth another try; those that
-    take a file raise ObjectError, ChangedError or GoneError where only that one cannot be had.
+    All methods raise InboxError if the inbox cannot be used, and TransientInboxError if a retry may help; those with a file
+    raise ObjectError, ChangedError or GoneError if only that file cannot be used.
 
     Attributes:
-        appears_whole: whether a file is only seen once it is there as a whole, so that one look is enough.
+        appears_whole: True if a file is only listed once it is complete, so that it need not be checked for growth.
     """
 
     appears_whole: bool
 
     def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
-        """The files after a name, in the order of their names, each page with the name up to which it goes; `b""`: the end."""
+        """Yield pages of the files after a name, in order of names, each with the name of its end; `b""` for the last page."""
 
     def read(self, file: RemoteObject, start: int, size: int) -> bytes:
-        """So many bytes of a file, all of them of the file as it was listed."""
+        """Return `size` bytes of a file, all of them from the file as it was listed."""
 
     def move(self, file: RemoteObject, target: str) -> None:
-        """Give a file another name below the inbox; unless it changed since."""
+        """Move a file to another name below the inbox, unless it changed since it was listed."""
 
     def write(self, source: BinaryIO, target: str) -> None:
-        """Put a small file below the inbox, in place of what may be there."""
+        """Write a small file below the inbox, replacing an existing one."""
 
     def remove(self, file: RemoteObject) -> None:
-        """Remove a file, unless it changed since."""
+        """Remove a file, unless it changed since it was listed."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Inbox:
     """A remote inbox of a dataset.
 
     Attributes:
-        dataset: its name.
-        name: of the inbox, as in its setting; it stands before the names of its files in the ledger.
-        settings: where it is, how to get in, and what becomes of files that are loaded.
+        dataset: name of the dataset.
+        name: name of the inbox, as in its setting; in the ledger it prefixes the names of its files.
+        settings: location, credentials, and what happens to loaded files.
     """
 
     dataset: str
@@ -101,37 +101,37 @@ class Inbox:
 
     @property
     def channel(self) -> str:
-        """How its files come in, for the ledger."""
+        """Channel of its files, for the ledger."""
         return f"inbox:{self.name}"
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URL of the inbox."""
         return self.settings.url or ""
 
     def setting(self, name: str) -> str:
-        """How a setting of the inbox is called, for sentences."""
+        """Return the full name of a setting of the inbox, for messages."""
         key = self.dataset if self.name == self.scheme else f"{self.dataset}_{self.name}"
         return f"MINI_PLATFORM_INBOX__{key}__{name}".upper()
 
     @property
     def parts(self) -> SplitResult:
-        """The URL, taken apart."""
+        """Parts of the URL."""
         return split_address(self.url)
 
     @property
     def scheme(self) -> str:
-        """What kind it is."""
+        """Scheme of the URL."""
         return self.parts.scheme
 
     @property
     def host(self) -> str:
-        """Host, or bucket."""
+        """Host or bucket."""
         return self.parts.hostname or "" if self.scheme == "sftp" else self._bucket_and_prefix[0]
 
     @property
     def _bucket_and_prefix(self) -> tuple[str, str]:
-        """Both as they stand: a name in a bucket may have any character, and none is written in another way."""
+        """Bucket and prefix, not decoded: a name in a bucket may have any character, and none is percent-encoded."""
         bucket, _, prefix = self.url.partition("://")[2].partition("/")
         return bucket, prefix
 
@@ -143,9 +143,9 @@ class Inbox:
         return unquote(self.parts.path.rstrip("/"))
 
 
-def sorted_pages(found: Iterable[RemoteObject], after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
-    """Pages of a listing that came as a whole, as `Remote.pages` gives them."""
-    files = sorted((file for file in found if file.key > after), key=lambda file: file.key)
+def sorted_pages(listing: Iterable[RemoteObject], after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
+    """Yield the pages of a complete listing, as `Remote.pages` does."""
+    files = sorted((file for file in listing if file.key > after), key=lambda file: file.key)
     for start in range(0, len(files), PAGE):
         page = files[start : start + PAGE]
         yield page, page[-1].key if start + PAGE < len(files) else b""
@@ -154,27 +154,27 @@ def sorted_pages(found: Iterable[RemoteObject], after: bytes) -> Iterator[tuple[
 
 
 def with_retries(action: Callable[[], T]) -> T:
-    """Try again what is worth it, after pauses that grow and differ.
+    """Return the result of an action, retried on transient errors after growing, randomized pauses.
 
     Raises:
-        ShakyError: it did not help.
+        TransientInboxError: the last attempt failed, too.
     """
     for attempt in tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ShakyError),
+        retry=tenacity.retry_if_exception_type(TransientInboxError),
         stop=tenacity.stop_after_attempt(TRIES),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
         reraise=True,
     ):
         with attempt:
             return action()
-    raise AssertionError  # The last try returns or raises.
+    raise AssertionError  # The last attempt returns or raises.
 
 
 class Blocks(io.RawIOBase):
     """A file of an inbox as a stream of bytes, in bounded memory.
 
     Attributes:
-        seconds: spent so far.
+        seconds: seconds since the start.
     """
 
     def __init__(self, remote: Remote, file: RemoteObject, alive: Callable[[], None] = lambda: None) -> None:
@@ -184,21 +184,21 @@ class Blocks(io.RawIOBase):
 
     @property
     def seconds(self) -> float:
-        """Spent so far."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """The next block, of whatever size is asked for; empty at the end."""
-        wanted = min(BLOCK_BYTES, self._file.size - self._offset)
-        if wanted <= 0:
+        """Return the next block, whatever `size` is; empty at the end."""
+        length = min(BLOCK_BYTES, self._file.size - self._offset)
+        if length <= 0:
             return b""
         self._alive()
-        block = with_retries(lambda: self._remote.read(self._file, self._offset, wanted))
-        if len(block) != wanted:
+        block = with_retries(lambda: self._remote.read(self._file, self._offset, length))
+        if len(block) != length:
             raise ChangedError("it changed while it was read")
-        self._offset += wanted
+        self._offset += length
         return block

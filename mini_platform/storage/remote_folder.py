@@ -1,4 +1,4 @@
-"""Inboxes that are folders of this machine, such as mounted shares. Unlike the drop folder they may be tidied or away."""
+"""Inboxes that are local folders, such as mounted shares. Unlike the drop folder, they may be unmounted or cleaned up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError
 from mini_platform.storage.names import kind_of
-from mini_platform.storage.remote import ASIDE, Inbox, RemoteObject, sorted_pages
+from mini_platform.storage.remote import ARCHIVE_FOLDERS, Inbox, RemoteObject, sorted_pages
 
 
 class Folder:
@@ -19,27 +19,27 @@ class Folder:
     appears_whole = False
 
     def __init__(self, inbox: Inbox) -> None:
-        """Nothing is asked for yet."""
+        """Take an inbox without accessing it."""
         self._inbox = inbox
         self._folder = os.fsencode(inbox.path)
 
     def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
-        """The files after a name."""
-        found = []
+        """Yield pages of the files after a name."""
+        listing = []
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if os.fsdecode(entry.name) in ASIDE:
+                    if os.fsdecode(entry.name) in ARCHIVE_FOLDERS:
                         continue
-                    with suppress(FileNotFoundError):  # Somebody took it away.
+                    with suppress(FileNotFoundError):  # It was removed in the meantime.
                         info = entry.stat(follow_symlinks=False)
-                        found.append(RemoteObject(entry.name, _signature(info), info.st_size, kind_of(info.st_mode)))
+                        listing.append(RemoteObject(entry.name, _signature(info), info.st_size, kind_of(info.st_mode)))
         except OSError as error:
             raise InboxError(f"{self._inbox.url} cannot be listed: {error.strerror}.") from error
-        yield from sorted_pages(found, after)
+        yield from sorted_pages(listing, after)
 
     def read(self, file: RemoteObject, start: int, size: int) -> bytes:
-        """A range of a file, whose size and time are the same before and after."""
+        """Return a range of a file, checked to have the same size and time before and after."""
         with _translate_errors():
             handle = os.open(self._path(file), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -51,14 +51,14 @@ class Folder:
         return block
 
     def move(self, file: RemoteObject, target: str) -> None:
-        """Rename a file."""
+        """Move a file, if size and time are those that were listed."""
         with _translate_errors():
             _check(os.lstat(self._path(file)), file)
-            os.rename(self._path(file), self._made(target))  # noqa: PTH104 - names are bytes
+            os.rename(self._path(file), self._prepare(target))  # noqa: PTH104 - names are bytes
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Write a file."""
-        with _translate_errors(), open(self._made(target), "wb") as copy:  # noqa: PTH123 - names are bytes
+        with _translate_errors(), open(self._prepare(target), "wb") as copy:  # noqa: PTH123 - names are bytes
             copy.write(source.read())
 
     def remove(self, file: RemoteObject) -> None:
@@ -68,13 +68,13 @@ class Folder:
             os.unlink(self._path(file))  # noqa: PTH108 - names are bytes
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as nothing is open."""
 
     def _path(self, file: RemoteObject) -> bytes:
         return os.path.join(self._folder, file.key)  # noqa: PTH118 - names are bytes
 
-    def _made(self, target: str) -> bytes:
-        """Where a file is to be put, its folder made."""
+    def _prepare(self, target: str) -> bytes:
+        """Return the path of a file to write, after creating its folder."""
         path = os.path.join(self._folder, os.fsencode(target))  # noqa: PTH118 - names are bytes
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - names are bytes
         return path
@@ -85,9 +85,9 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise GoneError("it is not there any more") from error
+        raise GoneError("it no longer exists") from error
     except OSError as error:
-        raise ObjectError(f"this machine says: {error.strerror}") from error
+        raise ObjectError(f"the operating system reports: {error.strerror}") from error
 
 
 def _signature(info: os.stat_result) -> str:

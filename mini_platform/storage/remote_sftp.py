@@ -1,6 +1,6 @@
 """Inboxes on SFTP servers, through asyncssh. A server's host key is checked against known_hosts before anything else, always.
 
-Neither `~/.ssh/config` nor an agent is asked: what gets in is in the settings.
+Neither `~/.ssh/config` nor an agent is used: all credentials are in the settings.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import asyncssh
 from fsspec.asyn import get_loop, sync
 from fsspec.exceptions import FSTimeoutError
 
-from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, ShakyError
+from mini_platform.storage.errors import ChangedError, GoneError, InboxError, ObjectError, TransientInboxError
 from mini_platform.storage.host_keys import HostKey
 from mini_platform.storage.names import kind_of
 from mini_platform.storage.remote import (
-    ASIDE,
+    ARCHIVE_FOLDERS,
     REQUEST_SECONDS,
     SILENT_SECONDS,
     Inbox,
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 PORT = 22
 MOST_FILES = 1_000_000
-"""SFTP has no listing that begins at a name: all names are held in memory, about 150 bytes each."""
+"""Most files in a folder. SFTP cannot list from a name on, so all names are held in memory, about 150 bytes each."""
 
 
 GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
@@ -51,7 +51,7 @@ class Sftp:
     appears_whole = False
 
     def __init__(self, inbox: Inbox) -> None:
-        """Nothing is asked for yet.
+        """Take an inbox without connecting to it.
 
         Raises:
             InboxError: the key file or known_hosts cannot be read.
@@ -63,7 +63,7 @@ class Sftp:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._client: asyncssh.SFTPClient | None = None
         self._host_key = HostKey(inbox, self._known_hosts())
-        self._options = self._who()
+        self._options = self._credentials()
 
     def _known_hosts(self) -> bytes:
         path = self._inbox.settings.known_hosts.expanduser()
@@ -72,9 +72,11 @@ class Sftp:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            raise InboxError(f"{path} cannot be read: {error.strerror}: see {self._setting('known_hosts')}.") from error
+            raise InboxError(
+                f"{path} cannot be read: {error.strerror}: check {self._setting('known_hosts')}."
+            ) from error
 
-    def _who(self) -> dict[str, Any]:
+    def _credentials(self) -> dict[str, Any]:
         settings = self._inbox.settings
         keys: list[Any] = []
         if settings.key_file:
@@ -82,9 +84,9 @@ class Sftp:
             try:
                 keys = [asyncssh.read_private_key(Path(settings.key_file).expanduser(), phrase)]
             except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-                why = getattr(error, "strerror", None) or str(error)
-                said = f"the key {settings.key_file} cannot be read: {why}: see {self._setting('key_file')}"
-                raise InboxError(f"{self._inbox.url} cannot be used: {said}.") from None
+                cause = getattr(error, "strerror", None) or str(error)
+                reason = f"the key {settings.key_file} cannot be read: {cause}: check {self._setting('key_file')}"
+                raise InboxError(f"{self._inbox.url} cannot be used: {reason}.") from None
         return {
             "username": unquote(self._inbox.parts.username or ""),
             "password": settings.password.get_secret_value() if settings.password else None,
@@ -92,28 +94,26 @@ class Sftp:
         }
 
     def pages(self, after: bytes) -> Iterator[tuple[list[RemoteObject], bytes]]:
-        """The files after a name."""
+        """Yield pages of the files after a name."""
         try:
-            found = with_retries(lambda: self._do(self._list))
+            listing = with_retries(lambda: self._run(self._list))
         except GoneError:
             raise InboxError(f"{self._inbox.url} cannot be used: there is no such folder.") from None
-        yield from sorted_pages(found, after)
+        yield from sorted_pages(listing, after)
 
     async def _list(self, client: asyncssh.SFTPClient) -> list[RemoteObject]:
-        found = []
+        listing = []
         async for entry in client.scandir(self._folder):
             name = entry.filename if isinstance(entry.filename, bytes) else entry.filename.encode()
-            if name in (b".", b"..") or name.decode("latin-1") in ASIDE:
+            if name in (b".", b"..") or name.decode("latin-1") in ARCHIVE_FOLDERS:
                 continue
-            found.append(RemoteObject(name, _signature(entry.attrs), entry.attrs.size or 0, _kind(entry.attrs)))
-            if len(found) > MOST_FILES:
-                raise InboxError(
-                    f"{self._inbox.url} has more than {MOST_FILES:,} files: let them be archived or deleted."
-                )
-        return found
+            listing.append(RemoteObject(name, _signature(entry.attrs), entry.attrs.size or 0, _kind(entry.attrs)))
+            if len(listing) > MOST_FILES:
+                raise InboxError(f"{self._inbox.url} has more than {MOST_FILES:,} files: archive or delete them.")
+        return listing
 
     def read(self, file: RemoteObject, start: int, size: int) -> bytes:
-        """A range of a file, whose size and time are the same before and after."""
+        """Return a range of a file, checked to have the same size and time before and after."""
 
         async def get(client: asyncssh.SFTPClient) -> bytes:
             async with client.open(self._path(file), "rb", encoding=None) as source:
@@ -122,17 +122,17 @@ class Sftp:
                 _check(await source.stat(), file)
             return cast("bytes", block)
 
-        return self._do(get)
+        return self._run(get)
 
     def move(self, file: RemoteObject, target: str) -> None:
-        """Rename a file. If it was exchanged in that moment, it is given its name back."""
+        """Rename a file. If it was replaced in that moment, it is renamed back."""
 
         async def rename(client: asyncssh.SFTPClient) -> None:
             new = posixpath.join(self._folder, target.encode("utf-8", "surrogateescape"))
             _check(await client.lstat(self._path(file)), file)
             await client.makedirs(posixpath.dirname(new), exist_ok=True)
             if await client.lexists(new):
-                await client.remove(new)  # The same bytes under the same name, sent again: SFTP renames over nothing.
+                await client.remove(new)  # The same file, delivered again: SFTP cannot rename over an existing file.
             await client.rename(self._path(file), new)
             try:
                 _check(await client.lstat(new), file)
@@ -141,7 +141,7 @@ class Sftp:
                     await client.rename(new, self._path(file))
                 raise
 
-        with_retries(lambda: self._do(rename))
+        with_retries(lambda: self._run(rename))
 
     def write(self, source: BinaryIO, target: str) -> None:
         """Write a file."""
@@ -153,7 +153,7 @@ class Sftp:
             async with client.open(path, "wb", encoding=None) as copy:
                 await copy.write(data)
 
-        with_retries(lambda: self._do(put))
+        with_retries(lambda: self._run(put))
 
     def remove(self, file: RemoteObject) -> None:
         """Remove a file, if size and time are those that were listed."""
@@ -162,10 +162,10 @@ class Sftp:
             _check(await client.lstat(self._path(file)), file)
             await client.remove(self._path(file))
 
-        with_retries(lambda: self._do(delete))
+        with_retries(lambda: self._run(delete))
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with self._lock:
             connection, self._connection, self._client = self._connection, None, None
         if connection is not None:
@@ -178,8 +178,8 @@ class Sftp:
     def _setting(self, name: str) -> str:
         return self._inbox.setting(name)
 
-    def _do(self, action: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> T:
-        """Do something on the connection, which is made anew where it was lost."""
+    def _run(self, action: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> T:
+        """Return the result of an action on the connection, which is opened again if it was lost."""
         try:
             client = self._connected()
             return cast("T", sync(get_loop(), _bounded, action, client))
@@ -214,25 +214,29 @@ class Sftp:
         if isinstance(error, asyncssh.HostKeyNotVerifiable):
             return InboxError(self._host_key.sentence(str(error.reason)))
         known_hosts, user = self._inbox.settings.known_hosts, self._options["username"]
-        ways = f"{self._setting('key_file')} or {self._setting('password')}"
-        said = str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error)[:200]
-        for kinds, made, sentence in (
-            (GONE, GoneError, "it is not there any more"),
-            (FORBIDDEN, ObjectError, "the server does not let the platform do that with it"),
-            (LOST, ShakyError, f"The connection to {where} broke."),
-            (asyncssh.SFTPError, ObjectError, f"the server says: {said}"),
-            (asyncssh.PermissionDenied, InboxError, f"{where} does not let {user} in: see the URL and {ways}."),
+        login_settings = f"{self._setting('key_file')} or {self._setting('password')}"
+        reason = str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error)[:200]
+        for kinds, error_class, sentence in (
+            (GONE, GoneError, "it no longer exists"),
+            (FORBIDDEN, ObjectError, "the server denies the platform access to it"),
+            (LOST, TransientInboxError, f"The connection to {where} broke."),
+            (asyncssh.SFTPError, ObjectError, f"the server reports: {reason}"),
+            (
+                asyncssh.PermissionDenied,
+                InboxError,
+                f"{where} rejects the login of {user}: check the URL and {login_settings}.",
+            ),
             (
                 asyncssh.KeyExchangeFailed,
                 InboxError,
-                f"{where} offers no host key of a kind that {known_hosts} has for it, or no cipher that is safe: {said}.",
+                f"{where} offers no host key of a type that {known_hosts} has for it, or no secure cipher: {reason}.",
             ),
-            (BROKEN, ShakyError, f"The connection to {where} broke."),
-            (SILENT, ShakyError, f"{where} does not answer."),
-            (OSError, ShakyError, f"{where} cannot be reached: {said}."),
+            (BROKEN, TransientInboxError, f"The connection to {where} broke."),
+            (SILENT, TransientInboxError, f"{where} does not answer."),
+            (OSError, TransientInboxError, f"{where} cannot be reached: {reason}."),
         ):
             if isinstance(error, kinds):
-                return made(sentence)
+                return error_class(sentence)
         return error
 
 
@@ -250,6 +254,6 @@ def _check(attrs: asyncssh.SFTPAttrs, file: RemoteObject) -> None:
 
 
 def _kind(attrs: asyncssh.SFTPAttrs) -> str | None:
-    """What an entry is, where the server says so."""
+    """Return what an entry is, if the server reports it and it is not a regular file."""
     mode = attrs.permissions or 0
     return kind_of(mode) if stat.S_IFMT(mode) else None

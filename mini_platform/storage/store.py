@@ -1,4 +1,4 @@
-"""The raw store: bytes as they arrived, each file named by its SHA-256, written once and never changed."""
+"""The raw store: files as they arrived, each named by its SHA-256, written once and never changed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2**20
 LEFT_OVER_SECONDS = 3600.0
-"""An unfinished copy that nobody wrote to for so long was left by a process that was killed; a copy of a file that is kept in a
-bucket, and that nobody asked for for so long, is not needed."""
+"""Age after which a file in the folder is removed: an unfinished copy, left by a process that was killed, counted from the last
+write; a copy of a file in a bucket, counted from its last use."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class RawStore:
     """A folder of raw files, or a bucket of them of which the folder holds copies.
 
     Attributes:
-        folder: made on the first write; files are spread over 256 subfolders by the first byte of their name.
-        bucket: where they are kept for good; None: in the folder.
+        folder: folder, created on the first write; files are spread over 256 subfolders by the first byte of their name.
+        bucket: bucket with the files; None if they are in the folder.
     """
 
     folder: Path
     bucket: RawBucket | None = None
 
     def path(self, sha256: str) -> Path:
-        """Where the file of this hash is, or would be; copied there first, if it is in a bucket.
+        """Return the local path of the file with this hash, which need not exist; it is copied there first from a bucket.
 
         Raises:
             RawStoreAwayError: the bucket cannot be used.
@@ -48,7 +48,7 @@ class RawStore:
         path = self._local(sha256)
         if self.bucket is not None:
             try:
-                os.utime(path)  # It is not removed for another while.
+                os.utime(path)  # Marks it as used, so that `sweep` does not remove it.
             except FileNotFoundError:
                 self.copy(sha256, RawStore(self.folder))
         return path
@@ -57,11 +57,11 @@ class RawStore:
         return self.folder / sha256[:2] / sha256
 
     def place(self, sha256: str) -> str:
-        """Where the file of this hash is kept, for people."""
+        """Return where the file with this hash is stored, for people."""
         return str(self._local(sha256)) if self.bucket is None else f"{self.bucket.url}/{sha256[:2]}/{sha256}"
 
     def size(self, sha256: str) -> int | None:
-        """Bytes of the file of this hash; None: there is none."""
+        """Return the size in bytes of the file with this hash; None if there is none."""
         if self.bucket is not None:
             return self.bucket.size(sha256)
         with suppress(FileNotFoundError):
@@ -69,18 +69,18 @@ class RawStore:
         return None
 
     def copy(self, sha256: str, target: RawStore) -> bool:
-        """Bring the file of this hash into another store; False: it is not there, or not what its name says."""
+        """Copy the file with this hash to another store; return False if it is missing or does not match its hash."""
         try:
             with target.receive() as arriving:
                 for piece in self._pieces(sha256):
                     arriving.write(piece)
-                # What is damaged bears another name there, for which nobody asks.
+                # A damaged file gets the name of another hash there, which nothing refers to.
                 return arriving.keep()[0] == sha256
         except FileNotFoundError:
             return False
 
     def is_whole(self, sha256: str) -> bool:
-        """Whether the file of this hash is there and is what its name says; all of it is read, from where it is kept."""
+        """Return True if the file with this hash exists and matches it; all of it is read, from the bucket if there is one."""
         digest = hashlib.sha256()
         try:
             for piece in self._pieces(sha256):
@@ -98,23 +98,23 @@ class RawStore:
                 yield chunk
 
     def remove(self, sha256: str) -> None:
-        """Remove the file of this hash, if there is one."""
+        """Remove the file with this hash, if there is one."""
         if self.bucket is not None:
             self.bucket.remove(sha256)
         self._local(sha256).unlink(missing_ok=True)
 
     def left_over(self) -> Iterator[str]:
-        """The hashes of files that arrived so long ago that whoever landed them is done; none of a bucket's."""
+        """Yield the hashes of files old enough that landing them has ended; none if there is a bucket."""
         for path in self.folder.glob("??/*") if self.bucket is None else ():
             if LEFT_OVER_SECONDS < _age(path) < math.inf:
                 yield path.name
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
-        """Keep a copy of a stream, on disk for good when this returns. Returns its SHA-256 and its size in bytes.
+        """Store a copy of a stream durably. Return its SHA-256 and its size in bytes.
 
         Raises:
-            NoRoomError: there is no room for it.
-            OSError: it cannot be kept for another reason. Nothing is left of it in either case.
+            NoRoomError: there is no space for it.
+            OSError: it cannot be stored for another reason. In either case nothing remains of it.
         """
         with self.receive() as arriving:
             while chunk := source.read(CHUNK):
@@ -123,11 +123,11 @@ class RawStore:
 
     @contextmanager
     def receive(self) -> Iterator[Arriving]:
-        """A file that is written piece by piece. Where the body ends without `keep`, nothing is left of it.
+        """Open a file that is written piece by piece. If the body ends without `keep`, nothing remains of it.
 
         Raises:
-            NoRoomError: there is no room for it.
-            OSError: it cannot be kept for another reason. Nothing is left of it in either case.
+            NoRoomError: there is no space for it.
+            OSError: it cannot be stored for another reason. In either case nothing remains of it.
         """
         path = None
         try:
@@ -139,14 +139,14 @@ class RawStore:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            said = f"there is no room left in {self.folder}: files that arrive wait until there is"
-            raise NoRoomError(error.errno, said) from error
+            message = f"there is no space left in {self.folder}: new files wait until there is"
+            raise NoRoomError(error.errno, message) from error
         finally:
             if path is not None:
                 path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left unfinished, and copies of what is in a bucket that nobody asked for."""
+        """Remove unfinished copies of killed processes, and unused local copies of files in a bucket."""
         copies = () if self.bucket is None else self.folder.glob("??/*")
         for arriving in chain(self.folder.glob(".arriving-*"), copies):
             with suppress(FileNotFoundError):
@@ -155,21 +155,21 @@ class RawStore:
 
 
 class Arriving:
-    """A file of the raw store whose bytes are coming in, hashed as they are written.
+    """A file that is being written to the raw store, hashed on the way.
 
     Attributes:
-        size: bytes so far.
+        size: number of bytes so far.
     """
 
     def __init__(self, store: RawStore, copy: BinaryIO, path: Path) -> None:
-        """Begin an empty one; made by `RawStore.receive`."""
+        """Start an empty file; created by `RawStore.receive`."""
         self.size = 0
         self._store, self._copy, self._path = store, copy, path
         self._digest = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """Of the bytes so far."""
+        """SHA-256 of the bytes so far."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes | bytearray) -> None:
@@ -180,12 +180,13 @@ class Arriving:
         failpoint("land.copying")
 
     def keep(self) -> tuple[str, int]:
-        """Make it a raw file, on disk for good when this returns. Returns its SHA-256 and its size in bytes."""
+        """Turn it into a durable raw file. Return its SHA-256 and its size in bytes."""
         final = self._store._local(self.sha256)
         if self._store.bucket is not None:
             self._copy.flush()
             self._store.bucket.put(self._path, self.sha256)
-        # One that nobody may need any more is removed when it is old: it is written anew, and is young again.
+        # An existing file of the same hash is kept if it is young. An old one may be about to be removed as unused, so it is
+        # replaced by this one, which is young again.
         if _age(final) > LEFT_OVER_SECONDS / 2:
             self._copy.flush()
             os.fsync(self._copy.fileno())
@@ -196,7 +197,7 @@ class Arriving:
 
 
 def sha256_of(source: BinaryIO) -> str:
-    """SHA-256 of a stream, read to its end."""
+    """Return the SHA-256 of a stream, read to its end."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):
         digest.update(chunk)
@@ -204,7 +205,7 @@ def sha256_of(source: BinaryIO) -> str:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written; infinite if there is none."""
+    """Return the seconds since a file was written; infinite if there is none."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

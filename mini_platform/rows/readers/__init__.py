@@ -1,7 +1,7 @@
 """Readers: the bytes of a raw file -> blocks of text rows, in bounded memory.
 
-Here: decompression, encodings, record framing, the match of a header with the declared columns, and what is wrong with
-the form of a record. Not here: what a value means (`validation.py`), Dagster, the database.
+Here: decompression, encodings, record framing, matching a header with the declared columns, and faults in the form of a
+record. Not here: what a value means (`validation.py`), Dagster, the database.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """What a reader takes before it refuses a file or rejects a record. Sizes are bytes of unpacked text.
+    """Limits beyond which a reader refuses a file or rejects a record. Sizes are bytes of unpacked text.
 
     Attributes:
-        max_file_bytes: a larger file is refused.
+        max_file_bytes: size above which a file is refused.
         max_ratio: a packed file that unpacks to more than this many times its own size is refused as a bomb.
         max_field_bytes: a record with a longer field is malformed.
         max_record_bytes: a longer record is malformed; nothing longer is ever held in memory.
@@ -34,28 +34,28 @@ class ReadLimits:
 
 
 class RefusedFileError(Exception):
-    """A file that cannot be taken at all; the message is a sentence for its sender.
+    """A file is refused as a whole; the message is a sentence for its sender.
 
     Attributes:
-        sentence: the message without what stands in the file, which may be personal data.
+        sentence: the message without content of the file, which may be personal data.
     """
 
-    def __init__(self, sentence: str, seen: str = "", hint: str = "") -> None:
-        """Say what is wrong, then what was seen in the file, then what may help."""
-        super().__init__(sentence + seen + hint)
+    def __init__(self, sentence: str, content: str = "", hint: str = "") -> None:
+        """Join what is wrong, the content of the file that shows it, and what may help."""
+        super().__init__(sentence + content + hint)
         self.sentence = sentence + hint
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A record without columns.
+    """A record that cannot be split into columns.
 
     Attributes:
         line: physical line (1-based) on which the record starts.
-        rule: name of the rule in `dataset.STRUCTURE_RULES` that it breaks.
-        raw: its text, shortened where it is very long; NUL is shown as U+2400, as Postgres cannot hold it.
-        detail: what exactly was found, such as `expected 4 fields, found 5`.
-        record: as `Block.records` has it.
+        rule: name of the rule in `dataset.STRUCTURE_RULES` that the record breaks.
+        raw: text of the record, shortened where it is very long; NUL is shown as U+2400, as Postgres cannot hold it.
+        detail: the exact fault, such as `expected 4 fields, found 5`.
+        record: number of the record among those that start on its line, as in `Block.records`.
     """
 
     line: int
@@ -71,16 +71,16 @@ class Block:
 
     Attributes:
         lines: int64, shape (n,): the physical line (1-based) on which each row starts.
-        rows: n rows, every column text (polars String, never null: an empty field is ""), exactly as it stood in the
-            file. First the declared columns by their declared names, then the extra ones by the names in the header.
-        malformed: the records of this stretch that have no columns, by line.
-        bytes_read: how much of the raw file (packed, where it is packed) was read when the block was made.
-        extra: names of the columns that are not declared, also where they were dropped.
-        absent: names of declared columns that the file does not have.
-        records: int64, shape (n,): number of each row among the records that start on its line, from 1; None where a format
-            begins each on a line of its own.
-        extra_as_json: makes n JSON objects of what the rows have in extra columns, null where it is nothing; None where each
-            row has each of them, as text.
+        rows: n rows, every column text (polars String, never null: an empty field is ""), exactly as in the file.
+            First the declared columns by their declared names, then the extra ones by the names in the header.
+        malformed: the malformed records of this part of the file, by line.
+        bytes_read: number of bytes of the raw file (packed, if it is packed) read when the block was built.
+        extra: names of the undeclared columns, including dropped ones.
+        missing_columns: names of declared columns that the file does not have.
+        records: int64, shape (n,): number of each row among the records that start on its line, from 1; None if the
+            format starts each record on its own line.
+        extra_as_json: returns n JSON objects with the extra columns of each row, null if a row has none; None if every row
+            has every extra column, as text.
     """
 
     lines: np.ndarray
@@ -88,6 +88,6 @@ class Block:
     malformed: list[Malformed] = field(default_factory=list)
     bytes_read: int = 0
     extra: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    missing_columns: tuple[str, ...] = ()
     records: np.ndarray | None = None
     extra_as_json: Callable[[], pl.Series] | None = None

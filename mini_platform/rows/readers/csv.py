@@ -1,8 +1,8 @@
 """CSV files -> blocks of text rows.
 
-Here: the way through a file in bounded memory, a stretch of whole lines at a time. Each step has its own module:
-`unpack` (gzip, zip), `decode` (encodings), `dialect`, `lines`, `records` (quotes), `header`, `parse` (fields). What is
-accepted, and what a bad record costs, is written in `records`.
+Here: reading a file in bounded memory, a chunk of whole lines at a time. Each step has its own module:
+`unpack` (gzip, zip), `decode` (encodings), `dialect`, `lines`, `records` (quotes), `header`, `parse` (fields). `records`
+describes what is accepted and how far a bad record affects its neighbours.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import polars as pl
 from mini_platform.rows.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.decode import utf8_pieces
 from mini_platform.rows.readers.dialect import Dialect, dialect_of
-from mini_platform.rows.readers.header import Wanted, by_position, listed, match_header
+from mini_platform.rows.readers.header import ExpectedColumns, by_position, join_names, match_header
 from mini_platform.rows.readers.lines import split_lines, whole_lines
-from mini_platform.rows.readers.parse import RAW_BYTES, RowParser, TrustMisplacedError, raw_text
-from mini_platform.rows.readers.records import Stretch
+from mini_platform.rows.readers.parse import RAW_BYTES, AmbiguousQuotesError, RowParser, raw_text
+from mini_platform.rows.readers.records import Chunk
 from mini_platform.rows.readers.unpack import Unpacked, unpacked
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from mini_platform.declare.sources import Csv
 
 BLOCK_BYTES = 2 * 2**20
-"""Text of one block."""
+"""Bytes of text in one block."""
 _BLOCK_LINES = 250_000
-"""Lines of one block, so that very short malformed lines, each an object, do not take a thousand times their size."""
+"""Most lines in one block: each malformed line becomes an object, and very short ones would take 1,000 times their size."""
 _SEARCHED_LINES = 1000
-"""Lines among which a header is looked for."""
+"""Number of lines searched for a header."""
 _LINE_END = re.compile(rb"[\r\n]")
 _BLANK = re.compile(rb"(?:[^\S\r\n]*+(?:\r\n|\r|\n))++|[^\S\r\n]++\Z")
 
@@ -45,9 +45,9 @@ class _Window:
     """The part of a file's text that is in memory.
 
     Attributes:
-        text: what was read and not yet used; it begins with a line.
+        text: text that was read and not yet used; it starts at the start of a line.
         line: number of that line.
-        final: whether the text goes to the end of the file.
+        final: True if the text reaches the end of the file.
     """
 
     def __init__(self, pieces: Iterator[bytes], size: int) -> None:
@@ -58,10 +58,10 @@ class _Window:
         self.final = False
 
     def fill(self) -> None:
-        """Read about a block more; at least as much as is held, so that what must grow grows in few steps."""
-        wanted = max(self._size, len(self.text))
+        """Read about one more block; at least as much as is held, so that a long record needs few steps."""
+        target = max(self._size, len(self.text))
         pieces, length = [self.text], 0
-        while length < wanted and not self.final:
+        while length < target and not self.final:
             piece = next(self._pieces, None)
             if piece is None:
                 self.final = True
@@ -71,18 +71,18 @@ class _Window:
         self.text = b"".join(pieces)
 
     def at_end(self) -> bool:
-        """Whether nothing is left of the file."""
+        """Return True if the whole file was used."""
         if not self.text and not self.final:
             self.fill()
         return not self.text
 
     def drop(self, length: int, lines: int) -> None:
-        """Forget `length` bytes, which end `lines` lines."""
+        """Drop `length` bytes, which end `lines` lines."""
         self.text = self.text[length:]
         self.line += lines
 
     def drop_line(self) -> None:
-        """Forget a line of any length, without holding it in memory."""
+        """Drop a line of any length, without holding it in memory."""
         while not (end := _LINE_END.search(self.text)) and not self.final:
             self.text = b""
             self.fill()
@@ -93,14 +93,16 @@ class _Window:
 
 
 @lru_cache(maxsize=16)
-def _parser(fields: tuple[str, ...] | None, wanted: Wanted, dialect: Dialect, limits: ReadLimits) -> RowParser:
-    """The parser of the files that have this header: remembered, as most files of a dataset have the same."""
-    header = by_position(wanted.names) if fields is None else match_header(fields, wanted)
+def _parser(
+    fields: tuple[str, ...] | None, expected: ExpectedColumns, dialect: Dialect, limits: ReadLimits
+) -> RowParser:
+    """Return the parser for files with this header; cached, as most files of a dataset have the same one."""
+    header = by_position(expected.names) if fields is None else match_header(fields, expected)
     return RowParser(header, dialect, limits)
 
 
 def _drop_blank_lines(window: _Window, dialect: Dialect, limits: ReadLimits) -> None:
-    """Go to the first line that is neither blank nor a comment."""
+    """Drop lines up to the first one that is neither blank nor a comment."""
     while True:
         cut = whole_lines(window.text, final=window.final)
         if cut and (blank := _BLANK.match(window.text[:cut])):
@@ -114,12 +116,12 @@ def _drop_blank_lines(window: _Window, dialect: Dialect, limits: ReadLimits) -> 
 
 
 def _first_record(window: _Window, dialect: Dialect, limits: ReadLimits) -> tuple[list[str], int] | str:
-    """The fields of the record at the start of the window and where it ends, or a sentence that says what is wrong."""
+    """Return the fields of the record at the start of the window and its end, or a sentence that says what is wrong."""
     too_long = f"The header is longer than {limits.max_record_bytes:,} bytes or has an open quote."
     while True:
         cut = whole_lines(window.text, final=window.final)
-        found = dialect.record.match(window.text)
-        stop = found.end() if found else 0
+        match = dialect.record.match(window.text)
+        stop = match.end() if match else 0
         if window.final or (stop < cut and window.text[stop : stop + 1] != dialect.quote):
             break
         if len(window.text) > limits.max_record_bytes:
@@ -128,9 +130,9 @@ def _first_record(window: _Window, dialect: Dialect, limits: ReadLimits) -> tupl
     rest = window.text[stop : stop + 2]
     if rest and rest[0] not in b"\r\n":
         opened = dialect.quote and rest.startswith(dialect.quote)
-        what = "a quote is opened and never closed" if opened else "text follows a closing quote"
+        problem = "a quote is opened and never closed" if opened else "text follows a closing quote"
         hint = " Is another delimiter in use?" if rest[0] in b",;\t|" else ""
-        return f"The header cannot be read: {what}.{hint}"
+        return f"The header cannot be read: {problem}.{hint}"
     if stop > limits.max_record_bytes:
         return too_long
     if b"\0" in window.text[:stop]:
@@ -142,35 +144,35 @@ def _first_record(window: _Window, dialect: Dialect, limits: ReadLimits) -> tupl
 
 
 def _read_header(window: _Window, dialect: Dialect, limits: ReadLimits) -> tuple[str, ...]:
-    """Take the header, the first line that is not blank, off the window; return its fields."""
+    """Remove the header, the first line that is not blank, from the window; return its fields."""
     _drop_blank_lines(window, dialect, limits)
     if not window.text:
         raise RefusedFileError("The file is empty: it has no header.")
-    found = _first_record(window, dialect, limits)
-    if isinstance(found, str):
-        raise RefusedFileError(found)
-    fields, end = found
+    record = _first_record(window, dialect, limits)
+    if isinstance(record, str):
+        raise RefusedFileError(record)
+    fields, end = record
     window.drop(end, len(split_lines(window.text, end).starts))
     return tuple(fields)
 
 
-def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, wanted: Wanted) -> tuple[str, ...]:
-    """Take what is before the header, the first line that holds all declared columns, and the header off the window."""
-    nearest, least = "", len(wanted.names)
+def _find_header(window: _Window, dialect: Dialect, limits: ReadLimits, expected: ExpectedColumns) -> tuple[str, ...]:
+    """Drop the lines up to and including the header, the first line with all declared columns; return its fields."""
+    nearest, fewest = "", len(expected.names)
     for _ in range(_SEARCHED_LINES):
         if window.at_end():
             break
-        found = _first_record(window, dialect, limits)
-        if not isinstance(found, str):
-            fields, end = found
-            if not (missing := wanted.lacking(fields)):
+        record = _first_record(window, dialect, limits)
+        if not isinstance(record, str):
+            fields, end = record
+            if not (missing := expected.missing_from(fields)):
                 window.drop(end, len(split_lines(window.text, end).starts))
                 return tuple(fields)
-            if len(missing) < least:
-                nearest, least = f" Line {window.line} comes nearest; it lacks {listed(missing)}.", len(missing)
+            if len(missing) < fewest:
+                nearest, fewest = f" Line {window.line} is closest; it lacks {join_names(missing)}.", len(missing)
         window.drop_line()
     raise RefusedFileError(
-        f"None of the first {window.line - 1:,} lines is a header with {listed(wanted.names)}.", nearest
+        f"None of the first {window.line - 1:,} lines is a header with {join_names(expected.names)}.", nearest
     )
 
 
@@ -186,25 +188,25 @@ def read_csv(
 ) -> Iterator[Block]:
     """Read a CSV file in bounded memory.
 
-    A file without records gives one empty block, so that its columns are known. The rows' columns beyond the declared ones
-    are the header's extra columns. What is read does not depend on `block_bytes`.
+    A file without records yields one empty block, so that its columns are known. Columns beyond the declared ones are the
+    header's extra columns. The records do not depend on `block_bytes`.
 
     Args:
         path: the raw file.
-        source: how it is declared to be written.
+        source: the declared format.
         columns: the declared columns.
-        limits: what is taken before the file is refused or a record rejected.
-        block_bytes: bytes of text of one block, more or less.
+        limits: limits beyond which the file is refused or a record rejected.
+        block_bytes: approximate bytes of text in one block.
 
     Yields:
         The records in the order of the file.
 
     Raises:
-        RefusedFileError: the file cannot be taken as a whole. It may come after blocks were given: a damaged end shows
+        RefusedFileError: the file is refused as a whole. It may be raised after blocks were yielded: a damaged end shows
             only when it is reached.
     """
     dialect = dialect_of(source)
-    wanted = Wanted.of(columns)
+    expected = ExpectedColumns.of(columns)
     with unpacked(path, limits) as raw:
         window = _Window(utf8_pieces(raw, source.encoding, block_bytes), block_bytes)
         if window.at_end():
@@ -212,26 +214,26 @@ def read_csv(
         _skip_lines(window, source.skip_lines)
         fields = None
         if source.header == "find":
-            fields = _find_header(window, dialect, limits, wanted)
+            fields = _find_header(window, dialect, limits, expected)
         elif source.header:
             fields = _read_header(window, dialect, limits)
-        parser = _parser(fields, wanted, dialect, limits)
-        absent = [name for name in wanted.names if name not in parser.header.ordered]
+        parser = _parser(fields, expected, dialect, limits)
+        missing_columns = [name for name in expected.names if name not in parser.header.ordered]
         empty = True
         for block in _blocks(window, parser, raw):
             empty = False
-            yield _completed(block, wanted, absent)
+            yield _with_missing_columns(block, expected, missing_columns)
         if empty:
-            yield _completed(_empty_block(parser, [], raw), wanted, absent)
+            yield _with_missing_columns(_empty_block(parser, [], raw), expected, missing_columns)
 
 
-def _completed(block: Block, wanted: Wanted, absent: Sequence[str]) -> Block:
-    """The block with the columns that the file may lack, and does, empty."""
-    if not absent:
+def _with_missing_columns(block: Block, expected: ExpectedColumns, missing_columns: Sequence[str]) -> Block:
+    """Return the block with the missing optional columns added, empty."""
+    if not missing_columns:
         return block
-    extra = [name for name in block.rows.columns if name not in wanted.names]
-    rows = block.rows.with_columns(pl.lit("").alias(name) for name in absent).select(*wanted.names, *extra)
-    return replace(block, rows=rows, absent=tuple(absent))
+    extra = [name for name in block.rows.columns if name not in expected.names]
+    rows = block.rows.with_columns(pl.lit("").alias(name) for name in missing_columns).select(*expected.names, *extra)
+    return replace(block, rows=rows, missing_columns=tuple(missing_columns))
 
 
 def _empty_block(parser: RowParser, malformed: list[Malformed], raw: Unpacked) -> Block:
@@ -239,38 +241,43 @@ def _empty_block(parser: RowParser, malformed: list[Malformed], raw: Unpacked) -
 
 
 def _blocks(window: _Window, parser: RowParser, raw: Unpacked) -> Iterator[Block]:
-    """The blocks after the header."""
-    longest = parser.limits.max_record_bytes
+    """Yield the blocks after the header.
+
+    A chunk is as many whole lines as the window holds, at most `allowed`. The records of a chunk are found first by the
+    parity of its quotes alone; if the parser then finds a malformed record of several lines, they are searched again with
+    the number of fields taken into account. Lines of a record that is still open at the end stay in the window.
+    """
+    max_record = parser.limits.max_record_bytes
     allowed = _BLOCK_LINES
     while window.text or not window.final:
         cut = whole_lines(window.text, final=window.final)
         if not cut:
             length = len(window.text) - window.text.endswith(b"\r")
-            if length > max(longest, RAW_BYTES):
+            if length > max(max_record, RAW_BYTES):
                 malformed = parser.too_long(window.line, raw_text(window.text, 0, length))
                 window.drop_line()
                 yield _empty_block(parser, [malformed], raw)
             else:
                 window.fill()
             continue
-        every = split_lines(window.text, cut)
-        limited = len(every.starts) > allowed
-        lines = every.first(allowed) if limited else every
-        stretch = Stretch(
+        all_lines = split_lines(window.text, cut)
+        limited = len(all_lines.starts) > allowed
+        lines = all_lines.first(allowed) if limited else all_lines
+        chunk = Chunk(
             text=window.text,
             lines=lines,
             final=window.final and not limited,
-            reach=int(lines.nexts[-1]) if limited else len(window.text) - 1,
+            known_end=int(lines.nexts[-1]) if limited else len(window.text) - 1,
             dialect=parser.dialect,
             fields=len(parser.header.names),
-            max_record=longest,
+            max_record=max_record,
         )
-        records = stretch.records()
+        records = chunk.records()
         try:
-            parsed = parser.parse(stretch, records, window.line)
-        except TrustMisplacedError:
-            records = stretch.records(careful=True)
-            parsed = parser.parse(stretch, records, window.line)
+            parsed = parser.parse(chunk, records, window.line)
+        except AmbiguousQuotesError:
+            records = chunk.records(check_field_counts=True)
+            parsed = parser.parse(chunk, records, window.line)
         used = records.lines_used
         if used:
             window.drop(int(lines.nexts[used - 1]), used)

@@ -1,6 +1,6 @@
 """Unpacked bytes -> UTF-8 text, checked as it streams.
 
-Here: byte order marks, declared encodings, the offset of the first byte that is not text. Not here: lines and records.
+Here: byte order marks, declared encodings, the offset of the first invalid byte. Not here: lines and records.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from mini_platform.rows.readers.unpack import Unpacked
 
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with the one of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is the start of this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""Byte order marks and what they say. A mark wins over a declared encoding: no text begins with these bytes by chance."""
+"""Byte order marks and their encodings. A mark overrides a declared encoding: no text begins with these bytes by chance."""
 
 
 def utf8_pieces(source: Unpacked, encoding: str | None, size: int) -> Iterator[bytes]:
     """Yield the text of a file as UTF-8, without its byte order mark, in pieces of about `size` bytes.
 
-    A piece never ends within a character; it may be empty.
+    A piece never ends inside a character; it may be empty.
 
     Args:
         source: the unpacked bytes.
-        encoding: the declared encoding; None means UTF-8, unless a mark says otherwise.
-        size: bytes to read at once.
+        encoding: the declared encoding; None means UTF-8, unless there is another mark.
+        size: number of bytes to read at once.
 
     Raises:
         RefusedFileError: a byte cannot be decoded; the message names its offset in the unpacked bytes.
@@ -49,16 +49,16 @@ def utf8_pieces(source: Unpacked, encoding: str | None, size: int) -> Iterator[b
     yield from pieces(source, head, name, len(mark), size)
 
 
-def _refusal(name: str, error: UnicodeDecodeError, offset: int) -> RefusedFileError:
+def _decode_error(name: str, error: UnicodeDecodeError, offset: int) -> RefusedFileError:
     byte = error.object[error.start]
     return RefusedFileError(
         f"The file is not valid {name.upper()}: the byte 0x{byte:02X} at offset {offset:,} cannot be decoded "
-        f"({error.reason}). A file in another encoding is read where the dataset declares it."
+        f"({error.reason}). To read another encoding, declare it in the dataset."
     )
 
 
 def _checked(source: Unpacked, piece: bytes, name: str, offset: int, size: int) -> Iterator[bytes]:
-    """Pass UTF-8 through; `offset` is where `piece` begins."""
+    """Yield UTF-8 as it is; `offset` is the position of `piece`."""
     while True:
         if piece.isascii():
             used = len(piece)
@@ -66,7 +66,7 @@ def _checked(source: Unpacked, piece: bytes, name: str, offset: int, size: int) 
             try:
                 used = codecs.utf_8_decode(piece, "strict", False)[1]
             except UnicodeDecodeError as error:
-                raise _refusal(name, error, offset + error.start) from error
+                raise _decode_error(name, error, offset + error.start) from error
         yield piece if used == len(piece) else piece[:used]
         offset += used
         more = source.read(size)
@@ -77,20 +77,20 @@ def _checked(source: Unpacked, piece: bytes, name: str, offset: int, size: int) 
         try:
             rest.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _refusal(name, error, offset + error.start) from error
+            raise _decode_error(name, error, offset + error.start) from error
 
 
 def _transcoded(source: Unpacked, piece: bytes, name: str, offset: int, size: int) -> Iterator[bytes]:
-    """Turn another encoding into UTF-8; `offset` is where `piece` begins."""
+    """Yield another encoding as UTF-8; `offset` is the position of `piece`."""
     decoder = codecs.getincrementaldecoder(name)("strict")
     while True:
         final = not piece
         try:
             text = decoder.decode(piece, final)
         except UnicodeDecodeError as error:
-            # The decoder prepends what it kept of the pieces before.
+            # The decoder prepends bytes that it kept from earlier pieces.
             begin = offset - (len(error.object) - len(piece))
-            raise _refusal(name, error, begin + error.start) from error
+            raise _decode_error(name, error, begin + error.start) from error
         if text:
             yield text.encode("utf-8")
         if final:

@@ -1,10 +1,10 @@
-"""How a CSV file is written: the declaration `Csv` as patterns, and the fields of one record.
+"""The CSV dialect: the declaration `Csv` as regular expressions, and splitting one record into fields.
 
-Here: what a field, a quote and an escape are. Not here: which lines make a record (`records.py`).
+Here: fields, quotes and escapes. Not here: which lines make a record (`records.py`).
 
-Most files are plain: a delimiter of one character, perhaps a quote, and nothing else. They go the fast way through `records`
-and `parse`. Every other dialect goes a way through the same rooms that looks at each line with the patterns below: slower,
-with the same promises.
+Most files are plain: a delimiter of one character, perhaps a quote, and nothing else. They take the fast path through
+`records` and `parse`. Every other dialect takes a slower path through the same modules, which matches each line with the
+patterns below and gives the same guarantees.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Pattern = re.Pattern[bytes]
 
 @dataclass(frozen=True)
 class Dialect:
-    """What `Csv` says about the form of a record, in UTF-8; empty where there is none.
+    """The form of a record as declared by `Csv`, in UTF-8; an empty value means that there is none.
 
     Attributes:
         delimiter: one or more ASCII characters.
         quote: one ASCII character.
-        escape: one ASCII character, which makes the next one an ordinary one, within quotes and without.
-        skip_initial_space: whether spaces in front of a field do not belong to it.
-        trailing_delimiter: whether a delimiter at the end of a record begins no field.
-        comment: what a line that is no record begins with.
+        escape: one ASCII character, which makes the next one an ordinary one, inside and outside quotes.
+        skip_initial_space: True if spaces in front of a field do not belong to it.
+        trailing_delimiter: True if a delimiter at the end of a record does not begin another field.
+        comment: prefix of a line that is a comment.
     """
 
     delimiter: bytes
@@ -42,12 +42,12 @@ class Dialect:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether the fast way can be taken."""
+        """True if the fast path can be taken."""
         return len(self.delimiter) == 1 and self == Dialect(self.delimiter, self.quote)
 
     @cached_property
     def _escaped(self) -> bytes:
-        """An escape and what it makes ordinary: a CRLF is one line end."""
+        """Pattern of an escape and the character that it escapes; a CRLF is one line end."""
         return rb"%b(?:\r\n|[\s\S])" % re.escape(self.escape)
 
     @cached_property
@@ -56,26 +56,26 @@ class Dialect:
 
     @cached_property
     def _within(self) -> bytes:
-        """What stands between two quotes."""
+        """Pattern of the text between two quotes."""
         q, escaped = re.escape(self.quote), b"|" + self._escaped if self.escape else b""
         return rb"(?:[^%b%b]++|%b%b%b)*+" % (q, re.escape(self.escape), q, q, escaped)
 
     def _body(self, escaped: bytes, without: bytes = b"") -> bytes:
-        """What stands in a field without quotes around it."""
+        """Return the pattern of a field without quotes around it."""
         first, rest = re.escape(self.delimiter[:1]), len(self.delimiter) > 1
-        ways = [rb"[^%b\r\n%b%b]++" % (first, re.escape(self.escape), re.escape(without))]
+        alternatives = [rb"[^%b\r\n%b%b]++" % (first, re.escape(self.escape), re.escape(without))]
         if rest:
-            ways.append(rb"(?!%b)%b" % (re.escape(self.delimiter), first))
+            alternatives.append(rb"(?!%b)%b" % (re.escape(self.delimiter), first))
         if self.escape:
-            ways.append(escaped)
-        if len(ways) == 1:
-            return ways[0][:-2] + b"*+"
-        return rb"(?:%b)%b" % (b"|".join(ways), b"*" if rest else b"*+")  # For the reason see `_bare`.
+            alternatives.append(escaped)
+        if len(alternatives) == 1:
+            return alternatives[0][:-2] + b"*+"
+        return rb"(?:%b)%b" % (b"|".join(alternatives), b"*" if rest else b"*+")  # For the reason see `_bare`.
 
     def _bare(self, body: bytes) -> bytes:
-        """A field without quotes around it; empty where a quote stands, which begins another kind of field.
+        """Return the pattern of a field without quotes around it; empty in front of a quote, which starts a quoted field.
 
-        Not `(?:...)?+`: up to Python 3.11.4 a possessive group that fails in its middle does not go back to its start
+        Not `(?:...)?+`: up to Python 3.11.4 a possessive group that fails in its middle does not backtrack to its start
         (https://github.com/python/cpython/issues/106052).
         """
         return rb"(?:(?!%b)%b|)" % (re.escape(self.quote), body) if self.quote else body
@@ -88,12 +88,12 @@ class Dialect:
 
     @cached_property
     def record(self) -> Pattern:
-        """A record up to its line end, or up to what is wrong with its quotes."""
+        """Pattern of a record up to its line end, or up to a misplaced quote."""
         return self._record(self._bare(self._body(self._escaped)))
 
     @cached_property
     def strict_record(self) -> Pattern:
-        """A record in which every quote stands around a whole field."""
+        """Pattern of a record in which quotes only enclose whole fields."""
         return self._record(self._bare(self._body(self._escaped, without=self.quote)))
 
     @cached_property
@@ -102,27 +102,27 @@ class Dialect:
 
     @cached_property
     def tail(self) -> Pattern:
-        """The unquoted fields after a field, up to a line end, also an escaped one."""
+        """Pattern of the unquoted fields after a field, up to a line end or an escaped line end."""
         return re.compile(rb"(?:%b%b%b)*+" % (re.escape(self.delimiter), self._space, self._bare(self._line_body)))
 
     @cached_property
     def head(self) -> Pattern:
-        """The unquoted fields at the start of a record, likewise."""
+        """Pattern of the unquoted fields at the start of a record, up to a line end or an escaped line end."""
         return re.compile(self._space + self._bare(self._line_body) + self.tail.pattern)
 
     @cached_property
     def rest(self) -> Pattern:
-        """The unquoted fields after an escaped line end, likewise."""
+        """Pattern of the unquoted fields after an escaped line end, up to the next line end or escaped line end."""
         return re.compile(self._line_body + self.tail.pattern)
 
     @cached_property
     def escaped_end(self) -> Pattern:
-        """An escaped line end."""
+        """Pattern of an escaped line end."""
         return re.compile(rb"%b(?:\r\n|\r|\n)" % re.escape(self.escape) if self.escape else b"(?!)")
 
     @cached_property
     def closing(self) -> Pattern:
-        """From behind an opening quote to behind the one that closes it."""
+        """Pattern from after an opening quote to after the quote that closes it."""
         return re.compile(self._within + re.escape(self.quote))
 
     @cached_property
@@ -130,13 +130,13 @@ class Dialect:
         return re.compile(rb"%b|(%b)" % (self._escaped, re.escape(self.delimiter)))
 
     def count_delimiters(self, text: bytes, start: int, stop: int) -> int:
-        """How many there are in text without quoted fields."""
+        """Return the number of delimiters in text without quoted fields."""
         if not self.escape:
             return text.count(self.delimiter, start, stop)
-        return sum(found[1] is not None for found in self._delimiters.finditer(text, start, stop))
+        return sum(match[1] is not None for match in self._delimiters.finditer(text, start, stop))
 
     def has_no_marks(self, text: bytes, stop: int) -> bool:
-        """Whether there is neither quote nor escape, so that every line is a record and every delimiter one."""
+        """Return True if there is neither quote nor escape, so that every line is a record and every delimiter ends a field."""
         return not any(mark and text.find(mark, 0, stop) >= 0 for mark in (self.quote, self.escape))
 
     @cached_property
@@ -149,29 +149,29 @@ class Dialect:
 
     @cached_property
     def _marks(self) -> Pattern:
-        """An escape with what it makes ordinary, or two quotes."""
+        """Pattern of an escape with the character that it escapes, or of two quotes."""
         q = re.escape(self.quote)
         return re.compile(rb"%b(\r\n|[\s\S])|%b%b" % (re.escape(self.escape), q, q or b"(?!)"))
 
     def _value(self, field: re.Match[bytes]) -> bytes:
         quoted, bare = field.groups()
         if quoted is None:
-            return self._marks.sub(lambda found: found[1] or found[0], bare) if self.escape else bare
+            return self._marks.sub(lambda match: match[1] or match[0], bare) if self.escape else bare
         if self.escape:
-            return self._marks.sub(lambda found: found[1] or self.quote, quoted)
+            return self._marks.sub(lambda match: match[1] or self.quote, quoted)
         return quoted.replace(self.quote * 2, self.quote)
 
     def fields(self, record: bytes) -> list[bytes]:
-        """The fields of one well-formed record, quotes and escapes removed."""
+        """Return the fields of one well-formed record, quotes and escapes removed."""
         if self.has_no_marks(record, len(record)):
-            found = record.split(self.delimiter)
-            return [field.lstrip(b" ") for field in found] if self.skip_initial_space else found
+            fields = record.split(self.delimiter)
+            return [field.lstrip(b" ") for field in fields] if self.skip_initial_space else fields
         return [self._value(match) for match in self._field.finditer(self.delimiter + record)]
 
 
 @lru_cache(maxsize=16)
 def dialect_of(source: Csv) -> Dialect:
-    """The dialect that is declared."""
+    """Return the declared dialect."""
     return Dialect(
         source.delimiter.encode(),
         (source.quote or "").encode(),

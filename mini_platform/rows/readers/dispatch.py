@@ -1,6 +1,6 @@
-"""The reader of a file: chosen among the formats of a dataset by the file's name.
+"""The choice of a file's reader among the formats of a dataset, by the file's name.
 
-Here: that choice. Not here: what stands in a file; each format's reader validates it.
+Here: that choice. Not here: the content of a file, which each format's reader checks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PACKED = (".gz", ".zip")
 
 
 def format_of(name: str, sources: Sequence[Csv | Json]) -> Csv | Json:
-    """The first format one of whose suffixes ends the name, in upper or lower case, packed or not; else the first one."""
+    """Return the first format with a suffix that ends the name, ignoring case and packing; the first format if none does."""
     folded = name.casefold()
     endings = (folded, *(folded.removesuffix(packed) for packed in _PACKED if folded.endswith(packed)))
     for source in sources:
@@ -34,20 +34,20 @@ def format_of(name: str, sources: Sequence[Csv | Json]) -> Csv | Json:
 def read_file(
     path: Path, name: str, sources: Sequence[Csv | Json], columns: Sequence[Column], *, limits: ReadLimits
 ) -> Iterator[Block]:
-    """Read a raw file in the format that its name tells.
+    """Read a raw file in the format that its name indicates.
 
     Args:
-        path: the raw file, which has a name of the platform's own.
+        path: the raw file, named by the platform.
         name: the name under which it arrived.
         sources: the declared formats, at least one.
         columns: the declared columns.
-        limits: what is taken before the file is refused or a record rejected.
+        limits: limits beyond which the file is refused or a record rejected.
 
     Yields:
         The records in the order of the file.
 
     Raises:
-        RefusedFileError: the file cannot be taken as a whole.
+        RefusedFileError: the file is refused as a whole.
     """
     source = format_of(name, sources)
     if isinstance(source, Json):

@@ -1,8 +1,8 @@
-"""Exports that come back: a listing of rows, as the API and the pages give it, read as the rows that it was made of.
+"""Exports that are delivered again: a list of rows, as exported by the API and the pages, is read as the original rows.
 
-It is known by two columns of the platform's own, which no declaration and no other file has. What the platform gives and
-derives is made anew, `_extra` is what was unknown in the row, and text that was made harmless to spreadsheet programs is what
-it was.
+An export is recognized by two columns of the platform, which no declaration and no other file has. Columns that the platform
+fills in or derives are computed again, `_extra` holds the undeclared columns of the row, and text that was escaped for
+spreadsheet programs is unescaped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mini_platform.rows.readers import Block, RefusedFileError
-from mini_platform.rows.spreadsheets import restored
+from mini_platform.rows.spreadsheets import unescape_formula
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
@@ -25,36 +25,40 @@ MARKS = frozenset(("_file_id", "_loaded_at"))
 EXTRA = "_extra"
 
 
-def as_exported(dataset: Dataset, block: Block, extra: Sequence[str]) -> tuple[Block, list[str]]:
-    """A block and the names of its unknown columns, without those of an export if it is of one.
+def strip_export_columns(dataset: Dataset, block: Block, extra: Sequence[str]) -> tuple[Block, list[str]]:
+    """Return a block and the names of its undeclared columns, without the columns that an export adds if it is one.
 
     Raises:
-        RefusedFileError: it is an export of personal data, which is hidden in it.
+        RefusedFileError: the file is an export of personal data, which is masked in it.
     """
     if not set(extra) >= MARKS:
         return block, list(extra)
     if dataset.is_personal:
         raise RefusedFileError("The file is an export of this platform, in which personal data is hidden")
-    own = MARKS | {column.name for column in dataset.columns if not column.is_read}
-    kept = [name for name in extra if name not in own]
-    rows = block.rows.drop(set(extra) - set(kept))
-    if block.extra_as_json is None:  # As CSV, of which spreadsheet programs take text for formulas.
-        rows = rows.with_columns(restored(pl.col(pl.String)))
-    unknown = block.extra_as_json or (lambda: rows.select(pl.struct(kept).struct.json_encode()).to_series())
+    platform_columns = MARKS | {column.name for column in dataset.columns if not column.is_read}
+    remaining = [name for name in extra if name not in platform_columns]
+    rows = block.rows.drop(set(extra) - set(remaining))
+    if block.extra_as_json is None:  # It is CSV, where text was escaped for spreadsheet programs.
+        rows = rows.with_columns(unescape_formula(pl.col(pl.String)))
+    undeclared_as_json = block.extra_as_json or (
+        lambda: rows.select(pl.struct(remaining).struct.json_encode()).to_series()
+    )
 
     def extra_as_json() -> pl.Series:
-        return unknown().map_elements(lambda text: _unknown(text, own), return_dtype=pl.String)
+        return undeclared_as_json().map_elements(
+            lambda text: _undeclared(text, platform_columns), return_dtype=pl.String
+        )
 
-    return replace(block, rows=rows, extra_as_json=extra_as_json if kept else None), kept
+    return replace(block, rows=rows, extra_as_json=extra_as_json if remaining else None), remaining
 
 
-def _unknown(text: str, own: Set[str]) -> str | None:
-    """What was unknown in a row, as JSON: the members of `_extra`, which are flat in rows of JSON, and what else is new."""
+def _undeclared(text: str, platform_columns: Set[str]) -> str | None:
+    """Return the undeclared columns of a row as JSON: the members of `_extra`, which are flat in JSON rows, and new columns."""
     members: dict[str, Any] = {}
     for name, value in json.loads(text).items():
         if name == EXTRA:
             members |= _members(value)
-        elif name not in own:
+        elif name not in platform_columns:
             members[name.removeprefix(f"{EXTRA}_")] = value
     return json.dumps(members, ensure_ascii=False) if members else None
 
@@ -63,7 +67,7 @@ def _members(value: Any) -> dict[str, Any]:
     if not value:
         return {}
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except (TypeError, ValueError):
-        found = None
-    return found if isinstance(found, dict) else {EXTRA: value}
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {EXTRA: value}

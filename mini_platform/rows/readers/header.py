@@ -1,6 +1,6 @@
 """The header of a CSV file, matched with the declared columns.
 
-Here: which field of a record is which column, and the sentences that refuse a header. Not here: the records (`records.py`).
+Here: the mapping of fields to columns, and the refusal of a header. Not here: the records (`records.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mini_platform.declare.columns import Column
 
 _SHOWN = 20
-"""Column names shown in a sentence before it says how many more there are."""
+"""Most column names shown in a sentence; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,30 @@ class Header:
 
     Attributes:
         names: column name of each field of a record, in the order of the file.
-        ordered: the same names, the declared ones first and in their declared order, then the extra ones.
-        texts: the header's fields as they stood in the file; where it has none, as they would stand.
-        stands: whether the file has a header.
+        ordered: the same names: the declared ones in their declared order, then the extra ones.
+        texts: fields of the header as in the file; without a header, the column names.
+        in_file: True if the file has a header.
     """
 
     names: tuple[str, ...]
     ordered: tuple[str, ...]
     texts: tuple[str, ...]
-    stands: bool = True
+    in_file: bool = True
 
 
-def listed(names: Sequence[str]) -> str:
-    """Column names for a sentence, the first of them if they are many."""
+def join_names(names: Sequence[str]) -> str:
+    """Return column names for a sentence; only the first ones if there are many."""
     shown = ", ".join(name[:100] or "(empty)" for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The columns that a header is searched for.
+class ExpectedColumns:
+    """The columns that a header is expected to have.
 
     Attributes:
-        names: of the columns.
-        aliases: other names, each with that of its column.
+        names: names of the columns.
+        aliases: pairs of another name and the name of its column.
         optional: names of the columns that a file may lack.
     """
 
@@ -60,8 +60,8 @@ class Wanted:
     optional: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, columns: Sequence[Column]) -> Wanted:
-        """What the declared columns ask for."""
+    def of(cls, columns: Sequence[Column]) -> ExpectedColumns:
+        """Return the expectation of the declared columns."""
         return cls(
             tuple(column.name for column in columns),
             tuple((alias, column.name) for column in columns for alias in column.aliases),
@@ -70,70 +70,70 @@ class Wanted:
 
     @cached_property
     def by_key(self) -> Mapping[str, str]:
-        """Normalized names, aliases too, each with the name of its column.
+        """Return normalized names and aliases, each with the name of its column.
 
         Raises:
-            ValueError: two columns differ only in what a header is forgiven.
+            ValueError: two columns have the same normalized name.
         """
-        found: dict[str, str] = {}
+        column_names: dict[str, str] = {}
         for text, name in (*zip(self.names, self.names, strict=True), *self.aliases):
-            if found.setdefault(normalized(text), name) != name:
+            if column_names.setdefault(normalized(text), name) != name:
                 raise ValueError("two declared columns cannot be told apart in a header: " + ", ".join(self.names))
-        return found
+        return column_names
 
-    def lacking(self, fields: Sequence[str]) -> list[str]:
-        """The columns that must be and are not among the header's fields."""
-        found = {self.by_key.get(normalized(text)) for text in fields}
-        return [name for name in self.names if name not in found and name not in self.optional]
+    def missing_from(self, fields: Sequence[str]) -> list[str]:
+        """Return the required columns that are not among the header's fields."""
+        present = {self.by_key.get(normalized(text)) for text in fields}
+        return [name for name in self.names if name not in present and name not in self.optional]
 
 
-def _refuse_doubled(texts: Sequence[str], wanted: Wanted) -> None:
-    seen: dict[str, str] = {}
+def _refuse_duplicates(texts: Sequence[str], expected: ExpectedColumns) -> None:
+    text_by_name: dict[str, str] = {}
     for text in texts:
-        name = wanted.by_key.get(normalized(text), normalized(text))
-        if name and name in seen:
-            both = text if text == seen[name] else f"{seen[name]} and {text}"
-            raise RefusedFileError("The header names a column twice", f": {both[:200]}. It has {listed(texts)}.")
-        seen[name] = text
+        name = expected.by_key.get(normalized(text), normalized(text))
+        if name and name in text_by_name:
+            both = text if text == text_by_name[name] else f"{text_by_name[name]} and {text}"
+            raise RefusedFileError("The header names a column twice", f": {both[:200]}. It has {join_names(texts)}.")
+        text_by_name[name] = text
 
 
 def by_position(columns: Sequence[str]) -> Header:
-    """The header that stands for none: the declared columns, in their order."""
-    return Header(tuple(columns), tuple(columns), tuple(columns), stands=False)
+    """Return the header of a file without one: the declared columns, in their order."""
+    return Header(tuple(columns), tuple(columns), tuple(columns), in_file=False)
 
 
-def match_header(fields: Sequence[str], wanted: Wanted) -> Header:
-    """Find the declared columns among the header's fields; the others are extra and keep their own names.
+def match_header(fields: Sequence[str], expected: ExpectedColumns) -> Header:
+    """Match the header's fields with the declared columns; other fields are extra columns and keep their names.
 
-    An extra column without a name is called by its position, such as `column_5`.
+    An extra column without a name is named after its position, such as `column_5`.
 
     Args:
         fields: the header's fields, quotes removed.
-        wanted: the declared columns; those that are optional and not there are not in the result.
+        expected: the declared columns; missing optional ones are not in the result.
 
     Raises:
-        RefusedFileError: a declared column is missing, or a name stands twice.
-        ValueError: two declared columns differ only in what a header is forgiven.
+        RefusedFileError: a declared column is missing, or a name occurs twice.
+        ValueError: two declared columns have the same normalized name.
     """
     texts = [text.strip() for text in fields]
-    if missing := wanted.lacking(texts):
+    if missing := expected.missing_from(texts):
         hint = ". Is another delimiter in use?" if len(texts) == 1 and re.search(r"[,;\t|]", texts[0]) else "."
         raise RefusedFileError(
-            f"The header lacks {listed(missing)}. Expected {listed(wanted.names)}",
-            f"; found {listed(texts)}",
+            f"The header lacks {join_names(missing)}. Expected {join_names(expected.names)}",
+            f"; found {join_names(texts)}",
             hint,
         )
-    _refuse_doubled(texts, wanted)
+    _refuse_duplicates(texts, expected)
     names: list[str] = []
-    taken = {*wanted.names, *texts}
+    used_names = {*expected.names, *texts}
     for position, text in enumerate(texts, start=1):
-        name = wanted.by_key.get(normalized(text), text)
+        name = expected.by_key.get(normalized(text), text)
         if not name:
             name = f"column_{position}"
-            while name in taken:
+            while name in used_names:
                 name += "_"
-            taken.add(name)
+            used_names.add(name)
         names.append(name)
-    here, known = set(names), set(wanted.names)
-    declared = [name for name in wanted.names if name in here]
-    return Header(tuple(names), (*declared, *(name for name in names if name not in known)), tuple(fields))
+    present, declared_names = set(names), set(expected.names)
+    declared = [name for name in expected.names if name in present]
+    return Header(tuple(names), (*declared, *(name for name in names if name not in declared_names)), tuple(fields))

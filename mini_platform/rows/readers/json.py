@@ -1,14 +1,14 @@
 """JSON files -> blocks of text rows.
 
-Here: the forms of a file and the way through it in bounded memory. Each step has its own module: `unpack` (gzip, zip), `decode`
-(encodings), `json_window` (the text in memory, the parser), `json_rows` (objects to rows), `json_faults` (what is wrong where).
+Here: the forms of a file, read in bounded memory. Each step has its own module: `unpack` (gzip, zip), `decode` (encodings),
+`json_window` (the text in memory, the parser), `json_rows` (objects to rows), `json_faults` (what is wrong, and where).
 
-- A list of objects: `[{…}, {…}]`, streamed. It may stand within an object, where the source says so.
-- JSON lines: each line an object. A file is that if its first line is a value, or at least no beginning of a longer one.
-- Objects over several lines, one or more, each beginning on a line of its own.
+- A list of objects: `[{…}, {…}]`, streamed. It may be nested in an object, if the source declares it.
+- JSON lines: each line an object. A file has this form if its first line is a value, or cannot be the start of a longer one.
+- Objects over several lines, one or more, each starting on its own line.
 
-A record that is wrong, but whose end can be told, is malformed, and the rest is read. In JSON lines that is every line; in the
-other forms a missing bracket or comma refuses the file.
+An invalid record with a known end is malformed, and the rest is read. In JSON lines that is every invalid line; in the other
+forms a missing bracket or comma refuses the file.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from mini_platform.rows.readers import Block
 
 BLOCK_BYTES = 4 * 2**20
-"""Text of one block."""
+"""Bytes of text in one block."""
 _PIECE_BYTES = 2**16
-"""Text that is taken at once: an error costs the fast parser a look at all of it, to find line numbers that we do not use."""
+"""Bytes read at once: on an error the fast parser scans all of the text for line numbers, which are not used here."""
 _BLOCK_RECORDS = 100_000
-"""Records of one block, as very short ones take much more memory than their text."""
+"""Most records in one block, as very short ones take much more memory than their text."""
 _TO_NEXT_OBJECT = re.compile(r"[ \t\n\r]*+,[ \t\n\r]*+(?=\{)")
 _FIRST_LINE = re.compile(r"([^\r\n]*+)[\r\n][ \t\r\n]*+([^ \t\r\n])")
 
@@ -47,25 +47,25 @@ def read_json(
 ) -> Iterator[Block]:
     """Read a JSON file in bounded memory.
 
-    A cell is a string's text, a number's literal as it stands, `true` or `false`, nothing for null and for a missing name,
-    and compact JSON for a list and for an empty object. A file without records gives one empty block. Columns beyond the
-    declared ones are the names that no column declares and that have a value in the block; a block has none where no row
-    of it has one. Rows and malformed records do not depend on `block_bytes`.
+    A cell is the text of a string, the literal of a number, `true` or `false`, empty for null and for a missing name, and
+    compact JSON for a list and for an empty object. A file without records yields one empty block. Columns beyond the
+    declared ones are the undeclared names that have a value in the block. Rows and malformed records do not depend on
+    `block_bytes`.
 
     Args:
         path: the raw file.
-        source: how it is declared to be written.
+        source: the declared format.
         columns: the declared columns.
-        limits: what is taken before the file is refused or a record rejected.
-        block_bytes: bytes of text of one block, more or less.
+        limits: limits beyond which the file is refused or a record rejected.
+        block_bytes: approximate bytes of text in one block.
 
     Yields:
         The records in the order of the file.
 
     Raises:
-        RefusedFileError: the file cannot be taken as a whole. It may come after blocks were given: a damaged end shows
+        RefusedFileError: the file is refused as a whole. It may be raised after blocks were yielded: a damaged end shows
             only when it is reached.
-        ValueError: two declared columns, or their aliases, differ only in what a name is forgiven.
+        ValueError: two declared columns, or their aliases, have the same normalized name.
     """
     rows = RowBuilder(columns, limits)
     with unpacked(path, limits) as raw:
@@ -81,7 +81,7 @@ def read_json(
 
 
 def _records(window: Window, rows: RowBuilder, source: Json) -> Iterator[None]:
-    """Add the records of a file to the rows, with a stop after every piece of text."""
+    """Add the records of a file to the rows; yield after every piece of text."""
     char = window.peek()
     if not char:
         raise RefusedFileError("The file is empty: it has no JSON.")
@@ -94,37 +94,37 @@ def _records(window: Window, rows: RowBuilder, source: Json) -> Iterator[None]:
     elif _is_lines(window):
         yield from _lines(window, rows)
     else:
-        yield from _objects(window, rows)
+        yield from _multiline_objects(window, rows)
     if window.peek():
         raise window.refused(window.at, "text follows the end of the JSON")
 
 
 def _is_lines(window: Window) -> bool:
-    """Whether the file is JSON lines, by its first line: a value, or what no value that goes on can begin with."""
-    most = window.limits.max_record_bytes
-    while not (found := _FIRST_LINE.match(window.text, window.at, window.at + most)):
-        if window.final or len(window.text) - window.at > most:
+    """Return True if the file is JSON lines: its first line is a value, or cannot be the start of a longer value."""
+    max_bytes = window.limits.max_record_bytes
+    while not (match := _FIRST_LINE.match(window.text, window.at, window.at + max_bytes)):
+        if window.final or len(window.text) - window.at > max_bytes:
             return True
         window.fill()
-    line, following = found.groups()
+    line, following = match.groups()
     try:
         scan(line, 0)
     except SCAN_ERRORS:
-        examined = examine(line, 0, len(line))
-        ends_itself = not examined.ended and line.rstrip(BLANK).endswith("}")
-        return line[0] != "{" or following == "{" or not examined.broken or ends_itself
+        examination = examine(line, 0, len(line))
+        is_complete = not examination.ended and line.rstrip(BLANK).endswith("}")
+        return line[0] != "{" or following == "{" or not examination.broken or is_complete
     return True
 
 
 def _lines(window: Window, rows: RowBuilder) -> Iterator[None]:
-    """JSON lines: whatever stands on a line is a record, good or malformed."""
-    whole = min(window.limits.max_record_bytes, window.limits.max_field_bytes) // 4
-    longest = max(window.limits.max_record_bytes, RAW_CHARACTERS)
+    """Read JSON lines: every line that is not blank is a record, good or malformed."""
+    safe_bytes = min(window.limits.max_record_bytes, window.limits.max_field_bytes) // 4
+    max_length = max(window.limits.max_record_bytes, RAW_CHARACTERS)
     window.drop()
     while window.text or not window.final:
         stop = window.whole_lines()
         if not stop:
-            if len(window.text) - window.text.endswith("\r") > longest:
+            if len(window.text) - window.text.endswith("\r") > max_length:
                 rows.reject(_too_long(window.text, window.line(0), window.limits))
                 window.drop_line()
             else:
@@ -138,20 +138,20 @@ def _lines(window: Window, rows: RowBuilder) -> Iterator[None]:
         for number, line in enumerate(text.split("\n"), first):
             try:
                 value, end = scan(line, 0)
-                if end == len(line) <= whole:
+                if end == len(line) <= safe_bytes:
                     rows.add(value, number, hidden=hidden, long=False)
                     continue
             except (RowFault, *SCAN_ERRORS):
                 pass
             if line.strip(BLANK):
-                _odd_line(window, rows, line, number, column if number == first else 1)
+                _unusual_line(window, rows, line, number, column if number == first else 1)
         window.at = stop
         window.drop()
         yield
 
 
-def _odd_line(window: Window, rows: RowBuilder, line: str, number: int, column: int) -> None:
-    """Add a line that is no row as it stands: long, indented, or malformed."""
+def _unusual_line(window: Window, rows: RowBuilder, line: str, number: int, column: int) -> None:
+    """Add a line that needs a closer look: long, indented, or malformed."""
     if is_longer(line, 0, len(line), window.limits.max_record_bytes):
         rows.reject(_too_long(line, number, window.limits))
         return
@@ -177,21 +177,22 @@ def _odd_line(window: Window, rows: RowBuilder, line: str, number: int, column: 
 
 
 def _list(window: Window, rows: RowBuilder) -> Iterator[None]:
-    """A list, at its opening bracket."""
-    whole = min(window.limits.max_record_bytes, window.limits.max_field_bytes) // 4
+    """Read a list, from its opening bracket."""
+    safe_bytes = min(window.limits.max_record_bytes, window.limits.max_field_bytes) // 4
     window.at += 1
     if window.peek() == "]":
         window.at += 1
         return
     while True:
-        # Nearly always: an object that is a row, and another one after it in the same text.
+        # Fast path: while an object is a valid row and another one follows it in the same text, add it without looking closer.
+        # Anything else (an error, the end of the text, a long row) goes through `_add`, which reads more text if needed.
         text, at = window.text, window.at
         line, hidden, ends = window.line(at), window.hidden, window.ends
         try:
             for _ in range(_BLOCK_RECORDS):
                 value, stop = scan(text, at)
                 following = _TO_NEXT_OBJECT.match(text, stop)
-                if not following or stop - at > whole:
+                if not following or stop - at > safe_bytes:
                     break
                 rows.add(value, line, hidden=hidden, long=False)
                 line += ends(at, following.end())
@@ -211,8 +212,8 @@ def _list(window: Window, rows: RowBuilder) -> Iterator[None]:
             raise window.refused(window.at, "nothing follows the comma before ]")
 
 
-def _objects(window: Window, rows: RowBuilder) -> Iterator[None]:
-    """Objects over several lines, each beginning on a line of its own."""
+def _multiline_objects(window: Window, rows: RowBuilder) -> Iterator[None]:
+    """Read objects over several lines, each starting on its own line."""
     while window.peek():
         _add(window, rows)
         yield
@@ -222,26 +223,26 @@ def _objects(window: Window, rows: RowBuilder) -> Iterator[None]:
 
 
 def _envelope(window: Window, rows: RowBuilder, path: Sequence[str]) -> Iterator[None]:
-    """An object with the list within, at its opening bracket; `path` leads to the list."""
+    """Read an object that contains the list, from its opening bracket; `path` leads to the list."""
     start = window.place(window.at)
-    found = False
+    has_rows = False
     for name in _members(window):
         if name != path[0]:
             window.at = window.value()[1]
             continue
-        found = True
+        has_rows = True
         char = window.peek()
         if char != ("{" if path[1:] else "["):
-            what = "an object" if path[1:] else "the list of rows"
-            raise window.refused(window.at, f"{name} should be {what}, but {shown(char)}")
+            expected = "an object" if path[1:] else "the list of rows"
+            raise window.refused(window.at, f"{name} should be {expected}, but {shown(char)}")
         yield from _envelope(window, rows, path[1:]) if path[1:] else _list(window, rows)
-    if not found:
+    if not has_rows:
         raise window.refused_at(start, f"the object has no {path[0]}")
 
 
 def _members(window: Window) -> Iterator[str]:
-    """The names of the members of an object, at its opening bracket; the caller goes past each value."""
-    seen: set[str] = set()
+    """Yield the member names of an object, from its opening bracket; the caller moves past each value."""
+    names: set[str] = set()
     window.at += 1
     char = window.peek()
     while char != "}":
@@ -250,9 +251,9 @@ def _members(window: Window) -> Iterator[str]:
         name, stop = window.value()
         if isinstance(name, Fault):
             raise window.refused(name.at, name.why)
-        if name in seen:
-            raise window.refused(window.at, "a name stands here a second time")
-        seen.add(name)
+        if name in names:
+            raise window.refused(window.at, "the name occurs twice in the object")
+        names.add(name)
         window.at = stop
         if (char := window.peek()) != ":":
             raise window.refused(window.at, f"a colon is expected, but {shown(char)}")
@@ -270,7 +271,7 @@ def _members(window: Window) -> Iterator[str]:
 
 
 def _add(window: Window, rows: RowBuilder) -> None:
-    """Add the value at `at`, which may need more text, as a row or as a malformed record, and go past it."""
+    """Add the value at `at`, which may need more text, as a row or as a malformed record, and move past it."""
     if not window.peek():
         raise window.refused(window.at, f"a value is expected, but {shown('')}")
     value, stop = window.value()
@@ -300,5 +301,5 @@ def _too_long(text: str, line: int, limits: ReadLimits) -> Malformed:
 
 
 def _raw(text: str) -> str:
-    most = text[: RAW_CHARACTERS + 1].encode()
-    return raw_text(most, 0, len(most))
+    head = text[: RAW_CHARACTERS + 1].encode()
+    return raw_text(head, 0, len(head))

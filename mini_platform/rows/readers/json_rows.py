@@ -1,7 +1,7 @@
 """JSON objects -> blocks of text rows.
 
-Here: flattening, the match of names with the declared columns, cells as text. Not here: where an object stands in a file
-(`json.py`), which fault of it is told (`json_faults.py`).
+Here: flattening, matching names with the declared columns, cells as text. Not here: the position of an object in a file
+(`json.py`), the fault that is reported (`json_faults.py`).
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
     from mini_platform.declare.columns import Column
 
 MAX_EXTRA = 1000
-"""Names that no column declares, of one file. An object whose names are data (ids, dates) would make a column of each."""
+"""Most undeclared names of one file. An object whose names are data (ids, dates) would create a column for each."""
 MAX_NAME = 1000
-"""Characters of a name, flattened."""
+"""Most characters of a flattened name."""
 _BLOCK_CELLS = 2_000_000
-"""Cells of one block. Rows that each have other names make a table that is much larger than their text."""
+"""Most cells of one block. Rows that each have other names create a table that is much larger than their text."""
 _PLANS = 1000
-"""Sets of names of which the plan is kept."""
+"""Number of cached plans, one for each sequence of names."""
 
 Cells = tuple[Any, ...]
-"""Of a row: text, the bytes of a number, True, False, None for null and for what is missing."""
+"""Cells of a row: text, the bytes of a number, True, False, None for null and for a missing name."""
 
 _key = lru_cache(maxsize=4096)(normalized)
-"""Remembered, as every object has the same names."""
+"""Cached, as every object has the same names."""
 _PLAIN = frozenset((str, bytes, bool, type(None)))
 _MISSING: Cells = (None,)
 _HUGE = re.compile(r"[0-9]{1000}|[eE][+-]?0*[1-9][0-9]{3}")
-"""In a number that Postgres may not hold."""
+"""Pattern of a number that Postgres may not hold."""
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORDS = {True: "true", False: "false", None: ""}
 
 
 class _Json(str):
-    """A list or an empty object, as compact JSON: of another kind than a text that reads the same."""
+    """A list or an empty object, as compact JSON: a type of its own, to tell it from a string with the same text."""
 
     __slots__ = ()
 
 
-class RowFault(Exception):  # noqa: N818  # what is wrong with a row, not with the program
-    """An object that is no row."""
+class RowFault(Exception):  # noqa: N818  # a fault of a row, not of the program
+    """A JSON value is not a valid row."""
 
     def __init__(self, rule: str, why: str) -> None:
-        """Take the name of the rule in `dataset.STRUCTURE_RULES` that it breaks, and what was found."""
+        """Take the name of the broken rule in `dataset.STRUCTURE_RULES`, and the fault in words."""
         super().__init__(why)
         self.rule = rule
         self.why = why
@@ -64,12 +64,12 @@ class RowFault(Exception):  # noqa: N818  # what is wrong with a row, not with t
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to do with objects that have the same names in the same order.
+    """A plan that turns objects with the same names in the same order into rows.
 
     Attributes:
-        pick: takes the cells and one None after them, returns those of the declared columns; None if they are those.
-        several: declared columns that stand there under several names: position of the column, positions of its cells.
-        extra: names that no column declares, with the positions of their cells.
+        pick: takes the cells followed by one None, returns the cells of the declared columns; None if these are all the cells.
+        several: declared columns with several names in the object: position of the column, positions of its cells.
+        extra: undeclared names with the positions of their cells.
     """
 
     pick: Callable[[Cells], Cells] | None
@@ -78,13 +78,18 @@ class _Plan:
 
 
 class RowBuilder:
-    """Gathers the rows of one file into blocks."""
+    """Collects the rows of one file into blocks.
+
+    Most objects of a file have the same names in the same order. The first such object is matched with the declared columns,
+    and the result is cached as a `_Plan`; for each later one, a single `itemgetter` call picks the cells of a row. Cells stay
+    as the parser returned them until a block is built; only undeclared names are stored by row, as few rows may have them.
+    """
 
     def __init__(self, columns: Sequence[Column], limits: ReadLimits) -> None:
         """Take the declared columns.
 
         Raises:
-            ValueError: two of them, or their aliases, differ only in what a name is forgiven.
+            ValueError: two of them, or their aliases, have the same normalized name.
         """
         self._limits = limits
         self._columns = [column.name for column in columns]
@@ -94,7 +99,7 @@ class RowBuilder:
                 if self._declared.setdefault(key, position) != position:
                     raise ValueError(f"two declared columns cannot be told apart: both are called {key}")
         self._lists = {key for key, position in self._declared.items() if columns[position].type == list[float]}
-        self._most_names = len(self._declared) + MAX_EXTRA
+        self._max_names = len(self._declared) + MAX_EXTRA
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._extra_names: dict[str, str] = {}
         self._last = (0, 0)
@@ -108,39 +113,39 @@ class RowBuilder:
         self._places: list[int] = []
 
     def __len__(self) -> int:
-        """Records that were gathered since the last block."""
+        """Return the number of records since the last block."""
         return len(self._lines) + len(self._malformed)
 
     def add(self, value: Any, line: int, *, hidden: bool, long: bool) -> None:
         """Add a parsed value as a row.
 
         Args:
-            value: as `json_window.scan` gives it.
-            line: on which it starts.
-            hidden: whether it may have text with U+0000 or half of a surrogate pair.
-            long: whether it may have a field over the limit.
+            value: the value as returned by `json_window.scan`.
+            line: number of the line on which the value starts.
+            hidden: True if it may have text with U+0000 or half of a surrogate pair.
+            long: True if it may have a field over the limit.
 
         Raises:
-            RowFault: it is no row.
+            RowFault: the value is not a valid row.
         """
         if type(value) is not tuple:
-            raise RowFault("row_is_object", f"{_KINDS.get(type(value), 'a constant')} stands where an object should")
-        if self._lists:  # A string that looks like a list is none: it keeps its quotes.
+            raise RowFault("row_is_object", f"an object is expected, not {_KINDS.get(type(value), 'a constant')}")
+        if self._lists:  # A string that looks like a list is not a list: it keeps its quotes.
             value = [(n, _string(cell) if type(cell) is str and _key(n) in self._lists else cell) for n, cell in value]
         names: tuple[str, ...]
         cells: Cells
         names, cells = zip(*value, strict=True) if value else ((), ())
         compacted: Container[int] = ()
         if not _PLAIN.issuperset(map(type, cells)):
-            names, cells, compacted = self._flattened(value)
-        plan = self._plans.get(names) or self._planned(names)
+            names, cells, compacted = self._flatten_object(value)
+        plan = self._plans.get(names) or self._build_plan(names)
         if hidden:
             _check_text("".join(cell for cell in cells if type(cell) is str))
         if long:
             self._check_lengths(cells)
         row = plan.pick(cells + _MISSING) if plan.pick else cells
         if plan.several:
-            row = self._one_of_several(plan, names, row, cells)
+            row = self._merge_aliases(plan, names, row, cells)
         if plan.extra:
             number = len(self._rows)
             for name, position in plan.extra:
@@ -150,37 +155,40 @@ class RowBuilder:
         self._lines.append(line)
 
     def reject(self, malformed: Malformed) -> None:
-        """Add a record that is no row."""
+        """Add a malformed record."""
         self._malformed.append(malformed)
         self._places.append(len(self._rows))
 
     def blocks(self, bytes_read: int) -> Iterator[Block]:
-        """Give what was gathered, nearly always as one block, and begin anew."""
+        """Yield the collected records, nearly always as one block, and start over."""
         width = len(self._columns) + len(self._extra)
         step = max(1, _BLOCK_CELLS // max(1, width))
         count = len(self._rows)
-        numbers = self._numbered()
+        numbers = self._number_records()
         for start in range(0, max(1, count), step):
             stop = min(count, start + step)
             last = stop == count
             lines = np.array(self._lines[start:stop], np.int64)
-            # A part has the malformed records up to its last row, the last part the rest.
+            # A part has the malformed records up to its last row, the last part has the rest.
             end = len(self._malformed) if last else _first_after(self._malformed, int(lines[-1]))
             malformed, self._malformed = self._malformed[:end], self._malformed[end:]
             extra = {
-                name: within
+                name: part
                 for name, cells in self._extra.items()
-                if (within := {number - start: cell for number, cell in cells.items() if start <= number < stop})
+                if (part := {number - start: cell for number, cell in cells.items() if start <= number < stop})
             }
             frame = self._frame(self._rows[start:stop], extra)
             extra_as_json = partial(_extra_as_json, extra, stop - start)
             yield Block(lines, frame, malformed, bytes_read, records=numbers[start:stop], extra_as_json=extra_as_json)
         self._clear()
 
-    def _numbered(self) -> np.ndarray:
-        """Number the rows and the malformed records among those that start on their line; returns the numbers of the rows."""
+    def _number_records(self) -> np.ndarray:
+        """Number the records that start on the same line from 1; set the numbers of malformed ones, return those of the rows.
+
+        `_places` has, for each malformed record, the number of rows before it, which gives the order of all records.
+        """
         places = np.array(self._places, np.int64)
-        bad = places + np.arange(len(places))  # Where the malformed stand among all records.
+        bad = places + np.arange(len(places))  # Positions of the malformed records among all records.
         lines = np.empty(len(self), np.int64)
         is_row = np.ones(len(self), np.bool_)
         is_row[bad] = False
@@ -190,7 +198,7 @@ class RowBuilder:
             begins = np.concatenate([[True], lines[1:] != lines[:-1]])
             first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
             numbers += np.arange(len(lines)) - first
-            if lines[0] == self._last[0]:  # The line of the last block goes on.
+            if lines[0] == self._last[0]:  # The last line of the previous block continues.
                 numbers[first == 0] += self._last[1]
             self._last = (int(lines[-1]), int(numbers[-1]))
         self._malformed = [
@@ -208,8 +216,8 @@ class RowBuilder:
             columns[name] = column
         return pl.DataFrame([pl.Series(name, _texts(cells), pl.String) for name, cells in columns.items()])
 
-    def _flattened(self, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, ...], Cells, Container[int]]:
-        """The names and cells of an object that has objects or lists within, and which of the cells are lists."""
+    def _flatten_object(self, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, ...], Cells, Container[int]]:
+        """Return names and cells of an object with nested objects or lists, and the positions of the cells that are JSON."""
         names: list[str] = []
         cells: list[Any] = []
         compacted: set[int] = set()
@@ -223,7 +231,7 @@ class RowBuilder:
         for key, cell in pairs:
             name = prefix + key
             if type(cell) is tuple and cell:
-                if len(name) > MAX_NAME:  # here already: many names may begin with it
+                if len(name) > MAX_NAME:  # checked here already: many names may begin with it
                     raise _too_long()
                 self._flatten(cell, name + "_", depth + 1, names, cells, compacted)
                 continue
@@ -231,38 +239,38 @@ class RowBuilder:
             if type(cell) not in _PLAIN:
                 compacted.add(len(cells))
             cells.append(cell if type(cell) in _PLAIN else _compact(cell, depth))
-            if len(names) > self._most_names:
+            if len(names) > self._max_names:
                 raise self._too_many()
 
-    def _planned(self, names: tuple[str, ...]) -> _Plan:
-        """Make the plan for objects with these names."""
-        if len(names) > self._most_names:
+    def _build_plan(self, names: tuple[str, ...]) -> _Plan:
+        """Build and cache the plan for objects with these names."""
+        if len(names) > self._max_names:
             raise self._too_many()
-        found: dict[int, list[int]] = {}
+        declared_positions: dict[int, list[int]] = {}
         extra: list[tuple[str, str, int]] = []
-        seen: set[str] = set()
+        keys: set[str] = set()
         for position, name in enumerate(names):
             if len(name) > MAX_NAME:
                 raise _too_long()
             _check_text(name)
             shown = name.strip() or "column"
             key = _key(shown)
-            if key in seen:
+            if key in keys:
                 column = self._columns[self._declared[key]] if key in self._declared else "one that is not declared"
                 raise RowFault("row_names_once", f"two of its names are one column: {column}")
-            seen.add(key)
+            keys.add(key)
             if key in self._declared:
-                found.setdefault(self._declared[key], []).append(position)
+                declared_positions.setdefault(self._declared[key], []).append(position)
             else:
                 extra.append((key, shown, position))
         if len(self._extra_names.keys() | {key for key, _, _ in extra}) > MAX_EXTRA:
             raise self._too_many()
         for key, shown, _ in extra:
             self._extra_names.setdefault(key, shown)
-        positions = [found.get(number, [len(names)])[0] for number in range(len(self._columns))]
+        positions = [declared_positions.get(number, [len(names)])[0] for number in range(len(self._columns))]
         plan = _Plan(
             None if positions == list(range(len(names))) else _picker(positions),
-            tuple((number, tuple(several)) for number, several in found.items() if len(several) > 1),
+            tuple((number, tuple(several)) for number, several in declared_positions.items() if len(several) > 1),
             tuple((self._extra_names[key], position) for key, _, position in extra),
         )
         if len(self._plans) >= _PLANS:
@@ -275,19 +283,19 @@ class RowBuilder:
         return RowFault("row_names_bounded", why)
 
     def _check_lengths(self, cells: Cells) -> None:
-        most = self._limits.max_field_bytes
+        max_bytes = self._limits.max_field_bytes
         longest = max((len(_text(cell).encode()) for cell in cells), default=0)
-        if longest > most:
-            raise RowFault("row_fields_bounded", f"a field has {longest:,} bytes; at most {most:,} are allowed")
+        if longest > max_bytes:
+            raise RowFault("row_fields_bounded", f"a field has {longest:,} bytes; at most {max_bytes:,} are allowed")
 
-    def _one_of_several(self, plan: _Plan, names: tuple[str, ...], row: Cells, cells: Cells) -> Cells:
-        """The row, where a column stands there under its name and an alias; one of them at most may have a value."""
+    def _merge_aliases(self, plan: _Plan, names: tuple[str, ...], row: Cells, cells: Cells) -> Cells:
+        """Return the row of an object that has a column under its name and an alias; at most one of them may have a value."""
         chosen = list(row)
         for number, positions in plan.several:
             filled = [position for position in positions if cells[position] not in (None, "")]
             if len(filled) > 1:
                 both = " and ".join(_key(names[position]) for position in filled)
-                raise RowFault("row_names_once", f"both stand for {self._columns[number]}: {both}")
+                raise RowFault("row_names_once", f"two of its names have a value for {self._columns[number]}: {both}")
             chosen[number] = cells[filled[0]] if filled else None
         return tuple(chosen)
 
@@ -306,7 +314,7 @@ def _too_long() -> RowFault:
 
 
 def _picker(positions: list[int]) -> Callable[[Cells], Cells]:
-    if len(positions) < 2:  # Of these itemgetter gives no tuple.
+    if len(positions) < 2:  # With fewer than two positions, itemgetter does not return a tuple.
         return lambda cells: tuple(cells[only] for only in positions)
     return cast("Callable[[Cells], Cells]", itemgetter(*positions))
 
@@ -317,7 +325,7 @@ def _string(text: str) -> str:
 
 
 def _check_text(text: str) -> None:
-    """Refuse what the parser lets through and no database takes."""
+    """Refuse text that the parser accepts and Postgres does not."""
     if "\0" in text:
         raise RowFault("row_without_nul", "a text contains U+0000")
     if not text.isascii():
@@ -331,11 +339,11 @@ def _check_object(pairs: tuple[tuple[str, Any], ...], depth: int) -> None:
     if depth > MAX_DEPTH:
         raise RowFault("row_is_json", f"it is nested deeper than {MAX_DEPTH} levels")
     if len(dict(pairs)) < len(pairs):
-        raise RowFault("row_names_once", "a name stands twice in one object")
+        raise RowFault("row_names_once", "a name occurs twice in one object")
 
 
 def _compact(value: Any, depth: int) -> str:
-    """A value as compact JSON text; `depth` is that of what it is in."""
+    """Return a value as compact JSON text; `depth` is the depth of its parent."""
     kind = type(value)
     if kind is str:
         _check_text(value)
@@ -345,7 +353,7 @@ def _compact(value: Any, depth: int) -> str:
     if kind is list:
         if depth >= MAX_DEPTH:
             raise RowFault("row_is_json", f"it is nested deeper than {MAX_DEPTH} levels")
-        if {bytes}.issuperset(map(type, value)):  # a series of numbers
+        if {bytes}.issuperset(map(type, value)):  # a list of numbers
             return f"[{b','.join(value).decode()}]"
         return f"[{','.join([_compact(one, depth + 1) for one in value])}]"
     if kind is tuple:
@@ -359,7 +367,7 @@ def _compact(value: Any, depth: int) -> str:
 
 
 def _texts(cells: Sequence[Any]) -> Sequence[str]:
-    """The cells of a column as text."""
+    """Return the cells of a column as text."""
     kinds = set(map(type, cells))
     if kinds <= {str}:
         return cells
@@ -375,7 +383,7 @@ def _text(cell: Any) -> str:
 
 
 def _extra_as_json(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Series:
-    """Columns of cells by row -> a JSON object a row, its values as they stood in the file; null without any."""
+    """Return a JSON object for each row from columns of cells by row, with the values as in the file; null if it has none."""
     objects: list[list[str]] = [[] for _ in range(count)]
     for name, cells in extra.items():
         start = quoted(name) + ":"
@@ -385,12 +393,12 @@ def _extra_as_json(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Ser
 
 
 def _json(cell: Any) -> str:
-    """A cell as the JSON value that it was; a number that Postgres cannot hold as a text."""
+    """Return a cell as its original JSON value; a number that Postgres cannot hold as a string."""
     if type(cell) is str:
         return quoted(cell)
     text = _text(cell) or "null"
-    is_held = not _HUGE.search(text) or not _HUGE.search(_STRINGS.sub("", text))
-    return text if is_held else quoted(text)
+    fits_postgres = not _HUGE.search(text) or not _HUGE.search(_STRINGS.sub("", text))
+    return text if fits_postgres else quoted(text)
 
 
 def _first_after(malformed: list[Malformed], line: int) -> int:

@@ -1,6 +1,6 @@
-"""A stretch of UTF-8 text -> where its physical lines are.
+"""A chunk of UTF-8 text -> the positions of its physical lines.
 
-Here: line ends (LF, CRLF, CR, each one) and where a stretch may be cut. Not here: quotes and records (`records.py`).
+Here: line ends (LF, CRLF and CR each end a line) and where text may be cut. Not here: quotes and records (`records.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ LF, CR = 10, 13
 
 @dataclass(frozen=True)
 class Lines:
-    """The physical lines of a stretch.
+    """The physical lines of a chunk.
 
     Attributes:
-        starts: where each line begins.
-        stops: where its text ends, before its line end.
-        nexts: where it ends, after its line end.
+        starts: offset of the start of each line.
+        stops: offset of the end of its text, before the line end.
+        nexts: offset after its line end.
     """
 
     starts: Positions
@@ -30,12 +30,12 @@ class Lines:
     nexts: Positions
 
     def first(self, count: int) -> Lines:
-        """The first `count` lines."""
+        """Return the first `count` lines."""
         return Lines(self.starts[:count], self.stops[:count], self.nexts[:count])
 
 
 def whole_lines(text: bytes, *, final: bool) -> int:
-    """How much of `text` is whole lines; all of it where it is the end of the file.
+    """Return the length of the whole lines of `text`; all of it at the end of the file.
 
     A CR that ends the text may be the first half of a CRLF, so it ends no line yet.
     """
@@ -43,7 +43,7 @@ def whole_lines(text: bytes, *, final: bool) -> int:
 
 
 def split_lines(text: bytes, cut: int) -> Lines:
-    """Find the lines of `text[:cut]`, which is whole lines."""
+    """Return the lines of `text[:cut]`, which must end with a whole line."""
     codes = np.frombuffer(text, np.uint8, cut)
     feeds = codes == LF
     if text.find(b"\r", 0, cut) < 0:

@@ -1,6 +1,6 @@
-"""A raw file -> its unpacked bytes: plain, gzip or zip, told apart by their first bytes and never by the name.
+"""A raw file -> its unpacked bytes: plain, gzip or zip, distinguished by the first bytes and never by the name.
 
-Here: decompression and the caps that stop a bomb. Not here: encodings (`decode.py`).
+Here: decompression and the limits that stop a bomb. Not here: encodings (`decode.py`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-"""A zip's first bytes: with a member, without one, and split over several files."""
+"""First bytes of a zip: with a member, without one, and split over several files."""
 _MAGIC_BYTES = 4
-"""Of the longest."""
+"""Length of the longest magic."""
 
 _PACKED_PIECE = 2**16
-"""Packed bytes given to zlib at once. Small, as the rest of a piece is copied for every member that ends within it."""
+"""Packed bytes passed to zlib at once. Small, as the rest of a piece is copied for every member that ends inside it."""
 _UNPACKED_PIECE = 2**20
 _MAX_DIRECTORY = 2**16
-"""Bytes of a zip's directory. One member needs under 200; `zipfile` makes an object of every entry of a larger one."""
+"""Most bytes of a zip's directory. One member needs under 200; `zipfile` creates an object for every entry."""
 
 
 class Unpacked:
     """The unpacked bytes of a raw file, counted against the limits as they are read.
 
     Attributes:
-        position: how many unpacked bytes were read.
+        position: number of unpacked bytes that were read.
     """
 
     def __init__(self, file: BinaryIO, read: Callable[[int], bytes], limits: ReadLimits, *, packed: bool) -> None:
-        """Read from `read`, which itself reads from `file`; `packed` says whether the ratio is limited."""
+        """Read from `read`, which itself reads from `file`; if `packed` is true, the ratio is limited."""
         self._file = file
         self._read = read
         self._limits = limits
@@ -51,11 +51,11 @@ class Unpacked:
 
     @property
     def bytes_read(self) -> int:
-        """How much of the raw file was read."""
+        """Number of bytes of the raw file that were read."""
         return self._file.tell()
 
     def read(self, size: int) -> bytes:
-        """Read at most `size` bytes; none at the end.
+        """Return at most `size` bytes; empty at the end.
 
         Raises:
             RefusedFileError: the file is larger than the limits allow, is damaged or ends too soon.
@@ -71,22 +71,22 @@ class Unpacked:
         if self._packed and self.position > self._limits.max_ratio * self._size:
             raise RefusedFileError(
                 f"The file unpacks to more than {self._limits.max_ratio} times its own size of {self._size:,} bytes, "
-                "which is the mark of a decompression bomb."
+                "which indicates a decompression bomb."
             )
         return piece
 
     def _refuse_packed_twice(self, piece: bytes) -> None:
-        """Look at the first unpacked bytes: what is packed in a pack is not unpacked, as bombs are made so."""
+        """Refuse a packed file inside a packed file, by its first bytes: decompression bombs are built that way."""
         self._head += piece[:_MAGIC_BYTES]
-        for what, magics in (("a gzip", (GZIP_MAGIC,)), ("a zip", ZIP_MAGICS)):
+        for kind, magics in (("a gzip", (GZIP_MAGIC,)), ("a zip", ZIP_MAGICS)):
             if self._head.startswith(magics):
                 raise RefusedFileError(
-                    f"The file is packed twice: {what} file is within it. Pack the text itself, once."
+                    f"The file is packed twice: {kind} file is inside it. Pack the text itself, once."
                 )
 
 
 class _GzipMembers:
-    """Reads the members of a gzip file one after the other."""
+    """Reads the members of a gzip file one after another."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -103,7 +103,7 @@ class _GzipMembers:
             if not self._packed:
                 self._packed = self._file.read(_PACKED_PIECE)
             try:
-                # At the end of the file zlib may still hold output back; an empty input lets it out.
+                # At the end of the file zlib may still buffer output; an empty input flushes it.
                 piece = member.decompress(self._packed, size)
             except zlib.error as error:
                 raise RefusedFileError(f"The gzip file is damaged ({error}).") from error
@@ -117,7 +117,7 @@ class _GzipMembers:
                 return piece
 
     def _next_member(self) -> zlib._Decompress | None:
-        """Begin another member, if one follows; zeros after the last one are padding, as for gzip itself."""
+        """Return a decompressor for the next member, if any; zeros after the last one are padding, as for gzip itself."""
         while len(self._packed) < len(GZIP_MAGIC) and (more := self._file.read(_PACKED_PIECE)):
             self._packed += more
         if not self._first and not self._packed.startswith(GZIP_MAGIC):
@@ -131,7 +131,7 @@ class _GzipMembers:
 
 
 def _directory_bytes(file: BinaryIO) -> int:
-    """Size of a zip's directory, from the record at its end (APPNOTE.TXT 4.3.16, for zip64 4.3.14)."""
+    """Return the size of a zip's directory, from the record at its end (APPNOTE.TXT 4.3.16, for zip64 4.3.14)."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 22 - 2**16))
     tail = file.read()
@@ -149,7 +149,7 @@ def _directory_bytes(file: BinaryIO) -> int:
 
 
 def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The one member of a zip that is a file; its name is only ever shown, never used as a path."""
+    """Return the only file in a zip; its name is only shown, never used as a path."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
         raise RefusedFileError(f"The zip holds {len(members)} files; exactly one is expected.")

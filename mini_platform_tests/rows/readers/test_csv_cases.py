@@ -125,7 +125,7 @@ def test_case(read: Reader, case: Case, block_bytes: int) -> None:
         (b"1,\0\0\n", "found 2 NUL bytes"),
         (b'1,"2\n', "a quote is opened and never closed"),
         (b'"1"x,2\n', "text follows a closing quote"),
-        (b"a,b\n", "the header stands here again"),
+        (b"a,b\n", "the header is repeated here"),
         (b"12345,2\n", "a field has 5 bytes; at most 4 are allowed"),
         (b'"1234\n",2\n', "a field has 5 bytes; at most 4 are allowed"),
         ("éé,ééé\n".encode(), "a field has 6 bytes; at most 4 are allowed"),
@@ -142,7 +142,7 @@ def test_header_again_in_another_order_is_no_row(read: Reader) -> None:
     found = read(b"a,b,c\nc,a,b\nb,a,a\n", "abc")
     assert [row for _, row in found.rows] == [("b", "a", "a")]
     assert [(one.line, one.detail) for one in found.malformed] == [
-        (2, "the header stands here again, its columns in another order")
+        (2, "the header is repeated here, with its columns in another order")
     ]
 
 

@@ -94,12 +94,12 @@ def test_case(read: Reader, case: Case, block_bytes: int) -> None:
         (SINGLE, b"'1'x,2\n", "text follows a closing quote"),
         (ESCAPED, b'"1"\\,2\n', "text follows a closing quote"),
         (ESCAPED, b"1,2\\", "nothing follows the escape character"),
-        (ESCAPED, b"1,2\\\n", "the line end is escaped, and the record does not go on"),
+        (ESCAPED, b"1,2\\\n", "the line end is escaped, and the record does not continue"),
         (ESCAPED, b'1,"\\2\n', OPEN),
         (TRAILING, b"1,2,,\n", "expected 2 fields, found 4"),
         (ESCAPED, b"1,\\2345\\6\n", "a field has 5 bytes; at most 4 are allowed"),
         (COMMENTED, b"#" + b"x" * 18 + b"\n", "the record is longer than 18 bytes"),
-        (HEADLESS, b"", "the header stands here"),
+        (HEADLESS, b"", "this is the header"),
     ],
 )
 @pytest.mark.parametrize("block_bytes", [1, 2**22])
@@ -119,7 +119,7 @@ def test_detail(read: Reader, source: Csv, body: bytes, detail: str, block_bytes
         (
             FIND,
             b"x\na,c\n\n1,2\n",
-            "None of the first 4 lines is a header with a, b. Line 2 comes nearest; it lacks b.",
+            "None of the first 4 lines is a header with a, b. Line 2 is closest; it lacks b.",
         ),
         (FIND, b"x\n" * 2000 + b"a,b\n", "None of the first 1,000 lines"),
         (FIND, b"x\na,b,B\n", "twice: b and B"),

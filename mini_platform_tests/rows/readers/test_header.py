@@ -9,7 +9,7 @@ import pytest
 from mini_platform import Column, Csv
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.csv import read_csv
-from mini_platform.rows.readers.header import Wanted, match_header
+from mini_platform.rows.readers.header import ExpectedColumns, match_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_names(fields: list[str], names: tuple[str, ...]) -> None:
-    header = match_header(fields, Wanted(("station_id", "café")))
+    header = match_header(fields, ExpectedColumns(("station_id", "café")))
     assert header.names == names
     assert header.ordered == ("station_id", "café", *(name for name in names if name not in ("station_id", "café")))
     assert header.texts == tuple(fields)
@@ -49,14 +49,14 @@ def test_names(fields: list[str], names: tuple[str, ...]) -> None:
 )
 def test_refused(fields: list[str], words: str) -> None:
     with pytest.raises(RefusedFileError) as refusal:
-        match_header(fields, Wanted(("a", "b")))
+        match_header(fields, ExpectedColumns(("a", "b")))
     assert words in str(refusal.value)
     assert len(str(refusal.value)) < 1000
 
 
 def test_declared_columns_that_a_header_cannot_tell_apart() -> None:
     with pytest.raises(ValueError, match="told apart"):
-        match_header(["a_b"], Wanted(("a_b", "A_b")))
+        match_header(["a_b"], ExpectedColumns(("a_b", "A_b")))
 
 
 def test_extra_columns_come_last_and_keep_their_values(read: Reader) -> None:
@@ -106,4 +106,4 @@ def test_aliases_refused(text: str, words: str, tmp_path: Path) -> None:
 
 def test_an_alias_that_is_another_columns_name() -> None:
     with pytest.raises(ValueError, match="told apart"):
-        match_header(["a"], Wanted(("a", "b"), (("A", "b"),)))
+        match_header(["a"], ExpectedColumns(("a", "b"), (("A", "b"),)))

@@ -83,7 +83,7 @@ CASES = [
     ),
     Case("objects in a list", b'{"a":[{"x": {"y": [1]}}]}', ['1:[{"x":{"y":[1]}}]|']),
     Case("empty object and list", b'{"a":{},"b":[]}', ["1:{}|[]"]),
-    Case("no names", b"{}\n[]\n", ["1:|"], ["2 row_is_object 2:1 a list stands where an object should"]),
+    Case("no names", b"{}\n[]\n", ["1:|"], ["2 row_is_object 2:1 an object is expected, not a list"]),
     Case("escapes", rb'{"a":"\"\\\/\b\f\n\r\t\u00e9","b":"\ud83c\udf89"}', ['1:"\\/\b\f\n\r\té|🎉']),
     Case("text is not trimmed", b'{"a":" x ","b":"\\n"}', ["1: x |\n"]),
     Case("raw separators", '{"a":"\u2028\u0085\x7f"}'.encode(), ["1:\u2028\u0085\x7f|"]),
@@ -100,31 +100,31 @@ CASES = [
         "a name twice",
         b'[{"a":1,"a":1},{"a":2}]',
         ["1:2|"],
-        ["1 row_names_once 1:9 a name stands here a second time"],
+        ["1 row_names_once 1:9 the name occurs twice in the object"],
     ),
     Case(
         "a name twice, escaped",
         rb'{"a":1,"\u0061":1}',
         [],
-        ["1 row_names_once 1:8 a name stands here a second time"],
+        ["1 row_names_once 1:8 the name occurs twice in the object"],
     ),
     Case(
         "a name twice within",
         b'{"b":{"a":1,\n"x":{},"a":1}}\n{"a":1}',
         ["3:1|"],
-        ["1 row_names_once 2:8 a name stands here a second time"],
+        ["1 row_names_once 2:8 the name occurs twice in the object"],
     ),
     Case(
         "an object twice",
         b'{"a":{"x":1},"a":{"y":2}}',
         [],
-        ["1 row_names_once 1:14 a name stands here a second time"],
+        ["1 row_names_once 1:14 the name occurs twice in the object"],
     ),
     Case(
         "a name twice in a list",
         b'[{"a":[{"x":1,"x":1}]}]',
         [],
-        ["1 row_names_once 1:15 a name stands here a second time"],
+        ["1 row_names_once 1:15 the name occurs twice in the object"],
     ),
     Case(
         "two paths to one name",
@@ -189,9 +189,9 @@ CASES = [
         "unknown escape",
         rb'[{"a":"\x41"},{"a":1}]',
         ["1:1|"],
-        ["1 row_is_json 1:8 a backslash before 'x' is no escape of JSON"],
+        ["1 row_is_json 1:8 a backslash before 'x' is not a JSON escape"],
     ),
-    Case("short escape", rb'{"a":"\u12"}', [], ["1 row_is_json 1:7 a backslash before 'u' is no escape of JSON"]),
+    Case("short escape", rb'{"a":"\u12"}', [], ["1 row_is_json 1:7 a backslash before 'u' is not a JSON escape"]),
     Case("deep enough", DEEP, [f"1:||{DEEP_NAME}=1"]),
     Case(
         "too deep",
@@ -223,13 +223,13 @@ CASES = [
         "numbers that are none",
         b'{"a":01}\n{"a":1.}\n{"a":.5}\n{"a":+1}\n{"a":0x1F}\n{"a":1_0}\n{"a":-}',
         [],
-        [f"{n} row_is_json {n}:6 a number is not written as JSON has it" for n in range(1, 8)],
+        [f"{n} row_is_json {n}:6 a number is not in the format of JSON" for n in range(1, 8)],
     ),
     Case(
         "full-width digits",
         '[{"a":１２}]'.encode(),
         [],
-        ["1 row_is_json 1:7 a word stands here that is not a JSON value"],
+        ["1 row_is_json 1:7 an unquoted word is not a JSON value"],
     ),
     Case("single quotes", b"[{'a':'x'},{\"a\":1}]", ["1:1|"], ["1 row_is_json 1:3 a name is not in double quotes"]),
     Case("a name without quotes", b'{"a":1}\n{a:1}', ["1:1|"], ["2 row_is_json 2:2 a name is not in double quotes"]),
@@ -241,7 +241,7 @@ CASES = [
         b'[1,"x",null,true,[2],{"a":1},-0.5]',
         ["1:1|"],
         [
-            f"1 row_is_object 1:{column} {what} stands where an object should"
+            f"1 row_is_object 1:{column} an object is expected, not {what}"
             for column, what in (
                 (2, "a number"),
                 (4, "a string"),
@@ -257,7 +257,7 @@ CASES = [
         b'1\n"x"\n{"a":1}\nnull',
         ["3:1|"],
         [
-            f"{n} row_is_object {n}:1 {what} stands where an object should"
+            f"{n} row_is_object {n}:1 an object is expected, not {what}"
             for n, what in ((1, "a number"), (2, "a string"), (4, "null"))
         ],
     ),
@@ -266,21 +266,21 @@ CASES = [
         b'{"a":1}\ngarbage\n<x/>\n{"a":2}',
         ["1:1|", "4:2|"],
         [
-            "2 row_is_json 2:1 a word stands here that is not a JSON value",
-            "3 row_is_json 3:1 a word stands here that is not a JSON value",
+            "2 row_is_json 2:1 an unquoted word is not a JSON value",
+            "3 row_is_json 3:1 an unquoted word is not a JSON value",
         ],
     ),
     Case(
         "garbage first",
         b'garbage\n{"a":1}',
         ["2:1|"],
-        ["1 row_is_json 1:1 a word stands here that is not a JSON value"],
+        ["1 row_is_json 1:1 an unquoted word is not a JSON value"],
     ),
     Case(
         "garbage in a list",
         b'[garbage,{"a":1}]',
         ["1:1|"],
-        ["1 row_is_json 1:2 a word stands here that is not a JSON value"],
+        ["1 row_is_json 1:2 an unquoted word is not a JSON value"],
     ),
     Case(
         "lines cut off", b'{"a":1}\n{"a":"x', ["1:1|"], ["2 row_is_json 2:6 a string is opened here and never closed"]
@@ -298,7 +298,7 @@ CASES = [
         ["3:1|"],
         [
             "1 row_is_json 1:6 a colon is expected, but '1' follows",
-            "2 row_is_json 2:1 a word stands here that is not a JSON value",
+            "2 row_is_json 2:1 an unquoted word is not a JSON value",
         ],
     ),
     Case(
@@ -321,7 +321,7 @@ CASES = [
         b"a,b\n1,2\n",
         [],
         [
-            "1 row_is_json 1:1 a word stands here that is not a JSON value",
+            "1 row_is_json 1:1 an unquoted word is not a JSON value",
             "2 row_is_object 2:1 the line does not begin with an object",
         ],
     ),
@@ -331,22 +331,22 @@ CASES = [
         ["1:1|"],
         [
             "2 row_is_json 2:6 a string is opened here and never closed",
-            "3 row_is_json 3:1 a word stands here that is not a JSON value",
+            "3 row_is_json 3:1 an unquoted word is not a JSON value",
         ],
     ),
     Case(
         "a mark in the middle",
         b'{"a":1}\n\xef\xbb\xbf{"a":2}',
         ["1:1|"],
-        ["2 row_is_json 2:1 a word stands here that is not a JSON value"],
+        ["2 row_is_json 2:1 an unquoted word is not a JSON value"],
     ),
     Case(
         "indented and wrong",
         b'  {"a":x}\n\t{"a":y}',
         [],
         [
-            "1 row_is_json 1:8 a word stands here that is not a JSON value",
-            "2 row_is_json 2:7 a word stands here that is not a JSON value",
+            "1 row_is_json 1:8 an unquoted word is not a JSON value",
+            "2 row_is_json 2:7 an unquoted word is not a JSON value",
         ],
     ),
 ]
@@ -500,7 +500,7 @@ def test_rows_within_an_object(
         ),
         (
             b'{"d":{"rows":[{"a":1}]},"d":1}',
-            "The file cannot be read at JSON line 1, column 25: a name stands here a second time.",
+            "The file cannot be read at JSON line 1, column 25: the name occurs twice in the object.",
         ),
         (b'{"x":1,}', "The file cannot be read at JSON line 1, column 8: nothing follows the comma before }."),
         (b'{"x" 1}', "The file cannot be read at JSON line 1, column 6: a colon is expected, but '1' follows."),
@@ -512,7 +512,7 @@ def test_rows_within_an_object(
         ),
         (
             b'{"\\x":1}',
-            "The file cannot be read at JSON line 1, column 3: a backslash before 'x' is no escape of JSON.",
+            "The file cannot be read at JSON line 1, column 3: a backslash before 'x' is not a JSON escape.",
         ),
         (b'{"x":1 2}', "The file cannot be read at JSON line 1, column 8: a comma or } is expected, but '2' follows."),
         (
@@ -538,7 +538,7 @@ def test_aliases(read: Callable[..., JsonRead], block_bytes: int) -> None:
     aliases = {"email": ("mail", "user_contact_email", "e_mail")}
     rows, malformed = shown(read(data, ("id", "email"), aliases=aliases, block_bytes=block_bytes))
     assert rows == ["1:1|x", "2:2|y", "3:3|z", "4:4|v"]
-    assert malformed == ["5 row_names_once 5:1 both stand for email: mail and e_mail"]
+    assert malformed == ["5 row_names_once 5:1 two of its names have a value for email: mail and e_mail"]
 
 
 def test_aliases_that_clash() -> None:
@@ -584,7 +584,7 @@ def test_records_are_bounded_at_the_byte(read: Callable[..., JsonRead], block_by
         (2, BOUND, "line 2, column 1: the line is longer than 20 bytes")
     ]
     assert len(read(f"[{good},{good}]".encode(), limits=limits, block_bytes=block_bytes).rows) == 2
-    words = r"at JSON line 2, column 2: what begins here is longer than the 20 bytes that a row may have\."
+    words = r"at JSON line 2, column 2: the value that begins here is longer than the 20 bytes that are allowed\."
     with pytest.raises(RefusedFileError, match=words):
         read(f"[{good},\n {bad}]".encode(), limits=limits, block_bytes=block_bytes)
 
