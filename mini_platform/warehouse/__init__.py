@@ -1,1 +1,1 @@
-"""Postgres: the connection, the tables, COPY, upsert, the ledger. Nothing here knows Dagster."""
+"""Postgres: the connection, the tables, COPY, upsert, the ledger. Nothing here depends on Dagster."""

@@ -1,4 +1,4 @@
-"""Aggregates: selects over production and over each other, materialized by upsert; dirty groups alone are computed again."""
+"""Aggregates: selects over production and each other, materialized by upsert; only dirty groups are recomputed."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.upsert import materialized, upsert
 
 BULK_ROWS = 20_000
-"""An empty table that is computed from more rows than this is filled without indexes and constraints."""
-OF_VALUES = ("21", "22", "23", "54")
-"""Classes of SQLSTATE of what can be computed, and not for these values: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-HELP: Mapping[str, str] = {
+"""An empty table is filled without indexes and constraints if production has more rows than this."""
+VALUE_ERROR_CLASSES = ("21", "22", "23", "54")
+"""SQLSTATE classes of errors that depend on values, not on the statement: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+REMEDIES: Mapping[str, str] = {
     "22012": "divide by func.nullif(…, 0)",
     "22003": "give it a wider type, as type_=BigInteger or .cast(Numeric)",
     "23502": "leave those rows out by where(….is_not(None)), or name them by func.coalesce(…, …)",
     "21000": "take one of them, as by func.max(…)",
 }
-"""What to declare instead, by SQLSTATE."""
+"""SQLSTATE -> advice what to declare instead."""
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh did: rows written and deleted, and how many groups it computed (None: all)."""
+    """The result of a refresh: rows written and deleted, and the number of groups computed (None: all)."""
 
     written: int
     deleted: int
@@ -65,44 +65,44 @@ class Refreshed:
 
 
 @contextmanager
-def in_words(dataset: Dataset, computed: Aggregate | View) -> Iterator[None]:
-    """Have a select that fails for the rows that there are said in a sentence, which shows no value of personal data.
+def translate_errors(dataset: Dataset, computed: Aggregate | View) -> Iterator[None]:
+    """Raise errors of a select that fails for the present values as a sentence, which shows no personal data.
 
     Raises:
-        DeclarationError: Postgres cannot compute it.
+        DeclarationError: Postgres cannot compute the select.
     """
     try:
         yield
     except DBAPIError as error:
         code = str(getattr(error.orig, "pgcode", None))
-        if not code.startswith(OF_VALUES):
+        if not code.startswith(VALUE_ERROR_CLASSES):
             raise
-        said = str(error.orig.diag.message_primary)  # type: ignore[union-attr]
+        message = str(error.orig.diag.message_primary)  # type: ignore[union-attr]
         if dataset.is_personal:
-            said = re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error.orig).__name__).lower()
+            message = re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error.orig).__name__).lower()
         raise DeclarationError(
-            f"{dataset.name}.{computed.name}: Postgres cannot compute its select for the rows that there are: {said}; "
-            f"{HELP.get(code, 'compute it only where it can be, as by case(…)')}. The rows are loaded, and what was computed "
-            "before stays"
-        ) from None  # Which shows rows.
+            f"{dataset.name}.{computed.name}: Postgres cannot compute its select for the present rows: {message}; "
+            f"{REMEDIES.get(code, 'compute it only for rows where that is possible, as by case(…)')}. The rows are loaded, and "
+            "earlier results stay"
+        ) from None  # The original error shows rows.
 
 
 def refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
     """Bring the table of an aggregate up to date with production, in the caller's transaction.
 
-    The aggregates that it reads are brought up to date before, once its own marks are taken: so they know all that the
-    groups to be computed refer to, whatever is loaded meanwhile. All of them are locked before that (see `locks.py`).
+    The aggregates that it reads are refreshed after its own marks are taken and before it is computed: so they contain
+    whatever the dirty groups refer to, even if files are loaded meanwhile. All are locked before that (see `locks.py`).
 
     Args:
-        conn: the caller's transaction.
-        dataset: whose aggregate.
-        aggregate: the declaration.
-        rows: the aggregate's select.
+        conn: connection with the caller's transaction.
+        dataset: dataset of the aggregate.
+        aggregate: declaration of the aggregate.
+        rows: select of the aggregate.
 
     Raises:
-        DeclarationError: the select has two rows of one key, or cannot be computed for the rows that there are.
+        DeclarationError: the select has two rows of one key, or cannot be computed for the present rows.
     """
-    with in_words(dataset, aggregate):
+    with translate_errors(dataset, aggregate):
         return _refresh(conn, dataset, aggregate, rows)
 
 
@@ -124,28 +124,28 @@ def _refresh(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Sel
         if _is_bulk(conn, tables.production, table):
             return _fill(conn, dataset, aggregate, rows)
         return _merge(conn, dataset, aggregate, rows, true(), None)
-    given = func.jsonb_array_elements(literal(f"[{','.join(filter(None, marks))}]").cast(JSONB)).table_valued("value")
-    keys = select(*(given.c.value.cast(JSONB)[k].astext.cast(column.type) for k, column in groups.items()))
-    inside = tuple_(*(table.c[k] for k in groups)).in_(keys)
+    marked = func.jsonb_array_elements(literal(f"[{','.join(filter(None, marks))}]").cast(JSONB)).table_valued("value")
+    keys = select(*(marked.c.value.cast(JSONB)[k].astext.cast(column.type) for k, column in groups.items()))
+    in_marked_groups = tuple_(*(table.c[k] for k in groups)).in_(keys)
     rows = rows.where(tuple_(*groups.values()).in_(keys))
-    return _merge(conn, dataset, aggregate, rows, inside, len(marks))
+    return _merge(conn, dataset, aggregate, rows, in_marked_groups, len(marks))
 
 
 def _is_bulk(conn: Connection, production: Table, table: Table) -> bool:
-    """Whether an empty table is to be filled from many rows."""
+    """True if a table is empty and is to be filled from many rows."""
     if not is_empty(conn, table):
         return False
-    some = select(literal(1)).select_from(production).limit(BULK_ROWS + 1).subquery()
-    return (conn.scalar(select(func.count()).select_from(some)) or 0) > BULK_ROWS
+    sample = select(literal(1)).select_from(production).limit(BULK_ROWS + 1).subquery()
+    return (conn.scalar(select(func.count()).select_from(sample)) or 0) > BULK_ROWS
 
 
 def _fill(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Refreshed:
-    """Fill an empty table without its indexes and constraints, which are built afterwards."""
+    """Fill an empty table without its indexes and constraints; build them afterwards."""
     table = dataset_tables(dataset).aggregates[aggregate.name]
     fresh = None
     if aggregate.surrogate or dataset_tables(dataset).examined[aggregate.name].unique is None:
-        fresh = _computed(conn, dataset, aggregate, rows)
-        rows = _numbered(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
+        fresh = _compute(conn, dataset, aggregate, rows)
+        rows = _with_surrogates(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
     with filled_in_bulk(conn, table):
         written = conn.execute(insert(table).from_select([c.name for c in rows.selected_columns], rows)).rowcount
     if fresh is not None:
@@ -159,29 +159,29 @@ def _merge(
     dataset: Dataset,
     aggregate: Aggregate,
     rows: Select[Any],
-    inside: ColumnElement[bool],
+    in_scope: ColumnElement[bool],
     groups: int | None,
 ) -> Refreshed:
-    """Write the rows that differ, and delete those that are inside of what was computed and not among them."""
+    """Write the rows that differ, and delete rows that are in scope of the computation but not in its result."""
     table = dataset_tables(dataset).aggregates[aggregate.name]
-    fresh = _computed(conn, dataset, aggregate, rows)
-    numbered = _numbered(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
-    same = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
-    gone = conn.execute(delete(table).where(inside, not_(exists(select(1).select_from(fresh).where(same)))))
-    held, computed = (conn.scalar(select(func.count()).select_from(t)) or 0 for t in (table, fresh))
-    if table.foreign_key_constraints and computed - held > BULK_ROWS and owns(conn, table):
-        # Many new rows: whether they refer to something is asked once for all, and not row by row.
+    fresh = _compute(conn, dataset, aggregate, rows)
+    numbered = _with_surrogates(conn, dataset, aggregate, fresh) if aggregate.surrogate else select(fresh)
+    same_key = and_(*(fresh.c[k] == table.c[k] for k in aggregate.key))
+    deleted = conn.execute(delete(table).where(in_scope, not_(exists(select(1).select_from(fresh).where(same_key)))))
+    stored_count, computed_count = (conn.scalar(select(func.count()).select_from(t)) or 0 for t in (table, fresh))
+    if table.foreign_key_constraints and computed_count - stored_count > BULK_ROWS and owns(conn, table):
+        # Many new rows: their references are checked by one statement, not row by row.
         drop_foreign_keys(conn, table)
         written = upsert(conn, table, numbered)
         build_foreign_keys(conn, table)
     else:
         written = upsert(conn, table, numbered)
     fresh.drop(conn)
-    return Refreshed(written, gone.rowcount, groups)
+    return Refreshed(written, deleted.rowcount, groups)
 
 
-def _computed(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Table:
-    """The computed rows; where it was not known before, it is looked whether their keys are unique."""
+def _compute(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Select[Any]) -> Table:
+    """Compute the rows into a temporary table; check their keys for uniqueness unless that is known from the select."""
     fresh = materialized(conn, "fresh", rows)
     tables = dataset_tables(dataset)
     if tables.examined[aggregate.name].unique is None:
@@ -190,53 +190,59 @@ def _computed(conn: Connection, dataset: Dataset, aggregate: Aggregate, rows: Se
         if conn.execute(select(*key).group_by(*key).having(func.count() > 1).limit(1)).first() is not None:
             raise DeclarationError(
                 f"{dataset.name}.{aggregate.name}: several rows of its select have one key ({', '.join(aggregate.key)}): "
-                "group by its key, or add to the key what else tells the rows apart"
+                "group by its key, or add the columns to the key that distinguish the rows"
             )
     return fresh
 
 
-def _numbered(conn: Connection, dataset: Dataset, aggregate: Aggregate, fresh: Table) -> Select[Any]:
-    """Computed rows with their surrogates; a key that has none is given the next number."""
+def _with_surrogates(conn: Connection, dataset: Dataset, aggregate: Aggregate, fresh: Table) -> Select[Any]:
+    """Return a select of the computed rows with their surrogates; keys without one get the next number."""
     numbers = dataset_tables(dataset).surrogates[aggregate.name]
-    same = and_(*(fresh.c[k] == numbers.c[k] for k in aggregate.key))
-    new = select(*(fresh.c[k] for k in aggregate.key)).where(not_(exists(select(1).select_from(numbers).where(same))))
+    same_key = and_(*(fresh.c[k] == numbers.c[k] for k in aggregate.key))
+    new = select(*(fresh.c[k] for k in aggregate.key)).where(
+        not_(exists(select(1).select_from(numbers).where(same_key)))
+    )
     conn.execute(insert(numbers).from_select(list(aggregate.key), new.order_by(*(fresh.c[k] for k in aggregate.key))))
-    return select(numbers.c[str(aggregate.surrogate)], *fresh.c).join_from(fresh, numbers, same)
+    return select(numbers.c[str(aggregate.surrogate)], *fresh.c).join_from(fresh, numbers, same_key)
 
 
 def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit: int = 20) -> list[dict[str, Any]]:
-    """Compute an aggregate from production anew and compare it with its table; writes nothing.
+    """Recompute an aggregate from production and compare it with its table; nothing is written.
 
     Returns:
         One item per differing group: its key, and stored and computed values (None where the group is missing).
 
     Raises:
-        DeclarationError: it cannot be computed for the rows that there are.
+        DeclarationError: it cannot be computed for the present rows.
     """
     tables = dataset_tables(dataset)
     stored = tables.aggregates[aggregate.name]
     rows = tables.rows(aggregate)
-    inexact = errors(rows)
-    known = {name: f"_error_{n}" for n, (name, error) in enumerate(inexact.items()) if error is not None}
-    if known:
-        rows = rows.add_columns(*(inexact[name].label(error) for name, error in known.items()))  # type: ignore[union-attr]
+    bounds = errors(rows)
+    bound_names = {name: f"_error_{n}" for n, (name, bound) in enumerate(bounds.items()) if bound is not None}
+    if bound_names:
+        rows = rows.add_columns(*(bounds[name].label(bound) for name, bound in bound_names.items()))  # type: ignore[union-attr]
     if aggregate.surrogate:
-        found, numbers = rows.subquery(), tables.surrogates[aggregate.name]
-        given = and_(*(found.c[k] == numbers.c[k] for k in aggregate.key))
-        rows = select(numbers.c[aggregate.surrogate], *found.c).select_from(found.outerjoin(numbers, given))
+        selected, numbers = rows.subquery(), tables.surrogates[aggregate.name]
+        same_numbered_key = and_(*(selected.c[k] == numbers.c[k] for k in aggregate.key))
+        rows = select(numbers.c[aggregate.surrogate], *selected.c).select_from(
+            selected.outerjoin(numbers, same_numbered_key)
+        )
     computed = rows.subquery("computed")
-    same = and_(*(stored.c[k] == computed.c[k] for k in aggregate.key))
+    same_key = and_(*(stored.c[k] == computed.c[k] for k in aggregate.key))
     values = [c for c in stored.c if c.name not in aggregate.key]
 
     def differs(name: str) -> ColumnElement[bool]:
-        a = stored.c[name]
-        b = computed.c[name].cast(a.type)  # As it would be stored.
-        close: ColumnElement[bool] = false()
-        if name in known:
-            close = func.abs(a - b) <= computed.c[known[name]]
-        elif name not in inexact and isinstance(a.type, Double):
-            close = func.abs(a - b) <= GUESS * func.greatest(func.abs(a), func.abs(b))
-        return and_(a.is_distinct_from(b), not_(func.coalesce(close, False)))
+        stored_value = stored.c[name]
+        computed_value = computed.c[name].cast(stored_value.type)  # As it would be stored.
+        is_close: ColumnElement[bool] = false()
+        if name in bound_names:
+            is_close = func.abs(stored_value - computed_value) <= computed.c[bound_names[name]]
+        elif name not in bounds and isinstance(stored_value.type, Double):
+            is_close = func.abs(stored_value - computed_value) <= GUESS * func.greatest(
+                func.abs(stored_value), func.abs(computed_value)
+            )
+        return and_(stored_value.is_distinct_from(computed_value), not_(func.coalesce(is_close, False)))
 
     first = aggregate.key[0]
     statement = (
@@ -245,11 +251,11 @@ def differences(conn: Connection, dataset: Dataset, aggregate: Aggregate, limit:
             *(stored.c[v.name].label(f"a_{v.name}") for v in values),
             *(computed.c[v.name].label(f"b_{v.name}") for v in values),
         )
-        .select_from(stored.join(computed, same, full=True))
+        .select_from(stored.join(computed, same_key, full=True))
         .where(or_(stored.c[first].is_(None), computed.c[first].is_(None), *(differs(v.name) for v in values)))
         .limit(limit)
     )
-    with in_words(dataset, aggregate):
+    with translate_errors(dataset, aggregate):
         differing = conn.execute(statement).mappings().all()
     return [
         {

@@ -1,8 +1,8 @@
-"""Anomalies: the newest load of a dataset against its own recent loads.
+"""Anomalies: the newest load of a dataset compared with its recent loads.
 
-A load is what one run loaded. Its figures are in the ledger (rows, rejects) and in the quality report (empty cells and means of
-what it staged). Calm by design: nothing is unusual before there are enough loads to compare with, nor within a margin that
-people would not look twice at; median and median absolute deviation (MAD) are not moved by a few odd loads.
+A load is all that one run loaded. Its figures are in the ledger (rows, rejects) and in the quality report (empty cells and
+means of the staged rows). False alarms are avoided: nothing is unusual before there are enough loads to compare, nor within a
+margin that people would ignore; median and median absolute deviation (MAD) are robust to a few outliers.
 
 https://en.wikipedia.org/wiki/Median_absolute_deviation
 """
@@ -19,18 +19,18 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 
 FEWEST_LOADS = 8
-"""Earlier loads that there must be before anything is called unusual."""
+"""Minimum number of earlier loads before anything is reported as unusual."""
 MOST_LOADS = 30
-"""Earlier loads that are looked at."""
+"""Maximum number of earlier loads that are compared."""
 DEVIATIONS = 6.0
 """Standard deviations from the median that are still usual."""
-OF_NORMAL = 1.4826
-"""MAD of a normal distribution times this is its standard deviation."""
+MAD_SCALE = 1.4826
+"""Factor from the MAD of a normal distribution to its standard deviation."""
 
 
 @dataclass(frozen=True)
 class Margin:
-    """What is never unusual: this much, or this share of the median, to either side of it."""
+    """A deviation from the median that is never unusual: absolute, or as a share of the median, whichever is larger."""
 
     absolute: float = 0.0
     share: float = 0.0
@@ -42,18 +42,18 @@ MARGINS = {
     "nulls": Margin(absolute=0.05),
     "means": Margin(absolute=1e-9, share=0.1),
 }
-"""Kind of figure -> its margin: rows of a load, share of rejected rows, share of empty cells, mean of a column."""
+"""Kind of figure -> its margin. Kinds: rows of a load, share of rejected rows, share of empty cells, mean of a column."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the newest load and the same of the loads before it, the oldest first.
+    """One figure of the newest load, with its values in the loads before.
 
     Attributes:
-        kind: as in `MARGINS`.
-        name: `rows`, `rejected share`, or that of a column.
-        value: of the newest load; None where it has none, as the mean of a column without values.
-        history: of the loads before it that have one.
+        kind: a key of `MARGINS`.
+        name: `rows`, `rejected share`, or the name of a column.
+        value: value in the newest load; None if there is none, such as the mean of a column without values.
+        history: values in the loads before it, oldest first, without those that have none.
     """
 
     kind: str
@@ -63,18 +63,18 @@ class Figure:
 
     @property
     def usual(self) -> tuple[float, float] | None:
-        """Lowest and highest usual value; None while there are too few loads to tell."""
+        """Lowest and highest usual value; None while there are too few loads."""
         if len(self.history) < FEWEST_LOADS:
             return None
         median = statistics.median(self.history)
-        deviation = OF_NORMAL * statistics.median(abs(value - median) for value in self.history)
+        deviation = MAD_SCALE * statistics.median(abs(value - median) for value in self.history)
         margin = MARGINS[self.kind]
-        reach = max(DEVIATIONS * deviation, margin.absolute, margin.share * abs(median))
-        return median - reach, median + reach
+        width = max(DEVIATIONS * deviation, margin.absolute, margin.share * abs(median))
+        return median - width, median + width
 
     @property
     def is_unusual(self) -> bool:
-        """Whether the newest load is out of the usual range."""
+        """True if the newest load is outside of the usual range."""
         if self.value is None or self.usual is None:
             return False
         low, high = self.usual
@@ -82,7 +82,7 @@ class Figure:
 
 
 def figures(conn: Connection, dataset: Dataset) -> list[Figure]:
-    """The figures of the newest load with their history; none before the first load."""
+    """Return the figures of the newest load with their history; an empty list before the first load."""
     newest = func.max(files.c.staged_at).label("newest")
     loads = conn.execute(
         select(
@@ -97,7 +97,7 @@ def figures(conn: Connection, dataset: Dataset) -> list[Figure]:
         return []
     rows = [float(load.rows) for load in loads]
     rejected = [float(load.rejected / load.rows) if load.rows else 0.0 for load in loads]
-    found = [_figure("rows", "rows", rows), _figure("rejects", "rejected share", rejected)]
+    loaded_figures = [_figure("rows", "rows", rows), _figure("rejects", "rejected share", rejected)]
     runs = [load.run_id for load in loads]
     measured = conn.execute(
         select(quality_report).where(
@@ -107,11 +107,11 @@ def figures(conn: Connection, dataset: Dataset) -> list[Figure]:
     by_column = {(row.run_id, row.column_name): row for row in measured}
     for column in dataset.staged_columns:
         reports = [by_column.get((run, column.name)) for run in runs]
-        found.append(_figure("nulls", column.name, [None if r is None else r.null_rate for r in reports]))
+        loaded_figures.append(_figure("nulls", column.name, [None if r is None else r.null_rate for r in reports]))
         means = [None if r is None else r.mean for r in reports]
         if any(mean is not None for mean in means):
-            found.append(_figure("means", column.name, means))
-    return found
+            loaded_figures.append(_figure("means", column.name, means))
+    return loaded_figures
 
 
 def _figure(kind: str, name: str, newest_first: Sequence[float | None]) -> Figure:

@@ -1,6 +1,6 @@
 """Filling a table in bulk: without its key, indexes and constraints, which are built afterwards, each in one pass.
 
-Not here: making tables (`schema.py`), and who fills them.
+Not here: creating tables (`schema.py`), and the modules that fill them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from sqlalchemy.schema import AddConstraint
 
 
 def owns(conn: Connection, table: Table) -> bool:
-    """Whether the user of the database may change a table, and not only its rows."""
+    """Return True if the user of the database may alter a table, and not only its rows."""
     name = conn.dialect.identifier_preparer.format_table(table)
     owner = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = CAST(:name AS regclass)")
     return bool(conn.scalar(owner, {"name": name}))
 
 
 def is_empty(conn: Connection, table: Table) -> bool:
-    """Whether a table has no row."""
+    """Return True if a table has no rows."""
     return not conn.scalar(select(exists(select(literal(1)).select_from(table))))
 
 
 @contextmanager
 def filled_in_bulk(conn: Connection, table: Table) -> Iterator[None]:
-    """Have an empty table filled inside without key, constraints and indexes, which are built afterwards, each in one pass.
+    """Drop key, constraints and indexes of an empty table that the body fills, and build them afterwards, each in one pass.
 
-    A user who does not own it fills it as it is, which takes longer.
+    For a user who does not own the table they stay, and filling it takes longer.
     """
     if not owns(conn, table):
         yield
@@ -42,17 +42,17 @@ def filled_in_bulk(conn: Connection, table: Table) -> Iterator[None]:
 
 
 def drop_indexes(conn: Connection, table: Table) -> None:
-    """Take key, constraints and indexes off an empty table, to put them back by `build_indexes` once it is filled.
+    """Drop key, constraints and indexes of an empty table; `build_indexes` builds them again once it is filled.
 
-    Foreign keys that refer to it go too: the tables that have them are empty as well.
+    Foreign keys that refer to it are dropped too: the tables that have them are empty as well.
     """
     preparer = conn.dialect.identifier_preparer
     _drop_constraints(conn, referring(table))
     drop_foreign_keys(conn, table)
-    found = inspect(conn)
+    inspector = inspect(conn)
     constraints = [
-        *found.get_unique_constraints(table.name, schema=table.schema),
-        found.get_pk_constraint(table.name, schema=table.schema),
+        *inspector.get_unique_constraints(table.name, schema=table.schema),
+        inspector.get_pk_constraint(table.name, schema=table.schema),
     ]
     for name in filter(None, (constraint["name"] for constraint in constraints)):
         conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} DROP CONSTRAINT {preparer.quote(name)}"))
@@ -72,12 +72,12 @@ def build_indexes(conn: Connection, table: Table) -> None:
 
 
 def drop_foreign_keys(conn: Connection, table: Table) -> None:
-    """Let rows refer to nothing until `build_foreign_keys`, in the same transaction."""
+    """Drop the foreign keys of a table until `build_foreign_keys`, in the same transaction."""
     _drop_constraints(conn, table.foreign_key_constraints)
 
 
 def build_foreign_keys(conn: Connection, table: Table) -> None:
-    """Put the foreign keys of a table back: all of its rows are checked in one pass for each."""
+    """Build the foreign keys of a table again: each checks all of its rows in one pass."""
     for constraint in _by_name(table.foreign_key_constraints):
         conn.execute(AddConstraint(constraint, isolate_from_table=False))
 
@@ -90,7 +90,7 @@ def _drop_constraints(conn: Connection, constraints: Iterable[ForeignKeyConstrai
 
 
 def referring(table: Table) -> list[ForeignKeyConstraint]:
-    """Foreign keys of other tables that refer to this one."""
+    """Return the foreign keys of other tables that refer to this one."""
     others = (constraint for other in table.metadata.tables.values() for constraint in other.foreign_key_constraints)
     return _by_name(constraint for constraint in others if constraint.referred_table is table)
 

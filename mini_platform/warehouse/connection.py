@@ -1,8 +1,8 @@
-"""The way to the database: which server, and an engine over it.
+"""Connecting to the database: the URL of the server, and an engine for it.
 
-Here: `DATABASE_URL` or else the embedded server, the pool, what its sessions speak, and the one sentence that says that the
-database is away.
-Not here: the embedded server's life (`embedded.py`), tables and statements.
+Here: `DATABASE_URL` or else the embedded server, the pool, session settings, and the message for a database that cannot be
+reached.
+Not here: the life cycle of the embedded server (`embedded.py`), tables and statements.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from mini_platform.config.settings import Settings
 
 APPLICATION_NAME = "mini_platform"
-"""How our connections are called in `pg_stat_activity`."""
+"""Name of our connections in `pg_stat_activity`."""
 CONNECT_SECONDS = 10
 SESSION: Mapping[str, str] = {
-    # What a value is as text, and which day a moment falls on.
+    # Text form of values, and the day of a timestamp.
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -34,21 +34,21 @@ SESSION: Mapping[str, str] = {
     "lc_numeric": "C",
     "lc_monetary": "C",
     "lc_time": "C",
-    # What a statement means.
+    # Meaning of statements.
     "search_path": "public",
     "standard_conforming_strings": "on",
     "array_nulls": "on",
     "transform_null_equals": "off",
     "default_transaction_isolation": "read committed",
-    # How long it may take: a file of any size is loaded, and waits for the one before it. `locks.py` says who is ended.
+    # Timeouts: loading a large file, or waiting for the one before it, may take long. See `locks.py` for who is ended.
     "lock_timeout": "0",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
 }
-"""What each of our sessions is set to, whatever the server, the database, the role, libpq's environment or the `options` of
-`DATABASE_URL` say: results, keys and limits would follow them. That a database is read-only is not overruled. The encoding,
-which the driver must know of too, is given when the connection is made."""
+"""Settings of each of our sessions. They override those of the server, the database, the role, libpq's environment and the
+`options` of `DATABASE_URL`, on which results, keys and limits would depend otherwise. A read-only database stays read-only. The
+encoding is not set here but when connecting, as the driver must know it too."""
 
 
 class DatabaseAwayError(ConnectionError):
@@ -56,75 +56,82 @@ class DatabaseAwayError(ConnectionError):
 
 
 def database_url(settings: Settings) -> str:
-    """URL of the database as SQLAlchemy takes it; starts the embedded server if none is set.
+    """Return the URL of the database for SQLAlchemy; start the embedded server if no URL is set.
 
     Raises:
         EmbeddedPostgresError: the embedded server could not be started.
     """
     if settings.database_url:
         return settings.database_url.get_secret_value()
-    from mini_platform.warehouse import embedded  # Brings psutil, which a database of one's own has no need of.
+    from mini_platform.warehouse import embedded  # Imports psutil, which is not needed with DATABASE_URL.
 
     return embedded.ensure_running(settings.home)
 
 
 def libpq_url(database: URL) -> str:
-    """A SQLAlchemy URL as libpq takes it: without the driver, every part percent-encoded."""
+    """Return a SQLAlchemy URL as one for libpq: without the driver, every part percent-encoded."""
     login = quote(database.username or "", safe="")
     if database.password is not None:
         login += f":{quote(str(database.password), safe='')}"
     host = f"[{database.host}]" if database.host and ":" in database.host else quote(database.host or "", safe="")
     port = f":{database.port}" if database.port else ""
     query = f"?{urlencode(database.query, doseq=True, quote_via=quote)}" if database.query else ""
-    at = "@" if login else ""
-    return f"postgresql://{login}{at}{host}{port}/{quote(database.database or '', safe='')}{query}"
+    separator = "@" if login else ""
+    return f"postgresql://{login}{separator}{host}{port}/{quote(database.database or '', safe='')}{query}"
 
 
 def engine(
-    url: str, *, name: str = APPLICATION_NAME, session: Mapping[str, str] | None = None, pool: int = 12, **more: Any
+    url: str, *, name: str = APPLICATION_NAME, session: Mapping[str, str] | None = None, pool: int = 12, **options: Any
 ) -> Engine:
-    """Make an engine with a pool, which replaces connections that broke while they lay idle.
+    """Return an engine with a pool, which replaces connections that broke while they were idle.
 
     Opening a connection raises `DatabaseAwayError` where SQLAlchemy would raise its `OperationalError`.
 
     Args:
-        url: of the database.
-        name: by which its connections are known to the server.
-        session: settings of its sessions, beside `SESSION` and before it.
-        pool: connections at the same time; a third of them is kept open.
-        **more: for `sqlalchemy.create_engine`.
+        url: URL of the database.
+        name: application name of its connections.
+        session: further session settings, which take precedence over `SESSION`.
+        pool: maximum number of connections; a third of them is kept open.
+        **options: further arguments of `sqlalchemy.create_engine`.
     """
-    told: dict[str, Any] = {"application_name": name, "client_encoding": "utf8"}
+    connect_args: dict[str, Any] = {"application_name": name, "client_encoding": "utf8"}
     if "connect_timeout" not in make_url(url).query:
-        told["connect_timeout"] = CONNECT_SECONDS
-    kept = pool // 3
-    made = create_engine(url, pool_pre_ping=True, pool_size=kept, max_overflow=pool - kept, connect_args=told, **more)
+        connect_args["connect_timeout"] = CONNECT_SECONDS
+    kept_open = pool // 3
+    new_engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=kept_open,
+        max_overflow=pool - kept_open,
+        connect_args=connect_args,
+        **options,
+    )
     settings = {**SESSION, **(session or {})}
-    event.listen(made, "connect", lambda connection, _: _speak(connection, settings))
-    event.listen(made, "handle_error", _say_away)
-    return made
+    event.listen(new_engine, "connect", lambda connection, _: _set_up_session(connection, settings))
+    event.listen(new_engine, "handle_error", _translate_error)
+    return new_engine
 
 
-def _speak(connection: Any, settings: Mapping[str, str]) -> None:
-    """Set up a session in one statement and outside of a transaction, or its first rollback would undo it.
+def _set_up_session(connection: Any, settings: Mapping[str, str]) -> None:
+    """Apply session settings in one statement, outside of a transaction, as the first rollback would undo them otherwise.
 
-    Settings are made here and not by libpq's `options`, which poolers refuse and libpq's environment overrules. One that
-    the server is too old to know is left out.
+    libpq's `options` are not used, as poolers refuse them and libpq's environment overrides them. Settings that an older
+    server does not know are skipped.
     """
-    transactional, connection.autocommit = not connection.autocommit, True
-    one = "CASE WHEN current_setting(%s, true) IS NOT NULL THEN set_config(%s, %s, false) END"
+    was_transactional, connection.autocommit = not connection.autocommit, True
+    set_one = "CASE WHEN current_setting(%s, true) IS NOT NULL THEN set_config(%s, %s, false) END"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join([one] * len(settings))}",
-            [word for name, value in settings.items() for word in (name, name, value)],
+            f"SELECT {', '.join([set_one] * len(settings))}",
+            [parameter for name, value in settings.items() for parameter in (name, name, value)],
         )
-    connection.autocommit = not transactional
+    connection.autocommit = not was_transactional
 
 
-def _say_away(context: ExceptionContext) -> None:
-    """Replace the error of a connection that could not be opened (one without a connection) by a sentence.
+def _translate_error(context: ExceptionContext) -> None:
+    """Raise `DatabaseAwayError` for a connection that could not be opened (the error then has no connection).
 
-    That of a connection that was lost becomes an `OperationalError`, whatever the driver takes it for.
+    The error of a lost connection is raised as an `OperationalError`, whatever class the driver chose.
     """
     if context.is_disconnect and context.connection is not None:
         lost = context.original_exception
@@ -134,9 +141,12 @@ def _say_away(context: ExceptionContext) -> None:
     if context.connection is not None or context.is_pre_ping or context.engine is None:
         return
     url = context.engine.url
-    where = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
-    said = str(context.original_exception)
-    reason, advice = tls.explained(said, url) or (said, "Check that the server runs and that DATABASE_URL is right.")
+    address = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
+    message = str(context.original_exception)
+    reason, advice = tls.explain(message, url) or (
+        message,
+        "Check that the server runs and that DATABASE_URL is right.",
+    )
     raise DatabaseAwayError(
-        f"The database {url.database or ''} at {where} cannot be reached: {' '.join(reason.split()).rstrip('.?')}. {advice}"
+        f"The database {url.database or ''} at {address} cannot be reached: {' '.join(reason.split()).rstrip('.?')}. {advice}"
     ) from context.original_exception

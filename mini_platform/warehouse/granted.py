@@ -1,4 +1,4 @@
-"""What the server grants in fact, held against what `roles.py` declares: for the doctor. It changes nothing."""
+"""Comparison of the server's actual grants with those declared in `roles.py`, for the doctor. Changes nothing."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from mini_platform.warehouse.roles import LOADER, OWNER, REACHED, ROLES, TAKEN_ON, existing, privileges
+from mini_platform.warehouse.roles import ASSUMED_ROLES, LOADER, OWNER, ROLE_SCHEMAS, ROLES, existing, privileges
 from mini_platform.warehouse.tables import SCHEMAS
 
 
 def excess_privileges(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
-    """What roles may do beyond what is theirs, a phrase each."""
+    """Yield a phrase for each privilege that a role has beyond its declared ones."""
     for row in conn.execute(ATTRIBUTES, {"names": list(ROLES)}):
-        yield f"{row.rolname} is no mere group: it may log in, make roles or databases, or pass over grants"
+        yield f"{row.rolname} is more than a group: it may log in, create roles or databases, replicate, or bypass grants"
     for row in conn.execute(MEMBERSHIPS, {"names": list(ROLES)}):
-        if row.member != LOADER or row.role not in TAKEN_ON:
+        if row.member != LOADER or row.role not in ASSUMED_ROLES:
             yield f"{row.member} is a member of {row.role}"
-    for row in conn.execute(CREATES, {"names": [*REACHED], "schemas": [*SCHEMAS, "public"]}):
-        yield f"{row.role} may make tables in the schema {row.schema}"
-    for role, name, more, _ in _differences(conn, tables):
-        if more:
-            yield f"{role} may {_listed(more)} {name}"
+    for row in conn.execute(CREATES, {"names": [*ROLE_SCHEMAS], "schemas": [*SCHEMAS, "public"]}):
+        yield f"{row.role} may create tables in the schema {row.schema}"
+    for role, name, excess, _ in _differences(conn, tables):
+        if excess:
+            yield f"{role} may {_format_rights(excess)} {name}"
 
 
 def missing_privileges(conn: Connection, tables: Iterable[Table]) -> Iterator[str]:
-    """What roles lack of what is theirs, a phrase each."""
-    yield from (f"there is no role {name}" for name in ROLES if name not in existing(conn))
-    for role, name, _, less in _differences(conn, tables):
-        if less:
-            yield f"{role} may not {_listed(less)} {name}"
+    """Yield a phrase for each declared role or privilege that is missing."""
+    yield from (f"the role {name} does not exist" for name in ROLES if name not in existing(conn))
+    for role, name, _, missing in _differences(conn, tables):
+        if missing:
+            yield f"{role} may not {_format_rights(missing)} {name}"
 
 
 def may_own(conn: Connection) -> bool:
-    """Whether the user of the database may do all that the owner may."""
+    """True if the database user is a member of the owner role."""
     return OWNER in existing(conn) and bool(
         conn.scalar(text("SELECT pg_has_role(CAST(:owner AS name), 'MEMBER')"), {"owner": OWNER})
     )
 
 
 Rights = set[tuple[str, str]]
-"""Privileges, each with the column that it is for: an empty one where it is for the whole table."""
+"""Privileges, each with its column; the column is empty where the privilege is for the whole table."""
 
 
 def _differences(conn: Connection, tables: Iterable[Table]) -> Iterator[tuple[str, str, Rights, Rights]]:
-    """Of each role and table: what may be done beyond what is declared, and what may not."""
+    """Yield each role and table with the privileges beyond the declared ones, and the missing ones."""
     tables = list(tables)
-    found: dict[tuple[str, str], Rights] = {}
-    roles = [role for role in existing(conn) if role in REACHED]
+    actual_rights: dict[tuple[str, str], Rights] = {}
+    roles = [role for role in existing(conn) if role in ROLE_SCHEMAS]
     for row in conn.execute(ACTUAL, {"roles": roles, "tables": [table.fullname for table in tables]}):
-        found.setdefault((row.role, row.name), set()).add((row.privilege, row.column))
+        actual_rights.setdefault((row.role, row.name), set()).add((row.privilege, row.column))
     for table in tables:
         declared = _declared(table)
         for role in roles:
-            actual, wanted = found.get((role, table.fullname), set()), declared.get(role, set())
-            yield role, table.fullname, actual - wanted, wanted - actual
+            actual, expected = actual_rights.get((role, table.fullname), set()), declared.get(role, set())
+            yield role, table.fullname, actual - expected, expected - actual
 
 
 def _declared(table: Table) -> dict[str, Rights]:
-    """As the server has it: reading is of columns, all else of tables."""
+    """Return role -> declared rights in the server's form: SELECT per column, all others per table."""
     rights: dict[str, Rights] = {}
-    for role, allowed, columns in privileges(table):
-        for privilege in allowed.split(", "):
-            of = columns or [column.name for column in table.columns] if privilege == "SELECT" else ("",)
-            rights.setdefault(role, set()).update((privilege, column) for column in of)
+    for role, actions, columns in privileges(table):
+        for privilege in actions.split(", "):
+            of_columns = columns or [column.name for column in table.columns] if privilege == "SELECT" else ("",)
+            rights.setdefault(role, set()).update((privilege, column) for column in of_columns)
     return rights
 
 
-def _listed(rights: Rights) -> str:
-    words: dict[str, list[Any]] = {}
+def _format_rights(rights: Rights) -> str:
+    by_privilege: dict[str, list[Any]] = {}
     for privilege, column in sorted(rights):
-        words.setdefault(privilege, []).append(column)
-    return ", ".join(f"{p} ({', '.join(columns)})" if any(columns) else p for p, columns in words.items())
+        by_privilege.setdefault(privilege, []).append(column)
+    return ", ".join(f"{p} ({', '.join(columns)})" if any(columns) else p for p, columns in by_privilege.items())
 
 
 ATTRIBUTES = text(

@@ -1,7 +1,7 @@
-"""Separate roles for a database, and logins for them: what an administrator does once, the owner after each change.
+"""Setting up separate roles in a database, and logins for them: once as an administrator, after each change as the owner.
 
-Here: making the roles, giving the owner what the platform has, logins with passwords. Not here: who may do what (`roles.py`),
-the tables (`schema.py`).
+Here: creating roles, making the owner role the owner of all tables, logins with passwords. Not here: the privileges of roles
+(`roles.py`), the tables (`schema.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sqlalchemy.exc import ProgrammingError
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
+    ASSUMED_ROLES,
     LOADER,
     OWNER,
     ROLES,
-    TAKEN_ON,
     RolesError,
     become_owner,
     existing,
@@ -34,7 +34,7 @@ from mini_platform.warehouse.schema import all_tables, create_all
 from mini_platform.warehouse.tables import SCHEMAS
 
 DAGSTER = "dagster"
-"""Schema of Dagster's tables, which Dagster makes."""
+"""Schema of Dagster's tables, which Dagster creates."""
 SHORTEST_PASSWORD = 16
 
 TAKE_OVER = f"""
@@ -62,12 +62,12 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {DAGSTER} TO {LOADER};
 
 
 def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
-    """Make the roles, give their owner all that the platform has in the database, and grant the others what is theirs.
+    """Create the roles, make the owner role the owner of all of the platform's tables, and grant the others their privileges.
 
-    Changes nothing where all of that is so. Tables of Dagster are given away and granted where they are there.
+    Changes nothing if all of that is in place. Includes Dagster's tables if they exist.
 
     Raises:
-        RolesError: the user of the database may not do that.
+        RolesError: the database user may not do that.
         ValueError: a declared change cannot be made without losing data.
     """
     try:
@@ -77,9 +77,9 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
                 make_roles(conn, sorted(missing))
             if not conn.scalar(
                 text("SELECT bool_and(pg_has_role(:loader, name, 'MEMBER')) FROM unnest(:names) AS name"),
-                {"loader": LOADER, "names": list(TAKEN_ON)},
+                {"loader": LOADER, "names": list(ASSUMED_ROLES)},
             ):
-                conn.exec_driver_sql(f"GRANT {', '.join(TAKEN_ON)} TO {LOADER}")
+                conn.exec_driver_sql(f"GRANT {', '.join(ASSUMED_ROLES)} TO {LOADER}")
             if not conn.scalar(
                 text("SELECT has_database_privilege(:owner, current_database(), 'CREATE')"), {"owner": OWNER}
             ):
@@ -89,72 +89,74 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
         create_all(engine, datasets)
         with engine.begin() as conn:
             advisory_lock(conn, "schema")
-            conn.execute(text(TAKE_OVER))  # What was missing until now.
+            conn.execute(text(TAKE_OVER))  # For what `create_all` created.
             become_owner(conn)
             grant(conn, all_tables(datasets))
             if conn.scalar(text("SELECT to_regnamespace(:name)"), {"name": DAGSTER}):
                 conn.exec_driver_sql(DAGSTER_GRANTS)
     except ProgrammingError as error:
         if is_refused(error):
-            said = error.orig.diag.message_primary if isinstance(error.orig, psycopg2.Error) else error.orig
+            message = error.orig.diag.message_primary if isinstance(error.orig, psycopg2.Error) else error.orig
             raise RolesError(
-                f"This user of the database may not do that ({said}): the first time, DATABASE_URL should name an "
+                f"This database user may not do that ({message}): for the first `db init`, DATABASE_URL should be that of an "
                 "administrator of the server."
             ) from error
         raise
 
 
 def has_dagster(engine: Engine) -> bool:
-    """Whether Dagster made its tables."""
+    """True if Dagster has created its tables."""
     with engine.connect() as conn:
-        found = text("SELECT count(*) FROM pg_class WHERE relname = 'runs' AND relnamespace = to_regnamespace(:name)")
-        return bool(conn.scalar(found, {"name": DAGSTER}))
+        statement = text(
+            "SELECT count(*) FROM pg_class WHERE relname = 'runs' AND relnamespace = to_regnamespace(:name)"
+        )
+        return bool(conn.scalar(statement, {"name": DAGSTER}))
 
 
 def is_initialized(conn: Connection) -> bool:
-    """Whether the owner of the platform's schemas is the role that is made for it."""
+    """True if the platform's schemas belong to the owner role."""
     owner = text("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'ops'")
     return bool(conn.scalar(owner) == OWNER)
 
 
 def make_login(conn: Connection, name: str, role: str, password: str | None = None) -> str:
-    """Make a login that is a member of a role, or give one that there is a new password.
+    """Create a login that is a member of a role, or set a new password for an existing one.
 
-    The server is told a SCRAM verifier that is computed here: the password is in no log of it.
+    The SCRAM verifier is computed here and sent to the server, so that the password cannot appear in the server's log.
 
     Args:
-        conn: of an administrator.
-        name: of the login.
+        conn: connection of an administrator.
+        name: name of the login.
         role: one of `ROLES`.
-        password: of the login; without one, it is made.
+        password: password of the login; generated if None.
 
     Returns:
         The password.
 
     Raises:
-        RolesError: the name is somebody else's, the password is too short, or the user may not make logins.
+        RolesError: the name is taken by another role, the password is too short, or the user may not create logins.
     """
     password = password or secrets.token_urlsafe(32)
     if len(password) < SHORTEST_PASSWORD:
         raise RolesError(f"The password should have at least {SHORTEST_PASSWORD} characters.")
     if role not in existing(conn):
-        raise RolesError("The roles are not there yet: run `mini-platform db init` first.")
-    found = conn.execute(FOUND, {"name": name, "role": role}).first()
-    if found and not found.ours:
-        raise RolesError(f"There is a role {name} already, and it is no login of {role}: choose another name.")
+        raise RolesError("The roles do not exist yet: run `mini-platform db init` first.")
+    login = conn.execute(LOGIN, {"name": name, "role": role}).first()
+    if login and not login.ours:
+        raise RolesError(f"There is a role {name} already, and it is not a login of {role}: choose another name.")
     raw: Any = conn.connection.driver_connection
     verifier = encrypt_password(password, name, raw, "scram-sha-256")
-    words = sql.SQL("ALTER ROLE {} PASSWORD {}" if found else "CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
-    parts = [sql.Identifier(name), sql.Literal(verifier), *([] if found else [sql.Identifier(role)])]
+    statement = sql.SQL("ALTER ROLE {} PASSWORD {}" if login else "CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
+    parts = [sql.Identifier(name), sql.Literal(verifier), *([] if login else [sql.Identifier(role)])]
     try:
         with raw.cursor() as cursor:
-            cursor.execute(words.format(*parts))
+            cursor.execute(statement.format(*parts))
     except psycopg2.ProgrammingError as error:
-        raise RolesError(f"The login cannot be made: {error.diag.message_primary}.") from None
+        raise RolesError(f"The login cannot be created: {error.diag.message_primary}.") from None
     return password
 
 
-FOUND = text(
+LOGIN = text(
     """
     SELECT rolcanlogin AND NOT rolsuper AND NOT rolcreaterole AND EXISTS (
         SELECT FROM pg_auth_members WHERE member = pg_roles.oid AND roleid = to_regrole(:role)

@@ -1,4 +1,4 @@
-"""Quarantine: rejected rows with their reasons, and how they are shown."""
+"""Quarantine: storing rejected rows with their reasons, and reading them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mini_platform.warehouse.tables import among, dataset_tables, files, shown
 def write(
     conn: Connection, dataset: Dataset, file_ids: Sequence[int], with_rejects: Sequence[int], *, many: bool = False
 ) -> None:
-    """Replace what is quarantined of these files by their rejected rows in staging.
+    """Replace the quarantined rows of these files by their rejected rows in staging.
 
     Args:
         conn: the caller's transaction.
-        dataset: whose files.
-        file_ids: files of which nothing quarantined before may stay.
-        with_rejects: those of them that have rejected rows now.
-        many: whether these are so many that an empty table is better filled without its indexes.
+        dataset: dataset of the files.
+        file_ids: files whose quarantined rows are deleted.
+        with_rejects: files among them that have rejected rows now.
+        many: True if the rows are so many that an empty table is better filled without its indexes.
     """
     tables = dataset_tables(dataset)
     if file_ids:
@@ -41,9 +41,9 @@ def write(
 def rejects(
     conn: Connection, dataset: Dataset, *, file_id: int | None = None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One item per broken rule of each rejected row: file, line, record, column, value, rule, sentence; in file order.
+    """Yield an item for each broken rule of each rejected row: file, line, record, column, value, rule, reason; in file order.
 
-    The value of a rule about a whole row is the row: its text as it arrived, or its cells.
+    For a rule about a whole row, the value is the row: its text as it arrived, or its cells.
     """
     quarantine = dataset_tables(dataset).quarantine
     columns = {rule.name: rule.column for rule in dataset.rules}

@@ -1,7 +1,7 @@
-"""Retention of rows: those that are kept as long as the settings say are removed in bounded batches.
+"""Retention of rows: rows older than the settings keep them are removed in bounded batches.
 
-Not here: raw files (`landing/retention.py`), what is staged, which goes with the next load (`staging.py`), production, which is
-kept. The ledger is kept, too: it says how many rows a file had rejected when they themselves are gone.
+Not here: raw files (`landing/retention.py`), staged rows, which the next load removes (`staging.py`), production, which is
+kept. The ledger is kept, too: it has the number of rejected rows of a file when the rows themselves are removed.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from mini_platform.warehouse.locks import lose_when_frozen
 from mini_platform.warehouse.tables import quality_report
 
 BATCH_ROWS = 10_000
-"""Rows that are deleted in one transaction: it takes a fraction of a second, and no load waits for it."""
+"""Number of rows deleted in one transaction: it takes a fraction of a second, and no load waits for it."""
 
 CTID: ColumnElement[Any] = literal_column("ctid")
 
 
-def older(table: Table, moment: str, age: dt.timedelta) -> Select[tuple[dt.datetime]]:
-    """Rows of a table that were written longer ago than this, by the column that says when."""
-    return select(table.c[moment]).where(table.c[moment] < func.now() - age)
+def rows_older_than(table: Table, timestamp: str, age: dt.timedelta) -> Select[tuple[dt.datetime]]:
+    """Select the rows of a table that are older than this, by the column with the time of writing."""
+    return select(table.c[timestamp]).where(table.c[timestamp] < func.now() - age)
 
 
-def old_measures(age: dt.timedelta) -> Select[tuple[dt.datetime]]:
-    """Rows of the quality report that are older than this, but for the latest of each table: it is still said of it."""
-    moment, later = quality_report.c.measured_at, quality_report.alias()
+def old_measurements(age: dt.timedelta) -> Select[tuple[dt.datetime]]:
+    """Select the rows of the quality report that are older than this, except the latest of each table, which is still shown."""
+    measured_at, later = quality_report.c.measured_at, quality_report.alias()
     latest = select(func.max(later.c.measured_at)).where(later.c.table_name == quality_report.c.table_name)
-    return select(moment).where(moment < func.now() - age, moment < latest.scalar_subquery())
+    return select(measured_at).where(measured_at < func.now() - age, measured_at < latest.scalar_subquery())
 
 
 def remove(engine: Engine, table: Table, old: Select[tuple[dt.datetime]]) -> int:
-    """Delete what a select finds in a table, a batch at a time; returns how many rows went."""
+    """Delete the rows that a select finds in a table, a batch at a time; return the number of deleted rows."""
     removed, batch = 0, BATCH_ROWS
     while batch == BATCH_ROWS:
         with engine.begin() as conn:
             lose_when_frozen(conn)
-            some = old.with_only_columns(CTID).limit(BATCH_ROWS)
-            batch = conn.execute(delete(table).where(CTID.in_(some))).rowcount
+            ctids = old.with_only_columns(CTID).limit(BATCH_ROWS)
+            batch = conn.execute(delete(table).where(CTID.in_(ctids))).rowcount
             if batch:
                 audit.record(conn, "purged", table.fullname, rows=batch)
         removed += batch

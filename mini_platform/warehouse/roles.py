@@ -1,9 +1,9 @@
-"""Roles of the database: who may do what with which table, and the statements that say so.
+"""Database roles: their privileges on each table, and the GRANT statements for them.
 
-What a role may do is derived from the tables (`privileges`), so that a dataset that is declared later, or a column that becomes
-personal, is granted as the others are. A platform with a single user of the database needs none of them: it is given the two
-that read where it may make roles. `initialize.py` makes all of them. Roles belong to the server, not to a database: those of
-several platforms on one server share them.
+Privileges are derived from the tables (`privileges`), so that datasets that are declared later, and columns that become
+personal, are granted by the same rules. A platform with a single database user needs no roles; the two reader roles are created
+if that user may create roles. `initialize.py` creates all of them. Roles belong to the server, not to a database: several
+platforms on one server share them.
 """
 
 from __future__ import annotations
@@ -21,113 +21,113 @@ READER = "mini_platform_reader"
 PERSONAL = "mini_platform_personal"
 BI = "mini_platform_bi"
 ROLES = {
-    OWNER: "owns schemas and tables, and alone changes them",
-    LOADER: "runs the platform: reads and writes rows, and changes no table and no grant",
-    READER: "reads what is served, but for personal data, staging and keys",
-    PERSONAL: "the same with personal data: what the API is for a key that may read them",
-    BI: "reads production and analytics, but for personal data: for Metabase and its like",
+    OWNER: "owns schemas and tables, and is the only role that changes them",
+    LOADER: "runs the platform: reads and writes rows, but changes neither tables nor grants",
+    READER: "reads what is served, except personal data, staging and keys",
+    PERSONAL: "reads the same and personal data: for API keys that may read it",
+    BI: "reads production and analytics, except personal data: for Metabase and similar tools",
 }
-"""Roles that nobody logs in as; logins are members of them."""
-TAKEN_ON = (READER, PERSONAL)
-"""Roles that the API takes on to read."""
+"""Role -> description. They cannot log in; logins are members of them."""
+ASSUMED_ROLES = (READER, PERSONAL)
+"""Roles that the API assumes to read."""
 
-SERVED = ("ops", "production", "quarantine", "analytics")
-REACHED = {
-    LOADER: (*SERVED, "staging"),
-    READER: SERVED,
-    PERSONAL: SERVED,
+SERVED_SCHEMAS = ("ops", "production", "quarantine", "analytics")
+ROLE_SCHEMAS = {
+    LOADER: (*SERVED_SCHEMAS, "staging"),
+    READER: SERVED_SCHEMAS,
+    PERSONAL: SERVED_SCHEMAS,
     BI: ("production", "analytics"),
 }
-"""Schemas of which each role may use anything."""
-WITHHELD = ("ops.api_keys", "ops.pages")
-"""Hashes of keys, and addresses that may hold credentials: nobody reads them but who needs them to work."""
-NOT_WRITTEN = ("ops.fingerprints", "ops.migrations")
-"""What the owner alone writes."""
-APPENDED = ("ops.audit",)
-"""What the loader adds to, and never takes from or changes."""
+"""Role -> the schemas that it may use."""
+SECRET_TABLES = ("ops.api_keys", "ops.pages")
+"""Hashes of API keys, and URLs that may contain credentials: only owner and loader may read them."""
+OWNER_WRITTEN = ("ops.fingerprints", "ops.migrations")
+"""Tables that only the owner writes."""
+APPEND_ONLY = ("ops.audit",)
+"""Tables to which the loader may only add rows."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class RolesError(Exception):
-    """The user of the database may not do what was asked, or a role cannot be made; the message is a sentence."""
+    """The database user lacks a privilege, or a role cannot be created. The message is a sentence."""
 
 
 Privilege = tuple[str, str, tuple[str, ...]]
-"""A role, what it may do with a table, and with which of its columns only: none for all of them."""
+"""A role, the actions that it may do on a table, and the columns that they are limited to (empty: not limited)."""
 
 
 def is_open(column: Column[object]) -> bool:
-    """Whether a column holds nothing of persons; of rejected rows of personal data, any column may."""
+    """True if a column cannot contain personal data; in rejected rows of datasets with personal data, any column may."""
     return not (column.info.get("personal") or column.info.get("shaped"))
 
 
 def privileges(table: Table) -> Iterator[Privilege]:
-    """What each role may do with a table or a view; the owner, everything."""
+    """Yield the privileges of each role on a table or a view, except the owner, who has all."""
     name, schema = table.fullname, str(table.schema)
-    yield LOADER, _written(table), ()
-    if name in WITHHELD:
+    yield LOADER, _loader_privileges(table), ()
+    if name in SECRET_TABLES:
         return
-    is_open_whole = all(map(is_open, table.columns))
-    columns = () if is_open_whole else tuple(column.name for column in table.columns if is_open(column))
+    has_open_columns_only = all(map(is_open, table.columns))
+    columns = () if has_open_columns_only else tuple(column.name for column in table.columns if is_open(column))
     for role in (READER, BI):
-        if schema in REACHED[role] and (is_open_whole or columns):
+        if schema in ROLE_SCHEMAS[role] and (has_open_columns_only or columns):
             yield role, "SELECT", columns
-    if schema in REACHED[PERSONAL]:
+    if schema in ROLE_SCHEMAS[PERSONAL]:
         yield PERSONAL, "SELECT", ()
 
 
-def _written(table: Table) -> str:
-    if table.info.get("view") or table.fullname in NOT_WRITTEN:
+def _loader_privileges(table: Table) -> str:
+    if table.info.get("view") or table.fullname in OWNER_WRITTEN:
         return "SELECT"
-    if table.fullname in APPENDED:
+    if table.fullname in APPEND_ONLY:
         return "SELECT, INSERT"
     return "SELECT, INSERT, UPDATE, DELETE" + (", TRUNCATE" if table.schema == "staging" else "")
 
 
 @cache
 def grants(role: str, tables: tuple[Table, ...]) -> str:
-    """Statements that give a role what is its own of these tables, and nothing else of them."""
-    quoted = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
-    schemas = ", ".join(REACHED[role])
+    """Return the statements that give a role exactly its privileges on these tables."""
+    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    schemas = ", ".join(ROLE_SCHEMAS[role])
     statements = [f"GRANT USAGE ON SCHEMA {schemas} TO {role}"]
     for table in tables:
-        name = quoted.format_table(table)
+        name = preparer.format_table(table)
         statements.append(f"REVOKE ALL ON {name} FROM {role}")
-        for _, allowed, columns in (item for item in privileges(table) if item[0] == role):
-            only = f" ({', '.join(map(quoted.quote, columns))})" if columns else ""
-            statements.append(f"GRANT {allowed}{only} ON {name} TO {role}")
+        for _, actions, columns in (item for item in privileges(table) if item[0] == role):
+            column_list = f" ({', '.join(map(preparer.quote, columns))})" if columns else ""
+            statements.append(f"GRANT {actions}{column_list} ON {name} TO {role}")
     return ";\n".join(statements)
 
 
 def all_grants(tables: Iterable[Table]) -> str:
-    """The statements for every role: they change where what is granted changes."""
-    return "\n".join(grants(role, tuple(tables)) for role in REACHED)
+    """Return the statements for all roles; they differ whenever a privilege does."""
+    return "\n".join(grants(role, tuple(tables)) for role in ROLE_SCHEMAS)
 
 
 def grant(conn: Connection, tables: Iterable[Table]) -> None:
-    """Grant the roles that there are what is theirs of these tables, which the current user owns."""
+    """Grant the existing roles their privileges on these tables, which the current user owns."""
     tables = tuple(tables)
     for role in existing(conn):
-        if role in REACHED:
+        if role in ROLE_SCHEMAS:
             conn.exec_driver_sql(grants(role, tables))
-            # Earlier versions granted whole tables beforehand.
+            # Earlier versions granted whole tables by default privileges.
             conn.exec_driver_sql(
-                f"ALTER DEFAULT PRIVILEGES IN SCHEMA {', '.join(SERVED)} REVOKE ALL ON TABLES FROM {role}"
+                f"ALTER DEFAULT PRIVILEGES IN SCHEMA {', '.join(SERVED_SCHEMAS)} REVOKE ALL ON TABLES FROM {role}"
             )
 
 
 def existing(conn: Connection) -> list[str]:
-    """Those of the roles that the server has."""
-    known = conn.execute(text("SELECT rolname FROM pg_roles WHERE rolname = ANY (:names)"), {"names": list(ROLES)})
-    return sorted(known.scalars(), key=list(ROLES).index)
+    """Return the roles that exist on the server."""
+    names = conn.execute(text("SELECT rolname FROM pg_roles WHERE rolname = ANY (:names)"), {"names": list(ROLES)})
+    return sorted(names.scalars(), key=list(ROLES).index)
 
 
 def make_roles(conn: Connection, names: Iterable[str]) -> None:
-    """Make roles that the server lacks, and let the current user take them on.
+    """Create roles that the server lacks, and make the current user a member of them.
 
     Raises:
-        ProgrammingError: the user may not make roles.
+        ProgrammingError: the user may not create roles.
     """
     for name in names:
         conn.exec_driver_sql(
@@ -146,11 +146,11 @@ def make_roles(conn: Connection, names: Iterable[str]) -> None:
 
 
 def make_readers(conn: Connection) -> None:
-    """Make the roles that the API reads as, where the user of the database may make roles.
+    """Create the roles that the API assumes to read, if the database user may create roles.
 
-    Elsewhere nothing is done: reads are then kept from writing by their transactions alone.
+    Otherwise do nothing: reads are then prevented from writing by read-only transactions alone.
     """
-    for name in TAKEN_ON:
+    for name in ASSUMED_ROLES:
         try:
             with conn.begin_nested():
                 make_roles(conn, [name])
@@ -160,7 +160,7 @@ def make_readers(conn: Connection) -> None:
 
 
 def become_owner(conn: Connection) -> None:
-    """Be, to the end of the transaction, who owns the platform's schemas, if the user of the database may."""
+    """Assume the role that owns the platform's schemas until the end of the transaction, if the database user may."""
     owner = conn.scalar(
         text(
             """
@@ -174,12 +174,12 @@ def become_owner(conn: Connection) -> None:
 
 
 def may_become_readers(conn: Connection) -> bool:
-    """Whether the user of the database can take on the roles that read."""
-    return set(TAKEN_ON) <= set(existing(conn)) and all(_may_become(conn, name) for name in TAKEN_ON)
+    """True if the database user can assume the reader roles."""
+    return set(ASSUMED_ROLES) <= set(existing(conn)) and all(_may_become(conn, name) for name in ASSUMED_ROLES)
 
 
 def is_refused(error: ProgrammingError) -> bool:
-    """Whether the server refused a statement because the user may not do that."""
+    """True if the server refused a statement for lack of a privilege."""
     return getattr(error.orig, "pgcode", None) == INSUFFICIENT_PRIVILEGE
 
 

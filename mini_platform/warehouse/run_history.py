@@ -1,7 +1,7 @@
-"""What Dagster wrote of its runs, as a statement: those who read it here (the API, the dashboard) do not import Dagster.
+"""Run history: queries of Dagster's tables, so that the API and the dashboard need not import Dagster.
 
-Dagster's tables are made by Dagster, at its first start; a reader of them must expect that they are not there yet. The role
-that reads (`roles.py`) does not see them: run bodies hold more than outcomes.
+Dagster creates its tables at its first start; readers must expect that they do not exist yet. The read-only role
+(`roles.py`) does not see them: the bodies of runs have more than their results.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 DATASET_TAG = "mini_platform/dataset"
-"""Tag of every run: which dataset it loads. `dagster.yaml` allows one run for each value at a time."""
+"""Tag of every run with the dataset that it loads. `dagster.yaml` allows one run for each value at a time."""
 
-EXIST = text("SELECT to_regclass('dagster.runs') IS NOT NULL AND to_regclass('dagster.run_tags') IS NOT NULL")
+TABLES_EXIST = text("SELECT to_regclass('dagster.runs') IS NOT NULL AND to_regclass('dagster.run_tags') IS NOT NULL")
 SUMMARY = text(
     """
     SELECT t.value AS dataset, count(*) AS runs,
@@ -33,7 +33,7 @@ SUMMARY = text(
     GROUP BY t.value
     """
 )
-ENDED = text(
+ENDED_LAST_DAY = text(
     """
     SELECT coalesce(t.value, r.pipeline_name) AS what, count(*) FILTER (WHERE r.status = 'SUCCESS') AS succeeded,
            count(*) FILTER (WHERE r.status = 'FAILURE') AS failed
@@ -45,14 +45,14 @@ ENDED = text(
 
 
 def summary(conn: Connection) -> dict[str, Row[Any]]:
-    """Of the runs of each dataset that had any: how many, how they ended, how long they took in seconds, and when."""
-    if not conn.scalar(EXIST):
+    """Return the numbers, results, durations in seconds and times of the runs of each dataset that had any."""
+    if not conn.scalar(TABLES_EXIST):
         return {}
     return {row.dataset: row for row in conn.execute(SUMMARY, {"tag": DATASET_TAG})}
 
 
 def last_day(conn: Connection) -> Sequence[Row[Any]]:
-    """How many runs of each dataset, or of each job of none, `succeeded` and `failed` within the last 24 hours."""
-    if not conn.scalar(EXIST):
+    """Return how many runs of each dataset, or of each job without one, `succeeded` and `failed` within the last 24 hours."""
+    if not conn.scalar(TABLES_EXIST):
         return []
-    return conn.execute(ENDED, {"tag": DATASET_TAG}).all()
+    return conn.execute(ENDED_LAST_DAY, {"tag": DATASET_TAG}).all()

@@ -1,6 +1,6 @@
-"""Making the declared tables exist: create what is missing, add what was added, rebuild what is derived.
+"""Bringing the database to the declarations: create missing tables, add new columns, rebuild what is derived.
 
-Nothing that holds the only copy of data is ever dropped here. Not here: how tables that belong to no dataset change
+Nothing that holds the only copy of data is ever dropped here. Not here: changes of tables that belong to no dataset
 (`migrations/`).
 """
 
@@ -56,47 +56,50 @@ from mini_platform.warehouse.tables import (
     dataset_tables,
     fingerprints,
     platform_tables,
-    refuse_one_name,
+    refuse_duplicate_names,
 )
 
-NOT_OURS = (
-    "The tables are not what the datasets declare, and this user of the database may not change them: run "
-    "`mini-platform db init` with DATABASE_URL for their owner."
+NOT_OWNER = (
+    "The tables differ from what the datasets declare, and this database user may not change them: run "
+    "`mini-platform db init` with a DATABASE_URL of their owner."
 )
 
 
 class MismatchError(ValueError):
-    """A table is not what is declared, and cannot be made so without losing data; the message is a sentence."""
+    """A table differs from its declaration, and cannot be changed without losing data. The message is a sentence."""
 
 
 def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
-    """Bring the database to what the datasets declare; costs one query when nothing was changed since the last time.
+    """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs one query.
 
-    All is done as who owns the schema `ops`, where the user of the database may: new tables have one owner whoever makes them.
+    Runs as the owner of the schema `ops` where the database user may, so that all tables have one owner.
 
     Raises:
         MismatchError: a declared change cannot be made without losing data (a type or a key changed).
-        NewerDatabaseError: the database was changed by newer code than this.
-        RolesError: the user of the database may not change tables.
+        NewerDatabaseError: the database was changed by a newer version of the code.
+        RolesError: the database user may not change tables.
     """
-    chosen = list(datasets)
-    refuse_one_name(name for dataset in chosen for name in computed_names(dataset, dataset_tables(dataset)))
-    wanted = _wanted(chosen)
+    declared = list(datasets)
+    refuse_duplicate_names(name for dataset in declared for name in computed_names(dataset, dataset_tables(dataset)))
+    expected = _expected_fingerprints(declared)
     try:
         with engine.begin() as conn:
-            current = _has(conn, wanted)
-        if not current:
-            migrations.bring_up(engine)
+            is_up_to_date = _has_fingerprints(conn, expected)
+        if not is_up_to_date:
+            migrations.migrate(engine)
             with engine.begin() as conn:
-                _bring_to(conn, chosen, wanted)
+                _apply(conn, declared, expected)
                 failpoint("schema.before_commit")
     except ProgrammingError as error:
         if is_refused(error):
-            raise RolesError(NOT_OURS) from error
+            raise RolesError(NOT_OWNER) from error
         raise
 
 
-def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str]) -> None:
+def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, str]) -> None:
+    # The lock makes other processes wait, as several may start at once. A fingerprint (a hash of the DDL and selects) is stored
+    # per dataset, so that only datasets that changed are migrated; those of the grants are separate, as a changed grant needs
+    # no rebuilding. All of this is one transaction: fingerprints are stored if and only if the tables are.
     advisory_lock(conn, "schema")
     make_readers(conn)
     become_owner(conn)
@@ -107,15 +110,15 @@ def _bring_to(conn: Connection, chosen: Iterable[Dataset], wanted: dict[str, str
             conn.execute(CreateSchema(schema, if_not_exists=True))
     if not conn.scalar(select(func.to_regclass("ops.files"))):
         _make_platform_tables(conn)
-    stored = _stored(conn)
-    if stored.get("ops") != wanted["ops"]:
+    stored = _stored_fingerprints(conn)
+    if stored.get("ops") != expected["ops"]:
         for table in platform_tables():
             _comment(conn, table)
-    for dataset in chosen:
-        if stored.get(dataset.name) != wanted[dataset.name]:
+    for dataset in declared:
+        if stored.get(dataset.name) != expected[dataset.name]:
             _migrate(conn, dataset)
-    grant(conn, all_tables(chosen))
-    for name, sha256 in wanted.items():
+    grant(conn, all_tables(declared))
+    for name, sha256 in expected.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
 
@@ -143,37 +146,37 @@ def all_tables(datasets: Iterable[Dataset]) -> list[Table]:
 
 
 def is_current(conn: Connection, datasets: Iterable[Dataset]) -> bool:
-    """True if the database is what the datasets declare."""
-    return _has(conn, _wanted(datasets))
+    """True if the database matches what the datasets declare."""
+    return _has_fingerprints(conn, _expected_fingerprints(datasets))
 
 
 def undeclared(conn: Connection, datasets: Collection[Dataset]) -> tuple[str, str] | None:
-    """Say which tables and views none of all datasets declares any more, and what drops them; None if there are none.
+    """Return a message naming tables and views that no dataset declares any more, and a command that drops them.
 
-    They stay as they were: what is in them may be the only copy, and nobody said that it may go.
+    None if there are none. They are never dropped automatically: they may hold the only copy of data.
     """
     declared = {(table.schema, table.name) for table in all_tables(datasets)}
-    found = [row for row in conn.execute(MADE_HERE) if (row.schema, row.name) not in declared]
-    if not found:
+    relations = [row for row in conn.execute(DATASET_RELATIONS) if (row.schema, row.name) not in declared]
+    if not relations:
         return None
     preparer = conn.dialect.identifier_preparer
     names: dict[str, list[str]] = {"VIEW": [], "TABLE": []}
-    for row in found:
+    for row in relations:
         names[row.kind].append(f"{row.schema}.{preparer.quote(row.name)}")
-    drops = [f"DROP {kind} {', '.join(listed)}" for kind, listed in names.items() if listed]
-    # Or a dataset that is declared again would be taken to have its tables.
-    known = ("ops", *(dataset.name for dataset in datasets))
-    if unknown := sorted(name for name in _stored(conn) if name.split(":")[0] not in known):
+    drops = [f"DROP {kind} {', '.join(relation_names)}" for kind, relation_names in names.items() if relation_names]
+    # Otherwise a dataset that is declared once more would be assumed to have its tables.
+    known_names = ("ops", *(dataset.name for dataset in datasets))
+    if unknown := sorted(name for name in _stored_fingerprints(conn) if name.split(":")[0] not in known_names):
         quoted = ", ".join(f"'{name}'" for name in unknown)
         drops.append(f"DELETE FROM ops.fingerprints WHERE name IN ({quoted})")  # noqa: S608 - they are plain names
-    told = ", ".join(name for listed in names.values() for name in listed)
+    listing = ", ".join(name for relation_names in names.values() for name in relation_names)
     return (
-        f"no dataset declares {told} any more: what stands there stays, and is not kept up to date",
-        f"Where nobody needs it: mini-platform psql -c {shlex.quote('; '.join(drops))}",
+        f"no dataset declares {listing} any more: what is there stays, and is not kept up to date",
+        f"To drop it: mini-platform psql -c {shlex.quote('; '.join(drops))}",
     )
 
 
-MADE_HERE = text(
+DATASET_RELATIONS = text(
     """
     SELECT nspname AS schema, relname AS name, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -182,116 +185,116 @@ MADE_HERE = text(
     ORDER BY 1, 2
     """
 )
-"""Tables and views of datasets; all that are made here have a comment, and what others put beside them seldom has."""
+"""Tables and views of datasets. All of them have a comment, which tables made by others seldom have."""
 
 
-def _wanted(datasets: Iterable[Dataset]) -> dict[str, str]:
+def _expected_fingerprints(datasets: Iterable[Dataset]) -> dict[str, str]:
     numbers = [f"{migration.number}: {migration.name}" for migration in migrations.MIGRATIONS]
-    wanted = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
+    expected = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
     for dataset in datasets:
-        wanted[dataset.name] = _dataset_fingerprint(dataset)
-        # Apart: what may be read changes without that anything is to be computed again.
-        wanted[f"{dataset.name}:grants"] = hashlib.sha256(all_grants(_tables_and_views(dataset)).encode()).hexdigest()
-    return wanted
+        expected[dataset.name] = _dataset_fingerprint(dataset)
+        # Separate, as a changed grant needs no recomputation.
+        expected[f"{dataset.name}:grants"] = hashlib.sha256(all_grants(_tables_and_views(dataset)).encode()).hexdigest()
+    return expected
 
 
-def _has(conn: Connection, wanted: dict[str, str]) -> bool:
-    known = conn.scalar(text("SELECT to_regclass('ops.fingerprints')"))
-    return bool(known) and wanted.items() <= _stored(conn).items()
+def _has_fingerprints(conn: Connection, expected: dict[str, str]) -> bool:
+    has_table = conn.scalar(text("SELECT to_regclass('ops.fingerprints')"))
+    return bool(has_table) and expected.items() <= _stored_fingerprints(conn).items()
 
 
-def _stored(conn: Connection) -> dict[str, str]:
+def _stored_fingerprints(conn: Connection) -> dict[str, str]:
     return {row.name: row.sha256 for row in conn.execute(select(fingerprints))}
 
 
-def _fingerprint(tables: Iterable[Table], *more: str) -> str:
+def _fingerprint(tables: Iterable[Table], *extra: str) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    words = [str(CreateTable(table).compile(dialect=dialect)) for table in tables]
-    words += [f"{c.name}: {c.comment}" for table in tables for c in table.columns]
-    # A set has another order in each process.
-    words += sorted(str(CreateIndex(index).compile(dialect=dialect)) for table in tables for index in table.indexes)
-    return hashlib.sha256("\n".join([*words, *more]).encode()).hexdigest()
+    parts = [str(CreateTable(table).compile(dialect=dialect)) for table in tables]
+    parts += [f"{c.name}: {c.comment}" for table in tables for c in table.columns]
+    # Indexes are a set, whose order differs between processes.
+    parts += sorted(str(CreateIndex(index).compile(dialect=dialect)) for table in tables for index in table.indexes)
+    return hashlib.sha256("\n".join([*parts, *extra]).encode()).hexdigest()
 
 
 def _dataset_fingerprint(dataset: Dataset) -> str:
     tables = dataset_tables(dataset)
-    selects = [_sql(tables.rows(computed)) for computed in dataset.computed]
+    selects = [_compiled(tables.rows(computed)) for computed in dataset.computed]
     return _fingerprint(_tables_and_views(dataset), *selects)
 
 
-def _sql(rows: Select[Any]) -> str:
-    """A select as the server is told it, its values within."""
+def _compiled(rows: Select[Any]) -> str:
+    """Return the SQL of a select with its values inlined."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     return str(rows.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
-    from mini_platform.rows.validation import refuse_other_rows  # Brings polars and pandera.
+    from mini_platform.rows.validation import refuse_other_rows  # Imports polars and pandera.
 
     refuse_other_rows(dataset)
     tables = dataset_tables(dataset)
     advisory_lock(conn, "load", dataset.name)
     lock_aggregates(conn, dataset, *dataset.aggregates)
     changes.note(conn, dataset.name, changes.DECLARATION)
-    existing = inspect(conn)
+    inspector = inspect(conn)
     for table in tables_of(dataset, "rows"):
-        if existing.has_table(table.name, schema=table.schema):
-            _add_to(conn, table)
+        if inspector.has_table(table.name, schema=table.schema):
+            _alter_table(conn, table)
         else:
             table.create(conn)
     _drop_computed(conn, tables)
     dirty_groups.clear_aggregates(conn, dataset)
     for table in tables_of(dataset, "keys"):
-        _keep_keys(conn, table)
+        _create_key_table(conn, table)
     empty = is_empty(conn, tables.production)
     for aggregate in dataset.aggregates:
         tables.aggregates[aggregate.name].create(conn)
         rows = tables.rows(aggregate).subquery()
-        # Over no rows, too, a select may have one: a total.
+        # Even over no rows a select may return one, such as a total.
         any_row = select(exists(select(literal(1)).select_from(rows))) if empty else rows.select().limit(0)
-        has_rows = _tried(conn, dataset, aggregate, any_row)
+        has_rows = _try_select(conn, dataset, aggregate, any_row)
         if has_rows or not empty:
             dirty_groups.mark_all(conn, dataset, changes.aggregate(aggregate.name))
     for view in dataset.views:
-        _tried(conn, dataset, view, tables.rows(view).subquery().select().limit(0))
+        _try_select(conn, dataset, view, tables.rows(view).subquery().select().limit(0))
         _create_view(conn, tables.views[view.name], tables.rows(view))
 
 
-def _tried(conn: Connection, dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> Any:
-    """Ask Postgres for the first value of a select; what it does not take is refused here, and not by every run."""
+def _try_select(conn: Connection, dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> Any:
+    """Return the first value of a select; raise DeclarationError if Postgres rejects it, now instead of in every run."""
     try:
         return conn.scalar(rows)
     except (ProgrammingError, DataError, NotSupportedError) as error:
         if isinstance(error, ProgrammingError) and is_refused(error):
             raise
-        said = " ".join(str(error.orig).split("LINE 1")[0].split())
-        raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres does not take its select: {said}") from error
+        message = " ".join(str(error.orig).split("LINE 1")[0].split())
+        raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres rejects its select: {message}") from error
 
 
 def _drop_computed(conn: Connection, tables: DatasetTables) -> None:
-    """Drop what is derived: it is computed again by the next refresh.
+    """Drop the aggregates and views of a dataset: the next refresh computes them.
 
-    Views of the schema `analytics` that read it go too, and foreign keys that refer to it: an earlier declaration may have
-    had others than today's. What others have built upon it elsewhere is not ours to drop, and keeps it in place.
+    Views in the schema `analytics` that read them are dropped too, and foreign keys that refer to them: an earlier declaration
+    may have had others than the current one. Objects that others built upon them elsewhere are not dropped, and make this fail.
     """
     preparer = conn.dialect.identifier_preparer
     names = [*tables.aggregates, *tables.views]
-    for name in conn.execute(VIEWS_UPON, {"names": [*names, tables.production.name]}).scalars():
+    for name in conn.execute(DEPENDENT_VIEWS, {"names": [*names, tables.production.name]}).scalars():
         conn.execute(text(f"DROP VIEW IF EXISTS analytics.{preparer.quote(name)} CASCADE"))
-    for table, constraint in conn.execute(REFERENCES_TO, {"names": names}).tuples().all():
+    for table, constraint in conn.execute(DEPENDENT_FOREIGN_KEYS, {"names": names}).tuples().all():
         conn.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {preparer.quote(constraint)}"))
     # A view may have been an aggregate before.
     for table in (*tables.views.values(), *reversed(tables.aggregates.values())):
         table.drop(conn, checkfirst=True)
 
 
-VIEWS_UPON = text(
+DEPENDENT_VIEWS = text(
     """
     SELECT DISTINCT view_name FROM information_schema.view_table_usage
     WHERE view_schema = 'analytics' AND table_schema IN ('analytics', 'production') AND table_name = ANY (:names)
     """
 )
-REFERENCES_TO = text(
+DEPENDENT_FOREIGN_KEYS = text(
     """
     SELECT conrelid::regclass::text, conname FROM pg_constraint JOIN pg_class ON pg_class.oid = confrelid
     WHERE contype = 'f' AND relnamespace = 'analytics'::regnamespace AND relname = ANY (:names)
@@ -299,12 +302,12 @@ REFERENCES_TO = text(
 )
 
 
-def _keep_keys(conn: Connection, table: Table) -> None:
-    """What is known of keys, as their numbers, outlives any change but one of the key itself."""
-    found = inspect(conn)
-    if found.has_table(table.name, schema=table.schema):
+def _create_key_table(conn: Connection, table: Table) -> None:
+    """Create a table with data about keys, such as surrogates; an existing one is kept unless the key itself changed."""
+    inspector = inspect(conn)
+    if inspector.has_table(table.name, schema=table.schema):
         columns = {
-            c["name"]: c["type"].compile(conn.dialect) for c in found.get_columns(table.name, schema=table.schema)
+            c["name"]: c["type"].compile(conn.dialect) for c in inspector.get_columns(table.name, schema=table.schema)
         }
         if columns == {c.name: c.type.compile(conn.dialect) for c in table.columns}:
             return
@@ -313,7 +316,7 @@ def _keep_keys(conn: Connection, table: Table) -> None:
 
 
 class _CreateView(ExecutableDDLElement):
-    """`CREATE VIEW`, which SQLAlchemy has no word for."""
+    """`CREATE VIEW`, which SQLAlchemy does not have."""
 
     inherit_cache = False
 
@@ -337,14 +340,17 @@ def _create_view(conn: Connection, view: Table, rows: Select[Any]) -> None:
         conn.execute(SetColumnComment(column))
 
 
-def _add_to(conn: Connection, table: Table) -> None:
-    """Add declared columns and indexes that an existing table lacks."""
-    found = inspect(conn)
-    existing = {c["name"]: c for c in found.get_columns(table.name, schema=table.schema)}
-    columns = {name: c["type"] for name, c in existing.items()}
+def _alter_table(conn: Connection, table: Table) -> None:
+    """Add declared columns and indexes that an existing table lacks, and adjust NOT NULL, comments and platform keys."""
+    # Only changes that cannot lose data are made: a new column must be nullable, have a default, or find the table empty; NOT
+    # NULL is set only if no row has a NULL; types and keys of datasets never change. The one key that does is the platform's
+    # own (`_` columns) getting longer: rows that were distinct by the shorter key remain distinct.
+    inspector = inspect(conn)
+    column_info = {c["name"]: c for c in inspector.get_columns(table.name, schema=table.schema)}
+    types = {name: c["type"] for name, c in column_info.items()}
     preparer = conn.dialect.identifier_preparer
     for column in table.columns:
-        if column.name not in columns:
+        if column.name not in types:
             if (
                 not column.nullable
                 and column.server_default is None
@@ -355,40 +361,39 @@ def _add_to(conn: Connection, table: Table) -> None:
                 )
             definition = CreateColumn(column).compile(dialect=conn.dialect)
             conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} ADD COLUMN {definition}"))
-        elif len({kind.compile(conn.dialect).split(" COLLATE")[0] for kind in (columns[column.name], column.type)}) > 1:
-            if _is_counter(existing[column.name]):
-                raise MismatchError(_lost(conn, table, column))
+        elif len({kind.compile(conn.dialect).split(" COLLATE")[0] for kind in (types[column.name], column.type)}) > 1:
+            if _is_counter(column_info[column.name]):
+                raise MismatchError(_counter_error(conn, table, column))
             raise MismatchError(
-                f"{table.fullname}.{column.name} is {columns[column.name]} in the database and {column.type} in the "
+                f"{table.fullname}.{column.name} is {types[column.name]} in the database and {column.type} in the "
                 "declaration: change its type in the database first"
             )
-        elif existing[column.name]["nullable"] != column.nullable:
+        elif column_info[column.name]["nullable"] != column.nullable:
             _set_nullable(conn, table, column)
-        if _is_counter(existing.get(column.name, {})):
+        if _is_counter(column_info.get(column.name, {})):
             _drop_counter(conn, table, column)
         conn.execute(SetColumnComment(column))
-    constraint = found.get_pk_constraint(table.name, schema=table.schema)
+    constraint = inspector.get_pk_constraint(table.name, schema=table.schema)
     key, declared = constraint["constrained_columns"], [c.name for c in table.primary_key]
     if key != declared and key == declared[: len(key)] and all(name.startswith("_") for name in declared):
-        # A key of the platform's own that grew: what a shorter key told apart, a longer one does.
         name = preparer.quote(str(constraint["name"]))
         conn.execute(text(f"ALTER TABLE {preparer.format_table(table)} DROP CONSTRAINT {name}"))
         conn.execute(AddConstraint(table.primary_key, isolate_from_table=False))
     elif key != declared:
         raise MismatchError(f"{table.fullname} has the key {key} in the database and another one in the declaration")
-    indexes = {index["name"] for index in found.get_indexes(table.name, schema=table.schema)}
+    indexes = {index["name"] for index in inspector.get_indexes(table.name, schema=table.schema)}
     for index in table.indexes:
         if index.name not in indexes:
             index.create(conn)
 
 
-def _is_counter(found: Mapping[str, Any]) -> bool:
-    """True for a column that counts by itself: earlier versions made one of any number that was a key alone."""
-    return str(found.get("default") or "").startswith("nextval(")
+def _is_counter(column_info: Mapping[str, Any]) -> bool:
+    """True if a column is filled from a sequence: earlier versions did that to any number that alone was the key."""
+    return str(column_info.get("default") or "").startswith("nextval(")
 
 
 def _drop_counter(conn: Connection, table: Table, column: Column[Any]) -> None:
-    """Take from a column the numbers that nobody ever asked for; its values stay."""
+    """Drop the sequence that a column is filled from; its values stay."""
     preparer = conn.dialect.identifier_preparer
     name = preparer.format_table(table)
     counter = conn.scalar(select(func.pg_get_serial_sequence(name, column.name)))
@@ -397,22 +402,22 @@ def _drop_counter(conn: Connection, table: Table, column: Column[Any]) -> None:
         conn.execute(text(f"DROP SEQUENCE {counter}"))
 
 
-def _lost(conn: Connection, table: Table, column: Column[Any]) -> str:
-    """What became of a key in a table of an earlier version, and how the raw files bring it back."""
+def _counter_error(conn: Connection, table: Table, column: Column[Any]) -> str:
+    """Return a message: an earlier version truncated the values of a key, and the raw files restore them."""
     name = conn.dialect.identifier_preparer.format_table(table)
     drop = shlex.quote(f"DROP TABLE {name} CASCADE")
     return (
-        f"{table.fullname}.{column.name} was made a counter of whole numbers by an earlier version: what stands behind the "
-        "point was cut off when its rows were loaded. The raw files have it: drop the table by `mini-platform psql -c "
-        f"{drop}`, then load its files again by `mini-platform reprocess {table.info['dataset']}`"
+        f"{table.fullname}.{column.name} was made a counter of whole numbers by an earlier version, which cut off all "
+        "decimals when rows were loaded. The raw files have them: drop the table with `mini-platform psql -c "
+        f"{drop}`, then load its files with `mini-platform reprocess {table.info['dataset']}`"
     )
 
 
 def _set_nullable(conn: Connection, table: Table, column: Column[Any]) -> None:
-    """Let an existing column be empty, or forbid it."""
+    """Set or drop NOT NULL on an existing column, as declared."""
     if not column.nullable and conn.scalar(select(func.count()).select_from(table).where(column.is_(None))):
         raise MismatchError(
-            f"{table.fullname}.{column.name} may not be empty any more, but is in some rows: fill them first"
+            f"{table.fullname}.{column.name} may not be empty any more, but is empty in some rows: fill it there first"
         )
     preparer = conn.dialect.identifier_preparer
     names = (preparer.format_table(table), preparer.quote(column.name))

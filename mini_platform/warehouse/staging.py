@@ -1,7 +1,7 @@
-"""Staging: raw files -> every row, valid or not, as text with its verdict, in one COPY per batch of files.
+"""Staging: raw files -> every row, valid or not, as text with the rules it breaks, in one COPY per batch of files.
 
-A batch is one transaction: its rows and its ledger transitions commit together or not at all. What is staged is a pure
-function of the declaration and the raw bytes, so it can be made again at will.
+A batch is one transaction: its rows and its ledger transitions commit together or not at all. Staged rows are a pure
+function of the declaration and the raw bytes, so they can be made again at any time.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse import first_loaded, ledger, quarantine
-from mini_platform.warehouse.load import take_back
+from mini_platform.warehouse.load import withdraw_rows
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import among, dataset_tables, files, sql_type
 from mini_platform.warehouse.upsert import copy_in, materialized
 from mini_platform.warehouse.validated_rows import PLATFORM_COLUMNS, Progress, RawFiles, Tally, ValidatedRows
 
 QUEUE_BLOCKS = 4
-"""Blocks that wait between the thread that reads and validates and the one that sends: bounds the memory."""
+"""Limit of blocks between the thread that reads and validates and the one that sends: bounds the memory."""
 
 MANY_ROWS = 100_000
-"""Rows of a refused file stay for the quality report until the next run; of more than this, loads till then would suffer."""
+"""Rows of a refused file stay for the quality report until the next run, unless they are more: they would slow loads down."""
 
 
 class Pipe:
-    """File-like: what one thread writes as blocks of bytes, `COPY` reads in another."""
+    """A file-like object: one thread writes blocks of bytes, and `COPY` reads them in another."""
 
     def __init__(self) -> None:
         self._blocks: queue.Queue[bytes | BaseException | None] = queue.Queue(QUEUE_BLOCKS)
         self._rest = memoryview(b"")
         self._closed = threading.Event()
         self.failure: BaseException | None = None
-        """What the writer raised: the driver turns it into an error of its own on its way through COPY."""
+        """Exception that the writer raised: the driver turns it into an error of its own on its way through COPY."""
 
     def put(self, block: bytes | BaseException | None) -> None:
-        """Hand over a block, an exception to be raised in the reader, or None at the end."""
+        """Send a block, an exception to be raised in the reader, or None at the end."""
         while not self._closed.is_set():
             try:
                 return self._blocks.put(block, timeout=0.5)
@@ -56,11 +56,11 @@ class Pipe:
         raise BrokenPipeError
 
     def close(self) -> None:
-        """Tell the writer that nobody reads any more."""
+        """Make further writes fail, as nobody reads any more."""
         self._closed.set()
 
     def read(self, size: int) -> bytes:
-        """As a file's `read`: at most `size` bytes, none at the end."""
+        """Return at most `size` bytes, none at the end, as `read` of a file does."""
         if not self._rest:
             block = self._blocks.get()
             if isinstance(block, BaseException):
@@ -82,34 +82,36 @@ def stage(
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[int]:
-    """Stage the landed files of a dataset that nobody else works on.
+    """Stage the landed files of a dataset that no other process works on.
 
-    A file that turns out to be slow while others wait in its batch is deferred: it is taken alone, after them.
+    A file that turns out to be slow while others wait in its batch is deferred: it is staged alone, after them.
 
     Args:
-        worker: who holds the leases; the caller keeps them alive by `ledger.lease`.
-        dataset: whose files.
-        raw: where the raw files are and how they are read.
-        limit: files to take at most.
-        only: file ids to choose from; None means all.
+        worker: owner of the leases; the caller keeps them alive by `ledger.lease`.
+        dataset: dataset of the files.
+        raw: location of the raw files, and how they are read.
+        limit: largest number of files to stage.
+        only: ids of the files to choose from; None means all.
         progress: called as bytes and rows are read.
 
     Returns:
-        Ids of the files that were taken, whatever became of them; not of those that were deferred.
+        Ids of the files that were processed, whatever their status is now; without those that were deferred.
     """
-    done: list[int] = []
+    processed: list[int] = []
     purged = False
     order = ledger.OTHERS_FIRST if worker.others_first else ledger.EVERYTHING
-    while len(done) < limit and (batch := ledger.claim(worker, dataset.name, "landed", limit - len(done), only, order)):
-        now = not purged and purge(worker, dataset)
-        purged = purged or now
-        # What was staged of a file that is validated again, as it was queued since then, would be there twice.
-        if not now and (before := [row.file_id for row in batch if row.rows_read is not None]):
+    while len(processed) < limit and (
+        batch := ledger.claim(worker, dataset.name, "landed", limit - len(processed), only, order)
+    ):
+        purged_now = not purged and purge(worker, dataset)
+        purged = purged or purged_now
+        # Rows that an earlier run staged of a file which was queued again since then would be staged twice.
+        if not purged_now and (staged_before := [row.file_id for row in batch if row.rows_read is not None]):
             with worker.engine.begin() as conn:
-                _forget(conn, dataset, before)
-        done += _stage_or_isolate(worker, dataset, batch, raw, progress)
+                _delete_staged(conn, dataset, staged_before)
+        processed += _stage_or_isolate(worker, dataset, batch, raw, progress)
         order = ledger.OTHERS_ONLY if worker.others_first else ledger.EVERYTHING
-    return done
+    return processed
 
 
 def _stage_or_isolate(
@@ -119,19 +121,19 @@ def _stage_or_isolate(
     raw: RawFiles,
     progress: Progress | None,
 ) -> list[int]:
-    """Stage a batch; where it fails for no reason that we know, stage its files one by one to find the one at fault.
+    """Stage a batch; if it fails for an unknown reason, stage its files one by one to find the one at fault.
 
     Returns:
-        Ids of the files that were taken.
+        Ids of the files that were processed.
     """
     try:
         return _stage_batch(worker, dataset, batch, raw, progress)
     except (*ledger.AWAY, psycopg2.OperationalError, ledger.LeaseLostError, RawStoreAwayError):
-        raise  # Not the file's fault: it stays landed. COPY raises the driver's own errors.
-    except Exception as error:  # The one boundary where a file that breaks the code must not stop the others.
+        raise  # Not caused by the file: it stays landed. COPY raises the driver's own errors.
+    except Exception as error:  # The only boundary at which a file that breaks the code must not stop the others.
         if len(batch) > 1:
             return [i for row in batch for i in _stage_or_isolate(worker, dataset, [row], raw, None)]
-        # The database's errors quote the row.
+        # Errors of the database quote the row, which may be personal.
         reason = f"could not be processed: {type(error).__name__}" + (
             "" if dataset.is_personal and not isinstance(error, DeclarationError) else f": {str(error)[:500]}"
         )
@@ -156,51 +158,51 @@ def _stage_batch(
     rows = ValidatedRows(dataset, tallies, raw, progress)
     with worker.engine.begin() as conn:
         _copy(conn, dataset, rows.as_csv())
-        aside = [tally.file_id for tally in tallies.values() if tally.deferred]
-        taken = {file_id: tally for file_id, tally in tallies.items() if not tally.deferred}
+        deferred = [tally.file_id for tally in tallies.values() if tally.deferred]
+        completed = {file_id: tally for file_id, tally in tallies.items() if not tally.deferred}
         if dataset.duplicates == "reject":
-            _reject_doubled(conn, dataset, taken)
-        results = [tally.verdict(dataset) for tally in taken.values()]
+            _reject_duplicates(conn, dataset, completed)
+        results = [tally.ledger_row(dataset) for tally in completed.values()]
         unreadable = [tally.file_id for tally in tallies.values() if tally.refused]
         over_limit = [v["file_id"] for v in results if v["status"] == "refused" and v["file_id"] not in unreadable]
         refused = [*over_limit, *unreadable]
-        if refused:  # Before a row is locked that who loads, or forgets, waits for.
+        if refused:  # Before any row is locked that a load, or `forget`, waits for.
             advisory_lock(conn, "load", dataset.name, frozen_seconds=worker.lease_seconds)
         quarantine.write(conn, dataset, refused, over_limit)
         large = [file_id for file_id in over_limit if tallies[file_id].rows_read > MANY_ROWS]
-        _forget(conn, dataset, [*unreadable, *aside, *large])
+        _delete_staged(conn, dataset, [*unreadable, *deferred, *large])
         if loaded_before := [row.file_id for row in batch if row.file_id in refused and row.loaded_at]:
-            take_back(conn, dataset, loaded_before)
+            withdraw_rows(conn, dataset, loaded_before)
         ledger.move(conn, worker, "landed", results)
-        ledger.defer(conn, worker, aside)
+        ledger.defer(conn, worker, deferred)
         failpoint("stage.before_commit")
     failpoint("stage.after_commit")
-    if large or aside:
+    if large or deferred:
         purge(worker, dataset)
-    return list(taken)
+    return list(completed)
 
 
-def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Tally]) -> None:
+def _reject_duplicates(conn: Connection, dataset: Dataset, tallies: Mapping[int, Tally]) -> None:
     """Reject the valid rows whose key another valid row of the same file has, in two passes over the rows at most.
 
-    None where the hashes of its keys tell them all apart, as those of a file that comes alone do nearly always.
+    Files whose keys all have different hashes are skipped, as nearly always those that are alone in a batch.
     """
     suspects = [tally for tally in tallies.values() if not tally.keys_unique()]
     if not suspects:
         return
     staging = dataset_tables(dataset).staging
     rule = next(rule for rule in dataset.rules if rule.name == KEY_ONCE)
-    mine = and_(among(staging.c._file_id, [tally.file_id for tally in suspects]), staging.c._rules.is_(None))
+    valid = and_(among(staging.c._file_id, [tally.file_id for tally in suspects]), staging.c._rules.is_(None))
     key = {c.name: staging.c[c.name].cast(sql_type(c)) for c in dataset.columns if c.name in dataset.key}
-    same = {"_file_id": staging.c._file_id, **key}
-    labelled = (value.label(name) for name, value in same.items())
+    group = {"_file_id": staging.c._file_id, **key}
+    labels = (value.label(name) for name, value in group.items())
     conn.execute(text("SET LOCAL work_mem = '256MB'"))
-    keys = select(*labelled).where(mine).group_by(*same.values()).having(func.count() > 1)
-    doubled = materialized(conn, "doubled", keys)
+    keys = select(*labels).where(valid).group_by(*group.values()).having(func.count() > 1)
+    duplicates = materialized(conn, "doubled", keys)
     conn.execute(text("ANALYZE doubled"))
     rejected = (
         update(staging)
-        .where(mine, *(value == doubled.c[name] for name, value in same.items()))
+        .where(valid, *(value == duplicates.c[name] for name, value in group.items()))
         .values(_rules=[rule.name], _reasons=[rule.message])
         .returning(staging.c._file_id)
         .cte()
@@ -213,11 +215,11 @@ def _reject_doubled(conn: Connection, dataset: Dataset, tallies: Mapping[int, Ta
 
 
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
-    """COPY blocks of CSV into the staging table; they are made in a thread of their own, so that both cores work."""
+    """COPY blocks of CSV into the staging table; a thread of its own produces them, so that both cores work."""
     columns = (*PLATFORM_COLUMNS, *(c.name for c in dataset.staged_columns))
     pipe = Pipe()
 
-    def produce() -> None:
+    def write() -> None:
         try:
             with closing(blocks):  # type: ignore[type-var]
                 for block in blocks:
@@ -232,7 +234,7 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
         sql.Identifier("staging", dataset.table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    thread = threading.Thread(target=produce, name="stage", daemon=True)
+    thread = threading.Thread(target=write, name="stage", daemon=True)
     thread.start()
     try:
         copy_in(conn, statement, pipe)
@@ -243,22 +245,22 @@ def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
         thread.join()
 
 
-def _forget(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
-    """Delete what is staged of these files."""
+def _delete_staged(conn: Connection, dataset: Dataset, file_ids: Sequence[int]) -> None:
+    """Delete the staged rows of these files."""
     staging = dataset_tables(dataset).staging
     if file_ids:
         conn.execute(delete(staging).where(among(staging.c._file_id, file_ids)))
 
 
 def purge(worker: ledger.Worker, dataset: Dataset) -> bool:
-    """Empty the staging table of what no file waits for any more; False, and later, while somebody works on it."""
+    """Delete staged rows that no file waits for; return False, and delete none, while another process uses the table."""
     staging = dataset_tables(dataset).staging
     with worker.engine.begin() as conn:
         lose_when_frozen(conn, worker.lease_seconds)
         name = conn.dialect.identifier_preparer.format_table(staging)
         try:
             conn.execute(text(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT"))
-        except OperationalError:  # Somebody reads or writes it: what is old goes another time.
+        except OperationalError:  # In use: old rows are deleted by a later call.
             conn.rollback()
             return False
         waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status == "staged")

@@ -1,7 +1,7 @@
-"""TLS between us and Postgres: what protects a connection, and what to do where it kept one from being opened.
+"""TLS between us and Postgres: how a connection is protected, and advice if TLS prevented it from being opened.
 
-libpq does all of it, as `DATABASE_URL` says in its own words (`?sslmode=verify-full&sslrootcert=…&sslcert=…&sslkey=…`) or its
-variables do (`PGSSLMODE` …). https://www.postgresql.org/docs/current/libpq-ssl.html
+TLS is implemented by libpq and configured by its parameters in `DATABASE_URL`
+(`?sslmode=verify-full&sslrootcert=…&sslcert=…&sslkey=…`) or its environment variables (`PGSSLMODE` …). https://www.postgresql.org/docs/current/libpq-ssl.html
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ ADVICE = {
     "valid client certificate": "sslcert and sslkey in DATABASE_URL should name the client's certificate and its key.",
     "private key file": "Correct sslkey in DATABASE_URL, or chmod 600 the file.",
 }
-"""What to do, by what libpq or the server says; the first that fits."""
+"""Part of a message of libpq or the server -> advice; the first match counts."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """How a connection is protected.
+    """The protection of a connection.
 
     Attributes:
-        host: as it was asked for; empty for a socket of this machine.
-        protocol: such as `TLSv1.3`; empty if it is not encrypted.
-        mode: sslmode, by which libpq validated the server.
+        host: host as configured; empty for a local Unix socket.
+        protocol: protocol such as `TLSv1.3`; empty if the connection is not encrypted.
+        mode: sslmode, by which libpq verified the server.
     """
 
     host: str
@@ -53,32 +53,32 @@ class Link:
 
     @property
     def is_local(self) -> bool:
-        """Whether nothing leaves this machine."""
+        """True if the connection does not leave this machine."""
         return not self.host or is_loopback(self.host)
 
 
 def link(conn: Connection) -> Link:
-    """How a connection is protected."""
+    """Return how a connection is protected."""
     info: Any = conn.connection.driver_connection.info  # type: ignore[union-attr]
     host = info.host if info.host and not info.host.startswith(("/", "@")) else ""
     protocol = str(info.ssl_attribute("protocol")) if info.ssl_in_use else ""
     return Link(host, protocol, info.dsn_parameters.get("sslmode", ""))
 
 
-def explained(said: str, url: URL) -> tuple[str, str] | None:
-    """What libpq said of a connection that TLS kept from being opened, and what to do; None if it was something else."""
-    if "SSL encryption" in said:  # refused in clear and encrypted, so for another reason
+def explain(message: str, url: URL) -> tuple[str, str] | None:
+    """Return the line of libpq's message about a TLS failure, and advice; None if the failure has another reason."""
+    if "SSL encryption" in message:  # refused both with and without encryption, so for another reason
         return None
     for word, advice in ADVICE.items():
-        if line := next((line for line in said.splitlines() if word in line), None):
-            if word == NOT_ACCEPTED and (why := _not_accepted(url)):
-                return f"{line} ({why})", ADVICE.get(why, advice)
+        if line := next((line for line in message.splitlines() if word in line), None):
+            if word == NOT_ACCEPTED and (reason := _certificate_error(url)):
+                return f"{line} ({reason})", ADVICE.get(reason, advice)
             return line, advice
     return None
 
 
-def _not_accepted(url: URL) -> str:
-    """Why a server's certificate is not accepted, in the words of OpenSSL, which libpq keeps to itself; empty if unknown."""
+def _certificate_error(url: URL) -> str:
+    """Return OpenSSL's reason for rejecting the server's certificate, which libpq does not report; empty if unknown."""
     root = url.query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT") or Path.home() / ".postgresql" / "root.crt"
     address = str(url.query.get("hostaddr") or url.host), url.port or 5432
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

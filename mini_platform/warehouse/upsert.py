@@ -1,4 +1,4 @@
-"""The idempotent upsert: rows of a select or a DataFrame into a table, by its primary key."""
+"""The idempotent upsert: writes rows of a select or a DataFrame into a table, by its primary key."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ if TYPE_CHECKING:
 
 
 def key_of(table: Table) -> list[str]:
-    """Names of the primary key's columns."""
+    """Return the names of the columns of the primary key."""
     return [column.name for column in table.primary_key]
 
 
 def upsert(
-    conn: Connection, table: Table, rows: Select[Any], *, differing: bool = True, kept: Collection[str] = ()
+    conn: Connection, table: Table, rows: Select[Any], *, skip_unchanged: bool = True, insert_only: Collection[str] = ()
 ) -> int:
-    """Insert rows; those whose key exists overwrite the row that has it. Returns how many rows were written.
+    """Insert rows, or overwrite the rows with their keys; return the number of rows written.
 
     Args:
         conn: the caller's transaction.
-        table: with a primary key.
-        rows: selects values for columns of the table, by name; every key at most once.
-        differing: leave rows alone that already have the values; False where the select holds no such rows.
-        kept: columns that keep the value they were inserted with.
+        table: table with a primary key.
+        rows: select of values for columns of the table, by name; every key at most once.
+        skip_unchanged: do not write rows that already have the values; False if the select has no such rows.
+        insert_only: columns that keep the value of the insert.
     """
     names = [column.name for column in rows.selected_columns]
     statement = insert(table).from_select(names, rows)
     key = key_of(table)
-    values = [name for name in names if name not in key and name not in kept]
+    values = [name for name in names if name not in key and name not in insert_only]
     if not values:
         return conn.execute(statement.on_conflict_do_nothing(index_elements=key)).rowcount
     new = statement.excluded
     condition = None
-    if differing:
+    if skip_unchanged:
         condition = tuple_(*(table.c[v] for v in values)).is_distinct_from(tuple_(*(new[v] for v in values)))
     update = statement.on_conflict_do_update(index_elements=key, set_={v: new[v] for v in values}, where=condition)
     return conn.execute(update).rowcount
 
 
-def temporary(conn: Connection, name: str, like: FromClause, *more: TableColumn[Any]) -> Table:
-    """Create a table of the columns of `like` and `more` that is gone when the transaction ends."""
+def temporary(conn: Connection, name: str, like: FromClause, *extra_columns: TableColumn[Any]) -> Table:
+    """Create a temporary table with the columns of `like` and more, dropped at the end of the transaction."""
     columns = [TableColumn(column.name, column.type) for column in like.c]
-    table = Table(name, MetaData(), *columns, *more, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+    table = Table(name, MetaData(), *columns, *extra_columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
     table.create(conn)
     return table
 
 
 class _CreateAs(Executable, ClauseElement):
-    """`CREATE TABLE AS`, which SQLAlchemy has no word for."""
+    """`CREATE TABLE AS`, which SQLAlchemy does not have."""
 
     inherit_cache = False
 
@@ -75,9 +75,9 @@ def _create_as(element: _CreateAs, compiler: Any, **_: Any) -> str:
 
 
 def materialized(conn: Connection, name: str, rows: Select[Any]) -> Table:
-    """Keep the rows of a select in a table that is gone when the transaction ends.
+    """Write the rows of a select into a temporary table, dropped at the end of the transaction, and return the table.
 
-    The server selects them with several processes, which it never does for `INSERT ... SELECT`.
+    The server may select them with several processes, which it never does for `INSERT ... SELECT`.
     """
     conn.execute(_CreateAs(name, rows))
     return Table(name, MetaData(), *(TableColumn(column.name, column.type) for column in rows.selected_columns))
@@ -87,7 +87,7 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
     """Run `COPY ... FROM STDIN` in the transaction of `conn`; `source` has a `read` method.
 
     Raises:
-        psycopg2.Error: what the server or `source` raised, as the driver has it.
+        psycopg2.Error: the server or `source` raised an error; as an error of the driver.
     """
     cursor: Any = conn.connection.cursor()
     try:
@@ -95,8 +95,8 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
     except (psycopg2.Error, SystemError) as error:
         if not cursor.connection.closed:
             raise
-        conn.invalidate()  # Or the rollback of the lost transaction would raise another error in place of this one.
-        # Where the connection is lost while `source` is read, Python reports the driver's error as a SystemError.
+        conn.invalidate()  # Otherwise the rollback of the lost transaction would raise another error instead of this one.
+        # If the connection is lost while `source` is read, Python reports the driver's error as a SystemError.
         raise (
             error if isinstance(error, psycopg2.Error) else psycopg2.OperationalError(str(error.__cause__))
         ) from error
@@ -105,14 +105,14 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
 
 
 def _csv_lines(frame: pd.DataFrame) -> Iterator[str]:
-    """The rows as COPY takes them: a missing value is an empty field, an empty text a quoted one (`to_csv` mixes them up)."""
+    """Yield rows as CSV for COPY: a missing value is an empty field, an empty text a quoted one (`to_csv` confuses them)."""
     filled = frame.astype(object).where(frame.notna(), None)
     for row in filled.itertuples(index=False, name=None):
         yield ",".join("" if value is None else '"' + str(value).replace('"', '""') + '"' for value in row)
 
 
 def upsert_frame(conn: Connection, table: Table, frame: pd.DataFrame) -> int:
-    """Upsert a DataFrame by way of COPY; its columns are named as the table's. Returns how many rows were written.
+    """Upsert a DataFrame with COPY; its columns have the names of the table's. Return the number of rows written.
 
     Raises:
         ValueError: the frame lacks a key column or has one that the table does not have.

@@ -1,6 +1,6 @@
-"""Validated rows: raw files -> blocks of CSV as COPY takes them, and a tally of every file.
+"""Validated rows: raw files -> blocks of CSV for COPY, and a tally of every file.
 
-Rows of small files are gathered and validated together: asking every rule costs milliseconds, whatever the number of rows.
+Rows of small files are gathered and validated together: evaluating a rule has a fixed cost of milliseconds.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from mini_platform.rows.validation import parse, validate, validate_malformed
 from mini_platform.warehouse.figures import Figures
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes and the rows that were read since the last call."""
+"""Function called with the numbers of bytes and rows that were read since its last call."""
 
 GATHERED_ROWS = 50_000
 SLOW_BYTES = 32 * 2**20
 """A file of more text than this (about half a million rows, one second) is deferred while others wait in its batch."""
 MALFORMED_BYTES = 1000
-"""Text of good rows that takes as long as one malformed record, which is an object of its own."""
+"""Size of well-formed text that takes as long as one malformed record, which is an object of its own."""
 UNIQUE_KEYS = 20_000_000
-"""Rows of a file up to which the hashes of its keys (8 bytes each) are kept, to tell whether any key occurs twice."""
+"""Number of rows of a file up to which the hashes of its keys (8 bytes each) are kept, to find out if a key occurs twice."""
 KEY_PARTS = 8
 PLATFORM_COLUMNS = ("_rules", "_reasons", "_file_id", "_line", "_record", "_raw", "_extra")
-"""Columns of staging before the declared ones, as they are copied."""
+"""Columns of staging before the declared ones, in the order of COPY."""
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Where raw files are and how they are read.
+    """The location of raw files, and how they are read.
 
     Attributes:
         path: SHA-256 -> path of the raw file.
-        limits: of the readers.
-        keyring: what hashes personal data; a dataset that has any to protect needs it.
+        limits: limits of the readers.
+        keyring: keys that hash personal data; required by a dataset that has any to protect.
     """
 
     path: Callable[[str], Path]
@@ -54,7 +54,7 @@ class RawFiles:
 
 @dataclass
 class Tally:
-    """A file, and what is known of it while it is read."""
+    """A file, and its counts while it is read."""
 
     file_id: int
     name: str
@@ -72,11 +72,11 @@ class Tally:
     refused: str | None = None
     deferred: bool = False
 
-    def verdict(self, dataset: Dataset) -> dict[str, Any]:
-        """The ledger's row: staged, or refused with the reason.
+    def ledger_row(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the values of the file for the ledger: staged, or refused with the reason.
 
-        Rows of erased persons count as valid ones that were read: the share of the others did not grow by their going. What
-        was rejected of them does, too: nothing is kept of it.
+        Rows of erased persons count as valid rows that were read, so that their removal does not raise the share of rejected
+        rows. Those of them that were rejected count as valid too, as nothing is kept of them.
         """
         reason = self.refused
         if reason is None and dataset.reject_limit.exceeded(self.rows_rejected, self.rows_read + self.rows_erased):
@@ -100,17 +100,17 @@ class Tally:
         }
 
     def keys_unique(self) -> bool:
-        """Whether no key occurs twice among the valid rows; False where that would take too much memory to know."""
+        """Return True if no key occurs twice among the valid rows; False if checking would take too much memory."""
         if self.unique is None:
-            self.unique = self._differ()
+            self.unique = self._have_unique_keys()
         return self.unique
 
-    def _differ(self) -> bool:
+    def _have_unique_keys(self) -> bool:
         valid = self.rows_read - self.rows_rejected
         if valid == 0 or valid > UNIQUE_KEYS or not self.keys:
             return False
         blocks, self.keys = [hashes.to_numpy() for hashes in self.keys], []
-        # Part by part: sorting all of them would take three times their memory.
+        # Equal hashes are in the same part. Sorting all of them at once would take three times their memory.
         for part in range(KEY_PARTS):
             hashes = np.sort(np.concatenate([block[block % KEY_PARTS == part] for block in blocks]))
             if (hashes[1:] == hashes[:-1]).any():
@@ -120,19 +120,19 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Part:
-    """A block of a file."""
+    """A block of rows, and the id of its file."""
 
     file_id: int
     block: Block
 
     @property
     def numbers(self) -> np.ndarray:
-        """The `_record` of its rows."""
+        """Return the `_record` of its rows."""
         return np.zeros(self.block.rows.height, np.int64) if self.block.records is None else self.block.records
 
 
 class ValidatedRows:
-    """Reads the files of a batch, validates their rows, keeps the tallies."""
+    """The validated rows of a batch of files: reads and validates them, and counts them in the tallies."""
 
     def __init__(
         self,
@@ -141,9 +141,9 @@ class ValidatedRows:
         raw: RawFiles,
         progress: Progress | None,
     ) -> None:
-        """Take the files that the tallies are of."""
+        """Raise ValueError if the dataset has personal data to protect and there is no keyring."""
         if dataset.is_protected and raw.keyring is None:
-            raise ValueError(f"dataset {dataset.name} has personal data to protect, and no key to do it")
+            raise ValueError(f"dataset {dataset.name} has personal data to protect, but no key is configured")
         self._dataset = dataset
         self._tallies = tallies
         self._raw = raw
@@ -155,37 +155,39 @@ class ValidatedRows:
 
     def as_csv(self) -> Iterator[bytes]:
         """Yield rows as CSV: rules, reasons, file id, line, raw text, extra columns, then the declared columns."""
-        quick = {tally.file_id for tally in self._tallies.values() if tally.path.stat().st_size <= SLOW_BYTES}
+        fast = {tally.file_id for tally in self._tallies.values() if tally.path.stat().st_size <= SLOW_BYTES}
+        # A slow file is deferred if fast ones wait in the batch: at once if it is large, or as soon as its text turns out to be
+        # long, as that of compressed files. Rows of it that were sent already are deleted from staging in the same transaction.
         for file_id, tally in self._tallies.items():
-            others = len(quick) > (file_id in quick)
-            if others and file_id not in quick:
+            others = len(fast) > (file_id in fast)
+            if others and file_id not in fast:
                 tally.deferred = True
                 continue
-            seen, weight = 0, 0.0
+            bytes_reported, weight = 0, 0.0
             try:
                 for block in read_rows(self._dataset, tally.path, tally.name, tally.channel, self._raw.limits):
                     weight += block.rows.estimated_size() + MALFORMED_BYTES * len(block.malformed)
                     if others and weight > SLOW_BYTES:
                         tally.deferred = True
-                        quick.discard(file_id)
+                        fast.discard(file_id)
                         break
                     tally.rows_read += block.rows.height + len(block.malformed)
-                    # A name that nobody declared may be an address, where an object is a mapping.
+                    # An undeclared name may be personal, such as an address if objects are used as mappings.
                     extra = map(shape, block.extra) if self._dataset.is_personal else block.extra
                     tally.unexpected_columns.update(dict.fromkeys(extra))
-                    tally.missing_columns.update(dict.fromkeys(block.absent))
+                    tally.missing_columns.update(dict.fromkeys(block.missing_columns))
                     self._gathered.append(_Part(file_id, block))
                     self._rows += block.rows.height + len(block.malformed)
                     if self._progress:
-                        self._progress(block.bytes_read - seen, block.rows.height + len(block.malformed))
-                        seen = block.bytes_read
+                        self._progress(block.bytes_read - bytes_reported, block.rows.height + len(block.malformed))
+                        bytes_reported = block.bytes_read
                     if self._rows >= GATHERED_ROWS:
-                        yield from self._judged()
-            except RefusedFileError as refusal:
-                tally.refused = str(refusal)
-        yield from self._judged()
+                        yield from self._validate_gathered()
+            except RefusedFileError as error:
+                tally.refused = str(error)
+        yield from self._validate_gathered()
 
-    def _judged(self) -> Iterator[bytes]:
+    def _validate_gathered(self) -> Iterator[bytes]:
         gathered, self._gathered, self._rows = self._gathered, [], 0
         if malformed := [(part.file_id, m) for part in gathered for m in part.block.malformed]:
             for file_id, record in malformed:
@@ -198,10 +200,10 @@ class ValidatedRows:
                 rows = rows.with_columns(_raw=shapes(rows["_raw"]))
             yield self._csv(rows)
         if filled := [part for part in gathered if part.block.rows.height]:
-            yield self._csv(self._judge(filled))
+            yield self._csv(self._validate(filled))
 
-    def _judge(self, filled: Sequence[_Part]) -> pl.DataFrame:
-        """Judge the rows of some blocks, with their file and line, and count what is broken."""
+    def _validate(self, filled: Sequence[_Part]) -> pl.DataFrame:
+        """Return the rows of some blocks validated, with their file and line, and count the rules that they break."""
         blocks = [part.block for part in filled]
         rows = pl.concat([block.rows[:, : len(self._columns)] for block in blocks], rechunk=True)
         ids = pl.Series(
@@ -219,7 +221,7 @@ class ValidatedRows:
         validated = results.rows
         if self._raw.keyring is not None:
             validated = protect(self._dataset, validated, self._raw.keyring)
-        if len(self._tallies) == 1:  # Only of a file that is loaded alone are these asked.
+        if len(self._tallies) == 1:  # Only used for a file that is alone in its batch.
             tally = next(iter(self._tallies.values()))
             if tally.rows_read <= UNIQUE_KEYS:
                 tally.keys.append(self._key_hashes(validated, results.keys).filter(~rejected))
@@ -231,14 +233,14 @@ class ValidatedRows:
         return validated
 
     def _key_hashes(self, validated: pl.DataFrame, typed: pl.Series) -> pl.Series:
-        """Hashes of the keys as they are stored: what was protected is text, and two texts may have become one."""
+        """Return hashes of the keys as they are stored: protected columns are text, and two texts may have become equal."""
         key = [column for column in self._dataset.columns if column.name in self._dataset.key]
         if not any(column.is_protected for column in key):
             return typed
         return validated.select(map(parse, key)).hash_rows()
 
     def _extra(self, block: Block) -> pl.Series:
-        """Columns that are not declared, as a JSON object a row; null without any."""
+        """Return the undeclared columns, as a JSON object for each row; null if there are none."""
         names = block.rows.columns[len(self._columns) :]
         if not names:
             return pl.repeat(None, block.rows.height, dtype=pl.String, eager=True).alias("_extra")
@@ -249,9 +251,9 @@ class ValidatedRows:
     def _csv(self, rows: pl.DataFrame) -> bytes:
         order = (*PLATFORM_COLUMNS, *self._staged)
         missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in rows.columns]
-        written = io.BytesIO()  # As a str it would be decoded, and encoded again.
-        rows.with_columns(missing).select(order).write_csv(written, include_header=False)
-        return written.getvalue()
+        buffer = io.BytesIO()  # A str would be decoded, and encoded again.
+        rows.with_columns(missing).select(order).write_csv(buffer, include_header=False)
+        return buffer.getvalue()
 
 
 def _count(ids: pl.Series) -> Iterator[tuple[int, int]]:

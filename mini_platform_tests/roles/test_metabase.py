@@ -277,7 +277,7 @@ def test_an_empty_metabase_gets_its_dashboards_once(
     kept, metabase.writes = copy.deepcopy(metabase.kept), []
     (tmp_path / "bi").write_text("another password, rotated\n")
     again = here("metabase", url, *arguments)
-    assert (again.exit_code, again.stdout) == (0, "all is there\n")
+    assert (again.exit_code, again.stdout) == (0, "Everything is up to date.\n")
     assert metabase.writes == []
     next(iter(kept["database"].values()))["details"]["password"] = "another password, rotated"
     assert metabase.kept == kept
@@ -312,7 +312,7 @@ def test_without_dashboards_it_is_connected_all_the_same(
     monkeypatch.setenv("MINI_PLATFORM_DATASETS", str(tmp_path / "datasets"))
     done = here("metabase", url, *arguments)
     assert done.exit_code == 0
-    assert "No dataset has dashboards of its own" in done.stderr
+    assert "No dataset declares dashboards" in done.stderr
     assert len(metabase.kept["database"]) == 1
     assert not metabase.kept["dashboard"]
 

@@ -20,7 +20,7 @@ from mini_platform.platform import Platform as Opened
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform.warehouse.granted import excess_privileges, missing_privileges
 from mini_platform.warehouse.load import BULK_ROWS
-from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, bring_up
+from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, migrate
 from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import RolesError
 from mini_platform.warehouse.schema import all_tables, create_all
@@ -175,7 +175,7 @@ def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_
     assert (done.exit_code, "run `mini-platform db init`" in done.stderr) == (1, True)
     assert cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["loader"]).returncode == 1
     done = cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
-    assert (done.returncode, done.stderr[:9]) == (0, "Logins fo")
+    assert (done.returncode, done.stderr[:9]) == (0, "Create lo")
     assert here("files").exit_code == 0
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
@@ -187,9 +187,9 @@ def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loa
     later = Migration(NEWEST + 1, "a further table", "CREATE TABLE ops.further (number integer)")
     whose = text("SELECT relowner::regrole::text FROM pg_class WHERE oid = to_regclass('ops.further')")
     with pytest.raises(ProgrammingError, match="permission denied"):
-        bring_up(loader.engine, (*MIGRATIONS, later))
+        migrate(loader.engine, (*MIGRATIONS, later))
     try:
-        bring_up(owner, (*MIGRATIONS, later))
+        migrate(owner, (*MIGRATIONS, later))
         with owner.connect() as conn:
             assert conn.scalar(whose) == "mini_platform_owner"
             assert conn.scalar(select(func.max(migrations.c.number))) == NEWEST + 1
@@ -202,9 +202,9 @@ def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["admin", "--role", "bi"], "it is no login of mini_platform_bi"),
-        (["the_owner", "--role", "bi"], "it is no login of mini_platform_bi"),
-        (["mini_platform_bi", "--role", "bi"], "it is no login of mini_platform_bi"),
+        (["admin", "--role", "bi"], "it is not a login of mini_platform_bi"),
+        (["the_owner", "--role", "bi"], "it is not a login of mini_platform_bi"),
+        (["mini_platform_bi", "--role", "bi"], "it is not a login of mini_platform_bi"),
         (["short", "--role", "bi", "--password-file", "{file}"], "at least 16 characters"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_login_is_given_a_new_password(roles: RolesPlatform, monkeypatch: pyte
 def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_too_little(
     as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [finding.message for finding in findings("ok")] == ["reads are made as mini_platform_reader"]
+    assert [finding.message for finding in findings("ok")] == ["reads run as mini_platform_reader"]
     assert findings("problem") + findings("warning") == []
     with owner.begin() as conn:
         conn.execute(text("GRANT SELECT (email) ON production.customers TO mini_platform_bi"))
@@ -244,8 +244,8 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
     assert {finding.message for finding in findings("problem")} >= {
         "mini_platform_bi may SELECT (email) production.customers",
         "mini_platform_reader may DELETE ops.files",
-        "mini_platform_loader may make tables in the schema staging",
-        "mini_platform_bi is no mere group: it may log in, make roles or databases, or pass over grants",
+        "mini_platform_loader may create tables in the schema staging",
+        "mini_platform_bi is more than a group: it may log in, create roles or databases, replicate, or bypass grants",
         "mini_platform_reader is a member of pg_read_all_data",
     }
     assert [finding.message for finding in findings("warning")] == ["mini_platform_loader may not INSERT ops.files"]

@@ -79,7 +79,7 @@ def test_who_is_forgotten_is_not_named(platform: Platform, pipeline: Pipeline, d
     lines = (PROJECT / "data" / "sales" / "shop.csv").read_text(encoding="utf-8").splitlines()
     address = next(word for word in lines[1].replace(";", ",").split(",") if "@" in word).strip('"')
     raw = platform.raw_files(sales)
-    assert not forget(platform.engine, sales, address, raw, platform.store, data / "sales").nothing
+    assert not forget(platform.engine, sales, address, raw, platform.store, data / "sales").is_empty
     assert (ME, "forgot", "sales", None) in done(platform.engine)
     with platform.engine.connect() as conn:
         assert address not in str(conn.execute(select(trail)).all())

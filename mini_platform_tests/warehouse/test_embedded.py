@@ -183,7 +183,7 @@ def test_stop_does_not_wait_for_a_long_recovery(home: Path) -> None:
     assert embedded.stop(home, said.append) is True
     assert time.monotonic() - begin < embedded.STOP_SECONDS / 2
     assert said == [
-        "Postgres is recovering from a crash after 5 s: it is stopped in the middle of it, and recovers at its next start."
+        "Postgres is recovering from a crash after 5 s: it is stopped anyway, and recovers at its next start."
     ]
     assert ask(embedded.ensure_running(home), "SELECT count(*) FROM kept") == 100000
 

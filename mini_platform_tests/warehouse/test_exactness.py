@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Double, Engine, Numeric, column, func, select, values
 
 from mini_platform.warehouse.exactness import as_double
-from mini_platform.warehouse.page_rows import _of_floats
+from mini_platform.warehouse.page_rows import _aggregate_floats
 
 LARGEST, SMALLEST = sys.float_info.max, 5e-324
 
@@ -31,4 +31,4 @@ def test_a_mean_of_floats_is_one(engine: Engine, floats: tuple[float | None, ...
     with engine.connect() as conn:
         as_numeric = select(as_double(func.avg(rows.c.x.cast(Double).cast(Numeric)))).select_from(rows)
         assert conn.scalar(as_numeric) == mean
-        assert conn.scalar(select(_of_floats("avg", rows.c.x.cast(Double))).select_from(rows)) == mean
+        assert conn.scalar(select(_aggregate_floats("avg", rows.c.x.cast(Double))).select_from(rows)) == mean

@@ -232,7 +232,7 @@ def test_what_died_too_often_is_given_up(engine: Engine, worker: Worker) -> None
     assert claim(worker) == ["b"]
     given_up = rows(engine)[0]
     assert given_up.status == "failed"
-    assert given_up.error == "gave it up: its processing died 5 times, see the log of its run"
+    assert given_up.error == "gave up: its process died 5 times, see the log of its run"
     with engine.begin() as conn:
         assert len(ledger.return_to_landed(conn, "weather", files.c.status == "failed")) == 1
     assert (rows(engine)[0].status, rows(engine)[0].attempts, rows(engine)[0].error) == ("landed", 0, None)

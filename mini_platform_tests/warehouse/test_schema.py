@@ -186,7 +186,9 @@ def test_a_column_that_may_be_empty_from_now_on(engine: Engine, points: Callable
     create_all(engine, [changed({}, {})])
     with engine.begin() as conn:
         conn.execute(text("INSERT INTO production.points VALUES ('B', NULL, 7, '2024-01-01')"))
-    with pytest.raises(ValueError, match=r"production\.points\.height may not be empty any more, but is in some rows"):
+    with pytest.raises(
+        ValueError, match=r"production\.points\.height may not be empty any more, but is empty in some rows"
+    ):
         create_all(engine, [changed({}, {"height": "float"})])
     assert points() == [("A", 1.5, 7), ("B", None, 7)]
 

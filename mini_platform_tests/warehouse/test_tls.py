@@ -150,6 +150,6 @@ def test_dumps_are_not_tried_by_programs_without_tls(
     with made.connect() as conn:
         assert archive.programs(conn, 14)[0] == programs()
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(archive.BackupError, match="know no TLS"):
+        with pytest.raises(archive.BackupError, match="do not support TLS"):
             archive.programs(conn, 14)
     made.dispose()

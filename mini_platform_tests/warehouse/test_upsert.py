@@ -98,7 +98,7 @@ def test_without_the_comparison_every_row_is_written(engine: Engine) -> None:
     with engine.begin() as conn:
         assert upsert(conn, POINTS, rows_of(("a", 1, 1.5))) == 1
     with engine.begin() as conn:
-        assert upsert(conn, POINTS, rows_of(("a", 1, 1.5)), differing=False) == 1
+        assert upsert(conn, POINTS, rows_of(("a", 1, 1.5)), skip_unchanged=False) == 1
 
 
 def test_a_table_that_is_all_key(engine: Engine) -> None:

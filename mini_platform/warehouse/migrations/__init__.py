@@ -1,12 +1,12 @@
-"""Migrations of the tables that belong to no dataset: numbered, each made once, in its order, and recorded in `ops.migrations`.
+"""Migrations of the tables that belong to no dataset: numbered, each applied once, in order, and recorded in `ops.migrations`.
 
-Here: the list, and what brings a database up to it. A new database is made from the declaration (`tables/ops.py`) at the
-newest number, and a test holds that a database of each number before comes to be the same. Not here: tables of datasets,
-which follow what is declared (`schema.py`).
+Here: the list, and applying it to a database. A new database is created from the definitions (`tables/ops.py`) at the newest
+number, and a test checks that migrating a database of each earlier number has the same result. Not here: tables of datasets,
+which follow the declaration (`schema.py`).
 
-Our own, and not Alembic, which comes with Dagster: of what it does, only the list would be used. The lock, the role that owns
-the schema, a transaction for each, databases without a number and the refusal of newer ones are to be written in either case,
-and are all that there is here.
+This does not use Alembic, which comes with Dagster: of its features, only the list would be used. The lock, the role that
+owns the schema, a transaction for each migration, databases without a number and the refusal of newer ones would be needed
+in either case, and are all that this module has.
 """
 
 from __future__ import annotations
@@ -20,61 +20,61 @@ from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups, m0003_words
 from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import become_owner
-from mini_platform.warehouse.tables import migrations as recorded
+from mini_platform.warehouse.tables import migrations as migrations_table
 
 MIGRATIONS = (m0001_unnumbered.MIGRATION, m0002_dirty_groups.MIGRATION, m0003_words.MIGRATION)
 NEWEST = MIGRATIONS[-1].number
 
 
 class NewerDatabaseError(RuntimeError):
-    """The database was changed by newer code than this; the message is a sentence."""
+    """The database was migrated by a newer version than this; the message says to which number."""
 
 
-def bring_up(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Make the migrations that a database lacks, each in a transaction of its own, as who owns the schema.
+def migrate(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Apply the migrations that a database lacks, each in a transaction of its own, as the owner of the schema.
 
-    A database that has no tables yet is left as it is. A process that is killed leaves the rest to the next one.
+    A database without tables is not changed. If the process is killed, the next one applies the rest.
 
     Raises:
-        NewerDatabaseError: the database has a migration that is not known here.
+        NewerDatabaseError: the database has a migration that this version does not know.
         ProgrammingError: the user of the database may not change tables.
     """
-    while _make_next(engine, migrations):
+    while _apply_next(engine, migrations):
         pass
 
 
-def _make_next(engine: Engine, migrations: Sequence[Migration]) -> bool:
-    """Make the first migration that is missing; False if there was none."""
+def _apply_next(engine: Engine, migrations: Sequence[Migration]) -> bool:
+    """Apply the first missing migration; return False if there is none."""
     with engine.begin() as conn:
         advisory_lock(conn, "schema")
-        if (made := _made(conn)) is None:
+        if (applied := _applied(conn)) is None:
             return False
-        missing = [migration for migration in migrations if migration.number not in made]
-        if made - {migration.number for migration in migrations}:
+        missing = [migration for migration in migrations if migration.number not in applied]
+        if applied - {migration.number for migration in migrations}:
             raise NewerDatabaseError(
-                f"The database was changed by a newer version of Mini Platform (its tables have the number {max(made)}, and "
-                f"this version knows them up to {migrations[-1].number}): install that version, or a later one."
+                f"The database was migrated by a newer version of Mini Platform (to number {max(applied)}, and "
+                f"this version knows numbers up to {migrations[-1].number}): install that version, or a later one."
             )
         if not missing:
             return False
         become_owner(conn)
-        recorded.create(conn, checkfirst=True)
+        migrations_table.create(conn, checkfirst=True)
         conn.execute(text(missing[0].statements))
         record(conn, missing[:1])
         failpoint("migration.before_commit")
     return True
 
 
-def _made(conn: Connection) -> set[int] | None:
-    """Return the numbers of the migrations that a database has; None if it has no tables yet."""
-    found = conn.execute(
+def _applied(conn: Connection) -> set[int] | None:
+    """Return the numbers of the migrations applied to a database; None if it has no tables yet."""
+    tables = conn.execute(
         text("SELECT to_regclass('ops.files') AS files, to_regclass('ops.migrations') AS numbers")
     ).one()
-    if found.numbers:
-        return set(conn.execute(select(recorded.c.number)).scalars())
-    return set() if found.files else None
+    if tables.numbers:
+        return set(conn.execute(select(migrations_table.c.number)).scalars())
+    return set() if tables.files else None
 
 
 def record(conn: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Record, in the caller's transaction, that the tables are as these migrations leave them."""
-    conn.execute(insert(recorded), [{"number": item.number, "name": item.name} for item in migrations])
+    """Record, in the caller's transaction, that these migrations are applied."""
+    conn.execute(insert(migrations_table), [{"number": item.number, "name": item.name} for item in migrations])

@@ -1,4 +1,4 @@
-"""What a migration is."""
+"""The class of a migration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Migration:
-    """A change of the tables that belong to no dataset, made once; once released, it is never changed.
+    """A change of the tables that belong to no dataset, applied once; after its release it is never changed.
 
     Attributes:
-        number: its place among the others.
+        number: position among the migrations.
         name: a few words, recorded with the number.
-        statements: SQL that turns the tables of the number before into its own. It speaks of no declaration, as that goes on
-            changing. Comments and grants are not its business: they are made as declared after the last migration.
+        statements: SQL that changes the tables of the previous number. It does not use the declaration, which changes later.
+            Comments and grants are not part of it: they are set as declared after the last migration.
     """
 
     number: int

@@ -1,7 +1,7 @@
-"""Tables as data: what the platform, and the declaration of a dataset, mean in Postgres. Not here: making and filling them."""
+"""Definitions of the tables of the platform and of declared datasets. Not here: creating and filling them."""
 
 from mini_platform.warehouse.tables.columns import NOW, among, columns_read, shown, sql_type
-from mini_platform.warehouse.tables.dataset import DatasetTables, computed_names, dataset_tables, kept_unknown
+from mini_platform.warehouse.tables.dataset import DatasetTables, computed_names, dataset_tables, production_with_extra
 from mini_platform.warehouse.tables.ops import (
     COUNTERS,
     SCHEMAS,
@@ -25,7 +25,7 @@ from mini_platform.warehouse.tables.ops import (
     platform_tables,
     quality_report,
 )
-from mini_platform.warehouse.tables.refused import refuse_one_name
+from mini_platform.warehouse.tables.refused import refuse_duplicate_names
 
 __all__ = [
     "COUNTERS",
@@ -49,14 +49,14 @@ __all__ = [
     "inbox_files",
     "inboxes",
     "incidents",
-    "kept_unknown",
     "migrations",
     "ops_metadata",
     "pages",
     "pending_deletes",
     "platform_tables",
+    "production_with_extra",
     "quality_report",
-    "refuse_one_name",
+    "refuse_duplicate_names",
     "shown",
     "sql_type",
 ]

@@ -1,6 +1,6 @@
-"""Columns of tables: how a declared one is stored, which values of one are hidden, how ids are looked up.
+"""Columns of tables: how a declared one is stored, which of its values are hidden, how ids are looked up.
 
-Here: what every table of a dataset has in common. Not here: the tables.
+Here: the parts that all tables of a dataset have in common. Not here: the tables.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NOW: ColumnElement[dt.datetime] = literal_column("now()")
 
 
 def sql_type(column: DeclaredColumn) -> TypeEngine[Any]:
-    """The Postgres type of a column."""
+    """Return the Postgres type of a column."""
     return Numeric(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else TYPES[column.type]
 
 
@@ -63,38 +63,38 @@ def personal_info(personal: bool) -> dict[str, bool] | None:
 
 
 def hidden(column: DeclaredColumn) -> bool:
-    """True if its values are hidden wherever rows are shown: a hash too, as a copy in a log could not be forgotten."""
+    """Return True if values of a column are hidden wherever rows are shown: hashes too, as copies in logs cannot be erased."""
     return column.personal in ("mask", "hash")
 
 
 def raw_column(dataset: Dataset) -> Column[Any]:
-    """Return the column of the text of a row that has no columns, in staging and quarantine."""
+    """Return the column for the text of a row that has no columns, in staging and quarantine."""
     comment = "Text of a row that has no columns"
     return Column("_raw", Text, comment=comment, info=personal_info("_raw" in dataset.masked_columns))
 
 
 def extra_column(dataset: Dataset) -> Column[Any]:
-    """Return the column of what a row has beside its declared columns."""
+    """Return the column for the undeclared columns of a row."""
     comment = "Columns that the dataset does not declare"
     return Column("_extra", JSONB, comment=comment, info=personal_info("_extra" in dataset.masked_columns))
 
 
 def as_text(dataset: Dataset, column: DeclaredColumn) -> Column[Any]:
-    """Return the column in which a declared one stands as text, in staging and quarantine."""
+    """Return the column that stores a declared one as text, in staging and quarantine."""
     comment = f"As text: {column.comment}"
     info = personal_info(hidden(column)) or {"shaped": column.name in dataset.shaped_columns}
     return Column(column.name, Text(collation="C"), comment=comment, info=info)
 
 
 def shown(columns: Iterable[ColumnElement[Any]], row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row of these columns as it may be shown: personal data masked; of a rejected row, by its `_rules`, more than that."""
+    """Return a row of these columns as it may be shown: personal data masked, and more so in a rejected row (with `_rules`)."""
     columns = list(columns)
     shaped = {column.name for column in columns if column.info.get("shaped")} if row.get("_rules") else ()
     return masked({column.name for column in columns if column.info.get("personal")}, row, shaped)
 
 
 def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
-    """The columns of tables that an expression, or a whole select, is made of; those within subqueries too."""
+    """Yield the columns of tables that an expression, or a whole select, is made of; those within subqueries too."""
     for part in visitors.iterate(element):
         if isinstance(part, Column) and isinstance(part.table, Table):
             yield part
@@ -105,9 +105,9 @@ def columns_read(element: ClauseElement) -> Iterator[Column[Any]]:
 
 
 def among(column: ColumnElement[int], file_ids: Sequence[int]) -> ColumnElement[bool]:
-    """Whether a column of file ids holds one of these.
+    """Return the condition that a column of file ids has one of these.
 
-    The cast matters: without it they are `integer`, which Postgres compares with a `bigint` one after the other instead of
-    looking it up: for 1,000 ids and two million rows 4.3 s instead of 0.12 s.
+    The cast matters: without it the ids are `integer`, which Postgres compares with a `bigint` one after the other instead of
+    by a lookup: for 1,000 ids and two million rows 4.3 s instead of 0.12 s.
     """
     return column == func.any(cast(list(file_ids), ARRAY(BigInteger)))

@@ -1,6 +1,6 @@
-"""Tables of what a dataset computes: aggregates with their keys, references and surrogates, and views.
+"""Tables of the computed rows of a dataset: aggregates with their keys, references and surrogates, and views.
 
-Here: what a select means as a table. Not here: what a select may be (`refused.py`), what it depends on
+Here: the table for a select. Not here: the selects that are refused (`refused.py`), the dependences of a select
 (`warehouse/dependence.py`).
 """
 
@@ -47,12 +47,12 @@ def aggregate_table(
     others: Mapping[Table, Other],
     metadata: MetaData,
 ) -> tuple[Table, Examined]:
-    """Return the table of an aggregate, and what was found out about its select."""
+    """Return the table of an aggregate, and the result of examining its select."""
     columns = _computed_columns(dataset, aggregate, rows)
     examined = examined_key(dataset, aggregate, rows, production, others)
-    for made in columns:
-        made.nullable = made.name not in aggregate.key
-        made.info = {**made.info, FILLED: made.name not in examined.nullable}
+    for computed in columns:
+        computed.nullable = computed.name not in aggregate.key
+        computed.info = {**computed.info, FILLED: computed.name not in examined.nullable}
     items: list[SchemaItem] = list(columns)
     if aggregate.surrogate:
         comment = f"Number that was given to the {' and '.join(aggregate.key)} once and for all"
@@ -62,15 +62,15 @@ def aggregate_table(
     for column in rows.selected_columns:
         if (target := _foreign_key(column, others)) is not None:
             name = f"{aggregate.name}_{column.name}"
-            # What a row refers to goes only with the rows of production that it was computed from: so does the row.
+            # The referenced row is deleted only with the rows of production it is computed from: so is this row.
             items.append(ForeignKeyConstraint([column.name], [target], name=f"{name}_fkey", ondelete="CASCADE"))
             if aggregate.key != (column.name,):
-                items.append(Index(name, column.name))  # Or each deleted row would be looked for in the whole table.
+                items.append(Index(name, column.name))  # Without it, each delete would search the whole table.
     return Table(aggregate.name, metadata, *items, schema="analytics", comment=aggregate.description), examined
 
 
 def surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table:
-    """Return the table of the numbers of keys, apart from the aggregate: that is dropped where its declaration changes."""
+    """Return the table of the numbers of keys. It is not part of the aggregate, which is dropped if its declaration changes."""
     return Table(
         f"surrogates_{aggregate.name}",
         metadata,
@@ -85,7 +85,7 @@ def surrogates(aggregate: Aggregate, table: Table, metadata: MetaData) -> Table:
 
 
 def view_table(dataset: Dataset, view: View, rows: Select[Any]) -> Table:
-    """Return a view as a table, which is not to be made as one."""
+    """Return a view as a table, to be read and not to be created as one."""
     columns = _computed_columns(dataset, view, rows)
     return Table(view.name, MetaData(), *columns, schema="analytics", comment=view.description, info={"view": True})
 
@@ -93,20 +93,24 @@ def view_table(dataset: Dataset, view: View, rows: Select[Any]) -> Table:
 def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: SelectBase) -> list[Column[Any]]:
     where = f"{dataset.name}.{computed.name}"
     if not isinstance(rows, Select | CompoundSelect):
-        raise DeclarationError(f"{where}: its function returns {type(rows).__name__}, and not a select of SQLAlchemy")
+        raise DeclarationError(f"{where}: its function returns {type(rows).__name__} instead of a SQLAlchemy select")
     selected = rows.selected_columns
     if untyped := [c.name for c in selected if isinstance(c.type, NullType)]:
         raise DeclarationError(f"{where}: give {untyped} a type, as in func.avg(x, type_=Double)")
     if undescribed := {c.name for c in selected} ^ set(computed.columns):
         raise DeclarationError(f"{where}: selected and described columns differ in {undescribed}")
-    if unknown := [name for name in computed.chart if name not in (*computed.columns, *computed.made)]:
+    if unknown := [name for name in computed.chart if name not in (*computed.columns, *computed.extra_columns)]:
         raise DeclarationError(
             f"{dataset.name}.{computed.name}: chart names {', '.join(unknown)}, which it does not select"
         )
     columns = []
-    for column, *others in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
-        kind = stored_type(column)
-        types = {_compiled(one) for one in (kind, *map(stored_type, others))} if others else ()
+    for column, *other_branches in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
+        column_type = stored_type(column)
+        types = (
+            {_postgres_name(type_) for type_ in (column_type, *map(stored_type, other_branches))}
+            if other_branches
+            else ()
+        )
         if len(types) > 1:
             raise DeclarationError(
                 f"{where}: the parts of its union have different types for {column.name}, {' and '.join(sorted(types))}: "
@@ -114,21 +118,23 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
             )
         description, *unit = computed.columns[column.name]
         comment = f"{description} [{unit[0]}]" if unit else description
-        personal = any(e.info.get("personal") for branch in (column, *others) for e in columns_read(branch)) or (
-            dataset.is_personal and any(map(hides, (column, *others)))
+        personal = any(
+            read.info.get("personal") for branch in (column, *other_branches) for read in columns_read(branch)
+        ) or (dataset.is_personal and any(map(hides, (column, *other_branches))))
+        columns.append(
+            Column(column.name, column_type, comment=comment, info=personal_info(personal), autoincrement=False)
         )
-        columns.append(Column(column.name, kind, comment=comment, info=personal_info(personal), autoincrement=False))
     return columns
 
 
-def _compiled(kind: TypeEngine[Any]) -> str:
-    """A type as Postgres calls it; all texts are alike."""
+def _postgres_name(type_: TypeEngine[Any]) -> str:
+    """Return the name of a type in Postgres; the same for all texts."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return "TEXT" if isinstance(kind, String) else str(kind.compile(dialect=dialect))
+    return "TEXT" if isinstance(type_, String) else str(type_.compile(dialect=dialect))
 
 
 def _foreign_key(column: ColumnElement[Any], others: Mapping[Table, Other]) -> Column[Any] | None:
-    """The surrogate or the key of another aggregate that a selected column is."""
+    """Return the surrogate or the key of another aggregate that a column selects; None if it selects neither."""
     origin = plain_column(column)
     if origin is None or not isinstance(origin.table, Table) or (other := others.get(origin.table)) is None:
         return None

@@ -1,7 +1,7 @@
-"""Tables of a dataset: what its declaration means in Postgres.
+"""Tables of a dataset, derived from its declaration.
 
-Here: staging, production, quarantine, what is remembered of deleted rows, and all of a dataset's tables together. Not here:
-those of what it computes (`computed.py`), creating them (`warehouse/schema.py`).
+Here: staging, production, quarantine, first-loaded times of deleted rows, and all of a dataset's tables together. Not here:
+tables of computed rows (`computed.py`), creating tables (`warehouse/schema.py`).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from mini_platform.warehouse.tables.columns import (
     sql_type,
 )
 from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
-from mini_platform.warehouse.tables.refused import refuse_long_names, refuse_one_name
+from mini_platform.warehouse.tables.refused import refuse_duplicate_names, refuse_long_names
 
 
 @dataclass(frozen=True)
 class DatasetTables:
-    """The tables of one dataset, each by what it is; `places.py` lists those that keep rows."""
+    """The tables of one dataset, by kind; `places.py` lists those that store rows."""
 
     staging: Table
     production: Table
@@ -53,19 +53,19 @@ class DatasetTables:
     aggregates: dict[str, Table]
     views: dict[str, Table]
     surrogates: dict[str, Table]
-    """Of aggregates that have a surrogate: the number of each key."""
+    """Tables with the number of each key, for the aggregates that have a surrogate."""
     gone: Table | None
-    """When rows that were deleted, and may come back, were first loaded; None where no column says so."""
+    """Table of the first-loaded times of deleted rows that may come back; None if the dataset has no such column."""
     examined: dict[str, Examined]
-    """What was found out about the select of each aggregate."""
+    """Result of examining the select of each aggregate."""
 
     @property
     def groups(self) -> dict[str, Mapping[str, Column[Any]]]:
-        """Of aggregates that can be computed by group: their key columns -> the columns of production that these are."""
-        return {name: found.groups for name, found in self.examined.items() if found.groups is not None}
+        """Return for each aggregate that can be computed by group: key column -> the column of production that it is."""
+        return {name: examined.groups for name, examined in self.examined.items() if examined.groups is not None}
 
     def rows(self, computed: Computed) -> Select[Any]:
-        """What an aggregate or a view selects."""
+        """Return the select of an aggregate or a view."""
         return computed.select(self.production, *((self.aggregates | self.views)[name] for name in computed.reads))
 
 
@@ -74,7 +74,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     """Derive the tables of a dataset from its declaration.
 
     Raises:
-        DeclarationError: an aggregate, a view or the page cannot be what it is declared as.
+        DeclarationError: an aggregate, a view or the page cannot be made as declared.
     """
     metadata = MetaData()
     production = _production(dataset, metadata)
@@ -95,10 +95,10 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         others[table] = Other(aggregate, examined)
     for view in dataset.views:
         tables.views[view.name] = view_table(dataset, view, tables.rows(view))
-    refuse_one_name(computed_names(dataset, tables))
+    refuse_duplicate_names(computed_names(dataset, tables))
     refuse_long_names(dataset, tables.aggregates)
     if dataset.page is not None:
-        PageRows(dataset, dataset.page, tables)  # Raises where it cannot be.
+        PageRows(dataset, dataset.page, tables)  # Raises if it cannot be made.
     return tables
 
 
@@ -115,7 +115,7 @@ def _staging(dataset: Dataset, metadata: MetaData) -> Table:
         extra_column(dataset),
         *(as_text(dataset, column) for column in dataset.staged_columns),
         schema="staging",
-        # Unlogged: it can be made again from the raw file, and is, when a crash of the server has emptied it.
+        # Unlogged: after a crash of the server, which empties it, its rows are made again from the raw files.
         prefixes=["UNLOGGED"],
         comment=f"Every row of the files being loaded, valid or not, as text. {dataset.description}",
     )
@@ -130,7 +130,7 @@ def _production(dataset: Dataset, metadata: MetaData) -> Table:
                 c.name,
                 sql_type(c),
                 primary_key=c.name in dataset.key,
-                autoincrement=False,  # Or SQLAlchemy makes a counter of a single number that is the key.
+                autoincrement=False,  # Otherwise SQLAlchemy makes a key of a single number a counter.
                 nullable=c.nullable,
                 comment=c.comment,
                 info=personal_info(hidden(c)),
@@ -181,15 +181,15 @@ def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
 
 
 def computed_names(dataset: Dataset, tables: DatasetTables) -> Iterator[tuple[str, str, str]]:
-    """Schema and name of what is made for aggregates and views, which share them with other datasets; and what it is for."""
+    """Yield schema, name and owner of each table and index of aggregates and views, whose schemas other datasets use too."""
     for name, table in (*tables.aggregates.items(), *tables.views.items(), *tables.surrogates.items()):
         indexed: list[Any] = [*table.indexes, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
         yield from ((str(table.schema), str(item.name), f"{dataset.name}.{name}") for item in (table, *indexed))
 
 
 @cache
-def kept_unknown(dataset: Dataset) -> Table:
-    """Production with the unknown columns that an earlier declaration of the dataset kept."""
+def production_with_extra(dataset: Dataset) -> Table:
+    """Return production with the column of unexpected columns that an earlier declaration of the dataset kept."""
     table = dataset_tables(dataset).production.to_metadata(MetaData())
     table.append_column(extra_column(dataset))
     return table

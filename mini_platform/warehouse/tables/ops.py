@@ -1,6 +1,6 @@
 """Tables that belong to no dataset: those of the schema `ops`, and the quality report.
 
-Whoever changes one of them adds a migration, which brings the tables of a database to the same (`warehouse/migrations/`).
+A change of one of them needs a migration that changes existing databases in the same way (`warehouse/migrations/`).
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ dirty_groups = Table(
         "group_key",
         JSONB(none_as_null=True),
         comment="Key of the group to compute again; NULL means every group",
-        info=PERSONAL,  # A person may be a group.
+        info=PERSONAL,  # The key of a group may be a person.
     ),
     comment="Groups whose rows changed since their consumer computed them, written with the change itself",
 )

@@ -1,4 +1,4 @@
-"""What no table can be made for, refused in a sentence when it is declared and not by every run.
+"""Declarations for which no table can be made, refused with a message at declaration and not by every run.
 
 Here: keys of aggregates, and names that are too long or used twice. Not here: the tables.
 """
@@ -25,7 +25,7 @@ from mini_platform.warehouse.tables.ops import platform_tables
 def examined_key(
     dataset: Dataset, aggregate: Aggregate, rows: SelectBase, production: Table, others: Mapping[Table, Other]
 ) -> Examined:
-    """Find out how an aggregate may be computed; refuse a key that cannot be one, before the first row ends every run."""
+    """Return how an aggregate may be computed; refuse an impossible key, before a row makes every run fail."""
     where = f"{dataset.name}.{aggregate.name}"
     if unknown := set(aggregate.key) - set(rows.selected_columns.keys()):
         raise DeclarationError(f"{where}: its key has {sorted(unknown)}, which it does not select")
@@ -33,28 +33,30 @@ def examined_key(
     for name in aggregate.key:
         element = rows.selected_columns[name]
         if isinstance(element.type, ARRAY | JSON):
-            raise DeclarationError(f"{where}: {name} is in its key, and a list or an object cannot be: leave it out")
+            raise DeclarationError(
+                f"{where}: {name} is in its key, and a list or an object cannot be in a key: leave it out"
+            )
         if name in examined.nullable:
             raise DeclarationError(
-                f"{where}: {name} is in its key, so it may not be empty, and it may be: leave such rows out by "
-                f".where({name}.is_not(None)), or say what stands for none by func.coalesce({name}, …), where {name} is "
+                f"{where}: {name} is in its key, which must not be empty, but it may be: leave such rows out with "
+                f".where({name}.is_not(None)), or give empty ones a value with func.coalesce({name}, …), where {name} is "
                 "the expression"
             )
-    places = [list(rows.selected_columns.keys()).index(name) for name in aggregate.key]
+    positions = [list(rows.selected_columns.keys()).index(name) for name in aggregate.key]
     for branch in branches(rows):
-        _check_key_length(dataset, where, [list(branch.selected_columns)[place] for place in places])
+        _check_key_length(dataset, where, [list(branch.selected_columns)[position] for position in positions])
     if examined.unique is False:
         raise DeclarationError(
             f"{where}: several rows of its select may have one key ({', '.join(aggregate.key)}): group by its key alone, or "
-            "add to the key what else tells the rows apart"
+            "add to the key the columns that tell the rows apart"
         )
     return examined
 
 
 def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[Any]]) -> None:
-    """Refuse a key whose texts may be too long for its index; columns that it calls by their own names are bounded already."""
+    """Refuse a key whose texts may be too long for its index; columns under their own names are bounded already."""
     declared = {column.name: column for column in dataset.columns}
-    most = 0
+    total = 0
     for element in key:
         if not isinstance(element.type, String) or getattr(plain_column(element), "name", None) == element.key:
             continue
@@ -69,39 +71,39 @@ def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[
                     f"{where}: its key {element.key} is made of {name}; give {name} a str_length with a max_value, as it is "
                     "indexed"
                 )
-            most += min(dataset.index_bounds.get(name, INDEX_BYTES), UTF8_BYTES * (longest or INDEX_BYTES))
-    if most > INDEX_BYTES:
+            total += min(dataset.index_bounds.get(name, INDEX_BYTES), UTF8_BYTES * (longest or INDEX_BYTES))
+    if total > INDEX_BYTES:
         raise DeclarationError(
-            f"{where}: the texts that its key is made of may have {most:,} bytes, and {INDEX_BYTES:,} can be indexed: give "
+            f"{where}: the texts that its key is made of may have {total:,} bytes, and {INDEX_BYTES:,} can be indexed: give "
             "them a shorter str_length"
         )
 
 
-def refuse_one_name(made: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse a name that is the platform's, or comes about twice: one would take the other's place.
+def refuse_duplicate_names(names: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse a name that the platform uses, or that is made twice: one table would replace the other.
 
     Raises:
-        DeclarationError: with a sentence that says for what it would be made.
+        DeclarationError: with the two owners of the name.
     """
     used = {(str(table.schema), table.name): "the platform" for table in platform_tables()}
-    for schema, name, whose in made:
-        if (other := used.setdefault((schema, name), whose)) is not whose:
+    for schema, name, owner in names:
+        if (other := used.setdefault((schema, name), owner)) is not owner:
             raise DeclarationError(
-                f"{whose}: {schema}.{name} would be made for it, and for {other}: give one of them another name"
+                f"{owner}: {schema}.{name} would be made for it, and for {other}: rename one of them"
             )
 
 
 def refuse_long_names(dataset: Dataset, aggregates: Mapping[str, Table]) -> None:
-    """Refuse an aggregate for which Postgres would cut a name.
+    """Refuse an aggregate for which Postgres would truncate a name.
 
     Raises:
-        DeclarationError: with the name.
+        DeclarationError: with the longest name.
     """
-    for whose, table in aggregates.items():
-        made: list[Any] = [*table.indexes, *table.constraints]
-        names = [str(item.name) for item in made if item.name]
+    for aggregate, table in aggregates.items():
+        items: list[Any] = [*table.indexes, *table.constraints]
+        names = [str(item.name) for item in items if item.name]
         if long := [name for name in names if len(name.encode()) > NAME_BYTES]:
             raise DeclarationError(
-                f"{dataset.name}.{whose}: Postgres takes names of up to {NAME_BYTES} bytes, and {max(long, key=len)} would be "
-                "made for one of its columns: shorten the name of the aggregate or of the column"
+                f"{dataset.name}.{aggregate}: Postgres takes names of up to {NAME_BYTES} bytes, and {max(long, key=len)} would "
+                "be made for one of its columns: shorten the name of the aggregate or of the column"
             )
