@@ -1,1 +1,1 @@
-"""The channels: how files come in and become raw files with a row in the ledger. No channel has a pipeline of its own."""
+"""The channels: how files arrive and become raw files with a row in the ledger. No channel has a pipeline of its own."""

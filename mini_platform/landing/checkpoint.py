@@ -1,7 +1,7 @@
-"""Checkpoints: how far each source is synced, and what is known of its pages.
+"""Checkpoints: the progress of each source's sync, and the state of its pages.
 
-Every change counts the step up and is made only where the step is the one that this process left: of two processes that sync
-one source, the one that was overtaken stops, and no page is landed twice. No lock is held while a source is waited for.
+Every change increments `step`, and applies only if `step` still has the value that this process wrote. If two processes sync
+one source, the later writer fails with `SyncOvertakenError`, and no page is landed twice. No lock is held during requests.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import checkpoints, pages
 
-GO_ON_WITHIN = dt.timedelta(days=1)
-"""A sync that began longer ago is not continued: cursors run out."""
-LEFT_ALONE = dt.timedelta(days=1)
-"""No source is left alone for longer, whatever it asks for."""
+RESUME_WITHIN = dt.timedelta(days=1)
+"""An older sync is not resumed: cursors expire."""
+MAX_PAUSE = dt.timedelta(days=1)
+"""Upper limit for the pause that a source requests."""
 
 
 class SyncOvertakenError(Exception):
-    """Another process goes on with the sync: what was done here since its last step is rolled back."""
+    """Another process continues the sync; the work of this one since its last step is rolled back."""
 
 
 class WaitingError(Exception):
-    """The source asked to be left alone for a while."""
+    """The source requested a pause that is not over."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of the page that a request asks for, and who met it."""
+class KnownPage:
+    """The stored state of the page at a URL, and the hash of its request."""
 
     request: str
     row: Row[Any] | None
@@ -46,62 +46,66 @@ class Known:
 
 @dataclass
 class Checkpoint:
-    """The checkpoint of one source, as this process left it."""
+    """The checkpoint of one source, as of this process's last step."""
 
     engine: Engine
     dataset: str
     source: ApiSource
-    now: Row[Any]
+    row: Row[Any]
 
-    def known(self, url: str) -> Known:
-        """What is known of a page."""
+    def known(self, url: str) -> KnownPage:
+        """Return the stored state of the page at a URL."""
         request = _sha256(url)
         with self.engine.connect() as conn:
-            row = conn.execute(select(pages).where(self._mine(pages), pages.c.request == request)).first()
-        return Known(request, row)
+            row = conn.execute(select(pages).where(self._own_rows(pages), pages.c.request == request)).first()
+        return KnownPage(request, row)
 
-    def repeated(self, request: str, rows_sha256: str) -> tuple[int | None, int]:
-        """Number of the first other page of this sync that has the same rows, and how many there are."""
-        same = select(func.min(pages.c.page), func.count()).where(
-            self._mine(pages),
+    def equal_pages(self, request: str, rows_sha256: str) -> tuple[int | None, int]:
+        """Return the number of the first other page of this sync with the same rows, and the number of such pages."""
+        statement = select(func.min(pages.c.page), func.count()).where(
+            self._own_rows(pages),
             pages.c.rows_sha256 == rows_sha256,
-            pages.c.sync == self.now.sync,
+            pages.c.sync == self.row.sync,
             pages.c.rows > 0,
             pages.c.request != request,
         )
         with self.engine.connect() as conn:
-            first, count = conn.execute(same).one()
+            first, count = conn.execute(statement).one()
         return first, count
 
-    def passed(
+    def advance(
         self, request: str, page: paging.ApiPage, *, sha256: str, etag: str | None, arrival: ledger.Arrival | None
     ) -> Row[Any] | None:
-        """Step over a page: write it into the ledger, if it is to be landed, in one transaction with the checkpoint.
+        """Move the checkpoint past a page and register the page in the ledger, in one transaction.
 
         Returns:
-            The ledger's row.
+            The ledger row of the page; None without an arrival.
 
         Raises:
-            SyncOvertakenError: another process stepped over it.
+            SyncOvertakenError: another process moved the checkpoint.
         """
-        known = {
-            "sync": self.now.sync,
-            "page": self.now.pages + 1,
+        values = {
+            "sync": self.row.sync,
+            "page": self.row.pages + 1,
             "etag": etag,
             "sha256": sha256,
             "rows_sha256": page.rows_sha256,
             "rows": page.rows,
             "next": page.next,
         }
-        keep = upsert(pages).values(dataset=self.dataset, source=self.source.name, request=request, **known)
+        statement = upsert(pages).values(dataset=self.dataset, source=self.source.name, request=request, **values)
         landed = None
+        # The ledger row, the state of the page and the new position are committed together. A process that is killed before
+        # the commit leaves the position at this page, so that the next run requests it again; one that is killed after it
+        # never lands the page a second time. `_move` comes last: it raises if another process changed `step` meanwhile, and
+        # that rolls the whole transaction back.
         with self.engine.begin() as conn:
             if arrival is not None:
                 (landed,) = ledger.register(conn, self.dataset, [arrival], self.source.channel)
-            conn.execute(keep.on_conflict_do_update(index_elements=["dataset", "source", "request"], set_=known))
+            conn.execute(statement.on_conflict_do_update(index_elements=["dataset", "source", "request"], set_=values))
             if page.next is None:
-                conn.execute(delete(pages).where(self._mine(pages), pages.c.sync < self.now.sync))
-            moved = self._move(
+                conn.execute(delete(pages).where(self._own_rows(pages), pages.c.sync < self.row.sync))
+            row = self._move(
                 conn,
                 position=page.next,
                 pages=checkpoints.c.pages + 1,
@@ -110,66 +114,68 @@ class Checkpoint:
                 **(self._success() if page.next is None else {}),
             )
             failpoint("sync.before_commit")
-        self.now = moved
+        self.row = row
         failpoint("sync.after_commit")
         return landed
 
-    def failed(self, why: str, *, goes_on: bool, seconds: float | None) -> None:
-        """Note why the sync stopped; unless it goes on, the next one begins anew.
+    def fail(self, reason: str, *, resumable: bool, seconds: float | None) -> None:
+        """Store why the sync stopped. Without `resumable` the next sync starts from the first page.
 
         Raises:
-            SyncOvertakenError: another process goes on with it.
+            SyncOvertakenError: another process continues the sync.
         """
-        position = checkpoints.c.position if goes_on else None
-        pause = None if seconds is None else func.clock_timestamp() + min(dt.timedelta(seconds=seconds), LEFT_ALONE)
+        position = checkpoints.c.position if resumable else None
+        pause = None if seconds is None else func.clock_timestamp() + min(dt.timedelta(seconds=seconds), MAX_PAUSE)
         failpoint("sync.before_end")
         with self.engine.begin() as conn:
             now = func.clock_timestamp()
-            if not goes_on:  # What an unchanged page led to may have run out: the next sync asks for each page in full.
-                conn.execute(update(pages).where(self._mine(pages), pages.c.etag.is_not(None)).values(etag=None))
-            moved = self._move(conn, position=position, last_failed=now, last_error=why, not_before=pause)
-        self.now = moved
+            if (
+                not resumable
+            ):  # The next page of an unchanged page may have expired: the next sync requests each page in full.
+                conn.execute(update(pages).where(self._own_rows(pages), pages.c.etag.is_not(None)).values(etag=None))
+            row = self._move(conn, position=position, last_failed=now, last_error=reason, not_before=pause)
+        self.row = row
         failpoint("sync.after_end")
 
     def _success(self) -> dict[str, Any]:
-        whole = case((checkpoints.c.whole, checkpoints.c.begun_at), else_=checkpoints.c.whole_begun_at)
+        last_full_sync = case((checkpoints.c.whole, checkpoints.c.begun_at), else_=checkpoints.c.whole_begun_at)
         return {
             "last_succeeded": func.clock_timestamp(),
             "last_error": None,
             "succeeded_begun_at": checkpoints.c.begun_at,
-            "whole_begun_at": whole,
+            "whole_begun_at": last_full_sync,
         }
 
     def _move(self, conn: Connection, **values: Any) -> Row[Any]:
-        statement = update(checkpoints).where(self._mine(checkpoints), checkpoints.c.step == self.now.step)
-        moved = conn.execute(statement.values(step=checkpoints.c.step + 1, **values).returning(checkpoints)).first()
-        if moved is None:
+        statement = update(checkpoints).where(self._own_rows(checkpoints), checkpoints.c.step == self.row.step)
+        row = conn.execute(statement.values(step=checkpoints.c.step + 1, **values).returning(checkpoints)).first()
+        if row is None:
             raise SyncOvertakenError
-        return moved
+        return row
 
-    def _mine(self, table: Any) -> Any:
+    def _own_rows(self, table: Any) -> Any:
         return (table.c.dataset == self.dataset) & (table.c.source == self.source.name)
 
 
 def begin(engine: Engine, dataset: str, source: ApiSource, url: str) -> Checkpoint:
-    """Go on with the sync that is under way, or begin a new one.
+    """Resume the sync that is in progress, or start a new one.
 
     Raises:
-        WaitingError: the source asked to be left alone.
+        WaitingError: the source requested a pause that is not over.
     """
     target = _sha256(repr((url, source.paging, source.page_size, source.since, source.suffix)))
     failpoint("sync.before_begin")
     with engine.begin() as conn:
         advisory_lock(conn, "sync", dataset, source.name)
         key = (checkpoints.c.dataset == dataset) & (checkpoints.c.source == source.name)
-        # The server's clock, as for every other time in the row.
-        found = conn.execute(select(checkpoints, func.clock_timestamp().label("now")).where(key)).first()
-        if found and found.not_before and found.not_before > found.now and found.target == target:
-            raise WaitingError(f"The source asked to be left alone until {found.not_before:%Y-%m-%d %H:%M:%S %Z}.")
+        # The database's clock, as for every other time in the row.
+        existing = conn.execute(select(checkpoints, func.clock_timestamp().label("now")).where(key)).first()
+        if existing and existing.not_before and existing.not_before > existing.now and existing.target == target:
+            raise WaitingError(f"The source asked for no requests until {existing.not_before:%Y-%m-%d %H:%M:%S %Z}.")
         values = {"last_started": func.clock_timestamp(), "not_before": None}
-        if found is None or not _goes_on(found, target):
-            values |= _new_sync(found, source, target)
-        if found is None:
+        if existing is None or not _is_resumable(existing, target):
+            values |= _new_sync(existing, source, target)
+        if existing is None:
             statement: Any = insert(checkpoints).values(dataset=dataset, source=source.name, step=1, **values)
         else:
             statement = update(checkpoints).where(key).values(step=checkpoints.c.step + 1, **values)
@@ -178,23 +184,28 @@ def begin(engine: Engine, dataset: str, source: ApiSource, url: str) -> Checkpoi
     return Checkpoint(engine, dataset, source, row)
 
 
-def _goes_on(found: Row[Any], target: str) -> bool:
-    return found.position is not None and found.target == target and found.now - found.begun_at < GO_ON_WITHIN
+def _is_resumable(existing: Row[Any], target: str) -> bool:
+    return (
+        existing.position is not None and existing.target == target and existing.now - existing.begun_at < RESUME_WITHIN
+    )
 
 
-def _new_sync(found: Row[Any] | None, source: ApiSource, target: str) -> dict[str, Any]:
-    """What a new sync begins with. Nothing that is known of another target holds for this one."""
-    known = found if found is not None and found.target == target else None
-    last_whole = known.whole_begun_at if known is not None else None
-    whole = known is None or last_whole is None or known.now - last_whole >= source.whole_every
-    since = None if whole or known is None or not source.since else known.succeeded_begun_at - source.overlap
-    forgotten = {} if known is not None else {"succeeded_begun_at": None, "whole_begun_at": None}
+def _new_sync(existing: Row[Any] | None, source: ApiSource, target: str) -> dict[str, Any]:
+    """Return the initial column values of a new sync. State of another target (URL, paging) is discarded."""
+    # A full sync requests every page without `since` and ETags. It is due if nothing is known of this target, if no full
+    # sync ever succeeded, or if the last one is older than `whole_every`. Else `since` is the start of the last successful
+    # sync minus the declared overlap, for rows that became visible late.
+    known = existing if existing is not None and existing.target == target else None
+    last_full_sync = known.whole_begun_at if known is not None else None
+    full = known is None or last_full_sync is None or known.now - last_full_sync >= source.whole_every
+    since = None if full or known is None or not source.since else known.succeeded_begun_at - source.overlap
+    reset = {} if known is not None else {"succeeded_begun_at": None, "whole_begun_at": None}
     return {
-        **forgotten,
-        "sync": found.sync + 1 if found is not None else 1,
+        **reset,
+        "sync": existing.sync + 1 if existing is not None else 1,
         "target": target,
         "position": paging.first(source),
-        "whole": whole,
+        "whole": full,
         "begun_at": func.clock_timestamp(),
         "since": since,
         "pages": 0,
@@ -203,10 +214,12 @@ def _new_sync(found: Row[Any] | None, source: ApiSource, target: str) -> dict[st
     }
 
 
-def stored(conn: Connection, dataset: str | None = None) -> Sequence[Row[Any]]:
-    """The checkpoints of a dataset, or of all."""
-    mine = true() if dataset is None else checkpoints.c.dataset == dataset
-    return conn.execute(select(checkpoints).where(mine).order_by(checkpoints.c.dataset, checkpoints.c.source)).all()
+def load_checkpoints(conn: Connection, dataset: str | None = None) -> Sequence[Row[Any]]:
+    """Return the checkpoints of a dataset, or of all datasets."""
+    condition = true() if dataset is None else checkpoints.c.dataset == dataset
+    return conn.execute(
+        select(checkpoints).where(condition).order_by(checkpoints.c.dataset, checkpoints.c.source)
+    ).all()
 
 
 def _sha256(text: str) -> str:

@@ -1,6 +1,6 @@
-"""How remote inboxes are: who visits each, where its listing stopped, what is wrong with it and when it is asked again.
+"""The state of remote inboxes: lease, position of the listing, errors, and time of the next visit.
 
-Here: the rows of `ops.inboxes`. Not here: what a visit does (`inbox_work.py`).
+Here: the rows of `ops.inboxes`. Not here: the steps of a visit (`inbox_work.py`).
 """
 
 from __future__ import annotations
@@ -20,51 +20,53 @@ from mini_platform.storage.remote import Inbox
 from mini_platform.warehouse.tables import inbox_files, inboxes
 
 HELD_SECONDS = 60.0
-"""A visit that gives no sign of life for so long is taken for dead, and another one begins."""
+"""A visit that does not renew its lease for this long counts as dead, and another one begins."""
 IDLE_SHARE = 4.0
-"""An inbox is left alone for so many times as long as a visit took: a listing of 100,000 names is not made all the time."""
+"""The pause after a visit, in multiples of its duration: 100,000 names are not listed all the time."""
 SECOND_LOOK = 1.5
-"""Seconds after which a file that may still grow is looked at again."""
+"""Seconds after which an inbox with a file that may still grow is listed again."""
 LONGEST_PAUSE = 600.0
-"""An inbox that fails is asked again after pauses that double, up to this."""
+"""An inbox that fails is visited again after pauses that double, up to this number of seconds."""
 
 
 class VisitOvertakenError(Exception):
-    """Another process took the visit over."""
+    """Another process has taken the lease over."""
 
 
-def states(conn: Connection, chosen: Sequence[Inbox]) -> Sequence[Row[Any]]:
-    """The rows of these inboxes, of those that were ever visited."""
-    mine = tuple_(inboxes.c.dataset, inboxes.c.inbox).in_([(inbox.dataset, inbox.name) for inbox in chosen])
-    return conn.execute(select(inboxes).where(mine).order_by(inboxes.c.dataset, inboxes.c.inbox)).all()
+def states(conn: Connection, requested: Sequence[Inbox]) -> Sequence[Row[Any]]:
+    """Return the rows of these inboxes; those that were never visited have none."""
+    is_requested = tuple_(inboxes.c.dataset, inboxes.c.inbox).in_([(inbox.dataset, inbox.name) for inbox in requested])
+    return conn.execute(select(inboxes).where(is_requested).order_by(inboxes.c.dataset, inboxes.c.inbox)).all()
 
 
-def due(conn: Connection, chosen: Sequence[Inbox]) -> list[Inbox]:
-    """Those of these inboxes of a dataset that are to be visited now."""
-    if not chosen:
+def due(conn: Connection, candidates: Sequence[Inbox]) -> list[Inbox]:
+    """Return those of these inboxes of one dataset that are due for a visit."""
+    if not candidates:
         return []
     now = func.clock_timestamp()
-    waits = or_(inboxes.c.next_at > now, and_(inboxes.c.held_by.is_not(None), inboxes.c.held_until > now))
-    later = set(conn.execute(select(inboxes.c.inbox).where(inboxes.c.dataset == chosen[0].dataset, waits)).scalars())
-    return [inbox for inbox in chosen if inbox.name not in later]
+    is_waiting = or_(inboxes.c.next_at > now, and_(inboxes.c.held_by.is_not(None), inboxes.c.held_until > now))
+    waiting = set(
+        conn.execute(select(inboxes.c.inbox).where(inboxes.c.dataset == candidates[0].dataset, is_waiting)).scalars()
+    )
+    return [inbox for inbox in candidates if inbox.name not in waiting]
 
 
 def pause_after(failures: int, every: float) -> float:
-    """Seconds for which an inbox is left alone that failed so many times before.
+    """Return the seconds until the next visit of an inbox after this many failures in a row.
 
-    Never quite the same, so that a server that comes back is not asked by everybody at once.
+    Randomized, so that not all processes retry a server at the same moment.
     """
     return min(every * 2.0 ** min(failures, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 @dataclass
-class Hold:
-    """The lease on an inbox, and what is noted when it ends."""
+class Lease:
+    """The lease on an inbox. Its end stores the result of the visit."""
 
     engine: Engine
     inbox: Inbox
-    me: str = field(default_factory=lambda: uuid.uuid4().hex)
-    taken: float = 0.0
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = 0.0
     renewed: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,62 +74,75 @@ class Hold:
     def _row(self) -> ColumnElement[bool]:
         return and_(inboxes.c.dataset == self.inbox.dataset, inboxes.c.inbox == self.inbox.name)
 
-    def take(self, *, at_once: bool) -> Row[Any] | None:
-        """Take the lease; an inbox that was moved elsewhere is a new one."""
+    def acquire(self, *, at_once: bool) -> Row[Any] | None:
+        """Acquire the lease and return the inbox's row; None if another process has it, or the inbox is not due.
+
+        An inbox whose URL changed starts without state.
+        """
         now, key = func.clock_timestamp(), {"dataset": self.inbox.dataset, "inbox": self.inbox.name}
         with self.engine.begin() as conn:
-            made = insert(inboxes).values(**key, url=self.inbox.url, position=b"").on_conflict_do_nothing()
-            conn.execute(made)
+            statement = insert(inboxes).values(**key, url=self.inbox.url, position=b"").on_conflict_do_nothing()
+            conn.execute(statement)
             free = or_(inboxes.c.held_by.is_(None), inboxes.c.held_until < now)
-            chosen = [self._row, free] if at_once else [self._row, free, inboxes.c.next_at <= now]
-            held = {"held_by": self.me, "held_until": self._until, "tried_at": now}
-            row = conn.execute(update(inboxes).where(*chosen).values(held).returning(inboxes)).first()
+            conditions = [self._row, free] if at_once else [self._row, free, inboxes.c.next_at <= now]
+            values = {"held_by": self.holder, "held_until": self._held_until, "tried_at": now}
+            row = conn.execute(update(inboxes).where(*conditions).values(values).returning(inboxes)).first()
             if row is not None and row.url != self.inbox.url:
-                mine = (inbox_files.c.dataset == self.inbox.dataset, inbox_files.c.inbox == self.inbox.name)
-                conn.execute(delete(inbox_files).where(*mine))
-                anew = {"url": self.inbox.url, "position": b"", "looked_at": None, "failures": 0, "failing_since": None}
-                row = conn.execute(update(inboxes).where(self._row).values(anew).returning(inboxes)).one()
-        self.taken = self.renewed = time.monotonic()
+                own_files = (inbox_files.c.dataset == self.inbox.dataset, inbox_files.c.inbox == self.inbox.name)
+                conn.execute(delete(inbox_files).where(*own_files))
+                reset = {
+                    "url": self.inbox.url,
+                    "position": b"",
+                    "looked_at": None,
+                    "failures": 0,
+                    "failing_since": None,
+                }
+                row = conn.execute(update(inboxes).where(self._row).values(reset).returning(inboxes)).one()
+        self.started = self.renewed = time.monotonic()
         return row
 
     @property
-    def _until(self) -> Any:
+    def _held_until(self) -> Any:
         return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, HELD_SECONDS)
 
-    def alive(self) -> None:
-        """Give a sign of life now and then.
+    def heartbeat(self) -> None:
+        """Renew the lease if it is time.
 
         Raises:
-            VisitOvertakenError: it came too late, or the process ends.
+            VisitOvertakenError: the lease has expired and was taken over, or the process is ending.
         """
         if not threading.main_thread().is_alive():
-            raise VisitOvertakenError  # The process is about to end: a long download is not to keep it.
+            raise VisitOvertakenError  # The process is ending: a long download must not delay it.
         with self.lock:
             if time.monotonic() - self.renewed > HELD_SECONDS / 6:
                 with self.engine.begin() as conn:
-                    self.note(conn)
+                    self.renew(conn)
 
-    def note(self, conn: Connection, **values: Any) -> None:
-        """Renew the lease in the caller's transaction, and note something."""
-        mine = update(inboxes).where(self._row, inboxes.c.held_by == self.me)
-        if not conn.execute(mine.values(held_until=self._until, **values)).rowcount:
+    def renew(self, conn: Connection, **values: Any) -> None:
+        """Renew the lease in the caller's transaction, and store these values in the inbox's row.
+
+        Raises:
+            VisitOvertakenError: another process has taken the lease over.
+        """
+        statement = update(inboxes).where(self._row, inboxes.c.held_by == self.holder)
+        if not conn.execute(statement.values(held_until=self._held_until, **values)).rowcount:
             raise VisitOvertakenError
         self.renewed = time.monotonic()
 
-    def done(self, *, soon: bool) -> None:
-        """Give the lease back: all is well."""
-        idle = max(self.inbox.settings.every, IDLE_SHARE * (time.monotonic() - self.taken))
+    def release(self, *, soon: bool) -> None:
+        """Release the lease after a success; `soon` schedules the next visit in a moment."""
+        idle = max(self.inbox.settings.every, IDLE_SHARE * (time.monotonic() - self.started))
         pause = SECOND_LOOK if soon else idle
         self._end(pause, last_error=None, failing_since=None, failures=0)
 
-    def failed(self, row: Row[Any], why: str) -> None:
-        """Give the lease back, and leave the inbox alone for a while."""
+    def release_failed(self, row: Row[Any], reason: str) -> None:
+        """Release the lease after an error, and schedule the next visit after a pause."""
         pause = pause_after(row.failures, self.inbox.settings.every)
-        since = func.coalesce(inboxes.c.failing_since, func.clock_timestamp())
-        self._end(pause, last_error=why, failing_since=since, failures=inboxes.c.failures + 1)
+        failing_since = func.coalesce(inboxes.c.failing_since, func.clock_timestamp())
+        self._end(pause, last_error=reason, failing_since=failing_since, failures=inboxes.c.failures + 1)
 
     def _end(self, pause: float, **values: Any) -> None:
         next_at = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, pause)
-        mine = update(inboxes).where(self._row, inboxes.c.held_by == self.me)
+        statement = update(inboxes).where(self._row, inboxes.c.held_by == self.holder)
         with self.engine.begin() as conn:
-            conn.execute(mine.values(held_by=None, held_until=None, next_at=next_at, **values))
+            conn.execute(statement.values(held_by=None, held_until=None, next_at=next_at, **values))

@@ -1,6 +1,6 @@
-"""What a visit to a remote inbox does: lists what stands there, lands what is new, tidies what the ledger has done with.
+"""The steps of a visit to a remote inbox: list its files, land new ones, tidy those that the ledger is finished with.
 
-Here: the three parts. Not here: protocols (`remote.py`), the statements of a listing (`listing.py`), who visits when
+Here: the three steps. Not here: protocols (`remote.py`), the statements of a listing (`listing.py`), leases and schedule
 (`inbox_state.py`).
 """
 
@@ -22,7 +22,7 @@ from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.landing import listing
 from mini_platform.landing.folder import THREADS
-from mini_platform.landing.inbox_state import Hold, VisitOvertakenError
+from mini_platform.landing.inbox_state import Lease, VisitOvertakenError
 from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.storage.errors import (
     ChangedError,
@@ -32,170 +32,175 @@ from mini_platform.storage.errors import (
     ObjectError,
     RawStoreAwayError,
 )
-from mini_platform.storage.remote import ASIDE, Blocks, Inbox, Remote, RemoteObject
+from mini_platform.storage.remote import ARCHIVE_FOLDERS, Blocks, Inbox, Remote, RemoteObject
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse import ledger, quarantine
 from mini_platform.warehouse.tables import inbox_files
 
 VISIT_SECONDS = 30.0
-"""A visit begins nothing new after so long; the next one goes on."""
+"""A visit starts nothing new after this time; the next one continues."""
 VISIT_PAGES = 200
-"""Pages that one visit lists at most."""
+"""Maximum number of pages that one visit lists."""
 LAND_FILES, LAND_BYTES = 500, 256 * 2**20
-"""Landed in one transaction at most, or one file that is larger."""
+"""Limits of one transaction; a single larger file is landed alone."""
 MOST_REJECTS = 100_000
-"""Rows of the rejects that are put beside a refused file."""
+"""Maximum number of rejects in the file that is written beside a refused one."""
 REJECTS = ("line", "record", "column", "value", "rule", "reason")
-_LATER = ObjectError("there was no time for it")
+_LATER = ObjectError("the time of the visit was over")
 
 
 @dataclass
 class Visit:
-    """What came of a visit.
+    """The result of a visit.
 
     Attributes:
-        inbox: its name.
-        error: why it failed, as a sentence; None if it did not.
-        file_ids: of what was landed, ids in the ledger.
-        put_off: sentences about files that could not be had or tidied.
-        goes_on: whether there is more to do at once, or, for a file that may still grow, in a moment.
+        inbox: name of the inbox.
+        error: why the visit failed, as a sentence; None if it did not.
+        file_ids: ledger ids of the files that were landed.
+        deferred: sentences about files that could not be read or tidied.
+        has_more: True if there is more to do at once, or, for a file that may still grow, in a moment.
     """
 
     inbox: str
     error: str | None = None
     file_ids: list[int] = field(default_factory=list)
-    put_off: list[str] = field(default_factory=list)
-    goes_on: bool = False
+    deferred: list[str] = field(default_factory=list)
+    has_more: bool = False
 
 
 @dataclass
 class Work:
-    """The three parts of a visit."""
+    """The three steps of a visit."""
 
     engine: Engine
     dataset: Dataset
     inbox: Inbox
     store: RawStore
     remote: Remote
-    hold: Hold
-    done: Visit
+    lease: Lease
+    result: Visit
     max_bytes: int
     broken: bool = False
     end: float = field(default_factory=lambda: time.monotonic() + VISIT_SECONDS)
 
     @property
-    def _late(self) -> bool:
-        """Whether nothing new is to be begun: the time is over, or the inbox cannot be used any more."""
+    def _is_over(self) -> bool:
+        """Return True if nothing new may begin: the time is over, or the inbox has failed."""
         return self.broken or time.monotonic() >= self.end
 
-    def look(self, after: bytes) -> None:
+    def list_files(self, after: bytes) -> None:
         """List the inbox from where the last visit stopped."""
         for number, (page, up_to) in enumerate(self.remote.pages(after), start=1):
             with self.engine.begin() as conn:
                 span = (after, up_to)
                 whole = self.remote.appears_whole
                 listing.compare(conn, self.dataset, self.inbox, page, span, whole=whole, max_bytes=self.max_bytes)
-                self.hold.note(conn, position=up_to, **({} if up_to else {"looked_at": func.clock_timestamp()}))
+                self.lease.renew(conn, position=up_to, **({} if up_to else {"looked_at": func.clock_timestamp()}))
             after = up_to
-            if up_to and (number >= VISIT_PAGES or self._late):
-                self.done.goes_on = True
+            if up_to and (number >= VISIT_PAGES or self._is_over):
+                self.result.has_more = True
                 return
         with self.engine.connect() as conn:
-            self.done.goes_on = listing.growing(conn, self.inbox)
+            self.result.has_more = listing.growing(conn, self.inbox)
 
     def land(self) -> None:
-        """Copy new files into the raw store and write them into the ledger."""
+        """Copy new files into the raw store and register them in the ledger."""
         self.store.sweep()
-        while not self._late:
+        while not self._is_over:
             with self.engine.connect() as conn:
                 rows = listing.waiting(conn, self.inbox, LAND_FILES)
             if not rows:
                 return
             self._land(_first_bytes(rows))
-        self.done.goes_on = True
+        self.result.has_more = True
 
     def _land(self, rows: Sequence[Row[Any]]) -> None:
+        # Files are stored in parallel; an error of one file (`ObjectError`) defers only that file. An error of the whole inbox
+        # or of the raw store is raised after the commit, so that files that were stored before it are not read again. The
+        # lease is renewed in the same transaction: if another process has it by now, that raises and nothing is landed twice.
         with ThreadPoolExecutor(THREADS) as pool:
-            taken = list(pool.map(self._take, rows))
-        arrived = [(row, got) for row, got in zip(rows, taken, strict=True) if isinstance(got, ledger.Arrival)]
+            outcomes = list(pool.map(self._store, rows))
+        arrived = [
+            (row, outcome) for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, ledger.Arrival)
+        ]
         with self.engine.begin() as conn:
             landed = ledger.register(conn, self.dataset.name, [arrival for _, arrival in arrived], self.inbox.channel)
             for (row, _), entry in zip(arrived, landed, strict=True):
-                known = {"signature": row.seen, "file_id": entry.same_as or entry.file_id}
-                again = {"skip_reason": None, "retry_at": None, "tries": 0}
-                conn.execute(update(inbox_files).where(listing.same(row)).values(**known, **again))
-            for row, got in zip(rows, taken, strict=True):
-                if isinstance(got, ObjectError):
-                    self._not_taken(conn, row, got)
-            self.hold.note(conn)
+                landed_version = {"signature": row.seen, "file_id": entry.same_as or entry.file_id}
+                reset = {"skip_reason": None, "retry_at": None, "tries": 0}
+                conn.execute(update(inbox_files).where(listing.is_row_of(row)).values(**landed_version, **reset))
+            for row, outcome in zip(rows, outcomes, strict=True):
+                if isinstance(outcome, ObjectError):
+                    self._handle_error(conn, row, outcome)
+            self.lease.renew(conn)
             failpoint("inbox.before_commit")
         failpoint("inbox.after_commit")
-        self.done.file_ids += [entry.file_id for entry in landed]
-        for got in taken:
-            if isinstance(got, (InboxError, NoRoomError, RawStoreAwayError, VisitOvertakenError)):
-                raise got
+        self.result.file_ids += [entry.file_id for entry in landed]
+        for outcome in outcomes:
+            if isinstance(outcome, (InboxError, NoRoomError, RawStoreAwayError, VisitOvertakenError)):
+                raise outcome
 
-    def _take(self, row: Row[Any]) -> ledger.Arrival | Exception | None:
-        """Bytes of a file into the raw store; or why not; None: there was no time for it."""
-        if self._late:
+    def _store(self, row: Row[Any]) -> ledger.Arrival | Exception | None:
+        """Store the bytes of a file in the raw store; return its arrival, or the error, or None if the time is over."""
+        if self._is_over:
             return None
-        stream = Blocks(self.remote, RemoteObject(row.key, row.seen, row.bytes), self.hold.alive)
+        stream = Blocks(self.remote, RemoteObject(row.key, row.seen, row.bytes), self.lease.heartbeat)
         try:
-            kept = self.store.put(cast("BinaryIO", stream))
+            stored = self.store.put(cast("BinaryIO", stream))
         except (ObjectError, InboxError, NoRoomError, RawStoreAwayError, VisitOvertakenError) as error:
             self.broken |= not isinstance(error, ObjectError)
-            return error  # Those of the batch that were had are landed first.
+            return error  # Raised later: files of the batch that were stored are landed first.
         failpoint("inbox.raw_file_kept")
-        return ledger.Arrival(listing.name_in_ledger(self.inbox, row.key), *kept)
+        return ledger.Arrival(listing.name_in_ledger(self.inbox, row.key), *stored)
 
-    def _not_taken(self, conn: Connection, row: Row[Any], why: ObjectError) -> None:
-        if isinstance(why, GoneError):
-            conn.execute(delete(inbox_files).where(listing.same(row)))
-        elif isinstance(why, ChangedError):
-            conn.execute(update(inbox_files).where(listing.same(row)).values(still=False, seen=""))
-            self.done.goes_on = True
+    def _handle_error(self, conn: Connection, row: Row[Any], error: ObjectError) -> None:
+        if isinstance(error, GoneError):
+            conn.execute(delete(inbox_files).where(listing.is_row_of(row)))
+        elif isinstance(error, ChangedError):
+            conn.execute(update(inbox_files).where(listing.is_row_of(row)).values(still=False, seen=""))
+            self.result.has_more = True
         else:
-            listing.put_off(conn, row, str(why))
-            self.done.put_off.append(f"{listing.name_in_ledger(self.inbox, row.key)}: {why}")
+            listing.defer(conn, row, str(error))
+            self.result.deferred.append(f"{listing.name_in_ledger(self.inbox, row.key)}: {error}")
 
     def tidy(self) -> None:
-        """Move or remove what is loaded or refused, if the inbox says so."""
+        """Move or delete loaded and refused files, if the inbox is configured to."""
         if self.inbox.settings.after == "keep":
             return
-        while not self._late:
+        while not self._is_over:
             with self.engine.connect() as conn:
                 rows = listing.to_tidy(conn, self.inbox, LAND_FILES)
             if not rows:
                 return
             with ThreadPoolExecutor(THREADS) as pool:
-                said = list(pool.map(self._tidy, rows))
+                errors = list(pool.map(self._tidy, rows))
             with self.engine.begin() as conn:
-                for row, why in zip(rows, said, strict=True):
-                    if why is _LATER:
+                for row, error in zip(rows, errors, strict=True):
+                    if error is _LATER:
                         continue
-                    if why is None or isinstance(why, GoneError):
-                        conn.execute(delete(inbox_files).where(listing.same(row)))
-                    elif isinstance(why, ChangedError):
-                        self._not_taken(conn, row, why)
-                    elif isinstance(why, ObjectError):
-                        listing.put_off(conn, row, f"it is {row.status} and could not be put away: {why}")
-                        self.done.put_off.append(f"{listing.name_in_ledger(self.inbox, row.key)}: {why}")
-                self.hold.note(conn)
-            for why in said:
-                if isinstance(why, (InboxError, VisitOvertakenError)):
-                    raise why
+                    if error is None or isinstance(error, GoneError):
+                        conn.execute(delete(inbox_files).where(listing.is_row_of(row)))
+                    elif isinstance(error, ChangedError):
+                        self._handle_error(conn, row, error)
+                    elif isinstance(error, ObjectError):
+                        listing.defer(conn, row, f"it is {row.status} and could not be moved or deleted: {error}")
+                        self.result.deferred.append(f"{listing.name_in_ledger(self.inbox, row.key)}: {error}")
+                self.lease.renew(conn)
+            for error in errors:
+                if isinstance(error, (InboxError, VisitOvertakenError)):
+                    raise error
 
     def _tidy(self, row: Row[Any]) -> Exception | None:
-        """Put a file away; repeating it does no harm. Returns what prevented it."""
+        """Move or delete one file and return the error, if any. Can be repeated safely."""
         file = RemoteObject(row.key, row.signature, row.bytes)
-        if self._late:
+        if self._is_over:
             return _LATER
         try:
-            self.hold.alive()
+            self.lease.heartbeat()
             if self.inbox.settings.after == "delete":
                 self.remote.remove(file)
                 return None
-            place = f"{ASIDE[row.status == 'refused']}/{row.file_id}"
+            place = f"{ARCHIVE_FOLDERS[row.status == 'refused']}/{row.file_id}"
             if row.status == "refused":
                 with tempfile.TemporaryFile() as rejects:
                     self._write_rejects(rejects, row)
@@ -209,7 +214,7 @@ class Work:
         return None
 
     def _write_rejects(self, target: Any, row: Row[Any]) -> None:
-        """Why a file was refused, a line for each broken rule of its first rejected rows."""
+        """Write why a file was refused: a line for each broken rule of its first rejected rows."""
         wrapped = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(wrapped, lineterminator="\n")
         names = [name for name in REJECTS if name != "record" or self.dataset.may_share_lines]
@@ -223,7 +228,7 @@ class Work:
 
 
 def _first_bytes(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """As many as are landed together."""
+    """Return the first files that fit into one transaction."""
     total = 0
     for count, row in enumerate(rows):
         total += row.bytes

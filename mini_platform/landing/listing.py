@@ -1,6 +1,6 @@
-"""What stands in a remote inbox, page by page, against what is remembered of it: set-based, so that 100,000 files cost seconds.
+"""The content of a remote inbox, page by page, against what is stored of it: set-based, so that 100,000 files cost seconds.
 
-Here: the statements over `ops.inbox_files`. A file that did not change since the last look costs no write.
+Here: the statements over `ops.inbox_files`. A file that did not change since the last listing costs no write.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select, text, update
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.storage.names import SETTLE_SECONDS, display_name, unwanted
+from mini_platform.storage.names import SETTLE_SECONDS, display_name, skip_reason
 from mini_platform.storage.remote import Inbox, RemoteObject
 from mini_platform.warehouse.tables import files, inbox_files
 
-DONE = ("loaded", "refused")
-"""Of these the ledger has said its last word: they may be tidied."""
+FINAL = ("loaded", "refused")
+"""Final statuses in the ledger: files with these may be tidied."""
 FIRST_PAUSE, LONGEST_PAUSE = 30.0, 3600.0
-"""Seconds that a file that cannot be taken is left alone: doubled each time, up to the second."""
+"""Seconds until a file that could not be read or moved is tried again: doubled each time, up to the second."""
 
+# One statement, of which all parts see the table as it was before: delete the rows of this span of names that the listing does
+# not have any more, then insert what is new and update what changed. A file is landed only if it is `still`: it appears as a
+# whole, or two listings, at least SETTLE_SECONDS apart, saw the same signature. The WHERE skips rows without a change, so that
+# they cost no write; `seen_at` moves only with the signature. A write resets the pause and the count of tries.
 COMPARE = text(
     """
     WITH page AS (
@@ -37,7 +41,7 @@ COMPARE = text(
       ON before.dataset = :dataset AND before.inbox = :inbox AND before.key = page.key
     WHERE before.key IS NULL OR before.seen <> page.seen
        OR NOT before.still AND before.seen_at < clock_timestamp() - make_interval(secs => :settle)
-       -- Why it is left alone is another reason today, or none; what could not be had or tidied has its own time for that.
+       -- The reason to skip it changed or is gone. A file that could not be read or tidied keeps its reason until retry_at.
        OR before.retry_at IS NULL AND before.skip_reason IS DISTINCT FROM page.skip_reason
           AND before.signature IS DISTINCT FROM before.seen
     ON CONFLICT (dataset, inbox, key) DO UPDATE SET
@@ -59,69 +63,73 @@ def compare(
     whole: bool,
     max_bytes: int,
 ) -> None:
-    """Bring what is remembered of a part of an inbox to what stands there now.
+    """Update the stored rows of a part of an inbox to its current content.
 
     Args:
-        conn: the caller's transaction.
-        dataset: whose inbox.
-        inbox: which.
+        conn: connection in the caller's transaction.
+        dataset: dataset of the inbox.
+        inbox: inbox that was listed.
         page: the files in that part.
-        span: of names: after the first, up to the second, or to the end if that is empty.
-        whole: files are seen as a whole, so that one look is enough.
-        max_bytes: a larger file is left alone.
+        span: names of the part: after the first, up to the second, or to the end if that is empty.
+        whole: True if files appear only when they are complete, so that one listing is enough.
+        max_bytes: a larger file is skipped.
     """
     after, up_to = span
     values: dict[str, Any] = {"dataset": inbox.dataset, "inbox": inbox.name, "after": after, "up_to": up_to}
     values |= {"ends": not up_to, "whole": whole, "settle": SETTLE_SECONDS}
     values |= {"keys": [file.key for file in page], "seen": [file.signature for file in page]}
     values |= {"bytes": [file.size for file in page]}
-    values |= {"skip_reason": [_why_left_alone(file, dataset, max_bytes) for file in page]}
+    values |= {"skip_reason": [_skip_reason(file, dataset, max_bytes) for file in page]}
     conn.execute(COMPARE, values)
 
 
-def _why_left_alone(file: RemoteObject, dataset: Dataset, max_bytes: int) -> str | None:
+def _skip_reason(file: RemoteObject, dataset: Dataset, max_bytes: int) -> str | None:
     too_large = f"it is larger than the {max_bytes:,} bytes of MINI_PLATFORM_MAX_FILE_BYTES"
-    kind = file.skip_reason or (too_large if file.size > max_bytes else None)
-    return unwanted(os.fsdecode(file.key), kind, dataset.suffixes)
+    reason = file.skip_reason or (too_large if file.size > max_bytes else None)
+    return skip_reason(os.fsdecode(file.key), reason, dataset.suffixes)
 
 
 def name_in_ledger(inbox: Inbox, key: bytes) -> str:
-    """The name under which a file is known: no file of another inbox, nor of the drop folder, has it."""
+    """Return the name of a file in the ledger; no file of another inbox, nor of the drop folder, has the is_row_of."""
     return f"{inbox.name}/{display_name(os.fsdecode(key))}".replace("\0", r"\x00")
 
 
-def _mine(inbox: Inbox) -> Any:
-    tried_later = or_(inbox_files.c.retry_at <= func.clock_timestamp(), inbox_files.c.skip_reason.is_(None))
-    return and_(inbox_files.c.dataset == inbox.dataset, inbox_files.c.inbox == inbox.name, tried_later)
+def _active_files(inbox: Inbox) -> Any:
+    is_due = or_(inbox_files.c.retry_at <= func.clock_timestamp(), inbox_files.c.skip_reason.is_(None))
+    return and_(inbox_files.c.dataset == inbox.dataset, inbox_files.c.inbox == inbox.name, is_due)
 
 
 def waiting(conn: Connection, inbox: Inbox, limit: int) -> Sequence[Row[Any]]:
-    """Files to be landed, in the order of their names."""
-    new = and_(inbox_files.c.still, inbox_files.c.signature.is_distinct_from(inbox_files.c.seen))
-    return conn.execute(select(inbox_files).where(_mine(inbox), new).order_by(inbox_files.c.key).limit(limit)).all()
+    """Return files to be landed, in the order of their names."""
+    is_new = and_(inbox_files.c.still, inbox_files.c.signature.is_distinct_from(inbox_files.c.seen))
+    return conn.execute(
+        select(inbox_files).where(_active_files(inbox), is_new).order_by(inbox_files.c.key).limit(limit)
+    ).all()
 
 
 def growing(conn: Connection, inbox: Inbox) -> bool:
-    """Whether a file waits for a second look."""
-    young = (inbox_files.c.still.is_(False), inbox_files.c.skip_reason.is_(None))
-    return conn.execute(select(inbox_files.c.key).where(_mine(inbox), *young).limit(1)).first() is not None
+    """Return True if a file needs a second listing before it can be landed."""
+    is_growing = (inbox_files.c.still.is_(False), inbox_files.c.skip_reason.is_(None))
+    return conn.execute(select(inbox_files.c.key).where(_active_files(inbox), *is_growing).limit(1)).first() is not None
 
 
 def to_tidy(conn: Connection, inbox: Inbox, limit: int) -> Sequence[Row[Any]]:
-    """Landed files that did not change since and of which the ledger has said its last word; with its `status` and `error`."""
-    done = select(inbox_files, files.c.status, files.c.error).join(files, files.c.file_id == inbox_files.c.file_id)
+    """Return landed files with a final status that did not change since; with their `status` and `error` from the ledger."""
+    statement = select(inbox_files, files.c.status, files.c.error).join(files, files.c.file_id == inbox_files.c.file_id)
     unchanged = inbox_files.c.signature == inbox_files.c.seen
-    return conn.execute(done.where(_mine(inbox), unchanged, files.c.status.in_(DONE)).limit(limit)).all()
+    return conn.execute(statement.where(_active_files(inbox), unchanged, files.c.status.in_(FINAL)).limit(limit)).all()
 
 
-def put_off(conn: Connection, row: Row[Any], why: str) -> None:
-    """Leave a file alone for a while: it cannot be taken or tidied."""
+def defer(conn: Connection, row: Row[Any], reason: str) -> None:
+    """Skip a file until a later time: it cannot be read or tidied."""
     pause = min(FIRST_PAUSE * 2**row.tries, LONGEST_PAUSE)
-    later = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, pause)
-    conn.execute(update(inbox_files).where(same(row)).values(skip_reason=why, retry_at=later, tries=row.tries + 1))
+    retry_at = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, pause)
+    conn.execute(
+        update(inbox_files).where(is_row_of(row)).values(skip_reason=reason, retry_at=retry_at, tries=row.tries + 1)
+    )
 
 
-def same(row: Row[Any]) -> Any:
-    """The row of a file."""
+def is_row_of(row: Row[Any]) -> Any:
+    """Return the condition that selects the row of a file."""
     key = (inbox_files.c.dataset == row.dataset, inbox_files.c.inbox == row.inbox, inbox_files.c.key == row.key)
     return and_(*key)

@@ -1,11 +1,11 @@
-"""The channel of HTTP APIs: a source is asked page by page, and each page becomes a raw file with a row in the ledger.
+"""The channel of HTTP APIs: a source is requested page by page, and each page becomes a raw file with a row in the ledger.
 
-Here: one sync, from its checkpoint to its end, and what came of it. The steps: `access.py` (where may be asked), `fetch.py` (a
-page over HTTP), `paging.py` (which page is next), `checkpoint.py` (how far we are). What is on the pages is validated as of any
-other file. A page that changes while a sync is under way does no harm: rows are upserted by their key.
+Here: one sync, from its checkpoint to its end, and its result. The steps: `access.py` (allowed URLs), `fetch.py` (a page over
+HTTP), `paging.py` (the next page), `checkpoint.py` (the progress). The rows of a page are validated like those of any other
+file. A page that changes during a sync does no harm: rows are upserted by their key.
 
-A sync that is killed goes on at the page that was not committed. One that fails goes on there too if the source may
-answer better later (time-outs, 5xx, half a page, credentials that ran out), and begins anew where it never will (pages that
+A sync that is killed resumes at the page that was not committed. One that fails resumes there too if the source may
+answer better later (time-outs, 5xx, half a page, expired credentials), and starts again where it never will (pages that
 repeat, 404).
 """
 
@@ -24,32 +24,32 @@ from mini_platform.config.faultpoints import failpoint
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import ApiSource, HeaderLinkPaginator, Json, PageNumberPaginator
 from mini_platform.landing import paging
-from mini_platform.landing.checkpoint import Checkpoint, Known, SyncOvertakenError, WaitingError, begin
-from mini_platform.landing.fetch import NOT_MODIFIED, AgainError, Answer, Fetcher, SyncError
+from mini_platform.landing.checkpoint import Checkpoint, KnownPage, SyncOvertakenError, WaitingError, begin
+from mini_platform.landing.fetch import NOT_MODIFIED, Answer, Fetcher, RetryableError, SyncError
 from mini_platform.storage.access import Access
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.ledger import Arrival
 
 EQUAL_PAGES = 100
-"""So many pages of a sync with the same rows are taken for an endless loop, whatever they lead to."""
+"""This many pages of a sync with the same rows are treated as an endless loop, whatever they link to."""
 State = Literal["not configured", "succeeded", "failed", "paused", "waiting", "overtaken"]
 
 
 @dataclass
 class SyncResult:
-    """What came of one attempt to sync a source.
+    """The result of one attempt to sync a source.
 
     Attributes:
-        source: its name.
-        state: how it ended. `paused`: the next run goes on; `waiting`: the source asked to be left alone; `overtaken`: another
-            process goes on with it.
-        why: it ended so, as a sentence.
-        sync: its number.
-        pages: that were asked for now.
-        unchanged: those of them that need not be landed again.
-        rows: on the pages that were landed.
-        file_ids: of the pages that were landed.
-        seconds: it took.
+        source: name of the source.
+        state: how the attempt ended. `paused`: the next run resumes it; `waiting`: the source requested a pause; `overtaken`:
+            another process continues the sync.
+        why: the reason for the state, as a sentence.
+        sync: number of the sync.
+        pages: number of pages requested by this attempt.
+        unchanged: number of pages that did not change and were not landed again.
+        rows: number of rows on the pages that were landed.
+        file_ids: ledger ids of the pages that were landed.
+        seconds: duration.
     """
 
     source: str
@@ -64,16 +64,16 @@ class SyncResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with the source."""
+        """Return True unless the source failed or requested a pause."""
         return self.state not in ("failed", "waiting")
 
     def as_dict(self) -> dict[str, Any]:
-        """For people and programs."""
+        """Return the result as JSON-compatible values."""
         return vars(self) | {"file_ids": list(self.file_ids), "seconds": round(self.seconds, 3)}
 
 
-def _silent(_sentence: str) -> None:
-    """Nobody listens."""
+def _ignore(_sentence: str) -> None:
+    """Ignore a log message."""
 
 
 def sync(
@@ -82,47 +82,46 @@ def sync(
     source: ApiSource,
     store: RawStore,
     access: Access,
-    say: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = _ignore,
 ) -> SyncResult:
-    """Ask a source for all its pages, or for those that changed, and land them.
+    """Request all pages of a source, or those that changed, and land them.
 
-    What goes wrong with the source is in the answer and in its checkpoint; what goes wrong here (the database, the disk)
-    propagates.
+    Errors of the source are in the result and in its checkpoint; errors of the platform (database, disk) propagate.
 
     Args:
-        engine: on the platform's database.
-        dataset: whose source.
-        source: to be synced.
-        store: of raw files.
-        access: where it is.
-        say: told of tries and waits, in sentences.
+        engine: engine of the platform's database.
+        dataset: dataset that declares the source.
+        source: source to sync.
+        store: store of raw files.
+        access: URL and credentials of the source.
+        log: callback for messages about tries and waits.
     """
-    done = SyncResult(source.name)
+    result = SyncResult(source.name)
     if access.url is None:
-        done.why = "No URL is set for it."
-        return done
+        result.why = "No URL is set for this source."
+        return result
     started = time.monotonic()
     try:
         checkpoint = begin(engine, dataset.name, source, access.url)
     except WaitingError as error:
-        done.state, done.why = "waiting", str(error)
-        return done
-    done.sync = checkpoint.now.sync
-    fetcher = Fetcher(source, access, say)
+        result.state, result.why = "waiting", str(error)
+        return result
+    result.sync = checkpoint.row.sync
+    fetcher = Fetcher(source, access, log)
     store.sweep()
     try:
-        _Sync(dataset, source, store, access.url, checkpoint, fetcher, done).run(started + source.sync_seconds)
+        _Sync(dataset, source, store, access.url, checkpoint, fetcher, result).run(started + source.sync_seconds)
     except SyncOvertakenError:
-        done.state, done.why = "overtaken", "Another process goes on with it."
+        result.state, result.why = "overtaken", "Another process continues this sync."
     finally:
         fetcher.close()
-        done.seconds = time.monotonic() - started
-    return done
+        result.seconds = time.monotonic() - started
+    return result
 
 
 @dataclass
 class _Sync:
-    """One sync: its parts, and what came of it so far."""
+    """One sync: its parts, and its result so far."""
 
     dataset: Dataset
     source: ApiSource
@@ -130,55 +129,62 @@ class _Sync:
     base: str
     checkpoint: Checkpoint
     fetcher: Fetcher
-    done: SyncResult
+    result: SyncResult
 
     def run(self, end: float) -> None:
-        """Page after page, until there is none, the time is over, or one cannot be had."""
+        """Request page after page, until the last one, the end of the time, or an error."""
         try:
-            while self.checkpoint.now.position is not None:
+            while self.checkpoint.row.position is not None:
                 if time.monotonic() >= end:
-                    self.done.state, self.done.why = "paused", "The next run goes on with it."
+                    self.result.state, self.result.why = "paused", "The next run resumes this sync."
                     return
                 self._step()
-            self.done.state = "succeeded"
+            self.result.state = "succeeded"
         except SyncError as error:
-            self.done.state, self.done.why = "failed", f"Page {self.checkpoint.now.pages + 1}: {error}"
-            # A source that lets nobody in, or has no rows at all, interrupted nothing.
-            goes_on = error.goes_on and (self.checkpoint.now.pages > 0 or isinstance(error, AgainError))
-            self.checkpoint.failed(self.done.why, goes_on=goes_on, seconds=self._pause(error))
+            self.result.state, self.result.why = "failed", f"Page {self.checkpoint.row.pages + 1}: {error}"
+            # A sync that failed on its first page resumes only after a temporary error: there is no progress to keep.
+            resumable = error.resumable and (self.checkpoint.row.pages > 0 or isinstance(error, RetryableError))
+            self.checkpoint.fail(self.result.why, resumable=resumable, seconds=self._pause(error))
 
     def _pause(self, error: SyncError) -> float | None:
-        """For how long the source is to be left alone: its wish that was too long to be waited for."""
+        """Return the pause in seconds that the source requested, if it is too long to wait for; else None."""
         return error.seconds if error.seconds and error.seconds > self.source.longest_wait else None
 
     def _step(self) -> None:
-        """Ask for a page, land it if there is anything new on it, and go on to the next."""
-        now = self.checkpoint.now
-        if now.pages >= self.source.max_pages:
+        """Request one page, land it if it changed, and move the checkpoint past it."""
+        progress = self.checkpoint.row
+        if progress.pages >= self.source.max_pages:
             raise SyncError(f"The source has more than {self.source.max_pages:,} pages: it seems to have no end.")
-        url = paging.url_of(self.source, self.base, now.position, now.since)
+        # A page that this sync already moved past means that the links or cursors form a circle. A page of an earlier sync is
+        # requested with its ETag, unless this is a full sync or the next page could not be told from a 304. `read_page` runs
+        # within the retries of the fetcher: a body that cannot be parsed is requested again like a failed connection.
+        url = paging.url_of(self.source, self.base, progress.position, progress.since)
         known = self.checkpoint.known(url)
-        if known.row is not None and known.row.sync == now.sync:
-            raise SyncError(f"It was asked for before, as page {known.row.page}: the source leads round in a circle.")
-        etag = known.row.etag if known.row is not None and not now.whole and self._tells_next(known.row) else None
+        if known.row is not None and known.row.sync == progress.sync:
+            raise SyncError(
+                f"It was requested before, as page {known.row.page}: the links of the source form a circle."
+            )
+        etag = (
+            known.row.etag if known.row is not None and not progress.whole and self._next_is_known(known.row) else None
+        )
 
-        def take(answer: Answer) -> tuple[Answer, paging.ApiPage | None]:
+        def read_page(answer: Answer) -> tuple[Answer, paging.ApiPage | None]:
             if answer.status != NOT_MODIFIED:
-                return answer, paging.read(self.source, self._form, self.base, now.position, answer)
+                return answer, paging.read(self.source, self._form, self.base, progress.position, answer)
             if etag is None:
-                raise SyncError("The source says that it has not changed, but was not asked whether it had.")
+                raise SyncError("The source answered 304 (not modified) to a request without an ETag.")
             return answer, None
 
-        answer, page = self.fetcher.fetch(url, etag, take)
+        answer, page = self.fetcher.fetch(url, etag, read_page)
         failpoint("sync.page_received")
-        self.done.pages += 1
+        self.result.pages += 1
         if page is None:
-            self._pass_unchanged(known, answer)
+            self._advance_unchanged(known, answer)
         else:
-            self._pass(known, answer, page)
+            self._land_page(known, answer, page)
 
-    def _tells_next(self, row: Row[Any]) -> bool:
-        """Whether it is known what follows an unchanged page: beside the last one's rows there may be a link today."""
+    def _next_is_known(self, row: Row[Any]) -> bool:
+        """Return True if a 304 is enough to find the next page: beside the rows of a last page there may be a link by now."""
         return row.next is not None or not isinstance(self.source.paging, HeaderLinkPaginator)
 
     @property
@@ -187,36 +193,42 @@ class _Sync:
         assert form is not None  # noqa: S101 - the declaration was checked
         return form
 
-    def _pass_unchanged(self, known: Known, answer: Answer) -> None:
+    def _advance_unchanged(self, known: KnownPage, answer: Answer) -> None:
         row = known.row
         assert row is not None  # noqa: S101 - its ETag was sent
-        self.done.unchanged += 1
-        following = paging.linked(self.base, answer) if isinstance(self.source.paging, HeaderLinkPaginator) else None
-        page = paging.ApiPage(row.rows, row.rows_sha256, following or row.next)
-        self.checkpoint.passed(known.request, page, sha256=row.sha256, etag=answer.etag or row.etag, arrival=None)
+        self.result.unchanged += 1
+        next_page = (
+            paging.next_position(self.base, answer) if isinstance(self.source.paging, HeaderLinkPaginator) else None
+        )
+        page = paging.ApiPage(row.rows, row.rows_sha256, next_page or row.next)
+        self.checkpoint.advance(known.request, page, sha256=row.sha256, etag=answer.etag or row.etag, arrival=None)
 
-    def _repeated(self, request: str, page: paging.ApiPage) -> int | None:
-        """Number of the page with the same rows, where that means that the source stands still.
+    def _repeated_page(self, request: str, page: paging.ApiPage) -> int | None:
+        """Return the number of the page with the same rows, if that means that the source makes no progress; else None.
 
-        A number that is not understood gives the first page again. By links and cursors the source itself leads on, and
-        pages may be equal: those that lead back are known by what they ask for, and only very many are no accident.
+        A source that ignores the page number returns the first page again. With links and cursors the source itself names the
+        next page, and pages may be equal: loops are detected by repeated requests, and by a very large number of equal pages.
         """
-        first, equal = self.checkpoint.repeated(request, page.rows_sha256)
+        first, equal = self.checkpoint.equal_pages(request, page.rows_sha256)
         return first if equal >= (1 if isinstance(self.source.paging, PageNumberPaginator) else EQUAL_PAGES) else None
 
-    def _pass(self, known: Known, answer: Answer, page: paging.ApiPage) -> None:
+    def _land_page(self, known: KnownPage, answer: Answer, page: paging.ApiPage) -> None:
         sha256 = hashlib.sha256(answer.body).hexdigest()
-        if page.rows and (other := self._repeated(known.request, page)):
-            raise SyncError(f"It has the same rows as page {other}: the source does not go on to the next page.")
-        unchanged = known.row is not None and known.row.sha256 == sha256 and not self.checkpoint.now.whole
+        if page.rows and (equal_page := self._repeated_page(known.request, page)):
+            raise SyncError(f"It has the same rows as page {equal_page}: the source does not advance to the next page.")
+        unchanged = known.row is not None and known.row.sha256 == sha256 and not self.checkpoint.row.whole
         arrival = None
         if page.rows and not unchanged:
-            kept, size = self.store.put(io.BytesIO(answer.body))
+            stored, size = self.store.put(io.BytesIO(answer.body))
             failpoint("sync.page_kept")
-            now = self.checkpoint.now
-            arrival = Arrival(f"{self.source.name}/{now.sync}/page-{now.pages + 1:06}{self.source.suffix}", kept, size)
-        row = self.checkpoint.passed(known.request, page, sha256=sha256, etag=answer.etag, arrival=arrival)
-        self.done.unchanged += unchanged
+            progress = self.checkpoint.row
+            arrival = Arrival(
+                f"{self.source.name}/{progress.sync}/page-{progress.pages + 1:06}{self.source.suffix}",
+                stored,
+                size,
+            )
+        row = self.checkpoint.advance(known.request, page, sha256=sha256, etag=answer.etag, arrival=arrival)
+        self.result.unchanged += unchanged
         if row is not None:
-            self.done.rows += page.rows
-            self.done.file_ids.append(row.same_as or row.file_id)
+            self.result.rows += page.rows
+            self.result.file_ids.append(row.same_as or row.file_id)

@@ -1,6 +1,6 @@
 """The channel of uploads: bytes that a program or a person sends become a raw file with a row in the ledger.
 
-Here: what a sent file is called, and its row. Not here: HTTP, which hands the bytes over piece by piece (`api/incoming.py`).
+Here: the name of an uploaded file, and its row. Not here: HTTP, which passes the bytes on in pieces (`api/incoming.py`).
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from mini_platform.storage.store import Arriving
 from mini_platform.warehouse import ledger
 
 NAME_BYTES = 255
-"""Longest name, in bytes of UTF-8; as of a file system, so that whatever can be dropped can be sent."""
+"""Maximum length of a name, in bytes of UTF-8; that of a file system, so that whatever can be dropped can be uploaded."""
 
 
 class UnfitNameError(ValueError):
-    """A file cannot be taken under this name; the message says why."""
+    """A file cannot be accepted under this name; the message says why."""
 
 
 class UnfitSuffixError(UnfitNameError):
-    """The name does not end as the dataset's files do."""
+    """The name has none of the dataset's suffixes."""
 
 
 def file_name(sent: str, dataset: Dataset) -> str:
-    """The name of a sent file as the ledger has it: data, of which nothing is a path.
+    """Return the name of an uploaded file for the ledger: plain data, never a path.
 
     Args:
-        sent: its name; bytes that are not UTF-8 as surrogates. What stands before a slash is left out, as in the drop folder.
-        dataset: whose file it is.
+        sent: name as sent; bytes that are not UTF-8 as surrogates. The part before a slash is removed, as in the drop folder.
+        dataset: dataset of the file.
 
     Raises:
-        UnfitSuffixError: it ends in none of the dataset's suffixes.
-        UnfitNameError: it is empty, too long, or Postgres cannot hold it.
+        UnfitSuffixError: the name has none of the dataset's suffixes.
+        UnfitNameError: the name is empty, too long, or Postgres cannot store it.
     """
     name = sent.rpartition("/")[2]
     if not name:
         raise UnfitNameError("The file has no name.")
     if "\0" in name:
-        raise UnfitNameError("The name of the file has a NUL character, which no file can be called by.")
+        raise UnfitNameError("The name of the file has a NUL character, which is not allowed.")
     if len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES:
         raise UnfitNameError(f"The name of the file is longer than {NAME_BYTES} bytes.")
     if not name.lower().endswith(dataset.suffixes):
@@ -51,25 +51,25 @@ def file_name(sent: str, dataset: Dataset) -> str:
 
 
 def land(engine: Engine, dataset: Dataset, name: str, arriving: Arriving, channel: str = "upload") -> Row[Any]:
-    """Keep a file that has arrived in full, and write it into the ledger. On disk and committed when this returns.
+    """Store a file that has arrived in full, and register it in the ledger. On disk and committed when this returns.
 
     Args:
-        engine: on the platform's database.
-        dataset: whose file it is.
-        name: as the ledger has it.
-        arriving: its bytes.
-        channel: how it came in.
+        engine: engine of the platform's database.
+        dataset: dataset of the file.
+        name: name in the ledger.
+        arriving: bytes of the file.
+        channel: channel by which it arrived.
 
     Returns:
-        Its ledger row: with the status `unchanged` where its bytes are the current version of the name.
+        The ledger row: with the status `unchanged` if the bytes are the current version of the name.
 
     Raises:
-        NoRoomError: there is no room for it.
+        NoRoomError: there is not enough disk space.
         DatabaseAwayError: the database cannot be reached.
     """
     with engine.connect() as conn:
         current = ledger.current_versions(conn, dataset.name, [name]).get(name)
-    # What retention removed is not kept again: nothing would ever remove it a second time.
+    # A raw file that retention removed is not stored again: nothing would remove it a second time.
     if current is None or current.sha256 != arriving.sha256 or current.raw_dropped_at is None:
         arriving.keep()
         failpoint("land.raw_file_kept")

@@ -56,8 +56,8 @@ def test_raw_store(harness: CrashHarness, small: Path, fault: Survives) -> None:
     for _ in range(ATTEMPTS):
         victim = harness.start(**PATIENT)
         assert victim.wait() == 1
-        said = f"big.csv: there is no room left in {harness.home / 'raw'}: files that arrive wait until there is"
-        assert victim.said.splitlines()[-1:] == [said]
+        said = f"big.csv: there is no space left in {harness.home / 'raw'}: new files wait until there is"
+        assert victim.output.splitlines()[-1:] == [said]
         assert unfinished(harness) == {"big.csv"}, "the others do not wait for room for one"
     assert not list((harness.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
     give_room(small)
@@ -79,7 +79,7 @@ def test_run_goes_on(harness: CrashHarness, small: Path, fault: Survives) -> Non
     (taken,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
     assert not taken.passed
     assert taken.severity == dg.AssetCheckSeverity.ERROR
-    said = f"1 file cannot be taken: big.csv: there is no room left in {harness.home / 'raw'}"
+    said = f"1 file cannot be taken: big.csv: there is no space left in {harness.home / 'raw'}"
     assert str(taken.description).startswith(said)
     give_room(small)
     harness.finish()
@@ -109,8 +109,8 @@ def test_postgres(table: str, harness: CrashHarness, small: Path, tablespace: st
     harness.drop(waves.first("tablespace", big=True))
     for _ in range(ATTEMPTS):
         victim = harness.start(**PATIENT)
-        assert victim.wait() == 1, victim.said
-        assert "No space left on device" in victim.said
+        assert victim.wait() == 1, victim.output
+        assert "No space left on device" in victim.output
     give_room(small)
     harness.finish()
     assert harness.wrong() == []

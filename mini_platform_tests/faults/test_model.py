@@ -71,7 +71,7 @@ class Life(RuleBasedStateMachine):
     @rule(point=st.sampled_from(POINTS), hit=st.integers(1, 2))
     def run_and_be_killed(self, point: str, hit: int) -> None:
         code = self.harness.start(f"{point}:{hit}").wait()
-        assert code in (0, -signal.SIGKILL), self.harness.workers[-1].said
+        assert code in (0, -signal.SIGKILL), self.harness.workers[-1].output
         self.deaths += [point] * (code != 0)
 
     @precondition(lambda self: self.history)

@@ -156,14 +156,14 @@ def test_a_pair(
     with open_place() as place:
         broken = place.start(first, point if action == "kill" else f"{point}:1:stop")
         if action == "kill":
-            assert broken.wait() == -signal.SIGKILL, f"{point} was not reached: {broken.said}"
+            assert broken.wait() == -signal.SIGKILL, f"{point} was not reached: {broken.output}"
         else:
             broken.wait_until_frozen()
         other = place.start(second, **PATIENT)
         try:
             other.process.join(TOGETHER_SECONDS if action == "stop" else None)
             broken.send(signal.SIGCONT)
-            again = [(name, done.wait(), done.said) for name, done in ((first, broken), (second, other))]
+            again = [(name, done.wait(), done.output) for name, done in ((first, broken), (second, other))]
         finally:
             for done in (broken, other):
                 done.send(signal.SIGKILL) if done.alive else None

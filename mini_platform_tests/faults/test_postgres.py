@@ -43,7 +43,7 @@ def kill_server(harness: CrashHarness, _backend: int) -> None:
         time.sleep(0.005)
 
 
-def kill_backend(_yard: CrashHarness, backend: int) -> None:
+def kill_backend(_harness: CrashHarness, backend: int) -> None:
     """One backend; the server throws all others out and recovers as after a crash."""
     os.kill(backend, signal.SIGKILL)
 
@@ -125,7 +125,7 @@ def backend(harness: CrashHarness, condition: str, seconds: float = 30) -> int:
 def recovers(harness: CrashHarness, strike: str) -> None:
     """The victim got an error, whose work another worker does; the server is started by whoever needs it."""
     victim = harness.workers[-1]
-    assert victim.wait() == 1, victim.said
+    assert victim.wait() == 1, victim.output
     if STRIKES[strike] is not kill_server:
         harness.when_up()
     harness.finish()
@@ -172,7 +172,7 @@ def test_committing(strike: str, own: CrashHarness, fault: Survives) -> None:
     own.drop(waves.first("commit", big=True))
     victim = own.start()
     STRIKES[strike](own, backend(own, "state = 'active' AND wait_event = 'PgSleep' AND query = 'COMMIT'"))
-    assert victim.wait() == 1, victim.said
+    assert victim.wait() == 1, victim.output
     embedded.ensure_running(own.home)
     own.when_up("DROP TRIGGER slow ON ops.files")
     with own.engine.connect() as conn:
@@ -237,11 +237,11 @@ def test_server_that_is_away(own: CrashHarness, fault: Survives) -> None:
     embedded.stop(own.home)
     victim = own.start(DATABASE_URL=url)
     assert victim.wait() == 1
-    assert "DatabaseAwayError" in victim.said
-    assert "cannot be reached" in victim.said.splitlines()[-1]
+    assert "DatabaseAwayError" in victim.output
+    assert "cannot be reached" in victim.output.splitlines()[-1]
     embedded.ensure_running(own.home)
     after = own.start(DATABASE_URL=url)
-    assert after.wait() == 0, after.said
+    assert after.wait() == 0, after.output
     assert own.wrong() == []
 
 

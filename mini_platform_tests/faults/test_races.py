@@ -48,7 +48,7 @@ def test_two_workers_at_once(seed: int, harness: CrashHarness, fault: Survives) 
             time.sleep(rng.uniform(0, LEASE_SECONDS / 20))
             victim.send(signal.SIGCONT)
             time.sleep(rng.uniform(0, LEASE_SECONDS / 5))
-        assert [worker.wait() for worker in workers] == [0, 0], "\n".join(worker.said for worker in workers)
+        assert [worker.wait() for worker in workers] == [0, 0], "\n".join(worker.output for worker in workers)
     assert harness.wrong() == []
 
 
@@ -67,9 +67,9 @@ def test_frozen_past_its_lease(point: str, harness: CrashHarness, fault: Survive
     took_over = not other.alive
     frozen.send(signal.SIGCONT)
     expected = LEASED[point]
-    assert frozen.wait() == (1 if expected else 0), frozen.said
-    assert (expected or "") in frozen.said
-    assert other.wait() == 0, other.said
+    assert frozen.wait() == (1 if expected else 0), frozen.output
+    assert (expected or "") in frozen.output
+    assert other.wait() == 0, other.output
     harness.finish()
     assert harness.wrong() == []
     assert took_over, "the frozen worker held up the other one"
@@ -87,8 +87,8 @@ def test_frozen_without_a_lease(point: str, harness: CrashHarness, fault: Surviv
     took_over = not other.alive
     harness.drop(waves.second("frozen"))
     frozen.send(signal.SIGCONT)
-    assert frozen.wait() in (0, 1), frozen.said
-    assert other.wait() == 0, other.said
+    assert frozen.wait() in (0, 1), frozen.output
+    assert other.wait() == 0, other.output
     harness.finish()
     assert harness.wrong() == []
     assert took_over, "the frozen worker held up the other one"
@@ -105,8 +105,8 @@ def test_taken_over_and_not_done_yet(point: str, harness: CrashHarness, fault: S
     heir = harness.start("stage.block_sent:1:stop", **PATIENT)
     heir.wait_until_frozen()
     frozen.send(signal.SIGCONT)
-    assert frozen.wait() == 1, frozen.said
-    assert "LeaseLostError" in frozen.said
+    assert frozen.wait() == 1, frozen.output
+    assert "LeaseLostError" in frozen.output
     heir.send(signal.SIGCONT)
-    assert heir.wait() == 0, heir.said
+    assert heir.wait() == 0, heir.output
     assert harness.wrong() == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mini_platform.dagster.automation import _look
+from mini_platform.dagster.automation import _evaluate
 from mini_platform.platform import Platform
 from mini_platform_tests.support import waves
 from mini_platform_tests.support.crash_harness import CrashHarness
@@ -40,8 +40,8 @@ def test_sensor_asks_for_a_run(
     harness.kill_at(point)
     harness.let_leases_run_out()
     with dg.build_sensor_context(instance=instance) as context:
-        asked = _look(context, harness.dataset, platform)
+        asked = _evaluate(context, harness.dataset, platform)
     assert isinstance(asked, dg.RunRequest), asked
     harness.finish()
     with dg.build_sensor_context(instance=instance) as context:
-        assert isinstance(_look(context, harness.dataset, platform), dg.SkipReason)
+        assert isinstance(_evaluate(context, harness.dataset, platform), dg.SkipReason)

@@ -76,10 +76,10 @@ def test_while_it_is_read(change: str, harness: CrashHarness, fault: Survives) -
     (arriving,) = (harness.home / "raw").glob(".arriving-*")
     new = CHANGES[change](harness.inbox / "big.csv")
     if new is not None:
-        harness.stood(new)
+        harness.record(new)
     assert 0 < arriving.stat().st_size < len(waves.padded(change))
     reader.send(signal.SIGCONT)
-    assert reader.wait() == 0, reader.said
+    assert reader.wait() == 0, reader.output
     time.sleep(SETTLED)
     harness.finish()
     assert harness.wrong() == []
@@ -88,7 +88,7 @@ def test_while_it_is_read(change: str, harness: CrashHarness, fault: Survives) -
 def test_while_it_grows(harness: CrashHarness, fault: Survives) -> None:
     """Written in pieces, with pauses that are shorter than a file must stand still: only the whole of it is landed."""
     fault("source file looked at while it is written")
-    whole = harness.stood(waves.file("growing", rows=60))
+    whole = harness.record(waves.file("growing", rows=60))
     pieces = [whole[start : start + len(whole) // 10 + 1] for start in range(0, len(whole), len(whole) // 10 + 1)]
     path = harness.inbox / "growing.csv"
     for piece in pieces:
@@ -129,7 +129,7 @@ def test_between_the_look_and_the_reading(harness: CrashHarness, platform: objec
     harness.drop({"a.csv": waves.file("looked at")})
     found = folder.look(harness.inbox, harness.dataset)
     assert [file.skip_reason for file in found] == [None]
-    harness.stood(append(harness.inbox / "a.csv"))
+    harness.record(append(harness.inbox / "a.csv"))
     assert [row for _, row in folder.land(harness.engine, harness.dataset, harness.store, found)] == [None]
     time.sleep(SETTLED)
     harness.finish()

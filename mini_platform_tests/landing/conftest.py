@@ -50,7 +50,7 @@ def sftp(bucket: Path) -> Iterator[SftpServer]:
 
 
 @pytest.fixture
-def s3_yard(platform: Platform, bucket: Path, s3: S3Server) -> InboxHarness:
+def s3_harness(platform: Platform, bucket: Path, s3: S3Server) -> InboxHarness:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
     return InboxHarness(platform, bucket, {"url": "s3://bucket/in", "endpoint": s3.url, **keys}, refresh=s3.refresh)
 
@@ -64,28 +64,28 @@ def sftp_harness(platform: Platform, bucket: Path, sftp: SftpServer, tmp_path: P
 
 
 @pytest.fixture
-def file_yard(platform: Platform, bucket: Path) -> InboxHarness:
+def file_harness(platform: Platform, bucket: Path) -> InboxHarness:
     return InboxHarness(platform, bucket, {"url": f"file://{bucket}"})
 
 
 @pytest.fixture(params=["s3", "sftp", "file"])
 def harness(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox of each kind."""
-    made: InboxHarness = request.getfixturevalue(f"{request.param}_yard")
+    made: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
     return made
 
 
 @pytest.fixture(params=["s3", "sftp"])
 def served(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox on either kind of server."""
-    made: InboxHarness = request.getfixturevalue(f"{request.param}_yard")
+    made: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
     return made
 
 
 @pytest.fixture
-def set_up(s3_yard: InboxHarness, data: Path, monkeypatch: pytest.MonkeyPatch) -> InboxHarness:
+def set_up(s3_harness: InboxHarness, data: Path, monkeypatch: pytest.MonkeyPatch) -> InboxHarness:
     """A living inbox, a dead one, and the drop folder, by the environment."""
-    for name, value in s3_yard.settings.items():
+    for name, value in s3_harness.settings.items():
         monkeypatch.setenv(f"{INBOX}_PARTNER__{name}".upper(), value)
     monkeypatch.setenv(f"{INBOX}_PARTNER__AFTER", "archive")
     monkeypatch.setenv(f"{INBOX}__URL", f"sftp://{USER}@127.0.0.1:{unused_port()}/in")
@@ -93,6 +93,6 @@ def set_up(s3_yard: InboxHarness, data: Path, monkeypatch: pytest.MonkeyPatch) -
     (data / "weather" / "dropped.csv").write_bytes(CHANGED)
     old = time.time() - 60
     os.utime(data / "weather" / "dropped.csv", (old, old))
-    s3_yard.put("a.csv")
-    s3_yard.platform.__dict__.pop("settings", None)
-    return s3_yard
+    s3_harness.put("a.csv")
+    s3_harness.platform.__dict__.pop("settings", None)
+    return s3_harness

@@ -71,7 +71,7 @@ def test_the_doctor_tries_them(set_up: InboxHarness, monkeypatch: pytest.MonkeyP
     said = {item.level: item.message for item in found if "s3://bucket/in of weather can be listed" not in item.message}
     assert "127.0.0.1:" in said["problem"]
     assert "cannot be reached" in said["problem"]
-    assert said["warning"] == "MINI_PLATFORM_INBOX__WETHER begins with the name of no dataset, and is ignored"
+    assert said["warning"] == "MINI_PLATFORM_INBOX__WETHER does not begin with the name of a dataset, and is ignored"
     assert len(found) == 4
 
 

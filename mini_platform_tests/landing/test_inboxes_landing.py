@@ -145,7 +145,7 @@ def test_the_address_of_an_inbox_is_read_to_its_end(harness: InboxHarness, name:
 
 
 def test_an_address_that_cannot_be_seen_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be seen"):
+    with pytest.raises(ValueError, match="not printable"):
         InboxSettings(url="file:///in\tbox")
 
 
@@ -163,7 +163,7 @@ def test_a_changed_file_is_a_new_version(harness: InboxHarness) -> None:
 
 def test_a_file_that_grows_waits_for_two_looks_that_agree(sftp_harness: InboxHarness) -> None:
     path = sftp_harness.put("a.csv", GOOD[:20])
-    assert sftp_harness.visit().goes_on, "it is looked at again in a moment"
+    assert sftp_harness.visit().has_more, "it is looked at again in a moment"
     path.write_bytes(GOOD[:40])
     sftp_harness.age()
     assert sftp_harness.visit().file_ids == []
@@ -176,9 +176,9 @@ def test_a_file_that_grows_waits_for_two_looks_that_agree(sftp_harness: InboxHar
     assert sftp_harness.raw() == [GOOD]
 
 
-def test_an_object_appears_whole_and_needs_one_look(s3_yard: InboxHarness) -> None:
-    s3_yard.put("a.csv")
-    assert len(s3_yard.visit().file_ids) == 1
+def test_an_object_appears_whole_and_needs_one_look(s3_harness: InboxHarness) -> None:
+    s3_harness.put("a.csv")
+    assert len(s3_harness.visit().file_ids) == 1
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -189,13 +189,13 @@ def test_a_file_that_changes_while_it_is_read(
     harness.put("a.csv", b"x" * 5000)
     reads: list[int] = []
 
-    def alive(_: Any) -> None:  # Called before each block.
+    def heartbeat(_: Any) -> None:  # Called before each block.
         reads.append(1)
         if len(reads) == 3:
             os.utime(harness.put("a.csv", b"y" * 5000 * size), (1, 1))
 
     with monkeypatch.context() as patch:
-        patch.setattr(inbox_state.Hold, "alive", alive)
+        patch.setattr(inbox_state.Lease, "heartbeat", heartbeat)
         harness.visits()
     assert len(reads) >= 3
     assert harness.raw() in ([], [b"y" * 5000 * size]), "no file is half of one and half of another"
@@ -267,7 +267,7 @@ def test_a_file_that_changed_since_is_not_put_away(
     harness.put("a.csv")
     harness.visits()
     harness.load()
-    monkeypatch.setattr(inbox_work.Work, "look", lambda *_: None)  # It changes after the look.
+    monkeypatch.setattr(inbox_work.Work, "list_files", lambda *_: None)  # It changes after the look.
     path = harness.put("a.csv", CHANGED)
     os.utime(path, (1, 1))
     harness.visit()
@@ -288,8 +288,8 @@ def test_a_file_that_cannot_be_put_away_says_so(harness: InboxHarness) -> None:
     harness.load()
     (harness.folder / "processed").write_text("in the way")
     done = harness.visit()
-    if done.put_off:  # rclone answers with an error that is about the bucket.
-        assert "could not be put away" in str(harness.known()[b"a.csv"])
+    if done.deferred:  # rclone answers with an error that is about the bucket.
+        assert "could not be moved or deleted" in str(harness.known()[b"a.csv"])
     else:
         assert done.error
     assert harness.stands() == ["a.csv", "processed"]
@@ -324,7 +324,7 @@ def test_a_listing_goes_on_where_the_last_visit_stopped(harness: InboxHarness, m
         seen.append(len(harness.known()))
         if not harness.row().position:
             break
-        assert done.goes_on
+        assert done.has_more
     assert len([name for name in harness.known() if name.endswith(b".csv")]) == 10
     assert len(set(seen)) > 2, "it took several visits"
     harness.put("0.csv").unlink()

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from mini_platform.config.settings import PROJECT, load_settings
 from mini_platform.dagster import automation
-from mini_platform.dagster.automation import _look
+from mini_platform.dagster.automation import _evaluate
 from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sources import remote_inboxes
@@ -59,7 +59,7 @@ def test_a_run_by_hand_takes_what_stands_everywhere(set_up: InboxHarness, instan
         who = conn.scalars(select(audit.c.actor).where(audit.c.action == "landed")).all()
     assert who == [f"run {done.run_id}"] * 2
     assert not check.passed, "the dead inbox shows, and nothing waits for it"
-    assert "0 files cannot be taken; inbox sftp: 127.0.0.1:" in check.description
+    assert "0 files cannot be landed; inbox sftp: 127.0.0.1:" in check.description
     assert "cannot be reached" in check.description
     run(instance)
     assert set_up.stands() == ["processed/2/a.csv"] or set_up.stands() == ["processed/1/a.csv"]
@@ -70,7 +70,7 @@ def test_the_sensor_visits_beside_its_ticks(
 ) -> None:
     began = time.monotonic()
     with dg.build_sensor_context(instance=instance) as context:
-        first = _look(context, weather, platform)
+        first = _evaluate(context, weather, platform)
     assert isinstance(first, dg.RunRequest), "the dropped file waits for nobody"
     assert time.monotonic() - began < 10
     wait_for_visits()
@@ -79,7 +79,7 @@ def test_the_sensor_visits_beside_its_ticks(
     run(instance, sensor_run)
     assert {status for *_, status in set_up.ledger()} == {"loaded"}
     with dg.build_sensor_context(instance=instance) as context:
-        idle = _look(context, weather, platform)
+        idle = _evaluate(context, weather, platform)
     assert isinstance(idle, dg.SkipReason)
     assert "Inbox sftp, since " in str(idle.skip_message)
     assert "cannot be reached" in str(idle.skip_message)
@@ -97,7 +97,7 @@ def test_inboxes_by_their_settings(set_up: InboxHarness) -> None:
 def test_two_inboxes_of_one_name(set_up: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{INBOX}_SFTP__URL", "sftp://x@example.com/in")
     set_up.platform.__dict__.pop("settings", None)
-    with pytest.raises(ValueError, match="two inboxes of weather have one name"):
+    with pytest.raises(ValueError, match="two inboxes of weather have the same name"):
         remote_inboxes(set_up.platform, weather)
 
 
@@ -106,10 +106,10 @@ def test_two_inboxes_of_one_name(set_up: InboxHarness, monkeypatch: pytest.Monke
     [
         ("ftp://host/x", "it should look like s3://bucket/prefix, sftp://user@host/path or file:///folder"),
         ("s3:///x", "it should look like s3://bucket/prefix"),
-        ("sftp://user:secret@host/x", "it has credentials in it: give them by the settings beside it"),
-        ("s3://key:secret@bucket/x", "it has credentials in it"),
+        ("sftp://user:secret@host/x", "it contains credentials: use the settings for them instead"),
+        ("s3://key:secret@bucket/x", "it contains credentials"),
         ("sftp://host/x", "it should name the user"),
-        ("sftp://u@host:port/x", "it is no URL"),
+        ("sftp://u@host:port/x", "it is not a URL"),
         ("file:///", "it should look like"),
         ("file://host/x", "it should look like"),
     ],
@@ -130,7 +130,7 @@ def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: s
 def test_a_folder_that_is_watched_already(home: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (data / "weather", home / "raw"):
         monkeypatch.setenv(f"{INBOX}__URL", f"file://{folder}")
-        with pytest.raises(ValidationError, match="which is taken care of already"):
+        with pytest.raises(ValidationError, match="which the platform already uses"):
             load_settings()
 
 

@@ -46,28 +46,28 @@ def fails(harness: InboxHarness) -> str:
 # What is wrong, in a sentence
 
 MISTAKES = {
-    "access_key": "s3://bucket/in cannot be used: the server does not know the access key: see {}ACCESS_KEY.",
-    "secret_key": "s3://bucket/in cannot be used: the secret key does not fit the access key: see {}SECRET_KEY.",
+    "access_key": "s3://bucket/in cannot be used: the server does not know the access key: check {}ACCESS_KEY.",
+    "secret_key": "s3://bucket/in cannot be used: the secret key does not match the access key: check {}SECRET_KEY.",
     "url": "s3://other/in cannot be used: there is no bucket other.",
 }
 
 
 @pytest.mark.parametrize("setting", MISTAKES)
-def test_s3_settings_that_are_wrong(s3_yard: InboxHarness, setting: str) -> None:
-    s3_yard.put("a.csv")
+def test_s3_settings_that_are_wrong(s3_harness: InboxHarness, setting: str) -> None:
+    s3_harness.put("a.csv")
     wrong = "s3://other/in" if setting == "url" else "wrong"
-    said = fails(s3_yard.using(**{setting: wrong}))
+    said = fails(s3_harness.using(**{setting: wrong}))
     assert said == MISTAKES[setting].format("MINI_PLATFORM_INBOX__WEATHER_PARTNER__")
-    assert s3_yard.visit().error is None
-    row = s3_yard.row()
+    assert s3_harness.visit().error is None
+    row = s3_harness.row()
     assert (row.last_error, row.failing_since, row.failures) == (None, None, 0)
 
 
-def test_s3_without_credentials(s3_yard: InboxHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_s3_without_credentials(s3_harness: InboxHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    said = fails(s3_yard.using(access_key=None, secret_key=None))
+    said = fails(s3_harness.using(access_key=None, secret_key=None))
     assert said.startswith("There are no credentials for s3://bucket/in: set MINI_PLATFORM_INBOX__WEATHER_PARTNER__ACC")
 
 
@@ -102,22 +102,22 @@ def answering(status: int, code: str) -> Iterator[str]:
     ("status", "code", "words"),
     [
         (400, "ExpiredToken", "the credentials have expired: renew {0}ACCESS_KEY, {0}SECRET_KEY and {0}SESSION_TOKEN."),
-        (403, "AccessDenied", "the server does not allow it to {0}ACCESS_KEY."),
+        (403, "AccessDenied", "the server denies access to {0}ACCESS_KEY."),
         (403, "RequestTimeTooSkewed", "the clocks of the server and of this machine differ by too much."),
-        (400, "AuthorizationHeaderMalformed", "the bucket bucket is in another region: see {0}REGION."),
-        (400, "SomethingNew", "the server says SomethingNew, 'said it'."),
+        (400, "AuthorizationHeaderMalformed", "the bucket bucket is in another region: check {0}REGION."),
+        (400, "SomethingNew", "the server reports SomethingNew, 'said it'."),
     ],
 )
-def test_what_an_s3_server_says(s3_yard: InboxHarness, status: int, code: str, words: str) -> None:
+def test_what_an_s3_server_says(s3_harness: InboxHarness, status: int, code: str, words: str) -> None:
     with answering(status, code) as endpoint:
-        said = fails(s3_yard.using(endpoint=endpoint, session_token="token"))
+        said = fails(s3_harness.using(endpoint=endpoint, session_token="token"))
     names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
     assert said == f"s3://bucket/in cannot be used: {words.format(names)}"
 
 
-def test_a_busy_s3_server_is_asked_again(s3_yard: InboxHarness) -> None:
+def test_a_busy_s3_server_is_asked_again(s3_harness: InboxHarness) -> None:
     with answering(503, "SlowDown") as endpoint:
-        assert fails(s3_yard.using(endpoint=endpoint)) == "The server is busy: it says SlowDown."
+        assert fails(s3_harness.using(endpoint=endpoint)) == "The server is busy: it reports SlowDown."
 
 
 def test_an_unknown_host_shows_its_fingerprint(sftp_harness: InboxHarness, sftp: SftpServer, tmp_path: Path) -> None:
@@ -145,18 +145,18 @@ def test_another_host_key_is_not_talked_to(sftp_harness: InboxHarness, sftp: Sft
 def test_a_host_key_of_another_kind_is_not_talked_to(sftp_harness: InboxHarness, sftp: SftpServer) -> None:
     other = sftp.known_hosts(asyncssh.generate_private_key("ecdsa-sha2-nistp256"))
     sftp_harness.settings["known_hosts"].write_text(other)
-    assert "HOST offers no host key of a kind that" in fails(sftp_harness)
+    assert "HOST offers no host key of a type that" in fails(sftp_harness)
 
 
 def test_sftp_settings_that_are_wrong(sftp_harness: InboxHarness, tmp_path: Path) -> None:
     names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
-    refused = f"HOST does not let {USER} in: see the URL and {names}KEY_FILE or {names}PASSWORD."
+    refused = f"HOST rejects the login of {USER}: check the URL and {names}KEY_FILE or {names}PASSWORD."
     assert fails(sftp_harness.using(password="wrong")) == refused
     url = sftp_harness.settings["url"]
     said = fails(sftp_harness.using(url=f"{url}/nowhere", password=PASSWORD))
     assert said == HOST.sub("HOST", f"{url}/nowhere cannot be used: there is no such folder.")
     said = fails(sftp_harness.using(key_file=tmp_path / "none"))
-    assert f"the key {tmp_path}/none cannot be read: No such file or directory: see {names}KEY_FILE." in said
+    assert f"the key {tmp_path}/none cannot be read: No such file or directory: check {names}KEY_FILE." in said
 
 
 def test_a_key_instead_of_a_password(sftp_harness: InboxHarness, sftp: SftpServer, tmp_path: Path) -> None:
@@ -168,29 +168,29 @@ def test_a_key_instead_of_a_password(sftp_harness: InboxHarness, sftp: SftpServe
     assert "cannot be read: " in fails(harness.using(key_passphrase="others"))
 
 
-def test_secrets_are_shown_nowhere(s3_yard: InboxHarness, caplog: pytest.LogCaptureFixture) -> None:
-    harness = s3_yard.using(secret_key="very-secret", session_token="very-secret-too")
+def test_secrets_are_shown_nowhere(s3_harness: InboxHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness = s3_harness.using(secret_key="very-secret", session_token="very-secret-too")
     caplog.set_level("DEBUG")
     assert "very-secret" not in fails(harness) + repr(harness.inbox) + str(harness.inbox.settings) + caplog.text
 
 
-def test_a_folder_that_is_away(file_yard: InboxHarness) -> None:
-    file_yard.put("a.csv")
-    file_yard.visits()
-    away = file_yard.folder.with_name("away")
-    file_yard.folder.rename(away)
-    assert fails(file_yard) == f"file://{file_yard.folder} cannot be listed: No such file or directory."
-    away.rename(file_yard.folder)
-    assert file_yard.visits().error is None
-    assert file_yard.ledger() == [("partner/a.csv", 1, "landed")], "what was known is known"
+def test_a_folder_that_is_away(file_harness: InboxHarness) -> None:
+    file_harness.put("a.csv")
+    file_harness.visits()
+    away = file_harness.folder.with_name("away")
+    file_harness.folder.rename(away)
+    assert fails(file_harness) == f"file://{file_harness.folder} cannot be listed: No such file or directory."
+    away.rename(file_harness.folder)
+    assert file_harness.visits().error is None
+    assert file_harness.ledger() == [("partner/a.csv", 1, "landed")], "what was known is known"
 
 
-def test_links_are_not_followed(file_yard: InboxHarness, tmp_path: Path) -> None:
+def test_links_are_not_followed(file_harness: InboxHarness, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_bytes(GOOD)
-    (file_yard.folder / "a.csv").symlink_to(tmp_path / "secret.csv")
-    file_yard.visits()
-    assert file_yard.known() == {b"a.csv": "it is a link"}
-    assert file_yard.ledger() == []
+    (file_harness.folder / "a.csv").symlink_to(tmp_path / "secret.csv")
+    file_harness.visits()
+    assert file_harness.known() == {b"a.csv": "it is a link"}
+    assert file_harness.ledger() == []
 
 
 # Connections
@@ -269,30 +269,32 @@ def test_an_inbox_that_fails_is_left_alone(served: InboxHarness) -> None:
     assert visit_inbox(dead.platform, dead.dataset, dead.inbox) is None
 
 
-def test_a_dead_inbox_delays_no_other(s3_yard: InboxHarness, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_inbox_delays_no_other(
+    s3_harness: InboxHarness, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     url = f"sftp://{USER}@127.0.0.1:{silent.getsockname()[1]}/in"
-    dead = InboxHarness(s3_yard.platform, s3_yard.folder, {"url": url, "password": PASSWORD}, name="dead")
+    dead = InboxHarness(s3_harness.platform, s3_harness.folder, {"url": url, "password": PASSWORD}, name="dead")
     monkeypatch.setattr("mini_platform.storage.remote_sftp.SILENT_SECONDS", 120.0)
     monkeypatch.setattr(remote, "TRIES", 1)
-    s3_yard.put("a.csv")
+    s3_harness.put("a.csv")
 
     def living() -> Any:
-        done = s3_yard.visit()
+        done = s3_harness.visit()
         silent.close()  # Only now the dead one gets an answer.
         return done
 
     done = inboxes.visit_all([dead.visit, living])
     assert {item.inbox: item.error is None for item in done} == {"partner": True, "dead": False}
-    assert s3_yard.ledger() == [("partner/a.csv", 1, "landed")]
+    assert s3_harness.ledger() == [("partner/a.csv", 1, "landed")]
 
 
 def test_a_file_that_may_not_be_read_does_not_hold_up_the_others(sftp_harness: InboxHarness) -> None:
     sftp_harness.put("a.csv")
     sftp_harness.put("b.csv").chmod(0)
     done = sftp_harness.visits()
-    if done.put_off:  # Not so where the tests run as root.
-        assert sftp_harness.known()[b"b.csv"] == "the server does not let the platform do that with it"
+    if done.deferred:  # Not so where the tests run as root.
+        assert sftp_harness.known()[b"b.csv"] == "the server denies the platform access to it"
     assert ("partner/a.csv", 1, "landed") in sftp_harness.ledger()
 
 
@@ -307,4 +309,4 @@ def test_no_room_for_raw_files(harness: InboxHarness) -> None:
     assert time.monotonic() - began < 60
     row = harness.row()
     assert row.held_by is None
-    assert row.last_error.startswith("The visit broke off: ")
+    assert row.last_error.startswith("The visit was aborted: ")

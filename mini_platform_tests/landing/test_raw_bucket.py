@@ -278,7 +278,7 @@ def test_an_upload_goes_to_the_bucket_or_is_asked_to_come_again(
     sent = client.post("/api/datasets/weather/files/", params={"name": "b.csv"}, content=BAD)
     assert sent.status_code == 503
     assert sent.headers["retry-after"] == "30"
-    assert "The store that files are kept in cannot be reached" in sent.json()["detail"]
+    assert "The store of raw files cannot be reached" in sent.json()["detail"]
     assert len(statuses(stored)) == 1
 
 
@@ -289,7 +289,10 @@ def test_commands_say_that_the_bucket_is_away(
     right = {"MINI_PLATFORM_RAW_S3__SECRET_KEY": SECRET_KEY}
     monkeypatch.setenv("MINI_PLATFORM_RAW_S3__SECRET_KEY", "another-secret")
     (tmp_path / "a.csv").write_bytes(GOOD)
-    secret = "s3://bucket/raw cannot be used: the secret key does not fit the access key: see MINI_PLATFORM_RAW_S3__SECRET_KEY."
+    secret = (
+        "s3://bucket/raw cannot be used: the secret key does not match the access key: "
+        "check MINI_PLATFORM_RAW_S3__SECRET_KEY."
+    )
     for line, changed in (
         (secret, {}),
         (
