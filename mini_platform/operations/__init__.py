@@ -1,1 +1,1 @@
-"""Every use case as a function: what a command, a page, an asset or a notebook asks for. No Dagster, no HTTP, no printing."""
+"""Use cases as functions, for commands, pages, assets and notebooks; without Dagster, HTTP or printing."""

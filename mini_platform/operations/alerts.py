@@ -1,9 +1,9 @@
-"""Alerts: people are told of incidents, and of their end, by whatever services the setting names as Apprise URLs.
+"""Alerts: notifications of opened and recovered incidents, sent through the services that the setting names as Apprise URLs.
 
-`ops.alerts` says who was told of what: each service is told of an incident once, and tried again, ever more seldom, where it
-cannot be reached. A process that is killed between sending and writing that down sends again: at least once.
+`ops.alerts` has a row per service and event: each is sent once, and retried with growing pauses while the service cannot be
+reached. Delivery is at least once: a process that is killed between sending and recording that sends again.
 
-Apprise is imported where something is to be sent. The URLs are secrets: only the kind and the host of one is ever shown.
+Apprise is imported only where something is sent. The URLs are secrets: only the kind and the host of one is ever shown.
 
 https://appriseit.com/services/
 """
@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, fu
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.config.settings import Settings
-from mini_platform.operations.incidents import TOLD
+from mini_platform.operations.incidents import ALERTED_KINDS
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import alerts, files, incidents
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 LISTED = 20
-"""Incidents that one message describes; of others it says how many."""
+"""Incidents that one message describes; the others are only counted."""
 PAUSE, LONGEST_PAUSE = 30.0, 3600.0
-"""Seconds until a service that failed is tried again; they double with each attempt."""
+"""Seconds until the first retry of a service that failed, doubled with each attempt, and their maximum."""
 TICK_SECONDS = 30.0
-"""After that no further service is begun with: the rest is sent by the next tick."""
+"""Time after which a tick starts no further service; the next tick sends the rest."""
 SHORT = 4
-"""Parts of a URL that are shorter are no secrets, and would hide half of a message."""
+"""Minimum length of a URL part that is masked: shorter parts are not secrets, and would hide half of a message."""
 SAYS_WHY = ("WARNING", "ERROR", "CRITICAL")
 LEADS = {
     "run_failed": "Run failed",
@@ -57,12 +57,12 @@ class AlertsError(ValueError):
 
 @dataclass(frozen=True)
 class Service:
-    """Who can be told.
+    """A service that messages are sent to.
 
     Attributes:
         name: kind, host and a hash of the URL without its password, which stays the same as long as the URL does.
-        plugin: sends.
-        secrets: parts of its URL that must not be shown.
+        plugin: the Apprise plugin that sends.
+        secrets: parts of the URL that must not be shown.
     """
 
     name: str
@@ -70,126 +70,130 @@ class Service:
     secrets: tuple[str, ...]
 
     def send(self, title: str, body: str) -> str | None:
-        """Send a message; returns why that failed, None if it did not."""
+        """Send a message; return the reason if that failed, else None."""
         import apprise
 
-        told = apprise.Apprise()
-        told.add(self.plugin)
-        with apprise.LogCapture(level=logging.DEBUG, fmt="%(levelname)s %(message)s") as said:
-            if told.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
+        notifier = apprise.Apprise()
+        notifier.add(self.plugin)
+        with apprise.LogCapture(level=logging.DEBUG, fmt="%(levelname)s %(message)s") as captured:
+            if notifier.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
                 return None
-            lines = said.getvalue().splitlines()
-        # Why a connection failed is told as a detail for those who debug, beside whole messages and their headers.
-        words = " ".join(line.partition(" ")[2] for line in lines if line.startswith(SAYS_WHY) or "Exception: " in line)
+            lines = captured.getvalue().splitlines()
+        # Apprise logs the cause of a failed connection at level DEBUG, among whole messages and their headers.
+        reason = " ".join(
+            line.partition(" ")[2] for line in lines if line.startswith(SAYS_WHY) or "Exception: " in line
+        )
         for secret in self.secrets:
-            words = words.replace(secret, "****")
-        return words or "The service did not take it."
+            reason = reason.replace(secret, "****")
+        return reason or "The service did not accept the message."
 
 
 def services(settings: Settings) -> list[Service]:
-    """Everybody who is to be told.
+    """Return the services that the settings name.
 
     Raises:
-        AlertsError: one of the URLs is none that Apprise knows.
+        AlertsError: one of the URLs is not one that Apprise knows.
     """
     if settings.alerts is None or not settings.alerts.get_secret_value().strip():
         return []
     import apprise
     from apprise.utils.parse import parse_urls
 
-    found: dict[str, Service] = {}
+    by_name: dict[str, Service] = {}
     for number, url in enumerate(parse_urls(settings.alerts.get_secret_value()) or [""], start=1):
         with apprise.LogCapture(level=logging.CRITICAL):  # it would quote the URL
             plugin = apprise.Apprise.instantiate(url)
         if plugin is None:
             raise AlertsError(
-                f"URL {number} of MINI_PLATFORM_ALERTS is none that Apprise understands. "
+                f"URL {number} of MINI_PLATFORM_ALERTS is not one that Apprise understands. "
                 "It should look like mailtos://user:password@host?to=ops@example.com"
             )
         hashed = hashlib.sha256(plugin.url(privacy=True).encode()).hexdigest()[:8]
         name = f"{urlsplit(url).scheme} {plugin.host or ''}".strip() + f" {hashed}"
-        found[name] = Service(name, plugin, _secrets(url, str(plugin.host or "")))
-    return list(found.values())
+        by_name[name] = Service(name, plugin, _secrets(url, str(plugin.host or "")))
+    return list(by_name.values())
 
 
 def _secrets(url: str, host: str) -> tuple[str, ...]:
-    """Every part of a URL, as it stands and decoded, but for its kind and host; the longest first."""
+    """Return every part of a URL, raw and decoded, except its kind and host, the longest first."""
     parts = re.split(r"[/:@?&=#,]", url.partition("://")[2])
     shown = {part for part in (*parts, *map(unquote, parts)) if len(part) >= SHORT and part not in host}
     return tuple(sorted(shown, key=len, reverse=True))
 
 
-def deliver(engine: Engine, told: Sequence[Service]) -> list[str]:
-    """Tell each service, by one message, of what it was not told yet and is due.
+def deliver(engine: Engine, receivers: Sequence[Service]) -> list[str]:
+    """Send each service the events that it has not received yet and that are due, in one message.
 
     Returns:
-        Sentences about services that could not be reached; they are tried again later.
+        Sentences about services that could not be reached; they are retried later.
     """
     end = time.monotonic() + TICK_SECONDS
     with engine.begin() as conn:
-        _queue(conn, told)
-    return [trouble for service in told if time.monotonic() < end for trouble in _tell(engine, service)]
+        _queue(conn, receivers)
+    return [failure for service in receivers if time.monotonic() < end for failure in _send_queued(engine, service)]
 
 
-def _queue(conn: Connection, told: Sequence[Service]) -> None:
-    """Each service is to be told of what is open, also one that is new, and of the end of what it was told of.
+def _queue(conn: Connection, receivers: Sequence[Service]) -> None:
+    """Queue alerts: open incidents for each service, also a new one, and recovered incidents for those that know them.
 
-    Nobody is told of other kinds of incidents: who looks sees them.
+    Incidents of other kinds than `ALERTED_KINDS` are not sent.
     """
-    names = [service.name for service in told]
+    names = [service.name for service in receivers]
     conn.execute(delete(alerts).where(alerts.c.service.not_in(names), alerts.c.sent_at.is_(None)))
     for name in names:
-        mine = and_(alerts.c.incident_id == incidents.c.incident_id, alerts.c.service == name)
-        known = exists().where(mine, alerts.c.event == "opened")
-        begun = and_(incidents.c.closed_at.is_(None), ~known)
-        # Of what somebody closed by hand, that somebody knows.
-        over = and_(incidents.c.closed_at.is_not(None), incidents.c.closed_by.is_(None), known)
-        again = exists().where(mine, alerts.c.event == "recovered")
-        for event, chosen in (("opened", begun), ("recovered", and_(over, ~again))):
+        of_service = and_(alerts.c.incident_id == incidents.c.incident_id, alerts.c.service == name)
+        known = exists().where(of_service, alerts.c.event == "opened")
+        opened = and_(incidents.c.closed_at.is_(None), ~known)
+        # Nobody is notified of an incident that was closed by hand.
+        recovered = and_(incidents.c.closed_at.is_not(None), incidents.c.closed_by.is_(None), known)
+        recovery_known = exists().where(of_service, alerts.c.event == "recovered")
+        for event, condition in (("opened", opened), ("recovered", and_(recovered, ~recovery_known))):
             rows: Select[Any] = select(incidents.c.incident_id, literal(event), literal(name))
-            rows = rows.where(chosen, incidents.c.kind.in_(TOLD))
+            rows = rows.where(condition, incidents.c.kind.in_(ALERTED_KINDS))
             conn.execute(insert(alerts).from_select(["incident_id", "event", "service"], rows).on_conflict_do_nothing())
 
 
-def _tell(engine: Engine, service: Service) -> Iterator[str]:
-    """Send what waits for a service; the rows are locked meanwhile, so that nobody else sends the same."""
-    waiting = and_(alerts.c.service == service.name, alerts.c.sent_at.is_(None))
+def _send_queued(engine: Engine, service: Service) -> Iterator[str]:
+    """Send the queued alerts of a service, and yield an error; the rows are locked, so that no other process sends them too."""
+    queued = and_(alerts.c.service == service.name, alerts.c.sent_at.is_(None))
     due = (func.max(alerts.c.next_at) <= func.clock_timestamp()).label("due")
     with engine.begin() as conn:
         lose_when_frozen(conn, 10 * TICK_SECONDS)
-        if not conn.scalar(select(due).where(waiting)):
+        if not conn.scalar(select(due).where(queued)):
             return
         rows = conn.execute(
             select(incidents, alerts.c.event, alerts.c.attempts)
             .join(alerts, alerts.c.incident_id == incidents.c.incident_id)
-            .where(waiting)
+            .where(queued)
             .order_by(incidents.c.incident_id, alerts.c.event)
             .with_for_update(skip_locked=True, of=alerts)
         ).all()
         if not rows:
             return
         failure = service.send(*message(rows))
-        done = and_(waiting, alerts.c.incident_id == func.any([row.incident_id for row in rows]))
+        sent_rows = and_(queued, alerts.c.incident_id == func.any([row.incident_id for row in rows]))
         if failure is None:
-            conn.execute(update(alerts).where(done).values(sent_at=func.clock_timestamp(), error=None))
+            conn.execute(update(alerts).where(sent_rows).values(sent_at=func.clock_timestamp(), error=None))
             return
         seconds = min(PAUSE * 2 ** max(row.attempts for row in rows), LONGEST_PAUSE)
         later = func.clock_timestamp() + dt.timedelta(seconds=seconds)
-        conn.execute(update(alerts).where(done).values(attempts=alerts.c.attempts + 1, next_at=later, error=failure))
-        yield f"{service.name} could not be told, and is tried again in {seconds:.0f} s: {failure}"
+        conn.execute(
+            update(alerts).where(sent_rows).values(attempts=alerts.c.attempts + 1, next_at=later, error=failure)
+        )
+        yield f"{service.name} could not be notified; next attempt in {seconds:.0f} s: {failure}"
 
 
-def digest(engine: Engine, settings: Settings, told: Sequence[Service]) -> None:
-    """Once a day, from the hour on that the setting names: queue what the last 24 hours brought."""
+def digest(engine: Engine, settings: Settings, receivers: Sequence[Service]) -> None:
+    """Queue a summary of the last 24 hours, once a day, from the hour on that the setting names."""
     hour = settings.alerts_digest
     with engine.begin() as conn:
         advisory_lock(conn, "incidents")
         now = conn.execute(select(func.now())).scalar_one().astimezone(dt.UTC)
         today = f"{now:%Y-%m-%d}"
         known = exists().where(incidents.c.kind == "digest", incidents.c.subject == today)
-        if hour is None or now.hour < hour or not told or conn.scalar(select(known)):
+        if hour is None or now.hour < hour or not receivers or conn.scalar(select(known)):
             return
-        # It is over as soon as it is written: nobody has to do anything about it.
+        # It is stored as closed: nobody has to do anything about it.
         row = {
             "kind": "digest",
             "subject": today,
@@ -198,40 +202,43 @@ def digest(engine: Engine, settings: Settings, told: Sequence[Service]) -> None:
             "advice": "",
             "since": now,
         }
-        over = {"link": settings.links_url, "closed_at": func.now(), "closed_by": "digest"}
-        made = conn.scalar(insert(incidents).values(**row, **over).returning(incidents.c.incident_id))
-        conn.execute(insert(alerts), [{"incident_id": made, "event": "opened", "service": one.name} for one in told])
+        closed = {"link": settings.links_url, "closed_at": func.now(), "closed_by": "digest"}
+        incident_id = conn.scalar(insert(incidents).values(**row, **closed).returning(incidents.c.incident_id))
+        conn.execute(
+            insert(alerts),
+            [{"incident_id": incident_id, "event": "opened", "service": service.name} for service in receivers],
+        )
 
 
 def _last_day(conn: Connection) -> str:
-    """Runs and files of the last 24 hours, by dataset."""
-    runs = [f"{row.what}: {row.succeeded} runs succeeded, {row.failed} failed" for row in run_history.last_day(conn)]
+    """Return runs and files of the last 24 hours by dataset, as text."""
+    lines = [f"{row.what}: {row.succeeded} runs succeeded, {row.failed} failed" for row in run_history.last_day(conn)]
     rows = (func.sum(files.c[name]).filter(files.c.status == "loaded") for name in ("rows_read", "rows_rejected"))
-    lately = select(files.c.dataset, files.c.status, func.count(), *rows).group_by(files.c.dataset, files.c.status)
+    counts = select(files.c.dataset, files.c.status, func.count(), *rows).group_by(files.c.dataset, files.c.status)
     moment = func.coalesce(files.c.loaded_at, files.c.arrived_at)
     counted = conn.execute(
-        lately.where(moment >= func.now() - dt.timedelta(days=1)).order_by(*lately.selected_columns[:2])
+        counts.where(moment >= func.now() - dt.timedelta(days=1)).order_by(*counts.selected_columns[:2])
     )
     for dataset, status, number, read, rejected in counted:
         figures = "" if read is None else f", {read:,} rows read, {rejected:,} rejected"
-        runs.append(f"{dataset}: {number:,} files {status}{figures}")
-    return "\n".join(
-        ["The last 24 hours: everything that happened", *runs] if runs else ["The last 24 hours: nothing happened"]
-    )
+        lines.append(f"{dataset}: {number:,} files {status}{figures}")
+    return "\n".join(["Activity of the last 24 hours", *lines] if lines else ["No activity in the last 24 hours"])
 
 
 def message(rows: Sequence[Row[Any]]) -> tuple[str, str]:
-    """Title and text of a message about incidents, each with its `event`."""
+    """Return title and text of a message about incidents, each with its `event`."""
     opened = [row for row in rows if row.event == "opened"]
-    over = [row for row in rows if row.event == "recovered"]
+    recovered = [row for row in rows if row.event == "recovered"]
     if len(rows) == 1:
-        what = f"{LEADS[rows[0].kind]}{' - recovered' if over else ''}: {rows[0].message.partition(': ')[0]}"
+        summary = f"{LEADS[rows[0].kind]}{' - recovered' if recovered else ''}: {rows[0].message.partition(': ')[0]}"
     else:
-        what = ", ".join(f"{len(some)} {word}" for some, word in ((opened, "new"), (over, "recovered")) if some)
+        summary = ", ".join(
+            f"{len(events)} {word}" for events, word in ((opened, "new"), (recovered, "recovered")) if events
+        )
     parts = [_described(row) for row in rows[:LISTED]]
     if more := len(rows) - LISTED:
         parts += [f"... and {more:,} more: `mini-platform alerts list`"] if more > 0 else []
-    return f"Mini Platform: {what}", "\n\n".join(parts)
+    return f"Mini Platform: {summary}", "\n\n".join(parts)
 
 
 def _described(row: Row[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Whether one of our own servers answers: for `up`, `status`, `doctor`, and the health check of a container.
+"""Check whether our own servers answer: for `up`, `status`, `doctor`, and the health check of a container.
 
 python -m mini_platform.operations.answering        exit code 0 if the API answers
 """
@@ -13,26 +13,26 @@ from mini_platform.config.settings import Settings, load_settings
 
 
 def answers(url: str, seconds: float = 3.0) -> bool:
-    """Whether a URL of this machine answers 200."""
-    # Nothing is sent and nothing believed, and the certificate is seldom one of 127.0.0.1.
+    """Return True if a URL of this machine answers 200."""
+    # Nothing confidential is sent, and the certificate is rarely valid for 127.0.0.1.
     unverified = ssl._create_unverified_context()  # noqa: S323
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
     )
     try:
-        with opener.open(url, timeout=seconds) as answer:
-            return bool(answer.status == 200)
+        with opener.open(url, timeout=seconds) as response:
+            return bool(response.status == 200)
     except (OSError, ValueError):
         return False
 
 
 def api_answers(settings: Settings) -> bool:
-    """Whether the API answers, and the dashboard with it."""
+    """Return True if the API answers, which also serves the dashboard."""
     return answers(f"{settings.api_url}/api/health/")
 
 
 def dagster_answers(settings: Settings) -> bool:
-    """Whether Dagster's UI answers."""
+    """Return True if Dagster's UI answers."""
     return answers(f"{settings.dagster_url}/server_info")
 
 

@@ -1,11 +1,11 @@
-"""A backup as it lies on disk, and the Postgres programs that write and read it.
+"""Layout of a backup on disk, and the Postgres programs that write and read it.
 
     DIR/raw/ab/ab12…             raw files by their SHA-256, shared by all backups in DIR: each is copied once
     DIR/20261121T030000Z/        one backup
         database.dump            of pg_dump, in its custom format
         SHA256SUMS               every file of this backup; `cd DIR && sha256sum -c 20261121T030000Z/SHA256SUMS` checks it, too
         manifest.json            versions, counts, the hash of SHA256SUMS
-        secrets/                 only where it was asked for
+        secrets/                 only if requested
 
 Not here: how a backup is made (`backup.py`) and restored (`restore.py`).
 """
@@ -32,9 +32,9 @@ from mini_platform.warehouse.tables import SCHEMAS
 from mini_platform.warehouse.tls import link
 
 DUMPED = (*SCHEMAS, "dagster")
-"""Schemas of a backup. Dagster's run history is one of them: what was loaded when is asked for after a disaster, too."""
+"""Schemas of a backup, with Dagster's run history: the history of loads is needed after a disaster, too."""
 SECRETS = ("pii.key", "web.secret")
-"""Files under `home` that are nobody else's business: the keys of the hashes, what signs the dashboard's cookies."""
+"""Private files under `home`: the keys of the hashes, and the secret that signs the dashboard's cookies."""
 NAME = re.compile(r"\d{8}T\d{6}Z")
 
 
@@ -43,21 +43,21 @@ class BackupError(RuntimeError):
 
 
 class Manifest(BaseModel, extra="forbid"):
-    """What a backup says of itself.
+    """The manifest of a backup.
 
     Attributes:
-        format: of the folder.
+        format: version of the layout of the folder.
         created_at: when its snapshot was taken, in UTC.
         mini_platform: version that made it.
         dagster: version whose run history is in it.
         postgres: major version of the server it was taken from.
         pg_dump: major version of the program that wrote the dump.
-        sums_sha256: of SHA256SUMS.
-        rows: of each table, in the snapshot.
-        raw_files: how many are in it.
-        raw_bytes: their size.
-        raw_missing: SHA-256 of files that the ledger names and the raw store did not have, or had damaged.
-        keyring: what the keys of personal data make of a fixed word, to tell whether they are the same; empty without keys.
+        sums_sha256: SHA-256 of SHA256SUMS.
+        rows: number of rows of each table, in the snapshot.
+        raw_files: number of raw files in it.
+        raw_bytes: total size of the raw files.
+        raw_missing: SHA-256 of files in the ledger that were missing or damaged in the raw store.
+        keyring: hashes of a fixed word by the keys of personal data, to compare the keys; empty without keys.
         secrets: names of the files in secrets/.
     """
 
@@ -77,16 +77,16 @@ class Manifest(BaseModel, extra="forbid"):
 
 
 def backups(folder: Path) -> list[str]:
-    """Names of the whole backups in a folder, the oldest first."""
+    """Return the names of the complete backups in a folder, the oldest first."""
     return sorted(path.parent.name for path in folder.glob("*/manifest.json") if NAME.fullmatch(path.parent.name))
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep others from writing backups into a folder; the operating system ends it with this process, at the latest.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder against other backups; the operating system releases the lock with this process at the latest.
 
     Raises:
-        BackupError: somebody writes one.
+        BackupError: another backup is being written.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -99,32 +99,34 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def read_manifest(folder: Path, name: str) -> Manifest:
-    """The manifest of a backup.
+    """Read the manifest of a backup.
 
     Raises:
-        BackupError: it is damaged, or of a version that is not known here.
+        BackupError: it is damaged, or of an unknown version.
     """
     path = folder / name / "manifest.json"
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise BackupError(f"{path} is damaged, or of another version: {where or error.errors()[0]['msg']}") from error
+        location = ".".join(map(str, error.errors()[0]["loc"]))
+        raise BackupError(
+            f"{path} is damaged, or of another version: {location or error.errors()[0]['msg']}"
+        ) from error
 
 
 def read_sums(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    """SHA-256 and path below the folder of every file of a backup."""
+    """Yield SHA-256 and path below the folder of every file of a backup."""
     with (folder / name / "SHA256SUMS").open(encoding="utf-8") as lines:
         for line in lines:
             sha256, _, path = line.rstrip("\n").partition("  ")
             yield sha256, path
 
 
-def checked(path: Path, sha256: str) -> None:
-    """See that a file of a backup has the bytes that it had.
+def check_file(path: Path, sha256: str) -> None:
+    """Check that a file of a backup still has its original bytes.
 
     Raises:
-        BackupError: it has not, or is not there.
+        BackupError: it is damaged or missing.
     """
     try:
         with path.open("rb") as source:
@@ -136,45 +138,45 @@ def checked(path: Path, sha256: str) -> None:
 
 
 def copy_private(source: Path, target: Path) -> None:
-    """Copy a file of which nobody but its owner may know."""
+    """Copy a file so that only its owner can read it."""
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
         copy.write(source.read_bytes())
 
 
 def server_version(conn: Connection) -> int:
-    """Major version of the server."""
+    """Return the major version of the server."""
     return int(conn.scalar(text("SHOW server_version_num"))) // 10_000
 
 
 def programs(conn: Connection, least: int) -> tuple[Path, int]:
-    """Folder and major version of the Postgres programs to be used: those on the PATH, or the wheel's.
+    """Return folder and major version of the Postgres programs to use: those on the PATH, or the wheel's.
 
     Args:
-        conn: to the server. Where it is encrypted, the wheel's are of no use: they are built without TLS.
-        least: major version of the server, or of the program that wrote a dump: an older pg_dump refuses both. Of those that
-            are left the oldest is taken: it has the least that an older server does not know.
+        conn: connection to the server. If it is encrypted, the wheel's programs are not usable: they are built without TLS.
+        least: major version of the server, or of the program that wrote a dump: an older pg_dump refuses both. Of the
+            suitable programs the oldest is used: it has the fewest features that an older server does not know.
 
     Raises:
-        BackupError: there is none.
+        BackupError: no suitable programs exist.
     """
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     on_path = shutil.which("pg_dump")
     encrypted = bool(link(conn).protocol)
-    for path in (Path(on_path) if on_path else None, None if encrypted else _of_the_wheel()):
+    for path in (Path(on_path) if on_path else None, None if encrypted else _wheel_program()):
         if path and (path.with_name("psql")).exists():
-            said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-            if number := re.search(r"(\d+)", said):
-                found[int(number[1])] = path.parent
-    fitting = sorted(version for version in found if version >= least)
-    if not fitting:
+            output = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            if number := re.search(r"(\d+)", output):
+                folders[int(number[1])] = path.parent
+    suitable = sorted(version for version in folders if version >= least)
+    if not suitable:
         raise BackupError(
             f"pg_dump, pg_restore and psql of Postgres {least} or later are needed"
-            f"{', and the ones that come with the platform know no TLS' if encrypted else ''}: put them on the PATH."
+            f"{', and the ones that come with the platform do not support TLS' if encrypted else ''}: put them on the PATH."
         )
-    return found[fitting[0]], fitting[0]
+    return folders[suitable[0]], suitable[0]
 
 
-def _of_the_wheel() -> Path | None:
+def _wheel_program() -> Path | None:
     try:
         return embedded.binary("pg_dump")
     except embedded.EmbeddedPostgresError:
@@ -182,7 +184,7 @@ def _of_the_wheel() -> Path | None:
 
 
 def start(program: Path, url: str | None, *arguments: str, **more: IO[bytes] | int | None) -> subprocess.Popen[bytes]:
-    """Start a Postgres program; a password goes by the environment, as every user of the machine can see arguments."""
+    """Start a Postgres program; pass the password in the environment, as all users of the machine can see arguments."""
     command, environment = [str(program), *arguments], _environment()
     if url:
         database = make_url(url)

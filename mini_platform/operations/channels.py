@@ -1,4 +1,4 @@
-"""The doctor's look at where files come from and where they are kept: drop folders, remote inboxes, a bucket of raw files."""
+"""Checks of the doctor on where files come from and are kept: drop folders, remote inboxes, the bucket of raw files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mini_platform.storage.errors import RawStoreAwayError
 if TYPE_CHECKING:
     from mini_platform.storage.remote import Inbox
 
-SEE = "Correct the setting or the server; until then nothing else waits for it, and it is asked again by itself."
+ADVICE = "Correct the setting or the server; other sources are not affected, and it is retried automatically."
 
 
 def inboxes(settings: Settings) -> Iterator[CheckResult]:
-    """Whether every dataset has its drop folder, and every remote inbox can be listed now."""
+    """Check that every dataset has its drop folder, and that every remote inbox can be listed now."""
     platform = Platform()
     missing, datasets = [], platform.datasets
     for name in datasets:
@@ -29,7 +29,9 @@ def inboxes(settings: Settings) -> Iterator[CheckResult]:
         if not folder.is_dir():
             missing.append(name)
         elif not os.access(folder, os.R_OK | os.X_OK):
-            yield CheckResult("inboxes", "problem", f"{folder} cannot be read", "Let the user of the platform read it.")
+            yield CheckResult(
+                "inboxes", "problem", f"{folder} cannot be read", "Make it readable for the user of the platform."
+            )
     if missing:
         do = f"mkdir -p {' '.join(str(settings.data / name) for name in missing)}"
         yield CheckResult("inboxes", "warning", f"there is no drop folder for {', '.join(missing)}", do)
@@ -42,14 +44,14 @@ def inboxes(settings: Settings) -> Iterator[CheckResult]:
         return
     for key in settings.inbox:
         if not any(f"{key}_".startswith(f"{name}_") for name in datasets):
-            said = f"MINI_PLATFORM_INBOX__{key.upper()} begins with the name of no dataset, and is ignored"
-            yield CheckResult("inboxes", "warning", said, f"Datasets are {', '.join(datasets)}.")
+            message = f"MINI_PLATFORM_INBOX__{key.upper()} does not begin with the name of a dataset, and is ignored"
+            yield CheckResult("inboxes", "warning", message, f"The datasets are {', '.join(datasets)}.")
     if remote:
         with ThreadPoolExecutor(len(remote)) as pool:
-            yield from pool.map(_listed, remote)
+            yield from pool.map(_check_listing, remote)
 
 
-def _listed(inbox: Inbox) -> CheckResult:
+def _check_listing(inbox: Inbox) -> CheckResult:
     from mini_platform.storage.connect import connect
     from mini_platform.storage.errors import InboxError, ObjectError
 
@@ -57,14 +59,14 @@ def _listed(inbox: Inbox) -> CheckResult:
         with closing(connect(inbox)) as connection:
             next(connection.pages(b""))
     except InboxError as error:
-        return CheckResult("inboxes", "problem", str(error), SEE)
+        return CheckResult("inboxes", "problem", str(error), ADVICE)
     except ObjectError as error:
-        return CheckResult("inboxes", "problem", f"{inbox.url} cannot be listed: {error}", SEE)
+        return CheckResult("inboxes", "problem", f"{inbox.url} cannot be listed: {error}", ADVICE)
     return CheckResult("inboxes", "ok", f"{inbox.url} of {inbox.dataset} can be listed")
 
 
 def raw_store(settings: Settings) -> Iterator[CheckResult]:
-    """Whether the bucket of raw files, if there is one, answers."""
+    """Check that the bucket of raw files, if there is one, answers."""
     if settings.raw_url is None:
         return
     try:

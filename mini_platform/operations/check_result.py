@@ -1,4 +1,4 @@
-"""What the doctor says."""
+"""Results of the doctor's checks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Level = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        check: its name.
+        check: name of the check.
         level: ok, warning or problem.
-        message: what was found.
-        advice: what to do about it; empty where all is well.
+        message: the state that was found.
+        advice: what to do about it; empty if the level is ok.
     """
 
     check: str
@@ -25,5 +25,5 @@ class CheckResult:
     advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As a dict."""
+        """Return the result as a dict."""
         return asdict(self)

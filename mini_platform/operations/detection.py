@@ -1,6 +1,6 @@
-"""Detection: what is wrong now, by the ledger and what else the database knows. Overview, alerts and doctor ask here.
+"""Detection of incidents from the ledger and the other tables; used by the overview, the alerts and the doctor.
 
-Not here: how incidents are kept (`incidents.py`), runs and checks, which only Dagster knows (`dagster/alerting.py`).
+Not here: how incidents are stored (`incidents.py`), failed runs and checks, which only Dagster knows (`dagster/alerting.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select
 from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.incidents import (
-    DAGSTERS,
+    DAGSTER_KINDS,
     KINDS,
     Incident,
     Subject,
@@ -27,7 +27,7 @@ from mini_platform.operations.incidents import (
 from mini_platform.operations.sources import inbox_states
 from mini_platform.rows.wording import duration, number, percent, plural
 from mini_platform.warehouse import anomalies
-from mini_platform.warehouse.ledger import HOLDS, PENDING
+from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
 from mini_platform.warehouse.tables import checkpoints, files
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ ADVICE = {
     "refused": "Correct it and drop it again under its name, or",
     "failed": "Read the log of its run, then",
 }
-"""What to do about a file that was stopped, and the command that validates it again."""
+"""Advice by file status; the command that validates the file again follows it."""
 BAD = tuple(ADVICE)
 RULES = 3
-"""Broken rules that are named at most."""
+"""Maximum number of failed rules in a message."""
 WAITS = dt.timedelta(minutes=5)
-"""A file that waits longer needs somebody to look whether anything takes it."""
+"""Age from which pending files are an incident."""
 RECENT = dt.timedelta(days=30)
-"""Rejected rows of files that arrived before are history: who wanted to correct them has done so."""
+"""Age up to which a file with rejected rows is an incident; older ones are taken as accepted."""
 
 _first, _later = files.alias("first"), files.alias("later")
 corrected = exists().where(
@@ -54,7 +54,7 @@ corrected = exists().where(
     _later.c.same_as.is_(None),
     _later.c.status == "loaded",
 )
-"""Whether a later version of the same file was loaded, so that nobody needs to care about this one."""
+"""Condition that a later version of the same file was loaded, so that this one needs no attention."""
 _named = files.join(
     _first,
     and_(
@@ -64,78 +64,80 @@ _named = files.join(
         _first.c.same_as.is_(None),
     ),
 )
-"""Files beside the first of their name."""
+"""Files joined with the first version of the same name."""
 
 
 def current(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> list[Incident]:
-    """Return what is wrong now with these datasets, and was not closed by hand; the worst first.
+    """Return the incidents of these datasets that were not closed by hand, the most severe first.
 
-    What the database knows is looked for now; of what only Dagster knows, and of files that are being validated again, it
-    is what the last look of the alerts' sensor has stored.
+    Incidents that the database shows are detected now. Those that only Dagster knows, and those of files that are being
+    validated again, are as the last tick of the alerts sensor stored them.
     """
-    found, undecided = detect(conn, platform, datasets)
-    known = {(incident.kind, incident.subject) for incident in found}
-    kept = [
+    detected, undecided = detect(conn, platform, datasets)
+    known = {(incident.kind, incident.subject) for incident in detected}
+    from_sensor = [
         incident
-        for incident, seen_at in stored(conn, DAGSTERS, undecided - known)
+        for incident, seen_at in stored(conn, DAGSTER_KINDS, undecided - known)
         if incident.dataset is None or incident.dataset in datasets
         if incident.kind != "run_failed" or not _has_loaded(conn, incident.dataset, seen_at)
     ]
-    wrong = [*unacknowledged(conn, found), *kept]
-    return sorted(wrong, key=lambda incident: (KINDS.index(incident.kind), incident.dataset or "", incident.alike))
+    open_incidents = [*unacknowledged(conn, detected), *from_sensor]
+    return sorted(
+        open_incidents, key=lambda incident: (KINDS.index(incident.kind), incident.dataset or "", incident.alike)
+    )
 
 
 def _has_loaded(conn: Connection, dataset: str | None, since: dt.datetime) -> bool:
-    """True if a dataset has loaded a file since a run failed: runs are well again, whether or not the sensor has looked."""
+    """Return True if a dataset has loaded a file since a run failed: runs work again, even before the sensor has noticed."""
     later = exists().where(files.c.dataset == dataset, files.c.loaded_at > since)
     return bool(conn.scalar(select(later)))
 
 
-def look(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
-    """Bring `ops.incidents` to what the database knows to be wrong now; what only Dagster knows stays as it is."""
-    found, undecided = detect(conn, platform, datasets)
-    reconcile(conn, found, undecided, [kind for kind in KINDS if kind not in DAGSTERS])
+def update_incidents(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
+    """Update `ops.incidents` with what the database shows now; incidents that only Dagster knows stay as they are."""
+    detected, undecided = detect(conn, platform, datasets)
+    reconcile(conn, detected, undecided, [kind for kind in KINDS if kind not in DAGSTER_KINDS])
 
 
 def detect(
     conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]
 ) -> tuple[list[Incident], set[Subject]]:
-    """Return what is wrong now by the database, closed by hand or not; and of what nobody can tell just now."""
-    found, undecided = in_the_ledger(conn, datasets, platform.settings)
+    """Return the incidents that the database shows now, closed by hand or not, and the subjects that are undecided."""
+    detected, undecided = detect_in_ledger(conn, datasets, platform.settings)
     states = inbox_states(platform, conn, datasets.values())
-    return [*found, *(_inbox(row, platform.settings) for row in states if row.last_error is not None)], undecided
+    return [*detected, *(_inbox(row, platform.settings) for row in states if row.last_error is not None)], undecided
 
 
-def in_the_ledger(
+def detect_in_ledger(
     conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
 ) -> tuple[list[Incident], set[Subject]]:
-    """What is wrong by the ledger: files, rows, sources, datasets that are late; and what is undecided."""
+    """Return incidents of files, rows, sources and late datasets in the ledger, and the subjects that are undecided."""
     has_loaded = func.bool_or(files.c.status == "loaded").label("has_loaded")
-    newest = func.max(files.c.loaded_at).filter(HOLDS).label("newest")
+    newest = func.max(files.c.loaded_at).filter(IN_PRODUCTION).label("newest")
     loads = conn.execute(select(files.c.dataset, has_loaded, newest, func.now().label("now")).group_by(files.c.dataset))
-    known = [row for row in loads if row.dataset in datasets]
-    loaded = [datasets[row.dataset] for row in known if row.has_loaded]
-    found = [
+    declared_loads = [row for row in loads if row.dataset in datasets]
+    loaded = [datasets[row.dataset] for row in declared_loads if row.has_loaded]
+    detected = [
         *_waiting(conn, datasets, settings),
         *_files(conn, datasets, settings),
         *_sources(conn, datasets, settings),
-        *_late(known, datasets, settings),
+        *_late(declared_loads, datasets, settings),
         *(incident for dataset in loaded for incident in _unusual(conn, dataset, settings)),
         *(incident for dataset in loaded for incident in _rejects(conn, dataset, settings)),
     ]
     pending = select(_first.c.file_id).select_from(_named).where(files.c.status.in_(PENDING))
-    decided = {incident.subject for incident in found if incident.kind == "file_refused"}
+    decided = {incident.subject for incident in detected if incident.kind == "file_refused"}
     subjects = set(map(str, conn.scalars(pending)))
-    return found, {("file_refused", subject) for subject in subjects - decided}
+    return detected, {("file_refused", subject) for subject in subjects - decided}
 
 
-def waiting(conn: Connection) -> set[str]:
-    """The datasets that have files to be validated: what their checks say is about to change."""
+def pending_datasets(conn: Connection) -> set[str]:
+    """Return the names of datasets with pending files: results of their checks are about to change."""
     return set(conn.scalars(select(files.c.dataset).distinct().where(files.c.status.in_(PENDING))))
 
 
 def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Datasets with files that nobody takes."""
+    """Yield an incident per dataset with files that no run takes."""
     since = func.min(files.c.arrived_at)
     pending = (
         select(
@@ -158,7 +160,7 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
             row.dataset,
             f"{row.first} {row.queued_at}",
             f"{row.dataset}: {waits} since {row.since.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC.",
-            "Start Dagster by mini-platform up, or see in its UI why nothing runs.",
+            "Start Dagster with mini-platform up, or see in its UI why no run starts.",
             _page(settings, "/files", dataset=row.dataset, status__in="landed,staged"),
             row.since,
             f"{waits} since {duration(row.now - row.since)}.",
@@ -166,7 +168,7 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
 
 
 def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Names whose last version that was validated was refused or failed, the newest last."""
+    """Yield an incident per file name whose last validated version was refused or failed, the newest last."""
     same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
     validated_later = exists().where(
         same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD))
@@ -187,7 +189,7 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
             str(row.first),
             dataset.name,
             f"{row.file_id} {row.run_id}",
-            f"{dataset.name}: {name}file {row.file_id}, was {row.status}. {_why(row)}",
+            f"{dataset.name}: {name}file {row.file_id}: {row.status}. {_why(row)}",
             f"{ADVICE[row.status]} `mini-platform reprocess {dataset.name} --file {row.file_id}`.",
             f"{settings.links_url}/files/{row.file_id}",
             row.arrived_at,
@@ -197,22 +199,22 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
 
 
 def _why(row: Row[Any]) -> str:
-    """Why a file is bad, without what stands in it: a refusal may quote a header, and what it takes for one may be a row."""
+    """Return why a file was stopped, without its content: a refusal may quote a header that is in fact a row."""
     if not row.rule_counts or not row.rows_rejected:
-        return "Its page says why."
+        return "See its page for the reason."
     worst = sorted(row.rule_counts.items(), key=lambda item: -item[1])[:RULES]
     rules = ", ".join(f"{rule} ({count:,})" for rule, count in worst)
     return f"{row.rows_rejected:,} of {row.rows_read:,} rows are rejected: {rules}."
 
 
-def _sentence(words: str | None) -> str:
-    """Return a reason of the ledger, which ends without a point, as a sentence."""
-    why = words or "its run says no reason"
-    return why if why.endswith((".", "!", "?")) else f"{why}."
+def _sentence(error: str | None) -> str:
+    """Return an error of the ledger, which has no full stop, as a sentence."""
+    sentence = error or "no reason is recorded"
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
 def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Sources whose last sync failed, after all of its tries."""
+    """Yield an incident per API source whose last sync failed after all retries."""
     declared = {(dataset.name, source.name) for dataset in datasets.values() for source in dataset.api_sources}
     down = select(checkpoints).where(checkpoints.c.last_error.is_not(None))
     for row in conn.execute(down):
@@ -223,7 +225,7 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
                 row.dataset,
                 row.last_failed.isoformat(),
                 f"{row.dataset}: the source {row.source} cannot be synced. {row.last_error}",
-                "See whether it answers, and its credentials; the schedule goes on asking. `mini-platform sources` lists it.",
+                "Check that it answers and its credentials are valid; the schedule keeps trying. See `mini-platform sources`.",
                 f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.last_failed,
                 f"Syncing {row.source} fails: {row.last_error}",
@@ -231,21 +233,21 @@ def _sources(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
 
 
 def inboxes_down(conn: Connection, platform: Platform, dataset: Dataset) -> list[Row[Any]]:
-    """Return the remote inboxes of a dataset that cannot be used, but for those of which the incident was closed by hand."""
+    """Return the remote inboxes of a dataset that cannot be used, except those whose incident was closed by hand."""
     down = [row for row in inbox_states(platform, conn, [dataset]) if row.last_error is not None]
-    wrong = unacknowledged(conn, [_inbox(row, platform.settings) for row in down])
-    return [row for row in down if any(incident.subject == f"{row.dataset}/{row.inbox}" for incident in wrong)]
+    open_incidents = unacknowledged(conn, [_inbox(row, platform.settings) for row in down])
+    return [row for row in down if any(incident.subject == f"{row.dataset}/{row.inbox}" for incident in open_incidents)]
 
 
 def _inbox(row: Row[Any], settings: Settings) -> Incident:
-    """A remote inbox (a row of `ops.inboxes`) that could not be used when it was last visited, after all tries."""
+    """Return the incident of a remote inbox (a row of `ops.inboxes`) whose last visit failed after all retries."""
     return Incident(
         "source_down",
         f"{row.dataset}/{row.inbox}",
         row.dataset,
         row.failing_since.isoformat(),
         f"{row.dataset}: the inbox {row.inbox} cannot be used. {row.last_error}",
-        "`mini-platform doctor` tries it and says what to do; it is asked again by itself.",
+        "`mini-platform doctor` tests it and says what to do; it is retried automatically.",
         f"{settings.links_url}/datasets/{quote(row.dataset)}",
         row.failing_since,
         f"The inbox {row.inbox} fails: {row.last_error}",
@@ -253,7 +255,7 @@ def _inbox(row: Row[Any], settings: Settings) -> Incident:
 
 
 def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Datasets whose newest load is older than they declare."""
+    """Yield an incident per dataset whose newest load is older than its declared freshness."""
     for row in loads:
         declared = datasets[row.dataset]
         if declared.freshness and row.newest is not None and row.now - row.newest > declared.freshness:
@@ -262,18 +264,18 @@ def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: 
                 row.dataset,
                 row.dataset,
                 row.newest.isoformat(),
-                f"{row.dataset}: the newest load is of {row.newest.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, and should not be "
+                f"{row.dataset}: the newest load is from {row.newest.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC, but should not be "
                 f"older than {declared.freshness}.",
-                "See whether files still arrive, and whether the daemon runs.",
+                "Check whether files still arrive and whether the Dagster daemon runs.",
                 f"{settings.links_url}/datasets/{quote(row.dataset)}",
                 row.newest + declared.freshness,
-                f"Nothing was loaded for longer than {duration(declared.freshness)}: it is "
+                f"No file loaded within {duration(declared.freshness)}: "
                 f"{duration(row.now - row.newest - declared.freshness)} late.",
             )
 
 
 def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
-    """A dataset with files of which more rows were rejected than it warns above, and that were not corrected since."""
+    """Yield an incident of a dataset with recent, uncorrected files whose rejected rows exceed its warning limit."""
     limit, rejected, read = dataset.warn_limit, files.c.rows_rejected, files.c.rows_read
     above = []
     if limit.share is not None:
@@ -283,7 +285,7 @@ def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator
     if not above:
         return
     of_dataset = (files.c.dataset == dataset.name, files.c.status == "loaded", files.c.same_as.is_(None))
-    moments = (files.c.arrived_at, files.c.loaded_at)  # The second is not before the first, and has an index.
+    moments = (files.c.arrived_at, files.c.loaded_at)  # `loaded_at` is never before `arrived_at`, and has an index.
     rejecting = (
         select(
             *(files.c[name] for name in ("file_id", "name", "rows_read", "rows_rejected", "loaded_at")),
@@ -315,25 +317,25 @@ def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator
 
 
 def _unusual(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
-    """Figures of the newest load that are far from those of the loads before it."""
+    """Yield an incident per figure of the newest load that is far from those of earlier loads."""
     unusual = [figure for figure in anomalies.figures(conn, dataset) if figure.is_unusual]
     if not unusual:
         return
     loads = select(files.c.run_id, files.c.loaded_at).where(files.c.dataset == dataset.name, files.c.status == "loaded")
     newest = conn.execute(loads.order_by(files.c.staged_at.desc()).limit(1)).one()
     for figure in unusual:
-        words = _figure(figure)
+        sentence = _figure(figure)
         column = {"column": figure.name} if figure.kind in ("nulls", "means") else {}
         yield Incident(
             "figures_unusual",
             f"{dataset.name}/{figure.kind}/{figure.name}",
             dataset.name,
             newest.run_id,
-            f"{dataset.name}: {words}",
+            f"{dataset.name}: {sentence}",
             "Compare it with earlier files.",
             _page(settings, "/quality", dataset=dataset.name, **column),
             newest.loaded_at,
-            words,
+            sentence,
         )
 
 
@@ -342,11 +344,11 @@ def _figure(figure: anomalies.Figure) -> str:
     write = number if figure.kind in ("rows", "means") else percent
     lowest, highest = figure.usual or (0.0, 0.0)
     low, high = (write(bound if figure.kind == "means" else max(bound, 0.0)) for bound in (lowest, highest))
-    what = {
+    label = {
         "rows": "Rows of the last load", "rejects": "Rejected rows of the last load",
         "nulls": f"Empty cells of {figure.name}", "means": f"Mean of {figure.name}",
     }[figure.kind]  # fmt: skip
-    return f"{what}: {write(figure.value)}; usual is {low} to {high}."
+    return f"{label}: {write(figure.value)}; usual range: {low} to {high}."
 
 
 def _page(settings: Settings, path: str, **params: str) -> str:

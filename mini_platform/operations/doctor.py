@@ -1,6 +1,6 @@
-"""Doctor: looks at everything around the platform that can be wrong, and says what to do.
+"""Doctor: check what the platform depends on, and say what to do about problems.
 
-It changes nothing and starts nothing. Each check yields findings; none of them raises, whatever it meets.
+It changes nothing and starts nothing. Each check yields results and raises no exceptions.
 """
 
 from __future__ import annotations
@@ -41,33 +41,34 @@ from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 PREFIX = "MINI_PLATFORM_"
 INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
-"""Variables that the platform's processes set for each other."""
+"""Variables that processes of the platform set for each other."""
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
-"""Ages and leases are measured by the database's clock, the names and times of files by the host's."""
+"""Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
+files the host's."""
 FREE_BYTES = (10 * 2**30, 2**30)
 FREE_INODES = (100_000, 10_000)
-"""Below the first a warning, below the second a problem: a load needs about three times its file."""
+"""Free space below which there is a warning, and a problem: a load needs about three times the size of its file."""
 
 
 def examine() -> Iterator[CheckResult]:
-    """Every finding, check by check."""
+    """Yield the results of all checks."""
     yield from _versions()
     try:
         yield from _sources()
         settings = load_settings()
     except ValidationError as error:
-        do = "Correct it where it comes from; .env.example describes it."
+        do = "Correct it where it is set; .env.example describes it."
         for name, why in invalid(error):
             yield CheckResult("settings", "problem", f"{name} is not valid: {why}", do)
         return
     except SourceError as error:
-        yield CheckResult("settings", "problem", str(error), "Bring it back, or set the setting elsewhere.")
+        yield CheckResult("settings", "problem", str(error), "Restore that source, or set the setting elsewhere.")
         return
-    yield CheckResult("settings", "ok", f"all can be read; home is {settings.home}, data {settings.data}")
+    yield CheckResult("settings", "ok", f"all are valid; home is {settings.home}, data is {settings.data}")
     try:
         if not registry_of(settings.datasets).datasets:
-            do = "mini-platform new NAME --from FILE drafts one."
+            do = "Draft one: mini-platform new NAME --from FILE."
             yield CheckResult("datasets", "warning", f"{settings.datasets} declares no dataset", do)
     except ValueError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
@@ -83,17 +84,19 @@ def _versions() -> Iterator[CheckResult]:
         )
     path = PROJECT / "requirements.lock"
     if not path.exists():
-        yield CheckResult("versions", "warning", f"there is no {path} to compare the packages with", "Bring it back.")
+        yield CheckResult(
+            "versions", "warning", f"{path} is missing: package versions are not checked", "Restore requirements.lock."
+        )
         return
     packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
     wrong = [
-        f"{p.name} {found or 'is missing'} ({p.version})"
+        f"{p.name} {installed or 'is missing'} ({p.version})"
         for p in packages
-        if (found := _installed(p.name)) != p.version
+        if (installed := _installed(p.name)) != p.version
     ]
     if wrong:
         yield CheckResult(
-            "versions", "problem", f"packages are not those of the lock: {', '.join(wrong[:5])}", "make install"
+            "versions", "problem", f"packages differ from requirements.lock: {', '.join(wrong[:5])}", "make install"
         )
     else:
         yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
@@ -107,26 +110,26 @@ def _installed(name: str) -> str | None:
 
 
 def _sources() -> Iterator[CheckResult]:
-    """Where each setting comes from, never what it is; and what looks like a setting and is none.
+    """Yield where each setting comes from, never its value, and names that look like settings but are not.
 
     Raises:
         SourceError: a source cannot be read.
     """
     yield from _unknown([*os.environ, *DotEnvSettingsSource(Settings).env_vars])
-    given = sources()
-    yield from _unknown(given.vault.given)
+    by_source = sources()
+    yield from _unknown(by_source.vault.resolved)
     places: dict[str, str] = {}
-    for source in (*given, *local(VaultSettings)):
-        for name, item in source.given.items():
+    for source in (*by_source, *local(VaultSettings)):
+        for name, item in source.resolved.items():
             if source.setting(name) or name.upper().split("__")[0] in _names(source.settings_cls):
                 places.setdefault(name.upper(), item.place)
     for place in sorted(set(places.values())):
-        names = sorted(name for name, found in places.items() if found == place)
+        names = sorted(name for name, other in places.items() if other == place)
         yield CheckResult("settings", "ok", f"from {place}: {', '.join(names)}")
 
 
 def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
-    """Names that look like settings and are none: a misspelt one would be ignored without a word."""
+    """Yield a warning per unknown name that looks like a setting: a misspelt one would be ignored silently."""
     known = [*_names(Settings), *_names(VaultSettings)]
     ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
     for name in sorted({name.upper() for name in variables} - INTERNAL):
@@ -135,8 +138,12 @@ def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
         near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.9)))
         if head in known or stem in known or not (near or name.startswith(PREFIX)):
             continue
-        do = f"Did you mean {near[0]}{'_FILE' if stem != head else ''}?" if near else "Remove it: see .env.example."
-        yield CheckResult("settings", "warning", f"{name} is no setting, and is ignored", do)
+        do = (
+            f"Did you mean {near[0]}{'_FILE' if stem != head else ''}?"
+            if near
+            else "Remove it; .env.example lists all settings."
+        )
+        yield CheckResult("settings", "warning", f"{name} is not a setting, and is ignored", do)
 
 
 def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
@@ -157,27 +164,29 @@ def _secrets(settings: Settings) -> Iterator[CheckResult]:
 
 def _disk(settings: Settings) -> Iterator[CheckResult]:
     for folder in (settings.home, settings.data):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free, inodes = shutil.disk_usage(there).free, os.statvfs(there).f_favail
-        worst = max(_level(free, FREE_BYTES), _level(inodes, FREE_INODES) if os.statvfs(there).f_files else 0)
-        said = f"{free / 2**30:.1f} GiB and {inodes:,} inodes are free for {folder}"
-        do = "Make room: mini-platform purge --dry-run shows what is old." if worst else ""
-        yield CheckResult("disk", LEVELS[worst], said, do)
-        if not os.access(there, os.W_OK) and folder == settings.home:
-            yield CheckResult("disk", "problem", f"{there} cannot be written", "Give it to the user of the platform.")
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free, inodes = shutil.disk_usage(existing).free, os.statvfs(existing).f_favail
+        worst = max(_level(free, FREE_BYTES), _level(inodes, FREE_INODES) if os.statvfs(existing).f_files else 0)
+        message = f"{free / 2**30:.1f} GiB and {inodes:,} inodes are free for {folder}"
+        do = "Free some space: mini-platform purge --dry-run shows what can be removed." if worst else ""
+        yield CheckResult("disk", LEVELS[worst], message, do)
+        if not os.access(existing, os.W_OK) and folder == settings.home:
+            yield CheckResult(
+                "disk", "problem", f"{existing} cannot be written", "Make it writable for the user of the platform."
+            )
 
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "problem")
 
 
-def _level(found: float, bounds: tuple[float, float]) -> int:
-    """How bad it is that there is so little of something."""
-    return sum(found < bound for bound in bounds)
+def _level(amount: float, bounds: tuple[float, float]) -> int:
+    """Return the index in `LEVELS` for an amount: one level worse for each bound above it."""
+    return sum(amount < bound for bound in bounds)
 
 
 def _ports(settings: Settings) -> Iterator[CheckResult]:
-    """A port must be free, or be listened on by what answers as ours does."""
-    for what, port, answers in (
+    """Check that each port is free, or that our own server answers on it."""
+    for server, port, is_ours in (
         ("Dagster", settings.dagster_port, dagster_answers),
         ("the API", settings.api_port, api_answers),
     ):
@@ -186,36 +195,38 @@ def _ports(settings: Settings) -> Iterator[CheckResult]:
             try:
                 probe.bind((settings.host, port))
             except OSError as error:
-                if answers(settings):
-                    yield CheckResult("ports", "ok", f"{what} answers on port {port}")
+                if is_ours(settings):
+                    yield CheckResult("ports", "ok", f"{server} answers on port {port}")
                 else:
-                    do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if what == 'Dagster' else 'API'}_PORT to a free port."
-                    yield CheckResult("ports", "problem", f"port {port} of {what} cannot be had: {error.strerror}", do)
+                    do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if server == 'Dagster' else 'API'}_PORT to a free port."
+                    yield CheckResult(
+                        "ports", "problem", f"port {port} of {server} is not available: {error.strerror}", do
+                    )
             else:
-                yield CheckResult("ports", "ok", f"port {port} is free for {what}")
+                yield CheckResult("ports", "ok", f"port {port} is free for {server}")
 
 
 def _https(settings: Settings) -> Iterator[CheckResult]:
     if refusal := https.refusal(settings):
         yield CheckResult("encryption", "problem", refusal, "Correct it: the API does not start.")
     elif settings.api_tls_cert:
-        yield CheckResult("encryption", "ok", f"the API speaks https, with {settings.api_tls_cert}")
+        yield CheckResult("encryption", "ok", f"the API uses https, with {settings.api_tls_cert}")
     elif settings.in_clear:
-        said, _, do = settings.in_clear.partition(". ")
-        yield CheckResult("encryption", "warning", said, do)
+        message, _, do = settings.in_clear.partition(". ")
+        yield CheckResult("encryption", "warning", message, do)
     else:
-        by = f"proxies at {settings.api_proxies}" if settings.api_proxies else "this machine"
-        yield CheckResult("encryption", "ok", f"the API is for {by} only, by http")
+        clients = f"proxies at {settings.api_proxies}" if settings.api_proxies else "this machine"
+        yield CheckResult("encryption", "ok", f"the API is meant for {clients} only, over http")
 
 
 def _database(settings: Settings) -> Iterator[CheckResult]:
     if settings.database_url is None and not embedded.is_running(settings.home):
-        yield CheckResult("database", "warning", "the embedded server does not run", "mini-platform up starts it.")
+        yield CheckResult("database", "warning", "the embedded server does not run", "Start it: mini-platform up.")
         return
-    made = None
+    database = None
     try:
-        made = engine(database_url(settings))
-        with made.connect() as conn:
+        database = engine(database_url(settings))
+        with database.connect() as conn:
             declared = registry_of(settings.datasets).datasets
             datasets = declared.values()
             for check in (_server, _encryption, _clock):
@@ -226,17 +237,19 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
     except DatabaseAwayError as error:
         yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        yield CheckResult("database", "problem", f"it failed: {said}", "See the log of the server, and DATABASE_URL.")
+        message = " ".join(str(getattr(error, "orig", None) or error).split())
+        yield CheckResult(
+            "database", "problem", f"a query failed: {message}", "See the log of the server, and check DATABASE_URL."
+        )
     finally:
-        if made:
-            made.dispose()
+        if database:
+            database.dispose()
 
 
 def _server(conn: Connection) -> Iterator[CheckResult]:
     major = archive.server_version(conn)
     if major < LEAST_POSTGRES:
-        do = f"Move to Postgres {LEAST_POSTGRES} or later."
+        do = f"Upgrade to Postgres {LEAST_POSTGRES} or later."
         yield CheckResult("database", "problem", f"the server is Postgres {major}", do)
         return
     yield CheckResult(
@@ -245,21 +258,21 @@ def _server(conn: Connection) -> Iterator[CheckResult]:
 
 
 def _encryption(conn: Connection) -> Iterator[CheckResult]:
-    found = link(conn)
-    how = f"the connection to the database is {f'encrypted ({found.protocol})' if found.protocol else 'not encrypted'}"
-    if found.protocol and found.mode == "verify-full":
-        yield CheckResult("encryption", "ok", f"{how}, and the server is verified to be {found.host}")
-    elif found.is_local:
-        yield CheckResult("encryption", "ok", f"{how}, and does not leave this machine")
+    peer = link(conn)
+    state = f"the connection to the database is {f'encrypted ({peer.protocol})' if peer.protocol else 'not encrypted'}"
+    if peer.protocol and peer.mode == "verify-full":
+        yield CheckResult("encryption", "ok", f"{state}, and the server is verified to be {peer.host}")
+    elif peer.is_local:
+        yield CheckResult("encryption", "ok", f"{state}, and does not leave this machine")
     else:
-        said = f"{how}, and it is not verified that {found.host} is who answers"
-        yield CheckResult("encryption", "warning", said, f"Add {VERIFY_FULL} to DATABASE_URL.")
+        message = f"{state}, and it is not verified that {peer.host} is the server that answers"
+        yield CheckResult("encryption", "warning", message, f"Add {VERIFY_FULL} to DATABASE_URL.")
 
 
 def _clock(conn: Connection) -> Iterator[CheckResult]:
     skew = abs((conn.execute(text("SELECT clock_timestamp()")).scalar_one() - dt.datetime.now(dt.UTC)).total_seconds())
     worst = sum(skew > bound for bound in SKEW_SECONDS)
-    do = "Let NTP set both clocks." if worst else ""
+    do = "Synchronize both clocks by NTP." if worst else ""
     yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
 
 
@@ -270,42 +283,45 @@ def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRe
         yield CheckResult("tables", "problem", str(error), "Correct the declaration.")
         return
     if current:
-        yield CheckResult("tables", "ok", "they are what the datasets declare")
+        yield CheckResult("tables", "ok", "they match the declarations of the datasets")
     else:
         yield CheckResult(
-            "tables", "warning", "they are not what the datasets declare yet", "mini-platform up brings them there."
+            "tables",
+            "warning",
+            "they do not match the declarations of the datasets yet",
+            "Update them: mini-platform up.",
         )
-    if said := undeclared(conn, datasets):
-        yield CheckResult("tables", "warning", *said)
+    if warning := undeclared(conn, datasets):
+        yield CheckResult("tables", "warning", *warning)
 
 
 def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[CheckResult]:
-    """What is wrong with files, sources and datasets, as overview and alerts have it."""
+    """Yield the open incidents of files, sources and datasets, as the overview and the alerts show them."""
     try:
         if not is_current(conn, datasets.values()):
             return
-        wrong = current(conn, Platform(datasets), datasets)
+        incidents = current(conn, Platform(datasets), datasets)
     except ValueError:
-        return  # It was said of the tables, or of the inboxes.
-    for incident in wrong:
-        do = f"{incident.advice} Or close it: mini-platform alerts list shows its number."
+        return  # Reported by the check of the tables, or of the inboxes.
+    for incident in incidents:
+        do = f"{incident.advice} Or close it by its id: mini-platform alerts list."
         yield CheckResult("incidents", incident.level, incident.message, do)
-    if not wrong:
-        yield CheckResult("incidents", "ok", "nothing is wrong with files, sources and datasets")
+    if not incidents:
+        yield CheckResult("incidents", "ok", "no open incidents of files, sources and datasets")
 
 
 def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
-    """One user of the database for all is well on one's own machine; where there are roles, they are held to what is theirs."""
+    """Check the roles of the database: a single user is enough on one's own machine, but roles must have exact privileges."""
     has_roles = is_initialized(conn)
     if has_roles and may_own(conn):
         user = conn.scalar(text("SELECT session_user"))
-        do = "mini-platform db login NAME --role loader, and DATABASE_URL with that; the owner's is for db init alone."
+        do = "mini-platform db login NAME --role loader, and use it in DATABASE_URL; the owner is for db init only."
         yield CheckResult("roles", "warning", f"the platform runs as {user}, who may change tables and grants", do)
     elif may_become_readers(conn):
-        yield CheckResult("roles", "ok", f"reads are made as {READER}")
+        yield CheckResult("roles", "ok", f"reads run as {READER}")
     else:
-        do = "As an administrator of the server: mini-platform db init; its help says more."
-        yield CheckResult("roles", "warning", f"reads cannot be made as {READER}", do)
+        do = "As an administrator of the server, run mini-platform db init; see its help."
+        yield CheckResult("roles", "warning", f"reads cannot run as {READER}", do)
     if not has_roles:
         return
     kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (
@@ -313,7 +329,7 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
         ("warning", missing_privileges),
     )
     for level, phrases in kinds:
-        for said in phrases(conn, all_tables(datasets)):
+        for phrase in phrases(conn, all_tables(datasets)):
             yield CheckResult(
-                "roles", level, said, "mini-platform db init grants what is declared; REVOKE what it leaves."
+                "roles", level, phrase, "Run mini-platform db init to grant what is declared; REVOKE the rest."
             )

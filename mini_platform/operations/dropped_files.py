@@ -1,6 +1,6 @@
-"""Files in the drop folder as a place: a person is taken out of them, or they would be landed again one day.
+"""Files in the drop folder as a place: a person is removed from them, as they might be landed again.
 
-They are the user's: nothing here removes them for their age, and no backup has them, as what was landed is in the raw store.
+The files belong to the user: they are not purged by age, and no backup has them, as landed files are in the raw store.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _contents(platform: Platform, dataset: Dataset) -> Iterator[tuple[str, bytes
 
 @contextlib.contextmanager
 def scratch(folder_: Path) -> Iterator[Path]:
-    """A path for a file that is made and then moved; its name is one that is swept where a process was killed."""
+    """Yield the path of a temporary file to write and move; remains of killed processes are swept by its name."""
     folder_.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".arriving-", dir=folder_)
     os.close(handle)
@@ -46,57 +46,57 @@ def scratch(folder_: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def outcome_of(name: str, found: Search, *, written: bool) -> dict[str, Any]:
-    """Return what became of a file with records of a person."""
-    outcome = "rewritten without them" if written else f"dropped: {found.problem}"
-    return {"name": name, "records": len(found.lines), "outcome": outcome}
+def outcome_of(name: str, search: Search, *, written: bool) -> dict[str, Any]:
+    """Return name, number of records and outcome of a file with records of a person."""
+    outcome = "rewritten without them" if written else f"dropped: {search.problem}"
+    return {"name": name, "records": len(search.lines), "outcome": outcome}
 
 
 def _erase(erasure: Erasure) -> Erased:
-    """Rewrite the files that stand in the drop folder, or remove them: or they would be landed again one day."""
+    """Rewrite the files in the drop folder without the person, or remove them, as they might be landed again."""
     from mini_platform.landing.erasing import erase  # Brings polars.
 
     dataset, dropped = erasure.dataset, erasure.dropped
     nobody = replace(erasure.person, keys=erasure.person.keys.clear())
-    done = Erased()
+    result = Erased()
     for file in folder.look(dropped, dataset):
         if not file.is_read:
             continue
         with scratch(dropped) as target:
             try:
-                found, written = erase(dataset, file.path, file.name, "folder", erasure.raw.limits, nobody, target)
-                if not (found.lines or found.mentioned):
-                    if found.unread:
-                        done.unread.append(f"{file.path} could not be searched: {found.unread}")
+                search, written = erase(dataset, file.path, file.name, "folder", erasure.raw.limits, nobody, target)
+                if not (search.lines or search.mentioned):
+                    if search.unread:
+                        result.unread.append(f"{file.path} could not be searched: {search.unread}")
                     continue
                 if written:
                     target.replace(file.path)
                 else:
                     file.path.unlink()
             except FileNotFoundError:
-                continue  # Somebody took it away.
+                continue  # It was removed meanwhile.
             except OSError as error:
-                done.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
+                result.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
                 continue
-        done.files.append(outcome_of(file.name, found, written=written))
+        result.files.append(outcome_of(file.name, search, written=written))
         if written:
             _remember(erasure.engine, dataset, file)
-    if done.files:
-        with erasure.engine.begin() as conn:  # Who has read one of them, and not landed it yet, is to see it.
-            audit.record(conn, "forgot", dataset=dataset.name, dropped_files=len(done.files))
-    return done
+    if result.files:
+        with erasure.engine.begin() as conn:  # A process that has read one of them but not landed it yet notices it.
+            audit.record(conn, "forgot", dataset=dataset.name, dropped_files=len(result.files))
+    return result
 
 
 def _remember(engine: Engine, dataset: Dataset, file: folder.DroppedFile) -> None:
-    """Tell the inbox that a rewritten file is the current version of its name: it need not be hashed to be known."""
+    """Record in the inbox table that a rewritten file is the current version of its name, so that it is not hashed again."""
     with engine.begin() as conn:
         current = ledger.current_versions(conn, dataset.name, [file.name]).get(file.name)
         with file.path.open("rb") as source:
             same = current is not None and sha256_of(source) == current.sha256
             signature = folder.signature(os.fstat(source.fileno()))
         if same:
-            mine = and_(inbox.c.dataset == dataset.name, inbox.c.name == file.name)
-            conn.execute(update(inbox).where(mine).values(signature=signature))
+            same_name = and_(inbox.c.dataset == dataset.name, inbox.c.name == file.name)
+            conn.execute(update(inbox).where(same_name).values(signature=signature))
 
 
 DROPPED_FILES = FilePlace("dropped files", _contents, erase=_erase)

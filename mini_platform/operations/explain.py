@@ -1,7 +1,7 @@
-"""Explain: where a production row comes from, and everything that the raw files ever said of its key.
+"""Explain: the origin of a production row, and the history of its key in the raw files.
 
-Here: reading the raw files of a dataset again for one key, and judging what they say by today's rules. Not here: how it is
-shown, Dagster.
+Here: reading all raw files of a dataset again for one key, and validating the rows with the current rules. Not here: how the
+history is shown, Dagster.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.warehouse.validated_rows import RawFiles
 
 OccurrenceStatus = Literal["current", "unchanged", "superseded", "rejected", "pending", "not loaded"]
-"""Of one occurrence of a key in a file.
+"""Status of an occurrence of a key in a file.
 
     current      the row of production
-    unchanged    came later and said what production said already
-    superseded   a later row of its key won, in its file or in a later one
-    rejected     breaks a rule
-    pending      its file waits to be loaded
-    not loaded   its file was refused or failed, or production does not have what it says
+    unchanged    a later row with the same values as production
+    superseded   another row of the key won, in its file or in a later one
+    rejected     fails a rule
+    pending      its file is pending
+    not loaded   its file was refused or failed, or production does not have its values
 """
 
 
 class KeyTextError(ValueError):
-    """What was given as a key cannot be one; the message is a sentence."""
+    """The text cannot be a key; the message is a sentence."""
 
 
 @dataclass
@@ -48,15 +48,15 @@ class Occurrence:
     """A row of a raw file that has the key.
 
     Attributes:
-        file_id: of the file in the ledger; `file` and `version` are its name and version.
-        file: name.
-        version: of the name.
-        line: on which the row starts.
-        record: its number among the records that start on that line, from 1.
-        values: cleaned text of each declared column; None where it is empty; as it arrived where it is at fault,
-            or its shape where the dataset has personal data.
-        verdict: what became of it.
-        reasons: the sentences of the rules that it breaks, or why its file was not loaded.
+        file_id: id of the file in the ledger; `file` and `version` are its name and version.
+        file: name of the file.
+        version: version of the name.
+        line: line on which the row starts.
+        record: number of the row among the records that start on that line, from 1.
+        values: cleaned text of each declared column; None if empty; the original text if it fails a rule, or its shape if
+            the dataset has personal data.
+        verdict: status of the row.
+        reasons: messages of the rules that it fails, or why its file was not loaded.
     """
 
     file_id: int
@@ -74,18 +74,18 @@ class Explanation:
     """A production row and its history.
 
     Attributes:
-        dataset: name.
-        key: key columns and typed values.
+        dataset: name of the dataset.
+        key: key columns with typed values.
         row: every declared column of the row; None if production has no such row.
-        file_id: of the file that brought the row; `file_name`, `version` and `run_id` (its last run) are of that file.
-        file_name: name.
-        version: of the name.
-        line: in that file; None if its raw file cannot be read any more.
-        loaded_at: when the values were written.
+        file_id: id of the file that brought the row; `file_name`, `version` and `run_id` (its last run) are of that file.
+        file_name: name of that file.
+        version: version of the name.
+        line: line in that file; None if its raw file can no longer be read.
+        loaded_at: time at which the values were written.
         run_id: run that loaded the file.
         rules: names of the rules that every row of production has passed.
-        occurrences: of the key in raw files, in the order of arrival and line.
-        unread: sentences about raw files that could not be read, or not to their end.
+        occurrences: occurrences of the key in raw files, in the order of arrival and line.
+        unread: sentences about raw files that could not be read, or not completely.
     """
 
     dataset: str
@@ -102,18 +102,18 @@ class Explanation:
     unread: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """As dicts and lists; values keep their Python types."""
+        """Return the explanation as dicts and lists; values keep their Python types."""
         return asdict(self)
 
 
 def key_columns(dataset: Dataset) -> list[Column]:
-    """The columns of the key, in its order."""
+    """Return the columns of the key, in its order."""
     columns = {column.name: column for column in dataset.columns}
     return [columns[name] for name in dataset.key]
 
 
 def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
-    """Texts in the order of the key -> typed key values, read as the cells of a file are.
+    """Return typed key values from texts in the order of the key, parsed like the cells of a file.
 
     Raises:
         KeyTextError: there are too few or too many, or one is not of its column's type.
@@ -123,17 +123,17 @@ def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
         raise KeyTextError(
             f"The key of {dataset.name} has {len(columns)} values ({', '.join(dataset.key)}), not {len(texts)}."
         )
-    given = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
-    cleaned = clean_columns(columns, given)
+    raw_texts = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
+    cleaned = clean_columns(columns, raw_texts)
     typed = cleaned.select(map(parse, columns)).row(0, named=True)
     for column, text in zip(columns, texts, strict=True):
         if typed[column.name] is None:
-            what = (
+            reason = (
                 "is empty"
                 if cleaned[column.name][0] is None
                 else TYPE_RULES[column.type][1].format(decimals=column.decimals)
             )
-            raise KeyTextError(f"{column.name}: {text!r} {what}.")
+            raise KeyTextError(f"{column.name}: {text!r} {reason}.")
     return typed
 
 
@@ -144,56 +144,64 @@ def explain_row(
     raw: RawFiles,
     progress: Callable[[int], None] | None = None,
 ) -> Explanation:
-    """Find a row by its key, and every occurrence of the key in the raw files of the dataset; personal data is masked.
+    """Return a row by its key, with every occurrence of the key in raw files of the dataset; personal data is masked.
 
     Args:
-        conn: reads production and the ledger.
-        dataset: whose row.
+        conn: connection that reads production and the ledger.
+        dataset: dataset of the row.
         key: every key column with its typed value, as from `parse_key`.
-        raw: where the raw files are and how they are read.
-        progress: called with bytes as they are read.
+        raw: location of the raw files, the limits they are read with, and the keys.
+        progress: called with the number of bytes as they are read.
     """
     production = dataset_tables(dataset).production
-    stored = _stored(dataset, key, raw.keyring)
-    same_key = and_(*(production.c[name].in_(values) for name, values in stored.items()))
+    stored_key = _stored_key(dataset, key, raw.keyring)
+    same_key = and_(*(production.c[name].in_(values) for name, values in stored_key.items()))
     row = conn.execute(
         select(
             production, files.c.name.label("_name"), files.c.version.label("_version"), files.c.run_id.label("_run_id")
         )
         .join(files, files.c.file_id == production.c._file_id)
         .where(same_key)
-        .order_by(production.c._file_id.desc())  # A person's hashes by an earlier key and by today's are two rows.
+        .order_by(production.c._file_id.desc())  # Hashes by an earlier key and by the current one are two rows.
     ).first()
-    found = Explanation(dataset.name, {name: key[name] for name in dataset.key}, None)
+    explanation = Explanation(dataset.name, {name: key[name] for name in dataset.key}, None)
     if row is not None:
         values = row._mapping
-        found.row = {column.name: values[column.name] for column in dataset.stored_columns}
-        found.file_id, found.file_name, found.version = values["_file_id"], values["_name"], values["_version"]
-        found.loaded_at, found.run_id = values["_loaded_at"], values["_run_id"]
-        found.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
+        explanation.row = {column.name: values[column.name] for column in dataset.stored_columns}
+        explanation.file_id, explanation.file_name, explanation.version = (
+            values["_file_id"],
+            values["_name"],
+            values["_version"],
+        )
+        explanation.loaded_at, explanation.run_id = values["_loaded_at"], values["_run_id"]
+        explanation.rules = [rule.name for rule in dataset.rules if rule.severity == "error"]
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
-    contradicting: list[Occurrence] = []  # Of loaded files: production does not have what they say.
+    # Files are visited in the order of arrival, and the file that brought the row is known, so each occurrence is judged
+    # relative to it: rows of earlier files are superseded, a row of a later loaded file must have the same values. If it has
+    # not ("not loaded"), a still later file with the current values explains it: both were loaded in one batch, and only the
+    # winner of a batch is compared with production.
+    contradicting: list[Occurrence] = []
     for version in conn.execute(versions.order_by(files.c.file_id)).all():
-        occurrences, problem = _occurrences(dataset, stored, version, raw, progress)
+        occurrences, problem = _occurrences(dataset, stored_key, version, raw, progress)
         if problem:
-            found.unread.append(f"{version.name} (file {version.file_id}): {problem}")
-        placed = _placed(dataset, found, version, occurrences)
-        found.occurrences += placed
+            explanation.unread.append(f"{version.name} (file {version.file_id}): {problem}")
+        file_occurrences = _set_verdicts(dataset, explanation, version, occurrences)
+        explanation.occurrences += file_occurrences
         if version.status == "loaded":
-            contradicting += (o for o in placed if o.verdict == "not loaded")
-        if any(o.verdict == "unchanged" for o in placed):  # Files of one batch: this one's row won over theirs.
+            contradicting += (o for o in file_occurrences if o.verdict == "not loaded")
+        if any(o.verdict == "unchanged" for o in file_occurrences):  # It won over the others of its batch.
             for occurrence in contradicting:
                 occurrence.verdict = "superseded"
-    found.line = next((o.line for o in found.occurrences if o.verdict == "current"), None)
-    found.row = found.row and masked(dataset.masked_columns, found.row)
-    for occurrence in found.occurrences:
+    explanation.line = next((o.line for o in explanation.occurrences if o.verdict == "current"), None)
+    explanation.row = explanation.row and masked(dataset.masked_columns, explanation.row)
+    for occurrence in explanation.occurrences:
         shaped = dataset.shaped_columns if occurrence.verdict == "rejected" else ()
         occurrence.values = masked(dataset.masked_columns, occurrence.values, shaped)
-    return found
+    return explanation
 
 
-def _stored(dataset: Dataset, key: Mapping[str, Any], keyring: Keyring | None) -> dict[str, list[Any]]:
-    """What each value of a key may stand as in the tables."""
+def _stored_key(dataset: Dataset, key: Mapping[str, Any], keyring: Keyring | None) -> dict[str, list[Any]]:
+    """Return the values that each key column may have in the tables: hashes where it is protected."""
     return {
         column.name: stored_as(column, key[column.name], keyring)
         if keyring and column.is_protected
@@ -209,21 +217,21 @@ def _occurrences(
     raw: RawFiles,
     progress: Callable[[int], None] | None,
 ) -> tuple[list[tuple[Occurrence, dict[str, Any]]], str | None]:
-    """Rows of one file that have the key, with their typed values; and what kept the file from being read, if anything."""
+    """Return the rows of one file that have the key, with typed values, and why the file could not be read, or None."""
     rows: list[tuple[Occurrence, dict[str, Any]]] = []
-    seen = 0
+    bytes_seen = 0
     if version.raw_dropped_at is not None:
         return rows, f"its raw file was dropped on {version.raw_dropped_at:%Y-%m-%d}"
     try:
         for block in read_rows(dataset, raw.path(version.sha256), version.name, version.channel, raw.limits):
             rows += _matching(dataset, key, version, block, raw.keyring)
             if progress:
-                progress(block.bytes_read - seen)
-            seen = block.bytes_read
+                progress(block.bytes_read - bytes_seen)
+            bytes_seen = block.bytes_read
     except FileNotFoundError:
         return rows, "its raw file is missing"
-    except RefusedFileError as refusal:
-        return rows, str(refusal)
+    except RefusedFileError as error:
+        return rows, str(error)
     return rows, None
 
 
@@ -237,8 +245,8 @@ def _matching(
         pl.Series("_record", records),
         *(c.name for c in dataset.staged_columns if not c.derived),
     )
-    is_read = not any(column.derived for column in columns)
-    if is_read:  # Most rows have another key, and need not be validated.
+    key_is_read = not any(column.derived for column in columns)
+    if key_is_read:  # Filter first: most rows have another key and need no validation.
         keys = clean_columns(columns, numbered).select(map(parse, columns))
         numbered = numbered.filter(_has_key(columns, keys, key, keyring))
     if numbered.is_empty():
@@ -247,10 +255,10 @@ def _matching(
     broken = [(rule, fails) for rule, fails in results.broken if rule.severity == "error"]
     rows = protect(dataset, results.rows, keyring) if keyring else results.rows
     typed = rows.select(map(_typed, dataset.staged_columns))
-    chosen: Iterable[int] = range(rows.height)
-    if not is_read:
-        chosen = _has_key(columns, results.rows.select(map(parse, columns)), key, keyring).arg_true()
-    for i in chosen:
+    indices: Iterable[int] = range(rows.height)
+    if not key_is_read:
+        indices = _has_key(columns, results.rows.select(map(parse, columns)), key, keyring).arg_true()
+    for i in indices:
         row = rows.row(i, named=True)
         reasons = [rule.message for rule, fails in broken if fails[i]]
         values = {column.name: row[column.name] for column in dataset.staged_columns}
@@ -264,7 +272,7 @@ def _matching(
 def _has_key(
     columns: Sequence[Column], typed: pl.DataFrame, key: Mapping[str, Sequence[Any]], keyring: Keyring | None
 ) -> pl.Series:
-    """Which rows have the key, once its columns are protected as staging protects them."""
+    """Return a mask of the rows that have the key, after protecting its columns as staging does."""
     if keyring:
         typed = typed.with_columns(protected(c, typed[c.name], keyring) for c in columns if c.is_protected)
     same = (pl.any_horizontal(pl.col(name) == value for value in values) for name, values in key.items())
@@ -272,31 +280,31 @@ def _has_key(
 
 
 def _typed(column: Column) -> pl.Expr:
-    """Text as staging has it -> typed value."""
-    if column.type == list[float]:  # As an array of Postgres.
+    """Return the expression that parses a column from the text that staging has."""
+    if column.type == list[float]:  # Staging writes it as a Postgres array.
         return pl.col(column.name).str.strip_chars("{}").str.split(",").cast(pl.List(pl.Float64), strict=False)
     return parse(column)
 
 
-def _speaker(dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]) -> tuple[Occurrence, dict[str, Any]]:
-    """Which of the valid rows of one file with one key counts."""
+def _winner(dataset: Dataset, valid: Sequence[tuple[Occurrence, dict[str, Any]]]) -> tuple[Occurrence, dict[str, Any]]:
+    """Return the one of several valid rows of a file with the same key that is loaded, by the dataset's `duplicates`."""
     if isinstance(dataset.duplicates, KeepHighest):
         name = dataset.duplicates.column
-        known = [item for item in valid if item[1][name] is not None]
+        candidates = [item for item in valid if item[1][name] is not None]
         best: tuple[Occurrence, dict[str, Any]] = max(
-            reversed(known or valid), key=lambda i: i[1][name] if known else 0
+            reversed(candidates or valid), key=lambda i: i[1][name] if candidates else 0
         )
         return best
     return valid[0] if dataset.duplicates == "first" else valid[-1]
 
 
-def _placed(
+def _set_verdicts(
     dataset: Dataset,
-    found: Explanation,
+    explanation: Explanation,
     version: Row[Any],
     occurrences: Sequence[tuple[Occurrence, dict[str, Any]]],
 ) -> list[Occurrence]:
-    """Give the valid rows of one file, in its order, their results: one of them speaks for the file."""
+    """Set the status of the valid rows of one file, of which one is loaded; return all of its rows in their order."""
     valid = [(occurrence, typed) for occurrence, typed in occurrences if occurrence.verdict != "rejected"]
     if version.status != "loaded":
         for occurrence, _ in valid:
@@ -307,11 +315,11 @@ def _placed(
             occurrence.verdict = "rejected"
             occurrence.reasons = [rule.message for rule in dataset.rules if rule.name == KEY_ONCE]
     elif valid:
-        last, typed = _speaker(dataset, valid)
-        if found.row is not None and version.file_id == found.file_id:
-            last.verdict = "current"
-        elif found.row is None or version.file_id > (found.file_id or 0):
+        winner, typed = _winner(dataset, valid)
+        if explanation.row is not None and version.file_id == explanation.file_id:
+            winner.verdict = "current"
+        elif explanation.row is None or version.file_id > (explanation.file_id or 0):
             compared = [c.name for c in dataset.stored_columns if c.is_staged and not c.system]
-            same = found.row is not None and all(typed[name] == found.row[name] for name in compared)
-            last.verdict = "unchanged" if same else "not loaded"
+            is_same = explanation.row is not None and all(typed[name] == explanation.row[name] for name in compared)
+            winner.verdict = "unchanged" if is_same else "not loaded"
     return [occurrence for occurrence, _ in occurrences]

@@ -1,13 +1,13 @@
-"""Forget: everything that is known of a person goes, out of tables, raw files and the drop folder; the ledger says so.
+"""Forget: remove all data of a person from tables, raw files and the drop folder, and record that in the ledger.
 
-It can be repeated, and a process that is killed in the middle of it is made up for by repeating it: the raw files without the
-person are on disk before the transaction that changes the database, the old ones go after it.
+The operation can be repeated; if its process is killed, repeat it: the raw files without the person are on disk before the
+transaction that changes the database, and the old ones are removed after it.
 
-Others may land, load and forget meanwhile. Files are searched before the locks are taken, and what was searched is compared
-with what is there once they are held: where a file came, or the person got another row, it is searched again. A row is deleted
-only where it is known which files hold what it was before; they are queued.
+Others may land, load and forget at the same time. Files are searched before the locks are taken, and the searched versions are
+compared with the current ones once the locks are held: if a file arrived, or the person got another row, the search is
+repeated. A row is deleted only if it is known which files hold its earlier values; those files are queued.
 
-Not here: how a file is written without a person (`landing/erasing.py`), how it is asked for, Dagster.
+Not here: how a file is rewritten without a person (`landing/erasing.py`), the command, Dagster.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ from mini_platform.warehouse.tables import among, dataset_tables, files
 from mini_platform.warehouse.validated_rows import RawFiles
 
 PASSES = 5
-"""After so many searches during each of which others loaded rows of the person, every file is queued instead of those that
-are known to hold what the rows were before."""
+"""Searches before giving up: if others loaded rows of the person during each of them, every file is queued instead of only
+those that are known to hold the earlier values of the rows."""
 
 
 @dataclass
 class Forgotten:
-    """What was done.
+    """The result of forgetting a person.
 
     Attributes:
-        rows: deleted rows by table, such as `production.orders`.
-        files: of each raw file with records of the person: its id, name, how many, and what became of it.
-        dropped_files: the same of files in the drop folder, and wherever else files are (`operations/places.py`).
-        queued: ids of files that are loaded again, as they hold what a deleted row was before, or rows with its key that were
-            rejected as doubled.
+        rows: number of deleted rows by table, such as `production.orders`.
+        files: a dict per raw file with records of the person: its id, name, number of records and outcome.
+        dropped_files: a dict per file in the drop folder or another file place (`operations/places.py`), without an id.
+        queued: ids of files that are loaded again, as they hold earlier values of a deleted row, or rows with its key that
+            were rejected as duplicates.
         unread: sentences about files that could not be searched.
     """
 
@@ -79,36 +79,36 @@ class Forgotten:
     unread: list[str] = field(default_factory=list)
 
     @property
-    def nothing(self) -> bool:
-        """Whether nothing of the person was found."""
+    def is_empty(self) -> bool:
+        """True if no data of the person was found."""
         return not (any(self.rows.values()) or self.files or self.dropped_files)
 
     def count(self, table: Table, rows: int) -> None:
-        """Add rows that were deleted from a table."""
+        """Add to the number of rows deleted from a table."""
         self.rows[table.fullname] = self.rows.get(table.fullname, 0) + rows
 
     def as_dict(self) -> dict[str, Any]:
-        """As dicts and lists."""
+        """Return the result as dicts and lists."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class _Erased:
-    """A raw file with records of the person, and what takes its place: None if nothing can."""
+    """A raw file with records of the person, and the file that replaces it; None if it cannot be rewritten."""
 
     row: Row[Any]
-    found: Search
+    search: Search
     new: ledger.Arrival | None
 
 
 @dataclass
-class _Searched:
-    """What is known of the person so far.
+class _SearchState:
+    """The state of a search for a person.
 
     Attributes:
-        person: with every key that a row of theirs was seen to have.
-        versions: the files that were searched with these keys, each with the SHA-256 that it had, or has without the person.
-        shared: keys of the person that others' rows have too, by file.
+        person: the person, with the key of every row of theirs that was found.
+        versions: files that were searched with these keys, each with its SHA-256 then, or its SHA-256 without the person.
+        shared: keys of the person that rows of others have too, by file.
         unread: sentences about files that could not be searched, by file.
     """
 
@@ -117,18 +117,18 @@ class _Searched:
     shared: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
     unread: dict[int, str] = field(default_factory=dict)
 
-    def learn(self, keys: pl.DataFrame) -> None:
-        """Take more keys into account: whether others have them is to be asked of every file again."""
+    def add_keys(self, keys: pl.DataFrame) -> None:
+        """Add keys; every file has to be searched again, as rows of others may have them too."""
         if not (new := self.unknown(keys)).is_empty():
             self.person = replace(self.person, keys=pl.concat([self.person.keys, new]))
             self.versions.clear()
 
     def unknown(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """Those of some keys that were not searched for."""
+        """Return the keys that were not searched for yet."""
         return keys.join(self.person.keys, on=keys.columns, how="anti")
 
-    def lacks(self, row: Row[Any]) -> bool:
-        """True if this version of a file was not searched."""
+    def is_unsearched(self, row: Row[Any]) -> bool:
+        """Return True if this version of a file was not searched."""
         return (row.file_id, row.sha256) not in self.versions
 
 
@@ -141,41 +141,41 @@ def forget(
     dropped: Path,
     progress: Callable[[int], None] | None = None,
 ) -> Forgotten:
-    """Forget the person who has this value in a hashed column.
+    """Remove the person who has this value in a hashed column, and return what was removed.
 
     Args:
-        engine: of the database.
-        dataset: whose.
-        text: the value in clear.
-        raw: where the raw files are, how they are read, and the keys.
-        store: of the raw files.
+        engine: engine of the database.
+        dataset: the dataset to remove the person from.
+        text: the value in clear text.
+        raw: location of the raw files, the limits they are read with, and the keys.
+        store: the raw store.
         dropped: the drop folder of the dataset.
-        progress: called with the bytes of each raw file that was searched.
+        progress: called with the size in bytes of each raw file that was searched.
 
     Raises:
         ValueError: the dataset has no hashed columns, or the value is empty.
     """
     hashed = [column.name for column in dataset.stored_columns if column.personal == "hash"]
     if not hashed or raw.keyring is None:
-        raise ValueError(f"{dataset.name} has no hashed columns: nobody can be found in it")
+        raise ValueError(f"{dataset.name} has no hashed columns, so no person can be found in it")
     if not normalized(text):
-        raise ValueError("an empty value is nobody's")
+        raise ValueError("the value is empty: it identifies nobody")
     digests = raw.keyring.digests(text)
-    is_theirs = _is_theirs(dataset, digests)
-    done = Forgotten()
+    of_person = _of_person(dataset, digests)
+    result = Forgotten()
     with engine.connect() as conn:
-        known = _Searched(Person(normalized(text), _keys(conn, dataset, is_theirs), raw.keyring))
+        state = _SearchState(Person(normalized(text), _keys(conn, dataset, of_person), raw.keyring))
 
     def erase_known_files() -> None:
         for number in itertools.count(1):
             with engine.connect() as conn:
                 if number <= PASSES:
-                    known.learn(_keys(conn, dataset, is_theirs))
-                rows = [row for row in _versions(conn, dataset) if known.lacks(row)]
-            erased = _search(engine, dataset, rows, raw, store, known, progress)
+                    state.add_keys(_keys(conn, dataset, of_person))
+                rows = [row for row in _versions(conn, dataset) if state.is_unsearched(row)]
+            erased = _search(engine, dataset, rows, raw, store, state, progress)
             failpoint("forget.files_written")
             with engine.begin() as conn:
-                finished = _erase(conn, dataset, digests, erased, known, done, at_once=number >= PASSES)
+                finished = _erase(conn, dataset, digests, erased, state, result, at_once=number >= PASSES)
                 failpoint("forget.before_commit")
             failpoint("forget.after_commit")
             if finished:
@@ -184,21 +184,21 @@ def forget(
     erase_known_files()
     for place in FILES:
         if place.erase:
-            erased = place.erase(Erasure(engine, dataset, known.person, raw, dropped))
-            done.dropped_files += erased.files
-            done.unread += erased.unread
+            erased = place.erase(Erasure(engine, dataset, state.person, raw, dropped))
+            result.dropped_files += erased.files
+            result.unread += erased.unread
     failpoint("forget.folder_cleaned")
-    erase_known_files()  # What was landed from there just before: what is landed from now on is what was cleaned.
-    done.unread += known.unread.values()
+    erase_known_files()  # Files landed from the folder just before it was cleaned; later ones are clean.
+    result.unread += state.unread.values()
     retention.sweep(engine, store)
     retention.sweep_unknown(engine, store)
     store.sweep()
-    return done
+    return result
 
 
-def _is_theirs(dataset: Dataset, digests: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a row of production is the person's."""
-    ((_, columns),) = places.erased(dataset, "with its files")
+def _of_person(dataset: Dataset, digests: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a row of production belongs to the person."""
+    ((_, columns),) = places.tables_to_erase(dataset, "with its files")
     return _holds(columns, digests)
 
 
@@ -206,18 +206,18 @@ def _holds(columns: Sequence[Column[Any]], digests: Sequence[str]) -> ColumnElem
     return or_(false(), *(column.in_(digests) for column in columns))
 
 
-def _keys(conn: Connection, dataset: Dataset, theirs: ColumnElement[bool]) -> pl.DataFrame:
+def _keys(conn: Connection, dataset: Dataset, of_person: ColumnElement[bool]) -> pl.DataFrame:
     production = dataset_tables(dataset).production
-    rows = conn.execute(select(*(production.c[name] for name in dataset.key)).where(theirs)).all()
+    rows = conn.execute(select(*(production.c[name] for name in dataset.key)).where(of_person)).all()
     types = {column.name: dtype(column) for column in dataset.columns}
     return pl.DataFrame([tuple(r) for r in rows], schema={name: types[name] for name in dataset.key}, orient="row")
 
 
 def _versions(conn: Connection, dataset: Dataset) -> Sequence[Row[Any]]:
-    kept = select(files).where(
+    versions = select(files).where(
         files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)
     )
-    return conn.execute(kept.order_by(files.c.file_id)).all()
+    return conn.execute(versions.order_by(files.c.file_id)).all()
 
 
 def _search(
@@ -226,35 +226,35 @@ def _search(
     rows: Sequence[Row[Any]],
     raw: RawFiles,
     store: RawStore,
-    known: _Searched,
+    state: _SearchState,
     progress: Callable[[int], None] | None,
 ) -> list[_Erased]:
-    """Search raw files, and keep those without the person beside them; others are only noted in what is known."""
+    """Search raw files and write those with the person without them; note the others as searched."""
     erased: list[_Erased] = []
     for row in rows:
         new = None
-        known.versions.add((row.file_id, row.sha256))
-        known.unread.pop(row.file_id, None)
+        state.versions.add((row.file_id, row.sha256))
+        state.unread.pop(row.file_id, None)
         with scratch(store.folder) as target:
             try:
                 path = raw.path(row.sha256)
-                found, written = erase(dataset, path, row.name, row.channel, raw.limits, known.person, target)
+                search, written = erase(dataset, path, row.name, row.channel, raw.limits, state.person, target)
             except FileNotFoundError:
-                known.unread[row.file_id] = f"{row.name} (file {row.file_id}): its raw file is missing."
+                state.unread[row.file_id] = f"{row.name} (file {row.file_id}): its raw file is missing."
                 continue
             if written:
                 with target.open("rb") as source, engine.begin() as conn:
-                    # Should it never come to be the file's, it is removed: another person may be in it, to be forgotten later.
+                    # Removed if it never replaces the file: another person may be in it, to be forgotten later.
                     retention.to_drop(conn, [sha256_of(source)])
                 with target.open("rb") as source:
                     new = ledger.Arrival(row.name, *store.put(source))
         if progress:
             progress(row.bytes)
-        known.shared[row.file_id] = found.shared
-        if found.unread:
-            known.unread[row.file_id] = f"{row.name} (file {row.file_id}) could not be searched: {found.unread}"
-        elif found.lines or found.mentioned:
-            erased.append(_Erased(row, found, new))
+        state.shared[row.file_id] = search.shared
+        if search.unread:
+            state.unread[row.file_id] = f"{row.name} (file {row.file_id}) could not be searched: {search.unread}"
+        elif search.lines or search.mentioned:
+            erased.append(_Erased(row, search, new))
     return erased
 
 
@@ -263,106 +263,115 @@ def _erase(
     dataset: Dataset,
     digests: Sequence[str],
     erased: Sequence[_Erased],
-    known: _Searched,
-    done: Forgotten,
+    state: _SearchState,
+    result: Forgotten,
     *,
     at_once: bool,
 ) -> bool:
-    """Everything in the database, in one transaction; False if there is more to search.
+    """Remove the person from the database in one transaction; return False if there is more to search.
 
     Args:
         conn: the transaction.
-        dataset: whose.
-        digests: what the person stands as in the tables.
+        dataset: the dataset to remove the person from.
+        digests: hashes of the person's value, as the tables have them.
         erased: files with records of the person.
-        known: what was searched.
-        done: what was done, which this adds to.
-        at_once: delete rows of the person even where it is not known which files hold what they were before.
+        state: the state of the search.
+        result: the result, which this adds to.
+        at_once: delete rows of the person even if it is not known which files hold their earlier values.
     """
+    # No other process registers or loads files of the dataset while these locks are held. The files were searched before:
+    # `_update_ledger` takes only those whose bytes are still the searched ones. Files that changed or arrived meanwhile are
+    # not in `state.versions`, so the function returns False and the caller searches again.
     advisory_lock(conn, "register", dataset.name)
     advisory_lock(conn, "load", dataset.name)
     tables = dataset_tables(dataset)
-    is_theirs = _is_theirs(dataset, digests)
-    noted = [item for item in erased if _note(conn, dataset, item)]
+    of_person = _of_person(dataset, digests)
+    noted = [item for item in erased if _update_ledger(conn, dataset, item)]
     retention.to_drop(conn, [item.row.sha256 for item in noted])
-    if dataset.duplicates == "reject":  # A row that was rejected for hers may be the only one with its key by now.
+    if (
+        dataset.duplicates == "reject"
+    ):  # A row that was rejected for sharing the person's key may be the only one with it now.
         rejected = and_(files.c.status == "loaded", files.c.rule_counts.has_key(KEY_ONCE))
-        theirs = among(files.c.file_id, [item.row.file_id for item in noted])
-        done.queued += ledger.return_to_landed(conn, dataset.name, rejected, theirs)
+        in_noted_files = among(files.c.file_id, [item.row.file_id for item in noted])
+        result.queued += ledger.return_to_landed(conn, dataset.name, rejected, in_noted_files)
     for item in noted:
         if item.new:
-            known.versions.add((item.row.file_id, item.new.sha256))
-        outcome = outcome_of(item.row.name, item.found, written=item.new is not None)
-        done.files.append({"file_id": item.row.file_id, **outcome})
+            state.versions.add((item.row.file_id, item.new.sha256))
+        outcome = outcome_of(item.row.name, item.search, written=item.new is not None)
+        result.files.append({"file_id": item.row.file_id, **outcome})
     lines = [
-        (item.row.file_id, *line) for item in noted for line in zip(item.found.lines, item.found.records, strict=True)
+        (item.row.file_id, *line) for item in noted for line in zip(item.search.lines, item.search.records, strict=True)
     ]
-    for table, columns in places.erased(dataset, "at once"):
-        done.count(table, _delete(conn, table, _holds(columns, digests), lines))
+    for table, columns in places.tables_to_erase(dataset, "at once"):
+        result.count(table, _delete(conn, table, _holds(columns, digests), lines))
     for item in erased:
-        if item not in noted:  # It changed meanwhile, as where another person was forgotten.
-            known.versions.discard((item.row.file_id, item.row.sha256))
-    missed = [row for row in _versions(conn, dataset) if known.lacks(row)]
-    certain = known.unknown(_keys(conn, dataset, is_theirs)).is_empty() and "loaded" not in {r.status for r in missed}
+        if item not in noted:  # It changed since it was searched, for example as another person was forgotten.
+            state.versions.discard((item.row.file_id, item.row.sha256))
+    unsearched = [row for row in _versions(conn, dataset) if state.is_unsearched(row)]
+    # Once a row is deleted, the files with its earlier values must be loaded again. They are known for certain only if all
+    # keys of the person and all loaded files were searched; otherwise (`at_once`) every loaded file is queued.
+    certain = state.unknown(_keys(conn, dataset, of_person)).is_empty() and "loaded" not in {
+        r.status for r in unsearched
+    }
     if certain or at_once:
-        _delete_rows(conn, dataset, is_theirs, known if certain else None, done)
-    if noted or any(done.rows.values()):
+        _delete_rows(conn, dataset, of_person, state if certain else None, result)
+    if noted or any(result.rows.values()):
         audit.record(conn, "forgot", dataset=dataset.name, files=[item.row.file_id for item in noted])
     for aggregate in dataset.aggregates:
         refresh(conn, dataset, aggregate, tables.rows(aggregate))
-    for table, columns in places.erased(dataset, "after computing"):
+    for table, columns in places.tables_to_erase(dataset, "after computing"):
         if columns:
-            done.count(table, _delete(conn, table, _holds(columns, digests)))
-    return (certain or at_once) and not missed
+            result.count(table, _delete(conn, table, _holds(columns, digests)))
+    return (certain or at_once) and not unsearched
 
 
 def _delete(
-    conn: Connection, table: Table, theirs: ColumnElement[bool], lines: Sequence[tuple[int, int, int]] = ()
+    conn: Connection, table: Table, of_person: ColumnElement[bool], lines: Sequence[tuple[int, int, int]] = ()
 ) -> int:
-    """Delete the person's rows from a table, and what stands there of these lines of files; returns how many went."""
-    count = conn.execute(delete(table).where(theirs)).rowcount
+    """Delete the person's rows from a table, and rows from these lines of files; return the number of deleted rows."""
+    count = conn.execute(delete(table).where(of_person)).rowcount
     if not {"_file_id", "_line", "_record"} <= set(table.c.keys()):
         return count
     for start in range(0, len(lines), 1000):
-        here = tuple_(table.c._file_id, table.c._line, table.c._record).in_(lines[start : start + 1000])
-        count += conn.execute(delete(table).where(here)).rowcount
+        in_lines = tuple_(table.c._file_id, table.c._line, table.c._record).in_(lines[start : start + 1000])
+        count += conn.execute(delete(table).where(in_lines)).rowcount
     return count
 
 
 def _delete_rows(
     conn: Connection,
     dataset: Dataset,
-    theirs: ColumnElement[bool],
-    known: _Searched | None,
-    done: Forgotten,
+    of_person: ColumnElement[bool],
+    state: _SearchState | None,
+    result: Forgotten,
 ) -> None:
-    """Delete the person's rows of production; queue the files that hold what they were before: all, where nothing is known."""
+    """Delete the person's rows of production and queue the files with their earlier values: all if `state` is None."""
     production = dataset_tables(dataset).production
-    mark(conn, dataset, select(production).where(theirs))
-    shared = [frame for frames in known.shared.values() for frame in frames] if known else []
+    mark(conn, dataset, select(production).where(of_person))
+    shared = [frame for frames in state.shared.values() for frame in frames] if state else []
     for keys in pl.concat(shared).unique().iter_slices(1000) if shared else ():
         others = tuple_(*(production.c[name] for name in dataset.key)).in_(keys.rows())
-        first_loaded.remember(conn, dataset, and_(theirs, others))
-    count = conn.execute(delete(production).where(theirs)).rowcount
-    done.count(production, count)
+        first_loaded.remember(conn, dataset, and_(of_person, others))
+    count = conn.execute(delete(production).where(of_person)).rowcount
+    result.count(production, count)
     if not count:
         return
     holding = files.c.status == "loaded"
-    if known:
-        holding = and_(holding, among(files.c.file_id, [file_id for file_id, keys in known.shared.items() if keys]))
-    done.queued += ledger.return_to_landed(conn, dataset.name, holding)
-    first_loaded.expire(conn, dataset)  # The raw files that hold it may have gone since they were searched.
+    if state:
+        holding = and_(holding, among(files.c.file_id, [file_id for file_id, keys in state.shared.items() if keys]))
+    result.queued += ledger.return_to_landed(conn, dataset.name, holding)
+    first_loaded.expire(conn, dataset)  # The raw files that hold them may have been removed since they were searched.
 
 
-def _note(conn: Connection, dataset: Dataset, item: _Erased) -> bool:
-    """What the ledger says of a file from now on; False, and nothing, if it, or what was written of it, has changed since.
+def _update_ledger(conn: Connection, dataset: Dataset, item: _Erased) -> bool:
+    """Update the ledger row of a file; return False, changing nothing, if the file or its replacement changed meanwhile.
 
-    A file that waits to be loaded is read anew, whoever holds it now.
+    A pending file is staged again, whoever holds its lease now.
     """
     row, new = item.row, item.new
     values: dict[str, Any] = {
         "erased_at": func.now(),
-        "rows_erased": func.coalesce(files.c.rows_erased, 0) + len(item.found.lines),
+        "rows_erased": func.coalesce(files.c.rows_erased, 0) + len(item.search.lines),
     }
     values |= {"sha256": new.sha256, "bytes": new.size} if new else {"raw_dropped_at": func.now()}
     searched = and_(files.c.file_id == row.file_id, files.c.sha256 == row.sha256, files.c.raw_dropped_at.is_(None))
@@ -381,7 +390,7 @@ def _note(conn: Connection, dataset: Dataset, item: _Erased) -> bool:
         if new:
             ledger.return_to_landed(conn, dataset.name, pending)
         else:
-            why = f"its raw file was dropped, as a person in it was to be forgotten: {item.found.problem}"
+            reason = f"its raw file was removed, as it held data of a person to be forgotten: {item.search.problem}"
             free = {"leased_by": None, "leased_until": None}
-            conn.execute(update(files).where(pending).values(status="failed", error=why, **free))
+            conn.execute(update(files).where(pending).values(status="failed", error=reason, **free))
     return True

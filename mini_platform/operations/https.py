@@ -1,6 +1,6 @@
-"""HTTPS of the web process: the certificate of the settings, also after it was renewed on disk, without a restart.
+"""HTTPS of the web process: serve the certificate of the settings, and reload it without a restart when it is renewed.
 
-Not here: how the settings are read, who is believed to speak https for others (`MINI_PLATFORM_API_PROXIES`), the
+Not here: how the settings are read, the proxies that are trusted to terminate https (`MINI_PLATFORM_API_PROXIES`), the
 connection to Postgres (`warehouse/tls.py`).
 """
 
@@ -20,7 +20,7 @@ class CertificateError(ValueError):
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why https cannot be served with these settings, as a sentence; None if it can, or is not asked for."""
+    """Return why https cannot be served with these settings, as a sentence; None if it can, or is not configured."""
     try:
         context(settings)
     except CertificateError as error:
@@ -29,55 +29,55 @@ def refusal(settings: Settings) -> str | None:
 
 
 def context(settings: Settings) -> ssl.SSLContext | None:
-    """What https is served with; None for http.
+    """Return the TLS context that https is served with; None for http.
 
-    Each handshake looks whether the files were changed, and is made with what they hold now. While they do not fit together,
-    as in the midst of a renewal, the last that did is kept.
+    Each handshake checks whether the files have changed, and uses their current content. While certificate and key do not
+    match, as in the middle of a renewal, the last valid pair stays in use.
 
     Raises:
-        CertificateError: they cannot be used from the start.
+        CertificateError: the certificate or the key cannot be used.
     """
     cert, key = settings.api_tls_cert, settings.api_tls_key
     if cert is None or key is None:
         return None
-    first = current = _loaded(cert, key)
-    seen = _state(cert, key)
+    first = current = _load_context(cert, key)
+    last_state = _state(cert, key)
 
     def renew(handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        nonlocal current, seen
-        if (now := _state(cert, key)) != seen:
-            seen = now
+        nonlocal current, last_state
+        if (state := _state(cert, key)) != last_state:
+            last_state = state
             try:
-                current = _loaded(cert, key)
+                current = _load_context(cert, key)
                 log.info("The certificate was renewed.")
             except CertificateError as error:
-                log.warning("The certificate was changed, and the one before is still used: %s", error)
+                log.warning("The certificate was changed but cannot be used; the previous one stays in use: %s", error)
         handshake.context = current
 
-    first.sni_callback = renew  # called for clients that send no name, too
+    first.sni_callback = renew  # Called for clients that send no name, too.
     return first
 
 
-def _loaded(cert: Path, key: Path) -> ssl.SSLContext:
+def _load_context(cert: Path, key: Path) -> ssl.SSLContext:
     for name, path in (("CERT", cert), ("KEY", key)):
         try:
             path.open("rb").close()
         except OSError as error:
             raise CertificateError(f"MINI_PLATFORM_API_TLS_{name}: {path} cannot be read: {error.strerror}.") from None
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        made.load_cert_chain(cert, key, password="")
+        tls.load_cert_chain(cert, key, password="")
     except (ssl.SSLError, OSError) as error:
-        said = f"MINI_PLATFORM_API_TLS_KEY: {key} is not the key of {cert}"
+        message = f"MINI_PLATFORM_API_TLS_KEY: {key} is not the key of {cert}"
         if getattr(error, "reason", "") != "KEY_VALUES_MISMATCH":
-            said = (
+            message = (
                 f"MINI_PLATFORM_API_TLS_CERT: {cert} and {key} are not a certificate and its key, unencrypted, in PEM"
             )
-        raise CertificateError(f"{said}.") from error
-    return made
+        raise CertificateError(f"{message}.") from error
+    return tls
 
 
 def _state(*paths: Path) -> list[tuple[int, int] | None]:
-    """What changes with a file: renewed ones are new ones, or other targets of a link."""
+    """Return what identifies the content of files: a renewal creates new files, or changes the target of a link."""
     return [(path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None for path in paths]

@@ -1,10 +1,10 @@
-"""Incidents: what is wrong, from when it is first seen until it is gone, a row of `ops.incidents` each.
+"""Incidents: something wrong, from first to last detection; one row of `ops.incidents` each.
 
-Here: what an incident is, and how those that are known are kept. What is wrong is compared with what was known to be wrong,
-over and over: an incident does not depend on anybody having been there when it began or ended. Not here: what is wrong now by
-the ledger (`detection.py`), runs and checks, which only Dagster knows (`dagster/alerting.py`), who is told (`alerts.py`).
+Here: what an incident is, and how open incidents are stored. The detected incidents are compared with the stored ones again
+and again, so no process has to run at the moment when one begins or ends. Not here: detection from the ledger
+(`detection.py`), failed runs and checks, which only Dagster knows (`dagster/alerting.py`), notifications (`alerts.py`).
 
-Nothing that is stored has personal data in it: no value of a row, no name of a file of a dataset that has personal data.
+Nothing that is stored has personal data in it: no value of a row, no file name of a dataset that has personal data.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Kind = Literal[
     "rows_rejected",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The worst first: what stops all, then a whole file, then what may be as it should be."""
+"""Ordered by severity: what stops everything, then a whole file, then what may be in order."""
 WARNINGS: tuple[Kind, ...] = ("freshness_missed", "figures_unusual", "rows_rejected")
-"""The others are problems."""
-TOLD: tuple[Kind, ...] = ("run_failed", "file_refused", "source_down", "check_failed", "freshness_missed")
-"""Of which people are told by alerts; the others are seen by who looks."""
-DAGSTERS: tuple[Kind, ...] = ("run_failed", "check_failed")
-"""Which only Dagster knows."""
+"""Kinds of level warning; all others are problems."""
+ALERTED_KINDS: tuple[Kind, ...] = ("run_failed", "file_refused", "source_down", "check_failed", "freshness_missed")
+"""Kinds that are sent as alerts; the others are only shown."""
+DAGSTER_KINDS: tuple[Kind, ...] = ("run_failed", "check_failed")
+"""Kinds that only Dagster knows."""
 UNSTORED = ("detail", "alike")
 Subject = tuple[Kind, str]
 BATCH = 1000
-"""Incidents that are looked up by one statement."""
+"""Incidents that one statement looks up."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Incident:
     """Something that is wrong.
 
     Attributes:
-        kind: what sort of thing is wrong.
-        subject: with what; there is one incident for each at a time.
-        dataset: whose; None where it is not of one.
-        evidence: what tells this occurrence from others with the same subject, such as the id of a run.
+        kind: the kind of problem.
+        subject: the affected file, dataset, source, figure or check; each has at most one open incident per kind.
+        dataset: name of the dataset; None if it concerns no single one.
+        evidence: identifies this occurrence among those of the same subject, such as the id of a run.
         message: what is wrong, as a sentence.
         advice: what to do about it, as a sentence.
-        link: page that shows more.
-        since: when it began.
-        detail: what is wrong for who may read the dataset, with names of files and reasons; never stored.
-        alike: those of a dataset that have the same are shown as one, the last of them with its detail; never stored.
+        link: page with details.
+        since: time at which it began.
+        detail: message for readers of the dataset, with file names and reasons; never stored.
+        alike: incidents of a dataset with the same value are shown as one, the last of them with its detail; never stored.
     """
 
     kind: Kind
@@ -74,107 +74,109 @@ class Incident:
 
     @property
     def level(self) -> Literal["problem", "warning"]:
-        """How bad it is."""
+        """Return the severity of the incident."""
         return "warning" if self.kind in WARNINGS else "problem"
 
     @property
     def key(self) -> tuple[Kind, str, str]:
-        """What tells it from all others, past ones among them."""
+        """Return the identity of the incident among all others, including past ones."""
         return self.kind, self.subject, self.evidence
 
     def as_row(self) -> dict[str, Any]:
-        """Return what is stored of it."""
+        """Return the columns that are stored."""
         return {name: value for name, value in asdict(self).items() if name not in UNSTORED}
 
 
 def reconcile(
     conn: Connection,
-    found: Sequence[Incident],
+    detected: Sequence[Incident],
     undecided: Collection[Subject] = (),
     kinds: Collection[Kind] = KINDS,
 ) -> None:
-    """Open the incidents that are not known, and close those that are over.
+    """Open incidents that are not stored yet, and close those that are no longer detected.
 
     Args:
         conn: the caller's transaction.
-        found: everything that is wrong.
-        undecided: of which nobody can tell just now, as they are being worked on: these stay as they are.
-        kinds: that were looked for: others stay as they are.
+        detected: everything that is wrong now.
+        undecided: subjects that cannot be judged now, as they are being processed: their incidents stay as they are.
+        kinds: kinds that were checked; incidents of others stay as they are.
     """
     advisory_lock(conn, "incidents")
-    looked_for = incidents.c.kind.in_(kinds)
-    known = {(row.kind, row.subject): row for row in conn.execute(select(incidents).where(is_open(), looked_for))}
-    now = {(incident.kind, incident.subject): incident for incident in found}
-    for key in now.keys() & known.keys():
-        if (incident := now[key]).evidence != known[key].evidence:
-            news = {"since": known[key].since, "seen_at": func.now(), "times": incidents.c.times + 1}
-            row = incidents.c.incident_id == known[key].incident_id
-            conn.execute(update(incidents).where(row).values(incident.as_row() | news))
-    new = [incident for key, incident in now.items() if key not in known]
+    of_kinds = incidents.c.kind.in_(kinds)
+    open_rows = {(row.kind, row.subject): row for row in conn.execute(select(incidents).where(is_open(), of_kinds))}
+    now = {(incident.kind, incident.subject): incident for incident in detected}
+    for key in now.keys() & open_rows.keys():
+        if (incident := now[key]).evidence != open_rows[key].evidence:
+            changes = {"since": open_rows[key].since, "seen_at": func.now(), "times": incidents.c.times + 1}
+            row = incidents.c.incident_id == open_rows[key].incident_id
+            conn.execute(update(incidents).where(row).values(incident.as_row() | changes))
+    new = [incident for key, incident in now.items() if key not in open_rows]
     for start in range(0, len(new), BATCH):
         _open(conn, new[start : start + BATCH])
-    gone = [known[key].incident_id for key in known.keys() - now.keys() - set(undecided)]
+    over = [open_rows[key].incident_id for key in open_rows.keys() - now.keys() - set(undecided)]
     conn.execute(
-        update(incidents).where(incidents.c.incident_id == func.any(gone), is_open()).values(closed_at=func.now())
+        update(incidents).where(incidents.c.incident_id == func.any(over), is_open()).values(closed_at=func.now())
     )
 
 
 def is_open() -> Any:
-    """Whether an incident is not over."""
+    """Return the condition that an incident is open."""
     return incidents.c.closed_at.is_(None)
 
 
 def _open(conn: Connection, new: Sequence[Incident]) -> None:
-    """Open incidents, but for those that were closed before: the same evidence is no news."""
+    """Open incidents, except those that were closed before with the same evidence."""
     settled = _settled(conn, new, incidents.c.closed_at.is_not(None))
     if rows := [incident.as_row() for incident in new if incident.key not in settled]:
         conn.execute(insert(incidents), rows)
 
 
-def unacknowledged(conn: Connection, found: Sequence[Incident]) -> list[Incident]:
-    """Return those of the incidents that nobody has closed by hand."""
-    settled = _settled(conn, found, incidents.c.closed_by.is_not(None))
-    return [incident for incident in found if incident.key not in settled]
+def unacknowledged(conn: Connection, candidates: Sequence[Incident]) -> list[Incident]:
+    """Return the incidents that were not closed by hand."""
+    settled = _settled(conn, candidates, incidents.c.closed_by.is_not(None))
+    return [incident for incident in candidates if incident.key not in settled]
 
 
-def _settled(conn: Connection, found: Sequence[Incident], condition: ColumnElement[bool]) -> set[tuple[str, str, str]]:
-    """Return the keys of those of the incidents of which a row meets a condition."""
+def _settled(
+    conn: Connection, candidates: Sequence[Incident], condition: ColumnElement[bool]
+) -> set[tuple[str, str, str]]:
+    """Return the keys of incidents that have a stored row which meets a condition."""
     key = (incidents.c.kind, incidents.c.subject, incidents.c.evidence)
     settled: set[tuple[str, str, str]] = set()
-    for start in range(0, len(found), BATCH):
-        some = [incident.key for incident in found[start : start + BATCH]]
-        settled |= {tuple(row) for row in conn.execute(select(*key).where(tuple_(*key).in_(some), condition))}
+    for start in range(0, len(candidates), BATCH):
+        batch = [incident.key for incident in candidates[start : start + BATCH]]
+        settled |= {tuple(row) for row in conn.execute(select(*key).where(tuple_(*key).in_(batch), condition))}
     return settled
 
 
-def listed(conn: Connection, *, closed: bool = False) -> Sequence[Row[Any]]:
-    """The open incidents, or with those that are over, the oldest first; `told`: who was told of what."""
-    mine = and_(alerts.c.incident_id == incidents.c.incident_id, alerts.c.sent_at.is_not(None))
-    told = select(func.array_agg(alerts.c.service.concat(" ").concat(alerts.c.event))).where(mine).scalar_subquery()
-    chosen = select(incidents, told.label("told")).where(true() if closed else is_open())
-    return conn.execute(chosen.order_by(incidents.c.incident_id)).all()
+def list_incidents(conn: Connection, *, closed: bool = False) -> Sequence[Row[Any]]:
+    """Return the open incidents, or also the closed ones, the oldest first; `notified` lists the alerts that were sent."""
+    sent = and_(alerts.c.incident_id == incidents.c.incident_id, alerts.c.sent_at.is_not(None))
+    notified = select(func.array_agg(alerts.c.service.concat(" ").concat(alerts.c.event))).where(sent).scalar_subquery()
+    rows = select(incidents, notified.label("notified")).where(true() if closed else is_open())
+    return conn.execute(rows.order_by(incidents.c.incident_id)).all()
 
 
 def stored(
     conn: Connection, kinds: Collection[Kind], subjects: Collection[Subject] = ()
 ) -> list[tuple[Incident, dt.datetime]]:
-    """Return the open incidents of some kinds, and those of some subjects, each with when it was last seen anew."""
+    """Return the open incidents of some kinds or subjects, each with the time when it last got new evidence."""
     columns = [incidents.c[field.name] for field in fields(Incident) if field.name not in UNSTORED]
     of_subject = tuple_(incidents.c.kind, incidents.c.subject).in_(list(subjects))
-    chosen = select(incidents.c.seen_at, *columns).where(is_open(), or_(incidents.c.kind.in_(kinds), of_subject))
-    rows = conn.execute(chosen.order_by(incidents.c.incident_id)).all()
+    matching = select(incidents.c.seen_at, *columns).where(is_open(), or_(incidents.c.kind.in_(kinds), of_subject))
+    rows = conn.execute(matching.order_by(incidents.c.incident_id)).all()
     return [(Incident(*values), seen_at) for seen_at, *values in rows]
 
 
 def open_subjects(conn: Connection, kind: Kind) -> set[str]:
-    """The subjects of the open incidents of a kind."""
+    """Return the subjects of the open incidents of a kind."""
     return set(conn.scalars(select(incidents.c.subject).where(is_open(), incidents.c.kind == kind)))
 
 
 def close(conn: Connection, incident_id: int, by: str) -> bool:
-    """Close an incident by hand, for what will not go away by itself; whether it was open. Nobody is told."""
-    mine = and_(incidents.c.incident_id == incident_id, is_open())
-    closed = conn.execute(update(incidents).where(mine).values(closed_at=func.now(), closed_by=by)).rowcount == 1
+    """Close an incident by hand, without a notification; return True if it was open."""
+    to_close = and_(incidents.c.incident_id == incident_id, is_open())
+    closed = conn.execute(update(incidents).where(to_close).values(closed_at=func.now(), closed_by=by)).rowcount == 1
     if closed:
         audit.record(conn, "closed an incident", incident_id)
     return closed

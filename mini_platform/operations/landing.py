@@ -1,7 +1,7 @@
-"""Landing: what has arrived becomes raw files with a row in the ledger, and raw files that are kept no longer go.
+"""Landing: store arrived files as raw files with a row in the ledger, and remove raw files past their retention.
 
-Here: what a run lands, files that somebody names, pages of an API. Not here: how a channel is read (`landing/`), what is made
-of the files (`processing.py`).
+Here: landing for a run, files named by a user, pages of an API. Not here: how a channel is read (`landing/`), how files are
+processed (`processing.py`).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from mini_platform.platform import Platform
 
 LAND_TRIES = 5
-"""Looks at a file that changes while it is read."""
+"""Attempts to land a file that changes while it is read."""
 
 
 class FileError(ValueError):
-    """A file that somebody names cannot be landed; the message is a sentence."""
+    """A file named by a user cannot be landed; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What a look at the channels of a dataset brought.
+    """The result of landing from the channels of a dataset.
 
     Attributes:
-        file_ids: of the files that arrived, in their order.
-        skipped: files of the drop folder that do not count yet, each with the reason; those that need help come first.
-        expired: ledger rows of the files whose raw file was removed, as it was older than such files are kept.
+        file_ids: ids of the files that arrived, in their order.
+        skipped: files of the drop folder that are not landed yet, each with the reason; blocked ones come first.
+        expired: ledger rows of the files whose raw file was removed, as it was past its retention.
     """
 
     file_ids: Sequence[int]
@@ -55,7 +55,7 @@ class Landed:
 
     @property
     def blocked(self) -> list[DroppedFile]:
-        """The skipped files that will not be landed until somebody helps."""
+        """Return the skipped files that will not be landed until a user intervenes."""
         return [file for file in self.skipped if file.blocked]
 
 
@@ -67,14 +67,14 @@ def land(
     *,
     visit_inboxes: bool = True,
 ) -> Landed:
-    """Land what stands in the drop folder and in the remote inboxes of a dataset, and remove raw files that are too old.
+    """Land new files of the drop folder and the remote inboxes of a dataset, and remove raw files past their retention.
 
     Args:
         platform: settings, database and raw store.
-        dataset: whose files.
-        run_id: on whose behalf the audit trail notes it.
-        files: ids of landed files that the run is about: with any, nothing else is looked for.
-        visit_inboxes: False where somebody else visits them all the time.
+        dataset: dataset of the files.
+        run_id: run that the audit trail records as the actor.
+        files: ids of landed files that the run is limited to; if set, no new files are landed.
+        visit_inboxes: False if another process visits them all the time.
     """
     with audit.on_behalf_of(platform.worker(run_id).actor):
         file_ids, skipped = _land_dropped(platform, dataset) if files is None else ([], [])
@@ -85,7 +85,7 @@ def land(
 
 
 def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list[DroppedFile]]:
-    """Land the drop folder; return ids of the files that arrived, and the files that do not count yet."""
+    """Land the drop folder; return ids of the files that arrived, and the skipped files."""
     dropped = folder.look(platform.settings.data / dataset.name, dataset)
     skipped = [file for file in dropped if file.skip_reason]
     with platform.engine.connect() as conn:
@@ -106,36 +106,36 @@ def _land_remote(platform: Platform, dataset: Dataset) -> list[int]:
 
 
 def named_file(path: Path) -> DroppedFile:
-    """Return a file that somebody names; links are followed, as they were named too.
+    """Return the file at a path that a user named; links are followed.
 
     Raises:
-        FileError: it is not there, not a file, or may not be read.
+        FileError: it does not exist, is not a regular file, or cannot be read.
     """
     try:
         target = path.resolve(strict=True)
-        info = target.stat()
+        status = target.stat()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or "it is a loop of links"
         raise FileError(f"{path}: {reason}") from error
-    if not stat.S_ISREG(info.st_mode):
-        what = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-        raise FileError(f"{path}: it is {what}")
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise FileError(f"{path}: it is {kind}")
     if not os.access(target, os.R_OK):
-        raise FileError(f"{path}: you may not read it")
+        raise FileError(f"{path}: permission denied")
     return DroppedFile(display_name(path.name or target.name), target, "")
 
 
 def land_files(
     platform: Platform, dataset: Dataset, named: Sequence[DroppedFile], channel: str = "load"
 ) -> Iterator[tuple[DroppedFile, Row[Any] | None]]:
-    """Land files in the order in which they are named; one that changes meanwhile is tried again for a while.
+    """Land files in the order in which they are named; retry a file that changes meanwhile for some time.
 
     Yields:
-        Each file with its ledger row; or with None, and the reason, where it cannot be had.
+        Each file with its ledger row; or with None, and the reason, if it cannot be landed.
     """
     for batch in _by_distinct_names(named):
-        for taken, landed in folder.land(platform.engine, dataset, platform.store, batch, channel):
-            file, row = taken, landed
+        for first_try, first_row in folder.land(platform.engine, dataset, platform.store, batch, channel):
+            file, row = first_try, first_row
             for _ in range(LAND_TRIES):
                 if row is not None or file.blocked:
                     break
@@ -145,7 +145,7 @@ def land_files(
 
 
 def _by_distinct_names(named: Iterable[DroppedFile]) -> Iterator[list[DroppedFile]]:
-    """Consecutive files, cut where a name comes again: it is the next version of the one before."""
+    """Yield batches of consecutive files; a repeated name, which is the next version, starts a new batch."""
     batch: list[DroppedFile] = []
     for file in named:
         if any(file.name == other.name for other in batch):
@@ -164,14 +164,14 @@ def sync(
     *,
     run_id: str | None = None,
 ) -> SyncResult:
-    """Ask an API for what is new, page by page, and land that; what goes wrong with the source is in the answer.
+    """Fetch new data of an API page by page and land it; return the result, with errors of the source in it.
 
     Args:
         platform: settings, database and raw store.
-        dataset: whose source.
-        source: to be asked.
-        log: called with sentences about tries and waits.
-        run_id: on whose behalf the audit trail notes it; by default it is the user of the operating system.
+        dataset: dataset of the source.
+        source: the API source to sync.
+        log: called with sentences about retries and pauses.
+        run_id: run that the audit trail records as the actor; by default it is the user of the operating system.
     """
     from mini_platform.landing.sync import sync  # Brings httpx.
 

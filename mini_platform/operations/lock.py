@@ -1,8 +1,8 @@
-"""The lock file, read: what is locked, and what of it is needed to run the platform rather than to work on it.
+"""Reader of the lock file: all locked packages, and those that are needed to run the platform rather than to develop it.
 
-    python mini_platform/operations/lock.py hatchling < requirements.lock    # what runs, and this one
+    python mini_platform/operations/lock.py hatchling < requirements.lock    # packages to run, and hatchling
 
-Only the standard library here: an image is built with it before anything is installed.
+It uses only the standard library: an image is built with it before anything is installed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Locked:
 
     Attributes:
         name: of the package.
-        version: exactly.
-        marker: where it is needed; None for everywhere.
-        parents: names of those that need it; `ROOT` for the platform itself.
-        block: its lines, with hashes.
+        version: the exact version.
+        marker: environment that needs it; None for all.
+        parents: names of the packages that need it; `ROOT` for the platform itself.
+        block: the lines of the package, with hashes.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Locked:
 
 
 def read(lock: str) -> Iterator[Locked]:
-    """The packages of a lock."""
+    """Yield the packages of a lock file."""
     for block in re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]:
         if head := HEAD.match(block):
             parents = frozenset(match["name"] for match in PARENT.finditer(block))
@@ -46,7 +46,7 @@ def read(lock: str) -> Iterator[Locked]:
 
 
 def runtime(lock: str, *also: str) -> list[Locked]:
-    """The packages that the platform and some others need, directly or not, and none that only its developers need."""
+    """Return the packages that the platform and the packages `also` need, directly or not, without development packages."""
     packages, needed = list(read(lock)), {ROOT, *also}
     while more := {package.name for package in packages if package.parents & needed} - needed:
         needed |= more

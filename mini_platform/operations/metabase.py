@@ -1,11 +1,10 @@
-"""Metabase: connected to the database as the BI role, with the dashboards that datasets have, by its REST API.
+"""Set up Metabase by its REST API: the connection to the database as the BI role, and the dashboards of datasets.
 
-A dataset that is a folder hands its dashboards in, as `DASHBOARDS` of its `metabase.py`: questions by name of a dashboard.
+A dataset that is a folder defines its dashboards as `DASHBOARDS` in its `metabase.py`: questions by name of a dashboard.
 
-Everything is found by its name in one collection and made where it is missing, so that it can be run again; questions are
-brought to what is declared here, and what people arranged on the dashboards, or added to them, stays. Written after the
-documentation of version 0.54 (https://www.metabase.com/docs/v0.54/api); the API is not versioned, so that another version may
-want other words.
+Every item is looked up by its name in one collection and created if missing, so that the setup can be repeated. Questions are
+updated to their declaration; what people arranged on the dashboards, or added to them, stays. Written after the documentation
+of version 0.54 (https://www.metabase.com/docs/v0.54/api); the API is not versioned, so other versions may need changes.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from sqlalchemy import URL
 from mini_platform.declare.registry import Registry, own_value
 
 NAME = "Mini Platform"
-"""Of the collection, and of the database as people see it in Metabase."""
+"""Name of the collection, and of the database as people see it in Metabase."""
 SCHEMAS = "analytics, production"
 WIDTH, HEIGHT = 24, 8
-"""Of a question on a dashboard: the whole width of the grid."""
+"""Size of a question on a dashboard, in cells: the whole width of the grid."""
 SECONDS = 60.0
 
 
@@ -33,14 +32,14 @@ class MetabaseError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """A question: a select of the BI role, and how it is drawn.
+    """A question: a select for the BI role, with its visualization.
 
     Attributes:
-        name: of it; told apart by it.
+        name: name that identifies the question.
         display: `line`, `bar`, `row`, `area` or `table`.
         sql: the select.
-        dimensions: its columns on the x-axis, and those that break it up.
-        metrics: its columns on the y-axis.
+        dimensions: columns on the x-axis, and columns that split it into series.
+        metrics: columns on the y-axis.
     """
 
     name: str
@@ -50,14 +49,16 @@ class Question:
     metrics: tuple[str, ...] = ()
 
     def body(self, database: int, collection: int) -> dict[str, Any]:
-        """As Metabase takes it."""
-        drawn = {"graph.dimensions": list(self.dimensions), "graph.metrics": list(self.metrics)} if self.metrics else {}
+        """Return the request body for Metabase."""
+        settings = (
+            {"graph.dimensions": list(self.dimensions), "graph.metrics": list(self.metrics)} if self.metrics else {}
+        )
         return {
             "name": self.name,
             "display": self.display,
             "collection_id": collection,
             "dataset_query": {"type": "native", "database": database, "native": {"query": self.sql}},
-            "visualization_settings": drawn,
+            "visualization_settings": settings,
         }
 
 
@@ -65,28 +66,28 @@ def dashboards_of(registry: Registry, datasets: Iterable[str]) -> dict[str, Sequ
     """Return the dashboards that these datasets have, by name.
 
     Raises:
-        RegistryError: a file has none.
+        RegistryError: a file does not define `DASHBOARDS`.
     """
-    found: dict[str, Sequence[Question]] = {}
+    dashboards: dict[str, Sequence[Question]] = {}
     for module in registry.own_modules("metabase", datasets):
-        found |= own_value(module, "DASHBOARDS", dict)
-    return found
+        dashboards |= own_value(module, "DASHBOARDS", dict)
+    return dashboards
 
 
 class Metabase:
-    """A session with a Metabase; close it by `with`."""
+    """A session with Metabase, as a context manager."""
 
     def __init__(self, url: str, email: str, password: str) -> None:
-        """Nothing is asked yet."""
+        """Create a client; no request is sent yet."""
         self._client = httpx.Client(base_url=url, timeout=SECONDS, trust_env=False)
         self._email, self._password = email, password
-        self._done: list[str] = []
+        self._changes: list[str] = []
 
     def __enter__(self) -> Metabase:
-        """Log in; a Metabase that nobody set up yet is set up with this person as its administrator.
+        """Log in; a new Metabase is set up first, with this user as its administrator.
 
         Raises:
-            MetabaseError: it cannot be reached, or does not let us in.
+            MetabaseError: it cannot be reached, or refuses the login.
         """
         try:
             self._client.headers["X-Metabase-Session"] = self._session()
@@ -96,47 +97,47 @@ class Metabase:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection; the session ends by itself."""
+        """Close the connection; the session expires by itself."""
         self._client.close()
 
     def _session(self) -> str:
-        properties = self._ask("GET", "/api/session/properties")
+        properties = self._request("GET", "/api/session/properties")
         if properties["has-user-setup"]:
             login = {"username": self._email, "password": self._password}
-            return str(self._ask("POST", "/api/session", login)["id"])
+            return str(self._request("POST", "/api/session", login)["id"])
         user = {"email": self._email, "password": self._password, "first_name": "Mini", "last_name": "Platform"}
         setup = {"token": properties["setup-token"], "user": user, "prefs": {"site_name": NAME}}
-        return str(self._ask("POST", "/api/setup", setup)["id"])
+        return str(self._request("POST", "/api/setup", setup)["id"])
 
     def set_up(self, database: URL, dashboards: Mapping[str, Sequence[Question]]) -> list[str]:
-        """Connect the database and make what is missing.
+        """Connect the database, and create missing dashboards and questions.
 
         Args:
-            database: as Metabase reaches it, with the login of the BI role.
-            dashboards: the questions of each, by its name.
+            database: URL by which Metabase reaches the database, with the login of the BI role.
+            dashboards: questions by name of their dashboard.
 
         Returns:
-            What was made or changed, a phrase each; none where all was there.
+            A phrase per created or changed item; empty if nothing was missing.
 
         Raises:
             MetabaseError: Metabase refused something.
         """
         database_id = self._connect(database)
-        collections = {item["name"]: item["id"] for item in self._ask("GET", "/api/collection")}
-        collection = collections.get(NAME) or self._make(
+        collections = {item["name"]: item["id"] for item in self._request("GET", "/api/collection")}
+        collection = collections.get(NAME) or self._create(
             "collection", {"name": NAME, "description": "Made by a command."}
         )
         for name, questions in dashboards.items():
-            there = self._items(collection)
-            cards = [self._question(there, question.body(database_id, collection)) for question in questions]
-            dashboard = there.get(("dashboard", name)) or self._make(
+            existing = self._items(collection)
+            cards = [self._question(existing, question.body(database_id, collection)) for question in questions]
+            dashboard = existing.get(("dashboard", name)) or self._create(
                 "dashboard", {"name": name, "collection_id": collection}
             )
             self._arrange(dashboard, name, cards)
-        return self._done
+        return self._changes
 
     def _connect(self, url: URL) -> int:
-        """The database by its name; its details are told again each time, as the password may be another one."""
+        """Create or update the database and return its id; its details are sent each time, as the password may have changed."""
         mode = url.query.get("sslmode")
         details = {
             "host": url.host,
@@ -149,35 +150,35 @@ class Metabase:
             **({"ssl": True, "ssl-mode": mode} if mode not in (None, "disable") else {"ssl": False}),
         }
         body = {"engine": "postgres", "name": NAME, "details": details}
-        for known in self._ask("GET", "/api/database")["data"]:
+        for known in self._request("GET", "/api/database")["data"]:
             if known["name"] == NAME:
-                self._ask("PUT", f"/api/database/{known['id']}", body)
+                self._request("PUT", f"/api/database/{known['id']}", body)
                 return int(known["id"])
-        return self._make("database", body)
+        return self._create("database", body)
 
     def _items(self, collection: int) -> dict[tuple[str, str], int]:
-        """Ids of the questions and dashboards of a collection, by kind and name."""
-        found = self._ask("GET", f"/api/collection/{collection}/items?models=card&models=dashboard")
-        return {(item["model"], item["name"]): item["id"] for item in found["data"]}
+        """Return ids of the questions and dashboards of a collection, by kind and name."""
+        items = self._request("GET", f"/api/collection/{collection}/items?models=card&models=dashboard")
+        return {(item["model"], item["name"]): item["id"] for item in items["data"]}
 
-    def _question(self, there: dict[tuple[str, str], int], body: dict[str, Any]) -> int:
-        found = there.get(("card", body["name"]))
-        if found is None:
-            return self._make("card", body)
-        card = self._ask("GET", f"/api/card/{found}")
+    def _question(self, existing: dict[tuple[str, str], int], body: dict[str, Any]) -> int:
+        card_id = existing.get(("card", body["name"]))
+        if card_id is None:
+            return self._create("card", body)
+        card = self._request("GET", f"/api/card/{card_id}")
         if {name: card.get(name) for name in body} != body:
-            self._ask("PUT", f"/api/card/{found}", body)
-            self._done.append(f"card {body['name']} changed")
-        return found
+            self._request("PUT", f"/api/card/{card_id}", body)
+            self._changes.append(f"card {body['name']} changed")
+        return card_id
 
     def _arrange(self, dashboard: int, name: str, cards: Sequence[int]) -> None:
-        """Put the questions that a dashboard lacks below what is on it."""
-        kept = self._ask("GET", f"/api/dashboard/{dashboard}")["dashcards"]
-        missing = [card for card in cards if card not in {item["card_id"] for item in kept}]
+        """Add missing questions to a dashboard, below its content."""
+        existing = self._request("GET", f"/api/dashboard/{dashboard}")["dashcards"]
+        missing = [card for card in cards if card not in {item["card_id"] for item in existing}]
         if not missing:
             return
-        bottom = max((item["row"] + item["size_y"] for item in kept), default=0)
-        # Ids below zero are new ones; what is not sent would be taken off.
+        bottom = max((item["row"] + item["size_y"] for item in existing), default=0)
+        # Negative ids are new cards; cards that are not sent would be removed.
         new = [
             {
                 "id": -place,
@@ -189,32 +190,32 @@ class Metabase:
             }
             for place, card in enumerate(missing, 1)
         ]
-        self._ask("PUT", f"/api/dashboard/{dashboard}", {"dashcards": [*kept, *new]})
-        self._done.append(f"dashboard {name} filled")
+        self._request("PUT", f"/api/dashboard/{dashboard}", {"dashcards": [*existing, *new]})
+        self._changes.append(f"dashboard {name} filled")
 
-    def _make(self, kind: str, body: dict[str, Any]) -> int:
-        made = self._ask("POST", f"/api/{kind}", body)
-        self._done.append(f"{kind} {body['name']} made")
-        return int(made["id"])
+    def _create(self, kind: str, body: dict[str, Any]) -> int:
+        created = self._request("POST", f"/api/{kind}", body)
+        self._changes.append(f"{kind} {body['name']} made")
+        return int(created["id"])
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         try:
-            answer = self._client.request(method, path, json=body)
-            answer.raise_for_status()
-            return answer.json() if answer.content else None
+            response = self._client.request(method, path, json=body)
+            response.raise_for_status()
+            return response.json() if response.content else None
         except httpx.HTTPStatusError as error:
-            said = " ".join(error.response.text.split())[:300]
+            message = " ".join(error.response.text.split())[:300]
             raise MetabaseError(
-                f"Metabase answered {error.response.status_code} to {method} {path}: {_without_secrets(said, body)}"
+                f"Metabase answered {error.response.status_code} to {method} {path}: {_without_secrets(message, body)}"
             ) from None
         except (httpx.HTTPError, ValueError) as error:
             raise MetabaseError(f"Metabase at {self._client.base_url} does not answer as it should: {error}") from None
 
 
-def _without_secrets(said: str, body: dict[str, Any] | None) -> str:
-    """An answer may repeat what it was sent."""
+def _without_secrets(message: str, body: dict[str, Any] | None) -> str:
+    """Return a response text without passwords: a response may repeat the request."""
     parts = [body or {}, (body or {}).get("details", {}), (body or {}).get("user", {})]
     for part in parts:
         if password := part.get("password"):
-            said = said.replace(password, "***")
-    return said
+            message = message.replace(password, "***")
+    return message

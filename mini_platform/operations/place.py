@@ -1,4 +1,4 @@
-"""What a place outside of the database is, where rows of a dataset may stand. Not here: which there are (`places.py`)."""
+"""Types for places outside the database that may hold rows of a dataset. Not here: the list of places (`places.py`)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Purged:
-    """What goes, or went.
+    """Items that are or would be removed by a purge.
 
     Attributes:
         what: raw files, staged rows, rejected rows, quality report or runs.
-        dataset: whose; None where it is not of one.
-        items: how many files or rows.
-        oldest: when the oldest of them arrived or was written; None where that is not known.
-        bytes: of files.
+        dataset: name of the dataset; None if they belong to no single one.
+        items: number of files or rows.
+        oldest: time at which the oldest of them arrived or was written; None if unknown.
+        bytes: total size of files.
     """
 
     what: str
@@ -37,19 +37,19 @@ class Purged:
     bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As a dict."""
+        """Return the result as a dict."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """A person who is to be forgotten, and where.
+    """A person to be forgotten, and the dataset to remove them from.
 
     Attributes:
-        engine: of the database.
-        dataset: whose.
-        person: with the keys of their rows.
-        raw: how files are read.
+        engine: engine of the database.
+        dataset: the dataset.
+        person: the person, with the keys of their rows.
+        raw: the limits that files are read with, and the keys.
         dropped: the drop folder of the dataset.
     """
 
@@ -62,10 +62,10 @@ class Erasure:
 
 @dataclass
 class Erased:
-    """What was done in a place.
+    """The result of removing a person from a place.
 
     Attributes:
-        files: of each file with records of the person: its name, how many, and what became of it.
+        files: a dict per file with records of the person: its name, number of records and outcome.
         unread: sentences about files that could not be searched.
     """
 
@@ -75,15 +75,15 @@ class Erased:
 
 @dataclass(frozen=True)
 class FilePlace:
-    """Files of one kind, here or far, in which rows of a dataset stand. What is None is done by who walks the places.
+    """Files of one kind, local or remote, that hold rows of a dataset. Callers handle operations that are None themselves.
 
     Attributes:
-        name: of such files, as people read it.
-        contents: where each file of a dataset is, and its bytes: for who looks for what must not be there.
-        erase: takes a person out of them.
-        purge: removes those that are older than they are kept, or only looks.
-        back_up: copies them into the folder of a backup; yields the files that it wrote.
-        bring_back: copies them from there; what is there already stays.
+        name: name of the kind, for people.
+        contents: yields location and bytes of each file of a dataset, to search for data that must not be there.
+        erase: removes a person from the files.
+        purge: removes files that are past their retention, or only counts them.
+        back_up: copies the files into the folder of a backup, and yields the files that it wrote.
+        restore: copies the files back from there; existing files stay.
     """
 
     name: str
@@ -91,4 +91,4 @@ class FilePlace:
     erase: Callable[[Erasure], Erased] | None = None
     purge: Callable[[Platform, Dataset, bool], Purged] | None = None
     back_up: Callable[[Platform, Path], Iterator[Path]] | None = None
-    bring_back: Callable[[Platform, Path], None] | None = None
+    restore: Callable[[Platform, Path], None] | None = None

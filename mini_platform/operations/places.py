@@ -1,8 +1,8 @@
-"""Places outside of the database where a row of a dataset may stand: a further kind of files is one entry here.
+"""List of places outside the database that may hold rows of a dataset: a further kind of files is one entry here.
 
-Forget, purge and backup walk them, as they walk the tables (`warehouse/places.py`), and so do the tests that look for what must
-not be there. Answers are no place: an export that somebody took is theirs. Nor is what is not ours to change: the folders of
-others that are visited, and backups that were made.
+Forget, purge and backup process all of them, as they process the tables (`warehouse/places.py`), and so do the tests that
+search for data that must not exist. Exports are not a place: they belong to whoever downloaded them. Neither are files that the
+platform may not change: remote inboxes, and existing backups.
 """
 
 from __future__ import annotations

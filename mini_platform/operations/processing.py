@@ -1,4 +1,4 @@
-"""Processing: staging, loading, refreshing and measuring, each a step that is safe to repeat, and `process`: all of them.
+"""Processing: staging, loading, refreshing and measuring, each a repeatable step, and `process`, which runs all steps.
 
     from mini_platform.operations.processing import process
     from mini_platform.platform import Platform
@@ -6,8 +6,8 @@
     platform = Platform()
     process(platform, platform.datasets["stations"])
 
-Here: a step on the platform as it is set up, as an asset, a command, a test or a notebook takes it. Not here: what a step does
-to the tables (`warehouse/`), what has arrived (`landing.py`).
+Here: each step as a function of the configured platform, for assets, commands, tests and notebooks. Not here: what a step does
+to the tables (`warehouse/`), landing (`landing.py`).
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 def process(
     platform: Platform, dataset: Dataset, files: Sequence[int] | None = None, *, run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Land, stage, load, refresh and measure, until nothing waits that is free to be taken.
+    """Land, stage, load, refresh and measure, until no pending file is free to take.
 
     Args:
         platform: settings, database and raw store.
-        dataset: whose files.
-        files: ids of landed files to take, and nothing else is landed; None means everything that has arrived or waits.
-        run_id: what the ledger calls this run; a new id by default.
+        dataset: dataset of the files.
+        files: ids of landed files to take, without landing others; None means all that have arrived or are pending.
+        run_id: id of this run in the ledger; a new id by default.
 
     Returns:
-        The accounting of each file that was taken, in the order of arrival: its status and what became of its rows.
+        The accounting of each file that was taken, in the order of arrival: its status and row counts.
     """
     run_id = run_id or str(uuid.uuid4())
     file_ids = set(land(platform, dataset, run_id).file_ids if files is None else ())
-    # Loading a file late may queue others again: they wait to be staged by now.
+    # Loading a file late may queue others again, which are then pending.
     while batch := stage(platform, dataset, run_id, files) + load(platform, dataset, run_id, files):
         file_ids |= set(batch)
     for aggregate in dataset.aggregates:
@@ -72,18 +72,18 @@ def stage(
     others_first: bool = False,
     progress: Progress | None = None,
 ) -> list[int]:
-    """Stage landed files that nobody else works on, as many as a run takes.
+    """Stage landed files that no other process works on, as many as a run takes.
 
     Args:
         platform: settings, database and raw store.
-        dataset: whose files.
+        dataset: dataset of the files.
         run_id: owner of the leases.
-        files: ids to choose from; None means all.
-        others_first: whether to leave a slow file to a later run while rows of others wait to be loaded.
+        files: ids of files to choose from; None means all.
+        others_first: leave a slow file to a later run while rows of other files are staged.
         progress: called as bytes and rows are read.
 
     Returns:
-        Ids of the files that were taken, whatever became of them.
+        Ids of the files that were taken, whatever their status.
     """
     from mini_platform.warehouse.staging import stage as stage_landed  # Brings polars and Pandera: 2 s.
 
@@ -106,10 +106,10 @@ def refresh(
     aggregate: Aggregate,
     rows: Select[Any] | CompoundSelect[Any] | None = None,
 ) -> Refreshed:
-    """Bring the table of an aggregate up to date with production; `rows` is its select by default."""
-    chosen: Any = dataset_tables(dataset).rows(aggregate) if rows is None else rows
+    """Update the table of an aggregate from production; `rows` is its select by default."""
+    selected: Any = dataset_tables(dataset).rows(aggregate) if rows is None else rows
     with platform.engine.begin() as conn:
-        refreshed = aggregates.refresh(conn, dataset, aggregate, chosen)
+        refreshed = aggregates.refresh(conn, dataset, aggregate, selected)
         failpoint("aggregate.before_commit")
     failpoint("aggregate.after_commit")
     return refreshed
@@ -122,7 +122,7 @@ def measure(platform: Platform, dataset: Dataset, run_id: str) -> pd.DataFrame:
 
 
 def save_report(platform: Platform, report: pd.DataFrame) -> int:
-    """Upsert a quality report, which is kept over time; return how many rows were written."""
+    """Upsert a quality report, which is kept over time; return the number of rows written."""
     with platform.engine.begin() as conn:
         return upsert_frame(conn, quality_report, report)
 

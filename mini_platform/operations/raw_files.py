@@ -1,6 +1,6 @@
-"""Raw files as a place: what is older than its dataset keeps it goes.
+"""Raw files as a place: files past the retention of their dataset are removed.
 
-Not here: forgetting somebody and backups, which the ledger leads from raw file to raw file (`forget.py`, `backup.py`).
+Not here: forgetting a person and backups, which process raw files by the ledger (`forget.py`, `backup.py`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mini_platform.warehouse.tables import files
 
 
 def _contents(platform: Platform, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
-    kept = (files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
+    has_raw_file = (files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
     with platform.engine.connect() as conn:
-        named = conn.execute(select(files.c.sha256).where(*kept).distinct()).scalars().all()
-    for sha256 in named:
+        hashes = conn.execute(select(files.c.sha256).where(*has_raw_file).distinct()).scalars().all()
+    for sha256 in hashes:
         if (path := platform.store.path(sha256)).exists():
             yield platform.store.place(sha256), path.read_bytes()
 
 
 def raw_retention(platform: Platform, dataset: Dataset) -> dt.timedelta | None:
-    """Return how long the raw files of a dataset are kept; None means for ever."""
+    """Return how long raw files of a dataset are kept; None means for ever."""
     if dataset.name not in platform.settings.raw_retention:
         return dataset.raw_retention
     days = platform.settings.raw_retention[dataset.name]

@@ -1,4 +1,4 @@
-"""Reprocessing: files are queued to be validated and loaded again, by today's rules, from the bytes that were kept."""
+"""Reprocessing: queue files to be validated and loaded again with the current rules, from their raw files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Queued:
-    """Which files are validated and loaded again.
+    """The result of queueing files for reprocessing.
 
     Attributes:
-        file_ids: of the versions that wait for it now.
-        without_raw: ledger rows of those that cannot, as their raw file is no longer kept; what is loaded of them stays.
+        file_ids: ids of the versions that are pending now.
+        without_raw: ledger rows of files that cannot be reprocessed, as their raw file is no longer kept; their loaded rows
+            stay.
     """
 
     file_ids: list[int]
@@ -32,7 +33,7 @@ class Queued:
 
 
 def reprocess(platform: Platform, dataset: Dataset, file_id: int | None = None) -> Queued:
-    """Queue one file of a dataset, or all of them, also refused and failed ones; `process` or the next run takes them."""
+    """Queue one file or all files of a dataset, including refused and failed ones; `process` or the next run takes them."""
     versions = select(files).where(
         files.c.dataset == dataset.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_not(None)
     )

@@ -1,4 +1,4 @@
-"""Verify: every aggregate is computed anew from production and compared, every raw file is looked for. Nothing is written."""
+"""Verify: compute every aggregate from production and compare it, and check every raw file. Nothing is written."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared with what it should be.
+    """The result of comparing an aggregate or raw files with their expected state.
 
     Attributes:
-        dataset: name.
+        dataset: name of the dataset.
         check: name of the aggregate, or of the asset of raw files.
-        compared: groups of the aggregate, or files.
-        differences: of the groups that differ only the first.
-        dropped: files whose raw file is no longer kept, as the ledger says: they are not compared.
+        compared: number of groups of the aggregate, or of files.
+        differences: the differing files, or the first of the differing groups.
+        dropped: number of files whose raw file is no longer kept according to the ledger: they are not compared.
     """
 
     dataset: str
@@ -44,7 +44,7 @@ class Comparison:
         return not self.differences
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what people and programs are shown."""
+        """Return the comparison as a dict, as commands print it."""
         return {
             "dataset": self.dataset,
             "check": self.check,
@@ -57,13 +57,13 @@ class Comparison:
 def verify(
     platform: Platform, dataset: Dataset, progress: Callable[[int], None] = lambda _: None, *, deep: bool = False
 ) -> Iterator[Comparison]:
-    """Compare the aggregates and the raw files of a dataset with what they should be.
+    """Yield comparisons of the aggregates and the raw files of a dataset with their expected state.
 
     Args:
         platform: database and raw store.
-        dataset: whose.
-        progress: called with bytes of raw files as they are looked at.
-        deep: whether to read each raw file and compare its bytes with its hash.
+        dataset: the dataset to verify.
+        progress: called with the size in bytes of each raw file that was checked.
+        deep: read each raw file and compare its bytes with its hash.
     """
     for aggregate in dataset.aggregates:
         yield _aggregate(platform, dataset, aggregate)
@@ -71,11 +71,11 @@ def verify(
 
 
 def raw_bytes(platform: Platform, datasets: Iterable[Dataset]) -> int:
-    """Return the size of all raw files that are kept of datasets."""
-    kept = (files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
+    """Return the total size of the raw files that are kept of these datasets."""
+    has_raw_file = (files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
     names = [dataset.name for dataset in datasets]
     with platform.engine.connect() as conn:
-        return int(conn.scalar(select(func.sum(files.c.bytes)).where(files.c.dataset.in_(names), *kept)) or 0)
+        return int(conn.scalar(select(func.sum(files.c.bytes)).where(files.c.dataset.in_(names), *has_raw_file)) or 0)
 
 
 def _aggregate(platform: Platform, dataset: Dataset, aggregate: Aggregate) -> Comparison:
@@ -90,23 +90,23 @@ def _aggregate(platform: Platform, dataset: Dataset, aggregate: Aggregate) -> Co
 
 
 def _raw_files(platform: Platform, dataset: Dataset, progress: Callable[[int], None], *, deep: bool) -> Comparison:
-    """Every version in the ledger must have its raw file, and that the size and, if asked, the hash that it is named by."""
+    """Check that every version in the ledger has its raw file, with the right size and, if `deep`, the hash of its name."""
     versions = select(files).where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
     with platform.engine.connect() as conn:
-        known = conn.execute(versions.order_by(files.c.file_id)).all()
-    kept = [row for row in known if row.raw_dropped_at is None]
+        rows = conn.execute(versions.order_by(files.c.file_id)).all()
+    with_raw_file = [row for row in rows if row.raw_dropped_at is None]
     differences = []
-    for row in kept:
+    for row in with_raw_file:
         if problem := _problem(platform, row, deep=deep):
             place = platform.store.place(row.sha256)
             shown = {"file_id": row.file_id, "name": row.name, "version": row.version, "path": place}
             differences.append({**shown, "problem": problem})
         progress(row.bytes)
-    return Comparison(dataset.name, dataset.raw_asset, len(kept), differences, len(known) - len(kept))
+    return Comparison(dataset.name, dataset.raw_asset, len(with_raw_file), differences, len(rows) - len(with_raw_file))
 
 
 def _problem(platform: Platform, row: Row[Any], *, deep: bool) -> str | None:
-    """Return what is wrong with the raw file of a ledger row; None if nothing is."""
+    """Return what is wrong with the raw file of a ledger row, or None."""
     size = platform.store.size(row.sha256)
     if size is None:
         return "its raw file is missing"

@@ -127,11 +127,11 @@ def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
     mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
     load(defs, instance, data, weather__a=BAD)
-    assert [tick() for _ in range(10)] == ["All are told."] * 10
+    assert [tick() for _ in range(10)] == ["All alerts are delivered."] * 10
     (mail,) = mails.mails
     assert mail["Subject"] == "Mini Platform: File refused: weather"
     body = text_of(mail)
-    assert "weather: weather__a.csv, file 1, was refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
+    assert "weather: weather__a.csv, file 1: refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
     for words in ("Since 20", " UTC", "mini-platform reprocess weather --file 1", "http://127.0.0.1:8000/files/1"):
         assert words in body
     assert CANARY not in mail.as_string()
@@ -143,7 +143,7 @@ def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
         tick()
     _, told = mails.mails
     assert told["Subject"] == "Mini Platform: File refused - recovered: weather"
-    assert "RECOVERED  File refused. weather: weather__a.csv, file 2, was refused." in text_of(told)
+    assert "RECOVERED  File refused. weather: weather__a.csv, file 2: refused." in text_of(told)
     assert known(engine) == [("file_refused", 2, False)]
 
 
@@ -175,8 +175,8 @@ def test_what_is_personal_is_not_told(
     (mail,) = mails.mails
     body = text_of(mail)
     assert mail["Subject"] == "Mini Platform: 2 new"
-    assert "customers: file 1, was refused. Its page says why." in body
-    assert "weather: weather__b.csv, file 2, was refused." in body
+    assert "customers: file 1: refused. See its page for the reason." in body
+    assert "weather: weather__b.csv, file 2: refused." in body
     with engine.connect() as conn:
         rows = str(conn.execute(select(incidents)).all())
     for words in ("anary", "acharias", "4711"):
@@ -197,14 +197,14 @@ def test_a_mail_server_that_is_down_is_tried_again_and_told_once(
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{box.url}, json://{hook.url}/in/T0kenOfTheHook")
     said = tick()
     assert "mailtos localhost" in said
-    assert "tried again" in said
+    assert "next attempt in" in said
     assert PASSWORD not in said
     assert "refused" in said, "the reason of the connection"
     tick()
     (body,) = hook.bodies
     assert body["title"] == "Mini Platform: File refused: weather"
     with mail_server(box, authority.issue_cert("localhost")):
-        assert tick() == "All are told."
+        assert tick() == "All alerts are delivered."
         tick()
     assert len(box.mails) == 1
     assert len(hook.bodies) == 1
@@ -224,7 +224,7 @@ def test_pauses_between_the_tries(
     waits = []
     for _ in range(3):
         tick()
-        assert tick() == "All are told.", "not again at once"
+        assert tick() == "All alerts are delivered.", "not again at once"
         with engine.begin() as conn:
             waits.append(conn.execute(select(alerts.c.next_at - func.now())).scalar_one().total_seconds())
             conn.execute(update(alerts).values(next_at=func.now()))
@@ -410,7 +410,7 @@ def test_who_is_told_later_is_told_what_is_open(
 ) -> None:  # fmt: skip
     (tmp_path / "weather__b.csv").write_text(BAD)
     pipeline(all_datasets()["weather"], tmp_path / "weather__b.csv")
-    assert tick() == "All are told."
+    assert tick() == "All alerts are delivered."
     (tmp_path / "weather__a.csv").write_text(GOOD)
     pipeline(all_datasets()["weather"], tmp_path / "weather__a.csv")
     tick()
@@ -424,11 +424,11 @@ def test_who_is_told_later_is_told_what_is_open(
 def test_links_lead_where_people_find_the_dashboard(
     refused: None, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mini_platform.operations.detection import in_the_ledger
+    from mini_platform.operations.detection import detect_in_ledger
 
     monkeypatch.setenv("MINI_PLATFORM_PUBLIC_URL", "https://data.example.com/platform/")
     with platform.engine.connect() as conn:
-        (problem,), _ = in_the_ledger(conn, all_datasets(), load_settings())
+        (problem,), _ = detect_in_ledger(conn, all_datasets(), load_settings())
     assert problem.link == "https://data.example.com/platform/files/1"
 
 
@@ -478,7 +478,7 @@ def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: py
     done = cli("alerts", "test")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert [line.split(": ")[1] for line in lines[:2]] == ["told", "told"]
+    assert [line.split(": ")[1] for line in lines[:2]] == ["sent", "sent"]
     assert lines[2].startswith("json 127.0.0.1 ")
     assert "refused" in lines[2], "why"
     for secret in (PASSWORD, "T0ken"):
@@ -487,9 +487,9 @@ def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: py
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{mails.url} nosuch://T0ken")
     done = cli("alerts", "test")
     assert (done.returncode, "T0ken" in done.stderr) == (2, False)
-    assert "URL 2 of MINI_PLATFORM_ALERTS is none that Apprise understands" in done.stderr
+    assert "URL 2 of MINI_PLATFORM_ALERTS is not one that Apprise understands" in done.stderr
     monkeypatch.delenv("MINI_PLATFORM_ALERTS")
-    assert cli("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: nobody is told of anything.\n"
+    assert cli("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: no alerts are sent.\n"
 
 
 def test_an_incident_that_is_closed_by_hand_stays_closed(
@@ -499,7 +499,7 @@ def test_an_incident_that_is_closed_by_hand_stays_closed(
     tick()
     (row,) = map(json.loads, cli("alerts", "list", "--json").stdout.splitlines())
     assert (row["kind"], row["closed_at"]) == ("file_refused", None)
-    assert row["told"] == [f"{services(load_settings())[0].name} opened"]
+    assert row["notified"] == [f"{services(load_settings())[0].name} opened"]
     assert cli("alerts", "close", str(row["incident_id"])).returncode == 0
     tick()
     assert known(engine) == [("file_refused", 1, False)]

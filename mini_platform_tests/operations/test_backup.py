@@ -214,9 +214,9 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "raw file gone": (lambda folder, _: _raw(folder).unlink(), "is missing"),
     "rows": (
         lambda _, one: _edit(one, rows={"production.measurements": 99}),
-        "production.measurements has not its 99 rows",
+        "production.measurements does not have its 99 rows",
     ),
-    "server": (lambda _, one: _edit(one, postgres=99), "is of Postgres 99, and the server is 18"),
+    "server": (lambda _, one: _edit(one, postgres=99), "is of Postgres 99, but the server is Postgres 18"),
     "program": (lambda _, one: _edit(one, pg_dump=99), "psql of Postgres 99 or later are needed"),
 }
 
@@ -252,7 +252,7 @@ def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(
     backup(platform, there, nothing)
     with platform.engine.begin() as conn:
         conn.execute(delete(migrations).where(migrations.c.number > NEWEST))
-    with pytest.raises(BackupError, match=r"is as it was: .*made by a newer version of Mini Platform"):
+    with pytest.raises(BackupError, match=r"is unchanged: .*made by a newer version of Mini Platform"):
         bring_back(platform, there, replace=True)
     harness.check()
 
@@ -262,7 +262,7 @@ def test_a_platform_with_files_is_replaced_only_where_that_is_said(
 ) -> None:
     harness.land(*YESTERDAY)
     backup(platform, there, nothing)
-    with pytest.raises(BackupError, match="say --replace"):
+    with pytest.raises(BackupError, match="use --replace"):
         bring_back(platform, there)
     with platform.engine.connect(), pytest.raises(BackupError, match=r"connected to the database \(mini_platform\)"):
         restore(platform, there, archive.backups(there)[-1], nothing, replace=True)
@@ -281,7 +281,7 @@ def test_secrets_are_in_it_only_where_asked_for_and_other_keys_are_noticed(
     key.unlink()
     fresh = Platform()  # another process, on another machine: it has no key, or one of its own
     platform.engine.dispose()
-    with pytest.raises(BackupError, match="say --other-keys if they are lost"):
+    with pytest.raises(BackupError, match="use --other-keys if they are lost"):
         bring_back(fresh, there, replace=True)
     assert bring_back(fresh, there, replace=True, other_keys=True).manifest == made.manifest
 
@@ -358,7 +358,7 @@ def test_the_commands(platform: Platform, harness: PipelineHarness, there: Path)
     assert len(sums.read_text().splitlines()) == 4
     platform.engine.dispose()
     refused = cli("restore", there)
-    assert (refused.returncode, "say --replace" in refused.stderr) == (1, True)
+    assert (refused.returncode, "use --replace" in refused.stderr) == (1, True)
     platform.engine.dispose()
     back = cli("restore", there, "--replace", "--json")
     assert back.returncode == 0, back.stderr

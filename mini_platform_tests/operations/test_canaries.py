@@ -241,7 +241,7 @@ def test_no_secret_is_anywhere(tmp_path: Path) -> None:
         finally:
             operator.cli("down")
             embedded.stop(postgres.home)
-        assert vault.asked[:2] == ["POST /v1/auth/approle/login", "GET /v1/secret/data/mini-platform"]
+        assert vault.requests[:2] == ["POST /v1/auth/approle/login", "GET /v1/secret/data/mini-platform"]
     logs = [path for folder in (home, postgres.home) for path in folder.rglob("*") if path.is_file()]
     for path in [*logs, *(path for path in (tmp_path / "backup").rglob("*") if path.is_file())]:
         watch.search(f"file {path.relative_to(tmp_path)}", path.read_bytes())

@@ -27,7 +27,7 @@ from mini_platform import Csv, Json
 from mini_platform.cli import app
 from mini_platform.config.settings import PROJECT
 from mini_platform.definitions import build_defs
-from mini_platform.operations.drafting import Inferred, infer, loaded
+from mini_platform.operations.drafting import Inferred, infer, load_draft
 from mini_platform.operations.drafting.names import identifiers, snake
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
@@ -104,8 +104,8 @@ def accepted(dataset: Dataset, path: Path) -> list[dict[str, Any]]:
 def test_how_a_csv_file_is_written(content: bytes | str, source: Csv, tmp_path: Path) -> None:
     found = inferred(tmp_path, content)
     assert found.drafted.source == source
-    assert len(accepted(loaded(found.text, "things"), tmp_path / "sample.csv")) == found.drafted.rows > 0
-    assert bool(found.told) == (source != Csv() and source.quote == '"' and not (source.escape or source.skip_initial_space)
+    assert len(accepted(load_draft(found.text, "things"), tmp_path / "sample.csv")) == found.drafted.rows > 0
+    assert bool(found.notes) == (source != Csv() and source.quote == '"' and not (source.escape or source.skip_initial_space)
                                 and source.comment is None)  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_how_a_json_file_is_written(content: Any, source: Json, names: list[str]
 
 def test_another_suffix_is_declared(tmp_path: Path) -> None:
     found = inferred(tmp_path, "id;b\n1;2\n", "export.DAT")
-    assert loaded(found.text, "things").suffixes == (*Csv().suffixes, ".dat")
+    assert load_draft(found.text, "things").suffixes == (*Csv().suffixes, ".dat")
 
 
 @pytest.mark.parametrize(("content", "words"), [("", "empty"), ("\n\n", "empty")])
@@ -190,7 +190,7 @@ def test_types(cells: list[str], kind: Any, tmp_path: Path) -> None:
     csv.writer(out, delimiter=";").writerows([("id", "value"), *((f"k{i}", cell) for i, cell in enumerate(cells))])
     found = inferred(tmp_path, out.getvalue())
     assert columns(found)["value"] == kind
-    rows = accepted(loaded(found.text, "things"), tmp_path / "sample.csv")
+    rows = accepted(load_draft(found.text, "things"), tmp_path / "sample.csv")
     empty = sum(not row["value"] for row in rows)
     assert empty > 0 if isinstance(kind, tuple) else empty == 0
 
@@ -207,7 +207,7 @@ def test_types(cells: list[str], kind: Any, tmp_path: Path) -> None:
 )
 def test_money_is_an_exact_decimal(name: str, cells: list[str], decimals: int | None, tmp_path: Path) -> None:
     found = inferred(tmp_path, "\n".join([f"id,{name}", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
-    column = loaded(found.text, "things").columns[1]
+    column = load_draft(found.text, "things").columns[1]
     assert (column.type, column.decimals) == ((Decimal, decimals) if decimals else (float, 2))
 
 
@@ -216,7 +216,7 @@ def test_what_is_about_people_is_masked_and_not_repeated(tmp_path: Path) -> None
         tmp_path,
         "id,First Name,contact,Mobile,Station Name\n1,Ann,a@example.com,+471,Oslo\n2,Bob,b@example.com,+472,Rome\n",
     )
-    dataset = loaded(found.text, "things")
+    dataset = load_draft(found.text, "things")
     assert {c.name: c.personal for c in dataset.columns} == {
         "id": None,
         "first_name": "mask",
@@ -247,7 +247,7 @@ def test_what_is_about_people_is_masked_and_not_repeated(tmp_path: Path) -> None
     ],
 )
 def test_keys(content: str, key: tuple[str, ...], tmp_path: Path) -> None:
-    dataset = loaded(inferred(tmp_path, content).text, "things")
+    dataset = load_draft(inferred(tmp_path, content).text, "things")
     assert dataset.key == key
     accepted(dataset, tmp_path / "sample.csv")
 
@@ -277,8 +277,8 @@ def test_names_are_never_another_columns_header() -> None:
 def test_rows_that_nothing_tells_apart_are_told_of(tmp_path: Path) -> None:
     found = inferred(tmp_path, '[{"a": 1}, {"a": 1}, {"a": 2}]', "x.json")
     assert found.drafted.key == ()
-    (told,) = found.told
-    assert told.startswith("2 rows stand on the line of another one and would replace it")
+    (told,) = found.notes
+    assert told.startswith("2 rows start on the same line as another row and would replace it")
 
 
 # Whatever the sample
@@ -331,7 +331,7 @@ def written_as(header: list[str], rows: list[list[str]], form: str) -> bytes:
 
 def test_a_day_that_is_called_a_key_is_one_once(tmp_path: Path) -> None:
     found = inferred(tmp_path, "id,n\n2024-01-01,x\n2024-01-02,x\n")
-    assert loaded(found.text, "things").key == ("id",)
+    assert load_draft(found.text, "things").key == ("id",)
 
 
 def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -347,7 +347,7 @@ def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest
             # Only where there is nothing to learn from: no header, no names, text that is no text.
             assert any(words in str(refusal) for words in ("empty", "no objects with names", "is not strict"))  # noqa: PT017
             return
-        accepted(loaded(found.text, "things"), folder / ("x.json" if form == "json" else "x.csv"))
+        accepted(load_draft(found.text, "things"), folder / ("x.json" if form == "json" else "x.csv"))
         drafts.append(found.text)
 
     check()
@@ -419,9 +419,9 @@ def test_a_list_never_seen_before_goes_to_production(data: Path, engine: Engine,
     )
     assert done.exit_code == 0, done.output
     assert done.stderr.splitlines()[:3] == [
-        "It is read as cp1252: it is not UTF-8. Look at its letters.",
+        "The file is not UTF-8 and is read as cp1252: check its letters.",
         "The delimiter is ';'.",
-        "2 lines stand before the header.",
+        "2 lines come before the header.",
     ]
     dataset = declared(module)
     dirty = tmp_path / "dirty.csv"
@@ -525,7 +525,7 @@ def new(*arguments: str | Path) -> Any:
         ("class", (), "'class' cannot name a dataset"),
         ("a" * 41, (), "cannot name a dataset"),
         ("things", ("--table", "measurements"), "The dataset weather has a table 'measurements' already"),
-        ("things", ("--table", "quality_report"), "The table cannot be called 'quality_report'"),
+        ("things", ("--table", "quality_report"), "The table cannot be named 'quality_report'"),
         ("things", ("--from", "nowhere.csv"), "nowhere.csv is not a file."),
         ("things", ("--out", "nowhere/x.py"), "nowhere is not a folder."),
         ("things", ("--out", "sample.csv"), "sample.csv exists already; nothing was written."),

@@ -165,7 +165,7 @@ def test_a_person_is_gone_and_the_others_stay(
         found = folder.look(data / "sales", sales)
         assert folder.changed(conn, sales, found) == [], "the sensor sees no new file"
     again = forgetting()
-    assert (again.nothing, again.unread) == (True, [])
+    assert (again.is_empty, again.unread) == (True, [])
 
     with platform.engine.begin() as conn:
         ledger.return_to_landed(conn, "sales", files.c.file_id == file_id)
@@ -246,7 +246,7 @@ def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Pa
     assert production(platform.engine) == ["T000000001", "T000000002"], "what was loaded of it stays"
     assert list((data / "sales").iterdir()) == []
     consistent(platform)
-    assert forgetting().nothing
+    assert forgetting().is_empty
 
 
 def test_what_was_rejected_of_others_on_her_line_stays(
@@ -337,7 +337,7 @@ def test_the_command(platform: Platform, data: Path, drop: Any) -> None:
     assert [item["records"] for item in said["files"]] == [5]
     assert MARIA.lower() not in (done.stdout + done.stderr).lower()
     again = cli("forget", "sales", MARIA)
-    assert (again.returncode, again.stderr.strip()) == (0, "Nothing of this person was found in sales.")
+    assert (again.returncode, again.stderr.strip()) == (0, "No data of this person was found in sales.")
     assert cli("verify", "sales", "--deep").returncode == 0
     assert left_of_her(platform, data) == []
 
@@ -376,7 +376,7 @@ def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: An
 
     verified = cli("verify", "sales")
     assert verified.returncode == 0
-    assert "of 1 files the raw file was dropped" in verified.stderr
+    assert "the raw files of 1 files were dropped" in verified.stderr
     explained = cli("explain", "sales", "T000000001")
     assert "its raw file was dropped on" in explained.stderr
     reprocessed = cli("reprocess", "sales", "--json")

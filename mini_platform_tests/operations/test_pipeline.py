@@ -565,7 +565,7 @@ def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(harness: Pipel
     assert claimed() == []
     given_up = harness.status(poison)
     assert given_up.status == "failed"
-    assert given_up.error == "gave it up: its processing died 3 times, see the log of its run"
+    assert given_up.error == "gave up: its process died 3 times, see the log of its run"
     harness.reprocess()
     harness.run()
     harness.check()

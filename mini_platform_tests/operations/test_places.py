@@ -21,7 +21,7 @@ from mini_platform.operations.places import FILES
 from mini_platform.operations.purge import purge
 from mini_platform.operations.restore import restore
 from mini_platform.platform import Platform
-from mini_platform.warehouse.places import TABLES, Kept, TablePlace, tables_of
+from mini_platform.warehouse.places import TABLES, Retention, TablePlace, tables_of
 from mini_platform.warehouse.schema import all_tables, create_all
 from mini_platform_tests.support.look import everything
 
@@ -84,7 +84,7 @@ def invented(folder: Path) -> Iterator[None]:
         lambda tables: [SHADOW] if tables.production.name == "members" else [],
         "rows",
         "at once",
-        kept=Kept(lambda _: 30, "written_at"),
+        retention=Retention(lambda _: 30, "written_at"),
     )
     files = FilePlace(
         "shadow files",
@@ -92,7 +92,7 @@ def invented(folder: Path) -> Iterator[None]:
         erase=erase,
         purge=remove,
         back_up=back_up,
-        bring_back=bring_back,
+        restore=bring_back,
     )
     TABLES.append(table)
     FILES.append(files)

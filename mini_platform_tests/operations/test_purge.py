@@ -127,7 +127,7 @@ def test_the_command_shows_first_and_does_then(loaded: PipelineHarness, platform
         "quality report",
     ]
     assert left(platform.engine) == (10, 2, 1)
-    assert "Nothing is older than it is kept" in cli("purge").stderr
+    assert "Nothing is older than its retention" in cli("purge").stderr
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Inference: a sample file -> the file of a dataset that reads it, for `mini-platform new`.
+"""Drafting: infer a dataset module from a sample file, for `mini-platform new`.
 
-Here: the way from one to the other. `dialect` finds out how a CSV file is written, `columns` what its columns hold, `keys` what
-tells its rows apart, `source` writes the module. What is drafted is tried before it is given away: the module is run and its
-own sample validated, and whatever would reject a row of it is taken back.
+Here: the steps in their order. `dialect` detects how a CSV file is written, `columns` infers its columns, `keys` finds a key,
+`source` writes the module. A draft is tried before it is returned: the module is run, its sample is validated, and every claim
+that would reject a row of the sample is dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mini_platform.declare.columns import Column, normalized
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Csv, Json
 from mini_platform.operations.drafting.columns import draft_columns
-from mini_platform.operations.drafting.dialect import Written, find_dialect
+from mini_platform.operations.drafting.dialect import CsvDialect, find_dialect
 from mini_platform.operations.drafting.keys import find_key
 from mini_platform.operations.drafting.names import unused
 from mini_platform.operations.drafting.source import Drafted, module
@@ -32,42 +32,42 @@ from mini_platform.rows.readers.unpack import unpacked
 from mini_platform.rows.validation import parse, validate
 
 MOST_ROWS = 200_000
-"""Rows of the sample that are looked at."""
+"""Maximum number of rows of the sample that are read."""
 MOST_TEXT = 64 * 2**20
-"""Bytes of a JSON file within which a list of rows is looked for."""
+"""Maximum size in bytes of a JSON file in which a list of rows is searched."""
 _NOWHERE = "\0"
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """What was drafted.
+    """A dataset that was inferred from a sample.
 
     Attributes:
-        text: of the module.
-        drafted: what it says.
-        told: what was found, as sentences.
+        text: source code of the module.
+        drafted: the drafted dataset.
+        notes: findings, as sentences.
     """
 
     text: str
     drafted: Drafted
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
     """Draft a dataset from a sample.
 
     Args:
-        sample: a CSV or JSON file, packed or not.
-        name: of the dataset.
-        table: of its table.
-        limits: of the readers.
+        sample: a CSV or JSON file, compressed or not.
+        name: name of the dataset.
+        table: name of its table.
+        limits: limits of the readers.
 
     Raises:
         RefusedFileError: the sample cannot be read.
     """
-    written = _json(sample, limits) if _is_json(sample) else find_dialect(sample, limits)
-    source = _with_suffix(written.source, sample.name)
-    headers, rows, malformed = _rows(sample, written, limits)
+    dialect = _json_format(sample, limits) if _is_json(sample) else find_dialect(sample, limits)
+    source = _with_suffix(dialect.source, sample.name)
+    headers, rows, malformed = _read_sample(sample, dialect, limits)
     by_name = isinstance(source, Json) or bool(source.header)
     columns = draft_columns(headers, rows, by_name=by_name)
     names = (
@@ -75,19 +75,19 @@ def infer(sample: Path, name: str, table: str, limits: ReadLimits) -> Inferred:
     )
     file_and_line = unused("source_file", names), unused("source_line", names)
     drafted = Drafted(name, table, sample.name, rows.height, source, tuple(columns), (), file_and_line)
-    drafted, doubled = _tried(drafted, sample, limits)
-    told = [*written.told]
-    if doubled:
-        told.append(
-            f"{doubled:,} rows stand on the line of another one and would replace it, as no columns tell them apart: "
+    drafted, duplicates = _fit_to_sample(drafted, sample, limits)
+    notes = [*dialect.notes]
+    if duplicates:
+        notes.append(
+            f"{duplicates:,} rows start on the same line as another row and would replace it, as no columns identify a row: "
             "declare a key that does"
             + (', or put a column with system="record" into it.' if isinstance(source, Json) else ".")
         )
     if malformed:
-        told.append(f"{malformed:,} rows are malformed; they would be rejected.")
+        notes.append(f"{malformed:,} rows are malformed; they would be rejected.")
     if rows.height == MOST_ROWS:
-        told.append(f"Only the first {MOST_ROWS:,} rows were looked at.")
-    return Inferred(module(drafted), drafted, tuple(told))
+        notes.append(f"Only the first {MOST_ROWS:,} rows were read.")
+    return Inferred(module(drafted), drafted, tuple(notes))
 
 
 def _is_json(sample: Path) -> bool:
@@ -95,7 +95,7 @@ def _is_json(sample: Path) -> bool:
 
 
 def _with_suffix(source: Csv | Json, name: str) -> Csv | Json:
-    """The format, taking files named as the sample is."""
+    """Return the format with the suffix of the sample among its suffixes."""
     if name.lower().endswith(source.suffixes):
         return source
     suffix = Path(name).suffix.lower()
@@ -103,19 +103,19 @@ def _with_suffix(source: Csv | Json, name: str) -> Csv | Json:
 
 
 @dataclass(frozen=True)
-class _JsonWritten:
+class _JsonFormat:
     source: Json
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def _json(sample: Path, limits: ReadLimits) -> _JsonWritten:
-    path = _path_of_rows(sample, limits)
-    told = (f"The rows stand in {path}.",) if path else ()
-    return _JsonWritten(Json(rows=path), told)
+def _json_format(sample: Path, limits: ReadLimits) -> _JsonFormat:
+    path = _find_rows(sample, limits)
+    notes = (f"The rows are in {path}.",) if path else ()
+    return _JsonFormat(Json(rows=path), notes)
 
 
-def _path_of_rows(sample: Path, limits: ReadLimits) -> str | None:
-    """Where the longest list of objects stands, if the file is one object around it."""
+def _find_rows(sample: Path, limits: ReadLimits) -> str | None:
+    """Return the path of the longest list of objects, if the file is an object that contains one."""
     with unpacked(sample, limits) as raw:
         text = b""
         while len(text) <= MOST_TEXT and (piece := raw.read(2**20)):
@@ -124,7 +124,7 @@ def _path_of_rows(sample: Path, limits: ReadLimits) -> str | None:
         value = json.loads(text) if text.lstrip()[:1] == b"{" and len(text) <= MOST_TEXT else None
     except (ValueError, RecursionError):
         return None
-    found: list[tuple[int, str]] = []
+    lists: list[tuple[int, str]] = []
 
     def walk(inner: Any, path: Sequence[str]) -> None:
         if isinstance(inner, dict):
@@ -132,21 +132,23 @@ def _path_of_rows(sample: Path, limits: ReadLimits) -> str | None:
                 if key and "." not in key:
                     walk(item, [*path, key])
         elif isinstance(inner, list) and inner and path and all(isinstance(item, dict) for item in inner):
-            found.append((len(inner), ".".join(path)))
+            lists.append((len(inner), ".".join(path)))
 
     walk(value, [])
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return max(lists, key=lambda pair: pair[0])[1] if lists else None
 
 
-def _rows(sample: Path, written: Written | _JsonWritten, limits: ReadLimits) -> tuple[list[str], pl.DataFrame, int]:
-    """Headers, the first rows with their columns in that order, and how many records are malformed."""
-    if isinstance(written, Written):
-        headers = list(written.header)
-        source: Csv | Json = written.by_position
+def _read_sample(
+    sample: Path, dialect: CsvDialect | _JsonFormat, limits: ReadLimits
+) -> tuple[list[str], pl.DataFrame, int]:
+    """Return the headers, the first rows with columns in that order, and the number of malformed records."""
+    if isinstance(dialect, CsvDialect):
+        headers = list(dialect.header)
+        source: Csv | Json = dialect.by_position
         columns = [Column(description="", name=f"c{number}", type=str, nullable=True) for number in range(len(headers))]
     else:
-        # The reader needs a column to look for; no name in a file is this one.
-        headers, source = [], written.source
+        # The reader needs at least one column; no name in a file is equal to this one.
+        headers, source = [], dialect.source
         columns = [Column(description="", name=_NOWHERE, type=str, nullable=True, optional=True)]
     frames, malformed, height = [], 0, 0
     for block in read_file(sample, sample.name, (source,), columns, limits=limits):
@@ -156,63 +158,63 @@ def _rows(sample: Path, written: Written | _JsonWritten, limits: ReadLimits) -> 
         if height >= MOST_ROWS:
             break
     rows = pl.concat(frames, how="diagonal").head(MOST_ROWS).with_columns(pl.all().fill_null(""))
-    if isinstance(written, _JsonWritten):
+    if isinstance(dialect, _JsonFormat):
         rows = rows.drop(_NOWHERE)
         headers = rows.columns
         if not headers:
-            raise RefusedFileError("The file has no objects with names: there is nothing to learn from it.")
+            raise RefusedFileError("The file has no objects with names: nothing can be inferred from it.")
     return headers, rows, malformed
 
 
-def _tried(drafted: Drafted, sample: Path, limits: ReadLimits) -> tuple[Drafted, int]:
-    """The draft with its key, without whatever would reject a row of the sample; and how many rows have another one's key."""
+def _fit_to_sample(drafted: Drafted, sample: Path, limits: ReadLimits) -> tuple[Drafted, int]:
+    """Return the draft with a key, without claims that reject a row of the sample, and the number of rows that share a key."""
     keyless = drafted
     while True:
-        dataset = loaded(module(keyless), drafted.name)
-        broken, typed = _judged(dataset, sample, limits)
-        if not broken:
+        dataset = load_draft(module(keyless), drafted.name)
+        failed, typed = _validate_sample(dataset, sample, limits)
+        if not failed:
             break
-        # What has a name here is a column that claims too much.
-        columns = tuple(c.as_plain_text if {c.name, c.text_name} & broken else c for c in keyless.columns)
+        # Columns named here claim too much: they become plain text.
+        columns = tuple(c.as_plain_text if {c.name, c.text_name} & failed else c for c in keyless.columns)
         if columns == keyless.columns:
             raise RefusedFileError(
-                f"The sample breaks rules that were not drafted from it: {', '.join(sorted(broken))}."
+                f"The sample fails rules that were not drafted from it: {', '.join(sorted(failed))}."
             )
         keyless = replace(keyless, columns=columns)
     possible = [(column.name, column.type) for column in keyless.columns if not column.nullable]
     while key := find_key(possible, typed):
         keyed = replace(keyless, key=key)
-        if not (broken := _judged(loaded(module(keyed), drafted.name), sample, limits)[0]):
+        if not (failed := _validate_sample(load_draft(module(keyed), drafted.name), sample, limits)[0]):
             return keyed, 0
-        if not broken & set(key):
+        if not failed & set(key):
             break
-        possible = [(name, kind) for name, kind in possible if name not in broken & set(key)]
+        possible = [(name, kind) for name, kind in possible if name not in failed & set(key)]
     return keyless, typed.height - typed.select(drafted.file_and_line).n_unique()
 
 
-def _judged(dataset: Dataset, sample: Path, limits: ReadLimits) -> tuple[set[str], pl.DataFrame]:
-    """Names of the columns (or rules) at which rows of the sample are rejected, and the rows' typed values."""
-    broken: set[str] = set()
+def _validate_sample(dataset: Dataset, sample: Path, limits: ReadLimits) -> tuple[set[str], pl.DataFrame]:
+    """Return names of the columns (or rules) for which rows of the sample are rejected, and the typed rows."""
+    failed: set[str] = set()
     frames, height = [], 0
     for block in read_rows(dataset, sample, sample.name, "new", limits):
         results = validate(dataset, block.rows.head(MOST_ROWS - height))
-        broken |= {rule.column or rule.name for rule, _ in results.broken if rule.severity == "error"}
+        failed |= {rule.column or rule.name for rule, _ in results.broken if rule.severity == "error"}
         frames.append(results.rows.select(column.name for column in dataset.staged_columns))
         height += block.rows.height
         if height >= MOST_ROWS:
             break
-    # Staged text is canonical where equal values can be written in several ways: what it parses as is what a key compares.
-    return broken, pl.concat(frames).select(parse(column) for column in dataset.staged_columns)
+    # Staged text is canonical if equal values can be written in several ways: a key compares its parsed values.
+    return failed, pl.concat(frames).select(parse(column) for column in dataset.staged_columns)
 
 
-def loaded(text: str, name: str) -> Dataset:
-    """The dataset that a module's text declares."""
-    made = types.ModuleType(f"_drafted_{name}")
-    sys.modules[made.__name__] = made  # Where the annotations of its row model are resolved.
+def load_draft(text: str, name: str) -> Dataset:
+    """Run the source code of a module and return the dataset that it declares."""
+    draft = types.ModuleType(f"_drafted_{name}")
+    sys.modules[draft.__name__] = draft  # The annotations of its row model are resolved there.
     try:
-        exec(compile(text, f"<draft of {name}>", "exec"), made.__dict__)  # noqa: S102 - our own text
-        dataset: Dataset = made.dataset
+        exec(compile(text, f"<draft of {name}>", "exec"), draft.__dict__)  # noqa: S102 - our own text
+        dataset: Dataset = draft.dataset
         _ = dataset.rules
     finally:
-        del sys.modules[made.__name__]
+        del sys.modules[draft.__name__]
     return dataset

@@ -1,7 +1,7 @@
-"""Columns: what the texts under a header have in common -> the declaration of a column.
+"""Inference of a column's declaration from its header and the texts under it.
 
-A type is taken where the platform's own parser (`validation.parse`) reads every text as one, so that what is drafted validates
-its sample as it will judge later files. Where a sample leaves doubt, text wins: text loses nothing.
+A type is chosen if the platform's own parser (`validation.parse`) reads every text as that type, so a draft validates its
+sample exactly as later files. In doubt the type is text, which loses nothing.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ NULLS = (
     ".",
     "\\N",
 )
-"""Texts that mean nothing among values of another type."""
+"""Texts that stand for an empty value among values of another type."""
 TEXT_NULLS = ("N/A", "n/a", "#N/A", "NULL", "null", "-", "--", "?", "\\N")
-"""The same among texts, where `NA` may be Namibia and `None` a word."""
+"""Texts that stand for an empty value among texts, where `NA` may be Namibia and `None` a word."""
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"})
-"""Of the last ones both must be there: a column of `NO` may be one of countries."""
+"""Pairs of texts; of all but the first, both must occur: a column of only `NO` may be one of countries."""
 AS_TEXT = re.compile(
     r"(?:.*_)?(?:zip|zipcode|postcode|postal|postal_code|plz|phone|tel|telephone|mobile|fax|iban|isbn|ean|ssn|vat)(?:_.*)?"
 )
-"""Names of columns whose digits are no number."""
+"""Names of columns whose digits are not a number."""
 DIGITS_OF_TEXT = r"^[+-]?0[0-9]|^\+[0-9]{7,}$|^[+-]?[0-9]{19,}$|^[+-]?[0-9]+\.[0-9]{16,}$"
-"""Digits that a number would not keep: zeros in front, the plus of a telephone, more than a number holds."""
+"""Digits that a number would lose: leading zeros, the plus of a telephone number, more than a number can hold."""
 MONEY = re.compile(
     r"(?:.*_)?(?:price|amount|cost|costs|fee|fees|revenue|salary|balance|tax|profit|payment|paid|budget|money|"
     r"preis|betrag|eur|usd|chf|gbp)(?:_.*)?"
@@ -71,30 +71,30 @@ DAYS = {
     "%Y/%m/%d": r"^\d{4}/\d{1,2}/\d{1,2}$",
     "%d-%m-%Y": r"^\d{1,2}-\d{1,2}-\d{4}$",
 }
-"""Forms of a day that are not ISO 8601, each with a pattern, as parsers take more than they should."""
+"""Date formats other than ISO 8601, each with a pattern, as parsers accept more than they should."""
 FEW_VALUES = 8
 SHORTENED = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """What is drafted of one column of the sample.
+    """The draft of one column of the sample.
 
     Attributes:
-        header: its name in the sample.
-        name: its identifier.
-        type: of its values.
-        nullable: whether some are empty.
-        alias: the header, where the name is not what it is read as.
-        null_tokens: texts that mean nothing.
-        unit: from the header.
-        decimals: of a `Decimal`.
-        email: whether all look like e-mail addresses.
-        personal: whether the name or the values say that it is about people.
-        form: how the text is written that the value is derived from: a day's form, or "," or "." for the decimal mark of a
-            number with the other one between thousands; None where the text is read as it is.
+        header: name of the column in the sample.
+        name: identifier of the column.
+        type: type of its values.
+        nullable: True if some values are empty.
+        alias: the header, if it is not read as the name.
+        null_tokens: texts that stand for an empty value.
+        unit: unit, taken from the header.
+        decimals: decimals of a `Decimal`.
+        email: True if all values look like e-mail addresses.
+        personal: True if the name or the values suggest personal data.
+        form: format of the text that the value is derived from: a date format, or "," or "." for the decimal mark of a number
+            that has the other one between thousands; None if the text is read as it is.
         text_name: name of the column that has this text.
-        hints: comments: what was seen, checks to think about.
+        hints: comments with observed values and possible checks.
     """
 
     header: str
@@ -113,7 +113,7 @@ class Draft:
 
     @property
     def as_plain_text(self) -> Draft:
-        """The same column without any claim: every text fits it."""
+        """Return the draft of this column as nullable text, which every text fits."""
         return Draft(header=self.header, name=self.name, alias=self.alias, personal=self.personal)
 
 
@@ -121,19 +121,19 @@ def draft_columns(headers: Sequence[str], rows: pl.DataFrame, *, by_name: bool) 
     """Draft the columns of a sample.
 
     Args:
-        headers: their names in the file, in the order of the columns of `rows`.
+        headers: names of the columns in the file, in the order of the columns of `rows`.
         rows: n rows of text.
-        by_name: whether a header finds them in files, so that other spellings have to be declared as aliases.
+        by_name: True if files have a header, so that other spellings have to be declared as aliases.
     """
     names = identifiers(headers)
-    taken = {*names, *map(normalized, headers)}
+    used_names = {*names, *map(normalized, headers)}
     drafts = []
     for header, name, cells in zip(headers, names, rows.get_columns(), strict=True):
         alias = header if by_name and normalized(header) != name else None
         draft = _draft(Draft(header=header, name=name, alias=alias), cells)
         if draft.form:
-            text_name = unused(f"{name}_text", taken)
-            taken.add(text_name)
+            text_name = unused(f"{name}_text", used_names)
+            used_names.add(text_name)
             draft = replace(draft, text_name=text_name, alias=header if by_name else None)
         drafts.append(draft)
     return drafts
@@ -145,11 +145,11 @@ def _draft(draft: Draft, cells: pl.Series) -> Draft:
     if values.is_empty():
         return replace(draft, hints=("empty in the sample",) if len(cells) else ())
     typed = _typed(draft, values)
-    kept = values.filter(~values.is_in(typed.null_tokens)) if typed.null_tokens else values
+    without_nulls = values.filter(~values.is_in(typed.null_tokens)) if typed.null_tokens else values
     empty = typed.type == list[float] and values.str.contains(r"^\[\s*\]$").any()
     nullable = bool(texts.null_count()) or bool(typed.null_tokens) or empty
     personal = typed.type is str and (typed.email or bool(PERSONAL.fullmatch(draft.name)))
-    hints = typed.hints if personal else (*typed.hints, *_hints(typed, kept, len(texts)))
+    hints = typed.hints if personal else (*typed.hints, *_hints(typed, without_nulls, len(texts)))
     return replace(typed, nullable=nullable, personal=personal, hints=hints)
 
 
@@ -157,17 +157,17 @@ def _column(kind: Any, decimals: int = 2) -> Column:
     return Column(description="", name="cell", type=kind, nullable=True, decimals=decimals)
 
 
-def _misfits(texts: pl.Series, kind: Any, decimals: int = 2) -> pl.Series:
-    """The texts that are not of this type; those that mean nothing in it are no misfits."""
+def _not_of_type(texts: pl.Series, kind: Any, decimals: int = 2) -> pl.Series:
+    """Return the texts that are not of this type, without those that it reads as empty."""
     texts = clean(_column(kind, decimals), texts).drop_nulls()
     parsed = pl.DataFrame({"cell": texts}).select(parse(_column(kind, decimals))).to_series()
     return texts.filter(parsed.is_null())
 
 
 def _typed(draft: Draft, values: pl.Series) -> Draft:
-    """The draft with type and null tokens."""
+    """Return the draft with type and null tokens."""
     for kind in (bool, int, float, dt.date, dt.datetime, list[float]):
-        misfits = _misfits(values, kind).to_list()
+        misfits = _not_of_type(values, kind).to_list()
         if len(misfits) == len(values) or not set(misfits) <= set(NULLS):
             continue
         fitting = values.filter(~values.is_in(misfits)) if misfits else values
@@ -189,35 +189,35 @@ def _are_booleans(values: pl.Series) -> bool:
 
 
 def _money(draft: Draft, values: pl.Series) -> Draft:
-    """An exact decimal, where all values have the same few decimals and it is about money."""
+    """Return the draft as an exact decimal if all values have the same 2 or 3 decimals and look like money."""
     decimals = values.str.extract(r"^[+-]?[0-9]+\.([0-9]{2,3})$").str.len_bytes()
     if decimals.null_count() or decimals.n_unique() != 1:
         return draft
     count = int(decimals[0])
     as_prices = count == 2 and len(values) >= 10 and 2 * values.str.contains(PENNIES).sum() >= len(values)
-    if not (MONEY.fullmatch(draft.name) or as_prices) or len(_misfits(values, Decimal, count)):
+    if not (MONEY.fullmatch(draft.name) or as_prices) or len(_not_of_type(values, Decimal, count)):
         return draft
     return replace(draft, type=Decimal, decimals=count)
 
 
 def _text(draft: Draft, values: pl.Series) -> Draft:
-    """A text, or a number or a day that is written in another way than the platform reads."""
+    """Return the draft as text, or as a number or date derived from text that the platform does not read as such."""
     tokens = [token for token in TEXT_NULLS if token in values] if len(values) > 1 else []
-    several = values.filter(~values.is_in(tokens)) if tokens else values
-    if several.is_empty():
+    without_nulls = values.filter(~values.is_in(tokens)) if tokens else values
+    if without_nulls.is_empty():
         return draft
-    if written := _written(draft, values):
-        return written
+    if derived := _derived(draft, values):
+        return derived
     draft = replace(draft, null_tokens=tuple(tokens))
-    if several.str.contains(r"^[^@\s]+@[^@\s]+\.[^@\s]+$").all():
+    if without_nulls.str.contains(r"^[^@\s]+@[^@\s]+\.[^@\s]+$").all():
         return replace(draft, email=True)
-    if several.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}[0-9:.]*$").all():
-        return replace(draft, hints=("times without their offset from UTC: which moments they are cannot be told",))
+    if without_nulls.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}[0-9:.]*$").all():
+        return replace(draft, hints=("times without an offset from UTC: the exact moments are unknown",))
     return draft
 
 
-def _written(draft: Draft, values: pl.Series) -> Draft | None:
-    """A value derived from the text, where all texts but null tokens have one form, and only one can be meant."""
+def _derived(draft: Draft, values: pl.Series) -> Draft | None:
+    """Return the draft with a value derived from text, if all texts but null tokens fit exactly one format; else None."""
     draft = replace(draft, null_tokens=tuple(token for token in NULLS if token in values))
     values = values.filter(~values.is_in(NULLS))
     if values.is_empty():
@@ -238,12 +238,12 @@ def _written(draft: Draft, values: pl.Series) -> Draft | None:
     if len(forms) == 1:
         return replace(draft, type=dt.date, form=forms[0])
     if forms:
-        return replace(draft, hints=(f"days, as {' or '.join(forms)}: the sample does not tell which",))
+        return replace(draft, hints=(f"dates, as {' or '.join(forms)}: the sample is ambiguous",))
     return None
 
 
 def _hints(draft: Draft, values: pl.Series, rows: int) -> tuple[str, ...]:
-    """Checks to think about, with what was seen."""
+    """Return possible checks, as comments with the observed values."""
     if draft.type in (int, float, Decimal) and draft.form is None:
         numbers = values.cast(pl.Float64)
         low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
@@ -254,16 +254,16 @@ def _hints(draft: Draft, values: pl.Series, rows: int) -> tuple[str, ...]:
         return (f"seen: {values.min()!s} to {values.max()!s}",)
     if draft.type is str and not draft.email:
         if len(values) <= FEW_VALUES and rows >= 4 * len(values):
-            listed = ", ".join(f'"{value}"' for value in sorted(values.to_list()))
-            if len(listed) <= SHORTENED and listed.isascii() and listed.isprintable() and "\\" not in listed:
-                return (f"isin=[{listed}],  # all that was seen",)
+            literals = ", ".join(f'"{value}"' for value in sorted(values.to_list()))
+            if len(literals) <= SHORTENED and literals.isascii() and literals.isprintable() and "\\" not in literals:
+                return (f"isin=[{literals}],  # all that was seen",)
         longest = int(values.str.len_chars().max())  # type: ignore[arg-type]
         return (f'str_length={{"min_value": 1, "max_value": {2 * longest}}},  # seen: up to {longest}',)
     return ()
 
 
 def _below(value: float) -> float | int:
-    """A round number below the value, by about a fifth of it; 0 stays 0."""
+    """Return a round number that is about a fifth below the value; 0 for 0."""
     if value == 0:
         return 0
     lower = value - abs(value) / 5

@@ -1,4 +1,4 @@
-"""A drafted dataset as the text of a Python module, formatted as the project's linter wants it."""
+"""Writer of a drafted dataset as the source code of a Python module, formatted as the project's linter requires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mini_platform.declare.sources import Csv, Json
 from mini_platform.operations.drafting.columns import Draft
 
 WIDTH, LONGEST = 120, 128
-"""Characters of a line: that the formatter keeps to, and that the linter allows where it cannot be broken."""
+"""Characters of a line: the limit of the formatter, and the limit of the linter for lines that cannot be broken."""
 TYPES: dict[Any, str] = {
     str: "str",
     bool: "bool",
@@ -28,14 +28,14 @@ TYPES: dict[Any, str] = {
 NUMBER = '''
 
 def number(text: str, decimal: str) -> Callable[[Callable[[str], pl.Expr]], pl.Expr]:
-    """The number that a column writes with this decimal mark, and with the other one between thousands."""
+    """Return the number of a text with this decimal mark, and the other one between thousands."""
     between = "." if decimal == "," else ","
     return lambda col: col(text).str.replace_all(between, "", literal=True).str.replace(decimal, ".", literal=True)
 '''
 DAY = '''
 
 def day(text: str, form: str) -> Callable[[Callable[[str], pl.Expr]], pl.Expr]:
-    """The day that a column writes in this form."""
+    """Return the date of a text in this format."""
     return lambda col: col(text).str.to_date(form, strict=False)
 '''
 
@@ -45,14 +45,14 @@ class Drafted:
     """A dataset that was drafted from a sample.
 
     Attributes:
-        name: of the dataset.
-        table: of its table.
-        sample: name of the sample's file.
-        rows: that were looked at.
-        source: the format.
-        columns: in the order of the sample.
-        key: names of columns; none if no columns tell the rows apart, then file and line do.
-        file_and_line: names of these two.
+        name: name of the dataset.
+        table: name of its table.
+        sample: name of the sample file.
+        rows: number of rows that were read.
+        source: the file format.
+        columns: drafts of the columns, in the order of the sample.
+        key: names of the key columns; empty if no columns identify a row, so that file and line are the key.
+        file_and_line: names of the columns for file and line.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Drafted:
 
 
 def literal(text: str) -> str:
-    """A text as a Python literal in the quotes that the formatter chooses."""
+    """Return a text as a Python literal, in the quotes that the formatter chooses."""
     body = "".join(_escaped(char) for char in text)
     if body.count('"') > body.count("'"):
         return "'" + body.replace("'", "\\'") + "'"
@@ -76,18 +76,18 @@ def literal(text: str) -> str:
 def _escaped(char: str) -> str:
     if char == "\\":
         return "\\\\"
-    # Directions and joiners would make a line look like another one; marks without a letter are not seen.
+    # Direction marks and joiners would make a line look like another one; combining marks without a letter are invisible.
     plain = char.isprintable() and unicodedata.category(char)[0] not in "CM"
     return char if plain else char.encode("unicode_escape").decode()
 
 
 def width(line: str) -> int:
-    """Columns of a terminal that the line takes."""
+    """Return the number of terminal columns that a line takes."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
 
 
 def module(drafted: Drafted) -> str:
-    """The text of the module."""
+    """Return the source code of the module."""
     body = "\n\n".join((_rows(drafted), _dataset(drafted)))
     helpers = [text for text, mark in ((NUMBER, "number("), (DAY, "day(")) if f"derived={mark}" in body]
     text = _head(drafted, body) + "".join(helpers) + "\n\n" + body
@@ -98,7 +98,7 @@ def module(drafted: Drafted) -> str:
 
 
 def _words(text: str, most: int = 60) -> str:
-    """A text for a docstring or comment: letters, digits and escape_formula signs."""
+    """Return a text for a docstring or comment: letters, digits and harmless punctuation."""
     plain = "".join(c if c.isalnum() or c in " .,_-/()%+°" else " " for c in unicodedata.normalize("NFC", text))
     plain = " ".join(plain.split())
     return plain if width(plain) <= most else plain[: most // 2].rstrip() + "…"
@@ -109,7 +109,7 @@ def _head(drafted: Drafted, body: str) -> str:
     lines = [
         f'"""{_words(drafted.name.replace("_", " ")).capitalize()}: drafted from the sample {_words(drafted.sample)}.',
         "",
-        f"Drafted by `mini-platform new` from {drafted.rows:,} rows. What a sample cannot tell is for you to say:",
+        f"Drafted by `mini-platform new` from {drafted.rows:,} rows. Complete what a sample does not show:",
         "descriptions, the key, and the checks, of which some are suggested in comments.",
         '"""',
         "",
@@ -129,13 +129,13 @@ def _head(drafted: Drafted, body: str) -> str:
 
 
 def _rows(drafted: Drafted) -> str:
-    what = f"A row of {_words(drafted.name.replace('_', ' '))}."
-    parts = [f'class {_model(drafted)}(RowModel):\n    """{what}"""\n']
+    description = f"A row of {_words(drafted.name.replace('_', ' '))}."
+    parts = [f'class {_model(drafted)}(RowModel):\n    """{description}"""\n']
     parts += [_column(column) for column in drafted.columns]
     if not drafted.key:
         file, line = drafted.file_and_line
         parts.append(
-            "    # No columns tell the rows of the sample apart, so a row is known by its place: declare a key that does.\n"
+            "    # No columns identify the rows of the sample, so the key is file and line: declare a key that does.\n"
             f'    {file}: str = Field("File that the row came in", system="file")\n'
             f'    {line}: int = Field("Line on which it starts", system="line")'
         )
@@ -165,25 +165,25 @@ def _described(column: Draft, most: int = 60) -> str:
 
 
 def _options(column: Draft, *, of_text: bool = False) -> list[str]:
-    """What is said of a column besides its description; lines of comment begin with #."""
-    said = []
+    """Return the options of a column besides its description; comment lines begin with #."""
+    options = []
     if column.unit and not of_text:
-        said.append(f"unit={literal(column.unit)}")
+        options.append(f"unit={literal(column.unit)}")
     if column.alias is not None:
-        said.append(f"aliases=({literal(column.alias)},)")
+        options.append(f"aliases=({literal(column.alias)},)")
     if column.null_tokens:
-        listed = ", ".join(map(literal, column.null_tokens))
-        said.append(f"null_tokens=({listed}{',' if len(column.null_tokens) == 1 else ''})")
+        tokens = ", ".join(map(literal, column.null_tokens))
+        options.append(f"null_tokens=({tokens}{',' if len(column.null_tokens) == 1 else ''})")
     if column.type is Decimal and column.decimals != 2:
-        said.append(f"decimals={column.decimals}")
+        options.append(f"decimals={column.decimals}")
     if column.email:
-        said.append("email=True")
+        options.append("email=True")
     if column.personal:
-        said.append(
-            "# About people, it seems: hidden wherever rows are shown. hash, last4 and redact keep it out of the tables."
+        options.append(
+            "# Probably personal data: masked wherever rows are shown. hash, last4 and redact keep it out of the tables."
         )
-        said.append('personal="mask"')
-    return said if of_text else [*said, *_comments(column)]
+        options.append('personal="mask"')
+    return options if of_text else [*options, *_comments(column)]
 
 
 def _comments(column: Draft) -> list[str]:
@@ -199,30 +199,30 @@ def _field(name: str, kind: Any, nullable: bool, description: str, options: Iter
     lines = [f"    {name}: {annotation} = Field(", f"        {description},"]
     for option in options:
         line = f"        {option}" if option.startswith("#") else f"        {option},"
-        lines += [line] if option.startswith("#") or width(line) <= WIDTH else _broken(option)
+        lines += [line] if option.startswith("#") or width(line) <= WIDTH else _broken_lines(option)
     return "\n".join([*lines, "    )"])
 
 
-def _broken(option: str) -> list[str]:
-    """A tuple of one long text, as the formatter breaks it."""
+def _broken_lines(option: str) -> list[str]:
+    """Return a tuple of one long text in lines, as the formatter breaks it."""
     name, _, rest = option.partition("=(")
     return [f"        {name}=(", f"            {rest.removesuffix(',)')},", "        ),"]
 
 
 def _rule(column: Draft) -> str:
     form = "number" if column.type is float else "day"
-    written = {",": "with a decimal comma", ".": "with commas between thousands"}.get(
+    described = {",": "with a decimal comma", ".": "with commas between thousands"}.get(
         column.form or "", f"of the form {column.form}"
     )
-    empty, read = f"col({literal(column.text_name)}).is_null()", f"col({literal(column.name)}).is_not_null()"
-    answer = f"        return {empty} | {read}"
-    if len(answer) > WIDTH:
-        answer = f"        return (\n            {empty}\n            | {read}\n        )"
+    is_empty, is_parsed = f"col({literal(column.text_name)}).is_null()", f"col({literal(column.name)}).is_not_null()"
+    statement = f"        return {is_empty} | {is_parsed}"
+    if len(statement) > WIDTH:
+        statement = f"        return (\n            {is_empty}\n            | {is_parsed}\n        )"
     return (
-        f"\n    @rule({literal(f'is not a {form} {written}')}, column={literal(column.text_name)})\n"
+        f"\n    @rule({literal(f'is not a {form} {described}')}, column={literal(column.text_name)})\n"
         f"    def {column.name}_is_read(col: Callable[[str], pl.Expr]) -> pl.Expr:\n"
-        f'        """What is written can be read."""\n'
-        f"{answer}"
+        f'        """The text can be parsed."""\n'
+        f"{statement}"
     )
 
 
@@ -244,12 +244,12 @@ def _dataset(drafted: Drafted) -> str:
 
 
 def _source(source: Csv | Json) -> str:
-    said = []
+    arguments = []
     for item in fields(source):
         value = getattr(source, item.name)
         if value != item.default:
-            said.append(f"{item.name}={_plain(value)}")
-    return f"{type(source).__name__}({', '.join(said)})"
+            arguments.append(f"{item.name}={_plain(value)}")
+    return f"{type(source).__name__}({', '.join(arguments)})"
 
 
 def _plain(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Sample files for any dataset: as many valid rows as wanted, and an exact number of rows that break a rule.
+"""Sample files for any dataset: any number of valid rows, and an exact number of rows that fail a rule.
 
-Here: the generator behind `mini-platform sample`. Valid rows are made in `rows`, what can be wrong with one in `dirt`, and
-`formats` writes them as CSV or JSON. All of it is derived from the declaration, so that a new dataset gets its dirt without a
-line of code. Not here: judging rows (`rows/validation.py`), reading files (`rows/readers/`).
+Here: the generator behind `mini-platform sample`. `rows` generates valid rows, `dirt` makes some of them invalid, and `formats`
+writes them as CSV or JSON. All of it is derived from the declaration, so a new dataset needs no code for its invalid rows. Not
+here: validating rows (`rows/validation.py`), reading files (`rows/readers/`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mini_platform.operations.sampling.rows import clean_rows, generator
 __all__ = ["FORMS", "Form", "SampleSummary", "form_of", "write_sample"]
 
 CHUNK_ROWS = 10_000
-"""Rows made, encoded and written at a time: under 1 MB for four short columns, and larger chunks are no faster."""
+"""Rows generated, encoded and written at a time: less than 1 MB for four short columns; larger chunks are not faster."""
 
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What a sample holds.
+    """The row counts of a sample.
 
     Attributes:
-        rows: data rows written, the dirty ones among them.
-        dirty: rows per kind of dirt. A kind is the name of the rule that is broken and, where there are several ways
-            to break it, a colon and the way: `date_required`, `height_m_in_range:above`, `row_quotes_closed:unclosed`.
-            The kinds are in the order of their turns: the first dirty row is of the first kind, the next of the second.
+        rows: number of data rows written, including the invalid ones.
+        dirty: number of invalid rows by kind of dirt. A kind is the name of the failed rule and, if there are several ways to
+            fail it, a colon and the way: `date_required`, `height_m_in_range:above`, `row_quotes_closed:unclosed`. Kinds
+            are in the order of use: the first invalid row is of the first kind, the next one of the second.
     """
 
     rows: int
@@ -48,34 +48,34 @@ def write_sample(
     progress: Callable[[int], None] | None = None,
     form: Form | None = None,
 ) -> SampleSummary:
-    """Write a file of valid rows, some of them spoiled; the same arguments give the same bytes.
+    """Write a file of valid rows, some of them made invalid; the same arguments give the same bytes.
 
-    Exactly `round(rows * dirty)` rows are spoiled, at random places, by each kind of dirt in turn. The other rows do
-    not depend on `dirty`. Each record stands on a line of its own. Memory stays flat whatever the number of rows.
+    Exactly `round(rows * dirty)` rows are made invalid, at random places, by each kind of dirt in turn. The other rows do
+    not depend on `dirty`. Each record is on a line of its own. Memory use does not depend on the number of rows.
 
     Args:
-        dataset: whose rows; valid ones come from `dataset.realistic`, else from the declared types and checks.
-        out: a path, which appears under its name only once it is complete, or an open binary file.
+        dataset: dataset of the rows; valid ones come from `dataset.realistic`, else from the declared types and checks.
+        out: a path, at which the file appears only once it is complete, or an open binary file.
         rows: data rows to write, without the header.
-        dirty: share of spoiled rows, 0 to 1.
-        seed: of all randomness.
+        dirty: fraction of invalid rows, 0 to 1.
+        seed: seed of all randomness.
         progress: called after each chunk with the number of rows written so far.
-        form: how they are written; without it as the dataset's first source says, JSON as lines.
+        form: format of the file; by default that of the dataset's first source, JSON as lines.
 
     Raises:
-        ValueError: a number is out of its range, the dataset has no such files or none that are plain, or valid rows of it
-            cannot be drawn without `realistic`.
+        ValueError: a number is out of its range, the dataset has no files of this format or only in a special dialect, or
+            valid rows cannot be drawn without `realistic`.
     """
     if rows < 0 or not 0 <= dirty <= 1:
         raise ValueError(f"rows must be 0 or more and dirty between 0 and 1, not {rows} and {dirty}")
     writer = writer_of(dataset, form)
-    make = clean_rows(dataset, generator(seed, "rows"))
+    generate = clean_rows(dataset, generator(seed, "rows"))
     dirt = Dirt(dataset, writer, rows, round(rows * dirty), seed)
-    with _opened(out) as file:
+    with _open(out) as file:
         text = writer.start()
         for start in range(0, rows, CHUNK_ROWS):
             chunk = range(start, min(start + CHUNK_ROWS, rows))
-            records = (dirt.applied(row, cells) for row, cells in zip(chunk, make(chunk), strict=True))
+            records = (dirt.applied(row, cells) for row, cells in zip(chunk, generate(chunk), strict=True))
             file.write(writer.encode(text + writer.records(records, first=not start)))
             text = ""
             if progress:
@@ -85,12 +85,12 @@ def write_sample(
 
 
 @contextmanager
-def _opened(out: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open for writing; a file is renamed into place when complete, as a sensor may watch its folder."""
+def _open(out: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it is renamed into place when complete, as a sensor may watch its folder."""
     if not isinstance(out, Path):
         yield out
     elif out.is_symlink() or (out.exists() and not out.is_file()):
-        with out.open("wb") as file:  # /dev/stdout, a pipe: not to be replaced by a file
+        with out.open("wb") as file:  # /dev/stdout or a pipe must not be replaced by a file.
             yield file
     else:
         part = out.with_name(f".{out.name}.part")

@@ -1,7 +1,7 @@
-"""Rows that break a rule: exactly so many, at random places, each kind in its turn.
+"""Rows that fail a rule: an exact number, at random places, each kind in turn.
 
-Which kinds there are follows from the declaration: what its formats make of a broken record (`formats.py`), texts that are
-none of a column's type, values past a limit, changes under which a custom rule fails.
+The kinds follow from the declaration: malformed records of its formats (`formats.py`), texts that are not of a column's type,
+values beyond a limit, changes that make a custom rule fail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mini_platform.declare.columns import DECIMAL_DIGITS, TYPE_RULES, Column, CustomRule
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.formats import Spoil, Writer
-from mini_platform.operations.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, hold
+from mini_platform.operations.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, rules_hold
 
 NOT_A_NUMBER = ("nan", "inf", "1e309", "1,5", "12°", "NA", "abc")
 MISTYPED: Mapping[Any, tuple[str, ...]] = {
@@ -34,26 +34,26 @@ MISTYPED: Mapping[Any, tuple[str, ...]] = {
     bool: ("maybe", "2", "NA"),
     list[float]: ('["1"]', "[true]", "[null]", "[1, [2]]", "[1, 1e309]", "1", "abc"),
 }
-"""Texts that lenient parsers (Python, pandas, Postgres) take for a value of the type, and that are none here."""
+"""Texts that lenient parsers (Python, pandas, Postgres) accept as values of the type, and that are invalid here."""
 
 FAR = {dt.date: ("2999-12-31", "0001-01-01"), dt.datetime: ("2999-12-31T00:00:00Z", "0001-01-01T00:00:00Z")}
-"""Tried against custom rules about time. Fixed, not counted from today, so that a seed gives one file for ever."""
+"""Values to try on custom rules about time; fixed instead of relative to today, so that a seed always gives the same file."""
 
 NO_EMAILS = {"no at": "somebody.example.org", "two": "a@b@example.org", "space": "a b@example.org", "no domain": "a@b"}
 
 SPECIMENS = 64
-"""Rows on which a way to break a custom rule must work, each of them, before it is used."""
+"""Number of rows on all of which a change must fail a custom rule before it is used."""
 
 
 class Dirt:
-    """Spoils exactly so many of the rows, at random places, by each kind of dirt in turn.
+    """Generator of an exact number of invalid rows, at random places, by each kind of dirt in turn.
 
     Attributes:
-        counts: rows that were spoiled, by kind, in the order of their turns.
+        counts: number of invalid rows by kind, in the order of use.
     """
 
     def __init__(self, dataset: Dataset, writer: Writer, rows: int, to_spoil: int, seed: int) -> None:
-        """Find the kinds of dirt that there can be."""
+        """Collect the possible kinds of dirt."""
         specimens = range(min(rows, SPECIMENS)) if to_spoil else range(0)
         self._kinds = _kinds(dataset, writer, clean_rows(dataset, generator(seed, "specimens"))(specimens))
         self._rng = generator(seed, "dirt")
@@ -62,10 +62,10 @@ class Dirt:
         self._rows, self._to_spoil, self._spoiled = rows, to_spoil, 0
 
     def applied(self, row: int, cells: Cells) -> Cells | str:
-        """Return the record of a row: its cells as they are, or spoiled."""
-        # Selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S): exactly so many of the rows, without a list of them.
-        missing = self._to_spoil - self._spoiled
-        if not missing or self._rng.random() * (self._rows - row) >= missing:
+        """Return the record of a row: its cells unchanged, or made invalid."""
+        # Selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S): an exact number of rows, without a list of them.
+        remaining = self._to_spoil - self._spoiled
+        if not remaining or self._rng.random() * (self._rows - row) >= remaining:
             return cells
         kind = self._turns[self._spoiled % len(self._turns)]
         self._spoiled += 1
@@ -74,7 +74,7 @@ class Dirt:
 
 
 def _kinds(dataset: Dataset, writer: Writer, specimens: list[Cells]) -> dict[str, Spoil]:
-    """Every kind of dirt that the declaration makes possible, by name, in the order of the dataset's rules."""
+    """Return every kind of dirt that the declaration allows, by name, in the order of the dataset's rules."""
     kinds = writer.malformed()
     for position, column in enumerate(dataset.read_columns):
         if not column.nullable:
@@ -99,7 +99,7 @@ def _put(texts: Mapping[int, str]) -> Spoil:
 
 
 def _outside(column: Column, check: str, argument: Any) -> dict[str, str]:
-    """Texts that parse and fail a check, by side; none where it cannot be derived."""
+    """Return texts that parse but fail a check, by side; empty if none can be derived."""
     match check:
         case "in_range":
             return {
@@ -126,22 +126,22 @@ def _outside(column: Column, check: str, argument: Any) -> dict[str, str]:
 
 
 def _past(limit: Any, direction: int) -> str:
-    """Text of a value past a limit: by a tenth of it, at least by 1, or by a day."""
-    if isinstance(limit, dt.date):  # a time too
+    """Return the text of a value beyond a limit by a tenth of it, at least by 1, or by a day."""
+    if isinstance(limit, dt.date):  # Datetimes are dates, too.
         return (limit + dt.timedelta(days=direction)).isoformat()
     return str(limit + direction * max(1, abs(limit) // 10))
 
 
 def _custom_spoil(dataset: Dataset, custom: CustomRule, specimens: list[Cells]) -> Spoil | None:
-    """A change that breaks a custom rule on every specimen: empty what may be empty, or a time far away."""
+    """Return a change that fails a custom rule on every specimen, or None: empty nullable cells, or a far-away time."""
     nullable = [position for position, column in enumerate(dataset.read_columns) if column.nullable]
     changes = [dict.fromkeys(nullable, "")]
     changes += [{position: ""} for position in nullable]
     for kind, texts in FAR.items():
-        places = [position for position, column in enumerate(dataset.read_columns) if column.type is kind]
-        changes += [{position: text} for text in texts for position in places]
+        positions = [position for position, column in enumerate(dataset.read_columns) if column.type is kind]
+        changes += [{position: text} for text in texts for position in positions]
     for change in changes:
         spoiled = [[change.get(position, cell) for position, cell in enumerate(cells)] for cells in specimens]
-        if not any(hold(dataset, [custom], spoiled)):
+        if not any(rules_hold(dataset, [custom], spoiled)):
             return _put(change)
     return None

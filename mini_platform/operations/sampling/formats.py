@@ -1,7 +1,7 @@
-"""How the rows of a sample are written: CSV, JSON lines, a JSON list; and how a record of each can be no record.
+"""Writers for the rows of a sample (CSV, JSON lines, JSON list), and ways to malform a record of each format.
 
-A record that is malformed stays on its own line, and its neighbours are what they would be without it. No dirt breaks
-`row_fields_bounded`: a million rows would hold gigabytes of it.
+A malformed record stays on its own line and does not change its neighbours. No dirt fails `row_fields_bounded`: a million rows
+would hold gigabytes of it.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from mini_platform.operations.sampling.rows import Cells
 Form = Literal["csv", "jsonl", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Spoil = Callable[[random.Random, Cells], Cells | str]
-"""Makes a bad record of a good row: cells that are still to be written, or the raw line."""
+"""Callable that makes an invalid record of a valid row: cells that are still to be written, or the raw line."""
 
 LONG_NAME = "x" * 1001
-"""A name of more characters than a reader takes."""
+"""A name with more characters than a reader accepts."""
 
 
 class Writer(Protocol):
-    """Rows as the text of a file, records on lines of their own."""
+    """A writer of rows as the text of a file, with each record on a line of its own."""
 
     def start(self) -> str:
-        """What stands before the first record."""
+        """Return the text before the first record."""
 
     def records(self, records: Iterable[Cells | str], *, first: bool) -> str:
-        """Rows and raw lines; `first` if the first of them is the first of the file."""
+        """Return rows and raw lines as text; `first` is True at the beginning of the file."""
 
     def end(self) -> str:
-        """What stands after the last record."""
+        """Return the text after the last record."""
 
     def encode(self, text: str) -> bytes:
-        """The next part of the file."""
+        """Return the next part of the file as bytes."""
 
     def malformed(self) -> dict[str, Spoil]:
-        """Ways to make no record of a row, by rule and way."""
+        """Return ways to malform the record of a row, by rule and way."""
 
 
 def form_of(dataset: Dataset, name: str) -> Form | None:
-    """What the name of a file says of its form; None where it says nothing, or nothing that the dataset has."""
+    """Return the format of a file by its name; None if the name has no known suffix, or the dataset has no such files."""
     endings: dict[Form, str] = {"csv": r"csv|tsv|txt", "jsonl": "jsonl|ndjson", "json": "json"}
     for form, pattern in endings.items():
         if re.search(rf"(?i)\.({pattern})$", name):
@@ -59,20 +59,20 @@ def form_of(dataset: Dataset, name: str) -> Form | None:
 
 
 def writer_of(dataset: Dataset, form: Form | None) -> Writer:
-    """The writer of a form, as the dataset declares its files.
+    """Return the writer of a format, as the dataset declares its files.
 
     Raises:
-        ValueError: it has no such files, or they are in another dialect than plain CSV.
+        ValueError: the dataset has no such files, or they are in another dialect than plain CSV.
     """
     sources = [source for source in dataset.sources if form is None or isinstance(source, _kind(form))]
     if not sources:
-        has = " or ".join(source.name for source in dataset.sources)
-        raise ValueError(f"dataset {dataset.name} has no files of the form {form}; it has {has}")
+        formats = " or ".join(source.name for source in dataset.sources)
+        raise ValueError(f"dataset {dataset.name} has no files of the form {form}; it has {formats}")
     source = sources[0]
     if isinstance(source, Csv):
         if len(source.delimiter) > 1 or source != Csv(source.delimiter, source.encoding, source.suffixes, source.name):
             raise ValueError(
-                f"dataset {dataset.name}: samples are written as plain CSV, and it declares another dialect"
+                f"dataset {dataset.name}: samples are written as plain CSV, but it declares another dialect"
             )
         return CsvWriter(source, [column.name for column in dataset.read_columns])
     in_envelope = source.rows is not None
@@ -86,7 +86,7 @@ def _kind(form: Form) -> type[Csv] | type[Json]:
 
 
 class CsvWriter:
-    """Plain CSV, with the declared delimiter and encoding."""
+    """A writer of plain CSV, with the declared delimiter and encoding."""
 
     def __init__(self, source: Csv, names: Sequence[str]) -> None:
         self._names, self._delimiter = list(names), source.delimiter
@@ -95,11 +95,11 @@ class CsvWriter:
         self._encoder = codecs.getincrementalencoder(source.encoding or "utf-8")()
 
     def start(self) -> str:
-        """The header."""
+        """Return the header."""
         return self.records([self._names], first=True)
 
     def records(self, records: Iterable[Cells | str], *, first: bool) -> str:
-        """Lines."""
+        """Return records as lines."""
         for record in records:
             if isinstance(record, str):
                 self._buffer.write(record + "\n")
@@ -111,22 +111,22 @@ class CsvWriter:
         return text
 
     def end(self) -> str:
-        """Nothing."""
+        """Return an empty text."""
         return ""
 
     def encode(self, text: str) -> bytes:
-        """In the declared encoding."""
+        """Return text in the declared encoding."""
         return self._encoder.encode(text)
 
     def malformed(self) -> dict[str, Spoil]:
-        """Too few and too many fields, quotes that do not pair up, NUL, the header again."""
+        """Return rows with too few or too many fields, unpaired quotes, NUL, or the header again."""
         names, delimiter = self._names, self._delimiter
 
         def plain(cells: Cells) -> Cells:
             return [re.sub(rf'["\r\n{re.escape(delimiter)}]', " ", cell) for cell in cells]
 
         def unclosed(rng: random.Random, cells: Cells) -> str:
-            # The text after the quote is never empty or a delimiter: a quote of an earlier such row would close on it.
+            # The text after the quote is never empty or a delimiter: it would close a quote of an earlier such row.
             cells, position = plain(cells), rng.randrange(len(cells))
             cells[position] = '"' + (cells[position].strip() or "x")
             return delimiter.join(cells)
@@ -142,7 +142,7 @@ class CsvWriter:
             return f"{line[:position]}\0{line[position:]}"
 
         kinds: dict[str, Spoil] = {}
-        if len(names) > 1:  # a record of one field without it is an empty line, which is no record
+        if len(names) > 1:  # A record of one field without it is an empty line, which is not a record.
             kinds["row_has_header_fields:short"] = lambda _, cells: cells[:-1]
         kinds["row_has_header_fields:long"] = lambda _, cells: [*cells, "surplus"]
         kinds["row_quotes_closed:unclosed"] = unclosed
@@ -153,9 +153,9 @@ class CsvWriter:
 
 
 class JsonWriter:
-    """JSON lines, or a list with an object on each line.
+    """A writer of JSON lines, or of a list with an object on each line.
 
-    A column is written by the first of its aliases, where it has any. Aliases that begin alike are put into an object:
+    A column is written by its first alias, if it has any. Aliases with the same first word are put into an object:
     `user_id` and `user_city` are `{"user": {"id": …, "city": …}}`.
     """
 
@@ -166,32 +166,32 @@ class JsonWriter:
         self._tree = _nested(aliased) | own
 
     def start(self) -> str:
-        """The opening bracket of a list."""
+        """Return the opening bracket of a list."""
         return "" if self._lines else "["
 
     def records(self, records: Iterable[Cells | str], *, first: bool) -> str:
-        """Objects."""
+        """Return records as objects."""
         texts = [record if isinstance(record, str) else self._object(record) for record in records]
         if self._lines:
             return "".join(f"{text}\n" for text in texts)
         return ("\n" if first else ",\n") + ",\n".join(texts)
 
     def end(self) -> str:
-        """The closing bracket of a list."""
+        """Return the closing bracket of a list."""
         return "" if self._lines else "\n]\n"
 
     def encode(self, text: str) -> bytes:
-        """As UTF-8."""
+        """Return text as UTF-8."""
         return text.encode()
 
     def _object(self, cells: Cells, replaced: Mapping[int, str] | None = None) -> str:
         values = {
             position: _value(c, cell) for position, (c, cell) in enumerate(zip(self._columns, cells, strict=True))
         }
-        return _written(self._tree, values | dict(replaced or {}))
+        return _render(self._tree, values | dict(replaced or {}))
 
     def malformed(self) -> dict[str, Spoil]:
-        """What strict JSON has not, values that are no objects, names that stand twice or are too long."""
+        """Return rows with invalid JSON, values that are not objects, and names that are repeated or too long."""
         name = json.dumps(next(iter(self._tree)))
 
         def put(value: str) -> Spoil:
@@ -210,14 +210,14 @@ class JsonWriter:
             "row_names_bounded": with_member(json.dumps(LONG_NAME)),
             "row_without_nul": put('"\\u0000"'),
         }
-        if self._lines:  # In a list they would spoil what follows.
+        if self._lines:  # In a list they would break the records that follow.
             kinds["row_is_json:no colon"] = lambda _, cells: self._object(cells).replace(": ", " ", 1)
             kinds["row_is_json:text after"] = lambda _, cells: self._object(cells) + " x"
         return kinds
 
 
 def _nested(names: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """Names with positions as a tree, in which names that begin alike are in one object."""
+    """Return names with positions as a tree, in which names with the same first word are in one object."""
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, position in names:
         groups.setdefault(name.partition("_")[0], []).append((name, position))
@@ -231,16 +231,16 @@ def _nested(names: Sequence[tuple[str, int]]) -> dict[str, Any]:
     return tree
 
 
-def _written(tree: Mapping[str, Any], values: Mapping[int, str]) -> str:
+def _render(tree: Mapping[str, Any], values: Mapping[int, str]) -> str:
     members = (
-        f"{json.dumps(name)}: {_written(part, values) if isinstance(part, dict) else values[part]}"
+        f"{json.dumps(name)}: {_render(part, values) if isinstance(part, dict) else values[part]}"
         for name, part in tree.items()
     )
     return f"{{{', '.join(members)}}}"
 
 
 def _value(column: Column, text: str) -> str:
-    """A cell as JSON: null where it is empty, a number, a boolean or a list where it is one, else a string."""
+    """Return a cell as JSON: null if empty, a number, boolean or list if it is one, else a string."""
     if not text:
         return "null"
     plain = {

@@ -1,6 +1,6 @@
-"""Valid rows of a sample, as the texts of the columns that are read: declared ones, or drawn from types and checks.
+"""Valid rows of a sample, as texts of the columns that are read: from `realistic`, or drawn from types and checks.
 
-Not here: rows that break a rule (`dirt.py`), and how a row is written (`formats.py`).
+Not here: rows that fail a rule (`dirt.py`), and how a row is written (`formats.py`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Cells = list[str]
 
 FIRST_DAY, LAST_DAY = dt.date(1970, 1, 1), dt.date(2019, 12, 31)
-"""Between them lie drawn dates without declared bounds: safely in the past, for rules that forbid the future."""
+"""Bounds of drawn dates without declared bounds: safely in the past, for rules that forbid the future."""
 FIRST_SECOND, LAST_SECOND = 0, 50 * 365 * 86_400
-"""The same for times, counted from 1970."""
+"""Bounds of drawn times without declared bounds, in seconds since 1970."""
 
 LOWER = {"ge": False, "greater_than_or_equal_to": False, "gt": True, "greater_than": True}
 UPPER = {"le": False, "less_than_or_equal_to": False, "lt": True, "less_than": True}
@@ -34,7 +34,7 @@ DRAWABLE = {"in_range", "isin", "str_length", "email", *LOWER, *UPPER}
 """Checks under which values can be drawn."""
 
 REDRAWS = 1000
-"""How often a drawn row that breaks a custom rule is drawn again before the dataset is said to need `realistic`."""
+"""Maximum number of times that a row failing a custom rule is drawn again; after that the dataset needs `realistic`."""
 
 PARSERS: Mapping[Any, Callable[[str], Any]] = {
     str: str,
@@ -46,24 +46,24 @@ PARSERS: Mapping[Any, Callable[[str], Any]] = {
     bool: lambda text: text == "true",
     list[float]: lambda text: list(map(float, json.loads(text))),
 }
-"""Type of a column -> how the text of a valid cell, as written here, is read back for the custom rules."""
+"""Type of a column -> parser of the text of a valid cell, as written here, for the custom rules."""
 
 
 def generator(seed: int, purpose: str) -> random.Random:
-    """One stream of random numbers per purpose, so that more dirt does not change the clean rows."""
+    """Return a generator of random numbers per purpose, so that more dirt does not change the valid rows."""
     return random.Random(f"{seed}/{purpose}")  # noqa: S311 - sample data, not secrets
 
 
 def clean_rows(dataset: Dataset, rng: random.Random) -> Callable[[range], list[Cells]]:
-    """Return what makes the valid rows of a range of row numbers, cells in the order of the columns that are read."""
+    """Return a function that generates valid rows for a range of row numbers, cells in the order of the read columns."""
     columns = dataset.read_columns
     if (realistic := dataset.realistic) is not None:
         names = [column.name for column in columns]
 
-        def described(numbers: range) -> list[Cells]:
+        def from_realistic(numbers: range) -> list[Cells]:
             return [[cells[name] for name in names] for cells in (realistic(rng, number) for number in numbers)]
 
-        return described
+        return from_realistic
 
     for column in columns:
         if undrawable := set(column.checks) - DRAWABLE - set(column.warn):
@@ -75,25 +75,25 @@ def clean_rows(dataset: Dataset, rng: random.Random) -> Callable[[range], list[C
     keys = sorted((c for c in columns if c.name in dataset.key), key=_capacity)
     capacity = math.prod(map(_capacity, keys))
 
-    def drawn(numbers: range) -> list[Cells]:
+    def draw_rows(numbers: range) -> list[Cells]:
         if numbers.stop > capacity:
             raise ValueError(f"dataset {dataset.name}: its key has only {capacity} different values to draw")
         rows = {number: _draw(columns, keys, rng, number) for number in numbers}
-        unsettled = list(numbers) if rules else []
+        pending = list(numbers) if rules else []
         for _ in range(REDRAWS):
-            holding = hold(dataset, rules, [rows[number] for number in unsettled])
-            unsettled = [number for number, holds in zip(unsettled, holding, strict=True) if not holds]
-            if not unsettled:
+            holding = rules_hold(dataset, rules, [rows[number] for number in pending])
+            pending = [number for number, holds in zip(pending, holding, strict=True) if not holds]
+            if not pending:
                 return list(rows.values())
-            rows.update((number, _draw(columns, keys, rng, number)) for number in unsettled)
+            rows.update((number, _draw(columns, keys, rng, number)) for number in pending)
         names = [custom.rule.name for custom in rules]
         raise ValueError(f"dataset {dataset.name}: rows drawn at random do not satisfy {names}; declare `realistic`")
 
-    return drawn
+    return draw_rows
 
 
-def hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> list[bool]:
-    """For each valid row of texts, whether all the rules hold; null counts as holding."""
+def rules_hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> list[bool]:
+    """Return for each valid row of texts if all rules hold; null counts as holding."""
     import polars as pl
 
     if not rows:
@@ -105,8 +105,10 @@ def hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> li
         },
         schema={column.name: _dtype(column) for column in dataset.read_columns},
     )
-    given = {"file": "sample", "line": "1", "record": "1", "source": dataset.sources[0].name}
-    frame = frame.with_columns(pl.lit(given[c.system]).alias(c.name) for c in dataset.columns if c.system in given)
+    system_values = {"file": "sample", "line": "1", "record": "1", "source": dataset.sources[0].name}
+    frame = frame.with_columns(
+        pl.lit(system_values[c.system]).alias(c.name) for c in dataset.columns if c.system in system_values
+    )
     frame = frame.with_columns(c.derived(pl.col).alias(c.name) for c in dataset.columns if c.derived)
     holds = pl.all_horizontal([custom.holds(pl.col).fill_null(value=True) for custom in rules])
     return frame.with_columns(_holds=holds)["_holds"].to_list()
@@ -133,7 +135,7 @@ def _draw(columns: Sequence[Column], keys: Sequence[Column], rng: random.Random,
 
 
 def _at_random(rng: random.Random, column: Column) -> str:
-    if column.nullable and rng.random() < 0.05:  # as often as values are missing in tidy data
+    if column.nullable and rng.random() < 0.05:  # As often as values are missing in tidy data.
         return ""
     if "isin" in column.checks or column.type is bool:
         return rng.choice(_options(column))
@@ -155,7 +157,7 @@ def _at_random(rng: random.Random, column: Column) -> str:
 
 
 def _capacity(column: Column) -> int:
-    """How many different keys `_nth` can give for a column."""
+    """Return the number of different keys that `_nth` can give for a column."""
     if "isin" in column.checks or column.type is bool:
         return len(_options(column))
     if column.type is str:
@@ -165,7 +167,7 @@ def _capacity(column: Column) -> int:
 
 
 def _nth(column: Column, index: int) -> str:
-    """The index-th different valid value of a key column."""
+    """Return the index-th different valid value of a key column."""
     if "isin" in column.checks or column.type is bool:
         return _options(column)[index]
     if column.type is str:
@@ -193,7 +195,7 @@ def _lengths(column: Column) -> tuple[int, int]:
 
 
 def _bounds(column: Column, span: int) -> tuple[float, float]:
-    """Lowest and highest valid value (dates as day numbers, times as seconds); `span` apart where only one is declared."""
+    """Return lowest and highest valid value (dates as day numbers, times as seconds), `span` apart if only one is declared."""
     lows, highs = [], []
     for check, argument in column.checks.items():
         if check == "in_range":
