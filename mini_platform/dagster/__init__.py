@@ -1,1 +1,1 @@
-"""All of Dagster, a module for each of its concepts. Not here: work. An asset is some lines around `operations/`."""
+"""The Dagster integration, one module per concept. Not here: the work itself. An asset is a few lines around `operations/`."""

@@ -1,7 +1,7 @@
-"""Alerting: the sensor that compares what is wrong with the incidents that are known, and has people told.
+"""Alerting: the sensor that compares what is wrong with the known incidents, and notifies people.
 
-Here: runs and checks that failed, which only Dagster knows, and the tick. Not here: what the ledger knows to be wrong
-(`operations/detection.py`), who is told and how (`operations/alerts.py`).
+Here: failed runs and checks, which only Dagster knows, and the tick of the sensor. Not here: incidents that the ledger shows
+(`operations/detection.py`), who is notified and how (`operations/alerts.py`).
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -13,36 +13,38 @@ from urllib.parse import quote
 import dagster as dg
 
 from mini_platform.config.settings import Settings
-from mini_platform.dagster.checks import ACCEPTED, TAKEN
+from mini_platform.dagster.checks import FILES_ACCEPTED, FILES_TAKEN
 from mini_platform.dagster.private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from mini_platform.declare.dataset import Dataset
-from mini_platform.operations.detection import detect, waiting
+from mini_platform.operations.detection import detect, pending_datasets
 from mini_platform.operations.incidents import Incident, open_subjects, reconcile
 from mini_platform.platform import Platform
 from mini_platform.warehouse.run_history import DATASET_TAG
 
-SECONDS = 30
-"""From one look to the next."""
-RUNS = 200
-"""Finished runs that a look goes back: more do not end between two."""
-ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-"""Of a run that somebody canceled there is nothing to tell."""
-DECIDED = (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
-"""Other checks are under way, or died with their run."""
+INTERVAL_SECONDS = 30
+"""Seconds from one tick to the next."""
+RUN_LOOKBACK = 200
+"""Number of finished runs that a tick reads: no more than that end between two ticks."""
+ENDED_STATUSES = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+"""Statuses of runs that are examined; a run that somebody canceled is not an incident."""
+CONCLUSIVE_STATUSES = (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
+"""Statuses of checks that have a result; the others are in progress, or ended with their run."""
 
 
 def alert_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
-    """The sensor `alerts` over these datasets, which runs by default."""
+    """Return the sensor `alerts` for these datasets; it runs by default."""
 
     @dg.sensor(
         name="alerts",
-        description="Looks for what is wrong, keeps ops.incidents, and tells whom MINI_PLATFORM_ALERTS names.",
-        minimum_interval_seconds=SECONDS,
+        description="Detects incidents, updates ops.incidents, and notifies the services in MINI_PLATFORM_ALERTS.",
+        minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def alerts(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
         checks = context.repository_def.asset_graph.asset_check_keys if context.repository_def else set()
-        return dg.SkipReason(" ".join(tick(context.instance, platform, datasets, checks)) or "All are told.")
+        return dg.SkipReason(
+            " ".join(tick(context.instance, platform, datasets, checks)) or "All alerts are delivered."
+        )
 
     return dg.Definitions(sensors=[alerts])
 
@@ -53,66 +55,71 @@ def tick(
     datasets: Mapping[str, Dataset],
     checks: Collection[dg.AssetCheckKey],
 ) -> list[str]:
-    """Look once, and tell of what is new.
+    """Update the incidents once, and send alerts about what is new.
 
     Returns:
-        Sentences about who could not be told.
+        One sentence for each service that could not be notified.
     """
-    look(instance, platform, datasets, checks)
+    update_incidents(instance, platform, datasets, checks)
     from mini_platform.operations.alerts import AlertsError, deliver, digest, services
 
     try:
-        told = services(platform.settings)
+        recipients = services(platform.settings)
     except AlertsError as error:
         return [str(error)]
     if platform.settings.alerts_digest is not None:
-        digest(platform.engine, platform.settings, told)
-    return deliver(platform.engine, told)
+        digest(platform.engine, platform.settings, recipients)
+    return deliver(platform.engine, recipients)
 
 
-def look(
+def update_incidents(
     instance: dg.DagsterInstance,
     platform: Platform,
     datasets: Mapping[str, Dataset],
     checks: Collection[dg.AssetCheckKey],
 ) -> None:
-    """Bring `ops.incidents` to what is wrong now."""
+    """Update `ops.incidents` to what is wrong now.
+
+    `undecided` are the incidents of which nothing is known at this tick, such as those of a check that is in progress:
+    `reconcile` leaves them as they are instead of closing them. Failed checks of a dataset's staging are not incidents while
+    one of its files is refused: that is an incident already.
+    """
     settings = platform.settings
     with platform.engine.begin() as conn:
-        found, undecided = detect(conn, platform, datasets)
-        runs, seen = _runs(instance, datasets, settings)
-        undecided |= {("run_failed", subject) for subject in open_subjects(conn, "run_failed") - seen}
-        refused = {incident.dataset for incident in found if incident.kind == "file_refused"}
-        busy = waiting(conn)
+        incidents, undecided = detect(conn, platform, datasets)
+        failed_runs, recent_subjects = _failed_runs(instance, datasets, settings)
+        undecided |= {("run_failed", subject) for subject in open_subjects(conn, "run_failed") - recent_subjects}
+        refused = {incident.dataset for incident in incidents if incident.kind == "file_refused"}
+        waiting_datasets = pending_datasets(conn)
         records = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-            [key for key in checks if not _is_told_otherwise(key, datasets)]
+            [key for key in checks if not _is_covered_by_ledger(key, datasets)]
         )
         for key, record in records.items():
             name = key.asset_key.path[0]
-            staged = name in datasets and key.asset_key.path[-1] == datasets[name].staging_asset
-            if staged and name in refused:
-                continue  # for the same reason
-            if record.status not in DECIDED or (staged and name in busy):
+            is_staging = name in datasets and key.asset_key.path[-1] == datasets[name].staging_asset
+            if is_staging and name in refused:
+                continue  # The refused file is the incident.
+            if record.status not in CONCLUSIVE_STATUSES or (is_staging and name in waiting_datasets):
                 undecided.add(("check_failed", _subject(key)))
             else:
-                found += _failed_check(key, record, settings)
-        reconcile(conn, [*found, *runs], undecided)
+                incidents += _failed_check(key, record, settings)
+        reconcile(conn, [*incidents, *failed_runs], undecided)
 
 
-def _is_told_otherwise(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -> bool:
-    """Whether a check says that a file was refused or that a source is down: the ledger says it better."""
+def _is_covered_by_ledger(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -> bool:
+    """Return True if a check reports a refused file or a source that is down: the ledger has more details about these."""
     dataset = datasets.get(key.asset_key.path[0])
-    return key.name == ACCEPTED or (
+    return key.name == FILES_ACCEPTED or (
         dataset is not None and key.name in {source.check for source in dataset.api_sources}
     )
 
 
-def _runs(
+def _failed_runs(
     instance: dg.DagsterInstance, datasets: Mapping[str, Dataset], settings: Settings
 ) -> tuple[list[Incident], set[str]]:
-    """The datasets, and the jobs of none, whose last run failed; and all that had a run lately."""
+    """Return incidents of the datasets, and of jobs without a dataset, whose last run failed; and all that had a recent run."""
     last: dict[str, dg.RunRecord] = {}
-    for record in instance.get_run_records(dg.RunsFilter(statuses=ENDED), limit=RUNS):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=ENDED_STATUSES), limit=RUN_LOOKBACK):
         run = record.dagster_run
         last.setdefault(run.tags.get(DATASET_TAG, run.job_name), record)
     failed = {
@@ -135,7 +142,7 @@ def _failed_run(
         error = event.step_failure_data.error
         while error and error.cause:
             error = error.cause
-        # Not what the error says: it may quote a row.
+        # Without the message of the error: it may quote a row.
         steps.append(f"{event.step_key}{f' ({error.cls_name})' if error else ''}")
     return Incident(
         "run_failed",
@@ -143,7 +150,7 @@ def _failed_run(
         subject if subject in datasets else None,
         run.run_id,
         f"{subject}: run {run.run_id[:8]} failed{' in ' if steps else ''}{', '.join(steps)}.",
-        "Its page says why. What it had taken is still pending, and the next run takes it.",
+        "Its page says why. Its files are still pending; the next run processes them.",
         f"{settings.dagster_url}/runs/{run.run_id}",
         record.update_timestamp,
     )
@@ -154,13 +161,13 @@ def _subject(key: dg.AssetCheckKey) -> str:
 
 
 def _failed_check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord, settings: Settings) -> Iterator[Incident]:
-    """The incident that a check of severity error found."""
+    """Yield the incident of a failed check whose severity is error."""
     event = record.event.dagster_event if record.event else None
     if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED or event is None:
         return
     evaluation = event.asset_check_evaluation_data
-    if key.name == TAKEN and evaluation.metadata["files"].value == 0:
-        return  # An inbox is down, which the database says better.
+    if key.name == FILES_TAKEN and evaluation.metadata["files"].value == 0:
+        return  # An inbox is down: the database has more details.
     if evaluation.severity is dg.AssetCheckSeverity.ERROR:
         asset = key.asset_key.to_user_string()
         yield Incident(

@@ -1,7 +1,7 @@
-"""The assets of a dataset: (api_sources ->) raw -> staging -> production -> aggregates -> quality report.
+"""The assets of a dataset: (API sources ->) raw -> staging -> production -> aggregates -> quality report.
 
-Each is wiring around a use case (`operations/`): raw and staging call theirs, production, aggregates and the report return what
-the IO manager's `handle_output` writes. None calls `process`: each that is materialized alone does its own work.
+Each is wiring around a use case (`operations/`). Raw and staging call theirs; production, aggregates and the report return what
+the IO manager's `handle_output` writes. None calls `process`: an asset that is materialized alone does only its own work.
 
 Assets are unpartitioned: a run takes whatever the ledger holds pending, or the files that its config names.
 
@@ -23,7 +23,7 @@ from mini_platform.dagster import checks
 from mini_platform.dagster.api_sources import api_source_asset, api_source_keys
 from mini_platform.dagster.io_manager import StagedFiles
 from mini_platform.dagster.metadata import (
-    LISTED,
+    MAX_LISTED,
     column_lineage,
     landed_metadata,
     measured_metadata,
@@ -43,23 +43,23 @@ if TYPE_CHECKING:
     from mini_platform.warehouse.validated_rows import Progress
 
 SENSOR_TAG = "dagster/sensor_name"
-"""Dagster gives it to the runs that a sensor asked for."""
+"""Tag that Dagster gives to runs that a sensor requested."""
 REQUEST_TAG = "mini_platform/request_id"
-"""Of runs that a request to the API asked for."""
+"""Tag of runs that a request to the API started."""
 
 progress: ContextVar["Progress | None"] = ContextVar("progress", default=None)
-"""Who is told of bytes and rows as they are read: the command line's progress bar; by default the log of the run."""
+"""Callback for bytes and rows as they are read: the command line's progress bar; by default the log of the run."""
 
 
 class Files(dg.Config):
-    """Which files a run takes."""
+    """Config of a run: the files that it processes."""
 
     files: list[int] | None = None
-    """Ids in the ledger; nothing means every pending file, and whatever stands in the drop folder."""
+    """Ids in the ledger; None means every pending file, and all files in the drop folder."""
 
 
 def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
-    """Every asset of a dataset, with the checks that belong to one."""
+    """Return every asset of a dataset, with the checks that are part of an asset."""
     computed = [_computed(dataset, declared) for declared in dataset.computed]
     synced = [api_source_asset(dataset, source) for source in dataset.api_sources]
     return [*synced, _raw(dataset), _staging(dataset), _production(dataset), *computed, _quality_report(dataset)]
@@ -67,17 +67,17 @@ def dataset_assets(dataset: Dataset) -> list[dg.AssetsDefinition]:
 
 @cache
 def _hooks() -> frozenset[dg.HookDefinition]:
-    """What is done when a step fails: Sentry is told, where it is set. Each step with a hook writes one event more."""
+    """Return hooks for failed steps: one reports to Sentry, if configured. Each step with a hook writes one event more."""
     dsn = load_settings().sentry_dsn
     if dsn is None or not dsn.get_secret_value():
         return frozenset()
 
-    @dg.failure_hook(name="tell_sentry")
-    def tell_sentry(context: dg.HookContext) -> None:
+    @dg.failure_hook(name="report_to_sentry")
+    def report_to_sentry(context: dg.HookContext) -> None:
         if context.op_exception is not None:
             capture(dsn, context.op_exception, flush=True, run_id=context.run_id, step=context.op.name)
 
-    return frozenset({tell_sentry})
+    return frozenset({report_to_sentry})
 
 
 def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
@@ -97,31 +97,31 @@ def _raw(dataset: Dataset) -> dg.AssetsDefinition:
         name=dataset.raw_asset,
         deps=api_source_keys(dataset),
         description=f"Files as they arrived, byte for byte, named by their SHA-256. {dataset.description}",
-        check_specs=[checks.taken_spec(key)],
+        check_specs=[checks.files_taken_spec(key)],
         **_common(dataset, *(source.name for source in dataset.sources)),
     )
     def raw(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        # The sensor's process visits the inboxes all the time; who starts a run by hand wants everything now.
+        # The sensor's process visits the inboxes anyway; a run that is started by hand visits them now.
         by_hand = SENSOR_TAG not in context.run.tags
         landed = land(platform, dataset, context.run.run_id, config.files, visit_inboxes=by_hand)
         _log_landed(context.log, landed)
         with platform.engine.connect() as conn:
             return dg.MaterializeResult(
                 metadata=landed_metadata(conn, dataset, config.files or landed.file_ids, landed.skipped),
-                check_results=[checks.taken(key, landed.blocked, inboxes_down(conn, platform, dataset))],
+                check_results=[checks.files_taken_result(key, landed.blocked, inboxes_down(conn, platform, dataset))],
             )
 
     return raw
 
 
 def _log_landed(log: dg.DagsterLogManager, landed: Landed) -> None:
-    """Say in the log of the run which files were left alone, and which raw files were removed."""
-    for file in landed.skipped[:LISTED]:
-        (log.error if file.blocked else log.info)("left alone: %s: %s", file.name, file.skip_reason)
+    """Write to the log of the run which files were skipped, and which raw files were removed."""
+    for file in landed.skipped[:MAX_LISTED]:
+        (log.error if file.blocked else log.info)("skipped: %s: %s", file.name, file.skip_reason)
     for row in landed.expired:
-        log.info("raw file removed, older than such files are kept: %s (file %d)", row.name, row.file_id)
+        log.info("raw file removed, older than the retention: %s (file %d)", row.name, row.file_id)
 
 
 def _staging(dataset: Dataset) -> dg.AssetsDefinition:
@@ -132,30 +132,30 @@ def _staging(dataset: Dataset) -> dg.AssetsDefinition:
         name=dataset.staging_asset,
         deps=[dg.AssetKey([dataset.name, dataset.raw_asset])],
         description=str(table.comment),
-        check_specs=checks.specs(dataset, key),
+        check_specs=checks.staging_specs(dataset, key),
         metadata=table_metadata(table),
         **_common(dataset, "polars", "pandera", "postgres"),
     )
     def staging(
         context: dg.AssetExecutionContext, config: Files, platform: dg.ResourceParam[Platform]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        # The sensor asks for another run for what is left; who starts one by hand wants everything now.
-        by_itself = not {SENSOR_TAG, REQUEST_TAG}.isdisjoint(context.run.tags)
+        # Deferred files wait for the sensor's next run; a run that is started by hand stages everything now.
+        is_automatic = not {SENSOR_TAG, REQUEST_TAG}.isdisjoint(context.run.tags)
         report = progress.get() or _to_log(context.log.info)
-        staged = stage(platform, dataset, context.run.run_id, config.files, others_first=by_itself, progress=report)
+        staged = stage(platform, dataset, context.run.run_id, config.files, others_first=is_automatic, progress=report)
         with platform.engine.connect() as conn:
-            # With nothing new, the checks speak of what is in staging: the files of the last load.
+            # With nothing new, the checks are about what is in staging: the files of the last load.
             file_ids = staged or list(conn.scalars(select(table.c._file_id).distinct()))
             return dg.MaterializeResult(
                 metadata=staged_metadata(conn, dataset, staged),
-                check_results=checks.results(conn, dataset, key, file_ids),
+                check_results=checks.staging_results(conn, dataset, key, file_ids),
             )
 
     return staging
 
 
 def _to_log(log: Callable[[str], None], seconds: float = 5.0) -> "Progress":
-    """Progress as a line in the log of the run, every few seconds."""
+    """Return a callback that logs the progress every few seconds."""
     total = [0, 0]
     last = time.monotonic()
 

@@ -1,8 +1,8 @@
-"""Sensors: one per dataset. They ask the ledger and the drop folder, and request one run for all that waits.
+"""Sensors and schedules. A dataset has one sensor, which reads ledger and drop folder and requests one run for all work.
 
-Remote inboxes are visited from the sensor's process, beside its ticks, and land files in the ledger by themselves.
+Remote inboxes are visited in the sensor's process, in threads beside its ticks; a visit lands its files in the ledger itself.
 
-And schedules: one per source that is synced. A dropped file does not make anybody ask the sources.
+An API source has one schedule. A dropped file does not start a sync.
 
 https://docs.dagster.io/guides/automate/sensors
 https://docs.dagster.io/guides/automate/schedules
@@ -36,15 +36,18 @@ if TYPE_CHECKING:
     from mini_platform.storage.remote import Inbox
 
 API_SOURCE_TAG = "mini_platform/api_source"
-"""Of every run that a schedule asked for: which source it api_sources."""
-LISTED = 5
+"""Tag of every run that a schedule requested: the API source that it syncs."""
+MAX_LISTED = 5
+"""Skipped files that a tick names at most."""
 
 TICK_SECONDS = 4.0
-"""How long a tick watches. Dagster's daemon looks at its sensors every 5 s: a tick that looked once would let a file wait."""
-LOOK_SECONDS = 0.5
+"""Duration of a tick. Dagster's daemon runs its sensors every 5 s: if a tick checked only once, a file would have to wait."""
+CHECK_SECONDS = 0.5
+"""Time between two checks of a tick."""
 PAUSES = (5, 10, 20, 40, 80, 160, 300)
-"""Seconds until the next run after one, two and more runs in vain. Asking at once would record thousands of them in a night."""
+"""Seconds until the next run after one, two and more runs in vain. Without pauses, one night would record thousands of runs."""
 CODE = Path(__file__).parent.parent
+"""Folder of the platform's code: a change in it ends the pauses."""
 
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -56,41 +59,41 @@ ACTIVE = [
 
 
 def load_selection(dataset: Dataset) -> dg.AssetSelection:
-    """All assets of a dataset but those that sync."""
-    everything = dg.AssetSelection.groups(dataset.name)
-    return everything - dg.AssetSelection.assets(*api_source_keys(dataset)) if dataset.api_sources else everything
+    """Return all assets of a dataset except those of its API sources."""
+    assets = dg.AssetSelection.groups(dataset.name)
+    return assets - dg.AssetSelection.assets(*api_source_keys(dataset)) if dataset.api_sources else assets
 
 
 def load_job(dataset: Dataset) -> UnresolvedAssetJobDefinition:
-    """The job that brings everything of a dataset up to date."""
+    """Return the job that brings all tables of a dataset up to date."""
     return dg.define_asset_job(
         f"load_{dataset.name}",
         selection=load_selection(dataset),
-        description=f"Loads what is pending of {dataset.name}, and what stands in data/{dataset.name}/.",
+        description=f"Loads pending files of {dataset.name} and new files in data/{dataset.name}/.",
         tags={DATASET_TAG: dataset.name},
     )
 
 
 def sync_job(dataset: Dataset, source: ApiSource) -> UnresolvedAssetJobDefinition:
-    """The job that api_sources a source and loads what it brought, and what else waits."""
-    everything = dg.AssetSelection.groups(dataset.name)
+    """Return the job that syncs an API source, and loads its pages and all other pending files."""
+    assets = dg.AssetSelection.groups(dataset.name)
     others = [key for key in api_source_keys(dataset) if key.path[-1] != source.asset]
     return dg.define_asset_job(
         f"sync_{dataset.name}_{source.name}",
-        selection=everything - dg.AssetSelection.assets(*others) if others else everything,
-        description=f"Syncs {source.name} and loads what is pending of {dataset.name}.",
+        selection=assets - dg.AssetSelection.assets(*others) if others else assets,
+        description=f"Syncs {source.name} and loads pending files of {dataset.name}.",
         tags={DATASET_TAG: dataset.name, API_SOURCE_TAG: source.name},
     )
 
 
 def sync_schedule(dataset: Dataset, source: ApiSource, interval: str, *, running: bool) -> dg.ScheduleDefinition:
-    """The schedule of a source; a sync that takes longer than the interval is left to end.
+    """Return the schedule of an API source; it starts no second sync while one is still running.
 
     Args:
-        dataset: whose source.
-        source: to be synced.
-        interval: cron expression, where the source declares none.
-        running: whether it runs by default: where the source is configured.
+        dataset: dataset that declares the source.
+        source: source to sync.
+        interval: cron expression, used if the source declares none.
+        running: True if the schedule runs by default, which it does if the source is configured.
     """
     tags = {DATASET_TAG: dataset.name, API_SOURCE_TAG: source.name}
 
@@ -104,17 +107,17 @@ def sync_schedule(dataset: Dataset, source: ApiSource, interval: str, *, running
     )
     def sync_due(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=ACTIVE)):
-            return dg.SkipReason(f"A run that api_sources {source.name} is under way.")
+            return dg.SkipReason(f"A run that syncs {source.name} is in progress.")
         return dg.RunRequest(tags=tags)
 
     return sync_due
 
 
 def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
-    """The sensor that sees files arrive in the dataset's drop folder, and what an earlier run left behind.
+    """Return the sensor that detects new files in a dataset's drop folder, and files that an earlier run left pending.
 
-    It gives no run key: a key is remembered for ever, so that a lost run would never be made up for. What keeps it from
-    asking twice is the ledger, and the run that it asked for, while that is under way.
+    Its requests have no run key: Dagster never forgets a key, so a lost run would never be repeated. It requests no run twice,
+    because the ledger shows what is loaded, and because it requests none while its last one is in progress.
     """
 
     @dg.sensor(
@@ -129,26 +132,26 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.RunRequest | dg.SkipReason:
         end = time.monotonic() + TICK_SECONDS
-        while isinstance(answer := _look(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
-            time.sleep(LOOK_SECONDS)
-        return answer
+        while isinstance(result := _evaluate(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
+            time.sleep(CHECK_SECONDS)
+        return result
 
     return files_arrived
 
 
 _visits: dict[tuple[str, str], threading.Thread] = {}
-"""The visits to remote inboxes that are under way in this process."""
+"""Threads in this process that visit remote inboxes, by dataset and name of the inbox."""
 
 
 def _visit_inboxes(dataset: Dataset, platform: Platform) -> None:
-    """Begin the visits that are due, each in a thread of its own: no tick waits for a server that may be dead.
+    """Start the visits that are due, each in its own thread: no tick waits for a server that may not respond.
 
-    What a visit lands is pending in the ledger, and what goes wrong stands in `ops.inboxes`.
+    Files that a visit lands are pending in the ledger; its errors are in `ops.inboxes`.
     """
     from mini_platform.landing import inbox_state  # Not needed without remote inboxes.
 
     def visit(inbox: "Inbox") -> None:
-        with suppress(*ledger.AWAY):  # The sensor's own queries say so.
+        with suppress(*ledger.AWAY):  # The sensor's own queries report it.
             visit_inbox(platform, dataset, inbox)
 
     idle = [i for i in remote_inboxes(platform, dataset) if not _is_alive(_visits.get((i.dataset, i.name)))]
@@ -164,65 +167,78 @@ def _is_alive(thread: threading.Thread | None) -> bool:
     return thread is not None and thread.is_alive()
 
 
-def _failing(dataset: Dataset, platform: Platform) -> str:
-    """What is wrong with remote inboxes, as sentences."""
+def _inbox_errors(dataset: Dataset, platform: Platform) -> str:
+    """Return the errors of remote inboxes as sentences."""
     with platform.engine.connect() as conn:
         rows = [row for row in inbox_states(platform, conn, [dataset]) if row.last_error]
     return "".join(f" Inbox {row.inbox}, since {row.failing_since:%Y-%m-%d %H:%M %Z}: {row.last_error}" for row in rows)
 
 
-def _look(context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+def _evaluate(
+    context: dg.SensorEvaluationContext, dataset: Dataset, platform: Platform
+) -> dg.RunRequest | dg.SkipReason:
+    """Check once whether a run is needed.
+
+    A run is requested for new files in the drop folder, pending files, aggregates that are out of date and raw files that are
+    past their retention. Not while a run of the dataset is in progress, as one run does all the work; and not yet, if the last
+    runs were in vain: the pause grows with their number, see `_runs_in_vain`.
+    """
     if platform.settings.inbox:
         _visit_inboxes(dataset, platform)
-    found = folder.look(platform.settings.data / dataset.name, dataset)
+    dropped = folder.look(platform.settings.data / dataset.name, dataset)
     with platform.engine.connect() as conn:
-        new = folder.changed(conn, dataset, found)
+        new = folder.changed(conn, dataset, dropped)
         pending = ledger.pending(conn, dataset.name)
         stale = is_stale(conn, dataset)
-        old = retention.due(conn, dataset, raw_retention(platform, dataset))
-    if not new and not pending and not stale and not old:
-        alone = [f"{file.name} ({file.skip_reason})" for file in found if file.skip_reason]
-        also = f" Left alone: {', '.join(alone[:LISTED])}{' ...' if len(alone) > LISTED else ''}." if alone else ""
-        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}{_failing(dataset, platform)}")
-    waiting = f"{len(new)} new and {pending} pending files"
+        expired = retention.due(conn, dataset, raw_retention(platform, dataset))
+    if not new and not pending and not stale and not expired:
+        skipped = [f"{file.name} ({file.skip_reason})" for file in dropped if file.skip_reason]
+        also = (
+            f" Skipped: {', '.join(skipped[:MAX_LISTED])}{' ...' if len(skipped) > MAX_LISTED else ''}."
+            if skipped
+            else ""
+        )
+        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}{_inbox_errors(dataset, platform)}")
+    work = f"{len(new)} new and {pending} pending files"
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
-        return dg.SkipReason(f"{waiting} wait for the run that is under way.")
-    if vain := _in_vain(context.instance, dataset, platform, new):
-        next_try = _moment(vain[0].end_time, vain[0].update_timestamp) + PAUSES[len(vain) - 1]
+        return dg.SkipReason(f"{work} wait for the run that is in progress.")
+    if vain_runs := _runs_in_vain(context.instance, dataset, platform, new):
+        next_try = _timestamp(vain_runs[0].end_time, vain_runs[0].update_timestamp) + PAUSES[len(vain_runs) - 1]
         if time.time() < next_try:
-            runs = f"The last {len(vain)} runs" if len(vain) > 1 else "The last run"
+            runs = f"The last {len(vain_runs)} runs" if len(vain_runs) > 1 else "The last run"
             at = dt.datetime.fromtimestamp(next_try, dt.UTC)
             return dg.SkipReason(
-                f"{waiting} wait. {runs} failed, or left files standing; the next try is at {at:%H:%M:%S} UTC. "
-                "Materialize by hand to try now."
+                f"{work} wait. {runs} failed, or did not land all new files; the next try is at {at:%H:%M:%S} UTC. "
+                "Materialize the assets to try now."
             )
-    context.log.info("%s", waiting)
+    context.log.info("%s", work)
     return dg.RunRequest(tags={DATASET_TAG: dataset.name})
 
 
-def _in_vain(
+def _runs_in_vain(
     instance: dg.DagsterInstance, dataset: Dataset, platform: Platform, new: Sequence[folder.DroppedFile]
 ) -> list[dg.RunRecord]:
-    """The last runs, newest first, that failed or left new files standing, since anything arrived or the code was changed.
+    """Return the last runs in vain, newest first: they failed, or succeeded without landing all new files.
 
-    A run that finds no room for a file succeeds nevertheless, with a check that fails.
+    Runs that started before the last file arrived, or before the code was changed, do not count: the next one may succeed.
+    A run that has no disk space for a file succeeds, with a failed check.
     """
     runs = instance.get_run_records(dg.RunsFilter(tags={DATASET_TAG: dataset.name}), limit=len(PAUSES))
     if not runs:
         return []
     with platform.engine.connect() as conn:
-        arrived = ledger.last_arrival(conn, dataset.name)
-    dropped = [file.changed_at + SETTLE_SECONDS for file in new]
-    written = [path.stat().st_mtime for path in CODE.rglob("*") if path.suffix in (".py", ".yaml")]
-    changed = max([*dropped, *written, arrived.timestamp() if arrived else 0.0])
+        last_arrival = ledger.last_arrival(conn, dataset.name)
+    settled = [file.changed_at + SETTLE_SECONDS for file in new]
+    code_changes = [path.stat().st_mtime for path in CODE.rglob("*") if path.suffix in (".py", ".yaml")]
+    last_change = max([*settled, *code_changes, last_arrival.timestamp() if last_arrival else 0.0])
 
     def in_vain(run: dg.RunRecord) -> bool:
         succeeded = run.dagster_run.status is dg.DagsterRunStatus.SUCCESS
-        return _moment(run.start_time, run.create_timestamp) > changed and not (succeeded and not new)
+        return _timestamp(run.start_time, run.create_timestamp) > last_change and not (succeeded and not new)
 
     return list(takewhile(in_vain, runs))
 
 
-def _moment(known: float | None, otherwise: dt.datetime) -> float:
-    """When a run started or ended; a run that never started was at least created."""
-    return otherwise.timestamp() if known is None else known
+def _timestamp(known: float | None, fallback: dt.datetime) -> float:
+    """Return when a run started or ended; if that is unknown, as of a run that never started, the fallback."""
+    return fallback.timestamp() if known is None else known

@@ -1,4 +1,4 @@
-"""Build: datasets -> Dagster's definitions. What is loaded is said in `definitions.py`."""
+"""Build: datasets -> Dagster's definitions. Dagster loads them from `definitions.py`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mini_platform.platform import Platform
 
 
 class Shared:
-    """What the definitions of several datasets share: the platform, the IO manager, the executor.
+    """Parts that the definitions of several datasets share: the platform, the IO manager, the executor.
 
     Attributes:
-        datasets: by name; the platform has the tables of those that are there when it is opened.
+        datasets: datasets by name; the platform has the tables of those that are declared when it is opened.
         definitions: the resources and the executor.
-        now: with the settings as they are when definitions are built: when to sync, whether at all, where the dashboard is;
-            the platform of the resources reads them when it is used.
+        build_platform: platform with the settings at the time definitions are built: schedules of syncs, URL of the dashboard.
+            The platform of the resources reads the settings when it is used.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
-        """Begin with these datasets."""
+        """Create the resources for these datasets; more can be added to `datasets`."""
         self.datasets = dict(datasets)
-        self.now = Platform()
+        self.build_platform = Platform()
         platform = Platform(self.datasets)
         self.definitions = dg.Definitions(
             resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
@@ -38,27 +38,32 @@ class Shared:
         )
 
 
-def dataset_defs(dataset: Dataset, now: Platform) -> dg.Definitions:
-    """The assets, checks, sensor and schedules of a dataset, as the settings of a platform have it."""
+def dataset_defs(dataset: Dataset, platform: Platform) -> dg.Definitions:
+    """Return the assets, checks, sensor and schedules of a dataset, by the settings of a platform."""
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            lambda spec: spec.merge_attributes(metadata=dashboard_link(dataset, now.settings)), dataset_assets(dataset)
+            lambda spec: spec.merge_attributes(metadata=dashboard_link(dataset, platform.settings)),
+            dataset_assets(dataset),
         ),
         asset_checks=[accounting_check(dataset), anomaly_checks(dataset)],
         sensors=[file_sensor(dataset)],
         schedules=[
-            sync_schedule(dataset, source, now.settings.etl_interval, running=is_configured(now, dataset, source))
+            sync_schedule(
+                dataset, source, platform.settings.etl_interval, running=is_configured(platform, dataset, source)
+            )
             for source in dataset.api_sources
         ],
     )
 
 
 def build_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
-    """Derive the definitions of these datasets.
+    """Return the definitions of these datasets.
 
     Raises:
-        DeclarationError: two of them would have one name somewhere.
+        DeclarationError: two of them would use the same name for a table, asset or the like.
     """
     refuse_collisions(datasets.values())
     shared = Shared(datasets)
-    return dg.Definitions.merge(*(dataset_defs(d, shared.now) for d in datasets.values()), shared.definitions)
+    return dg.Definitions.merge(
+        *(dataset_defs(d, shared.build_platform) for d in datasets.values()), shared.definitions
+    )

@@ -1,4 +1,4 @@
-"""Small charts of what a table or a load holds, as SVG that the Dagster UI shows without any script."""
+"""Small charts of tables and loads, as SVG that the Dagster UI shows without scripts."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ COLOURS = ("#4c78a8", "#f58518", "#b8b8b8", "#9d755d", "#e45756")
 
 
 def files_chart(conn: Connection, dataset: Dataset, counters: Sequence[str]) -> dg.MarkdownMetadataValue | None:
-    """Stacked bars of what the counters say of the last files, oldest first."""
-    last = (
+    """Return stacked bars of these counters for the last files, oldest first; None if all are 0."""
+    last_files = (
         select(files)
         .where(files.c.dataset == dataset.name, files.c.same_as.is_(None))
         .order_by(files.c.file_id.desc())
         .limit(CHART_FILES)
     )
-    rows = list(reversed(conn.execute(last).mappings().all()))
+    rows = list(reversed(conn.execute(last_files).mappings().all()))
     names = [name.removeprefix("rows_") for name in counters]
     return bars([row["name"] for row in rows], names, [[row[c] or 0 for c in counters] for row in rows])
 
 
 def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMetadataValue | None:
-    """Mean of `y` over `x`, in at most CHART_POINTS steps of equally many rows; as numeric, as sums of floats overflow."""
+    """Return a line of the mean of `y` over `x`, in at most CHART_POINTS steps with the same number of rows.
+
+    None if `y` is not a number, a column is personal, or there are fewer than two points. Means are computed as numeric:
+    sums of floats may overflow.
+    """
     if not isinstance(table.c[y].type, Numeric | Integer) or any(table.c[name].info.get("personal") for name in (x, y)):
         return None
     steps = select(
         table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")
     ).subquery()
-    points: Select[Any] = (
+    means: Select[Any] = (
         select(func.min(steps.c.x).label("x"), as_double(func.avg(steps.c.y.cast(Numeric))).label("y"))
         .where(steps.c.y.is_not(None))
         .group_by(steps.c.step)
         .order_by(steps.c.step)
     )
-    rows = conn.execute(points).all()
+    rows = conn.execute(means).all()
     if len(rows) < 2:  # A line needs two points.
         return None
     return line(f"mean of {y} over {x}", [float(row.y) for row in rows], str(rows[0].x), str(rows[-1].x))
@@ -56,17 +60,20 @@ def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMet
 def line(
     title: str, values: Sequence[float], first: str, last: str, usual: tuple[float, float] | None = None
 ) -> dg.MarkdownMetadataValue:
-    """A line through at least two values, named at both ends; `usual` is a range to be shaded, and the last value a dot."""
+    """Return a line through at least two values, labelled at both ends.
+
+    `usual` is a range that is shaded; if it is given, the last value is a dot.
+    """
     low, high = min((*values, *(usual or ()))), max((*values, *(usual or ())))
     scale = (HEIGHT - 30) / ((high - low) or 1)
     step = (WIDTH - 50) / (len(values) - 1)
-    places = [(45 + i * step, 10 + (high - value) * scale) for i, value in enumerate(values)]
+    positions = [(45 + i * step, 10 + (high - value) * scale) for i, value in enumerate(values)]
     body = ""
     if usual:
         top, bottom = (10 + (high - value) * scale for value in reversed(usual))
         body += f'<rect x="45" y="{top:.1f}" width="{WIDTH - 50}" height="{bottom - top:.1f}" fill="#8882"/>'
-        body += f'<circle cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="3" fill="{COLOURS[-1]}"/>'
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        body += f'<circle cx="{positions[-1][0]:.1f}" cy="{positions[-1][1]:.1f}" r="3" fill="{COLOURS[-1]}"/>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in positions)
     body += (
         f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
         + _text(2, 14, number(high))
@@ -80,7 +87,7 @@ def line(
 def bars(
     labels: Sequence[str], series: Sequence[str], values: Sequence[Sequence[float]]
 ) -> dg.MarkdownMetadataValue | None:
-    """Stacked bars, one per label, with a legend of the series. None where there is nothing to draw."""
+    """Return stacked bars, one per label, with a legend of the series; None if there is nothing to draw."""
     highest = max((sum(v) for v in values), default=0)
     if highest <= 0:
         return None
@@ -103,10 +110,10 @@ def bars(
     return _svg(" and ".join(series), body)
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return (
         f'<text x="{x}" y="{y}" font-size="10" font-family="sans-serif" fill="#666" text-anchor="{anchor}">'
-        f"{escape(words)}</text>"
+        f"{escape(text)}</text>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Components: what `defs.yaml` can name as its `type`. The words of the YAML are in `from_yaml.py`.
+"""Components: classes that `defs.yaml` can name as its `type`. Its attributes are declared in `from_yaml.py`.
 
 https://docs.dagster.io/guides/build/components
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _SHARED: WeakKeyDictionary[object, Shared] = WeakKeyDictionary()
-"""By the state of a component tree, which lives as long as the tree, and which a weak reference can be made to."""
+"""Shared parts by the state of a component tree: it lives as long as the tree, and supports weak references."""
 
 
 def shared_by(tree: dg.ComponentTree) -> Shared:
-    """What all datasets of a project share: Dagster merges definitions only where they have the same resources."""
+    """Return the shared parts of a project's datasets: Dagster merges definitions only if their resources are identical."""
     return _SHARED.setdefault(tree.state_tracker, Shared({}))
 
 
@@ -32,12 +32,12 @@ class Dataset(dg.Component):
     """A dataset: raw files, staging, checks, production table, aggregates, quality report and sensor from one Pandera model."""
 
     def __init__(self, dataset: declaration.Dataset) -> None:
-        """Take the declaration."""
+        """Create the component of this declaration."""
         self.dataset = dataset
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
-        """What Dagster's tools show of this component."""
+        """Return what Dagster's tools show about this component."""
         return dg.ComponentTypeSpec(
             description=cls.__doc__,
             owners=[],
@@ -47,7 +47,7 @@ class Dataset(dg.Component):
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        """The attributes in YAML."""
+        """Return the model of the attributes in YAML."""
         return Attributes
 
     @classmethod
@@ -55,15 +55,15 @@ class Dataset(dg.Component):
         """Build the component from its attributes.
 
         Raises:
-            YamlError: they contradict each other or the model; the message names the file and the line.
+            YamlError: the attributes contradict each other or the model; the message names the file and the line.
         """
         tree = context.resolution_context.source_position_tree
 
         def place(attribute: str) -> str:
             if tree is None:
                 return str(context.path)
-            above = tree.children.get("attributes", tree)
-            position = above.children.get(attribute, above).position
+            parent = tree.children.get("attributes", tree)
+            position = parent.children.get(attribute, parent).position
             return f"{Path(position.filename)}, line {position.start.line}"
 
         if attributes is None:
@@ -71,9 +71,9 @@ class Dataset(dg.Component):
         return cls(dataset_of(attributes, place))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Derive what `build_defs` derives of this dataset."""
+        """Return the same definitions that `build_defs` returns for this dataset."""
         shared = shared_by(context.component_tree)
         others = [other for other in shared.datasets.values() if other.name != self.dataset.name]
         refuse_collisions([*others, self.dataset])
         shared.datasets[self.dataset.name] = self.dataset
-        return dg.Definitions.merge(dataset_defs(self.dataset, shared.now), shared.definitions)
+        return dg.Definitions.merge(dataset_defs(self.dataset, shared.build_platform), shared.definitions)

@@ -1,7 +1,7 @@
 """PostgresIOManager: a DataFrame or a select in, an idempotent upsert out; a table in, a DataFrame out.
 
-Here: which use case writes what an asset returned. Not here: the use case (`operations/processing.py`), what is shown of it
-(`metadata.py`).
+Here: the choice of the use case that writes the output of an asset. Not here: the use cases (`operations/processing.py`), their
+metadata (`metadata.py`).
 
 https://docs.dagster.io/guides/build/io-managers
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagedFiles:
-    """What the asset of a production table returns: load the files that are staged.
+    """The output of a production table's asset: an instruction to load the staged files.
 
     Attributes:
-        only: file ids to choose from; None means all.
+        only: ids of the files to load; None means all.
     """
 
     only: Sequence[int] | None
@@ -40,12 +40,12 @@ class StagedFiles:
 class PostgresIOManager(dg.IOManager):
     """Materializes assets as Postgres tables; the last part of the asset's key names the table.
 
-    Takes what an asset returns: `StagedFiles` are loaded into production, a SQLAlchemy select is the aggregate or view of
-    that name, a pandas DataFrame is upserted as it is. A downstream asset gets the table as a DataFrame.
+    Outputs: `StagedFiles` are loaded into production, a SQLAlchemy select is computed into the aggregate or view of that name,
+    a pandas DataFrame is upserted unchanged. Inputs: a downstream asset gets the table as a DataFrame.
     """
 
     def __init__(self, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
-        """Serve the assets of these datasets."""
+        """Create the IO manager for the assets of these datasets."""
         self._platform = platform
         self._datasets = datasets
 
@@ -56,7 +56,7 @@ class PostgresIOManager(dg.IOManager):
     def handle_output(
         self, context: dg.OutputContext, obj: StagedFiles | Select[Any] | CompoundSelect[Any] | pd.DataFrame
     ) -> None:
-        """Write what an asset returned, and say what was written."""
+        """Write the output of an asset, and add metadata about what was written."""
         platform, (dataset, declared) = self._platform, self._declared(context.asset_key)
         if isinstance(obj, StagedFiles):
             self._show(context, loaded_metadata, dataset, load(platform, dataset, context.run_id, obj.only))
@@ -72,7 +72,7 @@ class PostgresIOManager(dg.IOManager):
             context.add_output_metadata(describe(conn, *written))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
-        """The whole table of an upstream asset."""
+        """Return the whole table of an upstream asset."""
         import pandas as pd
 
         dataset, declared = self._declared(context.asset_key)

@@ -1,4 +1,4 @@
-"""Loading: what Dagster gets of all that is declared, as `definitions.py` hands it over."""
+"""Loading: the definitions of all declared datasets, which `definitions.py` passes to Dagster."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mini_platform.declare.registry import Registry, configured
 
 
 def load_defs() -> dg.Definitions:
-    """Return what the datasets declare, with the nightly purge and the alerts."""
+    """Return the definitions of all declared datasets, with the nightly purge and the alerts."""
     registry = configured()
     return dg.Definitions.merge(_dataset_defs(registry), purge_defs(registry.datasets), alert_defs(registry.datasets))
 
 
 def _dataset_defs(registry: Registry) -> dg.Definitions:
-    """Return what the datasets declare; where there is YAML, also whatever else Dagster's component loader finds beside it."""
+    """Return the definitions of the datasets; with YAML, also all that Dagster's component loader finds beside it."""
     if not registry.yaml_files:
         return build_defs(registry.datasets)
     from mini_platform.dagster.components import (
-        shared_by,  # Components cost half a second: only for those who have some.
+        shared_by,  # Takes half a second: only imported if there are components.
     )
 
     tree = dg.ComponentTree.for_project(PROJECT)
@@ -33,5 +33,5 @@ def _dataset_defs(registry: Registry) -> dg.Definitions:
     shared.datasets.update(registry.datasets)
     others = [dataset for dataset in registry.datasets.values() if dataset not in loaded_by_tree]
     return dg.Definitions.merge(
-        *(dataset_defs(dataset, shared.now) for dataset in others), tree.build_defs(), shared.definitions
+        *(dataset_defs(dataset, shared.build_platform) for dataset in others), tree.build_defs(), shared.definitions
     )

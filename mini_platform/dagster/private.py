@@ -1,7 +1,7 @@
-"""What we use of Dagster's private modules (`dagster._…`), each with its reason. Nowhere else is one of them named.
+"""All names that are used from Dagster's private modules (`dagster._…`), each with its reason. No other file imports them.
 
-They may change with any release: a new version of Dagster is tried against this file first. A name is imported when it is
-first asked for, so that who only starts a module (the supervisor, services) does not load Dagster.
+They may change with any release: test a new version of Dagster against this file first. A name is imported when it is first
+used, so that code that only starts a module (the supervisor, services) does not load Dagster.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ if TYPE_CHECKING:
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
 
 DAEMON = "dagster._daemon"
-"""Run as a module by this very Python; the script `dagster-daemon` may be another environment's."""
+"""Module that is run by this same Python; the script `dagster-daemon` may belong to another environment."""
 COMMAND = "dagster._cli.api"
-"""Imported by the process from which runs are forked: most of a run's start is this import."""
+"""Module that is imported by the process from which runs are forked: this import takes most of the start of a run."""
 
-PLACES = {
-    # What `define_asset_job` returns has no public name.
+MODULES = {
+    # The return type of `define_asset_job` has no public name.
     "UnresolvedAssetJobDefinition": "dagster._core.definitions.unresolved_asset_job_definition",
-    # The command that executes a run, called in a process that is there already: a fresh one takes 3 s more.
+    # The command that executes a run, called in a forked process: a new Python takes 3 s more.
     "cli": "dagster._cli",
     "ExecuteRunArgs": "dagster._grpc.types",
-    # What a run launcher is given and returns; the class to derive from is public, its arguments are not.
+    # Arguments and results of a run launcher; its base class is public, these are not.
     "CheckRunHealthResult": "dagster._core.launcher",
     "LaunchRunContext": "dagster._core.launcher",
     "WorkerStatus": "dagster._core.launcher",
-    # The only way to write down which process a run has, where `process_is_gone` finds it after a crash.
+    # The only way to store the process id of a run where `process_is_gone` finds it after a crash.
     "EngineEventData": "dagster._core.events",
-    # Storage that dagster.yaml names: the classes to derive from, and the argument of their constructors.
+    # Storage in dagster.yaml: the base classes, and the argument of their constructors.
     "LocalArtifactStorage": "dagster._core.storage.root",
     "LocalComputeLogManager": "dagster._core.storage.local_compute_log_manager",
     "ConfigurableClassData": "dagster._serdes",
-    # Latest results of all checks by one query; the public way is one query a check.
+    # Latest results of all checks in one query; the public API needs one query per check.
     "AssetCheckExecutionRecord": "dagster._core.storage.asset_check_execution_record",
     "AssetCheckExecutionRecordStatus": "dagster._core.storage.asset_check_execution_record",
-    # Which runs are over: a list of our own would miss a status that is added.
+    # Statuses of finished runs: a list of our own would miss a status that is added.
     "FINISHED_STATUSES": "dagster._core.storage.dagster_run",
 }
-"""Name -> the module that has it."""
+"""Name -> module that defines it."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return what a private module of Dagster has by this name."""
-    if name not in PLACES:
+    """Return the object with this name from its private module of Dagster."""
+    if name not in MODULES:
         raise AttributeError(name)
-    return getattr(import_module(PLACES[name]), name)
+    return getattr(import_module(MODULES[name]), name)

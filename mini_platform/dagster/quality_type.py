@@ -1,4 +1,4 @@
-"""The dagster-pandas type of the quality report: what the UI says of the frame, and what is checked of each.
+"""The dagster-pandas type of the quality report: its description in the UI, and the checks of each DataFrame.
 
 https://docs.dagster.io/integrations/libraries/pandas
 """
@@ -10,12 +10,12 @@ import dagster as dg
 
 
 def _check(context: dg.TypeCheckContext, value: Any) -> dg.TypeCheck | bool:
-    """Check a report. The type is made here, when the first report is checked: pandas is slow to import."""
+    """Check a report. The type is created here and not at import, because pandas is slow to import."""
     from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # All of dagster-pandas is marked as beta.
-        made = create_dagster_pandas_dataframe_type(
+        frame_type = create_dagster_pandas_dataframe_type(
             name="QualityFrame",
             columns=[
                 PandasColumn.string_column("table_name", non_nullable=True),
@@ -27,9 +27,9 @@ def _check(context: dg.TypeCheckContext, value: Any) -> dg.TypeCheck | bool:
                 PandasColumn.integer_column("duplicates", non_nullable=True, min_value=0),
             ],
         )
-    return made.type_check(context, value)
+    return frame_type.type_check(context, value)
 
 
 QUALITY_TYPE = dg.DagsterType(
-    _check, name="QualityReport", description="A row per table and column, see the table's schema."
+    _check, name="QualityReport", description="One row per table and column; see the table's schema."
 )

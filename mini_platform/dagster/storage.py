@@ -1,8 +1,8 @@
-"""Where Dagster keeps what it knows: classes that `dagster.yaml` names.
+"""Dagster's storage: the classes that `dagster.yaml` names.
 
 Here: run history and ticks in the platform's own Postgres, logs and artifacts under the platform's home, so that Dagster
-needs no setting of its own and works with DAGSTER_HOME unset or set to the project's folder, from any working directory.
-Not here: what the pipeline writes (`warehouse/`), runs whose process died (`run_launcher.py`).
+needs no settings of its own and works with DAGSTER_HOME unset or set to the project's folder, from any working directory.
+Not here: tables of the pipeline (`warehouse/`), runs whose process died (`run_launcher.py`).
 
 https://docs.dagster.io/deployment/oss/oss-instance-configuration
 """
@@ -22,50 +22,52 @@ from mini_platform.dagster.private import ConfigurableClassData, LocalArtifactSt
 from mini_platform.warehouse.connection import database_url, engine
 
 SCHEMA = "dagster"
-"""Postgres schema of Dagster's own tables, which keeps `public` empty."""
+"""Postgres schema of Dagster's own tables; `public` stays empty."""
 LOCK = 0x64616773
-"""Key of the advisory lock under which the tables are created ("dags"): Dagster's processes all start at once."""
+"""Key of the advisory lock for creating the tables ("dags"): all processes of Dagster start at the same time."""
 
 
 def dagster_url() -> str:
-    """URL of the platform's database with `dagster` as the schema in which tables are found and created.
+    """Return the URL of the platform's database, with `dagster` as the schema in which tables are read and created.
 
-    Dagster, which makes its own connections, writes moments without a zone: they are UTC, whatever the server says.
+    Dagster opens its own connections and writes timestamps without a time zone: they are UTC, whatever the server's setting.
     """
     url = make_url(database_url(load_settings()))
-    given = url.query.get("options", "")
-    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA} -ctimezone=UTC".strip()
+    existing = url.query.get("options", "")
+    options = (
+        f"{existing if isinstance(existing, str) else ' '.join(existing)} -csearch_path={SCHEMA} -ctimezone=UTC".strip()
+    )
     return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
 class PlatformStorage(DagsterPostgresStorage):
-    """Dagster's runs, events and schedules in the platform's database; the embedded server is started if need be."""
+    """Dagster's runs, events and schedules in the platform's database; the embedded server is started if needed."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure."""
+        """Return no fields: there is nothing to configure."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> PlatformStorage:
-        """Open the storage; create its schema and tables if they are not there.
+        """Open the storage; create its schema and tables if they do not exist.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
         """
-        os.environ.pop("PGTZ", None)  # libpq would have it overrule what the URL says
-        made = engine(database_url(load_settings()))
+        os.environ.pop("PGTZ", None)  # In libpq it takes precedence over the time zone in the URL.
+        database = engine(database_url(load_settings()))
         try:
-            with made.connect() as connection:
+            with database.connect() as connection:
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
                 if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}):
                     connection.execute(CreateSchema(SCHEMA))
                 connection.commit()
                 return cls(postgres_url=dagster_url(), inst_data=inst_data)
         finally:
-            made.dispose()  # closes the session, and with it ends the lock
+            database.dispose()  # Closes the session, which releases the lock.
 
 
 class PlatformArtifacts(LocalArtifactStorage):
@@ -73,28 +75,28 @@ class PlatformArtifacts(LocalArtifactStorage):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure."""
+        """Return no fields: there is nothing to configure."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> PlatformArtifacts:
-        """Take the folder from the settings."""
+        """Create the storage in the folder that the settings name."""
         return cls(base_dir=str(load_settings().home / "dagster"), inst_data=inst_data)
 
 
 class PlatformComputeLogs(LocalComputeLogManager):
-    """What steps print, under the platform's home."""
+    """Output of steps, stored under the platform's home."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure."""
+        """Return no fields: there is nothing to configure."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> PlatformComputeLogs:
-        """Take the folder from the settings."""
+        """Create the storage in the folder that the settings name."""
         return cls(base_dir=str(load_settings().home / "dagster" / "logs"), inst_data=inst_data)

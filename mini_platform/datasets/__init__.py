@@ -1,7 +1,7 @@
-"""The datasets that come with the platform: a file each, or a folder with the declaration and what else is the dataset's own.
+"""The datasets that come with the platform. Each is a file, or a folder with the declaration and other files of the dataset.
 
-Adding a file here adds a dataset; `declare/registry.py` says how they are found. Not here: what a further dataset would need as
-well, which is a word of `declare/`.
+Adding a file here adds a dataset; `declare/registry.py` describes how they are found. Not here: code that several datasets
+need, which is part of `declare/`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def all_datasets() -> dict[str, Dataset]:
-    """Return every declared dataset by name, wherever the settings say that they are.
+    """Return all declared datasets by name, from the folders in the settings.
 
     Raises:
-        DeclarationError: one is not as it should be; the message names the file.
+        DeclarationError: a declaration is not valid; the message names the file.
     """
     return configured().datasets

@@ -22,7 +22,7 @@ from mini_platform import Csv, Dataset, Field, Json, RejectLimit, RowModel
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
 from mini_platform.declare.from_yaml import YamlError, read_yaml
-from mini_platform.declare.pandera_models import ModelError, translated
+from mini_platform.declare.pandera_models import ModelError, translate_model
 from mini_platform.rows.validation import validate
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
         ('";"', '"\\n"', 8, "the delimiter"),
         ("PACKAGE.models.Reading", "nowhere.Reading", 5, "nowhere cannot be imported: ModuleNotFoundError"),
         ("models.Reading", "models.Writing", 5, "has no Writing"),
-        ("PACKAGE.models.Reading", "Reading", 5, "is no dotted path"),
-        ("models.Reading", "models.model", 5, "is no Pandera model"),
-        ("models.Reading", "models.Clever", 5, "has the check even, which is no built-in one"),
+        ("PACKAGE.models.Reading", "Reading", 5, "is not a dotted path"),
+        ("models.Reading", "models.model", 5, "is not a Pandera model"),
+        ("models.Reading", "models.Clever", 5, "has the check even, which is not a built-in check"),
         ("[meter, month]", "[meter, day]", 6, "has no column day"),
         ("[meter, month]", "[meter, kwh]", 6, "key columns ['kwh'] may not be empty"),
         ("[meter, month]", "[]", 6, "key"),
@@ -193,8 +193,8 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
         ("0.9", "much", 10, "share"),
         ("name: meters", "name: The Meters", 3, "name"),
         ("24", "-1", 9, "freshness_hours"),
-        ("owners: team:energy", "aggregates: PACKAGE.models.Station", 7, "is no Aggregate"),
-        ("owners: team:energy", "page: PACKAGE.models.Station", 7, "is no Page"),
+        ("owners: team:energy", "aggregates: PACKAGE.models.Station", 7, "is not an instance of Aggregate"),
+        ("owners: team:energy", "page: PACKAGE.models.Station", 7, "is not an instance of Page"),
     ],
 )
 def test_a_mistake_is_told_with_file_and_line(
@@ -290,11 +290,11 @@ def within(low: int, high: int) -> dict[str, Any]:
 
 
 def dataset_of(model: Any) -> Dataset:
-    return Dataset(name="things", table="things", description="Things.", rows=translated(model).rows, key=("id",))
+    return Dataset(name="things", table="things", description="Things.", rows=translate_model(model).rows, key=("id",))
 
 
 def test_a_polars_model_is_translated() -> None:
-    found = translated(Polars)
+    found = translate_model(Polars)
     columns = {c.name: c for c in dataset_of(Polars).columns}
     assert (found.description, found.unexpected_columns, found.unique) == ("Things.", "refuse", (frozenset({"id"}),))
     assert {n: (c.type, c.nullable) for n, c in columns.items()} == {
@@ -371,7 +371,7 @@ def test_our_own_model_is_taken_as_it_is() -> None:
 
         id: int = Field("Number")
 
-    assert translated(Ours).rows is Ours
+    assert translate_model(Ours).rows is Ours
 
 
 class Narrow(pa.DataFrameModel):
@@ -423,13 +423,13 @@ class Misplaced(pa.DataFrameModel):
         (LookAround, "cannot be used by polars"),
         (Ordered, "has ordered columns"),
         (Pattern, "has regex"),
-        (Misplaced, "metadata cannot say checks"),
-        (RowModel, "no Pandera model"),
-        (7, "7 is no Pandera model"),
-        (int, "int is no Pandera model"),
+        (Misplaced, "metadata cannot contain checks"),
+        (RowModel, "not a Pandera model"),
+        (7, "7 is not a Pandera model"),
+        (int, "int is not a Pandera model"),
     ],
 )
 def test_what_cannot_be_translated_is_said(model: Any, words: str) -> None:
     with pytest.raises(ModelError) as refusal:
-        translated(model)
+        translate_model(model)
     assert words in str(refusal.value)

@@ -193,7 +193,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
         "PDX,2024-01-22,8.0",
         "YKM,2024-01-24,0.0,1.4,Lee,see note",
     ]
-    assert [r["unexpected_columns"] for r in table(found["columns_as_declared"], "which")] == ["['observer']"]
+    assert [r["unexpected_columns"] for r in table(found["columns_as_declared"], "affected_files")] == ["['observer']"]
 
     shown = metadata(result, "weather", "measurements")
     assert shown["dagster/row_count"] == 1461 + 34
@@ -277,12 +277,12 @@ def test_a_refused_file_fails_its_check_and_not_the_run(
     found = checks(result)
     accepted = found["files_accepted"]
     assert (accepted.passed, accepted.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert {r["file"]: r["error"] for r in table(accepted, "which")} == {
+    assert {r["file"]: r["error"] for r in table(accepted, "affected_files")} == {
         "bad.csv": "2 of 3 rows are rejected, more than the dataset allows (50%); most often: date_is_date (2 rows)",
         "header.csv": "The header lacks station_id, date, temp_c, precip_mm. "
         "Expected station_id, date, temp_c, precip_mm; found station, day.",
     }
-    assert [r["file"] for r in table(found["files_not_empty"], "which")] == ["none.csv"]
+    assert [r["file"] for r in table(found["files_not_empty"], "affected_files")] == ["none.csv"]
     with engine.connect() as conn:
         assert conn.execute(text("SELECT station_id FROM production.measurements")).scalars().all() == ["D"]
 
@@ -367,7 +367,7 @@ def test_nothing_to_do_is_said_with_what_is_left_alone(
     drop(data, ".hidden.csv", b"")
     (data / "weather" / "link.csv").symlink_to("nowhere")
     assert tick(defs, instance) == (
-        "Nothing new in data/weather/. Left alone: .hidden.csv (its name starts with a dot), link.csv (it is a link)."
+        "Nothing new in data/weather/. Skipped: .hidden.csv (its name starts with a dot), link.csv (it is a link)."
     )
     for n in range(10):
         drop(data, f".{n}", b"")
@@ -409,7 +409,7 @@ def test_not_while_a_run_is_under_way(
         instance.add_run(run._replace(status=its_status))
     answer = tick(defs, instance)
     if status in automation.ACTIVE:
-        assert answer == "2 new and 0 pending files wait for the run that is under way."
+        assert answer == "2 new and 0 pending files wait for the run that is in progress."
     else:
         assert isinstance(answer, dg.RunRequest)
 

@@ -19,8 +19,8 @@ from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.support.definitions import drop, materialize, tick
 
 SAID = re.compile(
-    r"1 new and 0 pending files wait\. (The last run|The last \d runs) failed, or left files standing; "
-    r"the next try is at (\d\d:\d\d:\d\d) UTC\. Materialize by hand to try now\."
+    r"1 new and 0 pending files wait\. (The last run|The last \d runs) failed, or did not land all new files; "
+    r"the next try is at (\d\d:\d\d:\d\d) UTC\. Materialize the assets to try now\."
 )
 Run = Callable[..., dg.ExecuteInProcessResult]
 

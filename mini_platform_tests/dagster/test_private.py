@@ -17,6 +17,6 @@ def test_they_are_named_in_one_file() -> None:
     assert naming == ["mini_platform/dagster/private.py"]
 
 
-@pytest.mark.parametrize("name", dagster_private.PLACES)
+@pytest.mark.parametrize("name", dagster_private.MODULES)
 def test_what_is_said_to_be_there_is_there(name: str) -> None:
     assert getattr(dagster_private, name) is not None

@@ -83,7 +83,7 @@ def test_the_asset_stands_upstream_of_the_raw_files(home: Path) -> None:
 def test_a_source_that_is_not_configured(instance: dg.DagsterInstance, data: Path) -> None:
     assert data.exists()
     shown, check = synced(run(instance))
-    assert (shown["state"], shown["why"], check.passed, check.description) == (
+    assert (shown["state"], shown["reason"], check.passed, check.description) == (
         "not configured",
         "not configured",
         True,
@@ -115,7 +115,7 @@ def test_a_source_that_fails_fails_its_check_and_not_the_run(
     os.utime(data / "records" / "a.csv", (1, 1))
     shown, check = synced(run(instance))
     assert (shown["state"], check.passed, check.severity) == ("failed", False, dg.AssetCheckSeverity.ERROR)
-    assert check.description == shown["why"]
+    assert check.description == shown["reason"]
     assert "Page 2" in check.description
     assert ids(engine) == ["1", "2", "9"]
 
@@ -149,7 +149,7 @@ def test_the_schedule(configured: Api, tmp_path: Path) -> None:
     tags = {DATASET_TAG: "records", API_SOURCE_TAG: "api"}
     active = dg.DagsterRun(job_name="sync_records_api", tags=tags)
     instance.add_run(active._replace(status=automation.ACTIVE[0]))
-    assert tick() == "A run that api_sources api is under way."
+    assert tick() == "A run that syncs api is in progress."
 
 
 # Settings
@@ -228,7 +228,7 @@ def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
     unknown = cli("sync", "records", "ftp")
     assert unknown.returncode == 2
     assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api."
-    assert cli("sync", "weather").stderr.strip() == "weather has no sources that are synced."
+    assert cli("sync", "weather").stderr.strip() == "weather has no API sources."
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_views(platform: Platform, load: Any) -> None:
         )
     assert {kinds[view.name] for view in sales.views} == {"v"}
     comments = {c["name"]: c["comment"] for c in inspect(platform.engine).get_columns("monthly_revenue", "analytics")}
-    assert comments["revenue"] == "What was paid [$]"
+    assert comments["revenue"] == "Amount paid [$]"
 
 
 # The declaration of computed tables

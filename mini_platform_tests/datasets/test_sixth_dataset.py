@@ -19,6 +19,7 @@ from mini_platform.config.settings import PROJECT
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+HOW_TO = PROJECT / "docs" / "how-to" / "declare-a-dataset.md"
 YAML = """\
 type: mini_platform.components.Dataset
 attributes:
@@ -117,8 +118,8 @@ def names(project: Path) -> dict[str, list[str]]:
 
 
 def in_python(project: Path) -> str:
-    """Add the example of README, which is a whole dataset; returns the file that was added."""
-    (example,) = re.findall(r"```python\n(\"\"\"Stations.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    """Add the example of the documentation, which is a whole dataset; returns the file that was added."""
+    (example,) = re.findall(r"```python\n(\"\"\"Stations.*?)```", HOW_TO.read_text(), re.DOTALL)
     # Of a pattern no example can be drawn; of two letters it can.
     drawable = example.replace('str_matches="^[A-Z]{2}$"', 'isin=["NO", "SE"]')
     (project / "mini_platform" / "datasets" / "stations.py").write_text(drawable)

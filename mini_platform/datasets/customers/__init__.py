@@ -13,9 +13,9 @@ from mini_platform import Aggregate, Csv, Dataset, Field, Json, Page, RowModel
 
 
 class Customer(RowModel):
-    """A customer: a line of an export, or an object whose parts stand in objects of their own, under `user`."""
+    """A customer: a line of a CSV export, or a JSON object with nested objects under `user`."""
 
-    index: int | None = Field("Number of the row in its export", aliases=("user_index",), optional=True, ge=0)
+    index: int | None = Field("Number of the row in the export", aliases=("user_index",), optional=True, ge=0)
     customer_id: str = Field(
         "Identifier of the customer", aliases=("user_id", "id"), str_length={"min_value": 1, "max_value": 64}
     )
@@ -28,22 +28,24 @@ class Customer(RowModel):
         aliases=("user_address_country", "user_country"),
         str_length={"min_value": 1, "max_value": 100},
     )
-    phone_1: str | None = Field("Telephone", aliases=("user_contact_phone_1", "user_contact_phone"), personal="mask")
-    phone_2: str | None = Field("Second telephone", aliases=("user_contact_phone_2",), personal="mask")
+    phone_1: str | None = Field(
+        "Telephone number", aliases=("user_contact_phone_1", "user_contact_phone"), personal="mask"
+    )
+    phone_2: str | None = Field("Second telephone number", aliases=("user_contact_phone_2",), personal="mask")
     email: str = Field("E-mail address", aliases=("user_contact_email", "user_email"), personal="mask", email=True)
     subscription_date: dt.date = Field(
-        "Day of the subscription", aliases=("user_subscription_date", "subscription_day")
+        "Day on which the customer subscribed", aliases=("user_subscription_date", "subscription_day")
     )
     website: str | None = Field("Website", aliases=("user_contact_website", "user_website"), personal="mask")
     subscription_month: dt.date = Field(
-        "First day of the month of the subscription", derived=lambda col: col("subscription_date").dt.truncate("1mo")
+        "First day of the month of subscription_date", derived=lambda col: col("subscription_date").dt.truncate("1mo")
     )
-    source_file: str = Field("File that brought the row as it is", system="file")
-    ingested_at: dt.datetime = Field("When the row was last changed", system="last_loaded")
+    source_file: str = Field("File with the latest values of the row", system="file")
+    ingested_at: dt.datetime = Field("Time at which the row last changed", system="last_loaded")
 
 
 def customers_by_country(c: FromClause) -> Select[Any]:
-    """Customers of each country."""
+    """Customers by country."""
     return select(
         c.c.country,
         func.count().label("customers"),
@@ -54,7 +56,7 @@ def customers_by_country(c: FromClause) -> Select[Any]:
 
 
 def subscriptions_by_month(c: FromClause) -> Select[Any]:
-    """Customers who subscribed in each month."""
+    """Customers by the month in which they subscribed."""
     return select(c.c.subscription_month, func.count().label("customers")).group_by(c.c.subscription_month)
 
 
@@ -69,7 +71,7 @@ FORMS = ("{0} {1}", "{0}, {2} & Sons {1}", "{0} and {2} {1}")
 
 
 def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """An invented person: names from a list, numbers that nobody has (555-01xx), addresses under example.*."""
+    """Return an invented person: names from a list, phone numbers (555-01xx) and domains (example.*) for examples."""
     first, last = rng.choice(FIRST), rng.choice(LAST)
     country, city = rng.choice(PLACES)
     company = rng.choice(FORMS).format(rng.choice(LAST), rng.choice(TRADES), rng.choice(LAST))
@@ -97,7 +99,7 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
 dataset = Dataset(
     name="customers",
     table="customers",
-    description="Customers and how to reach them.",
+    description="Customers and their contact data.",
     owners=["team:customers"],
     rows=Customer,
     key=("customer_id",),
@@ -110,8 +112,8 @@ dataset = Dataset(
             chart=("country", "customers"),
             columns={
                 "country": ("Country",),
-                "customers": ("Customers in the country",),
-                "with_phone": ("Those of them with a telephone",),
+                "customers": ("Number of customers in the country",),
+                "with_phone": ("Number of customers with a telephone number",),
                 "first_subscription": ("Day of the first subscription",),
                 "last_subscription": ("Day of the last subscription",),
             },
@@ -120,7 +122,10 @@ dataset = Dataset(
             subscriptions_by_month,
             key=("subscription_month",),
             chart=("subscription_month", "customers"),
-            columns={"subscription_month": ("First day of the month",), "customers": ("Customers who subscribed",)},
+            columns={
+                "subscription_month": ("First day of the month",),
+                "customers": ("Number of customers who subscribed",),
+            },
         ),
     ),
     page=Page(unmasked=True),

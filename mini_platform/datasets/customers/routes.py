@@ -1,4 +1,4 @@
-"""Customers by the path of the system that this platform replaces: with their personal data, for those who may see it."""
+"""Customers under the path of the system that this platform replaces, with personal data for users who may read it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Customers(BaseModel):
     """A page of customers."""
 
     next: str | None = Field(description="URL of the next page; null on the last one")
-    previous: str | None = Field(description="URL of the page before; null on the first one")
+    previous: str | None = Field(description="URL of the previous page; null on the first one")
     results: list[dict[str, Any]] = Field(description="Customers, with the columns of /api/datasets/customers/")
 
 
@@ -39,18 +39,21 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 def customers(  # noqa: PLR0913, PLR0917 - read by `listing`; here they are documented
     request: Request,
     site: SiteDep,
-    search: Annotated[str | None, Query(description="Words of any text about them.", examples=["Oslo"])] = None,
-    city: Annotated[str | None, Query(description="Only of this city.", examples=["Oslo"])] = None,
-    country: Annotated[str | None, Query(description="Only of this country.", examples=["Norway"])] = None,
+    search: Annotated[str | None, Query(description="Words to find in columns of text.", examples=["Oslo"])] = None,
+    city: Annotated[str | None, Query(description="Only customers in this city.", examples=["Oslo"])] = None,
+    country: Annotated[str | None, Query(description="Only customers in this country.", examples=["Norway"])] = None,
     ordering: Annotated[
         str | None,
-        Query(description="Columns, `-` before those that descend.", examples=["country,-subscription_date"]),
+        Query(
+            description="Columns to order by; `-` before a column sorts descending.",
+            examples=["country,-subscription_date"],
+        ),
     ] = None,
-    cursor: Annotated[str | None, Query(description="From `next` or `previous`.")] = None,
+    cursor: Annotated[str | None, Query(description="Position of the page, from `next` or `previous`.")] = None,
     limit: Annotated[
-        int | None, Query(ge=1, le=1000, description="Customers on a page; 100 unless said.", examples=[100])
+        int | None, Query(ge=1, le=1000, description="Customers per page; 100 by default.", examples=[100])
     ] = None,
 ) -> Response:
-    """List the customers, personal data in clear. Every filter of `/api/datasets/customers/rows/` works here too."""
+    """List the customers with unmasked personal data. Every filter of `/api/datasets/customers/rows/` works here too."""
     dataset = site.dataset(DATASET)
     return listing(request, site, rows(dataset, clear=True), stored_for=dataset)

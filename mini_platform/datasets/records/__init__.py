@@ -1,4 +1,4 @@
-"""Records: what an HTTP API and CSV files say of things with a name, in one table."""
+"""Records: named items from an HTTP API and from CSV and JSON files, in one table."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ from mini_platform import (
 
 
 class Record(RowModel):
-    """A thing with a name, as one source has it."""
+    """A named item of one source."""
 
-    source: str = Field(
-        "Where the record comes from: the API that was read, or the format of the file", system="source"
+    source: str = Field("Source of the record: name of the API source, or format of the file", system="source")
+    source_id: str = Field(
+        "Identifier of the record at its source", aliases=("id",), str_length={"min_value": 1, "max_value": 200}
     )
-    source_id: str = Field("Identifier at the source", aliases=("id",), str_length={"min_value": 1, "max_value": 200})
     name: str = Field("Name or title", aliases=("title",), str_length={"min_value": 1, "max_value": 1000})
-    value: float | None = Field("Value; 0 is a value, and empty is none", optional=True)
+    value: float | None = Field("Value; 0 is a value, empty means that there is none", optional=True)
     description: str | None = Field("Description or body", aliases=("body",), optional=True)
-    created_at: dt.datetime = Field("When the record was first seen; it never moves", system="first_loaded")
-    updated_at: dt.datetime = Field("When the record last changed", system="last_loaded")
+    created_at: dt.datetime = Field(
+        "Time at which the record was first loaded; it never changes", system="first_loaded"
+    )
+    updated_at: dt.datetime = Field("Time at which the record last changed", system="last_loaded")
 
 
 def records_by_source(r: FromClause) -> Select[Any]:
-    """Records of a source: how many, how complete, how new."""
+    """Records by source: number, completeness and age."""
     return select(
         r.c.source,
         func.count().label("records"),
@@ -55,32 +57,32 @@ THINGS = ("lamp", "crate", "pump", "valve", "bench", "ladder", "cable", "filter"
 
 
 def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """A plausible thing; one in ten has no value, one in twenty the value 0, one in five no description."""
+    """Return a plausible item; one in ten has no value, one in twenty the value 0, one in five no description."""
     adjective, thing = rng.choice(ADJECTIVES), rng.choice(THINGS)
-    luck = rng.random()
-    value = "" if luck < 0.1 else "0" if luck < 0.15 else f"{rng.lognormvariate(3, 1):.2f}"
-    described = rng.random() < 0.8
+    draw = rng.random()
+    value = "" if draw < 0.1 else "0" if draw < 0.15 else f"{rng.lognormvariate(3, 1):.2f}"
+    has_description = rng.random() < 0.8
     return {
         "source_id": str(row + 1),
         "name": f"{adjective} {thing}",
         "value": value,
-        "description": f"A {adjective} {thing}, checked in week {rng.randint(1, 52)}" if described else "",
+        "description": f"A {adjective} {thing}, checked in week {rng.randint(1, 52)}" if has_description else "",
     }
 
 
 dataset = Dataset(
     name="records",
     table="records",
-    description="Things with a name, from an HTTP API and from files.",
+    description="Named items from an HTTP API and from files.",
     owners=["team:records"],
     rows=Record,
     key=("source", "source_id"),
     sources=(Csv(), Json()),
-    # `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, asked for by `?page=1&limit=100`. Where it is:
-    # MINI_PLATFORM_API_SOURCE__RECORDS_API__URL
+    # Objects such as `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, requested with `?page=1&limit=100`. The URL of the
+    # API is the setting MINI_PLATFORM_API_SOURCE__RECORDS_API__URL.
     api_sources=(ApiSource(name="api", paging=PageNumberPaginator()),),
-    # The objects of an API have more than is taken here (userId) and grow. Raw pages keep it: a reprocess brings in what is
-    # declared later.
+    # The objects of an API have more fields than are declared here (userId), and may get new ones. Raw pages keep all of them:
+    # reprocessing loads a field that is declared later.
     unexpected_columns="ignore",
     warn_limit=RejectLimit(share=0),
     reject_limit=RejectLimit(share=0.5),
@@ -91,13 +93,13 @@ dataset = Dataset(
             key=("source",),
             chart=("source", "records"),
             columns={
-                "source": ("Where the records come from",),
-                "records": ("Records of the source",),
-                "with_value": ("Those that have a value",),
-                "with_description": ("Those that have a description",),
+                "source": ("Source of the records",),
+                "records": ("Number of records of the source",),
+                "with_value": ("Number of records with a value",),
+                "with_description": ("Number of records with a description",),
                 "mean_value": ("Mean of the values",),
-                "newest_at": ("When the newest record was first seen",),
-                "last_change_at": ("When a record last changed",),
+                "newest_at": ("Time at which the newest record was first loaded",),
+                "last_change_at": ("Time at which a record last changed",),
             },
         ),
     ),

@@ -1,4 +1,4 @@
-"""Records by the paths of the system that this platform replaces: pages by number."""
+"""Records under the paths of the system that this platform replaces, with numbered pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(
 
 
 class Record(BaseModel):
-    """A thing with a name, as one source has it."""
+    """A named item of one source."""
 
     source: str
     source_id: str
@@ -35,7 +35,7 @@ class Record(BaseModel):
 
 
 class Records(BaseModel):
-    """A page of records, by source and id."""
+    """A page of records, ordered by source and id."""
 
     data: list[Record]
     total: int
@@ -48,10 +48,12 @@ class Records(BaseModel):
 def data(
     site: SiteDep,
     page: Annotated[int, Query(ge=1, le=1_000_000, description="Number of the page, from 1.")] = 1,
-    page_size: Annotated[int, Query(ge=1, le=100, description="Records on a page.")] = 20,
-    source: Annotated[str | None, Query(description="Only of this source.", pattern=TEXT, examples=["api"])] = None,
+    page_size: Annotated[int, Query(ge=1, le=100, description="Records per page.")] = 20,
+    source: Annotated[
+        str | None, Query(description="Only records of this source.", pattern=TEXT, examples=["api"])
+    ] = None,
     search: Annotated[
-        str | None, Query(description="Words of the name or the description.", pattern=TEXT, examples=["lamp"])
+        str | None, Query(description="Text in the name or the description.", pattern=TEXT, examples=["lamp"])
     ] = None,
 ) -> Records:
     """List the records that were synced and loaded."""
@@ -63,9 +65,9 @@ def data(
     rows = select(*columns).where(*where).order_by(table.c.source, table.c.source_id)
     with site.read() as conn:
         total = conn.scalar(select(func.count()).select_from(table).where(*where)) or 0
-        found = conn.execute(rows.limit(page_size).offset((page - 1) * page_size)).mappings()
+        page_rows = conn.execute(rows.limit(page_size).offset((page - 1) * page_size)).mappings()
         return Records(
-            data=[Record(**row) for row in found],
+            data=[Record(**row) for row in page_rows],
             total=total,
             page=page,
             page_size=page_size,

@@ -1,4 +1,4 @@
-"""Sales: one row per order, loaded into a star schema; the customers' personal data is protected."""
+"""Sales: one row per order, loaded into a star schema; personal data of customers is hashed, shortened or redacted."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 COST = Decimal("0.6")
-"""Share of the original price that a product costs the shop."""
+"""Cost of a product to the shop, as a fraction of its list price."""
 
 
 def _unit_profit(col: Callable[[str], pl.Expr]) -> pl.Expr:
-    """Exact: polars keeps as many decimals of a product as its factors have, so they are given one more before."""
+    """Return the profit per piece, rounded exactly.
+
+    The product of two decimals in polars has only as many decimals as its factors: they are cast to one more before.
+    """
     import polars as pl
 
     thousandths = pl.Decimal(38, 3)
@@ -62,22 +65,24 @@ class Order(RowModel):
     """An order of one product."""
 
     order_id: str = Field("Identifier of the order", str_length={"min_value": 10, "max_value": 10})
-    customer_name: str = Field("Who ordered", personal="hash")
-    customer_email: str = Field("Address that tells the customers apart", personal="hash", email=True)
+    customer_name: str = Field("Name of the customer", personal="hash")
+    customer_email: str = Field("E-mail address, which identifies the customer", personal="hash", email=True)
     customer_phone: str | None = Field("Telephone number", personal="last4")
-    customer_address: str | None = Field("Where to deliver", personal="redact")
+    customer_address: str | None = Field("Delivery address", personal="redact")
     product_title: str = Field("Name of the product", str_length={"min_value": 1, "max_value": 500})
-    product_rating: float | None = Field("Mean of its reviews", unit="stars", in_range={"min_value": 1, "max_value": 5})
-    discounted_price: Decimal = Field("What was paid for one piece", unit="$", gt=0)
-    original_price: Decimal = Field("List price of one piece", unit="$", gt=0)
+    product_rating: float | None = Field(
+        "Mean rating in the reviews", unit="stars", in_range={"min_value": 1, "max_value": 5}
+    )
+    discounted_price: Decimal = Field("Price paid per piece", unit="$", gt=0)
+    original_price: Decimal = Field("List price per piece", unit="$", gt=0)
     discount_percentage: int = Field(
         "Discount on the list price", unit="%", in_range={"min_value": 0, "max_value": 100}
     )
-    is_best_seller: bool = Field("Whether the product is marked as a best seller")
+    is_best_seller: bool = Field("True if the product is marked as a best seller")
     delivery_date: dt.date | None = Field("Day of the delivery")
-    data_collected_at: dt.datetime | None = Field("When the shop wrote the row")
+    data_collected_at: dt.datetime | None = Field("Time at which the shop wrote the row")
     product_category: str = Field("Category of the product", str_length={"min_value": 1, "max_value": 100})
-    quantity: int = Field("Pieces ordered", ge=1)
+    quantity: int = Field("Number of pieces ordered", ge=1)
     order_date: dt.date = Field("Day of the order")
     profit_per_unit: Decimal = Field("discounted_price - 0.6 × original_price", unit="$", derived=_unit_profit)
     total_profit: Decimal = Field(
@@ -86,16 +91,17 @@ class Order(RowModel):
 
     @rule("is before the order_date", column="delivery_date", severity="warn")
     def not_before_order(col: Callable[[str], pl.Expr]) -> pl.Expr:
-        """The clock of one of the two systems is wrong; the order took place nevertheless."""
+        """Warn about rows with a wrong clock in one of the two systems; the order itself is valid."""
         return col("delivery_date") >= col("order_date")
 
     @rule("is above the original_price", column="discounted_price", severity="warn")
     def not_above_original(col: Callable[[str], pl.Expr]) -> pl.Expr:
-        """A surcharge is sold as a discount."""
+        """Warn about rows whose discount is in fact a surcharge."""
         return col("discounted_price") <= col("original_price")
 
 
 def _whole(number: pl.Expr) -> pl.Expr:
+    """Return whole numbers as decimals, so that their products are exact."""
     import polars as pl
 
     return number.cast(pl.Decimal(38, 0))
@@ -105,7 +111,7 @@ def _whole(number: pl.Expr) -> pl.Expr:
 
 
 def dim_customer(o: FromClause) -> Select[Any]:
-    """Customers, told apart by their hashed e-mail address."""
+    """Customers, identified by their hashed e-mail address."""
     return select(
         o.c.customer_email.label("email_hash"),
         func.max(o.c.customer_name, type_=Text).label("name_hash"),
@@ -116,7 +122,7 @@ def dim_customer(o: FromClause) -> Select[Any]:
 
 
 def dim_product(o: FromClause) -> Select[Any]:
-    """Products, told apart by title and category."""
+    """Products, identified by title and category."""
     return select(
         o.c.product_title.label("title"),
         o.c.product_category.label("category"),
@@ -126,7 +132,7 @@ def dim_product(o: FromClause) -> Select[Any]:
 
 
 def dim_date(o: FromClause) -> Select[Any]:
-    """Days on which something was ordered."""
+    """Days with at least one order."""
     day = o.c.order_date
 
     def part(name: str) -> Any:
@@ -145,7 +151,7 @@ def dim_date(o: FromClause) -> Select[Any]:
 
 
 def fact_sales(o: FromClause, dim_customer: FromClause, dim_product: FromClause, dim_date: FromClause) -> Select[Any]:
-    """Orders with their measures, and who, what and when as keys of the dimensions."""
+    """Orders with their measures, and keys of the dimensions: customer, product and date."""
     return (
         select(
             o.c.order_id,
@@ -173,7 +179,7 @@ def _sum(column: Any) -> Any:
 
 
 def revenue_by_category(_: FromClause, fact_sales: FromClause, dim_product: FromClause) -> Select[Any]:
-    """Orders, revenue and profit of each product category, the largest revenue first."""
+    """Orders, revenue and profit by product category, the largest revenue first."""
     revenue = _sum(fact_sales.c.revenue)
     return (
         select(
@@ -189,7 +195,7 @@ def revenue_by_category(_: FromClause, fact_sales: FromClause, dim_product: From
 
 
 def monthly_revenue(_: FromClause, fact_sales: FromClause, dim_date: FromClause) -> Select[Any]:
-    """Orders, customers, revenue and profit of each month."""
+    """Orders, customers, revenue and profit by month."""
     month = func.make_date(dim_date.c.year, dim_date.c.month, 1, type_=dim_date.c.date.type)
     return (
         select(
@@ -206,7 +212,7 @@ def monthly_revenue(_: FromClause, fact_sales: FromClause, dim_date: FromClause)
 
 
 def top_products(_: FromClause, fact_sales: FromClause, dim_product: FromClause) -> Select[Any]:
-    """Products by the revenue that they brought."""
+    """Products ranked by revenue."""
     revenue = _sum(fact_sales.c.revenue)
     return (
         select(
@@ -224,7 +230,7 @@ def top_products(_: FromClause, fact_sales: FromClause, dim_product: FromClause)
 
 
 def customer_purchases(_: FromClause, fact_sales: FromClause, dim_customer: FromClause) -> Select[Any]:
-    """How each customer buys: how often, how much, how long between two orders; the largest revenue first."""
+    """Purchases by customer: orders, revenue and days between orders; the largest revenue first."""
     revenue = _sum(fact_sales.c.revenue)
     days = (dim_customer.c.last_order - dim_customer.c.first_order).cast(Numeric)
     return (
@@ -263,8 +269,8 @@ LAST = (
     "Rowan",
 )
 CITIES = ("Harborview", "Millbrook", "Northfield", "Oakhurst", "Pinecrest")
-"""Names of trees and of no city: nobody is meant. Addresses are at domains, and numbers in the range, reserved for examples."""
-CATALOGUE: Mapping[str, tuple[tuple[str, int], ...]] = {
+"""Invented cities, and trees as last names: these people do not exist. Domains and phone numbers are reserved for examples."""
+PRICES: Mapping[str, tuple[tuple[str, int], ...]] = {
     "Books": (("Atlas of Small Islands", 3499), ("Bread in Ten Minutes", 1899), ("A Field Guide to Clouds", 2450)),
     "Electronics": (("Noise-Cancelling Headphones", 19999), ("USB-C Hub, 7 Ports", 4599), ('E-Reader 7"', 13900)),
     "Garden": (("Watering Can, 10 l", 2199), ("Pruning Shears", 2795), ("Raised Bed, Larch", 8900)),
@@ -272,34 +278,34 @@ CATALOGUE: Mapping[str, tuple[tuple[str, int], ...]] = {
     "Sports": (("Yoga Mat", 2999), ("Trail Running Shoes", 11950), ("Kettlebell, 16 kg", 5480)),
     "Toys": (("Wooden Train Set", 4295), ("Building Bricks, 500 Pieces", 3599), ("Kite", 1650)),
 }
-PRODUCTS = [(title, category, cents) for category, titles in CATALOGUE.items() for title, cents in titles]
-SEASON = (7, 6, 7, 7, 8, 8, 7, 7, 8, 9, 12, 14)
-"""Orders of each month, in hundredths of a year's: the year ends with presents."""
+PRODUCTS = [(title, category, cents) for category, titles in PRICES.items() for title, cents in titles]
+MONTH_SHARES = (7, 6, 7, 7, 8, 8, 7, 7, 8, 9, 12, 14)
+"""Share of each month in the orders of a year, in percent: there are more orders before Christmas."""
 FIRST_YEAR, YEARS = 2022, 3
 ORDERS_PER_CUSTOMER = 4
 
 
 @lru_cache(maxsize=1)
 def _days() -> tuple[list[str], list[str], list[float]]:
-    """Days of some years as text, the text of a week later, and how many orders fall on the days up to each."""
+    """Return order days as text, days of delivery (one week longer) as text, and cumulative weights of the order days."""
     first = dt.date(FIRST_YEAR, 1, 1)
     days = [first + dt.timedelta(days=n) for n in range((dt.date(FIRST_YEAR + YEARS, 1, 1) - first).days + 8)]
-    weights = accumulate(SEASON[day.month - 1] for day in days[:-8])
+    weights = accumulate(MONTH_SHARES[day.month - 1] for day in days[:-8])
     return [day.isoformat() for day in days[:-8]], [day.isoformat() for day in days], list(weights)
 
 
 def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """A plausible order: customers come back, the year has its season, the cheaper sells more often."""
-    days, later, weights = _days()
+    """Return a plausible order: with returning customers, seasons, and more sales of cheaper products."""
+    days, delivery_days, weights = _days()
     (day,) = rng.choices(range(len(days)), cum_weights=weights)
-    luck = rng.random()
-    # The first customers are the most faithful; of each four orders one is, on average, by somebody new.
-    customer = int(luck**1.5 * (1 + row // ORDERS_PER_CUSTOMER))
+    draw = rng.random()
+    # Earlier customers order more often; on average, one of four orders is by a new customer.
+    customer = int(draw**1.5 * (1 + row // ORDERS_PER_CUSTOMER))
     first, last = FIRST[customer % len(FIRST)], LAST[customer // len(FIRST) % len(LAST)]
     title, category, original = PRODUCTS[int(rng.random() ** 1.3 * len(PRODUCTS))]
-    discount = int(luck * 997) % 8 * 5
+    discount = int(draw * 997) % 8 * 5
     discounted = (original * (100 - discount) + 50) // 100
-    best = rng.random()
+    second_draw = rng.random()
     return {
         "order_id": f"S{row:09d}",
         "customer_name": f"{first} {last}",
@@ -312,16 +318,16 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
         "original_price": f"{original // 100}.{original % 100:02d}",
         "discount_percentage": str(discount),
         "is_best_seller": "true" if len(title) % 4 == 0 else "false",
-        "delivery_date": later[day + 1 + int(best * 7)],
-        "data_collected_at": f"{days[day]}T{int(best * 24):02d}:{int(luck * 60):02d}:00Z",
+        "delivery_date": delivery_days[day + 1 + int(second_draw * 7)],
+        "data_collected_at": f"{days[day]}T{int(second_draw * 24):02d}:{int(draw * 60):02d}:00Z",
         "product_category": category,
-        "quantity": str(1 + int(best**4 * 5)),
+        "quantity": str(1 + int(second_draw**4 * 5)),
         "order_date": days[day],
     }
 
 
 def _days_between(f: FromClause) -> ColumnElement[Any]:
-    """Days from one order to the next on average; NULL of one order."""
+    """Return the mean number of days between two orders; NULL for a single order."""
     days = (func.max(f.c.order_date, type_=Date) - func.min(f.c.order_date, type_=Date)).cast(Double)
     return days / func.nullif(func.count() - 1, 0)
 
@@ -367,15 +373,15 @@ page = Page(
         ),
         "weekdays": Recurring("weekday", bars=("orders",), table=("orders", "revenue")),
     },
-    empty="Nothing was ordered in these days.",
+    empty="There are no orders on these days.",
 )
 
-REVENUE, PROFIT = ("What was paid", "$"), ("What is left of it after the cost of the products", "$")
+REVENUE, PROFIT = ("Amount paid", "$"), ("Revenue minus the cost of the products", "$")
 
 dataset = Dataset(
     name="sales",
     table="orders",
-    description="Orders of the shop, the personal data of the customers replaced by hashes.",
+    description="Orders of the shop; personal data of customers is hashed, shortened or redacted.",
     owners=["team:sales"],
     rows=Order,
     key=("order_id",),
@@ -393,11 +399,11 @@ dataset = Dataset(
             surrogate="customer_id",
             chart=("first_order", "orders"),
             columns={
-                "email_hash": ("HMAC-SHA-256 of the e-mail address, its key's id before it",),
-                "name_hash": ("The same of the name, of one of them where there are several",),
+                "email_hash": ("HMAC-SHA-256 of the e-mail address, prefixed with the id of its key",),
+                "name_hash": ("HMAC-SHA-256 of the name; of one name if the customer has several",),
                 "first_order": ("Day of the first order",),
                 "last_order": ("Day of the last order",),
-                "orders": ("Orders of the customer",),
+                "orders": ("Number of orders of the customer",),
             },
         ),
         Aggregate(
@@ -408,8 +414,8 @@ dataset = Dataset(
             columns={
                 "title": ("Name of the product",),
                 "category": ("Category of the product",),
-                "highest_list_price": ("Highest list price that it had", "$"),
-                "orders": ("Orders of the product",),
+                "highest_list_price": ("Highest list price of the product", "$"),
+                "orders": ("Number of orders of the product",),
             },
         ),
         Aggregate(
@@ -419,12 +425,12 @@ dataset = Dataset(
             columns={
                 "date": ("Day",),
                 "day": ("Day of the month",),
-                "week": ("Week of the year, by ISO 8601",),
+                "week": ("Week of the year (ISO 8601)",),
                 "month": ("Month, 1 to 12",),
                 "quarter": ("Quarter, 1 to 4",),
                 "year": ("Year",),
-                "weekday": ("Day of the week, 1 for Monday to 7",),
-                "is_weekend": ("Whether it is a Saturday or a Sunday",),
+                "weekday": ("Day of the week, 1 (Monday) to 7 (Sunday)",),
+                "is_weekend": ("True for Saturdays and Sundays",),
             },
         ),
         Aggregate(
@@ -433,13 +439,13 @@ dataset = Dataset(
             chart=("order_date", "revenue"),
             columns={
                 "order_id": ("Identifier of the order",),
-                "customer_id": ("Who ordered",),
-                "product_id": ("What was ordered",),
+                "customer_id": ("Customer, as in dim_customer",),
+                "product_id": ("Product, as in dim_product",),
                 "order_date": ("Day of the order",),
                 "delivery_date": ("Day of the delivery",),
-                "quantity": ("Pieces ordered",),
-                "discounted_price": ("What was paid for one piece", "$"),
-                "original_price": ("List price of one piece", "$"),
+                "quantity": ("Number of pieces ordered",),
+                "discounted_price": ("Price paid per piece", "$"),
+                "original_price": ("List price per piece", "$"),
                 "revenue": REVENUE,
                 "profit": PROFIT,
             },
@@ -451,7 +457,7 @@ dataset = Dataset(
             chart=("category", "revenue"),
             columns={
                 "category": ("Category of the products",),
-                "orders": ("Orders",),
+                "orders": ("Number of orders",),
                 "revenue": REVENUE,
                 "profit": PROFIT,
             },
@@ -461,8 +467,8 @@ dataset = Dataset(
             chart=("month", "revenue"),
             columns={
                 "month": ("First day of the month",),
-                "orders": ("Orders",),
-                "customers": ("Customers who ordered",),
+                "orders": ("Number of orders",),
+                "customers": ("Number of customers who ordered",),
                 "revenue": REVENUE,
                 "profit": PROFIT,
             },
@@ -471,10 +477,10 @@ dataset = Dataset(
             top_products,
             chart=("rank", "revenue"),
             columns={
-                "rank": ("Place by revenue",),
+                "rank": ("Rank by revenue",),
                 "title": ("Name of the product",),
-                "category": ("Its category",),
-                "pieces": ("Pieces sold",),
+                "category": ("Category of the product",),
+                "pieces": ("Number of pieces sold",),
                 "revenue": REVENUE,
                 "profit": PROFIT,
             },
@@ -486,11 +492,11 @@ dataset = Dataset(
                 "customer_id": ("Customer, as in dim_customer",),
                 "first_order": ("Day of the first order",),
                 "last_order": ("Day of the last order",),
-                "orders": ("Orders",),
-                "products": ("Different products ordered",),
+                "orders": ("Number of orders",),
+                "products": ("Number of different products ordered",),
                 "revenue": REVENUE,
-                "revenue_per_order": ("What an order brought on average", "$"),
-                "days_between_orders": ("Days from one order to the next on average; empty after one order", "days"),
+                "revenue_per_order": ("Mean revenue per order", "$"),
+                "days_between_orders": ("Mean number of days between two orders; empty for a single order", "days"),
             },
         ),
     ),

@@ -1,4 +1,4 @@
-"""Dashboards of sales in Metabase: what each asks the views and tables of the schema `analytics`."""
+"""Dashboards of sales in Metabase: the questions of each, as SQL on views and tables of the schema `analytics`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DASHBOARDS: dict[str, tuple[Question, ...]] = {
             ("revenue", "profit"),
         ),
         Question(
-            "Revenue of the categories by quarter",
+            "Revenue by category and quarter",
             "area",
             "SELECT date_trunc('quarter', order_date)::date AS quarter, category, sum(revenue) AS revenue "
             "FROM analytics.fact_sales JOIN analytics.dim_product USING (product_id) GROUP BY 1, 2 ORDER BY 1, 2",
@@ -47,7 +47,7 @@ DASHBOARDS: dict[str, tuple[Question, ...]] = {
             ("customers",),
         ),
         Question(
-            "Days between two orders",
+            "Days between orders",
             "bar",
             "SELECT floor(days_between_orders / 30) * 30 AS days, count(*) AS customers FROM analytics.customer_purchases "
             "WHERE days_between_orders IS NOT NULL GROUP BY 1 ORDER BY 1",
@@ -65,18 +65,18 @@ DASHBOARDS: dict[str, tuple[Question, ...]] = {
     ),
     "Sales: top products": (
         Question(
-            "Ten products by revenue",
+            "Top 10 products by revenue",
             "row",
             "SELECT title, revenue FROM analytics.top_products ORDER BY revenue DESC, title LIMIT 10",
             ("title",),
             ("revenue",),
         ),
         Question(
-            "Fifty products with their pieces and profit",
+            "Top 50 products by revenue, with pieces and profit",
             "table",
             "SELECT rank, title, category, pieces, revenue, profit FROM analytics.top_products "
             "ORDER BY revenue DESC, title LIMIT 50",
         ),
     ),
 }
-"""Dashboards by name, with their questions."""
+"""Questions by the name of their dashboard."""

@@ -1,4 +1,4 @@
-"""Signals: what a series of numbers that was sent at a moment amounts to."""
+"""Signals: statistics of series of numbers, one row per series and time."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ if TYPE_CHECKING:
 
 
 TINY = sys.float_info.min
-"""Deviations below it have lost their digits, and cannot be divided by."""
+"""Smallest normal float: smaller deviations have lost digits, and dividing by them is not exact."""
 
 
 def _mean(col: Col) -> pl.Expr:
-    """Divided before it is summed, so that no sum overflows; then what rounding cost is added again."""
+    """Return the mean of a series.
+
+    Values are divided before they are summed, so that no sum overflows. The mean of the remaining deviations corrects the
+    rounding errors of this first mean.
+    """
     import polars as pl
 
     value = pl.element()
-    near = (value / value.len()).sum()
-    return col("data").list.agg(near + (value - near).mean())
+    first_mean = (value / value.len()).sum()
+    return col("data").list.agg(first_mean + (value - first_mean).mean())
 
 
 def _std_dev(col: Col) -> pl.Expr:
-    """Of the deviations from the mean, scaled to at most 1: no offset and no magnitude costs digits.
+    """Return the population standard deviation of a series.
 
-    `list.std` of the values as they are is wrong in the eighth digit already where noise of 0.001 stands on 1e9.
+    It is computed from the deviations from the mean, scaled to at most 1, so that neither an offset nor the magnitude of the
+    values costs digits. `list.std` of the original values is wrong in the eighth digit for noise of 0.001 on an offset of 1e9.
     """
     import polars as pl
 
@@ -48,38 +53,42 @@ def _std_dev(col: Col) -> pl.Expr:
 
 
 class Signal(RowModel):
-    """A payload: `{"time_stamp": "2024-01-01T12:00:00+01:00", "data": [1, 2.5, 3]}`."""
+    """A series in a JSON payload: `{"time_stamp": "2024-01-01T12:00:00+01:00", "data": [1, 2.5, 3]}`."""
 
-    timestamp_utc: dt.datetime = Field("When the series was taken", aliases=("time_stamp",))
-    data: list[float] = Field("The series", stored=False)
+    timestamp_utc: dt.datetime = Field("Time of the series", aliases=("time_stamp",))
+    data: list[float] = Field("Numbers of the series; only their statistics are stored", stored=False)
     mean: float = Field("Arithmetic mean of the series", derived=_mean)
     std_dev: float = Field("Population standard deviation, 0 for a single value", derived=_std_dev)
-    n: int = Field("Numbers in the series", derived=lambda col: col("data").list.len())
-    min: float = Field("Lowest number", derived=lambda col: col("data").list.min())
-    max: float = Field("Highest number", derived=lambda col: col("data").list.max())
+    n: int = Field("Number of values in the series", derived=lambda col: col("data").list.len())
+    min: float = Field("Lowest value of the series", derived=lambda col: col("data").list.min())
+    max: float = Field("Highest value of the series", derived=lambda col: col("data").list.max())
 
 
 def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """A series every ten seconds, of 100 numbers: a slow wave with noise; sent with the clock of one of three places."""
-    place = dt.timezone(dt.timedelta(hours=row % 3))
-    taken = dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=10 * row)
+    """Return a series of 100 numbers: a slow wave with noise, in one of three time zones; there is one every ten seconds."""
+    zone = dt.timezone(dt.timedelta(hours=row % 3))
+    time = dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=10 * row)
     data = [round(20 + 5 * math.sin((row * 100 + i) / 5000) + rng.gauss(0, 0.3), 3) for i in range(100)]
-    return {"timestamp_utc": taken.astimezone(place).isoformat(), "data": json.dumps(data)}
+    return {"timestamp_utc": time.astimezone(zone).isoformat(), "data": json.dumps(data)}
 
 
 def _pooled_mean(s: FromClause) -> ColumnElement[Any]:
-    """Mean of the numbers of all series. As numerics: a sum of large doubles may overflow."""
+    """Return the mean of the numbers of all series. Computed as numeric: a sum of large doubles may overflow."""
     n, mean = s.c.n.cast(Numeric), s.c.mean.cast(Numeric)
     return (func.sum(mean * n, type_=Numeric) / func.nullif(func.sum(n, type_=Numeric), 0)).cast(Double)
 
 
 def _pooled_deviation(s: FromClause) -> ColumnElement[Any]:
-    """Population standard deviation of the numbers of all series. As numerics: a square of a double overflows from 1e155 on."""
+    """Return the population standard deviation of the numbers of all series.
+
+    A series contributes its sum of squares, n * (deviation² + mean²); from their total, the square of the common mean is
+    subtracted. Computed as numeric: a square of a double overflows from 1e155 on.
+    """
     n, mean, deviation = (s.c[name].cast(Numeric) for name in ("n", "mean", "std_dev"))
     total = func.nullif(func.sum(n, type_=Numeric), 0)
-    middle = func.sum(mean * n, type_=Numeric) / total
+    pooled_mean = func.sum(mean * n, type_=Numeric) / total
     squares = func.sum((deviation * deviation + mean * mean) * n, type_=Numeric) / total
-    return func.sqrt(func.greatest(squares - middle * middle, 0), type_=Numeric).cast(Double)
+    return func.sqrt(func.greatest(squares - pooled_mean * pooled_mean, 0), type_=Numeric).cast(Double)
 
 
 page = Page(
@@ -107,7 +116,7 @@ page = Page(
 dataset = Dataset(
     name="signals",
     table="signal_stats",
-    description="Statistics of the series that were sent, by their time.",
+    description="Statistics of series of numbers, by time.",
     owners=["team:signals"],
     rows=Signal,
     key=("timestamp_utc",),

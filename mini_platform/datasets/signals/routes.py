@@ -1,7 +1,7 @@
-"""Payloads: JSON that is sent to `/ingest` becomes a file of the dataset signals, and `/process` waits until such are loaded.
+"""Payloads: JSON that is sent to `/ingest` becomes a file of the dataset signals; `/process` waits until such files are loaded.
 
-The paths of a system that this one replaces. There, nothing was processed before `/process` asked; here, a payload is loaded
-seconds after it came in, whether anybody asks or not.
+These are the paths of a system that this platform replaces. There, payloads were only processed on a request to `/process`;
+here, a payload is loaded seconds after it was sent, with or without that request.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ PAYLOAD: dict[str, Any] = {
 
 
 class Accepted(BaseModel):
-    """A payload is kept, and will be loaded."""
+    """A payload that is stored, and will be loaded."""
 
     status: str = Field("accepted", examples=["accepted"])
-    raw_id: int = Field(description="Its row in the ledger: /api/datasets/signals/files/{raw_id}/")
+    raw_id: int = Field(description="Id of the file in the ledger: /api/datasets/signals/files/{raw_id}/")
 
 
 class ProcessedSignals(BaseModel):
-    """What became of payloads: `checked = processed + failed`."""
+    """Number of processed payloads: `checked = processed + failed`."""
 
-    processed: int = Field(description="Payloads of which at least one row is valid")
-    failed: int = Field(description="Payloads of which no row is valid, or that cannot be read")
-    checked: int = Field(description="Payloads that were waiting when this was asked, and are done now")
+    processed: int = Field(description="Payloads with at least one valid row")
+    failed: int = Field(description="Payloads without a valid row, or that cannot be read")
+    checked: int = Field(description="Payloads that were pending at the time of the request, and are finished now")
 
 
 @router.post(
@@ -68,10 +68,10 @@ class ProcessedSignals(BaseModel):
     openapi_extra=PAYLOAD,
 )
 async def ingest(request: Request, site: SiteDep) -> Accepted:
-    """Keep a JSON payload, to be loaded. It is on disk and in the ledger when this answers.
+    """Store a JSON payload, to be loaded. It is on disk and in the ledger when the response is sent.
 
-    What is not JSON is not taken (400). What JSON says is validated when it is loaded, as of any other file. Each payload is a
-    file of its own, also where the same is sent again: of two with the same time the later one counts.
+    A body that is not JSON is refused (400). The content is validated when it is loaded, like that of any other file. Each
+    payload is a separate file, even if it is sent twice: of two payloads with the same time, the later one counts.
     """
     dataset = site.dataset(DATASET)
     body = await whole(request, site.settings.max_record_bytes)
@@ -84,46 +84,48 @@ async def ingest(request: Request, site: SiteDep) -> Accepted:
 async def process(
     request: Request,
     site: SiteDep,
-    wait: Annotated[float, Query(ge=0, le=LONGEST_SECONDS, description="Seconds to wait at most")] = 60,
+    wait: Annotated[float, Query(ge=0, le=LONGEST_SECONDS, description="Maximum number of seconds to wait")] = 60,
 ) -> ProcessedSignals:
-    """Have the payloads loaded that are waiting, wait for that, and count them.
+    """Start loading the pending payloads, wait until they are loaded, and count them.
 
-    Payloads that were loaded before this was asked are not counted, nor are those that still wait when the time is over. A
-    call that finds nothing waiting answers three zeros.
+    Payloads that were loaded before the request are not counted, nor are those that are still pending when the wait is over.
+    If no payload is pending, all three numbers are 0.
     """
     dataset = site.dataset(DATASET)
-    file_ids = await run_in_threadpool(_waiting, site, dataset)
+    file_ids = await run_in_threadpool(_pending_files, site, dataset)
     if not file_ids:
         return ProcessedSignals(processed=0, failed=0, checked=0)
     nudge(request, dataset)
-    rows = await until(request, site, wait, lambda conn: _rows(conn, file_ids), lambda seen: not any(map(_pends, seen)))
-    done = [row for row in rows if not _pends(row)]
-    processed = sum(row.status == "loaded" and row.rows_read > row.rows_rejected for row in done)
-    return ProcessedSignals(processed=processed, failed=len(done) - processed, checked=len(done))
+    rows = await until(
+        request, site, wait, lambda conn: _rows(conn, file_ids), lambda rows: not any(map(_is_pending, rows))
+    )
+    finished = [row for row in rows if not _is_pending(row)]
+    processed = sum(row.status == "loaded" and row.rows_read > row.rows_rejected for row in finished)
+    return ProcessedSignals(processed=processed, failed=len(finished) - processed, checked=len(finished))
 
 
 def _land(site: Site, dataset: Dataset, body: bytes) -> Row[Any]:
     try:
         json.loads(body.decode("utf-8-sig"), parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ProblemError(f"The body is not JSON: {why}.") from error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ProblemError(f"The body is not JSON: {reason}.") from error
     with no_room(), site.platform.store.receive() as arriving:
         arriving.write(body)
         return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, CHANNEL)
 
 
-def _waiting(site: Site, dataset: Dataset) -> Sequence[int]:
-    """Payloads that are not done."""
-    mine = (files.c.dataset == dataset.name, files.c.channel == CHANNEL, files.c.status.in_(PENDING))
+def _pending_files(site: Site, dataset: Dataset) -> Sequence[int]:
+    """Return ids of the pending payloads."""
+    pending = (files.c.dataset == dataset.name, files.c.channel == CHANNEL, files.c.status.in_(PENDING))
     with site.read() as conn:
-        return conn.execute(select(files.c.file_id).where(*mine)).scalars().all()
+        return conn.execute(select(files.c.file_id).where(*pending)).scalars().all()
 
 
 def _rows(conn: Connection, file_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    shown = (files.c.status, files.c.rows_read, files.c.rows_rejected)
-    return conn.execute(select(*shown).where(among(files.c.file_id, file_ids))).all()
+    columns = (files.c.status, files.c.rows_read, files.c.rows_rejected)
+    return conn.execute(select(*columns).where(among(files.c.file_id, file_ids))).all()
 
 
-def _pends(row: Row[Any]) -> bool:
+def _is_pending(row: Row[Any]) -> bool:
     return row.status in PENDING

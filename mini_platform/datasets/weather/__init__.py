@@ -39,20 +39,20 @@ class Measurement(RowModel):
 
     @rule("is after tomorrow", column="date")
     def not_after_tomorrow(col: Callable[[str], pl.Expr]) -> pl.Expr:
-        """Somewhere on Earth it is already tomorrow; later than that is a mistake."""
+        """Reject dates after tomorrow (UTC): tomorrow has already begun in some time zones, later dates are errors."""
         return col("date") <= dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
 
     @rule("temp_c and precip_mm are both empty")
     def has_a_measurement(col: Callable[[str], pl.Expr]) -> pl.Expr:
-        """A row without any value measures nothing."""
+        """Reject rows without any measurement."""
         return col("temp_c").is_not_null() | col("precip_mm").is_not_null()
 
 
 def daily_metrics(m: FromClause) -> Select[Any]:
-    """Weather of a day over all stations."""
+    """Weather by day, over all stations."""
     return select(
         m.c.date,
-        func.count().label("stations"),  # The key is station and day: a station has one row of a day.
+        func.count().label("stations"),  # The key is station and day: each station has at most one row per day.
         func.count().label("rows"),
         func.avg(m.c.temp_c, type_=Double).label("avg_temp_c"),
         func.min(m.c.temp_c).label("min_temp_c"),
@@ -64,7 +64,7 @@ def daily_metrics(m: FromClause) -> Select[Any]:
 
 
 def summary(m: FromClause) -> Select[Any]:
-    """Weather of a station over all its days."""
+    """Weather by station, over all days."""
     days = func.max(m.c.date, type_=Date) - func.min(m.c.date, type_=Date) + 1
     return select(
         m.c.station_id,
@@ -81,38 +81,38 @@ def summary(m: FromClause) -> Select[Any]:
 
 
 RAINY, MISSING = 0.4, 0.005
-"""Share of realistic days with rain, and of days on which one or the other value is missing."""
+"""Share of generated days with rain, and share of days on which a value is missing, for each of the two values."""
 
 
 @lru_cache(maxsize=1)
 def _day(day: int) -> tuple[str, float]:
-    """Text of a day counted from 1970, and its season: -1 in the middle of January, 1 in the middle of July."""
+    """Return the date of a day counted from 1970 as text, and its season: -1 in mid-January, 1 in mid-July."""
     date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
     return date.isoformat(), -math.cos(2 * math.pi * (day - 15) / 365.2425)
 
 
 def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """A plausible day: 50 stations on a latitude each, with seasons, and rain on about four days in ten.
+    """Return a plausible day of one of 50 stations, each at its own latitude, with seasons, and rain on four days in ten.
 
-    Stations report by the day for 20,000 days, to October 2024; the millionth row begins with 50 new stations.
+    Stations report daily for 20,000 days, until October 2024; after a million rows, 50 new stations follow.
     """
     generation, row = divmod(row, 50 * 20_000)
-    day, place = divmod(row, 50)
+    day, station = divmod(row, 50)
     date, season = _day(day)
-    latitude = -60 + 2.4 * place
+    latitude = -60 + 2.4 * station
     temperature = 28 - abs(latitude) / 2 + season * latitude / 4 + rng.gauss(0, 3)
-    luck = rng.random()
-    rain = rng.expovariate(1 / 6) if luck < RAINY else 0.0
+    draw = rng.random()
+    rain = rng.expovariate(1 / 6) if draw < RAINY else 0.0
     return {
-        "station_id": f"ST{generation * 50 + place:03d}",
+        "station_id": f"ST{generation * 50 + station:03d}",
         "date": date,
-        "temp_c": f"{temperature:z.1f}" if luck < 1 - MISSING else "",
-        "precip_mm": f"{rain:.1f}" if not 1 - 2 * MISSING < luck < 1 - MISSING else "",
+        "temp_c": f"{temperature:z.1f}" if draw < 1 - MISSING else "",
+        "precip_mm": f"{rain:.1f}" if not 1 - 2 * MISSING < draw < 1 - MISSING else "",
     }
 
 
 def rain(d: FromClause) -> ColumnElement[Any]:
-    """Precipitation of a place on a day: the mean over the stations that measured it."""
+    """Return the precipitation of a day: the mean over the stations that measured it."""
     return d.c.total_precip_mm / func.nullif(d.c.precip_stations, 0)
 
 
@@ -163,14 +163,14 @@ dataset = Dataset(
             chart=("date", "avg_temp_c"),
             columns={
                 "date": ("Day",),
-                "stations": ("Stations that reported",),
-                "rows": ("Measurements of the day",),
+                "stations": ("Number of stations that reported",),
+                "rows": ("Number of measurements on the day",),
                 "avg_temp_c": ("Mean of the stations' temperatures", "°C"),
                 "min_temp_c": ("Lowest temperature of a station", "°C"),
                 "max_temp_c": ("Highest temperature of a station", "°C"),
                 "total_precip_mm": ("Precipitation summed over the stations", "mm"),
                 "max_precip_mm": ("Highest precipitation of a station", "mm"),
-                "precip_stations": ("Stations that measured precipitation",),
+                "precip_stations": ("Number of stations that measured precipitation",),
             },
         ),
         Aggregate(
@@ -179,10 +179,10 @@ dataset = Dataset(
             chart=("station_id", "avg_temp_c"),
             columns={
                 "station_id": ("Identifier of the station",),
-                "rows": ("Measurements of the station",),
+                "rows": ("Number of measurements of the station",),
                 "first_date": ("First day with a measurement",),
                 "last_date": ("Last day with a measurement",),
-                "missing_days": ("Days between the first and the last without a measurement", "days"),
+                "missing_days": ("Days without a measurement between the first and the last one", "days"),
                 "avg_temp_c": ("Mean temperature", "°C"),
                 "min_temp_c": ("Lowest temperature", "°C"),
                 "max_temp_c": ("Highest temperature", "°C"),
