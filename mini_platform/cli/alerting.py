@@ -1,4 +1,4 @@
-"""Incidents and who is told of them."""
+"""Commands for incidents and the alerts about them."""
 
 import os
 from typing import Annotated
@@ -7,46 +7,46 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_json, print_table, say
+from mini_platform.cli.output import print_json, print_message, print_table
 
-SHOWN = {
+COLUMNS = {
     "incident_id": "id",
     "kind": "kind",
     "message": "message",
     "since": "since",
     "times": "times",
     "closed_at": "closed",
-    "told": "told",
+    "notified": "notified",
 }
-"""What is listed of an incident, with headings."""
+"""Fields of an incident that are listed, with headings."""
 
-alerts = typer.Typer(help="List and close incidents; test who is told of them.", no_args_is_help=True)
+alerts = typer.Typer(help="List and close incidents, and test the alerts about them.", no_args_is_help=True)
 
 
 @alerts.command("list")
 def list_(
-    everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per incident and line.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include closed incidents.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """List what is wrong, and who was told of it."""
-    from mini_platform.operations.detection import look
-    from mini_platform.operations.incidents import listed
+    """List open incidents, and the services that were notified of them."""
+    from mini_platform.operations.detection import update_incidents
+    from mini_platform.operations.incidents import list_incidents
 
     platform = open_platform()
     with platform.engine.begin() as conn:
-        look(conn, platform, platform.datasets)
-        rows = [dict(row._mapping) for row in listed(conn, closed=everything)]
+        update_incidents(conn, platform, platform.datasets)
+        rows = [dict(row._mapping) for row in list_incidents(conn, closed=everything)]
     if as_json:
         print_json(rows)
     else:
-        print_table(SHOWN, rows, "Nothing is wrong, as far as the last look saw.")
+        print_table(COLUMNS, rows, "No open incidents.")
 
 
 @alerts.command()
-def close(incident: Annotated[int, typer.Argument(metavar="ID", help="As listed.")]) -> None:
-    """Close an incident that will not go away by itself, such as a file that was corrected under another name.
+def close(incident: Annotated[int, typer.Argument(metavar="ID", help="Id of the incident, as listed.")]) -> None:
+    """Close an incident that does not end by itself, such as a file that was corrected under another name.
 
-    The same thing that went wrong once is not told of again; when it goes wrong anew, it is.
+    No further alert is sent about this occurrence; a new occurrence is a new incident.
     """
     import getpass
 
@@ -55,25 +55,27 @@ def close(incident: Annotated[int, typer.Argument(metavar="ID", help="As listed.
     with open_platform().engine.begin() as conn:
         if not incidents.close(conn, incident, getpass.getuser()):
             raise MistakeError(f"There is no open incident {incident}. See: mini-platform alerts list")
-    say(f"Incident {incident} is closed.")
+    print_message(f"Incident {incident} is closed.")
 
 
 @alerts.command()
 def test() -> None:
-    """Send a message by every URL of MINI_PLATFORM_ALERTS. Exit code 1 if one did not take it."""
+    """Send a test message to every URL of MINI_PLATFORM_ALERTS. Exit code 1 if one of them fails."""
     from mini_platform.config.settings import load_settings
     from mini_platform.operations.alerts import AlertsError, services
 
     settings = load_settings()
     try:
-        told = services(settings)
+        alert_services = services(settings)
     except AlertsError as error:
         raise MistakeError(str(error)) from error
-    if not told:
-        raise MistakeError("MINI_PLATFORM_ALERTS is not set: nobody is told of anything.")
-    body = f"This is what an alert looks like. It was sent by `mini-platform alerts test` on {os.uname().nodename}."
-    failures = {service.name: service.send("Mini Platform: test", f"{body}\n{settings.links_url}") for service in told}
+    if not alert_services:
+        raise MistakeError("MINI_PLATFORM_ALERTS is not set: no alerts are sent.")
+    body = f"This is a test alert, sent by `mini-platform alerts test` on {os.uname().nodename}."
+    failures = {
+        service.name: service.send("Mini Platform: test", f"{body}\n{settings.links_url}") for service in alert_services
+    }
     for name, failure in failures.items():
-        typer.echo(f"{name}: {failure or 'told'}")
+        typer.echo(f"{name}: {failure or 'sent'}")
     if any(failures.values()):
         raise typer.Exit(1)

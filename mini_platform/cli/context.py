@@ -1,4 +1,4 @@
-"""What commands work on: the settings, the database with its tables, the raw store; a dataset by its name."""
+"""The objects that commands work on: settings, database and raw store; a dataset by its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def checked_url(platform: Platform) -> str:
-    """URL of the database; starts the embedded server if it is not running.
+    """Return the URL of the database; start the embedded server if it is not running.
 
     Raises:
         MistakeError: DATABASE_URL names another kind of database.
@@ -20,15 +20,15 @@ def checked_url(platform: Platform) -> str:
     from sqlalchemy import make_url
 
     if (kind := make_url(platform.url).get_backend_name()) != "postgresql":
-        raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is needed.")
+        raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is required.")
     return platform.url
 
 
 def open_platform() -> Platform:
-    """Open the platform; every declared table exists afterwards.
+    """Open the platform, and create the declared tables that are missing.
 
     Raises:
-        MistakeError: what the datasets declare does not fit the tables that exist.
+        MistakeError: the declarations of the datasets do not fit the existing tables.
     """
     from mini_platform.platform import Platform
 
@@ -42,7 +42,7 @@ def open_platform() -> Platform:
 
 
 def dataset_named(name: str) -> Dataset:
-    """The dataset of this name.
+    """Return the dataset with this name.
 
     Raises:
         MistakeError: there is none.
@@ -51,13 +51,13 @@ def dataset_named(name: str) -> Dataset:
 
     datasets = configured().datasets
     if name not in datasets:
-        those = f"The datasets are: {', '.join(datasets)}." if datasets else "None is declared."
-        raise MistakeError(f"There is no dataset {name!r}. {those}")
+        available = f"The datasets are: {', '.join(datasets)}." if datasets else "No dataset is declared."
+        raise MistakeError(f"There is no dataset {name!r}. {available}")
     return datasets[name]
 
 
 def datasets_named(name: str | None) -> list[Dataset]:
-    """The dataset of this name, or all of them."""
+    """Return the dataset with this name, or all datasets."""
     from mini_platform.declare.registry import configured
 
     return list(configured().datasets.values()) if name is None else [dataset_named(name)]

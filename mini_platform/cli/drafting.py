@@ -1,4 +1,4 @@
-"""A new dataset, drafted from a sample."""
+"""The command that drafts a new dataset from a sample."""
 
 import keyword
 import re
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import say
+from mini_platform.cli.output import print_message
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 TAKEN_TABLES = ("quality_report", "raw_csv", "raw_json", "raw_files")
@@ -16,16 +16,14 @@ TAKEN_TABLES = ("quality_report", "raw_csv", "raw_json", "raw_files")
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the dataset: small letters, digits and _.")],
-    sample: Annotated[Path, typer.Option("--from", metavar="FILE", help="A CSV or JSON file to learn from.")],
-    table: Annotated[str | None, typer.Option(help="Name of its table; otherwise that of the dataset.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write instead of the one beside the other datasets.")
-    ] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset: lower-case letters, digits and _.")],
+    sample: Annotated[Path, typer.Option("--from", metavar="FILE", help="CSV or JSON file to use as the sample.")],
+    table: Annotated[str | None, typer.Option(help="Name of the table; by default that of the dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default beside the other datasets.")] = None,
 ) -> None:
-    """Draft a dataset from a sample: types, keys, empty values, how the file is written. Read it, then load the sample.
+    """Draft a dataset from a sample: types, keys, empty values, file format. Review it, then load the sample.
 
-    The draft is a file to be edited. It runs as it is, and takes every well-formed row of its sample.
+    The draft is a file to be edited. It runs as it is, and accepts every well-formed row of its sample.
     """
     from mini_platform.operations.drafting import infer
     from mini_platform.platform import Platform
@@ -35,11 +33,11 @@ def new(
     _refuse_name("dataset", name)
     _refuse_name("table", table)
     platform = Platform()
-    known = platform.datasets
-    if name in known:
+    datasets = platform.datasets
+    if name in datasets:
         raise MistakeError(f"There is a dataset {name!r} already.")
-    if other := next((d.name for d in known.values() if d.table == table), None):
-        raise MistakeError(f"The dataset {other} has a table {table!r} already; choose another one with --table.")
+    if owner := next((d.name for d in datasets.values() if d.table == table), None):
+        raise MistakeError(f"The dataset {owner} has a table {table!r} already; choose another name with --table.")
     target = out or platform.registry.folder / f"{name}.py"
     if target.exists():
         raise MistakeError(f"{target} exists already; nothing was written.")
@@ -48,29 +46,31 @@ def new(
     if not sample.is_file():
         raise MistakeError(f"{sample} is not a file.")
     try:
-        found = infer(sample, name, table, platform.read_limits)
+        draft = infer(sample, name, table, platform.read_limits)
     except RefusedFileError as refusal:
         raise MistakeError(f"{sample.name}: {refusal}") from refusal
     with target.open("x", encoding="utf-8") as file:
-        file.write(found.text)
-    for sentence in found.told:
-        say(sentence)
-    columns = found.drafted.columns
-    key = ", ".join(found.drafted.key) or "file and line, as no columns tell the rows apart"
-    say(f"{target}: {len(columns)} columns from {found.drafted.rows:,} rows; key: {key}.")
-    if people := [column.name for column in columns if column.personal]:
-        say(f"About people, it seems, and masked: {', '.join(people)}.")
+        file.write(draft.text)
+    for sentence in draft.notes:
+        print_message(sentence)
+    columns = draft.drafted.columns
+    key = ", ".join(draft.drafted.key) or "file and line, as no columns identify a row"
+    print_message(f"{target}: {len(columns)} columns from {draft.drafted.rows:,} rows; key: {key}.")
+    if personal := [column.name for column in columns if column.personal]:
+        print_message(f"Probably personal data, and therefore masked: {', '.join(personal)}.")
     if out is None:
         folder = platform.settings.data / name
         folder.mkdir(parents=True, exist_ok=True)
-        say(f"Next: read {target.name}, then `mini-platform load {name} {sample}`.")
-        say(f"Or reload Dagster, and drop files into {folder}/.")
+        print_message(f"Next: read {target.name}, then `mini-platform load {name} {sample}`.")
+        print_message(f"Or reload Dagster, and drop files into {folder}/.")
 
 
-def _refuse_name(what: str, name: str) -> None:
+def _refuse_name(kind: str, name: str) -> None:
     if not NAME.fullmatch(name) or keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise MistakeError(
-            f"{name!r} cannot name a {what}: it begins with a small letter, then up to 39 small letters, digits and _."
+            f"{name!r} cannot name a {kind}: use a lower-case letter, then up to 39 lower-case letters, digits and _."
         )
-    if what == "table" and (name in TAKEN_TABLES or name.startswith("staging_")):
-        raise MistakeError(f"The table cannot be called {name!r}: another asset is. Choose another one with --table.")
+    if kind == "table" and (name in TAKEN_TABLES or name.startswith("staging_")):
+        raise MistakeError(
+            f"The table cannot be named {name!r}: another asset has this name. Choose another one with --table."
+        )

@@ -1,4 +1,4 @@
-"""A user's mistake, or a database that is away, is a sentence and an exit code, never a traceback."""
+"""Expected errors, such as a user's mistake or an unreachable database, end as a sentence and an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import typer
 from typer.core import TyperGroup
 
 FAILED, USAGE = 1, 2
-"""Exit codes: something is wrong with the data or the platform; something is wrong with what was typed or set."""
+"""Exit codes: an error in the data or the platform; an error in the arguments or the settings."""
 
 
 class MistakeError(Exception):
-    """The user asked for something that does not exist or make sense; the message is a sentence. Exit code 2.
+    """The user requested something that does not exist or make sense; the message is a sentence. Exit code 2.
 
-    Unlike Typer's own `BadParameter` it is shown on one line, whatever the terminal's width: it can be searched for.
+    Unlike Typer's own `BadParameter` it is shown on one line, at any width of the terminal, so that it can be searched for.
     """
 
 
-class Sentences(TyperGroup):
-    """The group of all commands; says in a sentence what went wrong outside of the program."""
+class ErrorReportingGroup(TyperGroup):
+    """The group of all commands; reports expected errors as sentences."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error of a known kind ends it with its exit code. Others are bugs, and propagate."""
+        """Run the command; an expected error ends it with its exit code. Others are bugs, and propagate."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            known = _sentence(error)
-            if known is None:
+            report = _sentence(error)
+            if report is None:
                 raise
-            sentence, code = known
+            sentence, code = report
         typer.echo(sentence, err=True)
         raise typer.Exit(code)
 
 
 def _sentence(error: Exception) -> tuple[str, int] | None:
-    """What to say about an error, and the exit code; None for one that is nobody's mistake but ours."""
+    """Return the message and the exit code of an expected error; None for a bug."""
     if isinstance(error, MistakeError):
         return str(error), USAGE
-    # An error of a library was raised by it, so importing its class now costs nothing that was not paid already.
+    # Compared by name: importing the classes of libraries that were not needed so far would be slow.
     kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & {
         "mini_platform.BackupError",
@@ -61,8 +61,8 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
 
         return "\n".join(f"{name} is not valid: {why}." for name, why in invalid(error)), USAGE  # type: ignore[arg-type]
     if "sqlalchemy.OperationalError" in kinds:
-        said = " ".join(str(getattr(error, "orig", error)).split())
-        return f"The database failed: {said}", FAILED
+        message = " ".join(str(getattr(error, "orig", error)).split())
+        return f"The database failed: {message}", FAILED
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", FAILED

@@ -1,4 +1,4 @@
-"""Forgetting a person."""
+"""The command that forgets a person."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,7 @@ import typer
 
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_json, print_table, progress_bar, say
+from mini_platform.cli.output import print_json, print_message, print_table, progress_bar
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def forget(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
     value: Annotated[
         str,
         typer.Argument(
-            metavar="VALUE", help="What a hashed column has of the person, such as an e-mail address; - reads it."
+            metavar="VALUE", help="The person's value of a hashed column, such as an e-mail address; - reads stdin."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Erase a person: from tables, quarantine, raw files and the drop folder. Doing it twice changes nothing more.
+    """Erase a person from tables, quarantine, raw files and the drop folder. Running it twice changes nothing more.
 
-    Raw files are rewritten without the person's records, or dropped where that cannot be; the ledger says so. Somebody who
-    has the value must give it as it was, but case and space do not matter. Exit code 1 if a file could not be searched.
+    Raw files are rewritten without the person's records, or dropped if that is not possible; the ledger records it. The value
+    must be the original one, except for case and spaces. Exit code 1 if a file could not be searched.
     """
     from sqlalchemy import func, select
 
@@ -38,14 +38,14 @@ def forget(
     chosen = dataset_named(dataset)
     platform = open_platform()
     text = sys.stdin.readline().strip() if value == "-" else value
-    kept = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
+    stored_bytes = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == chosen.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)
     )
     with platform.engine.connect() as conn:
-        total = int(conn.scalar(kept) or 0)
+        total = int(conn.scalar(stored_bytes) or 0)
     with progress_bar("Searching raw files", total) as advance:
         try:
-            done = forget_person(
+            result = forget_person(
                 platform.engine,
                 chosen,
                 text,
@@ -56,30 +56,32 @@ def forget(
             )
         except ValueError as error:
             raise MistakeError(f"{error}.") from error
-    again = process(platform, chosen, done.queued) if done.queued else None
+    reloaded = process(platform, chosen, result.queued) if result.queued else None
     if as_json:
-        print_json([{"dataset": chosen.name, **done.as_dict()}])
+        print_json([{"dataset": chosen.name, **result.as_dict()}])
     else:
-        _show(chosen, done)
-    for sentence in done.unread:
-        say(sentence)
-    if again and again.failure:
-        say(f"The files that hold what was there before could not be loaded again: {again.failure}")
-    if done.unread or (again and again.failure):
+        _show(chosen, result)
+    for sentence in result.unread:
+        print_message(sentence)
+    if reloaded and reloaded.failure:
+        print_message(f"Files with earlier versions of deleted rows could not be loaded again: {reloaded.failure}")
+    if result.unread or (reloaded and reloaded.failure):
         raise typer.Exit(1)
 
 
-def _show(dataset: "Dataset", done: "Forgotten") -> None:
-    if done.nothing:
-        say(f"Nothing of this person was found in {dataset.name}.")
+def _show(dataset: "Dataset", result: "Forgotten") -> None:
+    if result.is_empty:
+        print_message(f"No data of this person was found in {dataset.name}.")
         return
-    deleted = [{"table": table, "rows": rows} for table, rows in done.rows.items()]
+    deleted = [{"table": table, "rows": rows} for table, rows in result.rows.items()]
     print_table({"table": "deleted from", "rows": "rows"}, deleted, "")
-    where = [{"where": f"raw file {item['file_id']}", **item} for item in done.files]
-    where += [{"where": f"data/{dataset.name}/", **item} for item in done.dropped_files]
-    if where:
+    places = [{"where": f"raw file {item['file_id']}", **item} for item in result.files]
+    places += [{"where": f"data/{dataset.name}/", **item} for item in result.dropped_files]
+    if places:
         typer.echo()
         columns = {"where": "where", "name": "name", "records": "records", "outcome": "outcome"}
-        print_table(columns, where, "")
-    if done.queued:
-        say(f"Loaded again, as they hold what deleted rows were before: files {', '.join(map(str, done.queued))}.")
+        print_table(columns, places, "")
+    if result.queued:
+        print_message(
+            f"Loaded again, as they contain earlier versions of deleted rows: files {', '.join(map(str, result.queued))}."
+        )

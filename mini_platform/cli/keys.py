@@ -1,4 +1,4 @@
-"""Keys of the HTTP API: making, listing and revoking them."""
+"""Commands for the keys of the HTTP API: create, list and revoke them."""
 
 import datetime as dt
 import re
@@ -8,9 +8,9 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_json, print_table, say
+from mini_platform.cli.output import print_json, print_message, print_table
 
-SHOWN = {
+COLUMNS = {
     "prefix": "prefix",
     "name": "name",
     "scopes": "scopes",
@@ -19,26 +19,29 @@ SHOWN = {
     "expires_at": "expires",
     "last_used_at": "last used",
 }
-"""What is listed of a key, with headings."""
+"""Fields of a key that are listed, with headings."""
 
-key = typer.Typer(help="Make, list and revoke the keys of the HTTP API.", no_args_is_help=True)
+key = typer.Typer(help="Create, list and revoke the keys of the HTTP API.", no_args_is_help=True)
 
 
 @key.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the key.")],
     scope: Annotated[
         list[str],
         typer.Option(
-            help="read, write or admin; in one dataset read:DATASET or write:DATASET, which personal data always need. "
-            "May be given several times."
+            help="read, write or admin; for one dataset read:DATASET or write:DATASET, which personal data always requires. "
+            "Can be repeated."
         ),
     ],
     expires: Annotated[
-        str, typer.Option(metavar="90d|2027-01-31|never", help="In so many days, or with the end of a day in UTC.")
+        str,
+        typer.Option(
+            metavar="90d|2027-01-31|never", help="Days until it expires, or the last day on which it is valid (UTC)."
+        ),
     ] = "90d",
 ) -> None:
-    """Make a key and print it, once: it is kept nowhere."""
+    """Create a key and print it. It is shown only once: the platform does not store it."""
     from mini_platform.declare.registry import configured
     from mini_platform.web.auth import keys
 
@@ -50,43 +53,47 @@ def create(
     if not name.strip():
         raise MistakeError("A key needs a name that says what it is for.")
     with open_platform().engine.begin() as conn:
-        made = keys.create(conn, name.strip(), scopes, expires_at)
-    typer.echo(made)
-    until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "for ever"
-    say(f"This is the only time that it is shown. It is good {until}; mini-platform key revoke {made[:11]} ends it.")
+        secret = keys.create(conn, name.strip(), scopes, expires_at)
+    typer.echo(secret)
+    until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "forever"
+    print_message(
+        f"The key is shown only once. It is valid {until}; revoke it with: mini-platform key revoke {secret[:11]}"
+    )
 
 
 @key.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per key and line.")] = False) -> None:
-    """List every key that was ever made, without what is secret of it."""
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False) -> None:
+    """List all keys, also expired and revoked ones, without their secret parts."""
     from mini_platform.web.auth import keys
 
     with open_platform().engine.connect() as conn:
         rows = [vars(key) for key in keys.listed(conn)]
     if as_json:
-        print_json({name: row[name] for name in ("key_id", *SHOWN, "revoked_at")} for row in rows)
+        print_json({name: row[name] for name in ("key_id", *COLUMNS, "revoked_at")} for row in rows)
     else:
-        print_table(SHOWN, rows, "There are no keys. See: mini-platform key create --help")
+        print_table(COLUMNS, rows, "There are no keys. See: mini-platform key create --help")
 
 
 @key.command()
-def revoke(prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Its first characters, as listed.")]) -> None:
-    """End a key at once. It stays listed, and stays ended."""
+def revoke(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="First characters of the key, as listed.")],
+) -> None:
+    """Revoke a key at once. It stays in the list."""
     from mini_platform.web.auth import keys
 
-    found = keys.FORM.fullmatch(prefix)
+    match = keys.FORM.fullmatch(prefix)
     with open_platform().engine.begin() as conn:
-        revoked = keys.revoke(conn, found[1] if found else prefix)
+        revoked = keys.revoke(conn, match[1] if match else prefix)
     if revoked is None:
         raise MistakeError(f"There is no key {prefix[:11]!r}. See: mini-platform key list")
-    say(f"The key {revoked.prefix} ({revoked.name}) lets nobody in any more.")
+    print_message(f"The key {revoked.prefix} ({revoked.name}) is revoked.")
 
 
 def _expiry(text: str) -> dt.datetime | None:
-    """When a key expires.
+    """Return the time at which a key expires; None for never.
 
     Raises:
-        MistakeError: that cannot be read, or is over.
+        MistakeError: the text cannot be parsed, or is in the past.
     """
     now = dt.datetime.now(dt.UTC)
     if text == "never":
@@ -98,9 +105,7 @@ def _expiry(text: str) -> dt.datetime | None:
             end = dt.date.fromisoformat(text) + dt.timedelta(days=1)
             expires_at = dt.datetime.combine(end, dt.time(), dt.UTC)
     except (ValueError, OverflowError):
-        raise MistakeError(
-            f"--expires {text!r}: it should be days such as 90d, a date such as 2027-01-31, or never."
-        ) from None
+        raise MistakeError(f"--expires {text!r}: use days such as 90d, a date such as 2027-01-31, or never.") from None
     if expires_at <= now:
-        raise MistakeError(f"--expires {text}: that is over; the key would let nobody in.")
+        raise MistakeError(f"--expires {text}: that is in the past; the key would never be valid.")
     return expires_at

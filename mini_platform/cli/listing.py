@@ -1,4 +1,4 @@
-"""Listings: the ledger, and the rejected rows."""
+"""Commands that list the files of the ledger and the rejected rows."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """Of a file in the ledger."""
+    """The status of a file in the ledger."""
 
     landed = "landed"
     staged = "staged"
@@ -35,27 +35,28 @@ LEDGER = {
     "arrived_at": "arrived",
     "rows_read": "read",
     "rows_rejected": "rejected",
-    "error": "why",
+    "error": "reason",
 }
-"""Columns of the ledger that people are shown, with their headings."""
+"""Columns of the ledger that are shown in the table, with their headings."""
 COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded")
 ERASED = ("raw_dropped_at", "erased_at", "rows_erased")
 MORE = ("dataset", *COUNTERS, "sha256", "bytes", "channel", "loaded_at", "run_id", "same_as", *ERASED)
 """Further columns that are only in the JSON."""
 REJECTS = ("file", "line", "record", "column", "value", "rule", "sentence", "file_id")
-"""Columns of rejects; `record` where several may stand on one line."""
+"""Columns of rejects; `record` only if several records may be on one line."""
 
 
 def files(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Its name; without one, all of them.")
+        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
     ] = None,
-    status: Annotated[Status | None, typer.Option(help="Only files of this status.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")] = False,
+    status: Annotated[Status | None, typer.Option(help="Only files with this status.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """List the ledger: every file that ever arrived, and what became of it and of its rows."""
+    """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows."""
     from sqlalchemy import select
 
+    from mini_platform.rows.wording import file_status
     from mini_platform.warehouse.tables import files as ledger
 
     chosen = dataset_named(dataset) if dataset is not None else None
@@ -71,21 +72,22 @@ def files(
             print_json(rows)
         else:
             columns = LEDGER if chosen else {"dataset": "dataset", **LEDGER}
-            print_table(columns, rows, "No such files." if dataset or status else "No file has arrived yet.")
+            rows = (row | {"status": file_status(row["status"], row["rows_rejected"])} for row in rows)
+            print_table(columns, rows, "No matching files." if dataset or status else "No file has arrived yet.")
 
 
 def rejects(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
     file: Annotated[int | None, typer.Option(help="Only rows of the file with this id.")] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="As CSV, with formulas escaped for spreadsheet programs.")
+        bool, typer.Option("--csv", help="Print CSV, with formulas escaped for spreadsheet programs.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per broken rule and line.")] = False,
-    limit: Annotated[int | None, typer.Option(min=0, help="So many lines at most.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of lines.")] = None,
 ) -> None:
-    """List rejected rows: file, line, column, value, rule, and the rule as a sentence. A row per broken rule."""
+    """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence."""
     if as_csv and as_json:
-        raise MistakeError("Choose one of --csv and --json.")
+        raise MistakeError("Use either --csv or --json.")
     chosen = dataset_named(dataset)
     platform = open_platform()
     if file is not None:
@@ -112,7 +114,7 @@ def _rejects(
 
 
 def ledger_row(platform: "Platform", dataset: "Dataset", file_id: int) -> Any:
-    """The ledger row of a file that the user named.
+    """Return the ledger row of a file by its id.
 
     Raises:
         MistakeError: the dataset has no such file.

@@ -1,4 +1,4 @@
-"""Loading files, and loading them again."""
+"""Commands that load files, and load them again."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
-from mini_platform.cli.output import print_json, print_table, progress_bar, say
+from mini_platform.cli.output import print_json, print_message, print_table, progress_bar
 from mini_platform.cli.runs import RunResult, process
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mini_platform.landing.folder import DroppedFile
     from mini_platform.platform import Platform
 
-ACCOUNTING = {
+COLUMNS = {
     "file_id": "file",
     "name": "name",
     "status": "status",
@@ -30,52 +30,54 @@ ACCOUNTING = {
     "rows_superseded": "superseded",
     "rows_rejected": "rejected",
 }
-CHANGING = "it changes while it is read; load it again when it is complete"
+CHANGING = "it changed while it was read; load it again when it is complete"
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per file and line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log.")]
 
 
 def load(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
     paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to load, in this order.")],
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Load files now, in this process, and show what became of each of their rows.
+    """Load files in this process, and show the counts of their rows.
 
-    A file whose bytes are the current version of its name already is unchanged, and costs no run.
+    A file whose bytes are already the current version of its name is unchanged, and needs no run.
     Exit code 1 if a file was refused or failed.
     """
     from mini_platform.operations.landing import FileError, land_files, named_file
 
     chosen = dataset_named(dataset)
     try:
-        found = [named_file(path) for path in paths]
+        dropped = [named_file(path) for path in paths]
     except FileError as error:
         raise MistakeError(str(error)) from error
     platform = open_platform()
-    what = found[0].name if len(found) == 1 else f"{len(found)} files"
-    with progress_bar(f"Storing {what}", sum(path.stat().st_size for path in paths)) as advance:
-        landed = []
-        for file, row in land_files(platform, chosen, found):
-            landed.append((file, row))
+    label = dropped[0].name if len(dropped) == 1 else f"{len(dropped)} files"
+    with progress_bar(f"Storing {label}", sum(path.stat().st_size for path in paths)) as advance:
+        landed_files = []
+        for file, row in land_files(platform, chosen, dropped):
+            landed_files.append((file, row))
             advance(row.bytes if row else 0, None)
-    done = process(platform, chosen, [row.same_as or row.file_id for _, row in landed if row], verbose=verbose)
-    rows = _rows(platform, {row.file_id for _, row in landed if row})
-    outcomes = [_outcome(platform, rows[row.file_id], done) if row else _never_landed(file) for file, row in landed]
-    _show(chosen, outcomes, done, as_json=as_json)
+    run = process(platform, chosen, [row.same_as or row.file_id for _, row in landed_files if row], verbose=verbose)
+    rows = _rows(platform, {row.file_id for _, row in landed_files if row})
+    results = [
+        _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
+    ]
+    _show(chosen, results, run, as_json=as_json)
 
 
 def reprocess(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
     file: Annotated[int | None, typer.Option(help="Only the file with this id.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Judge and load files again, by today's rules, from the bytes that were kept; also refused and failed ones.
+    """Validate and load files again with the current rules, from their raw files; also refused and failed ones.
 
-    Doing it twice changes nothing more. Exit code 1 if a file was refused or failed.
+    Running it twice changes nothing more. Exit code 1 if a file was refused or failed.
     """
     from mini_platform.operations.reprocessing import reprocess
 
@@ -85,18 +87,18 @@ def reprocess(
         ledger_row(platform, chosen, file)
     queued = reprocess(platform, chosen, file)
     for row in queued.without_raw:
-        said = f"{row.name} (file {row.file_id}) cannot be validated again: its raw file was dropped on"
-        say(f"{said} {row.raw_dropped_at:%Y-%m-%d}. What is loaded of it stays.")
+        message = f"{row.name} (file {row.file_id}) cannot be validated again: its raw file was dropped on"
+        print_message(f"{message} {row.raw_dropped_at:%Y-%m-%d}. Its loaded rows stay.")
     if not queued.file_ids:
-        say(f"{chosen.name} has no file that can be loaded again.")
+        print_message(f"{chosen.name} has no file that can be loaded again.")
         return
-    done = process(platform, chosen, queued.file_ids, verbose=verbose)
-    rows = _rows(platform, done.file_ids)
-    _show(chosen, [_outcome(platform, row, done) for row in rows.values()], done, as_json=as_json)
+    run = process(platform, chosen, queued.file_ids, verbose=verbose)
+    rows = _rows(platform, run.file_ids)
+    _show(chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
 
 
 def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:
-    """Ledger rows by id, in the order of the ids."""
+    """Return ledger rows by id, in the order of the ids."""
     from sqlalchemy import func, select
 
     from mini_platform.warehouse.tables import files
@@ -106,43 +108,43 @@ def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"
         return {row.file_id: row for row in conn.execute(statement)}
 
 
-def _outcome(platform: "Platform", row: "Row[Any]", done: RunResult) -> dict[str, Any]:
-    """The accounting of a file. Of one that is done every figure is known: what did not happen is 0."""
+def _file_result(platform: "Platform", row: "Row[Any]", run: RunResult) -> dict[str, Any]:
+    """Return the status and the row counts of a file; counts that were not recorded are 0, unless the file is still pending."""
     from mini_platform.warehouse import ledger
 
-    figures = ledger.accounting(row)
+    counts = ledger.accounting(row)
     if row.status in ledger.PENDING:
-        return figures | {"error": done.failure or "it waits for the next run"}
-    figures = {name: 0 if value is None and name.startswith("rows_") else value for name, value in figures.items()}
+        return counts | {"error": run.failure or "it waits for the next run"}
+    counts = {name: 0 if value is None and name.startswith("rows_") else value for name, value in counts.items()}
     if row.same_as is not None:
-        repeated = _rows(platform, [row.same_as])[row.same_as]
-        if repeated.status != "loaded":
-            why = repeated.error or done.failure
-            figures["error"] = f"it repeats file {repeated.file_id}, which is {repeated.status}: {why}"
-    return figures
+        original = _rows(platform, [row.same_as])[row.same_as]
+        if original.status != "loaded":
+            reason = original.error or run.failure
+            counts["error"] = f"it repeats file {original.file_id}, which is {original.status}: {reason}"
+    return counts
 
 
 def _never_landed(file: "DroppedFile") -> dict[str, Any]:
     error = file.skip_reason if file.blocked else CHANGING
-    return {**dict.fromkeys(ACCOUNTING, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
+    return {**dict.fromkeys(COLUMNS, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
 
 
-def _show(dataset: "Dataset", outcomes: Sequence[dict[str, Any]], done: RunResult, *, as_json: bool) -> None:
+def _show(dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult, *, as_json: bool) -> None:
     if as_json:
-        print_json(outcomes)
+        print_json(results)
     else:
-        print_table(ACCOUNTING, outcomes, "No files.")
-        for outcome in outcomes:
-            if outcome["status"] in ("landed", "staged"):
-                say(f"{outcome['name']} (file {outcome['file_id']}) waits for the next run.")
-            elif outcome["error"]:
-                say(f"{outcome['name']} is {outcome['status']}: {outcome['error']}")
-            elif outcome["rows_rejected"]:
-                share = f"{outcome['rows_rejected']:,} of {outcome['rows_read']:,} rows were rejected"
-                say(
-                    f"{outcome['name']}: {share}, see: mini-platform rejects {dataset.name} --file {outcome['file_id']}"
+        print_table(COLUMNS, results, "No files.")
+        for file in results:
+            if file["status"] in ("landed", "staged"):
+                print_message(f"{file['name']} (file {file['file_id']}) waits for the next run.")
+            elif file["error"]:
+                print_message(f"{file['name']} is {file['status']}: {file['error']}")
+            elif file["rows_rejected"]:
+                rejected = f"{file['rows_rejected']:,} of {file['rows_read']:,} rows were rejected"
+                print_message(
+                    f"{file['name']}: {rejected}, see: mini-platform rejects {dataset.name} --file {file['file_id']}"
                 )
-    if done.failure:
-        say(f"The run did not finish: {done.failure}")
-    if done.failure or any(outcome["error"] for outcome in outcomes):
+    if run.failure:
+        print_message(f"The run did not finish: {run.failure}")
+    if run.failure or any(file["error"] for file in results):
         raise typer.Exit(1)

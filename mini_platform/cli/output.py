@@ -1,6 +1,6 @@
-"""How things are shown: tables for people, JSON lines and CSV for programs, progress on the terminal.
+"""Output of commands: tables for people, JSON lines and CSV for programs, progress on the terminal.
 
-What is shown goes to stdout, what is said about it to stderr, so that a pipe gets nothing but data.
+Results go to stdout, messages about them to stderr, so that a pipe receives nothing but data.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CHUNK_ROWS = 500
-"""Rows of a table that are laid out together: a listing of any length needs bounded memory and begins at once."""
+"""The number of rows that are laid out together: a table of any length needs bounded memory and starts at once."""
 SHORT, FOLDED, GAP = 20, 12, 2
-"""On a terminal: the widest column that is kept in one piece, the narrowest that others are folded to, the space between."""
+"""On a terminal: the widest column that is never folded, the minimum width of a folded one, the space between columns."""
 WIDE = 100_000
-"""Width of a table in a pipe or on a terminal that is too narrow for it: nothing of it is ever cut off."""
+"""Width of a table in a pipe or on a terminal that is too narrow for it: nothing is cut off."""
 
 Row = Mapping[str, Any]
 
 
-def say(sentence: str) -> None:
-    """Tell the user something that is not part of what was asked for."""
+def print_message(sentence: str) -> None:
+    """Print a message that is not part of the result, to stderr."""
     typer.echo(printable(sentence), err=True)
 
 
 def text(value: Any) -> str:
-    """A value as people read it: times in UTC, nothing for None."""
+    """Return a value as text for people: times in UTC, an empty text for None."""
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
@@ -53,30 +53,30 @@ def text(value: Any) -> str:
     return printable(str(plain(value)))
 
 
-def printable(words: str) -> str:
-    """Text without control characters: a file's content or name must not command the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in words)
+def printable(value: str) -> str:
+    """Escape control characters: the content or name of a file must not control the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in value)
 
 
 def utc(moment: dt.datetime) -> str:
-    """A moment in UTC, to the second."""
+    """Return a moment as text in UTC, to the second."""
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def print_json(rows: Iterable[Row]) -> None:
-    """One JSON object per line; moments to the microsecond, decimals in plain digits."""
+    """Print one JSON object per line; times to the microsecond, decimals in plain digits."""
 
-    def other(value: Any) -> Any:
+    def encode(value: Any) -> Any:
         if isinstance(value, dt.datetime):
             return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
         return str(plain(value))
 
     for row in rows:
-        typer.echo(json.dumps(row, default=other))
+        typer.echo(json.dumps(row, default=encode))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """CSV that a spreadsheet program can open without running any of it."""
+    """Print CSV with formulas escaped, so that a spreadsheet program does not run them."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -88,13 +88,13 @@ def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     typer.echo(buffer.getvalue(), nl=False)
 
 
-def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -> None:
-    """A table for people, whole on a terminal of any width and in a pipe.
+def print_table(columns: Mapping[str, str], rows: Iterable[Row], empty_message: str) -> None:
+    """Print a table for people, complete on a terminal of any width and in a pipe.
 
     Args:
         columns: names in the rows -> headings.
-        rows: as many as there are; they are shown as they come.
-        nothing: said where there are none.
+        rows: rows of the table; they are printed as they come.
+        empty_message: message if there are no rows.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -108,7 +108,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -
         chunk = [{name: text(row[name]) for name in columns} for row in itertools.islice(incoming, CHUNK_ROWS)]
         if not chunk:
             if number == 0:
-                say(nothing)
+                print_message(empty_message)
             return
         for name, heading in columns.items():
             widths[name] = max(widths.get(name, len(heading)), *(len(row[name]) for row in chunk))
@@ -126,45 +126,45 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], nothing: str) -
             )
         for row in chunk:
             table.add_row(*(Text(row[name]) for name in columns))
-        # A console of that width: rich never prints wider than its console, and drops the columns that do not fit.
+        # A console of that width: rich never prints wider than its console, and drops columns that do not fit.
         console = (
             terminal if folds else Console(file=sys.stdout, width=WIDE, highlight=False, markup=False, emoji=False)
         )
-        with console.capture() as shown:
+        with console.capture() as capture:
             console.print(table, crop=False)
-        typer.echo("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()), nl=False)
+        typer.echo("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()), nl=False)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values, one below the other."""
+    """Print names and values, one pair per line."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {text(value)}".rstrip())
 
 
-def _show_nothing(_more: int, _words: str | None = None) -> None:
-    """Progress that nobody looks at."""
+def _ignore_progress(_amount: int, _description: str | None = None) -> None:
+    """Ignore progress."""
 
 
 def isatty(stream: Any) -> bool:
-    """Whether a person looks at this stream."""
+    """Return True if the stream is a terminal."""
     return bool(stream is not None and stream.isatty())
 
 
 @contextmanager
 def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int, str | None], None]]:
-    """A bar on stderr where that is a terminal, nothing elsewhere.
+    """Show a progress bar on stderr if that is a terminal.
 
     Args:
-        what: is going on.
-        total: at the end; None if it is not known.
-        in_bytes: whether bytes are counted, else rows.
+        what: description of the work.
+        total: total amount of work; None if it is not known.
+        in_bytes: True to count bytes, False to count rows.
 
     Yields:
-        To be called with how much more is done, and with other words where something else goes on.
+        A function that takes the additional amount of work done, and optionally a new description.
     """
     if not isatty(sys.stderr):
-        yield _show_nothing
+        yield _ignore_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

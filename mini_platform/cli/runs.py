@@ -1,7 +1,7 @@
-"""Runs of the pipeline in this process, as Dagster runs that the UI shows.
+"""Runs of the pipeline in this process, as Dagster runs that its UI shows.
 
-Here: which files a run takes, waiting for files that another process works on, what went wrong with a run. Dagster is
-imported only when there is something to run: that takes three seconds.
+Here: the files of a run, waiting for files that another process works on, errors of a run. Dagster is imported only if there
+is something to run: that takes three seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.cli.output import progress_bar, say
+from mini_platform.cli.output import print_message, progress_bar
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -24,70 +24,72 @@ if TYPE_CHECKING:
     from mini_platform.platform import Platform
 
 WAIT_SECONDS = 0.5
-"""Pause between two looks at a file that another process works on."""
+"""Pause between two checks of files that another process works on."""
 FRUITLESS_RUNS = 3
-"""Runs that succeed and move no file, before we give up: each may have met another process at work."""
+"""Maximum number of consecutive runs that succeed and process no file: each may have met another process at work."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was run: the files it was about, and why it ended early, if it did."""
+    """The files of the runs, and why they ended early, if they did."""
 
     file_ids: frozenset[int]
     failure: str | None
 
 
 def process(platform: Platform, dataset: Dataset, file_ids: Collection[int], *, verbose: bool = False) -> RunResult:
-    """Run the pipeline until these files are done, and those that it queued again on their behalf.
+    """Run the pipeline until these files are done, and those that it queued again because of them.
 
     Loading a file late, or again, may queue other loaded files of the dataset (see `warehouse/load.py`).
     """
-    seen = frozenset(file_ids)
-    told: set[tuple[int, str]] = set()
+    known_ids = frozenset(file_ids)
+    announced: set[tuple[int, str]] = set()
     fruitless = 0
-    while waiting := _pending(platform, dataset, seen):
-        seen |= {row.file_id for row in waiting}
-        free = [row for row in waiting if not row.held][: platform.settings.run_files]
+    while pending := _pending(platform, dataset, known_ids):
+        known_ids |= {row.file_id for row in pending}
+        free = [row for row in pending if not row.held][: platform.settings.run_files]
         if not free:
-            for row in waiting:
-                if (row.file_id, row.leased_by) not in told:
-                    told.add((row.file_id, row.leased_by))
-                    say(f"{row.name} (file {row.file_id}): run {row.leased_by} works on it; waiting.")
+            for row in pending:
+                if (row.file_id, row.leased_by) not in announced:
+                    announced.add((row.file_id, row.leased_by))
+                    print_message(f"{row.name} (file {row.file_id}) is processed by run {row.leased_by}; waiting.")
             time.sleep(WAIT_SECONDS)
             continue
         failure = _run(dataset, free, verbose=verbose)
-        after = {row.file_id: row for row in _pending(platform, dataset, seen)}
-        moved = any(row.file_id not in after or after[row.file_id].status != row.status for row in free)
-        if failure and not any(row.file_id in after and after[row.file_id].held for row in free):
-            return RunResult(seen, failure)
-        fruitless = 0 if moved else fruitless + 1
+        still_pending = {row.file_id: row for row in _pending(platform, dataset, known_ids)}
+        progressed = any(
+            row.file_id not in still_pending or still_pending[row.file_id].status != row.status for row in free
+        )
+        if failure and not any(row.file_id in still_pending and still_pending[row.file_id].held for row in free):
+            return RunResult(known_ids, failure)
+        fruitless = 0 if progressed else fruitless + 1
         if fruitless >= FRUITLESS_RUNS:
-            return RunResult(seen, "the runs took none of the files that wait")
-    return RunResult(seen, None)
+            return RunResult(known_ids, "the runs processed none of the pending files")
+    return RunResult(known_ids, None)
 
 
 def _pending(platform: Platform, dataset: Dataset, file_ids: Collection[int]) -> Sequence[Row[Any]]:
-    """Those of the files that are not done, and loaded ones that wait to be loaded again; `held`: by a living lease."""
+    """Return those of the files that are not done, and loaded ones that wait to be loaded again; `held`: by an active lease."""
     from sqlalchemy import func, or_, select
 
     from mini_platform.warehouse.ledger import PENDING
     from mini_platform.warehouse.tables import files
 
     held = func.coalesce(files.c.leased_until >= func.clock_timestamp(), False).label("held")
-    ours = or_(files.c.file_id == func.any(list(file_ids)), files.c.loaded_at.is_not(None))
-    statement = select(files, held).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING), ours)
+    relevant = or_(files.c.file_id == func.any(list(file_ids)), files.c.loaded_at.is_not(None))
+    statement = select(files, held).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING), relevant)
     with platform.engine.connect() as conn:
         return conn.execute(statement.order_by(files.c.file_id)).all()
 
 
-def _run(dataset: Dataset, waiting: Sequence[Row[Any]], *, verbose: bool) -> str | None:
-    """One Dagster run over these files; returns what went wrong, None if nothing did."""
+def _run(dataset: Dataset, rows: Sequence[Row[Any]], *, verbose: bool) -> str | None:
+    """Execute one Dagster run over these files; return its error, or None."""
     from mini_platform.config.settings import PROJECT
 
-    what = waiting[0].name if len(waiting) == 1 else f"{len(waiting)} files"
-    total = sum(row.bytes for row in waiting if row.status == "landed")
+    label = rows[0].name if len(rows) == 1 else f"{len(rows)} files"
+    total = sum(row.bytes for row in rows if row.status == "landed")
     os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
-    with progress_bar(f"Starting a run for {what}", total or None) as advance, warnings.catch_warnings():
+    with progress_bar(f"Starting a run for {label}", total or None) as advance, warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
         read = 0
@@ -95,18 +97,18 @@ def _run(dataset: Dataset, waiting: Sequence[Row[Any]], *, verbose: bool) -> str
         def report(size: int, _rows: int) -> None:
             nonlocal read
             read += size
-            advance(size, f"Reading {what}" if read < total else f"Writing tables of {what}")
+            advance(size, f"Reading {label}" if read < total else f"Writing tables of {label}")
 
-        with _without_garbage():
+        with _without_garbage_collection():
             from mini_platform.dagster.in_process import execute
             from mini_platform.definitions import defs
 
-        return execute(defs, dataset, [row.file_id for row in waiting], None if verbose else report)
+        return execute(defs, dataset, [row.file_id for row in rows], None if verbose else report)
 
 
 @contextmanager
-def _without_garbage() -> Iterator[None]:
-    """Import without looking for garbage, now and later: of all that is imported nothing ever is; saves a sixth of it."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection during imports, whose objects are never freed; saves a sixth of the time."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Starting, stopping and looking at the platform's processes."""
+"""Commands that start and stop the platform's processes and show their status."""
 
 from typing import Annotated
 
@@ -7,22 +7,25 @@ import typer
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json
 
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Return when the platform is ready, and leave it running in the background."
+        ),
     ] = False,
 ) -> None:
-    """Start Postgres and Dagster, and load what is dropped into the data folders. Ctrl-C stops everything."""
+    """Start Postgres, Dagster and the API, and load files that are dropped into the data folders. Ctrl-C stops everything."""
     from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.up(detach=detach))
 
 
 def down() -> None:
-    """Stop the platform, and check that nothing of it is left running."""
+    """Stop the platform, and check that none of its processes is left."""
     from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.down())
@@ -31,7 +34,7 @@ def down() -> None:
 def serve(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
 ) -> None:
-    """Run one process of the platform in the foreground, as a container does; `up` runs all of them."""
+    """Run one service of the platform in the foreground, as in a container; `up` runs all of them."""
     from mini_platform.cli import service as services
     from mini_platform.config.settings import load_settings
 
@@ -41,11 +44,11 @@ def serve(
 
 
 def status(as_json: Json = False) -> None:
-    """Show what runs, and where."""
+    """Show the processes of the platform, and their addresses."""
     from mini_platform.cli.supervisor import commands
 
-    found = commands.status()
+    facts = commands.status()
     if as_json:
-        print_json([found])
+        print_json([facts])
     else:
-        print_facts({name.replace("_", " "): value for name, value in found.items()})
+        print_facts({name.replace("_", " "): value for name, value in facts.items()})

@@ -1,7 +1,7 @@
-"""One process of the platform, as a container of its own runs it: `mini-platform serve webserver` and its likes.
+"""One service of the platform, as a container runs it: `mini-platform serve webserver` and the others.
 
-Each takes the place of the command and gets its signals. Restarting it is the container engine's business. Not here: all of
-them as one thing on one machine (`supervisor/`).
+A service replaces the process of the command and gets its signals. The container engine restarts it. Not here: all services
+together on one machine (`supervisor/`).
 
     code-server ◄─ gRPC ─ webserver, daemon ── processes of runs          api
 """
@@ -23,7 +23,7 @@ SERVICES = ("code-server", "webserver", "daemon", "api")
 
 
 def command(service: str, settings: Settings) -> list[str]:
-    """What runs a service: arguments for this Python."""
+    """Return the arguments for this Python that run a service."""
     workspace = ["--workspace", str(settings.home / "workspace.yaml")]
     return {
         "code-server": [
@@ -40,15 +40,18 @@ def command(service: str, settings: Settings) -> list[str]:
 
 
 def serve(service: str, settings: Settings) -> NoReturn:
-    """Become a service."""
+    """Replace this process by a service."""
     os.chdir(PROJECT)
-    # In the background of a script it is ignored, and then Dagster's code server does not end on SIGTERM either.
+    # A script ignores SIGINT for its background jobs, and then Dagster's code server does not end on SIGTERM either.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execve(sys.executable, [sys.executable, *command(service, settings)], _prepared(settings))  # noqa: S606 - no shell
+    os.execve(sys.executable, [sys.executable, *command(service, settings)], _prepare(settings))  # noqa: S606 - no shell
 
 
-def _prepared(settings: Settings) -> Mapping[str, str]:
-    """The environment of a service, and the files that Dagster reads: not in the project's folder, which is read-only."""
+def _prepare(settings: Settings) -> Mapping[str, str]:
+    """Write the files that Dagster reads, and return the environment of a service.
+
+    They are in the home: the project's folder is read-only.
+    """
     dagster = settings.home / "dagster"
     dagster.mkdir(parents=True, exist_ok=True)
     server = {"host": settings.code_server_host, "port": settings.code_server_port, "location_name": "mini_platform"}
@@ -58,5 +61,5 @@ def _prepared(settings: Settings) -> Mapping[str, str]:
     ):
         new = path.with_name(f".{path.name}.{os.getpid()}.{os.uname().nodename}")
         new.write_text(text)
-        shutil.move(new, path)  # the services share the folder, and start at once
+        shutil.move(new, path)  # the services share the folder, and start at the same time
     return os.environ | {"DAGSTER_HOME": str(dagster), "PYTHONUNBUFFERED": "1"}

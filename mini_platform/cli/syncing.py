@@ -1,4 +1,4 @@
-"""Syncing sources, and how far they are synced."""
+"""Commands that sync API sources and list their progress."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,7 +6,7 @@ import typer
 
 from mini_platform.cli.context import dataset_named, datasets_named, open_platform
 from mini_platform.cli.errors import FAILED, MistakeError
-from mini_platform.cli.output import print_json, print_table, say
+from mini_platform.cli.output import print_json, print_message, print_table
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from mini_platform.landing.sync import SyncResult
     from mini_platform.platform import Platform
 
-SYNCED = {
+RESULTS = {
     "source": "source",
     "state": "state",
     "sync": "sync",
     "pages": "pages",
     "unchanged": "unchanged",
     "rows": "rows",
-    "why": "why",
+    "why": "reason",
 }
 SOURCES = {
     "dataset": "dataset",
@@ -33,70 +33,72 @@ SOURCES = {
     "rows": "rows",
     "last_started": "last started",
     "last_succeeded": "last succeeded",
-    "last_error": "why it failed",
+    "last_error": "last error",
 }
-"""What people are shown of a checkpoint, with headings."""
+"""Fields of a checkpoint that are shown in the table, with headings."""
 MORE = ("pages_landed", "last_failed", "not_before", "position", "since", "whole")
 """Further columns that are only in the JSON."""
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per source and line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
 def sync(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name.")],
-    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Its name; without one, all of them.")] = None,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Name of the source; by default all of them.")
+    ] = None,
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tries and waits, and Dagster's log.")] = False,
 ) -> None:
-    """ApiSource the sources of a dataset now, in this process, and load what they brought.
+    """Sync the API sources of a dataset in this process, and load the new pages.
 
     Exit code 1 if a source failed, or a page was not loaded.
     """
     chosen = dataset_named(dataset)
     api_sources = _api_sources(chosen, source)
     platform = open_platform()
-    done = [_synced(platform, chosen, one, verbose=verbose) for one in api_sources]
-    landed = [file_id for one in done for file_id in one.file_ids]
-    failure = process(platform, chosen, landed, verbose=verbose).failure if landed else None
-    failure = failure or _not_loaded(platform, landed)
+    results = [_sync_source(platform, chosen, item, verbose=verbose) for item in api_sources]
+    file_ids = [file_id for item in results for file_id in item.file_ids]
+    failure = process(platform, chosen, file_ids, verbose=verbose).failure if file_ids else None
+    failure = failure or _not_loaded(platform, file_ids)
     if as_json:
-        print_json(one.as_dict() for one in done)
+        print_json(item.as_dict() for item in results)
     else:
-        print_table(SYNCED, [one.as_dict() for one in done], f"{chosen.name} has no sources that are synced.")
+        print_table(RESULTS, [item.as_dict() for item in results], f"{chosen.name} has no API sources.")
     if failure:
-        say(failure)
-    if failure or not all(one.ok for one in done):
+        print_message(failure)
+    if failure or not all(item.ok for item in results):
         raise typer.Exit(FAILED)
 
 
 def _api_sources(dataset: "Dataset", source: str | None) -> list["ApiSource"]:
-    found = [one for one in dataset.api_sources if source in (None, one.name)]
-    if source is not None and not found:
+    selected = [one for one in dataset.api_sources if source in (None, one.name)]
+    if source is not None and not selected:
         names = ", ".join(one.name for one in dataset.api_sources) or "none"
         raise MistakeError(f"{dataset.name} has no source {source!r}. Its sources are: {names}.")
-    return found
+    return selected
 
 
-def _synced(platform: "Platform", dataset: "Dataset", source: "ApiSource", *, verbose: bool) -> "SyncResult":
+def _sync_source(platform: "Platform", dataset: "Dataset", source: "ApiSource", *, verbose: bool) -> "SyncResult":
     from mini_platform.operations.landing import sync
 
-    def tell(sentence: str) -> None:
+    def log(sentence: str) -> None:
         if verbose:
-            say(f"{source.name}: {sentence}")
+            print_message(f"{source.name}: {sentence}")
 
-    return sync(platform, dataset, source, tell)
+    return sync(platform, dataset, source, log)
 
 
 def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:
-    """A sentence about pages that were not loaded; None if all were."""
+    """Return a sentence about pages that were not loaded; None if all were."""
     from sqlalchemy import func, select
 
     from mini_platform.warehouse.tables import files
 
-    left = select(files.c.name, files.c.status, files.c.error)
+    statement = select(files.c.name, files.c.status, files.c.error)
     with platform.engine.connect() as conn:
         rows = conn.execute(
-            left.where(files.c.file_id == func.any(file_ids), files.c.status != "loaded").order_by(files.c.file_id)
+            statement.where(files.c.file_id == func.any(file_ids), files.c.status != "loaded").order_by(files.c.file_id)
         ).all()
     if not rows:
         return None
@@ -106,18 +108,18 @@ def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:
 
 def sources(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Its name; without one, all of them.")
+        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the sources that are synced: how far, when, and what went wrong."""
-    from mini_platform.landing.checkpoint import stored
+    """List the API sources with their progress, their last sync and its error."""
+    from mini_platform.landing.checkpoint import load_checkpoints
     from mini_platform.operations.sources import is_configured
 
     chosen = datasets_named(dataset)
     platform = open_platform()
     with platform.engine.connect() as conn:
-        known = {(row.dataset, row.source): row._asdict() for row in stored(conn)}
+        known = {(row.dataset, row.source): row._asdict() for row in load_checkpoints(conn)}
     rows: list[dict[str, Any]] = [
         {
             **dict.fromkeys((*SOURCES, *MORE)),
@@ -132,4 +134,4 @@ def sources(
     if as_json:
         print_json(rows)
     else:
-        print_table(SOURCES, rows, "No dataset declares a source that is synced.")
+        print_table(SOURCES, rows, "No dataset declares an API source.")

@@ -148,7 +148,7 @@ def test_load_takes_up_what_waits_under_the_same_bytes_even_from_a_dead_process(
 
     assert done.returncode == 0
     assert objects(done.stdout)[0]["status"] == "unchanged"
-    assert done.stderr == "a.csv (file 1): run the run that died works on it; waiting.\n"
+    assert done.stderr == "a.csv (file 1) is processed by run the run that died; waiting.\n"
     assert [row.status for row in ledger_rows(engine)] == ["loaded", "unchanged"]
     assert count(engine, "production", "measurements") == 2
 
@@ -405,7 +405,7 @@ def test_explain_says_why_there_is_no_row(
         (["explain", "weather", " ", "2020-02-03"], "station_id: ' ' is empty."),
         (["rejects", "weather", "--file", "99"], "weather has no file 99."),
         (["reprocess", "weather", "--file", "99"], "weather has no file 99."),
-        (["rejects", "weather", "--csv", "--json"], "Choose one of --csv and --json."),
+        (["rejects", "weather", "--csv", "--json"], "Use either --csv or --json."),
         (["files", "--status", "lost"], "lost"),
         (["sample", "weather", "--out", "/none/x.csv"], "/none is not a folder."),
         (["sample", "weather", "--out", "x.csv", "--dirty", "2"], "dirty"),
@@ -429,7 +429,7 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(home: Path, arguments: list[str
         ),
         ("MINI_PLATFORM_DAGSTER_PORT", "x", 2, "MINI_PLATFORM_DAGSTER_PORT is not valid: "),
         ("DATABASE_URL", "nonsense", 2, "DATABASE_URL is not valid: Value error, it should look like postgresql://"),
-        ("DATABASE_URL", "sqlite:///x.db", 2, "DATABASE_URL names a sqlite database; Postgres is needed."),
+        ("DATABASE_URL", "sqlite:///x.db", 2, "DATABASE_URL names a sqlite database; Postgres is required."),
         ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/x", 1, "The database x at 127.0.0.1:1 cannot be reached"),
     ],
 )
@@ -468,7 +468,7 @@ def test_the_format_of_a_sample(tmp_path: Path) -> None:
     assert (tmp_path / "b.json").read_text() == forms["jsonl"], "what is asked for counts"
     done = here("sample", "customers", "--out", "-", "--format", "xml")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "'xml' is no format. There are: csv, jsonl, json." in done.stderr
+    assert "'xml' is not a format. The formats are: csv, jsonl, json." in done.stderr
 
 
 def test_the_same_seed_gives_the_same_sample(tmp_path: Path) -> None:

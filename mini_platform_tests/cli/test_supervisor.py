@@ -161,7 +161,7 @@ def test_others_reach_it_only_with_keys(platform: Supervised, monkeypatch: pytes
     monkeypatch.setattr(Supervised, "environment", platform.environment | {"MINI_PLATFORM_HOST": "0.0.0.0"})  # noqa: S104 - refused
     up = platform.up()
     assert up.returncode == 1
-    assert "no key would let anybody in. Make one, for example: mini-platform key create" in up.stdout
+    assert "no valid key exists. Create one, for example: mini-platform key create" in up.stdout
     assert up.stdout.count("mini-platform key create") == 1
     assert not platform.processes()
 

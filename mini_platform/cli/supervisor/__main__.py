@@ -2,7 +2,7 @@
 
 import sys
 
-from mini_platform.cli.supervisor.commands import up_here
+from mini_platform.cli.supervisor.commands import run_in_foreground
 
 if __name__ == "__main__":
-    sys.exit(up_here())
+    sys.exit(run_in_foreground())

@@ -1,4 +1,4 @@
-"""The three commands: `up`, in the foreground or the background, `down` and `status`."""
+"""The commands `up`, in the foreground or the background, `down` and `status`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.warehouse import embedded
 
 STOP_SECONDS = 90.0
-"""How long a supervisor may take to stop everything: three times `KILL_SECONDS`, and Postgres's last checkpoint."""
+"""Time that a supervisor has to stop everything: three times `KILL_SECONDS`, and Postgres's last checkpoint."""
 
 
 class _Stop(Exception):  # noqa: N818 - a request, not an error
@@ -30,25 +30,32 @@ class _Stop(Exception):  # noqa: N818 - a request, not an error
 
 
 def up(detach: bool = False) -> int:
-    """Start everything and stay until Ctrl-C or SIGTERM; or start it in the background and return when it is ready.
+    """Start everything and run until Ctrl-C or SIGTERM; or start it in the background and return when it is ready.
 
     Returns:
-        The exit code: 0 when it ran (or runs already), 1 when it could not start.
+        The exit code: 0 after a normal end (or if it runs already), 1 if it could not start.
     """
     settings = load_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     if running := supervisor_pid(settings.home):
         _console().print(f"Already running (process {running}): {addresses(settings)}")
         return 0
-    return _up_in_background(settings, _console()) if detach else up_here()
+    return _up_in_background(settings, _console()) if detach else run_in_foreground()
 
 
-def up_here() -> int:
-    """Start everything and stay, as `up` does; nothing of this home runs yet."""
+def run_in_foreground() -> int:
+    """Start everything and run until a signal arrives; nothing of this home may run yet.
+
+    Returns:
+        The exit code, as of `up`.
+    """
     settings, console = load_settings(), _console()
     _stop_on_signals()
     supervisor = Supervisor(settings, console)
     try:
+        # The lock on the pid file is held as long as this process lives, so that a second `up` fails and `down` finds it.
+        # A signal raises `_Stop` wherever the start or the watch is; `stop` runs in any case, also after a start that failed
+        # halfway, and ends whatever was started until then.
         with pid_file_lock(settings.home):
             try:
                 supervisor.start()
@@ -67,7 +74,7 @@ def down() -> int:
     """Stop the platform of this home, however it was started, and check that every process is gone.
 
     Returns:
-        The exit code: 0 when nothing runs any more, 1 if a process cannot be ended.
+        The exit code: 0 if nothing runs any more, 1 if a process cannot be ended.
     """
     settings, console = load_settings(), _console()
     state, running = read_state(settings.home), supervisor_pid(settings.home)
@@ -75,20 +82,20 @@ def down() -> int:
         console.print("Stopping…")
         with contextlib.suppress(psutil.NoSuchProcess):
             end([psutil.Process(running)], seconds=STOP_SECONDS)
-    # What a killed supervisor left behind.
-    left = end(marked(settings.home))
+    # Processes that a killed supervisor left behind.
+    remaining = end(marked(settings.home))
     if state.get("owns_postgres") or not running:
         embedded.stop(settings.home, console.print)
     remove_state(settings.home)
-    if left:
-        console.print(f"[red]These processes cannot be ended: {left}[/red]")
+    if remaining:
+        console.print(f"[red]These processes cannot be ended: {remaining}[/red]")
         return 1
     console.print("Stopped." if running else "Nothing was running.")
     return 0
 
 
 def status() -> dict[str, Any]:
-    """Return what runs, for `mini-platform status`: primitive values only, no password."""
+    """Return the facts for `mini-platform status`: primitive values only, no password."""
     settings = load_settings()
     running, state = supervisor_pid(settings.home), read_state(settings.home)
     return {
@@ -112,7 +119,7 @@ def _console() -> Console:
 
 
 def _command_words(process: psutil.Process) -> str:
-    """Return the telling words of a process's command line."""
+    """Return the characteristic words of a process's command line."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline()[1:4])[:60]
     return ""
@@ -120,11 +127,11 @@ def _command_words(process: psutil.Process) -> str:
 
 def _stop_on_signals() -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(further, signal.SIG_IGN)  # one is enough: the way down must not be interrupted
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)  # ignore further signals: the stop must not be interrupted
         raise _Stop(signal.Signals(number).name)
 
-    # Set even where SIGINT was inherited as ignored, as in a script's background: Dagster's processes would inherit that,
+    # Set even if SIGINT was inherited as ignored, as in a script's background: Dagster's processes would inherit that,
     # and with SIGINT ignored they do not end on SIGTERM either.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
@@ -142,15 +149,15 @@ def _up_in_background(settings: Settings, console: Console) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    shown = 0
+    shown_lines = 0
     while True:
         ended, ready = process.poll() is not None, read_state(settings.home).get("ready") == process.pid
         lines = log.read_text(errors="replace").splitlines()
-        for line in lines[shown:]:
+        for line in lines[shown_lines:]:
             console.print(line, markup=False)
-        shown = len(lines)
+        shown_lines = len(lines)
         if ready:
-            console.print(f"Runs in the background; log: {log}; stop it with: mini-platform down", markup=False)
+            console.print(f"Running in the background; log: {log}; stop it with: mini-platform down", markup=False)
             return 0
         if ended:
             return process.returncode or 1

@@ -1,4 +1,4 @@
-"""The order in which everything starts and stops, and what is done in between."""
+"""The lifecycle of the platform: the order in which everything starts and stops, and restarts in between."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mini_platform.warehouse import embedded
 
 
 class Supervisor:
-    """One `up`, from its start to its stop."""
+    """The platform's processes, from one `up` to its stop."""
 
     def __init__(self, settings: Settings, console: Console) -> None:
-        """Nothing is started yet."""
+        """Create a supervisor that has not started anything yet."""
         self._settings = settings
         self._console = console
         self._processes = Processes(settings, self._log)
@@ -33,7 +33,7 @@ class Supervisor:
         self._ready = False
         self._owns_postgres = False
         self._printing = threading.Lock()
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     def start(self) -> None:
         """Start everything in order, and wait until it is ready.
@@ -41,6 +41,9 @@ class Supervisor:
         Raises:
             PlatformError: it cannot start.
         """
+        # Orphans first: they may hold the ports. The tables must exist before Dagster and the API start, and Postgres before
+        # the tables. Dead runs are failed while the processes start, as that needs Dagster's import of several seconds. Only
+        # when everything answers is the state file written as ready, for which `up --detach` waits.
         settings = self._settings
         self._end_orphans()
         check_ports(settings)
@@ -50,7 +53,7 @@ class Supervisor:
             raise PlatformError(refusal)
         self._log("INFO", "starting Dagster and the API…")
         (settings.home / "dagster").mkdir(exist_ok=True)
-        # Dagster makes folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
+        # Dagster creates folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
         shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
         self._declarations = self._declaration_times()
         self._processes.launch_all()
@@ -58,21 +61,21 @@ class Supervisor:
         wait_until_ready(settings, self._processes)
         self._ready = True
         write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._started_at
         self._log("INFO", f"ready after {seconds:.0f} s: {addresses(settings)}, drop files in {settings.data}")
         if settings.in_clear:
             self._log("WARNING", settings.in_clear)
 
     def watch(self) -> None:
-        """Restart what ends, until a signal arrives.
+        """Restart processes that end, until a signal arrives.
 
         Raises:
-            PlatformError: a process ends again and again.
+            PlatformError: a process keeps ending.
         """
         while True:
             time.sleep(1)
             if not self._settings.database_url and not embedded.is_running(self._settings.home):
-                self._log("WARNING", "Postgres was not running and is started again")
+                self._log("WARNING", "Postgres was not running and is restarted")
                 embedded.ensure_running(self._settings.home)
             self._restart_ended()
             self._reload_declarations()
@@ -85,21 +88,24 @@ class Supervisor:
         """
         self._log("INFO", "stopping…")
         self._ready = False
-        started = bool(self._processes)
+        had_processes = bool(self._processes)
         self._processes.end(("webserver", "api", "daemon"))
-        left = end(marked(self._settings.home))
-        if started:
-            with contextlib.suppress(OSError):  # the database may be what is away
+        remaining = end(marked(self._settings.home))
+        if had_processes:
+            with contextlib.suppress(OSError):  # perhaps the database is unreachable
                 fail_dead_runs(self._settings, self._log)
         if self._owns_postgres:
-            embedded.stop(self._settings.home, lambda words: self._log("WARNING", words))
+            embedded.stop(self._settings.home, lambda message: self._log("WARNING", message))
         remove_state(self._settings.home)
-        if left:
-            raise PlatformError(f"These processes cannot be ended: {left}")
+        if remaining:
+            raise PlatformError(f"These processes cannot be ended: {remaining}")
         self._log("INFO", "stopped")
 
     def _log(self, level: str, message: str) -> None:
-        """Print time, level and message. While they start and stop, processes complain of each other: that is left out."""
+        """Print time, level and message.
+
+        Warnings and errors are left out before everything is ready and while it stops: the processes complain of each other.
+        """
         if not self._ready and level in {"WARNING", "ERROR"}:
             return
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
@@ -109,11 +115,11 @@ class Supervisor:
 
     def _end_orphans(self) -> None:
         if orphans := marked(self._settings.home):
-            self._log("INFO", f"ending {len(orphans)} processes that an earlier, killed start left behind")
+            self._log("INFO", f"ending {len(orphans)} processes that an earlier, killed supervisor left behind")
             end(orphans)
 
     def _announce_postgres(self) -> None:
-        """Log which server it is. One that nobody runs, or that a killed supervisor ran, is ours to stop."""
+        """Log which server is used. One that was not running, or that a killed supervisor had started, is ours to stop."""
         home = self._settings.home
         if self._settings.database_url:
             self._log("INFO", "using the Postgres of DATABASE_URL…")
@@ -123,11 +129,11 @@ class Supervisor:
         self._log("INFO", "starting Postgres…")
 
     def _restart_ended(self) -> None:
-        for child in self._processes.drop_ended():
+        for child in self._processes.pop_ended():
             if child.name == "api" and (refusal := api_refusal(self._settings)):
-                self._log("ERROR", f"the API stays away: {refusal}")
+                self._log("ERROR", f"the API is not restarted: {refusal}")
                 continue
-            self._log("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is started again")
+            self._log("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is restarted")
             self._processes.launch([child.name])
 
     def _declaration_times(self) -> dict[Path, int]:
@@ -135,11 +141,11 @@ class Supervisor:
         return {path: path.stat().st_mtime_ns for path in registry_of(self._settings.datasets).files()}
 
     def _reload_declarations(self) -> None:
-        """Restart what knows the datasets when one was added or changed. Runs are not below it and go on."""
+        """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on."""
         times = self._declaration_times()
         if times == self._declarations:
             return
-        self._log("INFO", "the datasets changed: loading them again")
+        self._log("INFO", "the datasets changed: reloading them")
         self._declarations = times
         ended = self._processes.end(("code_server", "api"))
         create_schemas(self._settings, self._log)

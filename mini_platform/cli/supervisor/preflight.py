@@ -1,4 +1,4 @@
-"""What has to be so before the processes start: free ports, a database with its tables, keys, no runs that nobody runs."""
+"""Checks and preparations before the processes start: free ports, database tables, API keys, dead runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 
-from mini_platform.cli.supervisor.child import Say
+from mini_platform.cli.supervisor.child import Log
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.declare.registry import registry_of
@@ -15,7 +15,7 @@ from mini_platform.operations import https
 
 
 def check_ports(settings: Settings) -> None:
-    """Raise a PlatformError if a port is taken."""
+    """Raise a PlatformError if another program uses one of the ports."""
     for port, setting in ((settings.api_port, "API_PORT"), (settings.dagster_port, "DAGSTER_PORT")):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,36 +28,36 @@ def check_ports(settings: Settings) -> None:
 
 
 def api_refusal(settings: Settings) -> str | None:
-    """Return why the API would refuse to start, as a sentence."""
+    """Return why the API would refuse to start, as a sentence; None if it would not."""
     if (refusal := https.refusal(settings)) or not settings.needs_keys:
         return refusal
     from mini_platform.warehouse.connection import database_url, engine
     from mini_platform.web.auth import keys
 
-    made = engine(database_url(settings))
-    with made.connect() as connection:
+    db_engine = engine(database_url(settings))
+    with db_engine.connect() as connection:
         refusal = keys.refusal(connection, settings)
-    made.dispose()
+    db_engine.dispose()
     return refusal
 
 
-def create_schemas(settings: Settings, log: Say) -> None:
-    """Create or change the tables of the declared datasets, and log which tables nothing declares any more."""
+def create_schemas(settings: Settings, log: Log) -> None:
+    """Create or change the tables of the declared datasets, and log tables that are no longer declared."""
     from mini_platform.warehouse.connection import database_url, engine
     from mini_platform.warehouse.schema import create_all, undeclared
 
-    made = engine(database_url(settings))
+    db_engine = engine(database_url(settings))
     log("INFO", "creating schemas…")
     datasets = registry_of(settings.datasets).datasets.values()
-    create_all(made, datasets)
-    with made.connect() as connection:
+    create_all(db_engine, datasets)
+    with db_engine.connect() as connection:
         if sentences := undeclared(connection, datasets):
             log("WARNING", ". ".join(sentences))
-    made.dispose()
+    db_engine.dispose()
 
 
-def fail_dead_runs(settings: Settings, log: Say) -> None:
-    """Runs that were in progress and have no process any more hold their dataset's only slot: end them in Dagster's eyes.
+def fail_dead_runs(settings: Settings, log: Log) -> None:
+    """Mark runs as failed in Dagster that are in progress but have no process: they would block their dataset.
 
     Dagster is imported only if there are any, in a process of its own.
     """
@@ -65,17 +65,17 @@ def fail_dead_runs(settings: Settings, log: Say) -> None:
 
     from mini_platform.warehouse.connection import database_url, engine
 
-    made = engine(database_url(settings))
-    with made.connect() as connection:
+    db_engine = engine(database_url(settings))
+    with db_engine.connect() as connection:
         if not connection.scalar(text("SELECT to_regclass('dagster.runs')")):
             return
         count = connection.scalar(
             text("SELECT count(*) FROM dagster.runs WHERE status IN ('STARTING', 'STARTED', 'CANCELING')")
         )
-    made.dispose()
+    db_engine.dispose()
     if count:
         command = [sys.executable, "-m", "mini_platform.dagster.run_launcher"]
         environment = os.environ | {"DAGSTER_HOME": str(settings.home / "dagster")}
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-        for line in done.stdout.splitlines():
+        result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        for line in result.stdout.splitlines():
             log("WARNING", line)

@@ -1,4 +1,4 @@
-"""The four processes under the supervisor: how each is started, and started again when it ends by itself."""
+"""The four processes under the supervisor: their commands, starts and restarts."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from pathlib import Path
 
 import psutil
 
-from mini_platform.cli.supervisor.child import ChildProcess, Say, end
+from mini_platform.cli.supervisor.child import ChildProcess, Log, end
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.dagster import private
 
 RESTARTS = 5
-"""A process that ends this often within a minute is given up, and everything is stopped."""
+"""A process that ends this often within a minute is not restarted, and everything is stopped."""
 
 
 class Processes:
     """The running children of a supervisor."""
 
-    def __init__(self, settings: Settings, log: Say) -> None:
-        """Begin with none."""
+    def __init__(self, settings: Settings, log: Log) -> None:
+        """Create an empty collection."""
         self._settings = settings
         self._log = log
         self._children: list[ChildProcess] = []
         self._ends: dict[str, list[float]] = {}
 
     def __bool__(self) -> bool:
-        """True if there is any."""
+        """Return True if there is any process."""
         return bool(self._children)
 
     def launch_all(self) -> None:
-        """Start all of them."""
+        """Start all processes."""
         self.launch(self._commands())
 
     def launch(self, names: Iterable[str]) -> None:
-        """Start the processes of these names."""
+        """Start the processes with these names."""
         commands = self._commands()
         for name in names:
             if name == "code_server":
@@ -45,14 +45,14 @@ class Processes:
             self._children.append(ChildProcess(name, commands[name], self._settings.home, self._log))
 
     def ended(self) -> list[ChildProcess]:
-        """Return those that have ended."""
+        """Return the processes that have ended."""
         return [child for child in self._children if child.exit_code is not None]
 
-    def drop_ended(self) -> Iterator[ChildProcess]:
-        """Yield those that have ended, which are no longer of us.
+    def pop_ended(self) -> Iterator[ChildProcess]:
+        """Remove and yield the processes that have ended.
 
         Raises:
-            PlatformError: one ends again and again.
+            PlatformError: a process keeps ending.
         """
         for child in self.ended():
             self._children.remove(child)
@@ -60,11 +60,11 @@ class Processes:
             self._ends[child.name] = ends
             if len(ends) >= RESTARTS:
                 log = self._settings.home / f"{child.name}.log"
-                raise PlatformError(f"The process {child.name} ends again and again; the end of its log is in {log}.")
+                raise PlatformError(f"The process {child.name} keeps ending; see the end of its log {log}.")
             yield child
 
     def end(self, names: Collection[str]) -> list[str]:
-        """End the processes of these names; return which there were."""
+        """End the processes with these names; return the names of those that existed."""
         chosen = [child for child in self._children if child.name in names]
         self._children = [child for child in self._children if child not in chosen]
         end(psutil.Process(child.pid) for child in chosen if child.running)
@@ -75,7 +75,7 @@ class Processes:
         return self._settings.home / "code_server.sock"
 
     def _commands(self) -> dict[str, list[str]]:
-        """Return name -> arguments of Python, in the order in which they start."""
+        """Return name -> arguments of Python, in the order in which the processes start."""
         settings = self._settings
         workspace = settings.home / "workspace.yaml"
         workspace.write_text(

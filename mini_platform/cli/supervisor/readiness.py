@@ -1,4 +1,4 @@
-"""Readiness: the dashboard answers, and Dagster's UI with the definitions loaded."""
+"""Readiness: the dashboard answers, and so does Dagster's UI, with the definitions loaded."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mini_platform.config.settings import Settings
 from mini_platform.operations.answering import api_answers, dagster_answers
 
 READY_SECONDS = 180.0
-"""Longest wait. It takes about ten seconds on two cores."""
+"""Maximum wait. Starting takes about ten seconds on two cores."""
 DEFINITIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
 
 
 def addresses(settings: Settings) -> str:
-    """Return where the dashboard and Dagster's UI are, for people."""
+    """Return the addresses of the dashboard and of Dagster's UI, as text."""
     return f"dashboard {settings.api_url}, Dagster {settings.dagster_url}"
 
 
 def wait_until_ready(settings: Settings, processes: Processes) -> None:
-    """Return when everything answers.
+    """Wait until everything answers.
 
     Raises:
         PlatformError: a process ended, or it takes too long.
     """
-    give_up = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + READY_SECONDS
     while not (api_answers(settings) and dagster_answers(settings) and _has_definitions(settings)):
         for child in processes.ended():
             raise PlatformError(f"The process {child.name} did not start: see {settings.home / child.name}.log")
-        if time.monotonic() > give_up:
-            raise PlatformError(f"The platform did not get ready: see the logs in {settings.home}")
+        if time.monotonic() > deadline:
+            raise PlatformError(f"The platform did not become ready: see the logs in {settings.home}")
         time.sleep(0.1)
 
 

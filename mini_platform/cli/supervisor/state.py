@@ -1,4 +1,4 @@
-"""What the supervisor of a home leaves there for `down`, `status` and the next `up`: the pid file and `up.json`."""
+"""The state of a home's supervisor, for `down`, `status` and the next `up`: the pid file and `up.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PlatformError(RuntimeError):
 
 
 def read_state(home: Path) -> dict[str, Any]:
-    """Return what the last supervisor wrote about itself: `ready` (its pid), `since`, `owns_postgres`; or nothing."""
+    """Return the state of the last supervisor: `ready` (its pid), `since`, `owns_postgres`; empty if there is none."""
     try:
         state: dict[str, Any] = json.loads(_state_file(home).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -27,7 +27,7 @@ def read_state(home: Path) -> dict[str, Any]:
 
 
 def write_state(home: Path, *, ready: bool, owns_postgres: bool) -> None:
-    """Write what `read_state` returns, of this process."""
+    """Write the state of this process, for `read_state`."""
     state = {
         "ready": os.getpid() if ready else None,
         "since": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -39,12 +39,12 @@ def write_state(home: Path, *, ready: bool, owns_postgres: bool) -> None:
 
 
 def remove_state(home: Path) -> None:
-    """Remove what was written: nothing runs any more."""
+    """Remove the state: nothing runs any more."""
     _state_file(home).unlink(missing_ok=True)
 
 
 def supervisor_pid(home: Path) -> int | None:
-    """Return the process id of the running supervisor, which holds a lock as long as it lives."""
+    """Return the process id of the running supervisor, which holds a lock as long as it lives; None if none runs."""
     try:
         with _pid_file(home).open() as file:
             try:
@@ -64,14 +64,14 @@ def pid_file_lock(home: Path) -> Iterator[None]:
         PlatformError: another process holds it.
     """
     with _pid_file(home).open("a+") as file:
-        give_up = time.monotonic() + 1
+        deadline = time.monotonic() + 1
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # perhaps only somebody who looks whether we run
-                if time.monotonic() > give_up:
-                    raise PlatformError("Another `mini-platform up` is just starting.") from None
+            except BlockingIOError:  # perhaps only a `supervisor_pid` that holds the lock for a moment
+                if time.monotonic() > deadline:
+                    raise PlatformError("Another `mini-platform up` is starting.") from None
                 time.sleep(0.02)
         file.truncate(0)
         file.write(str(os.getpid()))
