@@ -1,11 +1,11 @@
-"""HTTP: the API, the pages, and who gets in. Not here: the name of a dataset, Dagster, what a use case is.
+"""HTTP: the API, the dashboard, and access control. Not here: names of datasets, Dagster, use cases.
 
-app.py          the app as a whole, and the process that serves it
-site.py         what all routes share: settings, datasets, connections that read
+app.py          the app, and the process that serves it
+site.py         state shared by all routes: settings, datasets, read-only connections
 problems.py     errors as `application/problem+json`
-envelope.py     what every response carries, and its line in the log; head.py answers HEAD
-runs.py         asks Dagster for a run that loads what has just been landed
-auth/           who gets in, and what is kept out
-api/            what programs ask, and how they hand files in
-pages/          the dashboard, for people who never open Dagster
+envelope.py     request ids, security headers and the access log; head.py answers HEAD
+runs.py         requests runs from Dagster for files that have just been landed
+auth/           keys, sessions, scopes and browser origins
+api/            the HTTP API for programs
+pages/          the dashboard
 """

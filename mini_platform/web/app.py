@@ -1,7 +1,7 @@
 """The web process: the API and the dashboard as one FastAPI app.
 
-Run by `mini-platform up` as `python -m mini_platform.web`. Its start is quick: it imports neither Dagster nor polars, pandas
-or Plotly. Where the database is away it starts all the same, says so, and is well again by itself.
+Run by `mini-platform up` as `python -m mini_platform.web`. It starts quickly, as it imports neither Dagster nor polars, pandas
+or Plotly. It also starts while the database is unreachable, reports that, and recovers automatically.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mini_platform.web.problems import AWAY, handle_problems
 from mini_platform.web.site import Site
 
 ABOUT = (
-    "Datasets that files and sources are loaded into: their rows, what is computed from them, and what became of each file. "
-    "Times are in UTC, decimals are strings, errors are `application/problem+json`. Where a key is asked for, send it as "
+    "Datasets loaded from files and API sources: their rows, derived tables, and the status of each file. "
+    "Times are in UTC, decimals are strings, errors are `application/problem+json`. Where a key is required, send it as "
     "`Authorization: Bearer KEY`, `Authorization: Token KEY` or `x-api-key: KEY`."
 )
 STOP_SECONDS = 10
-"""How long requests that are under way may take to end, once the process is told to; less than until it is killed."""
+"""Time for requests in progress to end after SIGTERM; less than the time until the process is killed."""
 
 
 def create_app(site: Site | None = None) -> FastAPI:
-    """The app over a site; without one, over the platform that the settings name.
+    """Return the app for a site; by default for the platform of the settings.
 
     Raises:
-        RegistryError: the routes that a dataset has of its own cannot be had.
+        RegistryError: a dataset's own routes cannot be imported.
     """
     app = FastAPI(
         title="Mini Platform", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None
@@ -61,7 +61,7 @@ def create_app(site: Site | None = None) -> FastAPI:
 
 
 def main() -> None:
-    """Serve until SIGTERM or Ctrl-C; exit code 1 and a sentence where others could ask and nobody has a key."""
+    """Serve until SIGTERM or Ctrl-C; exit with code 1 if other hosts can connect and no valid key exists."""
     site = Site()
     logs.configure(site.settings.logs)
     if refusal := _refusal(site):
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def served(settings: Settings) -> dict[str, Any]:
-    """How uvicorn serves with these settings: by https if they name a certificate, behind the proxies that they name.
+    """Return uvicorn's options for these settings: https if they name a certificate, and the proxies that they name.
 
     Raises:
         CertificateError: the certificate cannot be used.
@@ -91,7 +91,7 @@ def served(settings: Settings) -> dict[str, Any]:
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
-        # Else everybody on this machine could give a request the address that they like.
+        # Otherwise any process on this machine could forge the client address.
         "proxy_headers": bool(settings.api_proxies),
         "forwarded_allow_ips": settings.api_proxies,
         "ssl_context_factory": (lambda *_: context) if context else None,
@@ -99,7 +99,7 @@ def served(settings: Settings) -> dict[str, Any]:
 
 
 def _refusal(site: Site) -> str | None:
-    """Why not to serve; None also while the database is away, when nobody is let in."""
+    """Return why the server must not start; None also while the database is unreachable, when every request is refused."""
     if (refusal := https.refusal(site.settings)) or not site.settings.needs_keys:
         return refusal  # without asking the database
     try:

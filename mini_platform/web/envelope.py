@@ -1,6 +1,6 @@
-"""What every response carries, whoever made it: the id of its request and headers for security; and its line in the log.
+"""The outermost middleware: request ids, security headers and the access log.
 
-A mistake of ours becomes a response here, too: one made further out, by Starlette, would carry none of this.
+Unexpected exceptions become responses here, too: those that Starlette makes further out would lack these headers.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every response that has not its own."""
+"""Default headers of every response."""
 HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
-"""Of those over https, but to localhost: a browser would ask for https on each of its ports, of Dagster too."""
+"""Headers of responses over https, except on localhost: browsers would use https on all of its ports, also for Dagster."""
 
 access = logging.getLogger("mini_platform.access")
 
 
 class Envelope:
-    """The outermost middleware."""
+    """Middleware that sets the headers of every response and logs the request."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand before an app."""
+        """Wrap an app."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and write on the response what it is to carry."""
+        """Forward a request, and add headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope).get("x-request-id", "")
-        request_id = told if REQUEST_ID.fullmatch(told) else uuid.uuid4().hex
+        client_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = client_id if REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         began, status = time.perf_counter(), 0
         local = Headers(scope=scope).get("host", "").partition(":")[0] == "localhost"
@@ -64,7 +64,7 @@ class Envelope:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, sealed)
-            except Exception as error:  # whatever it is, who asked is answered
+            except Exception as error:  # every request gets a response
                 answer = await scope["app"].exception_handlers[Exception](Request(scope), error)
                 if status:
                     raise

@@ -1,4 +1,4 @@
-"""HEAD: what GET would answer, without the body."""
+"""Support for HEAD: the response of GET, without the body."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Head:
-    """Middleware that asks the app by GET. A response that streams is told that its client has gone once it has begun."""
+    """Middleware that calls the app by GET. A streaming response sees a disconnect once it has started."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand before an app."""
+        """Wrap an app."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Forward a request; of HEAD without the body."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

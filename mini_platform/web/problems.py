@@ -1,4 +1,4 @@
-"""Errors as programs and people read them: `application/problem+json`, with a sentence that says what to do.
+"""Errors as `application/problem+json`, with a sentence that explains them and gives advice.
 
 https://www.rfc-editor.org/rfc/rfc9457
 """
@@ -24,17 +24,17 @@ from mini_platform.warehouse.connection import DatabaseAwayError
 
 MEDIA_TYPE = "application/problem+json"
 CANCELED = "57014"
-"""SQLSTATE of a statement that ran into its time limit."""
+"""SQLSTATE of a statement that exceeded its time limit."""
 
 
 class ProblemError(Exception):
-    """What a request asked for cannot be had.
+    """An error that is answered as a problem.
 
     Attributes:
-        status: of the response.
-        detail: a sentence for people.
-        headers: of the response.
-        more: further members of the problem, for programs.
+        status: status of the response.
+        detail: explanation as a sentence.
+        headers: headers of the response.
+        more: further members of the problem document.
     """
 
     status = HTTPStatus.BAD_REQUEST
@@ -42,7 +42,7 @@ class ProblemError(Exception):
     def __init__(
         self, detail: str, status: HTTPStatus | None = None, headers: dict[str, str] | None = None, **more: Any
     ) -> None:
-        """See the attributes."""
+        """Create an error; see the attributes."""
         super().__init__(detail)
         self.status = status or self.status
         self.detail = detail
@@ -51,13 +51,13 @@ class ProblemError(Exception):
 
 
 class NotFoundError(ProblemError):
-    """There is no such thing."""
+    """The requested resource does not exist."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
-    """The response of a problem."""
+    """Return the response of a problem."""
     return JSONResponse(_content(status, detail, **more), status, headers, MEDIA_TYPE)
 
 
@@ -66,33 +66,33 @@ def _content(status: int, detail: str, **more: Any) -> dict[str, Any]:
 
 
 class Problem(BaseModel):
-    """What went wrong, by RFC 9457."""
+    """An error response, by RFC 9457."""
 
     type: str = "about:blank"
     title: str
     status: int
-    detail: str = Field(description="A sentence for people")
+    detail: str = Field(description="Explanation of this error, as a sentence")
 
 
 EXAMPLES: Mapping[int, str] = {
     400: "limit: 0 is not 1 to 1000.",
-    401: "This takes a key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
-    403: "This key has not the scope read:DATASET, which this takes.",
+    401: "A key is required. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+    403: "This key lacks the scope read:DATASET, which is required here.",
     404: "There is no dataset 'NAME'.",
-    408: "The body comes too slowly.",
-    413: "At most 1,073,741,824 bytes can be sent at once.",
+    408: "The request body arrives too slowly.",
+    413: "The body is too large: the limit is 1,073,741,824 bytes.",
     415: "Files of DATASET have names that end in .csv, .csv.gz.",
-    421: "This server is not called 'example.com'. Ask it by one of 127.0.0.1, localhost.",
+    421: "The host name 'example.com' is not allowed. Use one of 127.0.0.1, localhost.",
     422: "offset: Input should be greater than or equal to 0",
-    429: "Too many requests: 6000 a minute are taken. Try again in 12 s.",
+    429: "Too many requests: the limit is 6000 a minute. Try again in 12 s.",
     503: "The database cannot be reached; try again later.",
-    507: "The disk that files are kept on is full: send it again later.",
+    507: "The disk for raw files is full; send the file again later.",
 }
-"""What a problem may say, for the documentation; `openapi.py` names the datasets that there are."""
+"""Example details by status, for the documentation; `openapi.py` inserts the names of datasets."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Problems that a route answers with, for its documentation; those of all routes are added by `openapi.py`."""
+    """Return problems of a route for its documentation; those of all routes are added by `openapi.py`."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
@@ -104,7 +104,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def handle_problems(app: FastAPI) -> None:
-    """Let the app answer every error as a problem."""
+    """Answer every error of an app as a problem."""
     for kind, handler in HANDLERS.items():
         app.exception_handler(kind)(handler)
 
@@ -118,7 +118,7 @@ async def _http(_: Request, error: HTTPException) -> JSONResponse:
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """What FastAPI could not read of a request: each parameter with what is wrong about it."""
+    """Answer a request that FastAPI cannot parse: each parameter with its error."""
     errors = [{"parameter": ".".join(map(str, e["loc"][1:])), "message": e["msg"]} for e in error.errors()]
     detail = "; ".join(f"{e['parameter']}: {e['message']}" for e in errors)
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
@@ -133,42 +133,42 @@ async def _away(_: Request, __: Exception) -> JSONResponse:
 async def _busy(_: Request, __: Exception) -> JSONResponse:
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "More is read at the same time than the database can answer; try again later.",
+        "Too many requests read the database at the same time; try again later.",
         {"Retry-After": "5"},
     )
 
 
 def answers_late(error: Exception) -> bool:
-    """Whether the database is there, but a statement ran into its time limit or found no connection."""
+    """Return True if the database is reachable, but a statement timed out or no connection was free."""
     return isinstance(error, PoolTimeoutError) or getattr(getattr(error, "orig", None), "pgcode", None) == CANCELED
 
 
 async def _raw_store_away(_: Request, __: RawStoreAwayError) -> JSONResponse:
-    said = "The store that files are kept in cannot be reached; try again later."
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, said, {"Retry-After": "30"})
+    detail = "The store of raw files cannot be reached; try again later."
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "30"})
 
 
 async def _operational(request: Request, error: OperationalError) -> JSONResponse:
     if answers_late(error):
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "This takes too long to compute: ask for less, by filters on indexed columns.",
+            "The query takes too long; narrow it with filters on indexed columns.",
         )
     return await _away(request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    """A mistake of ours: the sentence says so, the log has the trace."""
+    """Answer an unexpected exception, and log it with its traceback."""
     logging.getLogger(__name__).error("%s %s failed", request.method, request.url.path, exc_info=error)
     route = getattr(request.scope.get("route"), "path", "other")
     request_id = str(request.scope.get("state", {}).get("request_id", ""))
     dsn = request.app.state.site.settings.sentry_dsn
     sentry.capture(dsn, error, request_id=request_id, route=f"{request.method} {route}")
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error; the server log has the details.")
 
 
 AWAY = (DatabaseAwayError, OperationalError, PoolTimeoutError)
-"""What is raised where the database does not answer."""
+"""Exceptions raised if the database does not answer."""
 HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[JSONResponse]]] = {
     ProblemError: _problem,
     HTTPException: _http,

@@ -1,7 +1,7 @@
-"""Nudges: Dagster is asked, by GraphQL, for a run that loads what has just been landed.
+"""Nudges: requests to Dagster, by GraphQL, for a run that loads files that have just been landed.
 
-A nudge saves the time until the sensor looks. It is never waited for, and where it fails the log says so and nothing else
-happens: the sensor, which asks the ledger, is what makes sure that files are loaded.
+A nudge saves the time until the sensor's next tick. It runs in the background, and a failure is only logged: the sensor, which
+reads the ledger, guarantees that files are loaded.
 https://docs.dagster.io/api/graphql
 """
 
@@ -20,11 +20,11 @@ from mini_platform.declare.dataset import Dataset
 
 DATASET_TAG = "mini_platform/dataset"
 REQUEST_TAG = "mini_platform/request_id"
-"""Of a run that a request asked for."""
+"""Tag of a run that was requested for an HTTP request."""
 ANSWER_SECONDS = 1.0
-"""For how long Dagster's answer is waited for. A run that it is about to launch is launched all the same."""
+"""Timeout for Dagster's answer. A run that it is about to launch is launched anyway."""
 PAUSE_SECONDS = 1.0
-"""A dataset is asked for no more often: the sensor sees to what arrives between."""
+"""Minimum time between requests for a dataset; the sensor handles files that arrive in between."""
 
 ASK = """
 query Ask($filter: RunsFilter!) {
@@ -42,40 +42,40 @@ mutation Launch($params: ExecutionParams!) {
 }
 """
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
-"""Statuses of runs that the next one of their dataset would have to wait for."""
+"""Statuses of runs that block the next run of their dataset."""
 
 
 class Runs:
-    """Dagster's web server; one per process, which keeps its connection."""
+    """A client of Dagster's web server; one per process, with one connection."""
 
     def __init__(self, url: str) -> None:
-        """Nothing is asked yet.
+        """Create the client; nothing is requested yet.
 
         Args:
-            url: of the web server.
+            url: URL of the web server.
         """
         self._url = f"{url}/graphql"
         self._client = httpx.Client(timeout=ANSWER_SECONDS)
         self._worker = ThreadPoolExecutor(1, "nudge")
-        self._asked: dict[str, float] = {}
+        self._next_allowed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def nudge(self, dataset: Dataset, request_id: str | None = None) -> None:
-        """Ask for a run of a dataset, soon and in the background, unless that was done just now.
+        """Request a run of a dataset in the background, unless one was requested just before.
 
         Args:
-            dataset: whose files wait.
-            request_id: of the request that landed them; the run's tag.
+            dataset: dataset with pending files.
+            request_id: id of the request that landed them, for the run's tag.
         """
         with self._lock:
             now = time.monotonic()
-            if now < self._asked.get(dataset.name, 0.0):
+            if now < self._next_allowed.get(dataset.name, 0.0):
                 return
-            self._asked[dataset.name] = now + PAUSE_SECONDS
+            self._next_allowed[dataset.name] = now + PAUSE_SECONDS
         self._worker.submit(self._nudge, dataset.name, request_id)
 
     def close(self) -> None:
-        """Forget what was not asked yet."""
+        """Drop pending requests, and close the connection."""
         self._worker.shutdown(cancel_futures=True)
         self._client.close()
 
@@ -84,30 +84,30 @@ class Runs:
         try:
             run_id = self._launch(dataset, request_id)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            log.warning("Dagster was not asked for a run of %s, the sensor will: %r", dataset, error)
+            log.warning("Could not request a run of %s from Dagster, the sensor will: %r", dataset, error)
         else:
             log.info("Dagster launches run %s of %s", run_id, dataset) if run_id else None
 
     def _launch(self, dataset: str, request_id: str | None) -> str | None:
-        """Id of the run that was launched; None where one is queued or under way: the sensor waits for its end.
+        """Return the id of the launched run; None if a run is queued or in progress, for which the sensor waits.
 
         Raises:
             httpx.HTTPError: Dagster does not answer in time.
-            ValueError, KeyError, TypeError: it does not give the answer that we know.
+            ValueError, KeyError, TypeError: Dagster's answer has an unknown form.
         """
         job = f"load_{dataset}"
         tags = [{"key": DATASET_TAG, "value": dataset}]
-        seen = self._ask(ASK, {"filter": {"tags": tags, "statuses": UNFINISHED}})
-        if seen["runsOrError"]["results"]:
+        state = self._ask(ASK, {"filter": {"tags": tags, "statuses": UNFINISHED}})
+        if state["runsOrError"]["results"]:
             return None
-        repositories = seen["repositoriesOrError"]["nodes"]
-        found = next((r for r in repositories if any(j["name"] == job for j in r["jobs"])), None)
-        if found is None:
+        repositories = state["repositoriesOrError"]["nodes"]
+        repository = next((r for r in repositories if any(j["name"] == job for j in r["jobs"])), None)
+        if repository is None:
             raise ValueError(f"it has no job {job}")
         selector = {
             "jobName": job,
-            "repositoryName": found["name"],
-            "repositoryLocationName": found["location"]["name"],
+            "repositoryName": repository["name"],
+            "repositoryLocationName": repository["location"]["name"],
         }
         if request_id:
             tags.append({"key": REQUEST_TAG, "value": request_id})

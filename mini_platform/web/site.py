@@ -1,4 +1,4 @@
-"""What all routes share: the settings, the datasets, connections that read, and the platform that files are landed on."""
+"""State shared by all routes: settings, datasets, read-only connections, and the platform for landing files."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ from mini_platform.web.problems import NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
 
 READERS = 16
-"""Requests that read at the same time; the others wait for their turn."""
+"""Maximum number of concurrent reads; other requests wait."""
 EXPORTS = 6
-"""Of these so many may be exports, which can take as long as their clients like."""
+"""Maximum number of concurrent exports among them, as slow clients can make them long."""
 
 
 class Site:
     """One per process, in `app.state.site`; routes take it as a parameter of the type `SiteDep`.
 
     Attributes:
-        platform: the database as its owner, and the raw store: for landing files and rows of `ops`, nothing else.
-        datasets: by name.
+        platform: the database as its owner, and the raw store; only for landing files and rows of `ops`.
+        datasets: datasets by name.
     """
 
     def __init__(self, platform: Platform | None = None, datasets: Mapping[str, Dataset] | None = None) -> None:
-        """Serve these datasets, or those of the platform. Nothing is opened yet."""
+        """Serve these datasets, or those of the platform. No connection is opened yet."""
         self.platform = platform or Platform(datasets)
         self.datasets = dict(self.platform.datasets if datasets is None else datasets)
         self._exports = BoundedSemaphore(EXPORTS)
 
     @property
     def settings(self) -> Settings:
-        """The settings, read once."""
+        """Return the settings."""
         return self.platform.settings
 
     def dataset(self, name: str) -> Dataset:
-        """The dataset of this name.
+        """Return the dataset of this name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no dataset has this name.
         """
         if name not in self.datasets:
-            those = f"The datasets are: {', '.join(self.datasets)}." if self.datasets else "None is declared."
-            raise NotFoundError(f"There is no dataset {name!r}. {those}")
+            hint = f"The datasets are: {', '.join(self.datasets)}." if self.datasets else "None is declared."
+            raise NotFoundError(f"There is no dataset {name!r}. {hint}")
         return self.datasets[name]
 
     @contextmanager
     def read(self, *, personal: bool = False) -> Iterator[Connection]:
-        """A connection that can write nothing, in one transaction that sees one state of the data.
+        """Open a read-only connection with one transaction, which sees one state of the data.
 
         Args:
-            personal: it can read personal data, too; the caller knows that whoever asks may have them, or masks them.
+            personal: allow reading personal data; the caller has checked the permission, or masks the data.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
@@ -74,15 +74,15 @@ class Site:
 
     @contextmanager
     def export(self, *, personal: bool = False) -> Iterator[Connection]:
-        """The same for as long as an export takes.
+        """Open a connection as `read` does, for as long as an export takes.
 
         Raises:
-            ProblemError: there are as many exports already as may be.
+            ProblemError: the maximum number of exports is running.
             DatabaseAwayError: the database cannot be reached.
         """
         if not self._exports.acquire(blocking=False):
             raise ProblemError(
-                f"{EXPORTS} exports are under way already; try again later.",
+                f"{EXPORTS} exports are already running; try again later.",
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 {"Retry-After": "10"},
             )
@@ -93,7 +93,7 @@ class Site:
             self._exports.release()
 
     def run_history(self) -> dict[str, Row[Any]]:
-        """What Dagster wrote of each dataset's runs (`run_history.summary`), which the role that reads does not see.
+        """Return Dagster's run records of each dataset (`run_history.summary`), which the read-only role cannot see.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
@@ -125,11 +125,11 @@ class Site:
 
     @cached_property
     def runs(self) -> Runs:
-        """Dagster, to be asked for runs."""
+        """Return the client of Dagster."""
         return Runs(self.settings.dagster_url)
 
     def close(self) -> None:
-        """Give the connections that read back, and that to Dagster."""
+        """Close the read-only connections, and the one to Dagster."""
         if "_reader" in vars(self):
             self._reader.dispose()
         if "runs" in vars(self):

@@ -1,13 +1,13 @@
-"""The HTTP API: what programs ask the platform, and how they hand files in.
+"""The HTTP API for programs: reading datasets, and uploading files.
 
-    metrics.py      figures for Prometheus; health.py says how the platform is
-    relations.py    what can be listed; query.py and keyset.py find a page of it, answers.py and export.py write it down
-    datasets.py     the routes of datasets; declarations.py says what is declared
-    uploads.py      files that are sent, through incoming.py; file_status.py waits for what becomes of them
-    reference.py    the OpenAPI document as pages; openapi.py completes it
+    metrics.py      metrics for Prometheus; health.py has the health of the platform
+    relations.py    everything that can be listed; query.py and keyset.py select a page, answers.py and export.py write it
+    datasets.py     routes of datasets; declarations.py has the models of their declarations
+    uploads.py      routes for uploads, received by incoming.py; file_status.py waits until a file is loaded
+    reference.py    the OpenAPI document and Swagger UI; openapi.py completes the document
 
-The paths of a system that a dataset replaces are not here, but beside it: `routes.py` in its folder.
+Not here: the paths of a system that a dataset replaces, which are in `routes.py` in the folder of the dataset.
 
-It reads as a role that can write nothing, imports no Dagster, and writes only what every channel writes: landed files and
-rows of the schema `ops`.
+The API reads as a read-only role, does not import Dagster, and writes only landed files and rows of the schema `ops`, as every
+channel does.
 """

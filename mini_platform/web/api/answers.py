@@ -1,4 +1,4 @@
-"""Answers: a relation as a page of JSON or as CSV, whichever a request asks for, with an ETag."""
+"""Responses: a relation as a page of JSON or as CSV, by content negotiation, with an ETag."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mini_platform.web.api.relations import Relation
 from mini_platform.web.site import Site
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"}
+    HTTPStatus.NOT_MODIFIED: {"description": "Unchanged: the ETag matches `If-None-Match`"}
 }
-"""For the documentation of a route that gives an answer of this module."""
+"""Documentation of routes that return a response of this module."""
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 
 def listing(
     request: Request, site: Site, relation: Relation, *, as_csv: bool = False, stored_for: Dataset | None = None
 ) -> Response:
-    """A page of a relation, or all of it as CSV.
+    """Return a page of a relation as JSON, or all of it as CSV.
 
     Args:
-        request: whose parameters and headers are heeded.
-        site: the data.
-        relation: what is asked for.
-        as_csv: CSV, whatever the request accepts.
-        stored_for: the dataset by whose state it changes, and by nothing else; None where only the rows themselves tell.
+        request: the request, with its parameters and headers.
+        site: the site to read from.
+        relation: the relation to list.
+        as_csv: return CSV, whatever the request accepts.
+        stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
 
     Raises:
-        ProblemError: a parameter cannot be read.
+        ProblemError: a parameter is invalid.
     """
     as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
     query = ListQuery.parse(relation, request.query_params.multi_items(), export=as_csv)
@@ -49,22 +49,22 @@ def listing(
             if _is_known(request, etag):
                 return _unchanged(etag)
         if not as_csv:
-            found = page(conn, relation, query)
+            result = page(conn, relation, query)
             decimals = [name for name in query.fields if relation.columns[name].type is Decimal]
-            for row in found.results:
+            for row in result.results:
                 for name in decimals:
                     row[name] = plain(row[name])
             content = {
-                "next": _link(request, found.next),
-                "previous": _link(request, found.previous),
-                "results": found.results,
+                "next": _link(request, result.next),
+                "previous": _link(request, result.previous),
+                "results": result.results,
             }
             return answer(request, content, etag)
     return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}))
 
 
 def answer(request: Request, content: Any, etag: str | None = None) -> Response:
-    """JSON: times in UTC, decimals as text, null for what is no number. Without an ETag it gets that of its own bytes."""
+    """Return JSON: times in UTC, decimals as text, null for NaN and infinity. The default ETag is a hash of the body."""
     body = to_json(content, inf_nan_mode="null")
     etag = etag or _etag(body)
     if _is_known(request, etag):
@@ -90,10 +90,10 @@ def _unchanged(etag: str) -> Response:
 
 
 def _prefers_csv(accept: str) -> bool:
-    """Whether CSV is asked for by name, and JSON is not asked for more."""
-    wanted = {}
+    """Return True if CSV is accepted by name, and with a higher quality than JSON."""
+    qualities = {}
     for item in accept.split(","):
         kind, *options = (part.strip().lower() for part in item.split(";"))
         quality = next((option.removeprefix("q=") for option in options if option.startswith("q=")), "1")
-        wanted[kind] = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
-    return wanted.get(export.MEDIA_TYPE, 0.0) > wanted.get("application/json", 0.0)
+        qualities[kind] = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
+    return qualities.get(export.MEDIA_TYPE, 0.0) > qualities.get("application/json", 0.0)

@@ -17,19 +17,19 @@ router = APIRouter(
     tags=["audit"],
     dependencies=[Depends(allowed("admin"))],
     responses={
-        HTTPStatus.NOT_MODIFIED: {"description": "It is as the `If-None-Match` of the request has it"},
+        HTTPStatus.NOT_MODIFIED: {"description": "Unchanged: the ETag matches `If-None-Match`"},
         **documented(400, 401, 403, 422, 429, 503),
     },
 )
 
 
-@router.get("/audit/", summary="The audit trail", response_model=None)
+@router.get("/audit/", summary="Audit trail", response_model=None)
 def audit(request: Request, site: SiteDep) -> Response:
-    """List who did what, the last first; CSV where `Accept` says `text/csv`."""
+    """List all recorded actions, newest first; as CSV if `Accept` is `text/csv`."""
     return listing(request, site, relations.audit())
 
 
-@router.get("/audit.csv", summary="The audit trail as CSV", response_model=None)
+@router.get("/audit.csv", summary="Audit trail as CSV", response_model=None)
 def audit_as_csv(request: Request, site: SiteDep) -> Response:
-    """Give who did what as a CSV file, whole or as far as filters and `limit` say."""
+    """Download all recorded actions as a CSV file, restricted by filters and `limit`."""
     return listing(request, site, relations.audit(), as_csv=True)

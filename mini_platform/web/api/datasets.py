@@ -1,4 +1,4 @@
-"""Datasets: what is declared of them, and everything that can be listed of each: `/api/datasets/…`."""
+"""Routes of datasets, `/api/datasets/…`: their declarations and their listings."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ router = APIRouter(
     dependencies=[Depends(allowed("read"))],
     responses=NOT_MODIFIED | documented(400, 404, 422),
 )
-FileId = Annotated[int, Path(ge=1, lt=2**63, description="Its number in the ledger", examples=[1])]
+FileId = Annotated[int, Path(ge=1, lt=2**63, description="Id of the file in the ledger", examples=[1])]
 
 
 @router.get("/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None)
 def datasets(request: Request, site: SiteDep) -> Response:
-    """List the datasets that whoever asks may read, with how much they hold and how fresh they are."""
+    """List the datasets that the caller may read, with their number of rows and freshness."""
     with site.read() as conn:
         items = [brief(conn, request, one) for one in site.datasets.values() if may(request, "read", one)]
     return answer(request, Briefs(results=items))
@@ -38,7 +38,7 @@ def datasets(request: Request, site: SiteDep) -> Response:
 
 @router.get("/{dataset}/", summary="A dataset", name=DETAIL, responses={200: {"model": Detail}}, response_model=None)
 def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
-    """Give a dataset's declaration: columns with their units, rules, key, sources, analytics; and how fresh it is."""
+    """Return the declaration of a dataset (columns with units, rules, key, sources, analytics) and its freshness."""
     chosen = site.dataset(name)
     with site.read() as conn:
         return answer(request, detail(conn, request, chosen))
@@ -46,12 +46,12 @@ def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
 
 @router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None)
 def file(request: Request, site: SiteDep, name: DatasetName, file_id: FileId) -> Response:
-    """Give the ledger's row of a file: what became of it, and of each of its rows."""
+    """Return the ledger entry of a file: its status, and how many of its rows were inserted, updated or rejected."""
     chosen = site.dataset(name)
     columns = [ledger.c[column] for column in relations.FILES]
-    found = select(*columns).where(ledger.c.dataset == chosen.name, ledger.c.file_id == file_id)
+    entry = select(*columns).where(ledger.c.dataset == chosen.name, ledger.c.file_id == file_id)
     with site.read() as conn:
-        row = conn.execute(found).mappings().first()
+        row = conn.execute(entry).mappings().first()
     if row is None:
         raise NotFoundError(f"{chosen.name} has no file {file_id}.")
     return answer(request, dict(row))
@@ -59,13 +59,13 @@ def file(request: Request, site: SiteDep, name: DatasetName, file_id: FileId) ->
 
 @router.get("/{dataset}/analytics/{analytics}.csv", summary="Analytics as CSV", response_model=None)
 def analytics_as_csv(request: Request, site: SiteDep, name: DatasetName, analytics: str) -> Response:
-    """Give an aggregate or a view as a CSV file, whole or as far as filters and `limit` say."""
+    """Download an aggregate or a view as a CSV file, restricted by filters and `limit`."""
     return _analytics(request, site, name, analytics, as_csv=True)
 
 
 @router.get("/{dataset}/analytics/{analytics}/", summary="Analytics", response_model=None)
 def analytics(request: Request, site: SiteDep, name: DatasetName, analytics: str) -> Response:
-    """List the rows of an aggregate or a view; CSV where `Accept` says `text/csv`."""
+    """List the rows of an aggregate or a view; as CSV if `Accept` is `text/csv`."""
     return _analytics(request, site, name, analytics)
 
 
@@ -77,19 +77,19 @@ def _analytics(request: Request, site: SiteDep, name: str, analytics: str, *, as
     return listing(request, site, relation, as_csv=as_csv, stored_for=stored_for)
 
 
-def _list(kind: str, of: Callable[[Dataset], Relation], about: str, *, stored: bool = False) -> None:
+def _list(kind: str, relation_of: Callable[[Dataset], Relation], about: str, *, stored: bool = False) -> None:
     """Make the routes of something that every dataset has, as JSON and as CSV."""
 
     def as_page(request: Request, site: SiteDep, name: DatasetName) -> Response:
         chosen = site.dataset(name)
-        return listing(request, site, of(chosen), stored_for=chosen if stored else None)
+        return listing(request, site, relation_of(chosen), stored_for=chosen if stored else None)
 
     def as_csv(request: Request, site: SiteDep, name: DatasetName) -> Response:
         chosen = site.dataset(name)
-        return listing(request, site, of(chosen), as_csv=True, stored_for=chosen if stored else None)
+        return listing(request, site, relation_of(chosen), as_csv=True, stored_for=chosen if stored else None)
 
     for path, route, summary, more in (
-        (f"/{{dataset}}/{kind}/", as_page, kind.capitalize(), "; CSV where `Accept` says `text/csv`."),
+        (f"/{{dataset}}/{kind}/", as_page, kind.capitalize(), "; as CSV if `Accept` is `text/csv`."),
         (f"/{{dataset}}/{kind}.csv", as_csv, f"{kind.capitalize()} as CSV", ", as a CSV file without pages."),
     ):
         router.add_api_route(
@@ -98,8 +98,11 @@ def _list(kind: str, of: Callable[[Dataset], Relation], about: str, *, stored: b
 
 
 _list(
-    "rows", relations.rows, "The rows of production, personal data masked, with the file that brought each", stored=True
+    "rows",
+    relations.rows,
+    "Rows of production, personal data masked, each with the file that it was loaded from",
+    stored=True,
 )
-_list("files", relations.files, "The ledger: every file that ever arrived, and what became of it and of its rows")
-_list("rejects", relations.rejects, "Rejected rows, an item per broken rule: file, line, column, value, rule, sentence")
-_list("quality", relations.quality, "The quality report: a row per run, table and column, the last measurements first")
+_list("files", relations.files, "The ledger: every file received, with its status and the results of its rows")
+_list("rejects", relations.rejects, "Rejected rows, one item per failed rule: file, line, column, value, rule, reason")
+_list("quality", relations.quality, "The quality report: one row per run, table and column, newest first")

@@ -1,4 +1,4 @@
-"""What the API says of a dataset: how fresh it is, and its declaration."""
+"""Response models of datasets: their freshness and their declaration."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mini_platform.declare.columns import Column
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Json
-from mini_platform.warehouse.ledger import HOLDS
+from mini_platform.warehouse.ledger import IN_PRODUCTION
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger
 from mini_platform.web.api import relations
 
 DETAIL = "api_dataset"
-"""Name of the route of a dataset, by which links to it are made."""
+"""Name of the route of a dataset, for links to it."""
 COUNTED = 10_000
-"""Tables of fewer rows are counted; of others the planner's estimate is told."""
+"""Tables with fewer rows are counted; for others the planner's estimate is returned."""
 Type = Literal["text", "integer", "number", "decimal", "boolean", "date", "timestamp", "json", "list"]
 TYPES: Mapping[str, Type] = {
     "str": "text", "int": "integer", "float": "number", "Decimal": "decimal", "bool": "boolean",
     "date": "date", "datetime": "timestamp", "dict": "json", "list": "list",
 }  # fmt: skip
-"""Types of values as they are called in the API."""
+"""Python type -> name of the type in the API."""
 
 
 class Load(BaseModel):
@@ -41,8 +41,8 @@ class Load(BaseModel):
     run_id: str | None
 
 
-class Named(BaseModel):
-    """What a dataset is called, and where it is."""
+class NamedDataset(BaseModel):
+    """Name and URL of a dataset."""
 
     name: str
     description: str
@@ -50,15 +50,15 @@ class Named(BaseModel):
 
 
 class State(BaseModel):
-    """What a dataset holds, and how fresh it is."""
+    """Size and freshness of a dataset."""
 
     rows_estimate: int = Field(description=f"Exact below {COUNTED:,}")
-    freshness_seconds: float | None = Field(description="A load is due within; null: whenever")
+    freshness_seconds: float | None = Field(description="Maximum age of the last load, in seconds; null: no schedule")
     is_late: bool | None
-    last_load: Load | None = Field(description="Of the files whose rows it holds")
+    last_load: Load | None = Field(description="The last load of a file whose rows are in the dataset")
 
 
-class Brief(State, Named):
+class Brief(State, NamedDataset):
     """A dataset in a list."""
 
 
@@ -70,39 +70,39 @@ class Briefs(BaseModel):
     results: list[Brief]
 
 
-class Seen(BaseModel):
-    """A column as it can be listed."""
+class ListedColumn(BaseModel):
+    """A column of a listing."""
 
     name: str
     type: Type
     unit: str | None
     description: str
-    personal: Any = Field(description="Of personal data: how it is protected, or that it is some")
+    personal: Any = Field(description="Protection of personal data, or true; null or false: not personal")
 
 
-class Declared(Seen):
-    """A column as it is declared."""
+class DeclaredColumn(ListedColumn):
+    """A declared column."""
 
-    source: str | None = Field(description="Of what is said of its values")
+    source: str | None = Field(description="Where the limits of its values come from")
     in_key: bool
     nullable: bool
     stored: bool
-    system: str | None = Field(description="What the platform fills it with")
+    system: str | None = Field(description="What the platform fills it with, such as `file` or `line`")
     derived: bool
-    aliases: list[str] = Field(description="Other names of it in files")
+    aliases: list[str] = Field(description="Alternative names in files")
 
 
 class DeclaredRule(BaseModel):
-    """A rule that rows are held to."""
+    """A validation rule."""
 
     name: str
-    column: str | None = Field(description="null: the whole row")
+    column: str | None = Field(description="null: a rule about the whole row")
     sentence: str
     severity: Literal["error", "warn"]
 
 
 class Source(BaseModel):
-    """How files are written."""
+    """A file format of a dataset."""
 
     name: str
     format: Literal["csv", "json"]
@@ -110,44 +110,44 @@ class Source(BaseModel):
 
 
 class Analytics(BaseModel):
-    """What is computed from a dataset."""
+    """An aggregate or a view of a dataset."""
 
     name: str
     kind: Literal["aggregate", "view"]
     description: str
     key: list[str]
-    columns: list[Seen]
+    columns: list[ListedColumn]
     url: str
 
 
 class Declaration(BaseModel):
-    """What is declared of a dataset."""
+    """The declaration of a dataset."""
 
     table: str
     owners: list[str]
     key: list[str]
     indexes: list[Any]
-    search: list[str] = Field(description="Columns that `search=` looks in")
-    columns: list[Declared]
+    search: list[str] = Field(description="Columns searched by `search=`")
+    columns: list[DeclaredColumn]
     rules: list[DeclaredRule]
     sources: list[Source]
-    api_sources: list[str] = Field(description="Names of the APIs that it is synced from")
+    api_sources: list[str] = Field(description="Names of the API sources that it is synced from")
     unexpected_columns: str
     duplicates: str
     warn_limit: str
     reject_limit: str
     analytics: list[Analytics]
-    listings: dict[str, str] = Field(description="What can be listed of it, by its URL")
+    listings: dict[str, str] = Field(description="Listings of the dataset -> their URLs")
 
 
-class Detail(State, Declaration, Named):
+class Detail(State, Declaration, NamedDataset):
     """A dataset with its declaration."""
 
 
 def brief(conn: Connection, request: Request, dataset: Dataset) -> Brief:
-    """A dataset, what it holds and how fresh it is."""
+    """Return the size and freshness of a dataset."""
     last = select(ledger.c.file_id, ledger.c.name, ledger.c.loaded_at, ledger.c.rows_read, ledger.c.run_id)
-    last = last.where(ledger.c.dataset == dataset.name, HOLDS)
+    last = last.where(ledger.c.dataset == dataset.name, IN_PRODUCTION)
     loaded = conn.execute(last.order_by(ledger.c.loaded_at.desc(), ledger.c.file_id.desc()).limit(1)).mappings().first()
     late = None
     if dataset.freshness is not None:
@@ -164,7 +164,7 @@ def brief(conn: Connection, request: Request, dataset: Dataset) -> Brief:
 
 
 def detail(conn: Connection, request: Request, dataset: Dataset) -> Detail:
-    """The same with its declaration."""
+    """Return the size, freshness and declaration of a dataset."""
     known = brief(conn, request, dataset)
     return Detail(
         **dict(known),
@@ -194,8 +194,8 @@ def detail(conn: Connection, request: Request, dataset: Dataset) -> Detail:
 
 def _rows_estimate(conn: Connection, dataset: Dataset) -> int:
     table = dataset_tables(dataset).production
-    some = select(literal(1)).select_from(table).limit(COUNTED).subquery()
-    counted = conn.scalar(select(func.count()).select_from(some)) or 0
+    limited = select(literal(1)).select_from(table).limit(COUNTED).subquery()
+    counted = conn.scalar(select(func.count()).select_from(limited)) or 0
     if counted < COUNTED:
         return counted
     name = conn.dialect.identifier_preparer.format_table(table)
@@ -203,10 +203,10 @@ def _rows_estimate(conn: Connection, dataset: Dataset) -> int:
     return max(counted, int(estimate or 0))
 
 
-def _declared(dataset: Dataset, column: Column) -> Declared:
-    same = {name: getattr(column, name) for name in ("name", "unit", "description", "personal", "source", "nullable")}
-    return Declared(
-        **same,
+def _declared(dataset: Dataset, column: Column) -> DeclaredColumn:
+    fields = {name: getattr(column, name) for name in ("name", "unit", "description", "personal", "source", "nullable")}
+    return DeclaredColumn(
+        **fields,
         type=TYPES[column.type.__name__],
         in_key=column.name in dataset.key,
         stored=column.stored,
@@ -224,7 +224,9 @@ def _analytics(dataset: Dataset, item: Aggregate | View, here: str) -> Analytics
         description=item.description,
         key=list(item.key) if isinstance(item, Aggregate) else [],
         columns=[
-            Seen(name=c.name, type=TYPES[c.type.__name__], unit=c.unit, description=c.description, personal=c.personal)
+            ListedColumn(
+                name=c.name, type=TYPES[c.type.__name__], unit=c.unit, description=c.description, personal=c.personal
+            )
             for c in columns
         ],
         url=f"{here}analytics/{item.name}/",

@@ -1,4 +1,4 @@
-"""Exports: a listing as CSV, streamed from a cursor of the server, in flat memory however many rows there are."""
+"""Exports: a listing as CSV, streamed from a server-side cursor in constant memory."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mini_platform.web.site import Site
 MEDIA_TYPE = "text/csv"
 CHUNK_BYTES = 2**16
 STALLED_SECONDS = 60.0
-"""A client that takes nothing for so long is left: its export holds a connection."""
+"""Maximum time in which a client reads nothing, as its export holds a connection."""
 
 
 def csv_stream(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """Rows as CSV that spreadsheet programs open without running any of it; the values as in JSON, empty where it has null."""
+    """Yield rows as CSV that is safe to open in spreadsheet programs; values as in JSON, an empty cell for null."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(columns)
@@ -57,10 +57,10 @@ def _cell(value: Any) -> Any:
 
 
 def export(site: Site, relation: Relation, query: ListQuery, headers: dict[str, str]) -> CsvResponse:
-    """All rows that a query asks for. The first of them are fetched before the response begins, so that errors are told.
+    """Return all rows of a query as CSV. The first rows are fetched before the response starts, so that errors are reported.
 
     Raises:
-        ProblemError: too many exports are under way.
+        ProblemError: too many exports are running.
     """
 
     def chunks() -> Generator[bytes, None, None]:
@@ -72,7 +72,7 @@ def export(site: Site, relation: Relation, query: ListQuery, headers: dict[str, 
 
 
 class CsvResponse(StreamingResponse):
-    """A stream that gives its connection back whatever becomes of its client."""
+    """A streaming response that always releases its connection, even if the client disconnects."""
 
     def __init__(self, chunks: Generator[bytes, None, None], headers: dict[str, str]) -> None:
         """Fetch the first chunk."""
@@ -86,7 +86,7 @@ class CsvResponse(StreamingResponse):
             yield chunk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; end it where the client goes away or stands still."""
+        """Send the stream; end it if the client disconnects or stalls."""
 
         async def patiently(message: Message) -> None:
             await asyncio.wait_for(send(message), STALLED_SECONDS)

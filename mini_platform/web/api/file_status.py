@@ -1,4 +1,4 @@
-"""What became of a file that was landed, and waiting until something has."""
+"""The status of a landed file, and waiting for it to be loaded."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ T = TypeVar("T")
 
 
 class LandedFile(BaseModel):
-    """A row of the ledger: a file that arrived, and what became of it and of each of its rows."""
+    """A ledger entry: a file that arrived, its status, and the results of its rows."""
 
-    file_id: int = Field(description="Its place in the order of arrival")
+    file_id: int = Field(description="Id, ascending in order of arrival")
     dataset: str
     name: str
     version: int = Field(description="1 for the first bytes under this name, then 2, 3 …")
-    sha256: str = Field(description="Of its bytes")
+    sha256: str = Field(description="SHA-256 of its bytes")
     bytes: int
-    channel: str = Field(description="How it came in")
+    channel: str = Field(description="How it arrived")
     arrived_at: dt.datetime
     loaded_at: dt.datetime | None = None
-    status: str = Field(description="landed, staged, loaded, refused, failed or unchanged")
+    status: str = Field(description="landed or staged (pending), loaded, refused, failed or unchanged")
     error: str | None = Field(None, description="Why it was refused or failed")
-    unchanged: bool = Field(description="Its bytes are the current version of this name already: nothing is loaded")
-    same_as: int | None = Field(None, description="The version that they are")
+    unchanged: bool = Field(
+        description="The bytes are identical to the current version of this name: nothing is loaded"
+    )
+    same_as: int | None = Field(None, description="Id of the identical file")
     rows_read: int | None = Field(None, description="Sum of the five below; null until it is loaded")
     rows_inserted: int | None = None
     rows_updated: int | None = None
     rows_unchanged: int | None = None
-    rows_superseded: int | None = Field(None, description="Rows whose key comes again, later in the file")
+    rows_superseded: int | None = Field(None, description="Rows whose key is repeated later in the file")
     rows_rejected: int | None = None
-    url: str = Field(description="Where this row of the ledger is")
+    url: str = Field(description="URL of this ledger entry")
 
     model_config = {
         "json_schema_extra": {
@@ -83,12 +85,12 @@ class LandedFile(BaseModel):
 
 @dataclass(frozen=True)
 class FileStatus:
-    """A landed file as it is now.
+    """The current state of a landed file.
 
     Attributes:
-        row: of the ledger.
-        version: the row that was loaded, or will be: another one where the file's bytes were unchanged.
-        fresh: what is computed from the dataset is up to date.
+        row: ledger entry of the file.
+        version: ledger entry that is loaded; another one if the bytes were unchanged.
+        fresh: True if derived tables are up to date.
     """
 
     row: Row[Any]
@@ -97,12 +99,12 @@ class FileStatus:
 
     @property
     def pending(self) -> bool:
-        """Whether it waits to be loaded."""
+        """True if the file is not loaded yet."""
         return self.version.status in PENDING
 
     @property
     def shown(self) -> LandedFile:
-        """For programs."""
+        """Return the file as the model of the API."""
         known = {name: getattr(self.row, name) for name in LandedFile.model_fields if hasattr(self.row, name)}
         for name in ("arrived_at", "loaded_at"):
             known[name] = known[name] and known[name].astimezone(dt.UTC)
@@ -114,7 +116,7 @@ class FileStatus:
         return LandedFile(**known, unchanged=self.row.same_as is not None, url=url)
 
     def answer(self, response: Response) -> LandedFile:
-        """The body; 202 as long as the file is pending, 200 once it is done."""
+        """Return the body; set status 202 while the file is pending, else 200."""
         shown = self.shown
         response.status_code = 202 if self.pending else 200
         response.headers["Location"] = shown.url
@@ -122,36 +124,36 @@ class FileStatus:
 
 
 def outcome(conn: Connection, dataset: Dataset, file_id: int) -> FileStatus:
-    """A landed file as it is now."""
+    """Return the current state of a landed file."""
     row = conn.execute(select(files).where(files.c.file_id == file_id)).one()
     version = row if row.same_as is None else conn.execute(select(files).where(files.c.file_id == row.same_as)).one()
     return FileStatus(row, version, not is_stale(conn, dataset))
 
 
 async def until(
-    request: Request, site: Site, seconds: float, look: Callable[[Connection], T], done: Callable[[T], bool]
+    request: Request, site: Site, seconds: float, poll: Callable[[Connection], T], is_final: Callable[[T], bool]
 ) -> T:
-    """Look at the database again and again, until what is seen is done, the time is over, or nobody waits any more."""
+    """Poll the database until the result is final, the time is up, or the client disconnects."""
 
-    def see() -> T:
+    def query() -> T:
         with site.read() as conn:
-            return look(conn)
+            return poll(conn)
 
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
-        seen = await run_in_threadpool(see)
-        if done(seen) or loop.time() >= end or await request.is_disconnected():
-            return seen
+        state = await run_in_threadpool(query)
+        if is_final(state) or loop.time() >= end or await request.is_disconnected():
+            return state
         await asyncio.sleep(min(LOOK_SECONDS, max(0.0, end - loop.time())))
 
 
 async def status_after(request: Request, site: Site, dataset: Dataset, file_id: int, seconds: float) -> FileStatus:
-    """A landed file as soon as it is loaded, with all that is computed from it; or as it is after so many seconds."""
+    """Return the state of a file once it and all derived tables are loaded, or after this many seconds."""
     return await until(
         request,
         site,
         seconds,
         lambda conn: outcome(conn, dataset, file_id),
-        lambda seen: not seen.pending and (seen.fresh or seen.version.status != "loaded"),
+        lambda state: not state.pending and (state.fresh or state.version.status != "loaded"),
     )

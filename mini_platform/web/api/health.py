@@ -1,13 +1,13 @@
-"""Whether the platform is well: for load balancers, monitoring, and the readers of the system that this one replaces.
+"""Health and statistics: for load balancers, monitoring, and clients of the system that this one replaces.
 
-The figures of `/health` and `/stats` are those of the datasets that are synced from APIs, as the system synced them that was
-replaced; where none is synced, those of all datasets:
+The figures of `/health` and `/stats` cover the datasets that are synced from APIs, as in the replaced system; if none is
+synced, all datasets:
 
     total_records_processed    rows read, by the ledger, of their files that are loaded
-    run_count                  their runs, by Dagster's record: api_sources and loads, however they ended
+    run_count                  their runs, by Dagster's record: syncs and loads, whatever their outcome
     total_duration_seconds     of those that ended
-    last_success, last_failure the later of what the runs say and what the api_sources say (`ops.checkpoints`)
-    last_failure_reason        of the failed sync as a sentence, or which run failed
+    last_success, last_failure the later one of runs and of syncs (`ops.checkpoints`)
+    last_failure_reason        error of the failed sync, or the failed run
 """
 
 from __future__ import annotations
@@ -32,29 +32,27 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process is running."""
 
     status: Literal["ok"] = "ok"
 
 
 class Health(BaseModel):
-    """How the platform is."""
+    """The state of the platform."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
         description="degraded: the last run failed, or an inbox cannot be used; unavailable: the database does not answer"
     )
-    db_connected: bool = Field(description="Also where it answers too late")
-    last_etl_run: dt.datetime | None = Field(
-        description="When rows were last synced or loaded; null: never, or not known"
-    )
+    db_connected: bool = Field(description="True also if the database answers too late")
+    last_etl_run: dt.datetime | None = Field(description="Time of the last sync or load; null: never, or unknown")
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
     inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
 
 
 class Stats(BaseModel):
-    """What became of the runs of the datasets that are synced, or of all where none is."""
+    """Totals of the runs of the datasets that are synced, or of all datasets if none is."""
 
-    total_records_processed: int = Field(description="Rows of loaded files, valid or not")
+    total_records_processed: int = Field(description="Rows of loaded files, valid or rejected")
     total_duration_seconds: float
     last_success: dt.datetime | None
     last_failure: dt.datetime | None
@@ -64,17 +62,17 @@ class Stats(BaseModel):
 
 @router.get("/api/health/")
 def alive() -> Alive:
-    """The process answers; whether the database does is told by `/health`."""
+    """Return ok if the process answers; `/health` reports on the database."""
     return Alive()
 
 
 @router.get(
     "/health",
     response_model_exclude_defaults=True,
-    responses={503: {"model": Health, "description": "The database is away, or answers too late"}},
+    responses={503: {"model": Health, "description": "The database cannot be reached, or answers too late"}},
 )
 def health(site: SiteDep, response: Response) -> Health:
-    """Whether the database answers, how the last run ended, and which remote inboxes cannot be used."""
+    """Return the state of the database, the outcome of the last run, and the remote inboxes that cannot be used."""
     try:
         past = _Past(site)
         with site.read() as conn:
@@ -102,9 +100,9 @@ def _measured(site: Site) -> Sequence[Dataset]:
 
 @router.get("/stats", dependencies=[Depends(allowed("read", _measured))])
 def stats(site: SiteDep) -> Stats:
-    """How many rows and runs there were, how long they took, and how the last ones ended.
+    """Return the number of rows and runs, their durations, and the outcome of the last ones.
 
-    Of the datasets that are synced, or of all where none is.
+    The figures cover the datasets that are synced from APIs, or all datasets if none is.
     """
     past = _Past(site)
     return Stats(
@@ -118,7 +116,7 @@ def stats(site: SiteDep) -> Stats:
 
 
 class _Past:
-    """What the ledger, the checkpoints and Dagster's record of runs say of the datasets."""
+    """Past runs of the datasets, by the ledger, the checkpoints and Dagster's run records."""
 
     def __init__(self, site: Site) -> None:
         names = [dataset.name for dataset in _measured(site)]
@@ -132,15 +130,13 @@ class _Past:
             files.c.dataset.in_(names), files.c.status == "loaded"
         )
         with site.read() as conn:
-            self.api_sources = conn.execute(synced).one()
+            self.syncs = conn.execute(synced).one()
             self.rows, loaded_at = conn.execute(read).one()
         history = site.run_history()
         self.runs = [history[name] for name in names if name in history]
-        self.last_run = _latest(*(run.last_started for run in self.runs), self.api_sources.last_started, loaded_at)
-        self.last_success = _latest(
-            *(run.last_succeeded for run in self.runs), self.api_sources.last_succeeded, loaded_at
-        )
-        self.last_failure = _latest(*(run.last_failed for run in self.runs), self.api_sources.last_failed)
+        self.last_run = _latest(*(run.last_started for run in self.runs), self.syncs.last_started, loaded_at)
+        self.last_success = _latest(*(run.last_succeeded for run in self.runs), self.syncs.last_succeeded, loaded_at)
+        self.last_failure = _latest(*(run.last_failed for run in self.runs), self.syncs.last_failed)
 
     def status(self) -> Literal["success", "failure", "running", "never_run"]:
         if any(run.running for run in self.runs):
@@ -152,8 +148,8 @@ class _Past:
     def failure_reason(self) -> str | None:
         if self.last_failure is None:
             return None
-        if self.last_failure == self.api_sources.last_failed:
-            return self.api_sources.last_error or "A sync failed; the one after it did not."
+        if self.last_failure == self.syncs.last_failed:
+            return self.syncs.last_error or "A sync failed; the next one succeeded."
         failed = max((run for run in self.runs if run.last_failed), key=lambda run: run.last_failed)
         return f"Run {failed.last_failed_run} failed; Dagster shows why."
 

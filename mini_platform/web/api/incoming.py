@@ -1,9 +1,9 @@
-"""Bodies on their way in: piece by piece into the raw store, hashed meanwhile, whatever they are wrapped in.
+"""Request bodies: written to the raw store in pieces and hashed on the way, raw or multipart.
 
-Here: raw bodies and the part `file` of multipart ones, what they are called, how long they may be, and clients that send
-nonsense, too much, too slowly, or go away. Memory holds a piece or two of a body, however large it is. A body that is not
-wanted is not read: the HTTP server reads it on and forgets it, so that its client gets the answer.
-Not here: what becomes of the file (`landing/upload.py`).
+Here: raw bodies and the part `file` of multipart ones, their names, their maximum size, and clients that send invalid bodies,
+too many bytes, too slowly, or that disconnect. Memory holds one or two pieces of a body, whatever its size. A refused body is
+not read here: the HTTP server discards it, so that the client gets the response. Not here: landing the file
+(`landing/upload.py`).
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from mini_platform.storage.store import Arriving, RawStore
 from mini_platform.web.problems import ProblemError
 
 PIECE = 2**20
-"""Bytes that are handed to the disk at a time."""
+"""Bytes per write to the disk."""
 PIECE_SECONDS = 300.0
-"""A body that takes longer for a piece is given up: it holds a connection and an unfinished file."""
+"""Maximum time for a piece of a body, as it holds a connection and an unfinished file."""
 AROUND_BYTES = 2**20
-"""Of a multipart body, beside its file."""
+"""Maximum bytes of a multipart body beside its file."""
 ESCAPED = re.compile(rb"%(22|[01][0-9A-F])")
-"""How browsers write the characters that would end a name:
+"""Escapes that browsers use for characters that would end a name:
 https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data"""
 
 Check = Callable[[str], object]
-"""Told of a name before the bytes come; raises `ProblemError` where a file cannot be taken under it."""
+"""Called with the file name before the bytes arrive; raises `ProblemError` if the name is not accepted."""
 
 
 @dataclass(frozen=True)
 class Incoming:
-    """A file that came in whole.
+    """A file that was received completely.
 
     Attributes:
-        name: as it was sent; None if it was sent without one. Bytes that are not UTF-8 are surrogates.
-        content_type: as it was sent, without parameters, in lower case.
-        arriving: its bytes, to be kept or not.
+        name: file name as sent, or None. Bytes that are not UTF-8 are surrogates.
+        content_type: media type as sent, without parameters, in lower case.
+        arriving: bytes of the file, to be kept or dropped.
     """
 
     name: str | None
@@ -56,16 +56,16 @@ class Incoming:
 
 @asynccontextmanager
 async def receive(request: Request, store: RawStore, limit: int, check: Check) -> AsyncIterator[Incoming]:
-    """The file that a request brings. Where the body does not keep it, nothing is left of it.
+    """Yield the file of a request. If the caller does not keep it, its bytes are removed.
 
     Args:
         request: its body is multipart with a part `file`, or the file itself, named by `?name=` or Content-Disposition.
-        store: that it arrives in.
-        limit: longest file, in bytes.
-        check: of its name.
+        store: raw store for the bytes.
+        limit: maximum bytes of the file.
+        check: check of the file name.
 
     Raises:
-        ProblemError: 400 for what is no upload, 408, 413, or 507 where the disk is full.
+        ProblemError: 400 for an invalid upload, 408, 413, or 507 if the disk is full.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = kind == b"multipart/form-data"
@@ -75,10 +75,10 @@ async def receive(request: Request, store: RawStore, limit: int, check: Check) -
         async with contextmanager_in_threadpool(store.receive()) as arriving:
 
             def take(piece: bytes) -> None:
-                found = wrapped.feed(piece)
-                if arriving.size + len(found) > limit:
+                content = wrapped.feed(piece)
+                if arriving.size + len(content) > limit:
                     raise _too_large(limit)
-                arriving.write(found)
+                arriving.write(content)
 
             async for piece in body.pieces():
                 await run_in_threadpool(take, piece)
@@ -95,12 +95,12 @@ def no_room() -> Iterator[None]:
         yield
     except NoRoomError as error:
         raise ProblemError(
-            "The disk that files are kept on is full: send it again later.", HTTPStatus.INSUFFICIENT_STORAGE
+            "The disk for raw files is full; send the file again later.", HTTPStatus.INSUFFICIENT_STORAGE
         ) from error
 
 
 async def whole(request: Request, limit: int) -> bytes:
-    """A raw body that may be held in memory.
+    """Return a raw body that is small enough for memory.
 
     Raises:
         ProblemError: 400, 408 or 413.
@@ -110,21 +110,21 @@ async def whole(request: Request, limit: int) -> bytes:
 
 def _too_large(limit: int) -> ProblemError:
     return ProblemError(
-        f"At most {limit:,} bytes can be sent at once.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, max_bytes=limit
+        f"The body is too large: the limit is {limit:,} bytes.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, max_bytes=limit
     )
 
 
 class _Limited:
-    """The bytes of a body, of which there may not be more than so many."""
+    """A request body with a maximum length."""
 
     def __init__(self, request: Request, limit: int) -> None:
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > limit:
+        content_length = request.headers.get("content-length", "")
+        if content_length.isdecimal() and int(content_length) > limit:
             raise _too_large(limit)
         self._chunks, self._limit = aiter(request.stream()), limit
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """As they come, but none is much smaller than `PIECE` except the last."""
+        """Yield pieces of the body; all except the last have about `PIECE` bytes."""
         size = 0
         while piece := await self._piece():
             size += len(piece)
@@ -141,14 +141,14 @@ class _Limited:
         except StopAsyncIteration:
             pass
         except TimeoutError:
-            raise ProblemError("The body comes too slowly.", HTTPStatus.REQUEST_TIMEOUT) from None
+            raise ProblemError("The request body arrives too slowly.", HTTPStatus.REQUEST_TIMEOUT) from None
         except ClientDisconnect:
-            raise ProblemError("The client went away before it had sent the body.") from None
+            raise ProblemError("The client disconnected before it had sent the body.") from None
         return bytes(piece)
 
 
 class _Raw:
-    """A body that is the file."""
+    """A raw body: the body is the file."""
 
     def __init__(self, request: Request, kind: bytes, check: Check) -> None:
         _, options = parse_options_header(request.headers.get("content-disposition"))
@@ -162,16 +162,16 @@ class _Raw:
         return piece
 
     def finish(self) -> None:
-        """Nothing can be missing."""
+        """Do nothing: a raw body cannot be incomplete here."""
 
 
 class _Form:
-    """A multipart body, of which the part `file` is the file; fields beside it are left out."""
+    """A multipart body; its part `file` is the file, other parts are ignored."""
 
     def __init__(self, boundary: bytes, check: Check) -> None:
         self.name: str | None = None
         self.content_type = ""
-        self._check, self._found, self._ended = check, False, False
+        self._check, self._has_file, self._ended = check, False, False
         self._is_file = False
         self._header, self._value, self._headers = bytearray(), bytearray(), dict[bytes, bytes]()
         self._bytes = bytearray()
@@ -194,20 +194,20 @@ class _Form:
             raise ProblemError(f"The multipart body cannot be read: {error}.") from error
 
     def feed(self, piece: bytes) -> bytes:
-        """The file's bytes in a piece of the body."""
+        """Return the bytes of the file in a piece of the body."""
         try:
             self._parser.write(piece)
         except FormParserError as error:
             raise ProblemError(f"The multipart body cannot be read: {error}.") from error
-        found = bytes(self._bytes)
+        content = bytes(self._bytes)
         self._bytes.clear()
-        return found
+        return content
 
     def finish(self) -> None:
-        """Say what is missing."""
+        """Raise if the body is incomplete."""
         if not self._ended:
             raise ProblemError("The multipart body ends too soon: its last boundary is missing.")
-        if not self._found:
+        if not self._has_file:
             raise ProblemError("The multipart body has no part with the name `file`.")
 
     def _part_begins(self) -> None:
@@ -223,9 +223,9 @@ class _Form:
         self._is_file = options.get(b"name") == b"file"
         if not self._is_file:
             return
-        if self._found:
+        if self._has_file:
             raise ProblemError("There are several parts with the name `file`: send one file at a time.")
-        self._found = True
+        self._has_file = True
         kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
         self.content_type = kind.decode("latin-1")
         self.name = _text(options.get(b"filename"))
@@ -243,7 +243,7 @@ class _Form:
 
 
 def _text(name: bytes | None) -> str | None:
-    """A file name that was sent in a header."""
+    """Return a file name from a header as text."""
     if name is None:
         return None
-    return ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), name).decode("utf-8", "surrogateescape")
+    return ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), name).decode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""Keyset pages: a page begins behind the row at which another one ended, however many rows came or went in between.
+"""Keyset pagination: a page starts after the last row of another page, even if rows were inserted or deleted in between.
 
-An ordering is that of Postgres: empty values are last where it ascends, first where it descends. To walk back is to walk
-forward in the opposite ordering.
+The ordering is that of Postgres: nulls are last if it ascends, first if it descends. Paging backwards is paging forwards in the
+opposite ordering.
 
 https://use-the-index-luke.com/no-offset
 """
@@ -26,9 +26,9 @@ from mini_platform.web.api.values import packed, unpacked
 Where = Literal["after", "from", "before", "until"]
 """Where a page begins: after the row of a cursor or with it, or, walking back, before that row or with it."""
 OPPOSITE: dict[Where, Where] = {"after": "until", "before": "from"}
-"""Where the way back begins from a page that had no rows."""
+"""Where to page in the opposite direction from a page without rows."""
 LONGEST = 2**15
-"""Characters of a cursor; none that was given is as long."""
+"""Maximum number of characters of a cursor; valid ones are shorter."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Sort:
 
     @property
     def element(self) -> ColumnElement[Any]:
-        """As `ORDER BY` takes it."""
+        """Return the expression for `ORDER BY`."""
         element = self.column.sorted_by
         return element.desc() if self.descends else element.asc()
 
     @property
     def reversed(self) -> Sort:
-        """The other way round."""
+        """Return the sort in the opposite direction."""
         return replace(self, descends=not self.descends)
 
     def beyond(self, value: Any) -> ColumnElement[bool]:
-        """Whether a row comes after this value."""
+        """Return a condition: the row comes after this value."""
         element = self.column.sorted_by
         if value is None:
             return element.is_not(None) if self.descends else false()
@@ -60,7 +60,7 @@ class Sort:
         return or_(further, element.is_(None)) if self.column.nullable else further
 
     def not_before(self, value: Any) -> ColumnElement[bool]:
-        """Whether a row comes after this value or has it."""
+        """Return a condition: the row comes after this value or has it."""
         element = self.column.sorted_by
         if value is None:
             return true() if self.descends else element.is_(None)
@@ -71,17 +71,20 @@ class Sort:
 
 
 def _bound(element: ColumnElement[Any], value: Any) -> ColumnElement[Any]:
-    """A value as one of the element's type; a list says its type, as that of its items would be guessed."""
+    """Return a value with the type of the element; that of a list is explicit, as Postgres would guess its items' type."""
     bound = literal(value, element.type)
     return sql_cast(bound, element.type) if isinstance(value, list) else bound
 
 
 def beyond(sorts: Sequence[Sort], values: Sequence[Any], *, inclusive: bool) -> ColumnElement[bool]:
-    """Whether a row comes after the one that has these values, in this ordering; `inclusive`: or is it.
+    """Return a condition: the row comes after the one with these values in this ordering; or is it, if `inclusive`.
 
-    Columns that are never empty and all go in one direction are compared as a row, which an index over them serves. Else the
-    first column is compared by itself, too, so that an index over it serves.
+    Columns that are not null and all in one direction are compared as a row, for which an index over them is used. Otherwise
+    the first column is also compared by itself, so that an index over it is used.
     """
+    # Mixed directions or nulls: the comparison is built column by column, (a, b) > (x, y) as
+    # a >= x AND (a > x OR b > y). The first half is redundant, but lets Postgres use an index
+    # over `a`, which it cannot for the OR.
     (first, *rest), (value, *others) = sorts, values
     if not any(sort.column.nullable or sort.descends != first.descends for sort in sorts):
         return _row_beyond(sorts, values, inclusive=inclusive)
@@ -92,11 +95,11 @@ def beyond(sorts: Sequence[Sort], values: Sequence[Any], *, inclusive: bool) -> 
 
 def _row_beyond(sorts: Sequence[Sort], values: Sequence[Any], *, inclusive: bool) -> ColumnElement[bool]:
     elements = [sort.column.sorted_by for sort in sorts]
-    ours, theirs = tuple_(*elements), tuple_(*map(_bound, elements, values))
+    row, bounds = tuple_(*elements), tuple_(*map(_bound, elements, values))
     if sorts[0].descends:
-        result = ours <= theirs if inclusive else ours < theirs
+        result = row <= bounds if inclusive else row < bounds
     else:
-        result = ours >= theirs if inclusive else ours > theirs
+        result = row >= bounds if inclusive else row > bounds
     # Where other tables have the last columns, an index of the first one can serve what concerns it alone.
     of_table = sum(1 for _ in takewhile(lambda element: plain_column(element) is not None, elements))
     if 0 < of_table < len(sorts):
@@ -106,43 +109,43 @@ def _row_beyond(sorts: Sequence[Sort], values: Sequence[Any], *, inclusive: bool
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page begins: the values of a row, in the columns of the ordering."""
+    """The start of a page: the values of a row in the columns of the ordering."""
 
     where: Where
     values: tuple[Any, ...]
 
     @property
     def is_back(self) -> bool:
-        """Whether it walks back."""
+        """True if the cursor pages backwards."""
         return self.where in ("before", "until")
 
     def holds(self, sorts: Sequence[Sort]) -> ColumnElement[bool]:
-        """Whether a row is on its side."""
+        """Return a condition: the row is on the cursor's side."""
         chosen = [sort.reversed for sort in sorts] if self.is_back else sorts
         return beyond(chosen, self.values, inclusive=self.where in ("from", "until"))
 
     def text(self, mark: str) -> str:
-        """As it is handed out; `mark` stands for what is listed and in which order."""
+        """Return the cursor as text for a response; `mark` identifies the listing and its ordering."""
         content = [mark, self.where, *map(packed, self.values)]
         whole = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(whole).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str, mark: str, sorts: Sequence[Sort]) -> Cursor:
-        """Read what `text` gave.
+        """Return the cursor that `text` wrote.
 
         Raises:
-            LookupError: it belongs to another listing or order.
-            ValueError: nobody gave it.
+            LookupError: the cursor belongs to another listing or ordering.
+            ValueError: the cursor is invalid.
         """
         try:
             if len(text) > LONGEST or not text.isascii():
                 raise ValueError(text)
             content = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
-            theirs, where, *values = content
+            cursor_mark, where, *values = content
             if where not in ("after", "from", "before", "until"):
                 raise ValueError(where)
-            if theirs == mark:
+            if cursor_mark == mark:
                 kinds = [sort.column.type for sort in sorts]
                 return cls(where, tuple(unpacked(kind, value) for kind, value in zip(kinds, values, strict=True)))
         except (binascii.Error, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests as they were answered, and the pipeline as the database has it at the time of a scrape.
+"""Metrics for Prometheus: HTTP requests, and the pipeline as it is in the database at the time of a scrape.
 
 https://prometheus.io/docs/practices/naming/
 """
@@ -15,16 +15,16 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mini_platform.operations.incidents import TOLD, is_open
+from mini_platform.operations.incidents import ALERTED_KINDS, is_open
 from mini_platform.operations.sources import inbox_states
-from mini_platform.warehouse.ledger import HOLDS, PENDING
+from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
 from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import AWAY
 from mini_platform.web.site import Site
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-"""Anything else is one label: who asks must not be able to make up labels."""
+"""Other methods share one label, as clients must not be able to create labels."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LOADED = files.c.status == "loaded"
 router = APIRouter(tags=["health"])
@@ -37,32 +37,32 @@ router = APIRouter(tags=["health"])
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def metrics(request: Request) -> Response:
-    """Requests and pipeline figures in the text format of Prometheus."""
+    """Return request and pipeline metrics in the text format of Prometheus."""
     measured: Measured = request.app.state.measured
     return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def measure(app: FastAPI, site: Site) -> None:
-    """Count the requests of an app, and let `/metrics` tell of them and of the site."""
+    """Count the requests of an app, and serve its metrics and those of the site at `/metrics`."""
     app.state.measured = Measured(site)
     app.add_middleware(Measuring, measured=app.state.measured)
 
 
 class Measured:
-    """One per app, in `app.state.measured`."""
+    """The metrics of an app, in `app.state.measured`."""
 
     def __init__(self, site: Site) -> None:
-        """Nobody asked yet."""
+        """Create and register the metrics."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "mini_platform_http_requests",
-            "Requests that were answered",
+            "Requests answered",
             ("method", "route", "status"),
             registry=self.registry,
         )
         self.seconds = Histogram(
             "mini_platform_http_request_duration_seconds",
-            "From the request to the end of its response",
+            "Seconds from a request to the end of its response",
             ("method", "route"),
             buckets=SECONDS,
             registry=self.registry,
@@ -75,12 +75,12 @@ class Measuring:
     """Middleware that counts requests by the template of their route."""
 
     def __init__(self, app: ASGIApp, measured: Measured) -> None:
-        """Stand before an app."""
+        """Wrap an app."""
         self._app = app
         self._measured = measured
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count it."""
+        """Forward a request, and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -96,25 +96,25 @@ class Measuring:
             await self._app(scope, receive, noted)
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
-            # What met no route, such as a file under /static, is one label.
+            # Requests without a route, such as files under /static, share one label.
             route = getattr(scope.get("route"), "path", "other")
             self._measured.requests.labels(method, route, status).inc()
             self._measured.seconds.labels(method, route).observe(time.perf_counter() - began)
 
 
 class Pipeline:
-    """The pipeline's figures, read when they are asked for."""
+    """Metrics of the pipeline, read at each scrape."""
 
     def __init__(self, site: Site) -> None:
-        """Of this site."""
+        """Report on this site."""
         self._site = site
 
     def describe(self) -> list[Metric]:
-        """Nothing: asked at registration, when the database may be away."""
+        """Return no metrics: called at registration, when the database may be unreachable."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Every figure; without the database only that it is away."""
+        """Return every metric; only `database_up` if the database cannot be reached."""
         up = GaugeMetricFamily("mini_platform_database_up", "1 if the database answers, else 0", 0)
         try:
             figures = [*self._of_the_ledger(), *self._of_inboxes(), *self._of_runs(), *self._of_incidents()]
@@ -123,11 +123,11 @@ class Pipeline:
         return [GaugeMetricFamily(up.name, up.documentation, 1), *figures]
 
     def _of_the_ledger(self) -> list[Metric]:
-        """Files and rows, by the ledger. Gauges, as a reprocess may lower them."""
+        """Return files and rows of the ledger. They are gauges, as reprocessing may lower them."""
         counted = [func.coalesce(func.sum(files.c[name]).filter(LOADED), 0).label(name) for name in COUNTERS]
         now = func.extract("epoch", func.now())
         waiting = func.min(func.extract("epoch", files.c.arrived_at)).filter(files.c.status.in_(PENDING))
-        loaded = func.max(func.extract("epoch", files.c.loaded_at)).filter(HOLDS)
+        loaded = func.max(func.extract("epoch", files.c.loaded_at)).filter(IN_PRODUCTION)
         by_dataset = select(
             files.c.dataset, *counted, (now - waiting).label("lag"), loaded.label("loaded"), now.label("now")
         )
@@ -138,14 +138,14 @@ class Pipeline:
         count = _gauge("files", "Files in the ledger", "dataset", "status")
         for row in statuses:
             count.add_metric([row.dataset, row.status], row.number)
-        rows = _gauge("rows", "Rows of loaded files by what became of them", "dataset", "outcome")
+        rows = _gauge("rows", "Rows of loaded files by outcome", "dataset", "outcome")
         lag = _gauge(
             "oldest_pending_file_age_seconds",
-            "Age of the oldest file that waits to be loaded; 0 if none does",
+            "Age of the oldest pending file; 0 if there is none",
             "dataset",
         )
-        last = _gauge("last_load_timestamp_seconds", "When a file was last loaded", "dataset")
-        age = _gauge("freshness_seconds", "Since a file was last loaded", "dataset")
+        last = _gauge("last_load_timestamp_seconds", "Time of the last load", "dataset")
+        age = _gauge("freshness_seconds", "Seconds since the last load", "dataset")
         for row in datasets:
             for name in COUNTERS:
                 rows.add_metric([row.dataset, name.removeprefix("rows_")], float(getattr(row, name)))
@@ -156,11 +156,9 @@ class Pipeline:
         return [count, rows, lag, last, age]
 
     def _of_inboxes(self) -> list[Metric]:
-        """The remote inboxes that were visited."""
-        up = _gauge(
-            "inbox_up", "1 if the remote inbox could be used when it was last asked, else 0", "dataset", "inbox"
-        )
-        looked = _gauge("inbox_last_look_timestamp_seconds", "When it was last listed to its end", "dataset", "inbox")
+        """Return the state of the remote inboxes."""
+        up = _gauge("inbox_up", "1 if the remote inbox could be used on the last visit, else 0", "dataset", "inbox")
+        looked = _gauge("inbox_last_look_timestamp_seconds", "Time of the last complete listing", "dataset", "inbox")
         with self._site.read() as conn:
             states = inbox_states(self._site.platform, conn, self._site.datasets.values())
         for row in states:
@@ -170,11 +168,11 @@ class Pipeline:
         return [up, looked]
 
     def _of_runs(self) -> list[Metric]:
-        """Runs and their durations, by Dagster's record."""
-        runs = _gauge("runs", "Runs by how they ended", "dataset", "outcome")
-        seconds = _gauge("runs_duration_seconds", "Duration of all runs that ended", "dataset")
-        latest = _gauge("last_successful_run_duration_seconds", "Duration of the last run that succeeded", "dataset")
-        success = _gauge("last_successful_run_timestamp_seconds", "When a run last succeeded", "dataset")
+        """Return runs and their durations, from Dagster's run records."""
+        runs = _gauge("runs", "Runs by outcome", "dataset", "outcome")
+        seconds = _gauge("runs_duration_seconds", "Total duration of completed runs", "dataset")
+        latest = _gauge("last_successful_run_duration_seconds", "Duration of the last successful run", "dataset")
+        success = _gauge("last_successful_run_timestamp_seconds", "Time of the last successful run", "dataset")
         for dataset, row in self._site.run_history().items():
             for outcome in ("succeeded", "failed", "running"):
                 runs.add_metric([dataset, outcome], getattr(row, outcome))
@@ -185,18 +183,18 @@ class Pipeline:
         return [runs, seconds, latest, success]
 
     def _of_incidents(self) -> list[Metric]:
-        """What is wrong, and whether anybody can be told."""
+        """Return open incidents, and alerts that could not be sent."""
         number = select(incidents.c.kind, func.count()).where(is_open()).group_by(incidents.c.kind)
         failing = select(func.count()).where(alerts.c.sent_at.is_(None), alerts.c.attempts > 0)
         with self._site.read() as conn:
-            found = dict(conn.execute(number).tuples().all())
-            untold = conn.scalar(failing) or 0
-        still = _gauge("open_incidents", "Incidents that are not over", "kind")
-        for kind in TOLD:
-            still.add_metric([kind], found.get(kind, 0))
-        waiting = _gauge("alerts_failing", "Alerts that could not be sent yet, and are tried again")
-        waiting.add_metric([], untold)
-        return [still, waiting]
+            open_by_kind = dict(conn.execute(number).tuples().all())
+            unsent = conn.scalar(failing) or 0
+        open_incidents = _gauge("open_incidents", "Open incidents", "kind")
+        for kind in ALERTED_KINDS:
+            open_incidents.add_metric([kind], open_by_kind.get(kind, 0))
+        alerts_failing = _gauge("alerts_failing", "Alerts not sent yet, being retried")
+        alerts_failing.add_metric([], unsent)
+        return [open_incidents, alerts_failing]
 
 
 def _gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:

@@ -1,7 +1,7 @@
-"""The OpenAPI document, made complete: what FastAPI cannot know of routes that read their parameters by what is listed.
+"""Completion of the OpenAPI document: parameters and rows of listings, which FastAPI cannot derive.
 
-Each listing has its parameters there, one per column and operator, and its rows with their types. Rows and analytics, which are
-others in every dataset, have a path each there; one route serves them all. Examples are of the datasets that there are.
+Each listing has its parameters, one per column and operator, and its rows with their types. Rows and analytics, which differ by
+dataset, have a path per dataset; one route serves them all. Examples are from the site's datasets.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ TYPES: Mapping[Any, tuple[dict[str, Any], str]] = {
     dt.datetime: ({"type": "string", "format": "date-time"}, "2024-01-31T12:00:00Z"),
     dict: ({}, ""),
 }
-"""Type of a column -> its JSON schema, and a value as a parameter has it."""
+"""Type of a column -> its JSON schema, and an example of a parameter."""
 MEANINGS: Mapping[str, str] = {
     "eq": "is",
-    "ne": "is not; empty values are others",
+    "ne": "is not; null is not equal to any value",
     "gt": "is above",
-    "gte": "is or is above",
+    "gte": "is at or above",
     "lt": "is below",
-    "lte": "is or is below",
-    "in": "is one of these, between commas; given several times, each is a value",
-    "contains": "contains, in upper or lower case",
-    "isnull": "is empty (true) or is not (false)",
+    "lte": "is at or below",
+    "in": "is one of these values, separated by commas; if the parameter is repeated, each occurrence is one value",
+    "contains": "contains this text, ignoring case",
+    "isnull": "is null (true) or is not null (false)",
 }
 BEFORE_IT = (421,)
 BEHIND_THE_GUARD = (401, 403, *BEFORE_IT, 429, 503)
-"""Problems of every route, and of every route that may take a key."""
+"""Problems of every route, and of every route that may require a key."""
 LINK = {"type": ["string", "null"], "format": "uri"}
 
 
 def describe(app: FastAPI, site: Site) -> None:
-    """Let the app's document be the complete one."""
+    """Make the app return the complete document."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
-        made = app.openapi_schema is not None
+        is_complete = app.openapi_schema is not None
         document = plain()
-        return document if made else _completed(document, site)
+        return document if is_complete else _completed(document, site)
 
     app.openapi = openapi  # type: ignore[method-assign]
 
@@ -69,35 +69,39 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     for operation in _operations(paths):
         problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
-        told = {str(status): response for status, response in problems.items()} | operation["responses"]
-        operation["responses"] = dict(sorted(told.items()))
+        responses = {str(status): response for status, response in problems.items()} | operation["responses"]
+        operation["responses"] = dict(sorted(responses.items()))
     if site.datasets:
         _give_examples(document, site)
-    _tell(paths, "/api/audit", relations.audit())
-    some = next(iter(site.datasets.values()), None)
-    for kind, of in (("files", relations.files), ("rejects", relations.rejects), ("quality", relations.quality)):
-        if some is not None:
-            _tell(paths, f"/api/datasets/{{dataset}}/{kind}", of(some))
+    _describe_listing(paths, "/api/audit", relations.audit())
+    example = next(iter(site.datasets.values()), None)
+    for kind, relation_of in (
+        ("files", relations.files),
+        ("rejects", relations.rejects),
+        ("quality", relations.quality),
+    ):
+        if example is not None:
+            _describe_listing(paths, f"/api/datasets/{{dataset}}/{kind}", relation_of(example))
     for ending in ("/", ".csv"):
         for generic in (
             f"/api/datasets/{{dataset}}/rows{ending}",
             f"/api/datasets/{{dataset}}/analytics/{{analytics}}{ending}",
         ):
             operation = paths.pop(generic)["get"]
-            for path, relation in _own(site):
+            for path, relation in _own_listings(site):
                 if ("analytics" in path) == ("analytics" in generic):
-                    paths[path + ending] = {"get": _of(operation, f"{relation.name}{ending}")}
-    for path, relation in _own(site):
-        _tell(paths, path, relation)
-    if some is not None:
+                    paths[path + ending] = {"get": _operation_of(operation, f"{relation.name}{ending}")}
+    for path, relation in _own_listings(site):
+        _describe_listing(paths, path, relation)
+    if example is not None:
         _answers(
-            paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(some))
+            paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(example))
         )
     return document
 
 
 def _give_examples(document: dict[str, Any], site: Site) -> None:
-    """Take the datasets that there are as examples."""
+    """Use the site's datasets in examples."""
     paths = document["paths"]
     dataset = _plainest(site.datasets.values())
     file_name = f"oslo{dataset.suffixes[0]}"
@@ -125,7 +129,7 @@ def _give_examples(document: dict[str, Any], site: Site) -> None:
 
 
 def _plainest(datasets: Iterable[Dataset]) -> Dataset:
-    """Return a dataset for examples: nobody's data, and CSV alone, where there is such a one."""
+    """Return a dataset for examples: if possible one without personal data and with CSV only."""
     return min(datasets, key=lambda d: (d.is_personal, not isinstance(d.sources[0], Csv), len(d.sources)))
 
 
@@ -134,7 +138,7 @@ def _problem_details(datasets: Mapping[str, Dataset], example: Dataset) -> dict[
     personal = next((dataset for dataset in datasets.values() if dataset.is_personal), example)
     misspelt = f"{example.name[:2]}{example.name[3:]}"
     return {
-        "403": f"This key has not the scope read:{personal.name}, which this takes.",
+        "403": f"This key lacks the scope read:{personal.name}, which is required here.",
         "404": f"There is no dataset '{misspelt}'. The datasets are: {', '.join(datasets)}.",
         "415": f"Files of {example.name} have names that end in {', '.join(example.suffixes[:2])}.",
     }
@@ -153,8 +157,8 @@ def _operations(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     return (operation for item in paths.values() for operation in item.values())
 
 
-def _own(site: Site) -> Iterator[tuple[str, Relation]]:
-    """The listings that are another one for every dataset, by their paths without an ending."""
+def _own_listings(site: Site) -> Iterator[tuple[str, Relation]]:
+    """Yield the listings whose columns differ by dataset, with their paths without an ending."""
     for dataset in site.datasets.values():
         yield f"/api/datasets/{dataset.name}/rows", relations.rows(dataset)
         for item in dataset.computed:
@@ -164,8 +168,8 @@ def _own(site: Site) -> Iterator[tuple[str, Relation]]:
             )
 
 
-def _of(operation: dict[str, Any], name: str) -> dict[str, Any]:
-    """The operation of one dataset out of that of any."""
+def _operation_of(operation: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the operation of one dataset, made from the generic one."""
     own: dict[str, Any] = copy.deepcopy(operation)
     own["operationId"] = f"list_{name.strip('/').replace('.', '_')}"
     own["summary"] = f"{own['summary']}: {name.removesuffix('/').removesuffix('.csv').replace('.', ' ')}"
@@ -173,8 +177,8 @@ def _of(operation: dict[str, Any], name: str) -> dict[str, Any]:
     return own
 
 
-def _tell(paths: dict[str, Any], path: str, relation: Relation) -> None:
-    """Write parameters and answers of a listing into its two operations."""
+def _describe_listing(paths: dict[str, Any], path: str, relation: Relation) -> None:
+    """Write parameters and responses of a listing into its two operations."""
     as_json, as_csv = paths[f"{path}/"]["get"], paths[f"{path}.csv"]["get"]
     for operation, export in ((as_json, False), (as_csv, True)):
         operation["parameters"] = [*operation.get("parameters", ()), *_parameters(relation, export=export)]
@@ -211,22 +215,22 @@ def _parameters(relation: Relation, *, export: bool) -> Iterator[dict[str, Any]]
     sortable = [name for name, column in relation.columns.items() if column.can_sort]
     orders = [sign + name for name in sortable for sign in ("", "-")]
     if relation.search:
-        text = f"Words that must all stand in {', '.join(relation.search)}, in upper or lower case"
+        text = f"Words that must all occur in {', '.join(relation.search)}, ignoring case"
         yield _parameter("search", text, {"type": "string"}, "north")
-    about = f"Columns to sort by, `-` before those that descend; else {', '.join(relation.order)}"
-    listed = {"style": "form", "explode": False}
-    some = {"type": "array", "minItems": 1, "uniqueItems": True}
-    yield _parameter("ordering", about, some | {"items": {"enum": orders}}, orders[:1]) | listed
+    about = f"Columns to sort by, with `-` for descending order; default: {', '.join(relation.order)}"
+    style = {"style": "form", "explode": False}
+    array = {"type": "array", "minItems": 1, "uniqueItems": True}
+    yield _parameter("ordering", about, array | {"items": {"enum": orders}}, orders[:1]) | style
     names = list(relation.columns)
-    yield _parameter("fields", "Columns to show", some | {"items": {"enum": names}}, names[:2]) | listed
+    yield _parameter("fields", "Columns to return", array | {"items": {"enum": names}}, names[:2]) | style
     if export:
-        yield _parameter("limit", "Rows at most; else all of them", {"type": "integer", "minimum": 1}, 1000)
+        yield _parameter("limit", "Maximum number of rows; default: all", {"type": "integer", "minimum": 1}, 1000)
     else:
         yield _parameter(
-            "cursor", "Where the page begins: from `next` or `previous` of another one", {"type": "string"}
+            "cursor", "Start of the page: the cursor in `next` or `previous` of another page", {"type": "string"}
         )
         limit = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": PAGE_ROWS}
-        yield _parameter("limit", "Rows of a page", limit, PAGE_ROWS)
+        yield _parameter("limit", "Rows per page", limit, PAGE_ROWS)
     for column in relation.columns.values():
         for operator in operators(column):
             yield _filter(column, operator)
@@ -244,5 +248,5 @@ def _filter(column: RelationColumn, operator: str) -> dict[str, Any]:
 
 
 def _parameter(name: str, description: str, schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
-    made = {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-    return made if example is None else made | {"example": example}
+    parameter = {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+    return parameter if example is None else parameter | {"example": example}

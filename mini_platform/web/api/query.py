@@ -1,10 +1,10 @@
-"""Queries: what a request asks of a relation (filters, search, ordering, fields, page), and the rows that answer it.
+"""Queries: filters, search, ordering, fields and pages of a relation, and the rows that match.
 
     col=  col__eq=  col__ne=  col__gt=  col__gte=  col__lt=  col__lte=  col__in=a,b  col__contains=  col__isnull=
     search=  ordering=-a,b  fields=a,b  cursor=  limit=
 
-A column that is called as one of the words of the second line is filtered by `__eq`. `in` given several times takes each of its
-values as a whole, commas within. `ne` holds of empty values, too. `contains` and `search` take upper for lower case.
+A column named like a word of the second line is filtered by `__eq`. If `in` is repeated, each occurrence is one value, which
+may contain commas. `ne` also matches nulls. `contains` and `search` ignore case.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mini_platform.web.problems import ProblemError
 
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
 FORM = ("filter_column", "filter_by", "filter_value")
-"""Parameters of the form by which pages are filtered."""
+"""Parameters of the filter form of pages."""
 RESERVED = (*WORDS, *FORM)
-"""Names that mean something else as parameters, of the API or of a page."""
+"""Parameter names of the API and of pages that are not columns."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
-"""That one `in` may name, and words of a search times columns."""
+"""Maximum values of an `in`, and maximum of search words times columns."""
 CHUNK = 2000
-"""Rows of an export that are fetched together: each fetch has the whole time limit of a statement."""
+"""Rows of an export per fetch; each fetch has the whole time limit of a statement."""
 
 COMPARISONS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
     "eq": lambda element, value: element == value,
@@ -44,7 +44,7 @@ COMPARISONS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool
 
 
 def operators(column: RelationColumn) -> tuple[str, ...]:
-    """What a column can be filtered by."""
+    """Return the operators by which a column can be filtered."""
     if column.masked:
         return ()
     if column.type is dict or get_args(column.type):
@@ -56,15 +56,15 @@ def operators(column: RelationColumn) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ListQuery:
-    """What was asked.
+    """A parsed request for rows of a relation.
 
     Attributes:
-        where: what holds of the rows.
-        sorts: their ordering, in which no two rows are at the same place.
-        fields: names of the columns that are shown.
-        cursor: where the page begins; None at the beginning.
-        limit: rows of a page, or of an export; None if nothing was said.
-        mark: stands for what is listed in which order; a cursor has it, too.
+        where: filter conditions.
+        sorts: unique ordering of the rows.
+        fields: names of the columns to return.
+        cursor: start of the page; None for the first page.
+        limit: maximum rows of a page or of an export; None for the default.
+        mark: hash of the listing and its ordering, which cursors contain.
     """
 
     where: tuple[ColumnElement[bool], ...]
@@ -79,24 +79,24 @@ class ListQuery:
         """Read the parameters of a request.
 
         Args:
-            relation: what they are asked of.
+            relation: relation that is listed.
             params: names and values; a name may come several times.
-            export: it is not answered in pages: there is no cursor, and any limit.
+            export: True for an export: no cursor, and any limit.
 
         Raises:
-            ProblemError: a parameter is not known, or its value cannot be read; it says what is allowed.
+            ProblemError: a parameter is unknown or its value is invalid; the message names what is allowed.
         """
-        given: dict[str, list[str]] = {}
+        filter_params: dict[str, list[str]] = {}
         for name, value in params:
-            given.setdefault(name, []).append(_read(name, str, value))
-        single = {word: _once(word, given.pop(word)) for word in WORDS if word in given}
-        filters = [condition for name in given for condition in _filters(relation, name, given[name])]
+            filter_params.setdefault(name, []).append(_read(name, str, value))
+        single = {word: _once(word, filter_params.pop(word)) for word in WORDS if word in filter_params}
+        filters = [condition for name in filter_params for condition in _filters(relation, name, filter_params[name])]
         if "search" in single:
             filters += _search(relation, single["search"])
         sorts = _sorts(relation, single.get("ordering"))
         order = [("-" if sort.descends else "") + sort.column.name for sort in sorts]
-        asked = (relation.name, list(relation.columns), order, sorted(given.items()), single.get("search"))
-        mark = hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
+        identity = (relation.name, list(relation.columns), order, sorted(filter_params.items()), single.get("search"))
+        mark = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
         fields = tuple(relation.columns)
         if "fields" in single:
             fields = tuple(_names("fields", single["fields"], relation.columns))
@@ -105,14 +105,14 @@ class ListQuery:
         return cls(tuple(filters), sorts, fields, cursor, limit, mark)
 
     def rows(self, relation: Relation) -> Select[Any]:
-        """Selects the fields, in no order."""
+        """Return a select of the fields, without an order."""
         elements = [relation.columns[name].element.label(name) for name in self.fields]
         return select(*elements).select_from(relation.source).where(*self.where)
 
 
 @dataclass(frozen=True)
 class ResultPage:
-    """Some rows, and the cursors of the pages around them; None where there is no such page."""
+    """Rows of a page, and the cursors of the next and previous page; None if there is no such page."""
 
     results: list[dict[str, Any]]
     next: str | None
@@ -120,7 +120,7 @@ class ResultPage:
 
 
 def page(conn: Connection, relation: Relation, query: ListQuery) -> ResultPage:
-    """The rows of a page, and where the pages around it begin."""
+    """Return the rows of a page, and the cursors of the pages around it."""
     limit, cursor, sorts = query.limit or PAGE_ROWS, query.cursor, query.sorts
     back = cursor is not None and cursor.is_back
     directed = [sort.reversed for sort in sorts] if back else sorts
@@ -129,8 +129,10 @@ def page(conn: Connection, relation: Relation, query: ListQuery) -> ResultPage:
     statement = query.rows(relation).add_columns(*places).order_by(*(sort.element for sort in directed))
     if cursor is not None:
         statement = statement.where(cursor.holds(sorts))
-    found = conn.execute(statement.limit(limit + 1)).all()
-    more, rows = len(found) > limit, found[:limit]
+    # One row more than the limit tells whether another page follows in this direction. Paging backwards reads in the opposite
+    # ordering, and reverses the rows. A page without rows (they were deleted since) leads back to the row of its cursor.
+    fetched = conn.execute(statement.limit(limit + 1)).all()
+    more, rows = len(fetched) > limit, fetched[:limit]
     if back:
         rows = rows[::-1]
     width = len(query.fields)
@@ -150,14 +152,14 @@ def page(conn: Connection, relation: Relation, query: ListQuery) -> ResultPage:
 
 
 def stream(conn: Connection, relation: Relation, query: ListQuery) -> Iterator[tuple[Any, ...]]:
-    """All rows, or as many as the limit says, fetched bit by bit; the columns are the fields."""
+    """Yield all rows, up to the limit, fetched in chunks; the columns are the fields."""
     statement = query.rows(relation).order_by(*(sort.element for sort in query.sorts)).limit(query.limit)
     for rows in conn.execute(statement, execution_options={"yield_per": CHUNK}).partitions():
         yield from map(tuple, rows)
 
 
 def count(conn: Connection, relation: Relation, query: ListQuery) -> int:
-    """How many rows there are, whatever page is asked for."""
+    """Return the number of matching rows on all pages."""
     counted = select(func.count()).select_from(relation.source).where(*query.where)
     return int(conn.scalar(counted) or 0)
 
@@ -166,19 +168,19 @@ def count(conn: Connection, relation: Relation, query: ListQuery) -> int:
 
 
 def is_value(column: str) -> str:
-    """The parameter by which a column has a value, whatever it is called."""
+    """Return the parameter that filters a column by a value, whatever the name of the column."""
     return f"{column}__eq" if column in RESERVED else column
 
 
 def any_of(column: str, values: Sequence[str]) -> list[tuple[str, str]]:
-    """The parameters by which a column has one of these values, commas within: a single `in` would be split at them."""
+    """Return parameters that filter a column by any of these values; a single `in` would be split at commas."""
     if len(values) == 1:
         return [(is_value(column), values[0])]
     return [(f"{column}__in", value) for value in values]
 
 
 def condition(relation: Relation, name: str) -> tuple[str, str]:
-    """The name of the column that a parameter filters, and the operator.
+    """Return the column that a parameter filters, and the operator.
 
     Raises:
         ProblemError: there is no such parameter.
@@ -200,7 +202,7 @@ def _short(value: str) -> str:
 
 def _once(name: str, values: list[str]) -> str:
     if len(values) > 1:
-        raise ProblemError(f"{name} is given {len(values)} times; give it once.", parameter=name)
+        raise ProblemError(f"{name} is given {len(values)} times; it may be given once.", parameter=name)
     return values[0]
 
 
@@ -210,7 +212,7 @@ def _names(parameter: str, value: str, known: Mapping[str, Any]) -> list[str]:
     for name in plain:
         if name not in known:
             raise ProblemError(
-                f"{parameter}: there is no column {_short(name)} to name here. The columns are: {', '.join(known)}.",
+                f"{parameter}: there is no column {_short(name)}. The columns are: {', '.join(known)}.",
                 parameter=parameter,
                 allowed=list(known),
             )
@@ -231,17 +233,17 @@ def _sorts(relation: Relation, ordering: str | None) -> tuple[Sort, ...]:
 
 def _cursor(text: str, mark: str, sorts: Sequence[Sort], *, export: bool) -> Cursor:
     if export:
-        raise ProblemError("cursor: an export has no pages; leave it out.", parameter="cursor")
+        raise ProblemError("cursor: an export has no pages; omit it.", parameter="cursor")
     try:
         return Cursor.read(text, mark, sorts)
     except LookupError as error:
         raise ProblemError(
-            "cursor: it belongs to another listing, another ordering or other filters; leave it out to begin anew.",
+            "cursor: it belongs to another listing, ordering or filter; omit it to start from the first page.",
             parameter="cursor",
         ) from error
     except ValueError as error:
         raise ProblemError(
-            "cursor: it is none that a page gave as its next or previous; leave it out to begin anew.",
+            "cursor: not a valid `next` or `previous` of a page; omit it to start from the first page.",
             parameter="cursor",
         ) from error
 
@@ -265,14 +267,14 @@ def _filters(relation: Relation, name: str, values: list[str]) -> Iterator[Colum
     elif operator == "in":
         texts = values[0].split(",") if len(values) == 1 else values
         if len(texts) > MOST_VALUES:
-            raise ProblemError(f"{name} names more than {MOST_VALUES} values.", parameter=name)
+            raise ProblemError(f"{name} has more than {MOST_VALUES} values.", parameter=name)
         yield element.in_([_read(name, column.type, text) for text in texts])
     else:
         yield from (COMPARISONS[operator](element, _read(name, column.type, value)) for value in values)
 
 
 def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
-    """The column that a parameter filters, and by which operator."""
+    """Return the column that a parameter filters, and the operator."""
     column, operator = name, "eq"
     if name not in relation.columns:
         column, _, operator = name.rpartition("__")
@@ -281,10 +283,10 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
         return relation.columns[column], operator
     if column in allowed:
         item = relation.columns[column]
-        can = ", ".join(f"{column}__{one}" for one in allowed[column]) or "nothing, as its values are hidden"
+        can = ", ".join(f"{column}__{one}" for one in allowed[column]) or "nothing, as its values are masked"
         raise ProblemError(f"{_short(name)}: {item.name} can be filtered by {can}.", parameter=name)
     raise ProblemError(
-        f"There is no parameter {_short(name)}. It can be {', '.join(WORDS)}, or a column, as it is or followed by one of "
+        f"There is no parameter {_short(name)}. Use {', '.join(WORDS)}, or a column, alone or followed by one of "
         f"__{', __'.join(FILTERS)}. The columns are: {', '.join(relation.columns)}.",
         parameter=name,
         allowed=[*WORDS, *relation.columns],
@@ -297,12 +299,12 @@ def _contains(element: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
 
 def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
-    """Each word must stand in one of the columns."""
+    """Yield a condition per word: it must occur in one of the columns."""
     words = text.split()
     columns = [relation.columns[name].element for name in relation.search]
     if words and not columns:
-        raise ProblemError(f"search: {relation.name} has no text to search in.", parameter="search")
+        raise ProblemError(f"search: {relation.name} has no text columns to search.", parameter="search")
     if len(words) * len(columns) > MOST_VALUES:
-        raise ProblemError(f"search: these are {len(words)} words, which are too many.", parameter="search")
+        raise ProblemError(f"search: {len(words)} words are too many.", parameter="search")
     for word in words:
         yield or_(*(_contains(column, word) for column in columns))

@@ -1,4 +1,4 @@
-"""The reference of the API: its OpenAPI document, and Swagger UI over it, which asks no other host for anything."""
+"""The API reference: the OpenAPI document, and Swagger UI, served without requests to other hosts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
-# A file of its own, as the policy of our pages runs no script that stands in them. Without validatorUrl Swagger UI would
-# show the document to a server of its makers.
+# A separate file, as the policy of our pages forbids inline scripts. Without validatorUrl Swagger UI would send the document
+# to a server of its authors.
 SCRIPT = """SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#reference",
@@ -44,19 +44,19 @@ router = APIRouter(dependencies=[Depends(allowed("read"))], include_in_schema=Fa
 
 @router.get("/openapi.json")
 def document(request: Request) -> JSONResponse:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     return JSONResponse(request.app.openapi())
 
 
 @router.get("/api/docs")
 def page() -> HTMLResponse:
-    """Swagger UI over it."""
+    """Return the page with Swagger UI."""
     return HTMLResponse(PAGE)
 
 
 @router.get("/api/reference.js")
 def script() -> Response:
-    """Which starts it."""
+    """Return the script that starts Swagger UI."""
     return Response(SCRIPT, media_type="text/javascript")
 
 

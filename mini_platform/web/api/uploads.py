@@ -1,7 +1,7 @@
-"""Uploads: files that are sent become raw files with a row in the ledger, and are loaded as any other file.
+"""Uploads: files that are sent become raw files with a row in the ledger, and are loaded like any other file.
 
-What is answered is durable: the bytes are on disk and the row is committed. Then Dagster is asked for a run; where it does
-not answer, the sensor sees to it.
+When the response is sent, the bytes are on disk and the row is committed. Then a run is requested from Dagster; if it does not
+answer, the sensor requests one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUFFIXES = {
     "application/jsonl": ".jsonl",
     "application/x-ndjson": ".ndjson",
 }
-"""How a file without a name is called, by its content type; others as the dataset's first format."""
+"""Suffix of an unnamed file by content type; the default is that of the dataset's first format."""
 FORM = {
     "schema": {
         "type": "object",
@@ -53,19 +53,19 @@ FILE: dict[str, Any] = {
     }
 }
 PENDING_ANSWER: dict[int | str, dict[str, Any]] = {
-    202: {"model": LandedFile, "description": "It is kept, and will be loaded: see `url`"}
+    202: {"model": LandedFile, "description": "Stored, and pending: see `url`"}
 }
-Name = Annotated[str | None, Query(description="Name of a file that is sent as the body itself")]
+Name = Annotated[str | None, Query(description="Name of a file that is sent as the raw body")]
 
 
 @router.post(
     "/api/datasets/{dataset}/files/",
     dependencies=[Depends(allowed("write"))],
-    summary="Send a file",
+    summary="Upload a file",
     status_code=HTTPStatus.ACCEPTED,
     response_model=LandedFile,
     responses={
-        200: {"model": LandedFile, "description": "It is done: loaded, refused, failed or unchanged; see `status`"},
+        200: {"model": LandedFile, "description": "Done: loaded, refused, failed or unchanged; see `status`"},
         **PENDING_ANSWER,
         **documented(400, 404, 408, 413, 415, 422, 507),
     },
@@ -74,41 +74,43 @@ Name = Annotated[str | None, Query(description="Name of a file that is sent as t
 async def send(
     request: Request, response: Response, site: SiteDep, dataset: DatasetName, name: Name = None, wait: Wait = 0
 ) -> LandedFile:
-    """Keep a file, byte for byte, to be loaded.
+    """Store a file, byte for byte, to be loaded.
 
-    A body that is the file itself is named by `name`, or its Content-Disposition, or after its hash. The same name with other
-    bytes is a new version; the same name with the same bytes is `unchanged`, so that a request can be repeated without harm.
+    The name of a raw body is `name`, or that of its Content-Disposition, or made from its hash. The same name with different
+    bytes is a new version; the same name with the same bytes is `unchanged`, so a request can be repeated safely.
     """
     chosen = site.dataset(dataset)
     return (await outcome_of_upload(request, site, chosen, wait)).answer(response)
 
 
 async def outcome_of_upload(request: Request, site: Site, dataset: Dataset, wait: float) -> FileStatus:
-    """Take the file of a request in, have it loaded, and wait for that."""
+    """Receive the file of a request, request a run, and wait for the file to be loaded."""
     limit = site.settings.max_upload_bytes
-    async with receive(request, site.platform.store, limit, lambda sent: _fit(sent, dataset)) as incoming:
-        name = _fit(incoming.name, dataset) if incoming.name is not None else _made(incoming, dataset)
+    async with receive(request, site.platform.store, limit, lambda sent: _checked_name(sent, dataset)) as incoming:
+        name = (
+            _checked_name(incoming.name, dataset) if incoming.name is not None else _name_from_hash(incoming, dataset)
+        )
         row = await run_in_threadpool(land, site.platform.engine, dataset, name, incoming.arriving)
     nudge(request, dataset)
     return await status_after(request, site, dataset, row.file_id, wait)
 
 
-def _fit(sent: str, dataset: Dataset) -> str:
-    """The name of a file, as it is taken.
+def _checked_name(sent: str, dataset: Dataset) -> str:
+    """Return the name under which a file is stored.
 
     Raises:
-        ProblemError: 400, or 415 where it ends as no file of the dataset does.
+        ProblemError: 400, or 415 if the suffix is not one of the dataset.
     """
     try:
         return file_name(sent, dataset)
     except UnfitSuffixError as error:
-        taken = list(dataset.suffixes)
-        raise ProblemError(str(error), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, suffixes=taken) from error
+        suffixes = list(dataset.suffixes)
+        raise ProblemError(str(error), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, suffixes=suffixes) from error
     except UnfitNameError as error:
         raise ProblemError(str(error)) from error
 
 
-def _made(incoming: Incoming, dataset: Dataset) -> str:
-    """A name for a file that came without one: the same for the same bytes."""
+def _name_from_hash(incoming: Incoming, dataset: Dataset) -> str:
+    """Return a name for an unnamed file; the same bytes always have the same name."""
     suffix = SUFFIXES.get(incoming.content_type, dataset.suffixes[0])
-    return _fit(f"upload-{incoming.arriving.sha256[:12]}{suffix}", dataset)
+    return _checked_name(f"upload-{incoming.arriving.sha256[:12]}{suffix}", dataset)

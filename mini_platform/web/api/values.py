@@ -1,6 +1,6 @@
-"""Values as text: what stands in a parameter or a cursor, as a value of the column's type.
+"""Values as text: parsing parameters and cursors into values of the column's type.
 
-What cannot be read raises a ValueError whose message completes the sentence "<name>: '<text>' ...".
+An invalid text raises a ValueError whose message completes the sentence "<name>: '<text>' ...".
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mini_platform.rows.wording import plain
 
 BIGINT = 2**63
 TEXT = r"^[^\x00]*$"
-"""Pattern of a text as a parameter: Postgres has none with U+0000."""
+"""Pattern of a text parameter: Postgres does not accept U+0000."""
 DIGITS = 100
-"""A number has at most so many characters: the longest float has 24."""
+"""Maximum characters of a number; the longest float has 24."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 MOMENT = re.compile(
@@ -29,17 +29,17 @@ TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read(kind: Any, words: str) -> Any:
-    """A text as a value of a type of `Listed.type`.
+    """Return a text as a value of this type.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is invalid.
     """
     return READERS[kind](words)
 
 
 def _text(words: str) -> str:
     if "\0" in words:
-        raise ValueError("holds a NUL character, which no text here does")
+        raise ValueError("contains a NUL character, which is not allowed")
     if not words.isascii() and any("\ud800" <= c <= "\udfff" for c in words):
         raise ValueError("is not Unicode text")
     return words
@@ -86,10 +86,10 @@ def _day(words: str) -> dt.date:
 
 
 def _moment(words: str) -> dt.datetime:
-    """An ISO 8601 time; without an offset it is in UTC, and a plus that became a space on its way is a plus."""
+    """Return an ISO 8601 time; the default offset is UTC, and a plus that was decoded as a space is a plus."""
     try:
-        if found := MOMENT.fullmatch(words):
-            day, _, clock, _, _, zone = found.groups()
+        if match := MOMENT.fullmatch(words):
+            day, _, clock, _, _, zone = match.groups()
             offset = {None: "+00:00", "Z": "+00:00"}.get(zone) or (zone if zone[0] in "+-" else f"+{zone}")
             # In UTC, as Postgres knows no offset of more than 16 hours.
             return dt.datetime.fromisoformat(f"{day}T{_six(clock or '00:00')}{offset}").astimezone(dt.UTC)
@@ -99,7 +99,7 @@ def _moment(words: str) -> dt.datetime:
 
 
 def _six(clock: str) -> str:
-    """The time of the day with its seconds' decimals as Python 3.11 takes them: six or none."""
+    """Return a time of day with six decimals of a second or none, as Python 3.11 requires."""
     seconds, dot, decimals = clock.partition(".")
     return f"{seconds}.{decimals.ljust(6, '0')}" if dot else seconds
 
@@ -116,7 +116,7 @@ READERS: Mapping[Any, Callable[[str], Any]] = {
 
 
 def packed(value: Any) -> Any:
-    """A value as JSON can hold it, and `unpacked` reads it again."""
+    """Return a value as JSON can represent it; `unpacked` reads it."""
     if isinstance(value, list):
         return [packed(item) for item in value]
     if isinstance(value, dt.date):  # A datetime is one.
@@ -125,10 +125,10 @@ def packed(value: Any) -> Any:
 
 
 def unpacked(kind: Any, value: Any) -> Any:
-    """What was packed, as the type that it had.
+    """Return the original value, of the type that it had.
 
     Raises:
-        ValueError, TypeError: it was not packed from a value of this type.
+        ValueError, TypeError: the value was not packed from a value of this type.
     """
     if value is None:
         return None

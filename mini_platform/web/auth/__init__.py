@@ -1,1 +1,1 @@
-"""Who gets in, by which key or session, and from where a browser may ask. Not here: what they may then see of a dataset."""
+"""Authentication and authorization: keys, sessions and browser origins. Not here: what a key may see of a dataset."""

@@ -1,4 +1,4 @@
-"""Keys of the HTTP API: making, listing and revoking them, and telling whether one is good and what it may do.
+"""Keys of the HTTP API: creating, listing, revoking and verifying them, and their scopes.
 
 A key is shown once, when it is made; the table `ops.api_keys` has its SHA-256, which is enough for 256 random bits. Not
 here: requests (`guard.py`) and the command line, which both use this.
@@ -26,27 +26,27 @@ from mini_platform.warehouse.tables import api_keys
 
 SCOPES = ("read", "write", "admin")
 FORM = re.compile(r"(mp_[a-z0-9]{8})_[A-Za-z0-9_-]{43}")
-"""A key: its prefix, by which it is told, and 256 random bits."""
+"""A key: its prefix, which identifies it, and 256 random bits."""
 NONE_YET = (
-    "The API asks for keys ({why}), and no key would let anybody in. Make one, for example: "
+    "The API requires keys ({why}), but no valid key exists. Create one, for example: "
     "mini-platform key create me --scope admin --expires 90d"
 )
 
 
 class KeyRefusedError(Exception):
-    """A key lets nobody in; the message is a sentence."""
+    """A key is unknown, expired or revoked; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key, without what is secret of it.
+    """A key without its secret.
 
     Attributes:
-        key_id: in `ops.api_keys`.
-        name: what it is for.
-        prefix: its first characters.
-        scopes: what it may do: `read`, `write`, `admin`, or one of the first two in one dataset, as `read:DATASET`.
-        created_at: when it was made; `expires_at`, `revoked_at` and `last_used_at` likewise, None for never.
+        key_id: id in `ops.api_keys`.
+        name: purpose of the key.
+        prefix: first characters of the key.
+        scopes: permissions: `read`, `write`, `admin`, or one of the first two in one dataset, as `read:DATASET`.
+        created_at: time of creation; `expires_at`, `revoked_at` and `last_used_at` are times, too, or None for never.
         state: `valid`, `expired` or `revoked`.
     """
 
@@ -61,29 +61,29 @@ class ApiKey:
     state: str
 
     def may(self, scope: str, dataset: Dataset | None = None) -> bool:
-        """Whether it may do this, in a dataset or in what belongs to none. See `needed` for what it takes."""
+        """Return True if the key has this scope, in a dataset or outside of datasets. See `needed`."""
         wide = {"admin"} if dataset and dataset.is_personal else {"admin", scope}
         narrow = {f"{scope}:{dataset.name}"} if dataset else set()
         return not (wide | narrow).isdisjoint(self.scopes)
 
 
 def needed(scope: str, dataset: Dataset | None = None) -> str:
-    """The scope that it takes: personal data need that of their dataset by name."""
+    """Return the required scope: for personal data that of the dataset by name."""
     return f"{scope}:{dataset.name}" if dataset and dataset.is_personal else scope
 
 
 def checked_scopes(scopes: Collection[str], datasets: Collection[str]) -> tuple[str, ...]:
-    """Scopes as they are stored.
+    """Return scopes as they are stored.
 
     Raises:
-        ValueError: there is none, or one that does not exist; the message is a sentence.
+        ValueError: no scope, or an unknown one; the message is a sentence.
     """
     if not scopes:
         example = next(iter(datasets), "DATASET")
         raise ValueError(f"A key needs a scope: read, write or admin, or in one dataset such as read:{example}.")
     for scope in scopes:
-        what, colon, name = scope.partition(":")
-        if what not in SCOPES or (colon and what == "admin"):
+        action, colon, name = scope.partition(":")
+        if action not in SCOPES or (colon and action == "admin"):
             raise ValueError(
                 f"There is no scope {scope!r}: it should be read, write, admin, read:DATASET or write:DATASET."
             )
@@ -93,7 +93,7 @@ def checked_scopes(scopes: Collection[str], datasets: Collection[str]) -> tuple[
 
 
 def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.datetime | None = None) -> str:
-    """Make a key and return it: nobody can ever read it again."""
+    """Create a key and return it; it cannot be read again."""
     word = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     key = f"mp_{word}_{secrets.token_urlsafe(32)}"
     values = {"name": name, "prefix": f"mp_{word}", "sha256": _sha256(key), "scopes": list(scopes)}
@@ -103,12 +103,12 @@ def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.da
 
 
 def listed(conn: Connection) -> list[ApiKey]:
-    """Every key that was ever made, oldest first."""
+    """Return all keys, oldest first."""
     return [_key(row) for row in conn.execute(KEYS.order_by(api_keys.c.key_id))]
 
 
 def revoke(conn: Connection, prefix: str) -> ApiKey | None:
-    """Let a key, named by its prefix, be of no use from now on; None if there is none."""
+    """Revoke the key with this prefix and return it; None if there is none."""
     revoked_at = func.coalesce(api_keys.c.revoked_at, func.now())
     conn.execute(update(api_keys).where(api_keys.c.prefix == prefix).values(revoked_at=revoked_at))
     row = conn.execute(KEYS.where(api_keys.c.prefix == prefix)).first()
@@ -119,32 +119,32 @@ def revoke(conn: Connection, prefix: str) -> ApiKey | None:
 
 
 def verify(conn: Connection, text: str) -> ApiKey:
-    """The key that this is.
+    """Return the key with this text.
 
     Raises:
-        KeyRefusedError: it is not known, expired or revoked.
+        KeyRefusedError: the key is unknown, expired or revoked.
     """
     form = FORM.fullmatch(text)
     row = conn.execute(KEYS.where(api_keys.c.prefix == form[1])).first() if form else None
     if row is None or not hmac.compare_digest(row.sha256, _sha256(text)):
-        raise KeyRefusedError("This key is not known.")
+        raise KeyRefusedError("This key is unknown.")
     return _valid(conn, row)
 
 
 def by_id(conn: Connection, key_id: int) -> ApiKey:
-    """The key that a session was opened with.
+    """Return the key with which a session was opened.
 
     Raises:
-        KeyRefusedError: it is not known, expired or revoked.
+        KeyRefusedError: the key is unknown, expired or revoked.
     """
     row = conn.execute(KEYS.where(api_keys.c.key_id == key_id)).first()
     if row is None:
-        raise KeyRefusedError("This key is not known.")
+        raise KeyRefusedError("This key is unknown.")
     return _valid(conn, row)
 
 
 def refusal(conn: Connection, settings: Settings) -> str | None:
-    """Why nothing should be served with these settings, as a sentence; None if it may be."""
+    """Return why the server must not start with these settings, as a sentence; None if it may."""
     valid = and_(
         api_keys.c.revoked_at.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
     )
@@ -168,7 +168,7 @@ def _key(row: Row[Any]) -> ApiKey:
 
 
 def _valid(conn: Connection, row: Row[Any]) -> ApiKey:
-    """The key of a row, its use noted to the minute: a write for each request would cost more than the request."""
+    """Return the key of a row, and record its use once a minute: a write per request would cost more than the request."""
     key = _key(row)
     if key.state != "valid":
         raise KeyRefusedError(f"This key is {key.state}.")

@@ -1,7 +1,7 @@
-"""From where a browser may ask: the name in its Host header, and the site whose page sends a request.
+"""Browser origins: checks of the Host header, and of the site whose page sends a request.
 
-A page of another site can let its own name lead to our address (DNS rebinding) and read what we answer, or send forms to
-us (CSRF): the first is seen by the name that it asks, the second by what the browser says of the page.
+A page of another site can resolve its own name to our address (DNS rebinding) and read our responses, or send forms to us
+(CSRF). The first is detected by the Host header, the second by the headers with which browsers describe the sending page.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:]*)(:\d+)?")
 
 
 class Origins:
-    """Middleware that refuses what a browser should not have been made to send."""
+    """Middleware that refuses forged requests of browsers: DNS rebinding and CSRF."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Stand before an app."""
+        """Wrap an app."""
         self._app = app
         named = {name.lower() for name in between_commas(settings.api_hosts)}
         self._hosts = LOCAL | {settings.host} | named if named or not settings.needs_keys else None
         self._origins = set(between_commas(settings.api_origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request, or refuse it."""
         if scope["type"] == "http" and (refused := self._refusal(scope["method"], Headers(scope=scope))):
             await problem(*refused)(scope, receive, send)
         else:
@@ -46,31 +46,31 @@ class Origins:
         form = HOST.fullmatch(host)
         if self._hosts is not None and (form is None or form[1] not in self._hosts):
             return HTTPStatus.MISDIRECTED_REQUEST, (
-                f"This server is not called {host!r}. Ask it by one of {', '.join(sorted(self._hosts))}, or add the name to "
+                f"The host name {host!r} is not allowed. Use one of {', '.join(sorted(self._hosts))}, or add the name to "
                 "MINI_PLATFORM_API_HOSTS."
             )
-        if method in SAFE or headers.get("origin") in self._origins or from_here(headers, unless_said=True):
+        if method in SAFE or headers.get("origin") in self._origins or is_same_origin(headers, default=True):
             return None
-        return HTTPStatus.FORBIDDEN, "Pages of other sites may not change anything here."
+        return HTTPStatus.FORBIDDEN, "Requests from pages of other sites cannot change anything here."
 
 
-def from_here(headers: Headers, *, unless_said: bool = False) -> bool:
-    """Whether a browser says that one of our own pages sends a request.
+def is_same_origin(headers: Headers, *, default: bool = False) -> bool:
+    """Return True if a browser reports that a page of this site sends the request.
 
     Args:
-        headers: of the request.
-        unless_said: what holds where nothing is said, as by programs that are no browsers.
+        headers: headers of the request.
+        default: result for requests without such headers, as from clients that are not browsers.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         return False
     if site is None:
-        return unless_said or origin is not None
-    return site == "same-origin" or (site == "none" and unless_said)
+        return default or origin is not None
+    return site == "same-origin" or (site == "none" and default)
 
 
 def allow_origins(app: FastAPI, settings: Settings) -> None:
-    """Let pages of the sites in the settings use the API, with keys and never with a session; of others none."""
+    """Allow pages of the origins in the settings to use the API with keys, but not with sessions; no other origins."""
     if origins := between_commas(settings.api_origins):
         app.add_middleware(
             CORSMiddleware,

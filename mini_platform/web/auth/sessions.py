@@ -1,6 +1,6 @@
-"""Sessions of the dashboard: a cookie that says by which key somebody logged in, signed so that nobody can make one up.
+"""Sessions of the dashboard: a signed cookie with the id of the key that opened the session.
 
-Nothing is kept of a session: it ends with its key, after `SESSION_SECONDS`, or when the browser drops the cookie.
+Sessions are not stored: one ends with its key, after `SESSION_SECONDS`, or when the browser deletes the cookie.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Literal, TypedDict
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from mini_platform.config.settings import Settings
-from mini_platform.rows.protection import kept_secret
+from mini_platform.rows.protection import load_or_create_secret
 
 COOKIE = "mini_platform_session"
 SESSION_SECONDS = 7 * 86_400
 
 
 class Cookie(TypedDict):
-    """As `Response.set_cookie` takes it: `response.set_cookie(**cookie)`."""
+    """Arguments of `Response.set_cookie`: `response.set_cookie(**cookie)`."""
 
     key: str
     value: str
@@ -30,23 +30,23 @@ class Cookie(TypedDict):
 
 
 def make(settings: Settings, key_id: int, *, secure: bool) -> Cookie:
-    """The cookie of a session that a key opened.
+    """Return the cookie of a session opened with a key.
 
     Args:
-        settings: of the site.
-        key_id: of the key.
-        secure: whether it is asked over https, and may be sent over https only.
+        settings: settings of the site.
+        key_id: id of the key.
+        secure: True if the request came over https; the cookie is then sent over https only.
     """
     return _cookie(_signer(settings).dumps(key_id), SESSION_SECONDS, secure=secure)
 
 
 def ended(*, secure: bool) -> Cookie:
-    """The cookie that takes the place of one, and goes at once."""
+    """Return the cookie that replaces another one and expires at once."""
     return _cookie("", 0, secure=secure)
 
 
 def opened_by(settings: Settings, value: str) -> int | None:
-    """Id of the key that opened the session of a cookie; None if nobody here made it, or too long ago."""
+    """Return the id of the key that opened a session; None if the cookie is invalid or expired."""
     try:
         key_id = _signer(settings).loads(value, max_age=SESSION_SECONDS)
     except BadSignature:
@@ -59,6 +59,10 @@ def _cookie(value: str, max_age: int, *, secure: bool) -> Cookie:
 
 
 def _signer(settings: Settings) -> URLSafeTimedSerializer:
-    given = settings.web_secret
-    secret = given.get_secret_value() if given else kept_secret(settings.home / "web.secret", secrets.token_hex(32))
+    configured = settings.web_secret
+    secret = (
+        configured.get_secret_value()
+        if configured
+        else load_or_create_secret(settings.home / "web.secret", secrets.token_hex(32))
+    )
     return URLSafeTimedSerializer(secret, salt=COOKIE)

@@ -1,4 +1,4 @@
-"""The dashboard: pages made on the server, for people who never open Dagster.
+"""The dashboard: server-rendered pages for people who do not use Dagster.
 
-It reads through the API's rooms, never around them; the URL is the whole state of a page.
+It reads through the modules of the API; the URL is the whole state of a page.
 """

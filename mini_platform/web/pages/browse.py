@@ -1,4 +1,4 @@
-"""Browsing: the rows of a dataset with search, facets and filters; and the page of any dataset, whatever it is about."""
+"""Browsing: the rows of a dataset with search, facets and filters, and the generic page of any dataset."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ from mini_platform.web.site import Site, SiteDep
 router = APIRouter(include_in_schema=False)
 FACETS, VALUES = 3, 8
 FACET_ROWS = 1_000_000
-"""Rows up to which the values of a column are counted for a page (0.2 s)."""
+"""Maximum rows for which the values of a column are counted for a page (0.2 s)."""
 MOST_DISTINCT = 1000
 CHART_POINTS = 300
 USUAL = 6
-"""Points that are so many times as far apart as usual have a gap between them."""
+"""Points further apart than this multiple of the usual distance have a gap between them."""
 CHART_ROWS = 300_000
-"""Rows up to which what is computed is drawn on the generic page, which draws all of it at once."""
+"""Maximum rows of a derived table that the generic page draws, as it draws all of them at once."""
 
 
 @dataclass(frozen=True)
 class Facet:
-    """The most frequent values of a column, each with its rows among those that the other filters choose.
+    """The most frequent values of a column, with their numbers of rows among those that other filters choose.
 
     Attributes:
-        column: its name.
-        parameter: by which a value is chosen.
-        values: the most frequent first.
+        column: name of the column.
+        parameter: parameter that filters by a value.
+        values: values with their rows, most frequent first.
     """
 
     column: str
@@ -74,42 +74,42 @@ class Facet:
 
 
 def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool = False) -> Response:
-    """The rows of a dataset, to browse; as they are if `clear`: who sees the page may then read them."""
+    """Return a page that lists the rows of a dataset, unmasked if `clear`: callers of the page may then read them."""
     if chosen := filtered(request):
         return RedirectResponse(chosen, HTTPStatus.SEE_OTHER)
     with site.read(personal=dataset.is_personal) as conn:
         state = reads.state(conn)
-        listed, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
+        page, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
         total = reads.rows_of(conn, dataset_tables(dataset).production)
     masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
         request, "browse.html",
-        dataset=dataset, state=state, listing=listed, facets=facets, total=total, clear=clear,
-        has_twins=masked.isdisjoint(listed.named),
+        dataset=dataset, state=state, listing=page, facets=facets, total=total, clear=clear,
+        has_alternates=masked.isdisjoint(page.named),
     )  # fmt: skip
 
 
 @router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])
 def dataset_page(request: Request, site: SiteDep, dataset: str) -> Response:
-    """The page of any dataset: what is declared, what is computed, the rows and the last files."""
+    """Return the page of any dataset: its declaration, derived tables, rows and last files."""
     if address := filtered(request):
         return RedirectResponse(address, HTTPStatus.SEE_OTHER)
     chosen = site.dataset(dataset)
     with site.read(personal=chosen.is_personal) as conn:
-        listed, facets = _rows(request, conn, chosen, relations.rows(chosen))
-        given: dict[str, Any] = {
+        page, facets = _rows(request, conn, chosen, relations.rows(chosen))
+        context: dict[str, Any] = {
             "state": reads.state(conn),
             "total": reads.rows_of(conn, dataset_tables(chosen).production),
             "charts": [chart for item in chosen.computed if (chart := _chart(conn, chosen, item))],
             "files": reads.last_files(conn, chosen, 5),
             "quality": reads.latest_quality(conn, dataset_tables(chosen).production.fullname),
         }
-    tables = {"columns": _columns(chosen, given["quality"]), "computed": _computed(chosen)}
-    return render_page(request, "dataset.html", tables=tables, dataset=chosen, listing=listed, facets=facets, **given)
+    tables = {"columns": _columns(chosen, context["quality"]), "computed": _computed(chosen)}
+    return render_page(request, "dataset.html", tables=tables, dataset=chosen, listing=page, facets=facets, **context)
 
 
 def _columns(dataset: Dataset, quality: Mapping[str, RowMapping]) -> TableData:
-    """What is declared of each column, and how it was measured last."""
+    """Return the declaration and the last measurements of each column."""
     names = ("column", "type", "unit", "key", "description", "personal", "rules", "null_rate", "distinct_values")
     rows = [
         (
@@ -123,17 +123,17 @@ def _columns(dataset: Dataset, quality: Mapping[str, RowMapping]) -> TableData:
 
 
 def _computed(dataset: Dataset) -> TableData:
-    """The aggregates and views."""
+    """Return the aggregates and views."""
     return TableData(("name", "description"), [(item.name, item.description) for item in dataset.computed])
 
 
 def _rows(request: Request, conn: Connection, dataset: Dataset, relation: Relation) -> tuple[Listing, list[Facet]]:
-    listed = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
-    return listed, _facets(conn, dataset, relation, listed)
+    page = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
+    return page, _facets(conn, dataset, relation, page)
 
 
-def _facets(conn: Connection, dataset: Dataset, relation: Relation, listed: Listing) -> list[Facet]:
-    """The columns of text with the fewest different values, by the last quality report."""
+def _facets(conn: Connection, dataset: Dataset, relation: Relation, page: Listing) -> list[Facet]:
+    """Return the text columns with the fewest distinct values, by the last quality report."""
     measured = reads.latest_quality(conn, dataset_tables(dataset).production.fullname)
     personal = {column.name for column in dataset.columns if column.personal}
     known = [
@@ -144,12 +144,12 @@ def _facets(conn: Connection, dataset: Dataset, relation: Relation, listed: List
         and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
         and measured[name]["total_rows"] <= FACET_ROWS
     ]  # fmt: skip
-    return [Facet(name, is_value(name), _values(conn, relation, name, listed)) for _, name in sorted(known)[:FACETS]]
+    return [Facet(name, is_value(name), _values(conn, relation, name, page)) for _, name in sorted(known)[:FACETS]]
 
 
-def _values(conn: Connection, relation: Relation, name: str, listed: Listing) -> Sequence[Row[tuple[str, int]]]:
+def _values(conn: Connection, relation: Relation, name: str, page: Listing) -> Sequence[Row[tuple[str, int]]]:
     # Not by its own value: choosing another one takes its place.
-    others = listed.conditions(name, f"{name}__eq") if name not in WORDS else listed.conditions(f"{name}__eq")
+    others = page.conditions(name, f"{name}__eq") if name not in WORDS else page.conditions(f"{name}__eq")
     element = relation.columns[name].element
     counted = select(element.label("value"), func.count().label("rows")).select_from(relation.source)
     counted = counted.where(element.is_not(None), *others).group_by(element).order_by(func.count().desc(), element)
@@ -157,7 +157,7 @@ def _values(conn: Connection, relation: Relation, name: str, listed: Listing) ->
 
 
 def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
-    """An aggregate or a view by its declared chart: a line over days, bars over anything else; None if that says nothing."""
+    """Return the declared chart of an aggregate or a view: a line over time, else bars; None if it would say nothing."""
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
     read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
@@ -167,7 +167,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     x, y = (table.c[name] for name in item.chart)
     if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
         return None
-    if not page_rows.is_telling(dataset, tables, item):
+    if not page_rows.is_informative(dataset, tables, item):
         return None
     over_time = isinstance(x.type, Date | DateTime)
     groups = _groups(x, y).subquery()
@@ -176,10 +176,10 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     about, *units = item.columns[y.name]
     unit = units[0] if units else y.name
     if over_time:
-        found = {point.x: value for point, value in zip(points, values, strict=True)}
-        at = list(found)
+        y_by_x = {point.x: value for point, value in zip(points, values, strict=True)}
+        at = list(y_by_x)
         at = charts.broken(at, USUAL * median(b - a for a, b in pairwise(at))) if len(at) > 2 else at
-        figure = charts.lines(at, [Series(y.name, [found.get(one) for one in at])], unit)
+        figure = charts.lines(at, [Series(y.name, [y_by_x.get(one) for one in at])], unit)
     else:
         figure = charts.bars([_label(point.x) for point in points], [Series(y.name, values)], unit)
         figure.layout["xaxis"]["title"] = {"text": x.name, "standoff": 4}
@@ -195,7 +195,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
 
 
 def _value(y: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The mean of several values, or the one there is, as it is. As numeric: a sum of large floats would be an error."""
+    """Return the mean of several values, or the single value unchanged. It is numeric: a sum of large floats may overflow."""
     one = func.count() == 1
     if isinstance(y.type, Double):
         return case((one, func.min(y)), else_=as_double(func.avg(y.cast(Numeric))))
@@ -203,12 +203,12 @@ def _value(y: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _groups(x: Column[Any], y: Column[Any]) -> Select[Any]:
-    """`x`, `y`, and of how many `rows` y is the mean."""
+    """Return a select of `x`, `y`, and the number of `rows` whose mean is y."""
     return select(x.label("x"), _value(y).label("y"), func.count().label("rows")).group_by(x)
 
 
 def _over_time(groups: FromClause) -> Select[Any]:
-    """As many points as a chart can show: where there are more, `neighbours` are taken together, named by the first."""
+    """Return at most as many points as a chart can show: more are averaged, `neighbours` at a time, labelled by the first."""
     place = func.ntile(CHART_POINTS).over(order_by=groups.c.x).label("place")
     placed = select(groups, place).where(groups.c.x.is_not(None)).subquery()
     rows, neighbours = func.sum(placed.c.rows).label("rows"), func.count().label("neighbours")
@@ -217,25 +217,29 @@ def _over_time(groups: FromClause) -> Select[Any]:
 
 
 def _first(groups: FromClause) -> Select[Any]:
-    """The first points, as what is no time has no neighbours; and how many there are in `all`."""
+    """Return the first points, as values that are not times have no neighbours; and the number of points in `all`."""
     return select(groups, func.count().over().label("all")).order_by(groups.c.x).limit(CHART_POINTS)
 
 
 def _words(x: str, key: Sequence[str], points: Sequence[Row[Any]]) -> tuple[str, str]:
-    """What a chart says of its values, if they are means, and of its points, if they are not all that there are."""
+    """Return the caption of a chart: the mean that its values are, and which points are not shown."""
     neighbours = max((getattr(point, "neighbours", 1) for point in points), default=1)
     total = max((getattr(point, "all", 0) for point in points), default=0)
     is_mean = any(point.rows > getattr(point, "neighbours", 1) for point in points)
     others = " and ".join(name for name in key if name != x)
     mean = f", mean over {others or 'the rows of each'}" if is_mean else ""
-    shown = f" Each point is the mean of up to {neighbours} neighbours, named by the first." if neighbours > 1 else ""
+    shown = (
+        f" Each point is the mean of up to {neighbours} neighbouring points and has the label of the first."
+        if neighbours > 1
+        else ""
+    )
     if total > len(points):
-        shown = f" The first {len(points)} of {plural(total, 'group')} by {x}."
+        shown = f" First {len(points)} of {plural(total, 'group')} by {x}."
     return mean, shown
 
 
 def _label(value: Any) -> str:
-    """A value under a bar, in words."""
+    """Return a value under a bar as text."""
     if value is None or isinstance(value, bool):
         return {None: "empty", True: "yes", False: "no"}[value]
     return str(plain(value))

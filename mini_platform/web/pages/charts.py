@@ -1,9 +1,9 @@
-"""Charts: pure functions of a few points, which give a figure with its words and its table.
+"""Charts: pure functions from a few points to a figure with a caption and a table.
 
-Figures are made as Plotly's script takes them: its Python library would check and copy every point several times.
+Figures are made in the format of Plotly's script: its Python library would check and copy every point several times.
 
-Colours are names of CSS variables, which the page's script replaces by their values, in either theme. Plotly takes texts for
-HTML, whatever they are for: `as_json` escapes every one of them, and templates of what is shown at the pointer are constants.
+Colours are names of CSS variables, which the page's script replaces by their values in either theme. Plotly interprets all
+texts as HTML: `as_json` escapes every one of them, and hover templates are constants.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mini_platform.rows.wording import exact, money
 
 COLOURS = tuple(f"var(--chart-{i})" for i in range(1, 6))
 LONGEST_LABEL = 30
-"""Characters of a name along an axis."""
+"""Maximum characters of a name along an axis."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-"""Lines differ by more than their colours, for those who see these alike."""
+"""Dash styles, so that lines differ by more than their colours."""
 GRID, SOFT, INK = "var(--grid)", "var(--soft)", "var(--ink)"
 AXIS: Mapping[str, Any] = {
     "gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True, "fixedrange": True,
@@ -44,11 +44,11 @@ LAYOUT: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """What Plotly draws, in the words of https://plotly.com/javascript/reference.
+    """A Plotly figure, in the terms of https://plotly.com/javascript/reference.
 
     Attributes:
-        data: its traces: lines, bars.
-        layout: axes, legend and what is around them.
+        data: traces of the figure: lines, bars.
+        layout: axes, legend and margins.
     """
 
     data: list[dict[str, Any]]
@@ -57,16 +57,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with what it says in words and as a table.
+    """A figure with its caption and its table.
 
     Attributes:
-        id: of its element.
+        id: id of the element.
         title: what is drawn.
-        summary: what it shows, in a sentence.
-        figure: as JSON for Plotly; it may stand in HTML.
+        summary: caption, as a sentence.
+        figure: figure as JSON for Plotly, safe in HTML.
         columns: headings of the table.
-        rows: of the table; none where there is nothing to draw.
-        tall: whether it needs more height than others.
+        rows: rows of the table; empty if there is no data.
+        tall: True if it needs more height than others.
     """
 
     id: str
@@ -80,7 +80,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Series:
-    """Values over the points of an x axis, with a range around them where there is one; thin if they are dotted."""
+    """Values over the points of an x axis, with an optional range around them; thin if dotted."""
 
     name: str
     values: Sequence[Any]
@@ -90,7 +90,7 @@ class Series:
 
 
 def _scale(unit: str) -> dict[str, Any]:
-    """How the axis of a unit is labelled: $20k, or 20,000 with the unit along the axis; with all digits that differ."""
+    """Return the format of an axis: $20k, or 20,000 with the unit along the axis; with all digits that differ."""
     if unit == "$":
         return {"tickprefix": "$", "exponentformat": "B", "separatethousands": True}
     title = {"text": unit, "standoff": 6}
@@ -98,16 +98,16 @@ def _scale(unit: str) -> dict[str, Any]:
 
 
 def _labels(values: Sequence[Any], unit: str) -> list[str]:
-    """What is shown of each value at the pointer: dollars, anything else as it is stored, with its unit."""
+    """Return the hover text of each value: dollars, or the stored value with its unit."""
     if unit == "$":
         return ["" if value is None else money(value) for value in values]
     return ["" if value is None else f"{exact(value)} {unit}" for value in values]
 
 
 def _named(names: Sequence[str], most: int) -> dict[str, Any]:
-    """An axis of names, at most so many of which are written.
+    """Return an axis of names, of which at most this many are written.
 
-    Places are numbers, as Plotly would take two names that look the same for one, and some, such as `constructor`, for none.
+    Positions are numbers, as Plotly would merge names that look the same, and drop some, such as `constructor`.
     """
     places = range(0, len(names), max(1, -(-len(names) // most)))
     labels = [name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…" for name in (names[i] for i in places)]
@@ -116,7 +116,7 @@ def _named(names: Sequence[str], most: int) -> dict[str, Any]:
 
 
 def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
-    """Lines over the same points, each with its range as a band."""
+    """Return lines over the same points, each with its range as a band."""
     data: list[dict[str, Any]] = []
     for i, one in enumerate(series):
         data += _band(x, one, i)
@@ -131,7 +131,7 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
 
 
 def _marks(values: Sequence[Any]) -> dict[str, Any]:
-    """How a line is drawn: a point that stands alone between gaps, where no line can be, as a dot."""
+    """Return the mode of a line: an isolated point between gaps is drawn as a dot."""
     padded = [None, *values, None]
     around = zip(padded, values, padded[2:], strict=False)
     alone = [value is not None and before is None and after is None for before, value, after in around]
@@ -141,17 +141,17 @@ def _marks(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def broken(x: Sequence[Any], longest: Any) -> list[Any]:
-    """The points of an axis, with one more wherever the next is further away than that: there, no line is drawn."""
-    made: list[Any] = []
+    """Return the points of an axis with an extra one in each gap longer than this, so that no line is drawn across it."""
+    points: list[Any] = []
     for point in x:
-        if made and point - made[-1] > longest:
-            made.append(made[-1] + (point - made[-1]) / 2)
-        made.append(point)
-    return made
+        if points and point - points[-1] > longest:
+            points.append(points[-1] + (point - points[-1]) / 2)
+        points.append(point)
+    return points
 
 
 def _band(x: Sequence[Any], one: Series, place: int) -> Iterator[dict[str, Any]]:
-    """The range around a line; a piece for each stretch without a gap, as Plotly fills across gaps."""
+    """Yield the range around a line, in pieces without gaps, as Plotly fills across gaps."""
     if one.low is None or one.high is None:
         return
     points = list(zip(x, one.low, one.high, strict=True))
@@ -173,7 +173,7 @@ def _band(x: Sequence[Any], one: Series, place: int) -> Iterator[dict[str, Any]]
 def bars_over_time(
     x: Sequence[Any], series: Sequence[Series], unit: str, pale: Sequence[bool], below: Figure | None
 ) -> Figure:
-    """Bars over the same points as the lines of a figure, below them; pale where they are sums of a part."""
+    """Return bars over the same points as the lines of a figure, below them; pale for incomplete sums."""
     figure = below or Figure([], {**LAYOUT, "xaxis": dict(AXIS), "showlegend": len(series) > 1})
     axis = "y2" if below else "y"
     for i, one in enumerate(series):
@@ -198,10 +198,10 @@ def bars_over_time(
 
 
 def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: bool = False, most: int = 12) -> Figure:
-    """Bars side by side, or one on the other; under at most so many of them stands a name."""
+    """Return grouped or stacked bars, of which at most this many are labelled."""
     places = list(range(len(names)))
     data = [{"x": places, "y": one.values, **_bar(names, one, unit, i)} for i, one in enumerate(series)]
-    # A few bars over the whole width would look like walls.
+    # A few bars over the whole width would be too wide.
     gap = max(0.25, 1 - len(names) / 8)
     layout = {
         **LAYOUT, "xaxis": {**AXIS, **_named(names, most)}, "yaxis": {**AXIS, "rangemode": "tozero", **_scale(unit)},
@@ -211,7 +211,7 @@ def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: 
 
 
 def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
-    """Bars that lie, one group per name, the first at the top."""
+    """Return horizontal bars, one group per name, the first at the top."""
     places = list(range(len(names)))
     data = [
         {"x": one.values, "y": places, "orientation": "h", **_bar(names, one, unit, i)} for i, one in enumerate(series)
@@ -226,24 +226,24 @@ def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
 
 
 def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, Any]:
-    """How the bars of a series look, and what is shown at the pointer."""
-    said = [list(item) for item in zip(names, _labels(one.values, unit), strict=True)]
+    """Return the style and the hover text of the bars of a series."""
+    texts = [list(item) for item in zip(names, _labels(one.values, unit), strict=True)]
     return {
         "type": "bar", "name": one.name, "marker": {"color": COLOURS[place % len(COLOURS)], "line": {"width": 0}},
-        "customdata": said, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}",
+        "customdata": texts, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}",
     }  # fmt: skip
 
 
 def as_json(figure: Figure) -> Markup:
-    """A figure as JSON that neither Plotly nor the HTML around it can take for more than text."""
+    """Return a figure as JSON that is safe in HTML and that Plotly takes for plain text."""
     text = json.dumps({"data": _sent(figure.data), "layout": _sent(figure.layout)})
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
 
 def _sent(part: Any, name: str = "") -> Any:
-    """A part of a figure as JSON has it.
+    """Return a part of a figure as a JSON value.
 
-    Texts are shown as they are, but for templates, in which there is nothing but our own words.
+    Texts are escaped, except for templates, which are constants.
     """
     match part:
         case float():

@@ -1,7 +1,7 @@
-"""Declared pages: what a request chooses of a dataset's rows, and the page that shows it.
+"""Declared pages: the parameters of a request, and the page that shows the rows that they choose.
 
-Here: choices, span, figures and downloads, the same for every dataset. Not here: the words of a page (`pages.py` of the package
-above), what they select (`warehouse/page_rows.py`), charts (`page_charts.py`).
+Here: choices, span, figures and downloads of every declared page. Not here: the declaration of a page (`declare/pages.py`), its
+selects (`warehouse/page_rows.py`), charts (`page_charts.py`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from sqlalchemy import ColumnElement, Connection, Text, select
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import (
-    COMPARED,
     COVERAGE,
+    MAX_COMPARED,
     Chart,
     Frequency,
     OverTime,
     Ranked,
     Recurring,
-    many,
     parameter_of,
+    plural_of,
     words_of,
 )
 from mini_platform.rows.wording import plural
@@ -43,11 +43,11 @@ from mini_platform.web.problems import ProblemError
 from mini_platform.web.site import SiteDep
 
 SUGGESTED = 500
-"""Values that a field offers; others are found by typing a part of one."""
+"""Maximum values that a field suggests; others are found by typing a part of the name."""
 CHIPS = 30
-"""Values of a filter up to which each can be chosen by a click; of more, one is typed."""
+"""Maximum values of a filter that are shown as chips; of more, one is typed."""
 NEAR = 12
-"""Values that are named where somebody typed what is in several of them."""
+"""Maximum values that are suggested for an unknown name."""
 
 
 def add_declared_pages(app: FastAPI, datasets: Mapping[str, Dataset]) -> None:
@@ -83,14 +83,14 @@ def page_rows(dataset: Dataset) -> PageRows:
 
 @dataclass(frozen=True)
 class Field:
-    """A column of which values can be chosen.
+    """A column by whose values the page is filtered.
 
     Attributes:
-        name: the parameter in the address.
-        label: of the field.
-        known: the first of its values, each with its number of rows, if that is known.
+        name: parameter in the URL.
+        label: label of the field.
+        known: first values of the column, with their number of rows or None.
         is_typed: True if there are too many values to show each.
-        chosen: values that are chosen.
+        chosen: chosen values.
     """
 
     name: str
@@ -105,35 +105,35 @@ class Compared(Field):
     """The column whose values are shown side by side.
 
     Attributes:
-        unknown: names that no value has.
-        near: values that have such a text in them.
-        is_cut: True if more were asked for than can be shown.
+        unknown: requested names that do not exist.
+        near: values that contain an unknown name.
+        is_cut: True if more were requested than can be shown.
     """
 
     unknown: Sequence[str]
     near: Sequence[Any]
     is_cut: bool
-    most = COMPARED
+    most = MAX_COMPARED
 
     @property
     def many(self) -> str:
-        """Several of its values, as a noun."""
-        return many(self.name)
+        """Return the noun for several of its values."""
+        return plural_of(self.name)
 
 
 def declared_page(request: Request, conn: Connection, rows: PageRows) -> Response:
     """Answer with the page of a dataset, by what the request chooses.
 
     Raises:
-        ProblemError: a parameter cannot be read.
+        ProblemError: a parameter is invalid.
     """
     page, dataset = rows.page, rows.dataset
-    given: dict[str, Any] = {"dataset": dataset, "page": page, "state": reads.state(conn)}
+    context: dict[str, Any] = {"dataset": dataset, "page": page, "state": reads.state(conn)}
     compared = _compared(request, conn, rows, page.compare) if page.compare else None
     side_by_side = {page.compare: compared.chosen} if compared and compared.chosen and page.compare else {}
-    first, last = conn.execute(rows.held(side_by_side)).one()
+    first, last = conn.execute(rows.time_range(side_by_side)).one()
     if first is None:
-        return render(request, "page.html", empty=True, **given)
+        return render(request, "page.html", empty=True, **context)
     filters = [_filter(request, conn, rows, name) for name in page.filters]
     filtered = {name: one.chosen for name, one in zip(page.filters, filters, strict=True) if one.chosen}
     shown = Shown(
@@ -150,7 +150,7 @@ def declared_page(request: Request, conn: Connection, rows: PageRows) -> Respons
         request, "page.html", tables=tables, empty=False, is_empty=is_empty, shown=shown, span=shown.span,
         has_moments=rows.has_moments, by=request.query_params.get("by") or None, compared=compared, filters=filters,
         figures=[_cards(shown, values) for values in figures], heads=_heads(shown), blocks=blocks,
-        alternates=_twins(shown), **given,
+        alternates=_data_links(shown), **context,
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _span(request: Request, rows: PageRows, held: tuple[Any, Any]) -> Span | Mom
 
 
 def _typed(column: ColumnElement[Any], words: Sequence[str]) -> list[Any]:
-    """Texts as values of a column; without those that cannot be one."""
+    """Return texts as values of a column, without those that cannot be parsed."""
     values = []
     for text in words:
         try:
@@ -176,14 +176,14 @@ def _typed(column: ColumnElement[Any], words: Sequence[str]) -> list[Any]:
 
 
 def _compared(request: Request, conn: Connection, rows: PageRows, name: str) -> Compared:
-    """The values of these names, the names that none has, and values that have such a text in them."""
+    """Return the values of these names, the unknown names, and the values that contain an unknown name."""
     parameter = parameter_of(name)
     table, column, _ = rows.values(name)
     # No text has U+0000, which Postgres does not take.
-    asked = request.query_params.getlist(parameter)
-    wanted = list(dict.fromkeys(text for words in asked if (text := words.replace("\0", "").strip())))
-    found = {str(value): value for value in conn.scalars(select(column).where(column.in_(_typed(column, wanted))))}
-    unknown = [text for text in wanted if text not in found]
+    params = request.query_params.getlist(parameter)
+    requested = list(dict.fromkeys(text for words in params if (text := words.replace("\0", "").strip())))
+    matches = {str(value): value for value in conn.scalars(select(column).where(column.in_(_typed(column, requested))))}
+    unknown = [text for text in requested if text not in matches]
     in_text = column.cast(Text)
 
     def near(text: str) -> list[Any]:
@@ -192,52 +192,52 @@ def _compared(request: Request, conn: Connection, rows: PageRows, name: str) -> 
 
     likely = list(dict.fromkeys(value for text in unknown for value in near(text)))
     if len(unknown) == 1 and len(likely) == 1:
-        found[unknown[0]] = likely[0]
+        matches[unknown[0]] = likely[0]
         unknown, likely = [], []
-    chosen = list(dict.fromkeys(found[text] for text in wanted if text in found))
+    chosen = list(dict.fromkeys(matches[text] for text in requested if text in matches))
     known = _known(conn, rows, name, SUGGESTED)
     return Compared(
-        parameter, words_of(parameter), known, True, chosen[:COMPARED], unknown, likely, len(wanted) > COMPARED,
+        parameter, words_of(parameter), known, True, chosen[:MAX_COMPARED], unknown, likely, len(requested) > MAX_COMPARED,
     )  # fmt: skip
 
 
 def _filter(request: Request, conn: Connection, rows: PageRows, name: str) -> Field:
-    """A column of which one value can be chosen.
+    """Return a column of which one value can be chosen.
 
     Raises:
-        ProblemError: what is chosen cannot be a value of it.
+        ProblemError: the value does not have the type of the column.
     """
     parameter, column = parameter_of(name), rows.column(name)
-    asked = request.query_params.get(parameter)
-    values = _typed(column, [asked]) if asked else []
-    if asked and not values:
-        raise ProblemError(f"{parameter} is {asked!r}, which cannot be a value of it.")
+    requested = request.query_params.get(parameter)
+    values = _typed(column, [requested]) if requested else []
+    if requested and not values:
+        raise ProblemError(f"{parameter} is {requested!r}, which is not a valid value for it.")
     known = _known(conn, rows, name, SUGGESTED)
     return Field(parameter, words_of(parameter), known, len(known) > CHIPS, values)
 
 
 def _known(conn: Connection, rows: PageRows, name: str, most: int) -> list[tuple[Any, int | None]]:
     table, column, count = rows.values(name)
-    found = select(column, *([] if count is None else [count])).select_from(table).order_by(column).limit(most)
-    return [(row[0], None if count is None else row[1]) for row in conn.execute(found)]
+    statement = select(column, *([] if count is None else [count])).select_from(table).order_by(column).limit(most)
+    return [(row[0], None if count is None else row[1]) for row in conn.execute(statement)]
 
 
 # Figures
 
 
 def _figures(shown: Shown, value: Any) -> dict[str, Any]:
-    """What the rows amount to, of one of the values that are compared or of all; by the names of measures, and `_rows`."""
+    """Return the measures of one compared value or of all rows, by name, with `_rows`."""
     rows, page = shown.rows, shown.page
     orders = [order_of(chart) for chart in page.charts.values() if isinstance(chart, Ranked)]
-    noted = {name for figure in page.figures for name in page.measure(figure).noted}
+    noted = {name for figure in page.figures for name in page.measure(figure).note_names}
     used = dict.fromkeys(name for name in (*page.figures, *sorted(noted - {COVERAGE}), *orders))
-    # Different values, and what is computed for each of them, are found by one look at the values of their column.
-    of_values = {name: column for name in used if (column := page.measure(name).of_values)}
+    # Distinct values, and measures per value, come from one select over the values of their column.
+    of_values = {name: column for name in used if (column := page.measure(name).value_column)}
     plain = [name for name in used if name not in of_values]
     chosen = shown.summed_up(plain, value)
     also = [rows.count(chosen).label("_rows"), *([rows.days(chosen).label("_days")] if COVERAGE in noted else [])]
-    found = shown.conn.execute(select(*also, *rows.measures(chosen, plain)).select_from(chosen)).mappings().one()
-    values = {"_value": value, "_rows": int(found["_rows"]), **rows.read(found, plain)}
+    row = shown.conn.execute(select(*also, *rows.measures(chosen, plain)).select_from(chosen)).mappings().one()
+    values = {"_value": value, "_rows": int(row["_rows"]), **rows.read(row, plain)}
     for name, column in of_values.items():
         counted = shown.per_value(column, value)
         if page.measure(name).each:
@@ -245,13 +245,13 @@ def _figures(shown: Shown, value: Any) -> dict[str, Any]:
         else:
             values[name] = sum(counted.values.values())
     if COVERAGE in noted and isinstance(shown.span, Span):
-        values["_days"], missing = found["_days"], shown.span.days - found["_days"]
-        values[COVERAGE] = f"on {plural(found['_days'], 'day')}" + (f", none on {missing:,}" if missing else "")
+        values["_days"], missing = row["_days"], shown.span.days - row["_days"]
+        values[COVERAGE] = f"{plural(row['_days'], 'day')} with data" + (f", {missing:,} missing" if missing else "")
     return values
 
 
 def _cards(shown: Shown, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures as cards, and as a row of the table that compares values."""
+    """Return figures as cards, and as a row of the comparison table."""
     page, cards = shown.page, []
     for name in page.figures:
         notes = page.measure(name).notes
@@ -261,39 +261,39 @@ def _cards(shown: Shown, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _heads(shown: Shown) -> list[tuple[str, str | None]]:
-    """Headings of the table that compares values: labels with their units, or with notes that name nothing."""
+    """Return headings of the comparison table: labels with their units, or with notes that name no values."""
     heads = []
     for name in shown.page.figures:
         measure = shown.page.measure(name)
-        plain = measure.note if isinstance(measure.note, str) and not measure.noted else None
+        plain = measure.note if isinstance(measure.note, str) and not measure.note_names else None
         heads.append((shown.page.label(name), shown.unit(name) or plain))
     return heads
 
 
 def _as_data(shown: Shown, figures: Sequence[Mapping[str, Any]]) -> TableData:
-    """The values that are compared, side by side."""
+    """Return the comparison table as data."""
     names = [*shown.page.figures, *(["_days"] if "_days" in figures[0] else [])]
     columns = [str(shown.page.compare), *(name.removeprefix("_") for name in names)]
-    return TableData(columns, [[of["_value"], *(of[name] for name in names)] for of in figures])
+    return TableData(columns, [[values["_value"], *(values[name] for name in names)] for values in figures])
 
 
 # Charts and downloads
 
 
 def _blocks(shown: Shown, totals: Mapping[str, Any]) -> list[list[Any]]:
-    """Charts and tables: those over time alone, the others in rows."""
+    """Return charts and tables in rows; those over time have a row of their own."""
     blocks: list[list[Any]] = []
     was_over_time = True
     for name, chart in shown.page.charts.items():
         is_over_time = isinstance(chart, OverTime)
         if is_over_time or was_over_time:
             blocks.append([])
-        blocks[-1].append(_made(shown, name, chart, totals))
+        blocks[-1].append(_chart_or_table(shown, name, chart, totals))
         was_over_time = is_over_time
     return blocks
 
 
-def _made(shown: Shown, name: str, chart: Chart, totals: Mapping[str, Any]) -> Any:
+def _chart_or_table(shown: Shown, name: str, chart: Chart, totals: Mapping[str, Any]) -> Any:
     match chart:
         case OverTime():
             return over_time(shown, name, chart)
@@ -305,8 +305,8 @@ def _made(shown: Shown, name: str, chart: Chart, totals: Mapping[str, Any]) -> A
             return frequency(shown, name, chart)
 
 
-def _twins(shown: Shown) -> dict[str, str] | None:
-    """Where the data behind the page is: rows of production that are chosen, or of what sums them up; None if it is nowhere."""
+def _data_links(shown: Shown) -> dict[str, str] | None:
+    """Return the URLs of the data behind the page: chosen rows of production or of its aggregate; None if there are none."""
     rows, page = shown.rows, shown.page
     chosen = {
         **shown.filters,

@@ -1,4 +1,4 @@
-"""Files: every file that arrived with what became of its rows, its rejects, and judging it again."""
+"""Files: the list of files, the page of a file with its rejects, uploads and re-validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FileId = Annotated[int, Path(ge=1, lt=2**63)]
 
 @router.get("/files")
 def files(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
-    """Every file that arrived, and the form that takes more."""
+    """Return the list of files, and the upload form."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else None
     if chosen and chosen not in readable:
@@ -37,7 +37,7 @@ def files(request: Request, site: SiteDep, dataset: str | None = None) -> Respon
     names = [one.name for one in ([chosen] if chosen else readable)]
     fixed = {"dataset__in": ",".join(names)}
     with site.read() as conn:
-        listed = listing(
+        page = listing(
             request,
             conn,
             relations.files(chosen),
@@ -45,18 +45,18 @@ def files(request: Request, site: SiteDep, dataset: str | None = None) -> Respon
             fixed,
             ("dataset",),
         )
-        counts = _counts(conn, listed)
+        counts = _counts(conn, page)
         state = reads.state(conn)
     return render(
         request, "files.html",
-        listing=listed, dataset=chosen, datasets=readable, counts=counts, state=state,
+        listing=page, dataset=chosen, datasets=readable, counts=counts, state=state,
         takers=[one for one in readable if may(request, "write", one)],
     )  # fmt: skip
 
 
 @router.get("/files/{file_id}")
 def file(request: Request, site: SiteDep, file_id: FileId) -> Response:
-    """What became of a file, and of each of its rows."""
+    """Return the page of a file: its status, and the results of its rows."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
     with site.read(personal=dataset.is_personal) as conn:
@@ -68,10 +68,10 @@ def file(request: Request, site: SiteDep, file_id: FileId) -> Response:
     rules = {rule.name: rule for rule in dataset.rules}
     counted = sorted(((row["rule_counts"] or {}).items()), key=lambda item: -item[1])
     broken = [(name, rules.get(name), count) for name, count in counted if count]
-    told = [(name, rule and rule.message, rule and rule.severity, count) for name, rule, count in broken]
+    failed_rules = [(name, rule and rule.message, rule and rule.severity, count) for name, rule, count in broken]
     return render(
         request, "file.html",
-        tables={"rules": TableData(("rule", "broken_if", "severity", "rows"), told)},
+        tables={"rules": TableData(("rule", "broken_if", "severity", "rows"), failed_rules)},
         file=row, dataset=dataset, rejects=rejects, state=state, broken=broken,
         can_reprocess=row["same_as"] is None and row["status"] in ledger.REPROCESSED and row["raw_dropped_at"] is None
         and may(request, "write", dataset),
@@ -80,21 +80,21 @@ def file(request: Request, site: SiteDep, file_id: FileId) -> Response:
 
 @router.post("/datasets/{dataset}/files", dependencies=[Depends(allowed("write"))])
 async def upload(request: Request, site: SiteDep, dataset: str) -> RedirectResponse:
-    """Take a file from the form, where the browser runs no script, and lead to what becomes of it."""
+    """Receive a file from the form of a browser without scripts, and redirect to its page."""
     landed = await uploads.send(request, Response(), site, dataset)
     return RedirectResponse(f"/files/{landed.file_id}", HTTPStatus.SEE_OTHER)
 
 
 @router.post("/files/{file_id}/reprocess", dependencies=[Depends(allowed("write"))])
 def reprocess(request: Request, site: SiteDep, file_id: FileId) -> RedirectResponse:
-    """Judge a file again by today's rules, in a run that is asked for at once; else the sensor asks for it."""
+    """Queue a file for validation with the current rules, and request a run; otherwise the sensor requests one."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
     if not may(request, "write", dataset):
         raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
     if not reprocessing.reprocess(site.platform, dataset, file_id).file_ids:
         raise ProblemError(
-            f"{row['name']} cannot be validated again: its raw file is no longer kept.", HTTPStatus.CONFLICT
+            f"{row['name']} cannot be validated again: its raw file is no longer stored.", HTTPStatus.CONFLICT
         )
     nudge(request, dataset)
     return RedirectResponse(f"/files/{file_id}", HTTPStatus.SEE_OTHER)
@@ -110,10 +110,10 @@ def _file(request: Request, conn: Connection, site: Site, file_id: int) -> tuple
     return row, dataset
 
 
-def _counts(conn: Connection, listed: Listing) -> list[tuple[str, Any]]:
-    """Files by status, in the order of their way, among those that the other filters choose."""
-    status = listed.relation.columns["status"].element
-    chosen = select(status, func.count()).select_from(listed.relation.source)
-    found = conn.execute(chosen.where(*listed.conditions("status", "status__eq")).group_by(status))
-    counts = dict(found.tuples().all())
+def _counts(conn: Connection, page: Listing) -> list[tuple[str, Any]]:
+    """Return the number of files by status, in the order of processing, among those that other filters choose."""
+    status = page.relation.columns["status"].element
+    chosen = select(status, func.count()).select_from(page.relation.source)
+    rows = conn.execute(chosen.where(*page.conditions("status", "status__eq")).group_by(status))
+    counts = dict(rows.tuples().all())
     return [(status, counts[status]) for status in STATUSES if status in counts]

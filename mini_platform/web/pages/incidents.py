@@ -1,6 +1,6 @@
-"""What needs attention, as the overview shows it: current incidents, those of a dataset's files on one line.
+"""Current incidents as the overview shows them; those of a dataset's files are on one line.
 
-Not here: what is wrong (`operations/detection.py`).
+Not here: detection of incidents (`operations/detection.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mini_platform.web.pages.rendering import link
 
 @dataclass(frozen=True)
 class Line:
-    """An incident, or several of a dataset's files: a sentence, what to do, where to see what it is about, how many more."""
+    """An incident, or several of a dataset's files: a sentence, advice, a link, and how many more there are."""
 
     kind: str
     level: str
@@ -32,18 +32,18 @@ def lines(incidents: Sequence[Incident], links_url: str) -> list[Line]:
 
     Args:
         incidents: sorted by kind and dataset.
-        links_url: what the addresses of pages begin with; here they are relative.
+        links_url: prefix of the URLs of pages, which is removed: here they are relative.
     """
-    found = []
+    result = []
     for (dataset, status), group in groupby(incidents, key=lambda incident: (incident.dataset, incident.alike)):
         alike = list(group)
         if status and len(alike) > 1:
             more = plural(len(alike) - 1, "file")
             files = link("/files", [("dataset", dataset), ("status", status)])
-            found.append(_line(alike[-1], files, f"And {more} more."))
+            result.append(_line(alike[-1], files, f"And {more} more."))
         else:
-            found += [_line(one, one.link.removeprefix(links_url)) for one in alike]
-    return found
+            result += [_line(one, one.link.removeprefix(links_url)) for one in alike]
+    return result
 
 
 def _line(incident: Incident, address: str, more: str = "") -> Line:

@@ -1,4 +1,4 @@
-"""Listings: a table of a relation, a page at a time, filtered and sorted by the URL as in the API, which it links to."""
+"""Listings: a table of a relation, page by page, filtered and sorted by the URL as in the API, to which it links."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ WORDS = {
     "eq": "is", "ne": "is not", "gte": "from", "lte": "to", "gt": "above", "lt": "below", "contains": "contains",
     "in": "is one of", "isnull": "is empty",
 }  # fmt: skip
-KEPT = ("limit", "ordering", "cursor", "fields")
-"""Parameters that choose no rows."""
+NOT_FILTERS = ("limit", "ordering", "cursor", "fields")
+"""Parameters that do not filter rows."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A page of rows, and the addresses of what lies around it.
+    """A page of rows, and the URLs around it.
 
     Attributes:
-        relation: that is listed.
-        columns: that are shown.
-        results: the rows, by column.
-        params: of the request, as far as they are for the relation.
-        next: address of the next page, if there is one.
-        previous: the same before it.
-        api: address of the listing in the API, without `/` or `.csv`.
-        here: address of the page.
-        fixed: parameters that the page is about, and that nobody chose.
+        relation: relation that is listed.
+        columns: columns that are shown.
+        results: rows as column -> value.
+        params: parameters of the request for the relation.
+        next: URL of the next page, or None.
+        previous: URL of the previous page, or None.
+        api: path of the listing in the API, without `/` or `.csv`.
+        here: URLs of the page.
+        fixed: parameters that the page sets, and not the user.
     """
 
     relation: Relation
@@ -52,29 +52,29 @@ class Listing:
 
     @property
     def csv(self) -> str:
-        """All of it as CSV."""
+        """Return the URL of all rows as CSV."""
         return link(f"{self.api}.csv", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
 
     @property
     def json(self) -> str:
-        """All of it as JSON, in pages."""
+        """Return the URL of all rows as JSON, in pages."""
         return link(f"{self.api}/", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
 
     @property
     def chosen(self) -> list[tuple[str, str]]:
-        """By what somebody chose the rows, and how they are shown, wherever the page begins."""
+        """Return the parameters that a user chose: filters, ordering and fields, without the position of the page."""
         return [(n, v) for n, v in self.params if n not in ("cursor", "limit", *self.fixed)]
 
     def conditions(self, *without: str) -> tuple[ColumnElement[bool], ...]:
-        """What holds of the rows; without what these parameters say, for what counts beside them."""
-        asked = [(name, value) for name, value in self.params if name not in (*KEPT, *without)]
-        return ListQuery.parse(self.relation, asked).where
+        """Return the filter conditions, without those of the given parameters."""
+        filters = [(name, value) for name, value in self.params if name not in (*NOT_FILTERS, *without)]
+        return ListQuery.parse(self.relation, filters).where
 
     @property
     def chips(self) -> Iterator[tuple[str, str]]:
-        """What the rows were chosen by, in words, and the address without it."""
+        """Yield each filter as text, and the URL without it."""
         for name, value in self.params:
-            if name in (*KEPT, *self.fixed):
+            if name in (*NOT_FILTERS, *self.fixed):
                 continue
             others = [other for known, other in self.params if known == name and other != value]
             if name == "search":
@@ -91,22 +91,22 @@ class Listing:
 
     @property
     def named(self) -> Iterator[str]:
-        """The columns by which somebody chose or sorted the rows."""
+        """Yield the columns that a user filtered, searched or sorted by."""
         for name, value in self.chosen:
             if name == "search":
                 yield from self.relation.search
             elif name == "ordering":
                 yield from (column.strip().removeprefix("-") for column in value.split(","))
-            elif name not in KEPT:
+            elif name not in NOT_FILTERS:
                 yield query.condition(self.relation, name)[0]
 
     @property
     def search(self) -> str:
-        """What is searched for."""
+        """Return the search text."""
         return dict(self.params).get("search", "")
 
     def sorted_by(self, column: RelationColumn) -> tuple[str, str | None]:
-        """Address where it is sorted by a column, the other way round if it is already, and how it is: up, down or not."""
+        """Return the URL that sorts by a column, reversed if it is already sorted by it, and the current direction."""
         first = dict(self.params).get("ordering", ",".join(self.relation.order)).split(",")[0]
         if first == column.name:
             return self.here(ordering=f"-{column.name}"), "ascending"
@@ -114,7 +114,7 @@ class Listing:
 
 
 def filtered(request: Request) -> str | None:
-    """The address with the filter that somebody chose in the form of a listing; None if nobody did."""
+    """Return the URL with the filter of the submitted form; None if no filter was submitted."""
     column, by, value = (request.query_params.get(name, "") for name in query.FORM)
     if not column:
         return None
@@ -122,7 +122,7 @@ def filtered(request: Request) -> str | None:
     here.params = [(name, old) for name, old in here.params if name not in query.FORM]
     if by == "isnull" or (not value and by in ("eq", "ne")):
         return here(**{f"{column}__isnull": "false" if by == "ne" else "true"})
-    if not value:  # Nothing was said that could be compared with.
+    if not value:  # There is no value to compare with.
         return here()
     return here(**{query.is_value(column) if by not in WORDS or by == "eq" else f"{column}__{by}": value})
 
@@ -136,34 +136,34 @@ def listing(
     own: Sequence[str] = (),
     hidden: Sequence[str] = (),
 ) -> Listing:
-    """What a request asks of a relation.
+    """Return the rows of a relation that a request asks for.
 
     Args:
-        request: its parameters are the API's.
-        conn: where the rows are.
-        relation: that is listed.
-        api: address of the listing in the API, without `/` or `.csv`.
-        fixed: parameters that the page is about, which nobody may leave out.
-        own: parameters that are the page's, and not the listing's.
+        request: request with the API's parameters.
+        conn: connection to the database.
+        relation: relation that is listed.
+        api: path of the listing in the API, without `/` or `.csv`.
+        fixed: parameters that the page sets, which a user cannot remove.
+        own: parameters of the page, and not of the listing.
         hidden: columns that are not shown.
 
     Raises:
-        ProblemError: a parameter is not known, or its value cannot be read.
+        ProblemError: a parameter is unknown or its value is invalid.
     """
-    given = [(name, value) for name, value in request.query_params.multi_items() if value and name not in (*own, TWIN)]
-    asked = [*given, *(fixed or {}).items()]
-    if "limit" not in dict(asked):
-        asked.append(("limit", str(ROWS)))
-    parsed = ListQuery.parse(relation, asked)
-    found = query.page(conn, relation, parsed)
+    params = [(name, value) for name, value in request.query_params.multi_items() if value and name not in (*own, TWIN)]
+    all_params = [*params, *(fixed or {}).items()]
+    if "limit" not in dict(all_params):
+        all_params.append(("limit", str(ROWS)))
+    parsed = ListQuery.parse(relation, all_params)
+    result = query.page(conn, relation, parsed)
     here = URLBuilder(request)
     return Listing(
         relation,
         [relation.columns[name] for name in parsed.fields if name not in hidden],
-        found.results,
-        [*given, *(fixed or {}).items()] if fixed else given,
-        here(cursor=found.next) if found.next else None,
-        here(cursor=found.previous) if found.previous else None,
+        result.results,
+        [*params, *(fixed or {}).items()] if fixed else params,
+        here(cursor=result.next) if result.next else None,
+        here(cursor=result.previous) if result.previous else None,
         api,
         here,
         tuple(fixed or ()),

@@ -1,4 +1,4 @@
-"""Logging in and out, where the site takes keys."""
+"""Logging in and out, if the site requires keys."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/login")
 def form(request: Request, then: str = "/") -> Response:
-    """The form that takes a key."""
+    """Return the login form."""
     return render(request, "login.html", then=_within(then), refused=None)
 
 
 @router.post("/login")
 def log_in(request: Request, key: Annotated[str, Form()] = "", then: Annotated[str, Form()] = "/") -> Response:
-    """Open a session with a key, and go where somebody wanted to."""
+    """Open a session with a key, and redirect to the requested page."""
     try:
         cookie = guard.log_in(request, key)
     except ProblemError as error:
@@ -42,5 +42,5 @@ def log_out(request: Request) -> Response:
 
 
 def _within(path: str) -> str:
-    """A path of this site; never the address of another."""
+    """Return a path of this site; never a URL of another one."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"

@@ -1,4 +1,4 @@
-"""Measures as people read them: numbers with their units, notes with what they name, labels and nouns.
+"""Measures as text: numbers with units, notes with the values that they name, labels and nouns.
 
 Not here: what is measured (`warehouse/page_rows.py`), charts (`page_charts.py`).
 """
@@ -32,7 +32,7 @@ def written(rows: PageRows, name: str, value: Any) -> str:
 
 
 def cell_of(rows: PageRows, name: str, value: Any, *, least: int = 0) -> Any:
-    """Return the value of a measure as it stands in a table, without its unit; with at least so many digits, if it has some."""
+    """Return the value of a measure as a table cell, without its unit; with `least` or more digits, if some are declared."""
     digits = rows.page.measure(name).digits
     if value is None or isinstance(value, int | str | dt.date):
         return value
@@ -42,25 +42,25 @@ def cell_of(rows: PageRows, name: str, value: Any, *, least: int = 0) -> Any:
 
 
 def note_of(rows: PageRows, note: str, values: Mapping[str, Any]) -> str | None:
-    """Return a note with the values that it names; None where one of them is empty."""
-    said = ""
+    """Return a note with the values that it names; None if one of them is empty."""
+    text = ""
     for words, name, form, _ in Formatter().parse(note):
-        said += words
+        text += words
         if name is None:
             continue
         if (value := values[name]) is None:
             return None
         if name == COVERAGE:
-            said += value
+            text += value
         elif form == "%":
-            said += percent(value)
+            text += percent(value)
         else:
-            said += plural(int(value), form) if form else written(rows, name, value)
-    return said
+            text += plural(int(value), form) if form else written(rows, name, value)
+    return text
 
 
 def label_of(value: Any) -> str:
-    """Return a value under a bar, or at the head of a row, in words."""
+    """Return a value under a bar or at the head of a row as text."""
     if value is None or isinstance(value, bool):
         return {None: "empty", True: "yes", False: "no"}[value]
     if isinstance(value, dt.datetime):
@@ -69,7 +69,7 @@ def label_of(value: Any) -> str:
 
 
 def within(label: str) -> str:
-    """Return a label as it stands within a sentence; an abbreviation is left as it is."""
+    """Return a label for the middle of a sentence: in lower case, unless it is an abbreviation."""
     return label if label[:2].isupper() else label[:1].lower() + label[1:]
 
 

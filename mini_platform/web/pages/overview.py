@@ -1,4 +1,4 @@
-"""The overview: what needs attention first, then each dataset."""
+"""The overview: incidents first, then each dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"
 
 @dataclass(frozen=True)
 class Card:
-    """What the overview shows of a dataset."""
+    """A dataset on the overview."""
 
     dataset: Dataset
     rows: reads.Rows
@@ -37,7 +37,7 @@ class Card:
 
     @property
     def state(self) -> str:
-        """In a word, as a badge: the worst that there is to say."""
+        """Return the badge of the dataset: its worst state."""
         if self.totals is None:
             return "empty"
         levels = {incident.level for incident in self.incidents}
@@ -51,26 +51,26 @@ class Card:
 
     @property
     def read(self) -> list[RowMapping]:
-        """The last files of which rows were read, the oldest first."""
+        """Return the last files with rows, oldest first."""
         return [file for file in reversed(self.last) if file["rows_read"]]
 
     @property
     def shares(self) -> Markup:
-        """The share of rejects over the last loads."""
+        """Return a bar chart of the fraction of rejected rows in the last files."""
         values = [(file["rows_rejected"] or 0) / file["rows_read"] for file in self.read]
         labels = [f"{file['name']}: {percent(value)} rejected" for file, value in zip(self.read, values, strict=True)]
         return share_bars(values, labels, f"Share of rejected rows over {plural(len(values), 'file')}")
 
     @property
     def share(self) -> float | None:
-        """The share of rejects in the last files together."""
+        """Return the fraction of rejected rows in the last files together."""
         read = sum(file["rows_read"] for file in self.read)
         return sum(file["rows_rejected"] or 0 for file in self.read) / read if read else None
 
 
 @router.get("/")
 def overview(request: Request, site: SiteDep) -> Response:
-    """What needs attention, and a card per dataset."""
+    """Return the overview: open incidents, and a card per dataset."""
     with site.read() as conn:
         readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}
         totals = {name: row for name, row in reads.totals(conn).items() if name in readable}

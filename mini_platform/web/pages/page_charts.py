@@ -1,4 +1,4 @@
-"""Charts of a declared page: each of its kinds from the rows that are shown to a figure, a caption and a table.
+"""Charts of a declared page: from the rows that are shown to a figure, a caption and a table.
 
 Not here: what a request chooses (`declared_page.py`), how figures are drawn (`charts.py`).
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, FromClause, RowMapping, Subquery
 
-from mini_platform.declare.pages import Frequency, OverTime, Page, Ranked, Recurring, many, parameter_of, words_of
+from mini_platform.declare.pages import Frequency, OverTime, Page, Ranked, Recurring, parameter_of, plural_of, words_of
 from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.page_rows import Choice, PageRows, unit_of
 from mini_platform.web.pages import charts
@@ -31,19 +31,19 @@ PARTS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "weekday": ("By day of the week", "on a", ("", *WEEKDAYS)),
     "month": ("By month of the year", "in", ("", *MONTHS)),
 }
-"""Part of a time -> title of its chart, word before the name of one, names by their numbers."""
+"""Part of a time -> title of its chart, preposition before a name, names by number."""
 
 Points = Mapping[Any, Mapping[Any, Mapping[str, Any]]]
-"""Value that is compared, or None -> start of a step -> measures."""
+"""Compared value, or None for all rows -> start of a step -> measures."""
 
 
 @dataclass(frozen=True)
 class PerValue:
-    """What the rows of each value of a column come to.
+    """Totals of the rows per value of a column.
 
     Attributes:
-        values: number of rows -> how many values have so many.
-        means: of what is computed for each value; none where there are no rows.
+        values: number of rows -> number of values that have it.
+        means: means of what is computed for each value; empty without rows.
     """
 
     values: Mapping[int, int]
@@ -52,14 +52,14 @@ class PerValue:
 
 @dataclass(frozen=True)
 class Shown:
-    """What of a page's rows is shown.
+    """The rows of a page that are shown.
 
     Attributes:
-        conn: where they are.
-        rows: of the page.
-        filters: values that are chosen.
-        compared: values that are shown side by side, or None alone where all rows are taken together.
-        span: of time; None where the rows have none.
+        conn: connection to the database.
+        rows: rows of the page.
+        filters: chosen values by column.
+        compared: values that are shown side by side, or [None] for all rows together.
+        span: span of time; None if the rows have no time.
     """
 
     conn: Connection
@@ -70,12 +70,12 @@ class Shown:
 
     @property
     def page(self) -> Page:
-        """The declaration of the page."""
+        """Return the declaration of the page."""
         return self.rows.page
 
     @cached_property
     def all(self) -> Subquery:
-        """All rows that are shown."""
+        """Return all rows that are shown."""
         return self.rows_of(*(value for value in self.compared if value is not None))
 
     def rows_of(self, *values: Any) -> Subquery:
@@ -87,7 +87,7 @@ class Shown:
         return self.all if value is None else self.rows_of(value)
 
     def summed_up(self, names: Iterable[str], value: Any = None) -> FromClause:
-        """Return rows that measures can be selected from: days, where these amount to all of them, as they are few."""
+        """Return rows from which measures can be selected: days, if these are sufficient, as they are few."""
         if not self.rows.by_day or not all(map(self.rows.is_summed_up, names)):
             return self._of(value)
         if value not in self._days:
@@ -96,13 +96,13 @@ class Shown:
         return self._days[value]
 
     def per_value(self, column: str, value: Any = None) -> PerValue:
-        """Return what the rows of each value of a column come to."""
+        """Return the totals of the rows per value of a column."""
         if (column, value) not in self._per_value:
             charts = [c for c in self.page.charts.values() if isinstance(c, Frequency) and c.of == column]
             most = max((chart.most for chart in charts), default=1)
-            found = self.conn.execute(self.rows.per_value(self._of(value), column, most)).mappings().all()
-            counts = {row["rows"]: row["values_"] for row in found if row["is_value"]}
-            self._per_value[column, value] = PerValue(counts, found[0] if found else {})
+            rows = self.conn.execute(self.rows.per_value(self._of(value), column, most)).mappings().all()
+            counts = {row["rows"]: row["values_"] for row in rows if row["is_value"]}
+            self._per_value[column, value] = PerValue(counts, rows[0] if rows else {})
         return self._per_value[column, value]
 
     @cached_property
@@ -118,28 +118,28 @@ class Shown:
         return unit_of(self.rows.dataset, self.page, name)
 
     def axis(self, names: Sequence[str]) -> str:
-        """Return what stands along an axis for measures: their unit, else what is counted."""
+        """Return the title of an axis for measures: their unit, else what is counted."""
         return self.unit(names[0]) or (within(self.page.label(names[0])) if len(names) == 1 else "value")
 
     def cells(self, names: Sequence[str], values: Mapping[str, Any], least: int = 0) -> list[Any]:
-        """Return measures as they stand in a table."""
+        """Return measures as cells of a table."""
         return [cell_of(self.rows, name, values.get(name), least=least) for name in names]
 
-    def series(self, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> list[Series]:
+    def series(self, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Series]:
         """Return measures as bars."""
-        return [Series(within(self.page.label(name)), [_float(row[name]) for row in found]) for name in names]
+        return [Series(within(self.page.label(name)), [_float(row[name]) for row in rows]) for name in names]
 
 
 @dataclass(frozen=True)
 class RankedTable:
-    """Values of a column by a measure, as a table.
+    """Values of a column ranked by a measure, as a table.
 
     Attributes:
-        id: of its element.
+        id: id of the element.
         title: what is ranked.
         columns: headings.
-        rows: each the names of its value, and its numbers.
-        data: the same as data.
+        rows: names of a value with its numbers.
+        data: the table for downloads.
     """
 
     id: str
@@ -163,7 +163,7 @@ def over_time(shown: Shown, name: str, chart: OverTime) -> Chart:
     points = _points(shown, span, chart)
     starts = sorted({start for one in points.values() for start in one})
     is_sum = bool(chart.lines) and not chart.bars and all(map(shown.rows.is_amount, (*chart.lines, *chart.dotted)))
-    # A week of two days would look like a slump, and a day without rows is a sum of nothing, not a gap.
+    # An incomplete week would look like a slump, and a day without rows is an empty sum, not a gap.
     drawn = [start for start in starts if span.is_whole(start)] or starts if is_sum else starts
     x = drawn if is_sum else charts.broken(drawn, span.gap)
     is_part = bool(chart.bars) and all(map(shown.rows.is_amount, chart.bars))
@@ -199,8 +199,8 @@ def _points(shown: Shown, span: Span | Moments, chart: OverTime) -> Points:
     for value in shown.compared:
         rows = shown.summed_up(names, value)
         start = span.start(rows.c[str(shown.rows.time.name if shown.rows.time is not None else "")])
-        found = shown.conn.execute(shown.rows.over_time(rows, start, names)).mappings()
-        points[value] = {row["_start"]: shown.rows.read(row, names) for row in found}
+        steps = shown.conn.execute(shown.rows.over_time(rows, start, names)).mappings()
+        points[value] = {row["_start"]: shown.rows.read(row, names) for row in steps}
     return points
 
 
@@ -209,36 +209,36 @@ def _column(one: Mapping[Any, Mapping[str, Any]], name: str, x: Sequence[Any]) -
 
 
 def _series(shown: Shown, names: Sequence[str], points: Points, x: Sequence[Any]) -> list[Series]:
-    """Each measure of each value that is compared."""
-    made = []
+    """Return a series per compared value and measure."""
+    series = []
     for value, one in points.items():
         for name in names:
             label = within(shown.page.label(name))
             called = label if len(points) == 1 else str(value) if len(names) == 1 else f"{value}, {label}"
-            made.append(Series(called, _column(one, name, x)))
-    return made
+            series.append(Series(called, _column(one, name, x)))
+    return series
 
 
 def _lines(shown: Shown, chart: OverTime, points: Points, x: Sequence[Any]) -> list[Series]:
-    made = _series(shown, chart.lines, points, x)
+    series = _series(shown, chart.lines, points, x)
     if len(points) > 1:
-        return made
+        return series
     ((_, one),) = points.items()
     if chart.bands:
         low, high = (_column(one, name, x) for name in (chart.bands[0], chart.bands[-1]))
         if isinstance(chart.band, str):
             low, high = (
-                [None if v is None or d is None else v + sign * d for v, d in zip(made[0].values, low, strict=True)]
+                [None if v is None or d is None else v + sign * d for v, d in zip(series[0].values, low, strict=True)]
                 for sign in (-1, 1)
             )
-        made[0] = Series(made[0].name, made[0].values, low, high)
+        series[0] = Series(series[0].name, series[0].values, low, high)
     for name in chart.dotted:
-        made.append(Series(within(shown.page.label(name)), _column(one, name, x), dotted=True))
-    return made
+        series.append(Series(within(shown.page.label(name)), _column(one, name, x), dotted=True))
+    return series
 
 
 def _headings(shown: Shown, names: Sequence[str]) -> list[str]:
-    """Headings of measures in a table; where values are compared, the unit stands for a measure that alone has it."""
+    """Return the headings of measures in a table; where values are compared, a unit that only one measure has replaces it."""
     units = [shown.unit(name) for name in names]
     short = [
         u if u and shown.page.compare and units.count(u) == 1 else shown.page.label(n)
@@ -251,31 +251,31 @@ def _headings(shown: Shown, names: Sequence[str]) -> list[str]:
 def _caption(shown: Shown, span: Span | Moments, chart: OverTime, points: Points, is_pale: bool) -> str:
     caption = span.words
     if shown.page.compare:
-        everything = f"All {many(parameter_of(shown.page.compare))}"
+        everything = f"All {plural_of(parameter_of(shown.page.compare))}"
         caption = f"{', '.join(everything if value is None else str(value) for value in points)}, {span.within}"
     if chart.caption:
         caption += f"{'; ' if shown.page.compare else ': '}{chart.caption}"
     if len(chart.bands) == 2 and len(points) == 1:
         low, high = chart.bands
         if any(step[low] != step[high] for one in points.values() for step in one.values()):
-            said = (within(shown.page.label(name)) for name in chart.bands)
-            caption += f"; the band is the {' to the '.join(said)} of the {span.step}"
+            labels = (within(shown.page.label(name)) for name in chart.bands)
+            caption += f"; the band is the {' to the '.join(labels)} of the {span.step}"
     if is_pale:
-        caption += f"; pale bars are sums of a {span.step} of which not all days are shown"
+        caption += f"; lighter bars: incomplete {span.step}s"
     return f"{caption}."
 
 
 def _extremes(
-    shown: Shown, span: Span | Moments, name: str, points: Points, drawn: Sequence[Any], left: Sequence[Any]
+    shown: Shown, span: Span | Moments, name: str, points: Points, drawn: Sequence[Any], omitted: Sequence[Any]
 ) -> str:
-    """Where most is, and what is left out."""
+    """Return the caption about the highest value, and about the steps that are left out."""
     values = {start: sum(_float(one[start][name]) or 0 for one in points.values() if start in one) for start in drawn}
     best = max(values, key=lambda start: values[start])
-    said = f" Most in the {span.step} from {span.said(best)}: {written(shown.rows, name, values[best])}."
-    if left:
-        starts = " and from ".join(map(span.said, left))
-        said += f" Left to the table, as these days hold only a part of it: the {span.step} from {starts}."
-    return said
+    text = f" Most in the {span.step} from {span.label(best)}: {written(shown.rows, name, values[best])}."
+    if omitted:
+        starts = " and from ".join(map(span.label, omitted))
+        text += f" Incomplete, in the table only: the {span.step} from {starts}."
+    return text
 
 
 # Of values
@@ -285,11 +285,11 @@ def ranked(shown: Shown, name: str, chart: Ranked, totals: Mapping[str, Any]) ->
     """Return the values of a column by a measure, as bars or as a table."""
     order, names = order_of(chart), (*chart.bars, *chart.table)
     statement = shown.rows.ranked(shown.all, chart, order, names).limit(chart.most + 1)
-    found = [
+    ranking = [
         {**shown.rows.read(row, [order, *names]), "": [row[f"_{place}"] for place in range(len(chart.columns))]}
         for row in shown.conn.execute(statement).mappings()
     ]
-    first, is_cut = found[: chart.most], len(found) > chart.most
+    first, is_cut = ranking[: chart.most], len(ranking) > chart.most
     head = chart.label or words_of(chart.columns[0].rpartition(".")[2])
     title = chart.title or f"By {within(head)}"
     table = chart.table or chart.bars
@@ -318,13 +318,13 @@ def _share(
     chart: Ranked,
     order: str,
     labels: Sequence[str],
-    found: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     totals: Mapping[str, Any],
 ) -> str:
     total = totals.get(order)
     if not labels or not total or not shown.rows.is_amount(order):
         return ""
-    share = percent(float(found[0][order]) / float(total))
+    share = percent(float(rows[0][order]) / float(total))
     template = chart.caption or f"{{first}} has {{share}} of the {within(shown.page.label(order))}."
     return template.format(first=labels[0], share=share)
 
@@ -334,12 +334,12 @@ def recurring(shown: Shown, name: str, chart: Recurring) -> Chart:
     title, before, names = PARTS[chart.part]
     table = chart.table or chart.bars
     used = dict.fromkeys((*chart.bars, *table))
-    found = {
+    measures = {
         names[row["_place"]]: shown.rows.read(row, used)
         for row in shown.conn.execute(shown.rows.recurring(shown.summed_up(used), chart, used)).mappings()
     }
     first = chart.bars[0]
-    values = {label: row[first] for label, row in found.items() if row[first] is not None}
+    values = {label: row[first] for label, row in measures.items() if row[first] is not None}
     caption = chart.caption or ""
     if values and not chart.caption:
         best = max(values, key=lambda label: values[label])
@@ -347,9 +347,9 @@ def recurring(shown: Shown, name: str, chart: Recurring) -> Chart:
         caption = (
             f"{most} {within(shown.page.label(first))} {before} {best}: {written(shown.rows, first, values[best])}."
         )
-    short = [label[:3] if chart.part != "hour" else label for label in found]
-    figure = charts.bars(short, shown.series(chart.bars, list(found.values())), shown.axis(chart.bars))
-    rows = [(label, *shown.cells(table, row)) for label, row in found.items()]
+    short = [label[:3] if chart.part != "hour" else label for label in measures]
+    figure = charts.bars(short, shown.series(chart.bars, list(measures.values())), shown.axis(chart.bars))
+    rows = [(label, *shown.cells(table, row)) for label, row in measures.items()]
     head = {"weekday": "Day"}.get(chart.part, chart.part.capitalize())
     return Chart(
         name, chart.title or title, caption, charts.as_json(figure), [head, *map(shown.page.label, table)], rows
@@ -359,13 +359,13 @@ def recurring(shown: Shown, name: str, chart: Recurring) -> Chart:
 def frequency(shown: Shown, name: str, chart: Frequency) -> Chart:
     """Return how many values have one row, two rows, and so on."""
     counts: dict[int, int] = {}
-    for found, of_so_many in shown.per_value(chart.of).values.items():
-        counts[min(found, chart.most)] = counts.get(min(found, chart.most), 0) + of_so_many
+    for row_count, value_count in shown.per_value(chart.of).values.items():
+        counts[min(row_count, chart.most)] = counts.get(min(row_count, chart.most), 0) + value_count
     names = [f"{rows}{' or more' if rows == chart.most else ''}" for rows in counts]
     total = sum(counts.values())
     again = percent(1 - counts.get(1, 0) / total) if total else "–"
     template = chart.caption or f"{{again}} of {{values}} have more than one {chart.row}."
-    values, rows = many(chart.value), many(chart.row)
+    values, rows = plural_of(chart.value), plural_of(chart.row)
     figure = charts.bars(names, [Series(values, list(counts.values()))], values)
     figure.layout["xaxis"]["title"] = {"text": f"{rows} of a {chart.value}", "standoff": 4}
     caption = template.format(values=plural(total, chart.value, values), again=again)

@@ -1,4 +1,4 @@
-"""Quality: each column of each dataset, now and over time, with the rules it is held to and the rows that break them."""
+"""Quality: the columns of a dataset, now and over time, with their rules and the rows that fail them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mini_platform.web.site import SiteDep
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 200
-"""Measurements that are drawn."""
+"""Maximum number of measurements that are drawn."""
 
 
 @router.get("/quality")
 def quality(request: Request, site: SiteDep, dataset: str | None = None, column: str | None = None) -> Response:
-    """The quality of a dataset, column by column; of a column over time, with its rejects."""
+    """Return the quality page of a dataset, by column; for one column over time, with its rejects."""
     readable = [one for one in site.datasets.values() if may(request, "read", one)]
     chosen = site.dataset(dataset) if dataset else next(iter(readable), None)
     if chosen is None or chosen not in readable:
@@ -46,7 +46,7 @@ def quality(request: Request, site: SiteDep, dataset: str | None = None, column:
         rejects = _rejects(request, conn, chosen, column) if column or "rule" in request.query_params else None
         drawn = _of_column(history, chosen, column) if column else _of_files(reads.last_files(conn, chosen))
     rules = [rule for rule in chosen.rules if not column or rule.column == column]
-    run = next((seen["run_id"] for seen in production.values()), None)
+    run = next((figures["run_id"] for figures in production.values()), None)
     measured = [("table_name", tables.production.fullname), ("run_id", run)]
     return render(
         request, "quality.html",
@@ -57,13 +57,13 @@ def quality(request: Request, site: SiteDep, dataset: str | None = None, column:
 
 
 def _rules(rules: Sequence[Rule], counts: Mapping[str, int]) -> TableData:
-    """Rules with the rows that broke them in the last files."""
+    """Return rules with the number of rows that failed them in the last files."""
     rows = [(rule.name, rule.column, rule.message, rule.severity, counts.get(rule.name, 0)) for rule in rules]
     return TableData(("rule", "column", "broken_if", "severity", "rows"), rows)
 
 
 def _history(conn: Connection, dataset: Dataset, column: str | None) -> Sequence[RowMapping]:
-    """Measurements, the oldest first; each once, though several runs may have reported it."""
+    """Return measurements, oldest first; each once, even if several runs reported it."""
     q = quality_report
     chosen = select(q.c.table_name, q.c.column_name, q.c.measured_at, q.c.null_rate, q.c.total_rows, q.c.out_of_range)
     chosen = chosen.distinct(q.c.table_name, q.c.column_name, q.c.measured_at).where(q.c.dataset == dataset.name)
@@ -75,7 +75,7 @@ def _history(conn: Connection, dataset: Dataset, column: str | None) -> Sequence
 
 
 def _trends(history: Sequence[RowMapping], table: str) -> dict[str, list[float]]:
-    """The share of empty cells of each column over time."""
+    """Return the fraction of nulls of each column over time."""
     trends: dict[str, list[float]] = {}
     for row in history:
         if row["table_name"] == table:
@@ -84,14 +84,14 @@ def _trends(history: Sequence[RowMapping], table: str) -> dict[str, list[float]]
 
 
 def _rejects(request: Request, conn: Connection, dataset: Dataset, column: str | None) -> Listing:
-    """Rows that were rejected, for a column where one is chosen; those of the newest file first."""
+    """Return rejected rows, of one column if one is chosen; newest file first."""
     fixed = {"ordering": "-file_id,line"} | ({"column": column} if column else {})
     base = f"/api/datasets/{dataset.name}/rejects"
     return listing(request, conn, relations.rejects(dataset), base, fixed, own=("dataset", "column", "ordering"))
 
 
 def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
-    """The share of rows that was rejected, file by file; nothing before there are any."""
+    """Return a chart of the fraction of rejected rows, file by file; None if no file has rows."""
     files = [file for file in reversed(newest_first) if file["rows_read"]]
     if not files:
         return None
@@ -99,7 +99,7 @@ def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
     names = [file["name"] for file in files]
     figure = charts.bars(names, [Series("rejected", [share * 100 for share in shares])], "% of rows", most=8)
     worst = max(range(len(files)), key=shares.__getitem__)
-    most = f", most of {files[worst]['name']}: {percent(shares[worst])}" if shares[worst] else ""
+    most = f", highest in {files[worst]['name']}: {percent(shares[worst])}" if shares[worst] else ""
     rows = [
         (moment(f["arrived_at"]), f["name"], f["rows_read"], f["rows_rejected"], percent(share))
         for f, share in zip(files, shares, strict=True)
@@ -107,13 +107,13 @@ def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:
     total = percent(sum(f["rows_rejected"] or 0 for f in files) / sum(f["rows_read"] for f in files))
     last = f"the last {plural(len(files), 'file')}" if len(files) > 1 else "the last file"
     return Chart(
-        "rejected-share", "Rejected over time", f"{total} of the rows of {last}{most if len(files) > 1 else ''}.",
+        "rejected-share", "Rejected over time", f"{total} of the rows in {last}{most if len(files) > 1 else ''}.",
         charts.as_json(figure), ("Arrived (UTC)", "File", "Rows", "Rejected", "Share"), rows,
     )  # fmt: skip
 
 
 def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> Chart:
-    """Rows that broke each rule of a column, load by load."""
+    """Return a chart of the rows that failed each rule of a column, load by load."""
     rules: list[Rule] = [rule for rule in dataset.rules if rule.column == column]
     measured = [row for row in history if row["table_name"] == dataset_tables(dataset).staging.fullname]
     x: list[dt.datetime] = [row["measured_at"] for row in measured]
@@ -121,11 +121,11 @@ def _of_column(history: Sequence[RowMapping], dataset: Dataset, column: str) -> 
     names = [f"{at:%Y-%m-%d %H:%M:%S}" for at in x]
     figure = charts.bars(names, series, "rows", stacked=True, most=8)
     broken = plural(sum(sum(one.values) for one in series), "time")
-    said = f"rows broke rules of {column} {broken}" if rules else f"no rule is declared for {column}"
-    summary = f"Over {plural(len(x), 'measurement')}, {said}."
+    failures = f"rules of {column} failed {broken}" if rules else f"no rules are declared for {column}"
+    summary = f"Over {plural(len(x), 'measurement')}, {failures}."
     table = [
         (moment(row["measured_at"]), row["total_rows"], percent(row["null_rate"]), *(s.values[i] for s in series))
         for i, row in enumerate(measured)
     ]
-    columns = ("Measured (UTC)", "Rows read", "Empty", *(rule.sentence for rule in rules))
+    columns = ("Measured (UTC)", "Rows read", "Null %", *(rule.sentence for rule in rules))
     return Chart("column-chart", f"{column} over time", summary, charts.as_json(figure), columns, table)

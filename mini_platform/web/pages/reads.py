@@ -1,4 +1,4 @@
-"""What several pages ask of the ledger; each page's own selects stand with the page."""
+"""Selects on the ledger that several pages share; each page's own selects are in its module."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from sqlalchemy import Connection, RowMapping, Select, Table, case, column, func
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import corrected
 from mini_platform.warehouse import changes
-from mini_platform.warehouse.ledger import HOLDS, PENDING
+from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
 from mini_platform.warehouse.tables import checkpoints, files, incidents, quality_report
 
 COUNTED = 2_000_000
-"""Rows up to which a table is counted when a page is made (0.1 s); of larger ones the server's estimate is shown."""
+"""Maximum rows of a table that is counted for a page (0.1 s); for larger ones the server's estimate is shown."""
 DONE = ("loaded", "refused", "failed")
 
 LOADS = 30
-"""Files that are the last ones."""
+"""Number of last files that are evaluated."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows a table has; `exact` unless it is large."""
+    """The number of rows of a table; exact unless the table is large."""
 
     count: int
     exact: bool = True
 
     def __str__(self) -> str:
-        """With a sign where it is an estimate."""
+        """Return the number, with a sign if it is an estimate."""
         return f"{self.count:,}" if self.exact else f"≈ {self.count:,}"
 
 
 def rows_of(conn: Connection, table: Table) -> Rows:
-    """The rows of a table."""
+    """Return the number of rows of a table."""
     name = func.to_regclass(f'"{table.schema}"."{table.name}"')
     estimate = select(column("reltuples")).select_from(text("pg_class")).where(column("oid") == name).scalar_subquery()
     is_large = func.coalesce(estimate, 0) > COUNTED
@@ -48,8 +48,8 @@ def rows_of(conn: Connection, table: Table) -> Rows:
 
 
 def state(conn: Connection) -> str:
-    """A short text that changes whenever the ledger, rows or aggregates do."""
-    seen = conn.execute(
+    """Return a short text that changes whenever the ledger, rows or aggregates change."""
+    figures = conn.execute(
         select(
             func.max(files.c.file_id),
             func.max(files.c.staged_at),
@@ -62,30 +62,30 @@ def state(conn: Connection) -> str:
             select(func.max(func.greatest(incidents.c.seen_at, incidents.c.closed_at))).scalar_subquery(),
         )
     ).one()
-    return hashlib.sha256(repr((*seen, changes.state(conn))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((*figures, changes.state(conn))).encode()).hexdigest()[:16]
 
 
 def versions(dataset: str | None = None) -> Select[Any]:
-    """Files of a dataset, or of all; without arrivals that changed nothing."""
+    """Return a select of the files of a dataset or of all, without arrivals of unchanged bytes."""
     chosen = select(files).where(files.c.same_as.is_(None))
     return chosen if dataset is None else chosen.where(files.c.dataset == dataset)
 
 
 def last_files(conn: Connection, dataset: Dataset, limit: int = LOADS) -> list[RowMapping]:
-    """The files that were dealt with last, the newest first."""
+    """Return the files that were processed last, newest first."""
     chosen = versions(dataset.name).where(files.c.status.in_(DONE)).order_by(files.c.file_id.desc()).limit(limit)
     return list(conn.execute(chosen).mappings())
 
 
 def totals(conn: Connection) -> Mapping[str, RowMapping]:
-    """What the ledger says of each dataset: its files by what became of them, and when the newest was loaded."""
+    """Return the ledger's totals of each dataset: files by status, and the time of the last load."""
     chosen = (
         select(
             files.c.dataset,
             func.count().label("files"),
             func.count().filter(files.c.status.in_(PENDING)).label("pending"),
             func.count().filter(files.c.status == "loaded").label("loaded"),
-            func.max(files.c.loaded_at).filter(HOLDS).label("loaded_at"),
+            func.max(files.c.loaded_at).filter(IN_PRODUCTION).label("loaded_at"),
         )
         .where(files.c.same_as.is_(None))
         .group_by(files.c.dataset)
@@ -94,7 +94,7 @@ def totals(conn: Connection) -> Mapping[str, RowMapping]:
 
 
 def broken(conn: Connection, dataset: Dataset) -> Counter[str]:
-    """Rule -> rows that broke it in the last files, but for files that were corrected since."""
+    """Return rule -> rows that failed it in the last files, except in files that were corrected since."""
     last = versions(dataset.name).where(files.c.status.in_(DONE), not_(corrected))
     last = last.order_by(files.c.file_id.desc()).limit(LOADS).with_only_columns(files.c.rule_counts)
     counts: Counter[str] = Counter()
@@ -104,7 +104,7 @@ def broken(conn: Connection, dataset: Dataset) -> Counter[str]:
 
 
 def latest_quality(conn: Connection, table: str) -> dict[str, RowMapping]:
-    """The last figures of a table, by column."""
+    """Return the latest statistics of a table, by column."""
     chosen = (
         select(quality_report)
         .distinct(quality_report.c.column_name)

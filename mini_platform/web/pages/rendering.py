@@ -1,4 +1,4 @@
-"""How pages are made: the templates, and how moments, values and links are written in them; numbers: `wording.py`."""
+"""Rendering: templates, and the format of times, values and links in them; of numbers: `wording.py`."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-"""As every response's, but for inline styles: Plotly sets the look of its parts by them."""
+"""The policy of every response, with inline styles allowed, as Plotly uses them."""
 LONGEST_EXTREME = 28
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d):\d\d")
-"""As Postgres writes a moment."""
+"""A timestamp as Postgres writes it."""
 LINKED = ("http://", "https://")
 TWIN = "_twin"
-"""The parameter by which a page answers with one of its tables as data; no column has a name like this."""
+"""Parameter for which a page returns one of its tables as data; no column can have such a name."""
 
 
 @pass_context
 def page_of(context: Context, dataset: str) -> str:
-    """Path of a dataset's page: its own if it declares one, else the one that every dataset has."""
+    """Return the path of a dataset's page: its declared one, or the generic one."""
     site: Site = context["site"]
     declared = site.datasets.get(dataset)
     return f"/{dataset}" if declared is not None and declared.page is not None else f"/datasets/{quote(dataset)}"
 
 
 def day(value: dt.date | None) -> str:
-    """A day, such as 7 Nov 2026."""
+    """Return a date, such as 7 Nov 2026."""
     return f"{value.day} {value:%b} {value.year:04}" if value else NOTHING
 
 
 def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
-    """How long ago, as a `<time>` whose title is the exact moment."""
+    """Return a relative time as a `<time>`, with the exact time as its title."""
     if moment is None:
         return Markup.escape(NOTHING)
     seconds = ((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()
@@ -69,7 +69,7 @@ def ago(moment: dt.datetime | None, now: dt.datetime | None = None) -> Markup:
 
 
 def moment(value: dt.datetime | None) -> Markup:
-    """A moment in UTC, to the minute."""
+    """Return a time in UTC, to the minute."""
     if value is None:
         return Markup.escape(NOTHING)
     value = value.astimezone(dt.UTC)
@@ -78,12 +78,12 @@ def moment(value: dt.datetime | None) -> Markup:
 
 def _time(value: dt.datetime, words: str) -> Markup:
     exact = value.astimezone(dt.UTC)
-    said = Markup('<time datetime="{}" title="{}">{}</time>')
-    return said.format(f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC", words)
+    element = Markup('<time datetime="{}" title="{}">{}</time>')
+    return element.format(f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC", words)
 
 
 def cell(value: Any) -> Any:
-    """A value of any column as people read it; a link where it is one."""
+    """Return a value of any column as text; a URL as a link."""
     match value:
         case None:
             return Markup('<span class="nothing">empty</span>')
@@ -104,32 +104,32 @@ def cell(value: Any) -> Any:
 
 
 def extreme(value: str | None, kind: Any = str) -> str:
-    """The least or the most of a column of a type, as the quality report has it: short, moments to the minute."""
+    """Return the minimum or maximum of a column from the quality report, shortened; times to the minute."""
     if value is None:
         return NOTHING
-    if kind is dt.datetime and (found := MOMENT.match(value)):  # Texts may begin like one.
-        return found[1]
+    if kind is dt.datetime and (match := MOMENT.match(value)):  # Texts may begin like one.
+        return match[1]
     return value if len(value) <= LONGEST_EXTREME else f"{value[:LONGEST_EXTREME]}…"
 
 
 def commands(sentence: str) -> Markup:
-    """A sentence of ours, with what it has between backticks as code."""
+    """Return a sentence as HTML, with text in backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - it is escaped
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether a column of such values stands at the right."""
+    """Return True if a value is a number, to be right-aligned."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def link(path: str, params: Sequence[tuple[str, Any]]) -> str:
-    """A path with the parameters that have a value."""
-    given = [(name, str(value)) for name, value in params if value not in (None, "")]
-    return f"{path}?{urlencode(given)}" if given else path
+    """Return a path with the parameters that have a value."""
+    pairs = [(name, str(value)) for name, value in params if value not in (None, "")]
+    return f"{path}?{urlencode(pairs)}" if pairs else path
 
 
 class URLBuilder:
-    """The address of the page, to link to it with something changed; the page of a listing is left where it changes."""
+    """Builds URLs of the current page with changed parameters; a changed listing starts at its first page."""
 
     def __init__(self, request: Request) -> None:
         """Take the address from the request."""
@@ -137,24 +137,24 @@ class URLBuilder:
         self.params = [(n, value) for n, value in request.query_params.multi_items() if value and n != TWIN]
 
     def __call__(self, /, **changes: Any) -> str:
-        """The address with these parameters instead; None takes one out, a list gives it several times."""
-        kept = [(n, v) for n, v in self.params if n not in changes and n != "cursor"]
+        """Return the URL with changed parameters; None removes one, a list repeats it."""
+        params = [(n, v) for n, v in self.params if n not in changes and n != "cursor"]
         for name, value in changes.items():
-            kept += [(name, item) for item in (value if isinstance(value, list) else [value])]
-        return link(self.path, kept)
+            params += [(name, item) for item in (value if isinstance(value, list) else [value])]
+        return link(self.path, params)
 
     def without(self, name: str, value: str) -> str:
-        """The address without one of the values of a parameter."""
+        """Return the URL without one value of a parameter."""
         return link(self.path, [(n, v) for n, v in self.params if (n, v) != (name, value) and n != "cursor"])
 
 
 @dataclass(frozen=True)
 class TableData:
-    """A table of a page as data: no API has it, as the page computes it.
+    """A table of a page as data; it is computed by the page, and no route of the API returns it.
 
     Attributes:
-        columns: their names, with units.
-        rows: n rows of as many values.
+        columns: names of the columns, with units.
+        rows: rows with one value per column.
     """
 
     columns: Sequence[str]
@@ -170,18 +170,18 @@ FILTERS = {
 
 @cache
 def environment() -> Environment:
-    """The templates: everything is escaped, and a name that a page does not give is a mistake."""
-    made = Environment(
+    """Return the template environment: all values are escaped, and an undefined name is an error."""
+    env = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= FILTERS
-    made.tests["numeric"] = is_numeric
-    made.globals |= {"static_url": static_url, "PLOTLY": PLOTLY, "link": link}
-    return made
+    env.filters |= FILTERS
+    env.tests["numeric"] = is_numeric
+    env.globals |= {"static_url": static_url, "PLOTLY": PLOTLY, "link": link}
+    return env
 
 
 def render(
@@ -190,26 +190,26 @@ def render(
     status: int = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
     tables: Mapping[str, TableData] | None = None,
-    **given: Any,
+    **context: Any,
 ) -> Response:
-    """A page; or, where the request asks for it by `TWIN`, one of its tables as data: `rules.csv`, `rules.json`.
+    """Return a page, or one of its tables as data if `TWIN` is a parameter: `rules.csv`, `rules.json`.
 
     Args:
-        request: that it answers.
-        template: its file.
-        status: of the response.
-        headers: of the response.
-        tables: by name.
-        **given: what the template shows.
+        request: the request to answer.
+        template: file name of the template.
+        status: status of the response.
+        headers: headers of the response.
+        tables: tables of the page, by name.
+        **context: values for the template.
 
     Raises:
-        NotFoundError: it has no such table.
+        NotFoundError: the page has no such table.
     """
-    if (asked := request.query_params.get(TWIN)) and status == HTTPStatus.OK:  # The page of an error has no tables.
-        return _as_data(request, asked, tables or {})
+    if (table := request.query_params.get(TWIN)) and status == HTTPStatus.OK:  # The page of an error has no tables.
+        return _as_data(request, table, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, here=URLBuilder(request), dagster=_dagster(request, site), **given
+        request=request, site=site, here=URLBuilder(request), dagster=_dagster(request, site), **context
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
     return HTMLResponse(
@@ -217,19 +217,19 @@ def render(
     )
 
 
-def _as_data(request: Request, asked: str, tables: Mapping[str, TableData]) -> Response:
-    name, _, kind = asked.rpartition(".")
+def _as_data(request: Request, file_name: str, tables: Mapping[str, TableData]) -> Response:
+    name, _, kind = file_name.rpartition(".")
     if name not in tables or kind not in ("csv", "json"):
         names = ", ".join(f"{known}.{kind}" for known in tables for kind in ("csv", "json"))
-        raise NotFoundError(f"This page has no table {asked!r}. It has: {names or 'none'}.")
+        raise NotFoundError(f"This page has no table {file_name!r}. Its tables: {names or 'none'}.")
     table = tables[name]
     if kind == "json":
         rows = [dict(zip(table.columns, map(plain, row), strict=True)) for row in table.rows]
         return answer(request, {"results": rows})
-    headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{asked}"'}
+    headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{file_name}"'}
     return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type=MEDIA_TYPE)
 
 
 def _dagster(request: Request, site: Site) -> str:
-    """Where the browser finds the Dagster UI: on the host that it found this page on."""
+    """Return the URL of the Dagster UI for the browser: on the host of the current page."""
     return f"http://{request.url.hostname}:{site.settings.dagster_port}"

@@ -1,6 +1,6 @@
-"""The pages as a whole: their routes, the frame that they share, and errors as pages where a browser asks.
+"""The dashboard as a whole: routes, shared layout, and errors as pages for browsers.
 
-Each page has a module of its own, with its selects; `rendering.py` makes HTML of what they find.
+Each page has its own module with its selects; `rendering.py` renders the HTML.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mini_platform.web.pages import (
     runs,
     static_files,
 )
+from mini_platform.web.pages.help import Help
 from mini_platform.web.pages.rendering import environment, link, render
 from mini_platform.web.pages.svg import accounting_bar, spark_line
 from mini_platform.web.problems import HANDLERS
@@ -46,10 +47,11 @@ ROUTERS = tuple(
 
 
 def add_pages(app: FastAPI) -> None:
-    """Let the app serve the dashboard too."""
+    """Add the routes of the dashboard to the app."""
     environment().globals.update(accounting_bar=accounting_bar, spark_line=spark_line)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/help", Help(), name="help")
     declared_page.add_declared_pages(app, app.state.site.datasets)
     app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
@@ -58,12 +60,12 @@ def add_pages(app: FastAPI) -> None:
 
 
 def preload() -> None:
-    """Do what the first page would have to wait for: Plotly's script is packed."""
+    """Compress Plotly's script before the first page needs it."""
     static_files.static_file(static_files.PLOTLY).packed  # noqa: B018 - kept
 
 
 def state(site: SiteDep) -> dict[str, str]:
-    """A text that changes whenever the ledger does: what pages that are open ask for, to know when to look again."""
+    """Return a text that changes whenever the ledger changes; open pages poll it to know when to refresh."""
     with site.read() as conn:
         return {"state": reads.state(conn)}
 
@@ -71,7 +73,7 @@ def state(site: SiteDep) -> dict[str, str]:
 def _as_page(
     handler: Callable[[Request, Any], Awaitable[JSONResponse]],
 ) -> Callable[[Request, Any], Awaitable[Response]]:
-    """The same answer to an error, as a page where a browser asks for one."""
+    """Return an error handler that answers browsers with a page, and other clients as before."""
 
     async def answer(request: Request, error: Exception) -> Response:
         response = await handler(request, error)
@@ -81,10 +83,10 @@ def _as_page(
         if response.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
             then = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
             return RedirectResponse(link("/login", [("then", then)]), HTTPStatus.SEE_OTHER)
-        said = json.loads(bytes(response.body))
-        kept = {
+        problem = json.loads(bytes(response.body))
+        headers = {
             name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers
         }
-        return render(request, "error.html", response.status_code, kept, problem=said)
+        return render(request, "error.html", response.status_code, headers, problem=problem)
 
     return answer

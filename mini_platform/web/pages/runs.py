@@ -1,4 +1,4 @@
-"""Runs: what each run of Dagster loaded and how long that took, as the audit trail has it."""
+"""Runs: what each Dagster run loaded and how long it took, by the audit trail."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mini_platform.web.site import Site, SiteDep
 router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
 RUNS = 100
 RUN = "run "
-"""How the audit trail names a run, before its id."""
+"""Prefix of a run's id in the audit trail."""
 
 
 @router.get("/runs")
 def runs(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
-    """The last runs; as data with their durations in seconds."""
+    """Return the last runs; as data with their durations in seconds."""
     chosen = _chosen(request, site, dataset)
     with site.read() as conn:
         state = reads.state(conn)
-        found = conn.execute(chosen.limit(RUNS)).mappings().all()
-    rows = [list({**run, "took": run["took"] and run["took"].total_seconds()}.values()) for run in found]
+        results = conn.execute(chosen.limit(RUNS)).mappings().all()
+    rows = [list({**run, "took": run["took"] and run["took"].total_seconds()}.values()) for run in results]
     tables = {"runs": TableData(list(chosen.selected_columns.keys()), rows)}
-    return render(request, "runs.html", tables=tables, runs=found, dataset=dataset, state=state, most=RUNS)
+    return render(request, "runs.html", tables=tables, runs=results, dataset=dataset, state=state, most=RUNS)
 
 
 def _chosen(request: Request, site: Site, dataset: str | None) -> Select[Any]:
@@ -42,11 +42,11 @@ def _may(request: Request, site: Site, dataset: str) -> bool:
 
 
 def _runs(datasets: list[str]) -> Select[Any]:
-    """What the audit trail says of each run, and what the ledger says of files that one works on.
+    """Return a select of runs from the audit trail, and from the ledger for files in progress.
 
-    The ledger alone knows the last run of a file: one that was validated again would take the earlier run off the list.
+    The ledger has only the last run of a file: without the audit trail, re-validation would remove earlier runs from the list.
     """
-    done = trail.c.action.in_(reads.DONE) & trail.c.actor.like(f"{RUN}%")
+    is_done = trail.c.action.in_(reads.DONE) & trail.c.actor.like(f"{RUN}%")
     figures = (trail.c.details[name].astext.cast(BigInteger).label(name) for name in ("rows_read", *COUNTERS))
     ended = select(
         func.substr(trail.c.actor, len(RUN) + 1, type_=Text).label("run_id"), trail.c.dataset,
@@ -59,20 +59,23 @@ def _runs(datasets: list[str]) -> Select[Any]:
         files.c.run_id, files.c.dataset, files.c.file_id, literal("pending"), *(nothing for _ in ("rows_read", *COUNTERS)),
         func.coalesce(files.c.queued_at, files.c.arrived_at), literal(None, DateTime(timezone=True)), literal(value=True),
     ).where(files.c.run_id.is_not(None), files.c.dataset.in_(datasets), files.c.status.in_(PENDING))  # fmt: skip
-    of = union_all(ended.where(done, trail.c.dataset.in_(datasets)), under_way).subquery("of")
+    file_runs = union_all(ended.where(is_done, trail.c.dataset.in_(datasets)), under_way).subquery("of")
     return (
         select(
-            of.c.run_id,
-            of.c.dataset,
-            func.count(of.c.file_id.distinct()).label("files"),
-            *(func.count().filter(of.c.status == s).label(s) for s in (*reads.DONE, "pending")),
-            *(func.sum(of.c[name]).cast(BigInteger).label(name) for name in ("rows_read", *COUNTERS)),
-            func.min(of.c.since).label("waited_since"),
-            func.max(of.c.ended_at).label("ended_at"),
-            # From when the first file waited to when the last one was done: what somebody waits for.
-            (func.max(of.c.ended_at) - func.min(of.c.since)).label("took"),
-            func.bool_and(of.c.is_last).label("is_last"),
+            file_runs.c.run_id,
+            file_runs.c.dataset,
+            func.count(file_runs.c.file_id.distinct()).label("files"),
+            *(func.count().filter(file_runs.c.status == s).label(s) for s in (*reads.DONE, "pending")),
+            func.count()
+            .filter(file_runs.c.status == "loaded", file_runs.c.rows_rejected > 0)
+            .label("loaded_with_rejects"),
+            *(func.sum(file_runs.c[name]).cast(BigInteger).label(name) for name in ("rows_read", *COUNTERS)),
+            func.min(file_runs.c.since).label("waited_since"),
+            func.max(file_runs.c.ended_at).label("ended_at"),
+            # From the arrival or queueing of the first file to the end of the last one.
+            (func.max(file_runs.c.ended_at) - func.min(file_runs.c.since)).label("took"),
+            func.bool_and(file_runs.c.is_last).label("is_last"),
         )
-        .group_by(of.c.run_id, of.c.dataset)
-        .order_by(func.max(func.coalesce(of.c.ended_at, of.c.since)).desc())
+        .group_by(file_runs.c.run_id, file_runs.c.dataset)
+        .order_by(func.max(func.coalesce(file_runs.c.ended_at, file_runs.c.since)).desc())
     )

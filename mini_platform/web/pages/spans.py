@@ -1,4 +1,4 @@
-"""Spans of time: what a page was asked to show, and in steps of what length."""
+"""Time spans: the period that a page shows, and the length of its steps."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mini_platform.web.problems import ProblemError
 
 STEPS = ("day", "week", "month", "quarter", "year")
 MOST = {"day": 500, "week": 500 * 7, "month": 800 * 30, "quarter": 800 * 91}
-"""Days up to which a span is shown in steps of this length: a chart of more points than pixels says nothing more."""
+"""Maximum days of a span for steps of this length: more points than pixels add nothing to a chart."""
 LIMIT = 1500
-"""Points of a chart at most, whatever was asked for."""
+"""Maximum points of a chart, whatever is requested."""
 LENGTH = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365}
 POINTS = 300
 LENGTHS = tuple(dt.timedelta(seconds=s) for s in (
     1, 5, 10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
 ))  # fmt: skip
-"""Lengths of a step between moments; the shortest is taken of which the span has at most POINTS."""
+"""Lengths of a step between times; the shortest is used of which the span has at most POINTS."""
 MONDAY = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
-"""Steps are counted from here, so that weeks begin on Mondays."""
+"""Origin of the steps, so that weeks begin on Mondays."""
 RANGES = (("30 days", 30), ("1 year", 365), ("5 years", 1826), ("20 years", 7305))
-"""Spans that are offered, as words and days."""
+"""Spans that are offered, as text and days."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Span:
     """Days from the first to the last, both included, and the length of a step.
 
     Attributes:
-        first: day that is shown.
-        last: day that is shown.
-        step: in which the days are taken together.
+        first: first day that is shown.
+        last: last day that is shown.
+        step: unit by which days are grouped.
         held: first and last day of the data.
     """
 
@@ -47,7 +47,7 @@ class Span:
     held: tuple[dt.date, dt.date]
 
     def is_whole(self, start: dt.date) -> bool:
-        """Whether all days of the step that starts then are shown, and none is before or after the data."""
+        """Return True if all days of the step are shown and within the data."""
         into_next = dt.timedelta(days=LENGTH[self.step] * 3 // 2)
         if dt.date.max - start < into_next:  # It ends with the calendar.
             return start >= max(self.first, self.held[0]) and dt.date.max == min(self.last, self.held[1])
@@ -56,58 +56,58 @@ class Span:
 
     @property
     def ranges(self) -> list[tuple[str, dt.date]]:
-        """Spans that end with the data, as words and first day."""
+        """Return offered spans that end with the data, as text and first day."""
         first, last = self.held
         return [(words, last - dt.timedelta(days=n - 1)) for words, n in RANGES if n < (last - first).days]
 
     @property
     def gap(self) -> dt.timedelta:
-        """Longer than from one step to the next: where points are further apart, one is missing."""
+        """Return a duration longer than a step: points further apart have a missing one between them."""
         return dt.timedelta(days=LENGTH[self.step] * 1.6)
 
     @property
     def days(self) -> int:
-        """How many days it has."""
+        """Return the number of days."""
         return (self.last - self.first).days + 1
 
     @property
     def words(self) -> str:
-        """How it is divided, at the start of a caption."""
+        """Return the span for the start of a caption."""
         return f"By {self.step}, {day(self.first)} to {day(self.last)}"
 
     @property
     def within(self) -> str:
-        """The same within a caption."""
+        """Return the span for the middle of a caption."""
         return f"{day(self.first)} to {day(self.last)}, by {self.step}"
 
     @property
     def heading(self) -> str:
-        """What a column with starts of steps is called."""
+        """Return the heading of a column with starts of steps."""
         return self.step.capitalize()
 
     @property
     def limits(self) -> list[tuple[str, Any]]:
-        """How rows are filtered by it, as operators of the API with their values."""
+        """Return the span as filters: operators of the API with their values."""
         return [("gte", self.first), ("lte", self.last)]
 
     def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """The first day of the step that a day is in, in SQL."""
+        """Return an SQL expression for the first day of the step that contains a day."""
         return func.date_trunc(self.step, column).cast(Date)
 
-    def said(self, start: dt.date) -> str:
-        """The start of a step, in words."""
+    def label(self, start: dt.date) -> str:
+        """Return the start of a step as text."""
         return day(start)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments from the first to the last, both included, and the length of a step.
+    """Times from the first to the last, both included, and the length of a step.
 
     Attributes:
-        first: moment that is shown.
-        last: moment that is shown.
-        length: of a step.
-        held: first and last moment of the data.
+        first: first time that is shown.
+        last: last time that is shown.
+        length: length of a step.
+        held: first and last time of the data.
     """
 
     first: dt.datetime
@@ -117,84 +117,84 @@ class Moments:
     step = "step"
 
     def is_whole(self, start: dt.datetime) -> bool:
-        """Whether all of the step that starts then is shown, and nothing of it is before or after the data."""
+        """Return True if all of the step is shown and within the data."""
         return start >= self.first and start <= self.last - self.length
 
     @property
     def gap(self) -> dt.timedelta:
-        """Longer than from one step to the next: where points are further apart, one is missing."""
+        """Return a duration longer than a step: points further apart have a missing one between them."""
         return self.length * 1.6
 
     @property
     def words(self) -> str:
-        """How it is divided, at the start of a caption."""
+        """Return the steps for the start of a caption."""
         return f"In steps of {duration(self.length)}"
 
     @property
     def within(self) -> str:
-        """The same within a caption."""
+        """Return the steps for the middle of a caption."""
         return f"in steps of {duration(self.length)}"
 
     @property
     def heading(self) -> str:
-        """What a column with starts of steps is called."""
+        """Return the heading of a column with starts of steps."""
         return "From (UTC)"
 
     @property
     def limits(self) -> list[tuple[str, Any]]:
-        """How rows are filtered by it, as operators of the API with their values; nothing where it is all that there is."""
+        """Return the span as filters: operators of the API with their values; none if it covers all data."""
         first = [("gte", self.first.isoformat())] if self.first != self.held[0] else []
         return first + ([("lte", self.last.isoformat())] if self.last != self.held[1] else [])
 
     @property
     def form(self) -> tuple[str, str]:
-        """First and last moment to the second, as a form takes them; all of the data is between them."""
+        """Return first and last time to the second, for a form; all of the data is between them."""
         first, last = (one.astimezone(dt.UTC).replace(tzinfo=None) for one in (self.first, self.last))
         last = last if not last.microsecond else last.replace(microsecond=0) + dt.timedelta(seconds=1)
         return first.isoformat(timespec="seconds"), last.isoformat(timespec="seconds")
 
     def start(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """The start of the step that a moment is in, in SQL."""
+        """Return an SQL expression for the start of the step that contains a time."""
         origin = literal(MONDAY, DateTime(timezone=True))
         return func.date_bin(literal(self.length, Interval), column, origin, type_=DateTime(timezone=True))
 
-    def said(self, start: dt.datetime) -> str:
-        """The start of a step, in words."""
+    def label(self, start: dt.datetime) -> str:
+        """Return the start of a step as text."""
         return f"{day(start)} {start.astimezone(dt.UTC):%H:%M}"
 
 
 def parse_day(name: str, value: str | None) -> dt.date | None:
-    """A day that a form gave; None where it was left empty.
+    """Return a date from a form; None if it is empty.
 
     Raises:
-        ProblemError: it is no day.
+        ProblemError: the text is not a date.
     """
     if not value:
         return None
     try:
         return dt.date.fromisoformat(value)
     except ValueError:
-        raise ProblemError(f"{name} is {value!r}; it should be a day, such as 2026-01-31.") from None
+        raise ProblemError(f"{name} is {value!r}; it should be a date, such as 2026-01-31.") from None
 
 
 def parse_moment(name: str, value: str | None) -> dt.datetime | None:
-    """A moment that a form gave, in UTC unless it says otherwise; None where it was left empty.
+    """Return a time from a form, in UTC unless it has an offset; None if it is empty.
 
     Raises:
-        ProblemError: it is no moment.
+        ProblemError: the text is not a time.
     """
     try:
-        found: dt.datetime | None = read(dt.datetime, value) if value else None
+        moment: dt.datetime | None = read(dt.datetime, value) if value else None
     except ValueError:
         raise ProblemError(f"{name} is {value!r}; it should be a time, such as 2026-01-31T12:00.") from None
-    return found
+    return moment
 
 
 def moments(first: dt.datetime | None, last: dt.datetime | None, held: tuple[dt.datetime, dt.datetime]) -> Moments:
-    """What to show of the moments that the data holds, in as short steps as a chart can show.
+    """Return the times to show, in the shortest steps that a chart can show.
 
     Raises:
-        ProblemError: the moments are the wrong way round.
+        ProblemError: the times are in the wrong order.
     """
     start, end = first or held[0], last or held[1]
     if start > end:
@@ -204,23 +204,23 @@ def moments(first: dt.datetime | None, last: dt.datetime | None, held: tuple[dt.
 
 
 def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tuple[dt.date, dt.date]) -> Span:
-    """What to show of the days that the data holds.
+    """Return the days to show.
 
     Args:
-        first: day asked for, or None for the first there is.
-        last: the same at the end.
-        step: asked for, or None for one that suits the length.
+        first: requested first day, or None for that of the data.
+        last: requested last day, or None for that of the data.
+        step: requested step, or None for one that suits the length.
         held: first and last day of the data.
 
     Raises:
-        ProblemError: the days are the wrong way round, or there is no such step.
+        ProblemError: the days are in the wrong order, or the step is unknown.
     """
     start, end = first or held[0], last or held[1]
     if first and last and first > last:
         raise ProblemError(f"from ({first}) is after to ({last}); swap them.")
     end = max(start, end)
     if step and step not in STEPS:
-        raise ProblemError(f"by is {step!r}; it can be {', '.join(STEPS)}, or be left out.")
+        raise ProblemError(f"by is {step!r}; it should be one of {', '.join(STEPS)}, or be omitted.")
     days = (end - start).days + 1
     suits = next((s for s, most in MOST.items() if days <= most), "year")
     if step and days / LENGTH[step] > LIMIT:
@@ -229,7 +229,7 @@ def span(first: dt.date | None, last: dt.date | None, step: str | None, held: tu
 
 
 def start_of(step: str, at: dt.date) -> dt.date:
-    """The first day of the step that a day is in."""
+    """Return the first day of the step that contains a day."""
     match step:
         case "day":
             return at

@@ -1,6 +1,6 @@
-"""Static files: our style sheet and script, and Plotly from its installed wheel; packed once, addressed by what they hold.
+"""Static files: our style sheet and script, and Plotly from its installed wheel; compressed once, with a hash in the URL.
 
-A page names them with their tag, so that a browser may keep them for ever.
+Pages link to them with their tag, so that browsers can cache them indefinitely.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; chars
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A file that is served as it is: its bytes, the same packed, and their tag."""
+    """A static file with its tag; its bytes are served as they are or compressed."""
 
     path: Path
     tag: str
 
     @property
     def packed(self) -> bytes:
-        """The bytes as gzip."""
+        """Return the bytes as gzip."""
         return _packed(self.path, self.tag)
 
 
@@ -41,10 +41,10 @@ def _packed(path: Path, _tag: str) -> bytes:
 
 
 def static_file(name: str) -> StaticFile:
-    """The file of this name.
+    """Return the file of this name.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: no file has this name.
     """
     if name == PLOTLY:
         import plotly
@@ -57,13 +57,13 @@ def static_file(name: str) -> StaticFile:
 
 
 def static_url(name: str) -> str:
-    """Where a page finds a file: a URL that means other bytes as soon as they change."""
+    """Return the URL of a file; it changes whenever the bytes change."""
     return f"/static/{name}?v={static_file(name).tag}"
 
 
 @router.get("/static/{name}")
 def static(name: str, request: Request, v: str | None = None) -> Response:
-    """A static file, packed where the client takes that."""
+    """Return a static file, compressed if the client accepts that."""
     file = static_file(name)
     headers = {
         "ETag": f'"{file.tag}"',

@@ -1,4 +1,4 @@
-"""Small pictures made on the server as inline SVG: the accounting of a file, and a share over time. Each has its words."""
+"""Small inline SVG charts: the row results of a file, and a fraction over time. Each has a text label."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from markupsafe import Markup
 from mini_platform.rows.wording import number, percent
 
 PARTS = ("inserted", "updated", "unchanged", "superseded", "rejected")
-"""What becomes of the rows of a file; together they are all of them."""
+"""Results of the rows of a file; their sum is the number of rows."""
 WIDTH, HEIGHT = 120, 28
 LEAST = 1.5
-"""Units of the width that a part with any row gets at least, so that one reject of a million is seen."""
+"""Minimum width of a part that has rows, so that one reject in a million is visible."""
 
 
 def accounting_bar(file: Mapping[str, Any]) -> Markup:
-    """What became of each row of a file, or of several, as a stacked bar; nothing where that is not known."""
+    """Return the row results of a file or of several as a stacked bar; empty if they are unknown."""
     read = file["rows_read"] or 0
     counts = {part: file[f"rows_{part}"] or 0 for part in PARTS}
     total = sum(counts.values())
@@ -37,8 +37,8 @@ def accounting_bar(file: Mapping[str, Any]) -> Markup:
     ).format(words, rects)
 
 
-def share_bars(shares: Sequence[float], labels: Sequence[str], what: str) -> Markup:
-    """A share of one thing after the other, as small bars, the oldest first."""
+def share_bars(shares: Sequence[float], labels: Sequence[str], title: str) -> Markup:
+    """Return fractions as small bars, oldest first."""
     if not shares:
         return Markup("")
     highest = max(*shares, 0.02)
@@ -51,21 +51,21 @@ def share_bars(shares: Sequence[float], labels: Sequence[str], what: str) -> Mar
         ).format(
             "bad" if share else "good", WIDTH - (len(shares) - i) * step, HEIGHT - height, max(step - 2, 1), height, label
         )  # fmt: skip
-    words = f"{what}: {percent(shares[-1])} in the last of {len(shares)}, {percent(max(shares))} at most"
+    words = f"{title}: {percent(shares[-1])} in the last of {len(shares)}, maximum {percent(max(shares))}"
     return Markup('<svg class="shares" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, words, rects
     )
 
 
-def spark_line(values: Sequence[float], what: str) -> Markup:
-    """How a figure that is never below 0 moved, as a line from 0 up; nothing where it never moved."""
+def spark_line(values: Sequence[float], title: str) -> Markup:
+    """Return a figure that is never negative as a line from 0 up; empty if it never changed."""
     if len(set(values)) < 2:
         return Markup("")
     high = max(values) or 1
     places = (
         f"{i * WIDTH / (len(values) - 1):.1f},{2 + (high - v) / high * (HEIGHT - 4):.1f}" for i, v in enumerate(values)
     )
-    words = f"{what}, from {percent(values[0])} to {percent(values[-1])}"
+    words = f"{title}, from {percent(values[0])} to {percent(values[-1])}"
     return Markup(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<polyline points="{}"/></svg>'

@@ -180,7 +180,7 @@ def test_mistakes_are_problems(client: httpx.Client, weather: list[int]) -> None
         (f"{url}.csv?cursor=AAAA", 400, "an export has no pages"),
         (f"{url}.csv?limit=0", 400, "limit"),
         ("/api/datasets/nothing/rows/", 404, "The datasets are: "),
-        ("/api/datasets/weather/analytics/nothing/", 404, "It computes: daily_metrics, summary."),
+        ("/api/datasets/weather/analytics/nothing/", 404, "Its analytics: daily_metrics, summary."),
         ("/api/datasets/weather/files/x/", 422, "file_id"),
         (f"/api/datasets/weather/files/{2**63}/", 422, "file_id"),
     ):

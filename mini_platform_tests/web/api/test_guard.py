@@ -127,7 +127,7 @@ def test_bad_key(closed: httpx.Client, key: str) -> None:
 def test_right_prefix_with_another_secret(closed: httpx.Client, make: Callable[..., str]) -> None:
     key = make("admin")
     forged = key[:-1] + ("A" if key[-1] != "A" else "B")
-    assert closed.get("/read/weather", headers=bearer(forged)).json()["detail"].startswith("This key is not known.")
+    assert closed.get("/read/weather", headers=bearer(forged)).json()["detail"].startswith("This key is unknown.")
 
 
 def test_expired_key(closed: httpx.Client, make: Callable[..., str]) -> None:
@@ -393,7 +393,7 @@ def test_request_id_is_taken_over_if_it_is_one(open_site: httpx.Client) -> None:
 
 PUBLIC = {"/api/health/", "/health", "/login", "/logout"}
 """Routes that take no key."""
-FOLDERS = ("/static/", "/api/swagger/")
+FOLDERS = ("/static/", "/api/swagger/", "/help/")
 """Of files that come with the platform."""
 
 

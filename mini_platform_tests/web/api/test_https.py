@@ -212,7 +212,7 @@ def test_both_settings_or_none(certificates: Certificates) -> None:
 
 
 def test_who_serves_others_in_clear_is_told() -> None:
-    assert "travel in clear" in str(Settings(host="192.0.2.1").in_clear)
+    assert "are sent unencrypted" in str(Settings(host="192.0.2.1").in_clear)
     for safe in ({}, {"host": "192.0.2.1", "api_proxies": "192.0.2.2"}, {"api_tls_cert": "/c", "api_tls_key": "/k"}):
         assert Settings(**safe).in_clear is None
 

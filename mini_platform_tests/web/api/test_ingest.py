@@ -44,7 +44,7 @@ def test_not_json(client: httpx.Client, platform: Platform, body: bytes) -> None
 
 def test_too_large(client: httpx.Client, platform: Platform) -> None:
     platform.settings.max_record_bytes = 100
-    problem(client.post("/ingest", json=["x" * 200]), 413, "At most 100 bytes")
+    problem(client.post("/ingest", json=["x" * 200]), 413, "the limit is 100 bytes")
 
 
 def test_many_at_once(client: httpx.Client, platform: Platform) -> None:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mini_platform.web.api.query import ListQuery, ResultPage, count, page, stream
-from mini_platform.web.api.relations import Relation, _listed, _relation
+from mini_platform.web.api.relations import Relation, _relation, _relation_column
 from mini_platform.web.problems import ProblemError
 
 TABLE = Table(
@@ -50,8 +50,10 @@ TABLE = Table(
     prefixes=["TEMPORARY"],
 )
 COLUMNS = [column.name for column in TABLE.columns]
-KEYED = _relation("things", [_listed(column) for column in TABLE.columns], TABLE, ("id", "kind"), ("text", "kind"))
-KEYLESS = _relation("seen", [_listed(column) for column in TABLE.columns], TABLE, (), ("text", "kind"))
+KEYED = _relation(
+    "things", [_relation_column(column) for column in TABLE.columns], TABLE, ("id", "kind"), ("text", "kind")
+)
+KEYLESS = _relation("seen", [_relation_column(column) for column in TABLE.columns], TABLE, (), ("text", "kind"))
 
 few_texts = st.sampled_from(["", "a", "A", "b,c", "é", "É", "100%", "a_b", "\\", "' OR 1=1 --", "𝄞", "\x7f", "\u202e"])
 few_floats = st.sampled_from([0.0, -1.5, 1e308, 5e-324, 0.1, math.inf, -math.inf, math.nan])
@@ -158,7 +160,7 @@ def test_pages_are_the_sorted_list_forward_and_back(
 def test_rows_that_look_the_same_are_all_there_without_a_key(
     conn: Connection, rows: list[dict[str, Any]], copies: int, ordering: list[tuple[str, str]], limit: int
 ) -> None:
-    relation = _relation("seen", [_listed(c) for c in TABLE.columns if c.name != "id"], TABLE, (), ())
+    relation = _relation("seen", [_relation_column(c) for c in TABLE.columns if c.name != "id"], TABLE, (), ())
     fill(conn, [{**row, "id": copy * 10 + row["id"]} for row in rows for copy in range(copies)])
     chosen = [direction + name for direction, name in ordering if name != "id"]
     params = {"limit": limit} | ({"ordering": ",".join(chosen)} if chosen else {})
@@ -287,8 +289,8 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
         ([("truth", "maybe")], "is neither true nor false"),
         ([("truth__gt", "true")], "truth can be filtered by truth__eq, truth__ne, truth__isnull."),
         ([("list", "1")], "list can be filtered by list__isnull."),
-        ([("text", "a\0b")], "holds a NUL character"),
-        ([("search", "\0")], "holds a NUL character"),
+        ([("text", "a\0b")], "contains a NUL character"),
+        ([("search", "\0")], "contains a NUL character"),
         ([("text", "\ud800")], "is not Unicode text"),
         ([("text__like", "a")], "text can be filtered by"),
         ([("colour", "red")], "There is no parameter 'colour'."),
@@ -302,11 +304,11 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
         ([("limit", "1001")], "limit: 1001 is not 1 to 1000."),
         ([("limit", "1"), ("limit", "2")], "limit is given 2 times"),
         ([("search", " ".join(["a"] * 501))], "too many"),
-        ([("cursor", "")], "it is none that a page gave"),
-        ([("cursor", "WyJhIl0")], "it is none that a page gave"),
-        ([("cursor", "é")], "it is none that a page gave"),
-        ([("cursor", "[" * 30_000)], "it is none that a page gave"),
-        ([("cursor", "W1tbW1tbW1tbW1tb" * 2000)], "it is none that a page gave"),
+        ([("cursor", "")], "not a valid `next` or `previous`"),
+        ([("cursor", "WyJhIl0")], "not a valid `next` or `previous`"),
+        ([("cursor", "é")], "not a valid `next` or `previous`"),
+        ([("cursor", "[" * 30_000)], "not a valid `next` or `previous`"),
+        ([("cursor", "W1tbW1tbW1tbW1tb" * 2000)], "not a valid `next` or `previous`"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_a_sentence(params: list[tuple[str, str]], said: str) -> None:
@@ -337,7 +339,7 @@ def test_cursor_of_another_ordering_or_filter_is_refused(conn: Connection) -> No
     cursor = page(conn, KEYED, asked(KEYED, limit=1)).next
     assert asked(KEYED, limit=2, fields="id", cursor=cursor).cursor is not None
     for other in ({"ordering": "-id"}, {"text": "a"}, {"search": "a"}):
-        with pytest.raises(ProblemError, match="another ordering"):
+        with pytest.raises(ProblemError, match="another listing, ordering or filter"):
             asked(KEYED, **other, cursor=cursor)
     with pytest.raises(ProblemError, match="another listing"):
         asked(KEYLESS, cursor=cursor)

@@ -73,5 +73,5 @@ def test_no_dagster(client: httpx.Client, platform: Supervised, caplog: pytest.L
     with caplog.at_level(logging.WARNING, "mini_platform.web.runs"):
         assert client.post(URL, params={"name": "a.csv"}, content=GOOD).status_code == 202
         until(lambda: bool(caplog.records))
-    assert "Dagster was not asked for a run of weather, the sensor will" in caplog.text
+    assert "Could not request a run of weather from Dagster, the sensor will" in caplog.text
     assert [row.status for row in ledger(platform)] == ["landed"]

@@ -123,7 +123,7 @@ def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
     page = Html(ask("/visits").text)
     assert "/visits" in Html(ask("/").text).links, "it is linked wherever the dataset is named"
     assert page.read("figures") == "Visits 5 Hours 2 h"
-    assert "Hours and visits In steps of 15 min; pale bars" in page.read("over-time")
+    assert "Hours and visits In steps of 15 min; lighter bars" in page.read("over-time")
     assert "By park north has 60 % of the visits." in page.read("parks")
     assert "By hour of the day Most visits from 08:00: 4." in page.read("daytime")
     assert "33 % of 3 guests have more than one visit." in page.read("guests")
@@ -136,7 +136,7 @@ def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
 def test_figures_say_what_their_measures_are(ask: ListQuery) -> None:
     page = Html(ask("/visits?to=2024-01-05").text)
     assert page.read("figures") == (
-        "Visits 5 3 guests, on 3 days, none on 2 Paid $40.00 40 % in the north Stay 2.00 h of every park "
+        "Visits 5 3 guests, 3 days with data, 2 missing Paid $40.00 40 % in the north Stay 2.00 h of every park "
         "Per guest $13.33 Best 2.50 h"
     )
     assert "of this park" in words(ask("/visits?park=south"))
@@ -221,7 +221,7 @@ def test_charts_show_what_they_name(ask: ListQuery) -> None:
     )
     assert page.read("best-parks").startswith("Best south: 60 %. The first 1 value.")
     assert "Park Visits Paid south 2 $24.00" in page.read("best-parks")
-    assert page.read("people").startswith("By who By who Who Paid ann south $20.00 ann north $11.00 The same as")
+    assert page.read("people").startswith("By who By who Who Paid ann south $20.00 ann north $11.00 Download")
     assert page.read("weekdays").startswith("Days As ever.")
     assert "Day Paid Monday $30.00 Tuesday $5.00 Wednesday $5.00" in page.read("weekdays")
     assert page.read("guests").startswith("Who comes back 3 guests, 33 % again.")
@@ -230,7 +230,7 @@ def test_charts_show_what_they_name(ask: ListQuery) -> None:
 
 def test_a_part_of_a_step_is_no_slump(ask: ListQuery) -> None:
     page = Html(ask("/visits?by=week&from=2024-01-01&to=2024-01-09").text)
-    assert "pale bars are sums of a week of which not all days are shown" in page.read("over-time")
+    assert "lighter bars: incomplete weeks" in page.read("over-time")
     assert drawn(ask, "over-time", "?by=week")["data"][-1]["marker"]["opacity"] == [0.4]
 
 
@@ -260,13 +260,13 @@ def of(**chart: Any) -> dict[str, Any]:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"of": "by_parc", **ONE}, r"visits: page: of names by_parc, which is no aggregate or view; did you mean by_park\?"),
-    ({"time": "dya", **ONE}, r"page: time names dya, which is no column of it; did you mean day\?"),
-    ({"time": "park", **ONE}, "page: time names park, which is neither a day nor a moment"),
-    ({"compare": "parc", **ONE}, r"page: compare names parc, which is no column of it; did you mean park\?"),
-    ({"filters": ("spent",), **ONE}, "page: of spent no value can be chosen"),
-    ({"filters": ("park", "gust"), **ONE}, r"filters names gust, which is no column of it; did you mean guest\?"),
-    ({"of": "reading", "filters": ("guest",), **ONE}, "filters names guest, which is no column of it"),
+    ({"of": "by_parc", **ONE}, r"visits: page: of names by_parc, which is not an aggregate or view; did you mean by_park\?"),
+    ({"time": "dya", **ONE}, r"page: time names dya, which is not a column of it; did you mean day\?"),
+    ({"time": "park", **ONE}, "page: time names park, which is neither a date nor a timestamp"),
+    ({"compare": "parc", **ONE}, r"page: compare names parc, which is not a column of it; did you mean park\?"),
+    ({"filters": ("spent",), **ONE}, "page: spent cannot be a filter"),
+    ({"filters": ("park", "gust"), **ONE}, r"filters names gust, which is not a column of it; did you mean guest\?"),
+    ({"of": "reading", "filters": ("guest",), **ONE}, "filters names guest, which is not a column of it"),
     ({"of": "by_park", "filters": ("reading.last",), **ONE}, "reading.last is a column of another table, to which by_park"),
     ({"filters": "park", **ONE}, "Page: filters is 'park'; it takes texts"),
     ({"compare": "park", "filters": ("park",), **ONE}, "Page: two choices would have the parameter park"),
@@ -275,24 +275,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"measures": {"n": 1}}, "Page: measures is {'n': 1}; it takes names"),
     ({"measures": {"n": Measure("count()", digits=-1)}}, "Page: measure n: digits is -1"),
     ({"measures": {"n": Measure("count()", note="{m}")}}, "Page: the note of n names m, which is not a measure"),
-    ({"measures": {"n": "sum(parc)"}, "figures": ("n",)}, "measure n names parc, which is no column of it"),
-    ({"measures": {"n": "sum(park)"}, "figures": ("n",)}, r"measure n: sum\(park\) cannot be, as park is not a number"),
+    ({"measures": {"n": "sum(parc)"}, "figures": ("n",)}, "measure n names parc, which is not a column of it"),
+    ({"measures": {"n": "sum(park)"}, "figures": ("n",)}, r"measure n: sum\(park\) is not possible, as park is not a number"),
     ({"measures": {"n": lambda v: v.c.parc}}, "Page: measures is"),
     ({"measures": {"n": Measure(lambda v: v.c.parc)}, "figures": ("n",)}, "its function names parc, which visits lacks"),
-    ({"measures": {"n": Measure(lambda v: func.foo(v.c.k))}, "figures": ("n",)}, "takes an expression with a type"),
+    ({"measures": {"n": Measure(lambda v: func.foo(v.c.k))}, "figures": ("n",)}, "must return a typed SQL expression"),
     ({"measures": {"n": Measure("count()", each="parc")}, "figures": ("n",)}, "each of the measure n names parc"),
-    ({"measures": {"n": Measure("count()", note="{coverage}")}, "figures": ("n",)}, "{coverage} is of pages over days"),
+    ({"measures": {"n": Measure("count()", note="{coverage}")}, "figures": ("n",)}, "{coverage} is only for pages over days"),
     ({"measures": {"n": "count()"}, "figures": ("m",)}, "Page: figures names m, which is not a measure of the page"),
     (of(a=OverTime(lines=("m",))), "Page: chart a names m, which is not a measure of the page"),
     (of(a=OverTime()), "Page: chart a shows no measure"),
     (of(a=OverTime(bars=("n",), band="n")), "Page: chart a: band is .'n',.; it takes one measure or two, around a line"),
-    (of(a=Ranked("parc", bars=("n",))), r"page: chart a names parc, which is no column of it; did you mean park\?"),
+    (of(a=Ranked("parc", bars=("n",))), r"page: chart a names parc, which is not a column of it; did you mean park\?"),
     (of(a=Ranked("park", bars=("n",), most=0)), "Page: chart a: most is 0"),
     (of(a=Ranked("park", bars=("n",), caption="{last}")), "chart a: its caption has {last}; it can have {first} and {share}"),
     (of(a=Recurring("year", bars=("n",))), "chart a: part is 'year'; it can be hour or weekday or month"),
-    ({"time": "day", **of(a=Recurring("hour", bars=("n",)))}, "chart a is by hour, and"),
-    ({"of": "reading", **of(a=OverTime(lines=("n",)))}, "chart a is over time, and reading has neither day nor moment"),
-    (of(a=Frequency("parc", "guest", "visit")), "chart a names parc, which is no column of it"),
+    ({"time": "day", **of(a=Recurring("hour", bars=("n",)))}, "chart a is by hour, but"),
+    ({"of": "reading", **of(a=OverTime(lines=("n",)))}, "chart a is over time, but reading has neither a date nor a timestamp"),
+    (of(a=Frequency("parc", "guest", "visit")), "chart a names parc, which is not a column of it"),
     (of(choice=OverTime(lines=("n",))), "Page: chart choice: this cannot be its name"),
     (of(A=OverTime(lines=("n",))), "Page: chart A: this cannot be its name"),
     (
@@ -301,7 +301,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"measures": {"n": "sum(spent)", "m": "sum(hours)"}, "charts": {"a": OverTime(lines=("n", "m"))}},
-        r"chart a draws \$ and h along one axis",
+        r"chart a draws \$ and h on one axis",
     ),
     ({"measures": {"n": "max(park)"}, "charts": {"a": OverTime(lines=("n",))}}, "chart a draws n, which is not a number"),
     ({"unmasked": True, **ONE}, "Page: unmasked is for a page that lists rows"),
@@ -318,7 +318,7 @@ def test_a_page_that_cannot_be_is_refused(said: dict[str, Any], sentence: str) -
 
 def test_a_page_stands_at_an_address_that_is_free() -> None:
     with pytest.raises(
-        DeclarationError, match="dataset files: page: it would stand at /files, which is an address of the"
+        DeclarationError, match="dataset files: page: its address would be /files, which is an address of the"
     ):
         visits(FEW, name="files")
     with pytest.raises(DeclarationError, match="dataset visits: page is 'x'; it takes Page"):
@@ -339,7 +339,7 @@ class Person(RowModel):
     ],
 )
 def test_no_page_shows_personal_data(said: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError, match="name has personal data, which no page shows"):
+    with pytest.raises(DeclarationError, match="name has personal data, which pages do not show"):
         dataset_tables(visits(Page(**said), rows=Person))
 
 

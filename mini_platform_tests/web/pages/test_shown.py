@@ -79,9 +79,11 @@ def test_a_chart_says_what_it_takes_together(declared: Declared, opened: Opened)
     page = Page(opened(SHOPS)("/datasets/shops").text)
     assert "mean over half" in page.read("chart-sold")
     assert "pieces, mean over half Oslo 300" in page.read("chart-sold")
-    assert "The first 300 of 600 groups by k." in page.read("chart-each")
+    assert "First 300 of 600 groups by k." in page.read("chart-each")
     assert " 299 299 " in f"{page.read('chart-each')} "
-    assert "Each point is the mean of up to 2 neighbours, named by the first." in page.read("chart-daily")
+    assert "Each point is the mean of up to 2 neighbouring points and has the label of the first." in page.read(
+        "chart-daily"
+    )
     assert "most, mean 1 Jan 2020 0.50 3 Jan 2020 2.50" in page.read("chart-daily")
     assert "mean over the rows of each" in page.read("chart-rows")
 
@@ -234,7 +236,7 @@ def test_downloads_below_a_table_carry_its_filters(declared: Declared, opened: O
         assert ask(link).text.count("\n") == 1 + 1
         assert re.search(r"(refused|loaded) 1 ", page.read("files")), "counts of what the search finds"
         assert not re.search(r"(refused|loaded) [2-9] ", page.read("files"))
-    assert "No file matches" in words(ask("/files?search=nothing"))
+    assert "No files match" in words(ask("/files?search=nothing"))
 
 
 def test_the_last_load_is_of_a_file_whose_rows_are_there(declared: Declared, opened: Opened) -> None:
@@ -364,13 +366,15 @@ def test_what_personal_data_chooses_has_no_twin(declared: Declared, opened: Open
 
 
 ROWS = {
-    (): ("no file", None, "Rules 14 declared", None),
-    ("1,a,1,2020-01-01,1",): ("1 row in", "0 % of the rows of the last file.", "Rules 14 of 14 hold", "Rejected 0 % in 1 file"),
+    (): ("no files", None, "Quality 14 rules declared", None),
+    ("1,a,1,2020-01-01,1",): (
+        "1 row in", "0 % of the rows in the last file.", "Quality 0 of 14 rules failing", "Rejected 0 % in 1 file",
+    ),
     ("1,a,1,2020-01-01,1", "x,a,1,2020-01-01,1"): (
-        "1 row in", "50 % of the rows of the last file.", "Rules 13 of 14 hold", "Rejected 50 % in 1 file",
+        "1 row in", "50 % of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 50 % in 1 file",
     ),
     ("x,a,1,2020-01-01,1",): (
-        "0 rows in", "100 % of the rows of the last file.", "Rules 13 of 14 hold", "Rejected 100 % in 1 file",
+        "0 rows in", "100 % of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 100 % in 1 file",
     ),
 }  # fmt: skip
 """Rows of a file, of which none, a part or all are rejected -> what the pages say of them."""
@@ -388,12 +392,12 @@ def test_words_of_none_one_a_part_and_all(declared: Declared, opened: Opened, li
     assert head.lower() in words(ask("/datasets/shops")).lower()
     overview, quality = words(ask("/")), words(ask("/quality?dataset=shops"))
     assert rules in overview
-    assert (share or "Rejected No file yet") in overview.replace("  ", " ")
+    assert (share or "Rejected No files yet") in overview.replace("  ", " ")
     if rejected:
         assert rejected in quality
     of_column = words(ask("/quality?dataset=shops&column=k&search=nowhere"))
-    assert "No reject matches." in of_column
-    assert "every value that arrived was taken" not in of_column
+    assert "No rejects match." in of_column
+    assert "No rejected rows" not in of_column
 
 
 def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declared, opened: Opened) -> None:
@@ -439,8 +443,8 @@ def test_a_column_without_rules_says_so(declared: Declared, opened: Opened) -> N
     trial.load("a.csv", "k,note\n1,a\n")
     measure(trial)
     ask = opened(free)
-    assert "Over 1 measurement, no rule is declared for note." in words(ask("/quality?dataset=free&column=note"))
-    assert "Over 1 measurement, rows broke rules of k 0 times." in words(ask("/quality?dataset=free&column=k"))
+    assert "Over 1 measurement, no rules are declared for note." in words(ask("/quality?dataset=free&column=note"))
+    assert "Over 1 measurement, rules of k failed 0 times." in words(ask("/quality?dataset=free&column=k"))
 
 
 class Free(RowModel):
@@ -453,9 +457,9 @@ def test_days_without_measurements_are_none(declared: Declared, opened: Opened) 
     ask = opened(weather)
     none = words(ask("/weather?from=2026-01-02&to=2026-01-03"))
     assert "Mean temperature – °C" in none
-    assert "Measurements 0 on 0 days, none on 2" in none
-    assert "Measurements 1 on 1 day" in words(ask("/weather?from=2026-01-05"))
-    assert "Measurements 2 on 2 days, none on 3" in words(ask("/weather"))
+    assert "Measurements 0 0 days with data, 2 missing" in none
+    assert "Measurements 1 1 day with data" in words(ask("/weather?from=2026-01-05"))
+    assert "Measurements 2 2 days with data, 3 missing" in words(ask("/weather"))
 
 
 def test_a_text_that_begins_as_a_moment_is_shown_whole(declared: Declared, opened: Opened) -> None:

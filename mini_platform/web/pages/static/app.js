@@ -1,12 +1,12 @@
-// What pages do beyond showing themselves: draw charts, keep what is live up to date, and take files that are dropped.
-// Without it every page still works: charts are tables then, and forms are plain forms.
+// Enhancements of the pages: drawing charts, refreshing live regions, and uploading dropped files.
+// Every page works without this script: charts are then tables, and forms are plain forms.
 "use strict";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const say = (words) => { document.getElementById("live").textContent = words; };
+const announce = (text) => { document.getElementById("live").textContent = text; };
 
 // Charts: figures are JSON in the page; their colours are names of CSS variables, so that they follow the theme.
-// No other text is touched: what a row holds may read like one of them.
+// No other text is changed, as values of rows may look like such a name.
 const themed = (value, style, key = "") => {
   if (typeof value === "string" && key.endsWith("color")) {
     const name = /^var\((--[\w-]+)\)$/.exec(value);
@@ -32,10 +32,10 @@ const draw = (plot) => {
 };
 
 const drawAll = () => { if (window.Plotly) document.querySelectorAll("[data-chart]").forEach(draw); };
-// On paper it is light, and narrower than the window.
+// Print uses the light theme and a narrower page.
 for (const medium of ["(prefers-color-scheme: dark)", "print"]) matchMedia(medium).addEventListener("change", drawAll);
 
-// Live regions: a small state is asked for; where it has changed, the page is asked again and what differs is put in its place.
+// Live regions: poll a short state; if it has changed, fetch the page and replace the regions that differ.
 const EVERY = 3000;
 const OLD = 60000;
 let state = document.body.dataset.state;
@@ -48,7 +48,7 @@ const refresh = async () => {
   refreshed = Date.now();
   for (const region of document.querySelectorAll("[data-live][id]")) {
     const next = fresh.getElementById(region.id);
-    // What somebody works in is left alone until they are done with it.
+    // A region that has the focus is not replaced.
     if (!next || region.innerHTML === next.innerHTML || region.contains(document.activeElement)) continue;
     region.innerHTML = next.innerHTML;
   }
@@ -64,29 +64,29 @@ const refresh = async () => {
   document.body.dataset.refreshed = new Date().toISOString();
 };
 
-const look = async () => {
+const poll = async () => {
   if (document.hidden) return;
   const answer = await fetch("/state");
   if (!answer.ok) return;
-  const seen = (await answer.json()).state;
-  if (seen !== state || Date.now() - refreshed > OLD) {
-    if (seen !== state) say("Updated.");
-    state = seen;
+  const current = (await answer.json()).state;
+  if (current !== state || Date.now() - refreshed > OLD) {
+    if (current !== state) announce("Updated.");
+    state = current;
     await refresh();
   }
 };
 
-const keepLooking = () => {
+const keepPolling = () => {
   let away = 0;
   const next = () => setTimeout(async () => {
-    try { await look(); away = 0; } catch { away += 1; }
+    try { await poll(); away = 0; } catch { away += 1; }
     next();
   }, EVERY * Math.min(2 ** away, 20));
   next();
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) look().catch(() => {}); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll().catch(() => {}); });
 };
 
-// Upload: each file is sent with its progress, then its row of the ledger is asked for until it is settled.
+// Upload: send each file with a progress bar, then poll its ledger entry until its status is final.
 const SETTLED = new Set(["loaded", "refused", "failed", "unchanged"]);
 
 const item = (list, name) => {
@@ -104,11 +104,11 @@ const item = (list, name) => {
 
 const outcome = (file) => {
   if (file.error) return `${file.status}: ${file.error}`;
-  if (file.status === "unchanged") return "unchanged: these bytes are loaded already";
-  if (file.status !== "loaded") return file.status === "staged" ? "loading …" : "waits for a run …";
+  if (file.status === "unchanged") return "unchanged: identical to the loaded version";
+  if (file.status !== "loaded") return file.status === "staged" ? "pending: validated, about to be published …" : "pending: waiting for a run …";
   const parts = ["inserted", "updated", "unchanged", "superseded", "rejected"]
     .map((part) => [part, file[`rows_${part}`]]).filter(([, count]) => count);
-  return `loaded: ${parts.map(([part, count]) => `${count.toLocaleString("en")} ${part}`).join(", ") || "no rows"}`;
+  return `${file.rows_rejected ? "loaded with rejects" : "loaded"}: ${parts.map(([part, count]) => `${count.toLocaleString("en")} ${part}`).join(", ") || "no rows"}`;
 };
 
 const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
@@ -121,15 +121,15 @@ const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
     shown.words.textContent = `${Math.round(event.loaded / event.total * 100)} % sent`;
   };
   request.onload = () => {
-    let said = {};
-    try { said = JSON.parse(request.responseText); } catch { /* An answer that is no JSON says nothing more. */ }
-    if (request.status < 300) resolve(said);
-    else reject(new Error(said.detail || `The server answered ${request.status}.`));
+    let body = {};
+    try { body = JSON.parse(request.responseText); } catch { /* A response that is not JSON has no detail. */ }
+    if (request.status < 300) resolve(body);
+    else reject(new Error(body.detail || `The server responded with ${request.status}.`));
   };
-  request.onerror = () => reject(new Error("The connection broke; send the file again."));
-  const body = new FormData();
-  body.append("file", file);
-  request.send(body);
+  request.onerror = () => reject(new Error("The connection was lost; upload the file again."));
+  const formData = new FormData();
+  formData.append("file", file);
+  request.send(formData);
 });
 
 const settle = async (url, shown) => {
@@ -138,8 +138,8 @@ const settle = async (url, shown) => {
     const answer = await fetch(url, { headers: { Accept: "application/json" } });
     if (answer.ok) {
       const file = await answer.json();
-      file.said = outcome(file);
-      shown.words.textContent = file.said;
+      file.summary = outcome(file);
+      shown.words.textContent = file.summary;
       if (SETTLED.has(file.status)) return file;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -157,11 +157,11 @@ const take = async (form, file) => {
     shown.title.replaceChildren(link);
     const done = await settle(landed.url, shown);
     shown.row.dataset.status = done.status;
-    say(`${file.name}: ${done.said}`);
+    announce(`${file.name}: ${done.summary}`);
   } catch (error) {
     shown.row.dataset.status = "error";
     shown.words.textContent = error.message;
-    say(`${file.name}: ${error.message}`);
+    announce(`${file.name}: ${error.message}`);
   }
   shown.bar.remove();
 };
@@ -186,15 +186,15 @@ for (const form of document.querySelectorAll("form.drop")) {
   });
 }
 
-// A choice takes effect at once; the button is for those without script and for keyboards.
+// A selection submits the form at once; the button is for keyboards and browsers without scripts.
 for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
 
-// On a phone the navigation is one line: the page that is open stands in sight.
+// On a phone the navigation is one line: scroll to the current page.
 const open = document.querySelector("nav [aria-current]");
 if (open) open.closest("nav").scrollLeft = open.offsetLeft - 40;
 
 drawAll();
-if (state) keepLooking();
+if (state) keepPolling();
 document.body.dataset.ready = "true";
