@@ -60,7 +60,7 @@ def pytest_report_header() -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
-            if name == drawn.SAID and report.when == "call":
+            if name == drawn.REPORT and report.when == "call":
                 terminalreporter.write_line(str(value))
 
 

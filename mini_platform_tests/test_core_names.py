@@ -79,7 +79,7 @@ def telling_names() -> set[str]:
     found = set()
     for dataset in all_datasets().values():
         found |= {dataset.name, dataset.table, *(column.name for column in dataset.columns)}
-        found |= {name for item in dataset.computed for name in (item.name, *item.columns, *item.made)}
+        found |= {name for item in dataset.computed for name in (item.name, *item.columns, *item.extra_columns)}
     return found - PLAIN
 
 

@@ -68,7 +68,7 @@ def look(platform: Platform, inbox: Inbox) -> float:
         done = visit_inbox(platform, weather, inbox, at_once=True)
         if done is None or done.error or done.file_ids:
             raise RuntimeError(f"it did not go as it should: {done}")
-        if not done.goes_on:
+        if not done.has_more:
             return time.perf_counter() - began
 
 

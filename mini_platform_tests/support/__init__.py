@@ -1,1 +1,1 @@
-"""What tests are made of, and several rooms of them need. Not here: tests; what one room alone needs stands in that room."""
+"""Helpers that several rooms of tests share. Not here: tests, and helpers of a single room, which are in that room."""

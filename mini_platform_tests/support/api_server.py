@@ -1,6 +1,6 @@
 """A real HTTP server that misbehaves on purpose, in threads of the test's process.
 
-A test gives it a function from a request to a `Reply`; what a reply cannot say, nobody can send.
+A test passes a function from a request to a `Reply`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """A request that the server received.
 
     Attributes:
         path: without the query.
@@ -35,15 +35,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent.
+    """A response of the server.
 
     Attributes:
         body: its bytes; anything but bytes is sent as JSON.
-        cut: the connection is closed after so many bytes of the body, which is announced as whole.
-        chunked: sent in chunks, without its length.
+        cut: number of bytes of the body after which the connection is closed; the length of the whole body is announced.
+        chunked: True if the body is sent in chunks, without its length.
         pause: seconds before anything is sent.
         drip: seconds between single bytes of the body.
-        drop: the connection is closed without a word.
+        drop: True if the connection is closed without a response.
     """
 
     body: Any = b""
@@ -60,7 +60,7 @@ Answer = Callable[[Request], Reply]
 
 
 class Api:
-    """The server: `url`, the requests so far; to be changed at any time: `answer`, and `date`, if its clock is wrong."""
+    """The server: its `url` and the requests so far. `answer`, and `date` for a wrong clock, can be changed at any time."""
 
     def __init__(self, url: str, answer: Answer) -> None:
         self.url = url
@@ -70,7 +70,7 @@ class Api:
 
     @property
     def pages(self) -> list[str | None]:
-        """The parameter `page` of each request."""
+        """Return the parameter `page` of each request."""
         return [request.query.get("page") for request in self.requests]
 
 
@@ -117,13 +117,13 @@ def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Api]:
             try:
                 super().handle()
             except OSError:
-                return  # The other side closed the connection: it did not want to wait.
+                return  # The client closed the connection before the response.
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return api.date or super().date_time_string(timestamp)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
@@ -140,12 +140,12 @@ def serving(answer: Answer, host: str = "127.0.0.1") -> Iterator[Api]:
 
 
 def things(*ids: int, **more: Any) -> list[dict[str, Any]]:
-    """Rows as the API of records has them."""
+    """Return rows as the API of records sends them."""
     return [{"userId": 1, "id": n, "title": f"thing {n}", "body": f"about {n}", **more} for n in ids]
 
 
 def numbered(pages: list[list[Any]]) -> Answer:
-    """Answers `?page=n`, the first of them 1, with these pages, and then with empty ones."""
+    """Return an answer to `?page=n`, counted from 1: these pages, and then empty ones."""
 
     def answer(request: Request) -> Reply:
         number = int(request.query["page"])

@@ -1,4 +1,4 @@
-"""What becomes of a file of nasty rows, told row by row."""
+"""The results of files with nasty rows, row by row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNTERS = ("inserted", "updated", "unchanged", "superseded", "rejected")
 
 
 SHOWN = 80
-"""Characters of a rejected value that are compared: more of a field of a megabyte nobody reads."""
+"""Number of characters of a rejected value that are compared: a field may have a megabyte."""
 
 
 KEYRING = Keyring.from_text("test:a secret of the tests")
@@ -35,7 +35,7 @@ KEYRING = Keyring.from_text("test:a secret of the tests")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """The result of one file.
 
     Attributes:
         name: in the ledger.
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass
 class Bench:
-    """The steps of a run, from the drop folder to the aggregates, as its assets make them."""
+    """The steps of a run, from the drop folder to the aggregates, as the assets execute them."""
 
     engine: Engine
     inbox: Path
@@ -64,7 +64,7 @@ class Bench:
     known: list[Dataset] = field(default_factory=lambda: [examples.weather])
 
     def drop(self, *dropped: tuple[str | bytes, bytes]) -> None:
-        """Files that are complete appear in the drop folder, and nothing else is in it."""
+        """Put complete files into the drop folder, and nothing else."""
         shutil.rmtree(self.inbox, ignore_errors=True)
         self.inbox.mkdir()
         for name, data in dropped:
@@ -74,9 +74,9 @@ class Bench:
     def run(self, dataset: Dataset | None = None) -> list[Outcome]:
         """Land what stands in the folder, and process it; what became of each new file, in its turn."""
         dataset = dataset or examples.weather
-        found = folder.look(self.inbox, dataset, now=time.time() + 60)
+        dropped = folder.look(self.inbox, dataset, now=time.time() + 60)
         with self.engine.connect() as conn:
-            new = folder.changed(conn, dataset, found)
+            new = folder.changed(conn, dataset, dropped)
         landed = [row for _, row in folder.land(self.engine, dataset, self.store, new) if row]
         assert len(landed) == len(new)
         self.work(dataset)
@@ -89,13 +89,13 @@ class Bench:
         process(platform, dataset, run_id="nasty")
 
     def skip_reason(self, dataset: Dataset | None = None) -> dict[str, str]:
-        """Name -> why, of the files in the folder that do not count."""
+        """Return the reason by name of the files in the folder that are skipped."""
         dataset = dataset or examples.weather
-        found = folder.look(self.inbox, dataset, now=time.time() + 60)
-        return {file.name: file.skip_reason for file in found if file.skip_reason}
+        dropped = folder.look(self.inbox, dataset, now=time.time() + 60)
+        return {file.name: file.skip_reason for file in dropped if file.skip_reason}
 
     def wrong(self, dataset: Dataset | None = None) -> list[str]:
-        """What must hold whatever arrived, and does not, as sentences."""
+        """Return violated invariants, which hold for any files, as sentences."""
         dataset = dataset or examples.weather
         with self.engine.connect() as conn:
             wrong = [
@@ -117,7 +117,7 @@ class Bench:
         return wrong
 
     def clear(self) -> None:
-        """Forget everything that arrived."""
+        """Delete everything that arrived."""
         with self.engine.begin() as conn:
             for table in (
                 files,
@@ -132,8 +132,8 @@ def _outcome(conn: Any, dataset: Dataset, file_id: int) -> Outcome:
     row = conn.execute(select(files).where(files.c.file_id == file_id)).one()
     counts = [f"{row.rows_read or 0} read"]
     counts += [f"{n} {name}" for name in COUNTERS if (n := row._mapping[f"rows_{name}"])]
-    found = list(quarantine.rejects(conn, dataset, file_id=file_id))
-    assert all(one["file"] == row.name and one["reason"] for one in found)
+    rejects = list(quarantine.rejects(conn, dataset, file_id=file_id))
+    assert all(reject["file"] == row.name and reject["reason"] for reject in rejects)
     production = dataset_tables(dataset).production
     names = [column.name for column in dataset.stored_columns]
     rows = conn.execute(select(*(production.c[name] for name in names)).where(production.c._file_id == file_id))
@@ -141,16 +141,16 @@ def _outcome(conn: Any, dataset: Dataset, file_id: int) -> Outcome:
         row.name,
         f"{row.status}: {', '.join(counts)}",
         row.error or "",
-        tuple(f"{one['line']} {one['rule']} {one['value'] and one['value'][:SHOWN]!r}" for one in found),
+        tuple(
+            f"{reject['line']} {reject['rule']} {reject['value'] and reject['value'][:SHOWN]!r}" for reject in rejects
+        ),
         tuple(sorted("|".join("" if cell is None else str(cell) for cell in cells) for cells in rows)),
         tuple(row.unexpected_columns or ()),
     )
 
 
 def explained(expected: Sequence[tuple[str, Any, Any]]) -> str:
-    """What differs, (name, expected, got) by name, to be read one under the other; empty if nothing does."""
+    """Return the differences of (name, expected, got) by name, on lines one below the other; empty if there are none."""
     return "".join(
-        f"\n  {name}\n    expected: {wanted!r}\n    got:      {got!r}"
-        for name, wanted, got in expected
-        if wanted != got
+        f"\n  {name}\n    expected: {right!r}\n    got:      {got!r}" for name, right, got in expected if right != got
     )

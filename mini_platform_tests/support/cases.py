@@ -1,4 +1,4 @@
-"""The table of nasty files: what arrives, and what must come of it, from the drop folder to production.
+"""The table of nasty files: their content, and the expected results from the drop folder to production.
 
 Most files hold the good row `G,2024-01-01,1,0` beside the nasty thing: it must be there afterwards. What is not said of a
 case is the default of `Case`. Here: files of the weather dataset. Not here: polluted files of others (`test_polluted.py`).
@@ -27,7 +27,7 @@ SOON = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=3)
 
 @dataclass(frozen=True)
 class Case:
-    """A file and what must come of it.
+    """A file and its expected result.
 
     Attributes:
         name: what is nasty.
@@ -53,17 +53,17 @@ class Case:
 
 
 def text(*lines: str, end: str = "\n", header: str = HEADER) -> str:
-    """Lines under a header."""
+    """Return lines below a header."""
     return "".join(line + end for line in (header, *lines))
 
 
 def data(*lines: str) -> bytes:
-    """Lines under the header, in UTF-8."""
+    """Return lines below the header, in UTF-8."""
     return text(*lines).encode()
 
 
 def good_and(**cells: str) -> bytes:
-    """The good row, and one with these cells, as Python's csv writes it."""
+    """Return the good row and one with these cells, as Python's csv writes them."""
     line = io.StringIO()
     row = {"station_id": "A", "date": "2024-01-01", "temp_c": "1", "precip_mm": "0"} | cells
     csv.writer(line, lineterminator="").writerow(row.values())
@@ -71,35 +71,35 @@ def good_and(**cells: str) -> bytes:
 
 
 def bad(column: str, cell: str, rule: str) -> Case:
-    """A cell that is rejected, with its raw value kept."""
+    """Return a case of a rejected cell whose raw value is stored."""
     value = cell[:80] or None  # an empty cell is kept as none
     return Case(f"{column} {ascii(cell)[:40]}", good_and(**{column: cell}), rejects=(f"3 {column}_{rule} {value!r}",))
 
 
 def fine(column: str, cell: str, row: str) -> Case:
-    """A cell that looks nasty and is a value."""
+    """Return a case of a cell that looks nasty and is valid."""
     return Case(f"{column} {ascii(cell)[:40]} is a value", good_and(**{column: cell}), BOTH, rows=(GOOD_ROW, row))
 
 
 def station(cell: str, stored: str) -> Case:
-    """A station id, and what it is in production."""
+    """Return a case of a station id and its value in production."""
     return fine("station_id", cell, f"{stored}|2024-01-01|1.0|0.0")
 
 
 def broken(name: str, line: str, rule: str, raw: str | None = None) -> Case:
-    """A line without columns between two good ones, with its text kept."""
+    """Return a case of a line without columns between two good ones; its text is stored."""
     rejects = (f"3 row_{rule} {(line if raw is None else raw)[:80]!r}",)
     rows = (GOOD_ROW, "H|2024-01-01|2.0|0.0")
     return Case(name, data(GOOD, line, "H,2024-01-01,2,0"), "loaded: 3 read, 2 inserted, 1 rejected", rejects, rows)
 
 
 def refused(name: str, content: bytes, error: str, summary: str = NOTHING) -> Case:
-    """A file that is not taken at all."""
+    """Return a case of a refused file."""
     return Case(name, content, summary, rows=(), error=error)
 
 
 def zipped(*members: tuple[str, bytes], encrypted: bool = False) -> bytes:
-    """A zip."""
+    """Return a zip file."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
@@ -112,7 +112,7 @@ def zipped(*members: tuple[str, bytes], encrypted: bool = False) -> bytes:
 
 
 def broken_zip() -> bytes:
-    """A zip whose checksum is of something else."""
+    """Return a zip file whose checksum is wrong."""
     packed = bytearray(zipped(("x.csv", PLAIN)))
     for magic, checksum in ((b"PK\x03\x04", 14), (b"PK\x01\x02", 16)):
         struct.pack_into("<L", packed, packed.index(magic) + checksum, 1)

@@ -1,4 +1,4 @@
-"""What a server says of the platform's tables, as text that can be compared."""
+"""The catalog of the platform's tables on a server, as text that can be compared."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ MISSING = "Chromium is missing, so no page was looked at: apt-get install chromi
 
 
 def executable() -> str | None:
-    """Where Debian's Chromium is; None if it is not installed."""
+    """Return the path of Debian's Chromium; None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A browser of its own."""
+    """Open a separate browser."""
     path = executable()
     if path is None:
         raise FileNotFoundError(MISSING)
@@ -39,11 +39,11 @@ def launched() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, with what no page may do: complain on the console, fail, ask another host, answer with an error.
+    """A page, with records of errors on the console, failed requests, requests to other hosts and error responses.
 
     Attributes:
-        page: Playwright's.
-        wrong: what it did of that, as sentences.
+        page: page of Playwright.
+        wrong: these records, as sentences.
     """
 
     def __init__(self, context: BrowserContext, origin: str) -> None:
@@ -51,7 +51,7 @@ class Watched:
         self.origin = origin
         self.wrong: list[str] = []
         self.expected: set[int] = set()
-        """Statuses that a test means to see."""
+        """Statuses of responses that the test expects."""
         self.page.on("console", lambda m: self._note(m.type in ("error", "warning"), f"console {m.type}: {m.text}"))
         self.page.on("pageerror", lambda error: self._note(True, f"exception: {error}"))
         self.page.on("request", lambda r: self._note(not self._ours(r.url), f"asked another host: {r.url}"))
@@ -62,7 +62,7 @@ class Watched:
         return url.startswith((self.origin, "data:", "blob:"))
 
     def _lost(self, failure: str | None) -> bool:
-        """A request that leaving a page ended is none."""
+        """Return True if a request failed, other than because the page was left."""
         return "ERR_ABORTED" not in (failure or "")
 
     def _note(self, is_wrong: bool, sentence: str, status: int | None = None) -> None:
@@ -70,11 +70,11 @@ class Watched:
             self.wrong.append(sentence)
 
     def _is_expected(self, sentence: str, status: int | None) -> bool:
-        """Chromium reports an answer of 4xx on the console too."""
+        """Return True if a test expects this; Chromium reports responses of 4xx on the console, too."""
         return status in self.expected or any(f"status of {code}" in sentence for code in self.expected)
 
     def open(self, path: str) -> Page:
-        """Go to a page and wait until it has what it shows, charts too."""
+        """Open a page and wait until it is complete, including charts."""
         self.page.goto(self.origin + path, wait_until="networkidle")
         return self.page
 

@@ -1,4 +1,4 @@
-"""The command line, as a user gives it."""
+"""The command line, as a user calls it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mini_platform.cli import app
 
 
 def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own."""
+    """Run the command in a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", *map(str, arguments)],
         capture_output=True,
@@ -29,10 +29,10 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
 
 
 def here(*arguments: str | Path) -> Result:
-    """The command in this process; what is unexpected propagates."""
+    """Run the command in this process; unexpected exceptions propagate."""
     return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
 
 
 def objects(output: str) -> list[dict[str, Any]]:
-    """JSON lines."""
+    """Return the objects of JSON lines."""
     return [json.loads(line) for line in output.splitlines()]

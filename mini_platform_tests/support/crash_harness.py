@@ -1,4 +1,4 @@
-"""A platform to break: its drop folder, its workers in processes of their own, and the judgement of what came of it.
+"""A platform to break: its drop folder, its workers in separate processes, and the check of the results.
 
 `CrashHarness.wrong()` asks the oracle for every row, and beyond it: that each version of a file was loaded exactly once, that
 every row was written in the very transaction that told the ledger of it, that no lease, mark or missing raw file is left.
@@ -29,9 +29,9 @@ from mini_platform_tests.support import worker
 from mini_platform_tests.support.oracle import File, Oracle, differences
 
 LEASE_SECONDS = 1
-"""Of workers that are to die, so that nobody waits long for what they held."""
+"""Lease of workers that are killed, so that nothing waits long for their files."""
 PATIENT = {"MINI_PLATFORM_LEASE_SECONDS": "20"}
-"""Settings of workers that are to live: on a busy machine they may be silent for more than a second, too."""
+"""Settings of workers that must survive: on a busy machine they may not renew a lease for more than a second."""
 FINISH_SECONDS = 60.0
 
 WATCH = """
@@ -46,7 +46,7 @@ CREATE FUNCTION watch.note() RETURNS trigger LANGUAGE plpgsql AS $$
     END $$;
 CREATE TRIGGER note AFTER UPDATE ON ops.files FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION watch.note();
 """
-"""Notes every committed transition of the ledger, with the time of its transaction."""
+"""SQL that records every committed transition of the ledger, with the time of its transaction."""
 
 INVARIANTS = {
     "a file is loaded more or less often than it was queued": """
@@ -76,13 +76,13 @@ INVARIANTS = {
 
 @dataclass
 class Worker:
-    """A worker's process, and what it said."""
+    """A worker's process, and its output."""
 
     process: Any
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     @property
@@ -94,9 +94,9 @@ class Worker:
             os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = FINISH_SECONDS) -> int:
-        """Its exit code, negative for a signal."""
+        """Wait for the end; return the exit code, negative for a signal."""
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still at work after {seconds} s: {self.said}"
+        assert self.process.exitcode is not None, f"still at work after {seconds} s: {self.output}"
         return int(self.process.exitcode)
 
     def wait_until_frozen(self, seconds: float = FINISH_SECONDS) -> None:
@@ -106,14 +106,14 @@ class Worker:
             if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
                 return
             time.sleep(0.005)
-        raise AssertionError(f"the worker never reached the point: {self.said}")
+        raise AssertionError(f"the worker never reached the point: {self.output}")
 
 
 _parsed: dict[bytes, File] = {}
 
 
 class Remembering(Oracle):
-    """An oracle that reads equal bytes once for all tests."""
+    """An oracle that parses equal bytes only once for all tests."""
 
     def _read(self, file: File) -> None:
         if file.data not in _parsed:
@@ -132,7 +132,7 @@ class CrashHarness:
         engine: on the database.
         home, data: the platform's folders.
         environment: settings of the workers.
-        written: SHA-256 -> bytes of everything that ever stood in the folder.
+        written: bytes by SHA-256 of everything that was ever in the folder.
     """
 
     engine: Engine
@@ -155,23 +155,23 @@ class CrashHarness:
         return RawStore(self.home / "raw")
 
     def standing(self) -> dict[str, str]:
-        """Name -> SHA-256 of what stands in the folder now."""
+        """Return the SHA-256 by name of the files in the folder now."""
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.inbox.iterdir()}
 
     def watch(self) -> None:
         with self.engine.begin() as conn:
             conn.execute(text(WATCH))
 
-    def stood(self, data: bytes) -> bytes:
-        """Remember bytes that stand, or stood, in the folder."""
+    def record(self, data: bytes) -> bytes:
+        """Record bytes that are, or were, in the folder; return them."""
         self.written[hashlib.sha256(data).hexdigest()] = data
         return data
 
     def drop(self, files: Mapping[str, bytes], age: float = 10) -> None:
-        """Put files into the folder, each at one blow, and looking as if they had stood there for a while."""
+        """Put files into the folder, each atomically, and with a time as if they had been there for a while."""
         for name, data in files.items():
             new = self.inbox / f".{name}.new"
-            new.write_bytes(self.stood(data))
+            new.write_bytes(self.record(data))
             os.utime(new, (time.time() - age,) * 2)
             new.rename(self.inbox / name)
 
@@ -187,14 +187,14 @@ class CrashHarness:
         return self.workers[-1]
 
     def kill_at(self, fault: str) -> None:
-        """A worker that is killed there. It is an error of the test if it never gets there."""
+        """Run a worker that is killed at a fault point; fail if it never reaches it."""
         code = self.start(fault).wait()
-        assert code == -signal.SIGKILL, f"the fault {fault} never fired (exit code {code}): {self.workers[-1].said}"
+        assert code == -signal.SIGKILL, f"the fault {fault} never fired (exit code {code}): {self.workers[-1].output}"
 
     def finish(self) -> Worker:
-        """A fresh worker does all that is left, by itself."""
+        """Run a new worker until all remaining work is done; return it."""
         fresh = self.start(**PATIENT)
-        assert fresh.wait() == 0, fresh.said
+        assert fresh.wait() == 0, fresh.output
         return fresh
 
     def let_leases_run_out(self, seconds: float = 30) -> None:
@@ -226,7 +226,7 @@ class CrashHarness:
                 started.process.join()
 
     def wrong(self) -> list[str]:
-        """Whatever is not as it must be once all work is done."""
+        """Return everything that is wrong after all work is done, as sentences."""
         with self.engine.connect() as conn:
             return [*self._bytes(conn), *self._rows(conn), *self._invariants(conn), *self._raw_store(conn)]
 
@@ -234,7 +234,7 @@ class CrashHarness:
         return list(conn.execute(text("SELECT * FROM ops.files WHERE dataset = 'weather' ORDER BY file_id")))
 
     def _bytes(self, conn: Connection) -> list[str]:
-        """The ledger has only bytes that stood there, and the bytes that stand there now."""
+        """Return differences of the ledger to the bytes that were in the folder, and to those that are in it now."""
         rows = self._ledger(conn)
         wrong = [f"{row.name}: bytes that never stood there" for row in rows if row.sha256 not in self.written]
         latest = {row.name: row.sha256 for row in rows}
@@ -252,8 +252,8 @@ class CrashHarness:
         for sentence, query in INVARIANTS.items():
             wrong += [f"{sentence}: {dict(row)}" for row in conn.execute(text(query)).mappings()]
         for aggregate in self.dataset.aggregates:
-            found = aggregates.differences(conn, self.dataset, aggregate)
-            wrong += [f"{aggregate.name} is not what production says: {item}" for item in found]
+            items = aggregates.differences(conn, self.dataset, aggregate)
+            wrong += [f"{aggregate.name} is not what production says: {item}" for item in items]
         return wrong
 
     def _raw_store(self, conn: Connection) -> list[str]:

@@ -1,4 +1,4 @@
-"""A second CSV reader, slow and plain, one character at a time: what `readers.records` promises, said again in other words.
+"""A second CSV reader, slow and simple, one character at a time: an independent implementation of `readers.records`.
 
 The fast reader is held to it on random input. It shares no code with the reader.
 """
@@ -24,23 +24,23 @@ class Line(NamedTuple):
 
 
 def physical_lines(text: str) -> list[Line]:
-    """Split at CRLF, LF and CR."""
+    """Return the lines, split at CRLF, LF and CR."""
     return [Line(m[1], m[2]) for m in re.finditer(r"([^\r\n]*)(\r\n|\r|\n|\Z)", text) if m[0]]
 
 
 def fields_of(text: str, source: Csv, *, literal_quotes: bool = True) -> list[str] | None:
-    """The fields of a record that is all of `text`; None where its quotes and escapes make no sense."""
+    """Return the fields of a record that is all of `text`; None if its quotes or escapes are not valid."""
     fields = []
     at = 0
     while True:
         while source.skip_initial_space and text[at : at + 1] == " ":
             at += 1
-        found = (
+        parsed = (
             _quoted(text, at, source) if source.quote and text.startswith(source.quote, at) else _bare(text, at, source)
         )
-        if found is None:
+        if parsed is None:
             return None
-        value, at, has_quote = found
+        value, at, has_quote = parsed
         if has_quote and not literal_quotes:
             return None
         fields.append(value)
@@ -52,7 +52,7 @@ def fields_of(text: str, source: Csv, *, literal_quotes: bool = True) -> list[st
 
 
 def _escaped(text: str, at: int, source: Csv) -> str | None:
-    """What is escaped at `at`; None if no escape stands there."""
+    """Return the character that is escaped at `at`; None if there is no escape."""
     if source.escape is None or text[at] != source.escape:
         return None
     return "\r\n" if text.startswith("\r\n", at + 1) else text[at + 1 : at + 2]
@@ -93,7 +93,7 @@ def _bare(text: str, at: int, source: Csv) -> tuple[str, int, bool] | None:
 def read_reference(
     text: str, header: tuple[str, ...], source: Csv, limits: ReadLimits, first_line: int = 2
 ) -> tuple[list[Row], list[Bad]]:
-    """Rows and malformed records of the text after the header, each with its line."""
+    """Return rows and malformed records of the text after the header, each with its line."""
     lines = physical_lines(text)
     rows: list[Row] = []
     malformed: list[Bad] = []
@@ -130,7 +130,7 @@ def read_reference(
 
 
 def _record(lines: list[Line], index: int, width: int, source: Csv, limits: ReadLimits) -> tuple[int, str]:
-    """How many lines the record has that begins at `index`, and the rule it breaks by its quotes alone."""
+    """Return the number of lines of the record that begins at `index`, and the rule that its quotes break."""
     if len(lines[index].text.encode()) > limits.max_record_bytes:
         return 1, "row_fields_bounded"
     text = ""

@@ -1,4 +1,4 @@
-"""Databases of tests on one server of theirs, and the environment that points to one of them."""
+"""Databases for tests on one server, and the environment that points to one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Pipeline = Callable[..., list[int]]
 
 @contextmanager
 def copied(server: str, template: str) -> Iterator[str]:
-    """URL of a copy of a database, dropped afterwards."""
+    """Yield the URL of a copy of a database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server, name)
@@ -54,11 +54,11 @@ def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
 
 
 def platform_on(engine: Engine, folder: Path, **parts: Any) -> Platform:
-    """A platform on a database that is open, with its folders below one; other parts of it may be given."""
+    """Return a platform on an open database, with its folders below one folder; other parts of it can be passed."""
     settings = load_settings().model_copy(update={"home": folder / "home", "data": folder / "data"})
-    made = Platform()
-    made.__dict__ |= {"engine": engine, "settings": settings, **parts}
-    return made
+    platform = Platform()
+    platform.__dict__ |= {"engine": engine, "settings": settings, **parts}
+    return platform
 
 
 def url_of(server: str, database: str) -> str:
@@ -66,7 +66,7 @@ def url_of(server: str, database: str) -> str:
 
 
 def execute(server: str, statement: str) -> None:
-    """A statement that cannot run in a transaction."""
+    """Execute a statement that cannot run in a transaction."""
     with _connection(server) as conn, conn.cursor() as cursor:
         cursor.execute(statement)
 

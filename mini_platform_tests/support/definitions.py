@@ -11,7 +11,7 @@ import dagster as dg
 
 
 def settled(path: Path) -> Path:
-    """A file that was written a while ago."""
+    """Return the file with a time in the past, as if it was written a while ago."""
     os.utime(path, (time.time() - 60,) * 2)
     return path
 
@@ -22,12 +22,12 @@ def drop(data: Path, name: str, content: bytes, dataset: str = "weather") -> Non
 
 
 def materialize(defs: dg.Definitions, instance: dg.DagsterInstance, group: str = "weather", **options: Any) -> Any:
-    """Everything of a dataset, as *Materialize all* does."""
+    """Materialize all assets of a dataset, as *Materialize all* does."""
     return defs.resolve_job_def(f"load_{group}").execute_in_process(instance=instance, **options)
 
 
 def tick(defs: dg.Definitions, instance: dg.DagsterInstance, dataset: str = "weather") -> Any:
-    """One evaluation, as the daemon makes it: a run request or a reason to skip."""
+    """Return the result of one tick, as the daemon runs it: a run request or a reason to skip."""
     repository = defs.get_repository_def()
     resources = {"platform": (defs.resources or {})["platform"]}
     with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as context:

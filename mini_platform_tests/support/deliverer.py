@@ -24,19 +24,19 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
 def sync(platform: Platform, paging: str, url: str, credential: str) -> SyncResult:
-    """Ask the source once."""
+    """Sync the source once."""
     dataset = things(paging)
     access = Access(url, header=("Authorization", credential), networks=LOOPBACK)
     return syncing.sync(platform.engine, dataset, dataset.api_sources[0], platform.store, access)
 
 
 def visit(platform: Platform, name: str, settings: Mapping[str, Any]) -> None:
-    """Look into the inbox once."""
+    """Visit the inbox once."""
     visit_inbox(platform, things(), Inbox("things", name, InboxSettings(**settings)), at_once=True)
 
 
 def killed(work: Callable[..., Any], *arguments: Any, fault: str) -> bool:
-    """Do a work in a process of its own that is killed at a fault point; False if it never came by it."""
+    """Run work in a separate process that is killed at a fault point; return False if it never reached the point."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_work, args=(dict(os.environ) | {VARIABLE: fault}, work, *arguments), daemon=True)

@@ -1,4 +1,4 @@
-"""A source and an inbox that know what they delivered, and how it should stand in the tables.
+"""A source and an inbox that know what they delivered, and the rows that the tables should have.
 
 Both go wrong in every way they can, by a seed: the source pages by numbers, links or cursors, answers 304, 401, 429, 500, half
 a page, an error in a 200, redirects, equal pages, its cursors run out, and its rows move while it is asked for them; files in
@@ -41,7 +41,7 @@ PAGINGS = {"numbers": PageNumberPaginator(), "links": HeaderLinkPaginator(limit=
 
 
 def things(paging: str = "numbers") -> Dataset:
-    """The dataset of these rows, with a source that is paged so and asked without pauses."""
+    """Return the dataset of these rows, with a source that has this paging and is requested without pauses."""
     source = ApiSource(
         name="api", paging=PAGINGS[paging], rate=1e6, tries=2, backoff=0.001, longest_wait=0.01, page_size=3
     )
@@ -81,7 +81,7 @@ class Source:
     count: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
 
     def change(self) -> None:
-        """Rows come at the end, up to a full page, and nothing else; or all moves: they come anywhere, change, go."""
+        """Add rows at the end, up to a full page; or change all: rows are added anywhere, changed and removed."""
         if self.rng.random() < 0.6:
             for _ in range(3 - len(self.rows) % 3):
                 self._come(len(self.rows))
@@ -94,7 +94,7 @@ class Source:
             del self.rows[self.rng.randrange(len(self.rows))]
 
     def _shift(self) -> None:
-        """Rows come or go in front of those that are asked for next: some are had twice, or not at all by this sync."""
+        """Add or remove rows before the next page: this sync gets some rows twice, or not at all."""
         gone = next((place for place, (_, number) in enumerate(self.rows) if number is not None), 0)
         if len(self.rows) > 4 and self.rng.random() < 0.5:
             del self.rows[gone]
@@ -162,8 +162,8 @@ class Source:
         text = json.dumps(body)
         headers["ETag"] = f'"{hashlib.sha256(text.encode()).hexdigest()[:12]}"'
         if request.headers.get("if-none-match") == headers["ETag"]:
-            kept = headers if self.rng.random() < 0.5 else {"ETag": headers["ETag"]}
-            return Reply(status=304, headers=kept)
+            answer_headers = headers if self.rng.random() < 0.5 else {"ETag": headers["ETag"]}
+            return Reply(status=304, headers=answer_headers)
         if delivers:
             self.delivered += part
         return Reply(body, headers=headers)
@@ -174,7 +174,7 @@ NAMES = ("a", "b#1", "c d", "é", "日本", "%23", "x..", "=1+1", "quo'te", "a?b
 
 @dataclass
 class Files:
-    """Files of an inbox, and what they should have brought: only what stood still for two looks.
+    """Files of an inbox, and the rows that they should have brought: only files that were unchanged for two looks.
 
     Attributes:
         rng: draws what happens to them.
@@ -189,14 +189,14 @@ class Files:
     count: itertools.count[int] = field(default_factory=itertools.count)
 
     def change(self, *, may_vanish: bool = True) -> None:
-        """Some come, some change, some vanish, some come again as they were."""
+        """Change some files: add, change, remove, or restore an earlier content."""
         for _ in range(self.rng.randint(1, 4)):
             name = self.rng.choice(NAMES) + ".csv"
             known = self.old.setdefault(name, [])
-            luck = self.rng.random()
-            if luck < 0.25 and may_vanish:
+            draw = self.rng.random()
+            if draw < 0.25 and may_vanish:
                 self.standing.pop(name, None)
-            elif luck < 0.5 and known:
+            elif draw < 0.5 and known:
                 self.standing[name] = self.rng.choice(known)
             else:
                 known.append(self._content(name))
@@ -208,16 +208,16 @@ class Files:
         return "\n".join(["id,n", *rows, f'"{name}/bad",x{number}', ""]).encode()
 
     def stood_still(self) -> None:
-        """Note what is taken now: what is not the last that was taken under its name."""
+        """Record the files that are fetched now: those that differ from the last content under their name."""
         last = dict(self.delivered)
         new = [(name, data) for name, data in sorted(self.standing.items()) if last.get(name) != data]
         self.delivered += new
 
     def production(self) -> dict[str, int]:
-        """Rows as they should stand: of each key the last that came."""
-        found = {}
+        """Return the expected rows: the last that arrived of each key."""
+        rows = {}
         for _, data in self.delivered:
             for line in data.decode().splitlines()[1:-1]:
                 name, _, number = line.rpartition(",")
-                found[name.strip('"')] = int(number)
-        return found
+                rows[name.strip('"')] = int(number)
+        return rows

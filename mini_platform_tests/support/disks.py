@@ -1,4 +1,4 @@
-"""Small disks of their own."""
+"""Small separate disks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def mount(folder: Path, *options: str) -> None:
-    """A file system in memory; the test is skipped where none can be mounted."""
+    """Yield a file system in memory; skip the test if none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],

@@ -1,6 +1,6 @@
-"""Drawn parts of the suite: which share of them runs, and by which seed. Both are printed at the start of a run.
+"""Randomly drawn parts of the suite: the share of them that runs, and the seed. Both are printed at the start of a run.
 
-A machine that is slow runs a smaller share of what is drawn (`faults`, `drawn`), and says so: nothing is left out in silence.
+A slow machine runs a smaller share of the drawn tests (`faults`, `drawn`), and reports it: nothing is skipped silently.
 
     TEST_SEED    an integer; without it the day's number, so that each day draws anew and a day's runs can be compared
     TEST_SHARE   above 0 and up to 1; 1 without it
@@ -15,8 +15,8 @@ from typing import Any
 
 SEED, SHARE = "TEST_SEED", "TEST_SHARE"
 MARKERS = ("faults", "drawn")
-SAID = "said"
-"""Name of the property by which a test says how much it did; it is printed at the end of a run."""
+REPORT = "said"
+"""Name of the test property with a summary of what the test covered; it is printed at the end of a run."""
 
 
 def seed() -> int:
@@ -35,7 +35,7 @@ def header() -> str:
 
 
 def deselect(config: Any, items: list[Any]) -> None:
-    """Leave out all but the share of the drawn tests; pytest counts them as deselected."""
+    """Deselect all but the share of the drawn tests; pytest counts them as deselected."""
     if share() >= 1:
         return
     drawn = sorted((item for item in items if any(map(item.get_closest_marker, MARKERS))), key=lambda item: item.nodeid)

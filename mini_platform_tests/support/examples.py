@@ -1,4 +1,4 @@
-"""The datasets that come along, as examples: `from mini_platform_tests.support.examples import weather`.
+"""The datasets that come with the platform, as examples: `from mini_platform_tests.support.examples import weather`.
 
 A test file that imports one is skipped where it is not declared, and so is a test that takes one as `examples.weather`: all
 others can be collected and run there.

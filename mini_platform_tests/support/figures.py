@@ -1,8 +1,8 @@
-"""Every figure of the dashboard as a question to the database: what each `data-figure` of a page must say.
+"""Every figure of the dashboard as a query to the database: the text that each `data-figure` of a page must have.
 
-`FIGURES` has a function per name. It is told where the figure stands (`At`) and gives what is to be read there: a text, or the
-texts of the cells of a table. Nothing of the dashboard's selects is used here; numbers are written by `wording`, which has
-tests of its own.
+`FIGURES` has one function per name. It takes the position of a figure (`At`) and returns the expected content: a text, or the
+texts of the cells of a table. No select of the dashboard is used here; numbers are formatted by `wording`, which has its own
+tests.
 """
 
 # ruff: noqa: S608 - names of tables and columns of the tests' own
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, text
 
 from mini_platform import Dataset
 from mini_platform.operations.incidents import KINDS, WARNINGS
-from mini_platform.rows.protection import DIGIT, LETTER, NOBODYS, SHAPE_CHARACTERS
+from mini_platform.rows.protection import DIGIT, LETTER, NOT_IDENTIFYING, SHAPE_CHARACTERS
 from mini_platform.rows.wording import duration, exact, money, number, percent, plural, size
 from mini_platform.warehouse.tables import dataset_tables
 
@@ -39,17 +39,17 @@ Read = str | list[list[str]]
 
 @dataclass(frozen=True)
 class At:
-    """Where a figure stands.
+    """The position of a figure.
 
     Attributes:
-        conn: to the database.
-        datasets: that are served.
-        path: of the page.
-        within: parameters of its path.
-        params: of the page.
-        of: what the figure is of, as `data-of` says.
-        value: and for which value of it, as `data-value` says.
-        headings: of its columns, if it is a table.
+        conn: connection to the database.
+        datasets: served datasets by name.
+        path: path of the page.
+        within: parameters in the path.
+        params: query parameters of the page.
+        of: subject of the figure, from `data-of`.
+        value: value of the subject, from `data-value`.
+        headings: headings of the columns, if the figure is a table.
     """
 
     conn: Connection
@@ -62,12 +62,12 @@ class At:
     headings: Sequence[str]
 
     def get(self, name: str) -> str | None:
-        """A parameter of the page, of which there is one."""
+        """Return the last value of a parameter of the page."""
         return dict(self.params).get(name) or None
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What the page is about, or the part of it where the figure stands."""
+        """Return the dataset of the page, or of the part of it that has the figure."""
         if self.of in self.datasets:
             return self.datasets[str(self.of)]
         if "file_id" in self.within:
@@ -86,16 +86,16 @@ class At:
         return f'production."{self.dataset.table}"'
 
     def all(self, statement: str, **binds: Any) -> list[Any]:
-        """Rows of a statement, in which `:d` is the dataset."""
-        given = {"d": self.dataset.name} if ":d" in statement and "d" not in binds else {}
-        return list(self.conn.execute(text(statement), given | binds))
+        """Return the rows of a statement, in which `:d` is the dataset."""
+        defaults = {"d": self.dataset.name} if ":d" in statement and "d" not in binds else {}
+        return list(self.conn.execute(text(statement), defaults | binds))
 
 
 # What is listed, and what filters choose of it
 
 
 def chosen(base: str, columns: Sequence[str], search: Sequence[str], params: Params) -> tuple[str, dict[str, str]]:
-    """A statement for the rows of another one that the parameters of a listing choose, and what it binds."""
+    """Return a statement for the rows of another one that the parameters of a listing select, and its bind values."""
     conditions, binds = [], {}
 
     def bind(value: str) -> str:
@@ -128,7 +128,7 @@ def chosen(base: str, columns: Sequence[str], search: Sequence[str], params: Par
 
 
 def masked(table: Table, *, clear: bool = False) -> str:
-    """Selects all of a table, personal data masked."""
+    """Return a select of all rows of a table, with masked personal data."""
     shown = [
         f"""CASE WHEN "{c.name}" IS NOT NULL THEN '***' END AS "{c.name}\""""
         if c.info.get("personal") and not clear
@@ -139,18 +139,18 @@ def masked(table: Table, *, clear: bool = False) -> str:
 
 
 def rejects(dataset: Dataset) -> str:
-    """Selects the rejected rows of a dataset, once for each rule that they break."""
+    """Return a select of the rejected rows of a dataset, one row for each rule that they break."""
     table = dataset_tables(dataset).quarantine
 
     def cell(name: str) -> str:
         column = table.c[name]
-        said = f'q."{name}"'
+        value = f'q."{name}"'
         if column.info.get("shaped"):
-            signs = f"left({said}, {SHAPE_CHARACTERS})"
+            signs = f"left({value}, {SHAPE_CHARACTERS})"
             for pattern, sign in ((LETTER, "a"), (DIGIT, "9")):
                 signs = f"regexp_replace({signs}, '{pattern}', '{sign}', 'g')"
-            return f"CASE WHEN {said} ~ '^(?:{NOBODYS})$' THEN {said} ELSE {signs} END"
-        return f"CASE WHEN {said} IS NOT NULL THEN '***' END" if column.info.get("personal") else said
+            return f"CASE WHEN {value} ~ '^(?:{NOT_IDENTIFYING})$' THEN {value} ELSE {signs} END"
+        return f"CASE WHEN {value} IS NOT NULL THEN '***' END" if column.info.get("personal") else value
 
     of = {rule.name: rule.column for rule in dataset.rules if rule.column}
     columns = " ".join(["WHEN '' THEN ''", *(f"WHEN '{rule}' THEN '{column}'" for rule, column in of.items())])
@@ -167,7 +167,7 @@ def rejects(dataset: Dataset) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in the cell of a table; a `<time>` is read as its moment."""
+    """Return a value as the text of a cell; a `<time>` is read as its timestamp."""
     match value:
         case None:
             return "empty"
@@ -187,14 +187,18 @@ def moment(value: dt.datetime | None) -> str:
 
 
 def became(row: Any) -> str:
-    """What is said of the rows of a file, or of several."""
+    """Return how many rows were read, and how many had each result; empty if there are none."""
     parts = [(getattr(row, f"rows_{part}") or 0, part) for part in PARTS]
     if not any(count for count, _ in parts):
         return ""
     return f"{row.rows_read:,} rows read: " + ", ".join(f"{count:,} {part}" for count, part in parts if count)
 
 
-STATUS = {"landed": "Waiting", "staged": "Loading", "pending": "Loading"}
+def status(file: Any) -> str:
+    """Return the status of a file as it is shown."""
+    if file.status == "loaded" and file.rows_rejected:
+        return "Loaded with rejects"
+    return "Pending" if file.status in ("landed", "staged") else file.status.capitalize()
 
 
 # The figures
@@ -227,10 +231,10 @@ def _last_load(at: At) -> Read:
     return moment(at.all(f"SELECT max(loaded_at) FROM ops.files WHERE status = 'loaded' {of}", o=at.of)[0][0])
 
 
-@figure("hold")
-def _hold(at: At) -> Read:
+@figure("failing")
+def _failing(at: At) -> Read:
     broken = {name for name, _ in at.all(BROKEN)}
-    return str(sum(rule.name not in broken for rule in at.dataset.rules))
+    return str(sum(rule.name in broken for rule in at.dataset.rules))
 
 
 @figure("rejected-share")
@@ -242,68 +246,68 @@ def _rejected_share(at: At) -> Read:
 
 @figure("last-three")
 def _last_three(at: At) -> Read:
-    return [[f.name, f.status.capitalize(), number(f.rows_read)] for f in at.all(NEWEST.format("", 3))]
+    return [[f.name, status(f), number(f.rows_read)] for f in at.all(NEWEST.format("", 3))]
 
 
 @figure("last-files")
 def _last_files(at: At) -> Read:
     return [
-        [f.name, f.status.capitalize(), number(f.rows_read), number(f.rows_rejected), moment(f.arrived_at)]
+        [f.name, status(f), number(f.rows_read), number(f.rows_rejected), moment(f.arrived_at)]
         for f in at.all(NEWEST.format("", 5))
     ]
 
 
 @figure("concerns")
 def _incidents(at: At) -> Read:
-    said = []
+    incidents = []
     for name in at.datasets:
         validated = """EXISTS (SELECT FROM ops.files l WHERE l.dataset = f.dataset AND l.name = f.name AND l.same_as IS NULL
             AND l.version > f.version AND l.status IN ('loaded', 'refused', 'failed'))"""
         stopped = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND status IN ('refused', 'failed')
             AND NOT {validated} ORDER BY file_id DESC"""
         files = at.all(stopped, d=name)
-        for status, what, do in (
+        for stopped_as, what, do in (
             ("failed", "failed", "Read the log of its run, then"),
             ("refused", "was refused", "Correct it and drop it again under its name, or"),
         ):
-            if these := [f for f in files if f.status == status]:
+            if these := [f for f in files if f.status == stopped_as]:
                 more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
                 point = "" if these[0].error.endswith((".", "!", "?")) else "."
                 words = f"{these[0].name} {what}: {these[0].error}{point}{more}"
                 command = f"mini-platform reprocess {name} --file {these[0].file_id}."
-                said.append(("file_refused", name, f"{words} {do} {command}"))
+                incidents.append(("file_refused", name, f"{words} {do} {command}"))
         recent = f"""SELECT * FROM ops.files f WHERE dataset = :d AND same_as IS NULL AND NOT {CORRECTED}
             AND arrived_at > now() - interval '30 days' ORDER BY file_id DESC"""
         files = at.all(recent, d=name)
         warned = at.datasets[name].warn_limit
-        these = [
+        affected = [
             f
             for f in files
             if f.status == "loaded" and f.rows_rejected and warned.exceeded(f.rows_rejected, f.rows_read)
         ]
-        if these:
-            worst = max(these, key=lambda f: f.rows_rejected / f.rows_read)
+        if affected:
+            worst = max(affected, key=lambda f: f.rows_rejected / f.rows_read)
             share = percent(worst.rows_rejected / worst.rows_read)
-            more = f" And {plural(len(these) - 1, 'file')} more." if these[1:] else ""
+            more = f" And {plural(len(affected) - 1, 'file')} more." if affected[1:] else ""
             of = f"{worst.rows_rejected:,} of {plural(worst.rows_read, 'row')} ({share}) rejected.{more}"
-            said.append(("rows_rejected", name, f"{worst.name}: {of} Correct these rows and load the file again."))
+            incidents.append(("rows_rejected", name, f"{worst.name}: {of} Correct these rows and load the file again."))
     waiting = """SELECT dataset, count(*), now() - min(arrived_at) FROM ops.files WHERE status IN ('landed', 'staged')
         AND same_as IS NULL GROUP BY 1 HAVING now() - min(arrived_at) > interval '5 minutes'"""
     for name, count, since in at.all(waiting):
-        do = "Start Dagster by mini-platform up, or see in its UI why nothing runs."
-        said.append(
+        do = "Start Dagster with mini-platform up, or see in its UI why no run starts."
+        incidents.append(
             ("files_waiting", name, f"{plural(count, 'file waits', 'files wait')} since {duration(since)}. {do}")
         )
     late = "SELECT dataset, now() - max(loaded_at) FROM ops.files WHERE status = 'loaded' GROUP BY 1"
     for name, since in at.all(late):
         usual = at.datasets[name].freshness
         if usual and since > usual:
-            words = f"Nothing was loaded for longer than {duration(usual)}: it is {duration(since - usual)} late."
-            do = "See whether files still arrive, and whether the daemon runs."
-            said.append(("freshness_missed", name, f"{words} {do}"))
+            words = f"No file loaded within {duration(usual)}: {duration(since - usual)} late."
+            do = "Check whether files still arrive and whether the Dagster daemon runs."
+            incidents.append(("freshness_missed", name, f"{words} {do}"))
     return [
         [f"{'Warning' if kind in WARNINGS else 'Problem'}: {name} {words}"]
-        for kind, name, words in sorted(said, key=lambda one: (KINDS.index(one[0]), one[1]))
+        for kind, name, words in sorted(incidents, key=lambda one: (KINDS.index(one[0]), one[1]))
     ]
 
 
@@ -329,7 +333,7 @@ def _ledger(at: At) -> Read:
         [
             f"{f.name} {f'version {f.version}' if f.version > 1 else ''} {f.error or ''}",
             *([f.dataset] if not at.get("dataset") else []),
-            STATUS.get(f.status, f.status.capitalize()), number(f.rows_read), became(f), number(f.rows_rejected),
+            status(f), number(f.rows_read), became(f), number(f.rows_rejected),
             size(f.bytes), moment(f.arrived_at), f.channel,
         ]
         for f in _files(at)
@@ -346,10 +350,10 @@ def _outcome(at: At) -> Read:
     notes = (
         "",
         "new keys",
-        "keys with other values",
-        "as they were",
-        "keys that come again later in it",
-        "each with its reasons",
+        "existing keys, new values",
+        "same values as before",
+        "key repeated later in the file",
+        "with reasons below",
     )
     counts = [("Rows read", f.rows_read), *((part.capitalize(), getattr(f, f"rows_{part}")) for part in PARTS)]
     return [[name, number(n), *([note] if note else [])] for (name, n), note in zip(counts, notes, strict=True)]
@@ -358,13 +362,13 @@ def _outcome(at: At) -> Read:
 @figure("facts")
 def _facts(at: At) -> Read:
     f = _file(at)
-    loaded = "Loaded" if f.status in ("loaded", "landed", "staged") else "Loaded before"
+    loaded = "Loaded" if f.status in ("loaded", "landed", "staged") else "Previously loaded"
     rows = [
-        ("File", f.file_id), ("Version", f.version), ("Came in by", f.channel), ("Size", size(f.bytes)),
+        ("File", f.file_id), ("Version", f.version), ("Source", f.channel), ("Size", size(f.bytes)),
         ("Arrived", moment(f.arrived_at)), (loaded, moment(f.loaded_at)),
-        ("Arrived to loaded", duration(f.loaded_at - f.arrived_at) if f.loaded_at else "–"),
-        ("Columns that are not declared", ", ".join(f.unexpected_columns or []) or "none"),
-        ("Declared columns that it lacks", ", ".join(f.missing_columns or []) or "none"), ("SHA-256", f.sha256),
+        ("Duration", duration(f.loaded_at - f.arrived_at) if f.loaded_at else "–"),
+        ("Unexpected columns", ", ".join(f.unexpected_columns or []) or "none"),
+        ("Missing columns", ", ".join(f.missing_columns or []) or "none"), ("SHA-256", f.sha256),
     ]  # fmt: skip
     return [[name, str(value)] for name, value in rows] + ([["Run", f"{f.run_id[:8]} in Dagster"]] if f.run_id else [])
 
@@ -377,16 +381,16 @@ def _broken(at: At) -> Read:
     rules = {rule.name: rule for rule in at.dataset.rules}
     order = {name: place for place, name in enumerate(_file(at).rule_counts)}
     return [
-        [name, rules[name].message, "Warns" if rules[name].severity == "warn" else "Broken", f"{count:,}"]
+        [name, rules[name].message, "Warning" if rules[name].severity == "warn" else "Error", f"{count:,}"]
         for name, count in sorted(counts, key=lambda one: (-one[1], order[one[0]])) if count
     ]  # fmt: skip
 
 
-def _rejects(at: At, order: str, *given: tuple[str, str]) -> list[Any]:
+def _rejects(at: At, order: str, *filters: tuple[str, str]) -> list[Any]:
     columns = ("file_id", "file", "line", "record", "column", "value", "rule", "sentence")
     params = [(n, v) for n, v in at.params if n not in ("dataset", "column", "ordering")]
     search = ("file", "column", "value", "rule", "sentence")
-    statement, binds = chosen(rejects(at.dataset), columns, search, [*params, *given])
+    statement, binds = chosen(rejects(at.dataset), columns, search, [*params, *filters])
     return at.all(f"{statement} ORDER BY {order}", **binds)
 
 
@@ -395,7 +399,7 @@ def _line(row: Any) -> str:
 
 
 def _cut(value: str | None, most: int) -> str:
-    """Cut at a word, as Jinja's `truncate` does; a few characters more are left."""
+    """Return text that is cut at a word, as Jinja's `truncate` does; it does not cut if only a few characters are too many."""
     if not value:
         return "empty"
     return value if len(value) <= most + 5 else value[: most - 3].rsplit(" ", 1)[0] + "..."
@@ -413,10 +417,10 @@ def _rejects_of_file(at: At) -> Read:
 @figure("rejected")
 def _rejects_of_dataset(at: At) -> Read:
     column = at.get("column")
-    given = [("column", column)] if column else []
+    filters = [("column", column)] if column else []
     return [
         [r.file, _line(r), _cut(r.value, 200), r.sentence]
-        for r in _rejects(at, 'file_id DESC, line, record, rule COLLATE "C"', *given)
+        for r in _rejects(at, 'file_id DESC, line, record, rule COLLATE "C"', *filters)
     ]
 
 
@@ -441,24 +445,24 @@ def _table(at: At) -> Read:
     stored = [c.name for c in at.dataset.stored_columns]
     names = [*stored, *(c.name for c in table.columns if c.name not in (*stored, "_file_id", "_extra"))]
 
-    def told(name: str, value: Any) -> str:
+    def cell_text(name: str, value: Any) -> str:
         return str(value) if type(value) is int and name.endswith("id") else shown(value)
 
     key = [name for name in at.dataset.key if not table.c[name].info.get("personal")]
     order = f" ORDER BY {', '.join(chr(34) + k + chr(34) for k in key)}" if key else ""
-    return [[told(name, row._mapping[name]) for name in names] for row in _production(at, at.params, order)]
+    return [[cell_text(name, row._mapping[name]) for name in names] for row in _production(at, at.params, order)]
 
 
 @figure("computed")
 def _computed(at: At) -> Read:
-    said = """SELECT obj_description(format('analytics.%I', CAST(:n AS text))::regclass)"""
-    return [[item.name, at.all(said, n=item.name)[0][0], "CSV JSON"] for item in at.dataset.computed]
+    description = """SELECT obj_description(format('analytics.%I', CAST(:n AS text))::regclass)"""
+    return [[item.name, at.all(description, n=item.name)[0][0], "CSV JSON"] for item in at.dataset.computed]
 
 
 def measured(at: At, column: Any) -> Any:
-    """What production holds of a column, or None where it is not stored there, or was not measured."""
-    seen = at.all("SELECT FROM analytics.quality_report WHERE dataset = :d AND table_name LIKE 'production.%'")
-    if not column.stored or not seen:
+    """Return statistics of a column in production; None if it is not stored there, or was not measured."""
+    has_report = at.all("SELECT FROM analytics.quality_report WHERE dataset = :d AND table_name LIKE 'production.%'")
+    if not column.stored or not has_report:
         return None
     c = f'"{column.name}"'
     ends = "NULL, NULL" if column.personal or column.type == list[float] else f"min({c})::text, max({c})::text"
@@ -474,7 +478,7 @@ def measured(at: At, column: Any) -> Any:
 def _columns(at: At) -> Read:
     rows = []
     for column in at.dataset.columns:
-        found = measured(at, column)
+        statistics = measured(at, column)
         rules = [r for r in at.dataset.rules if r.column == column.name]
         kind = column.type.__name__ if column.type != list[float] else "list of numbers"
         rows.append([
@@ -482,7 +486,7 @@ def _columns(at: At) -> Read:
             f"{kind} {column.unit or ''}",
             f"{column.description} {f'personal: {column.personal}' if column.personal else ''}",
             " ".join(f"{'warns if it' if r.severity == 'warn' else 'rejected if it'} {r.sentence}" for r in rules),
-            percent(found[0] if found else None), number(found[1] if found else None),
+            percent(statistics[0] if statistics else None), number(statistics[1] if statistics else None),
         ])  # fmt: skip
     return rows
 
@@ -494,19 +498,25 @@ def _quality(at: At) -> Read:
     for column in at.dataset.columns:
         rules = [r for r in at.dataset.rules if r.column == column.name]
         count = sum(r.name in broken for r in rules)
-        state = f"{count} of {len(rules)} broken" if count else "Holds" if rules else "none"
+        state = f"{count} of {len(rules)} failing" if count else "Passing" if rules else "none"
         row = [f"{column.name} {column.unit or ''}", state]
-        if found := measured(at, column):
-            share, different, least, most, mean = found
+        if statistics := measured(at, column):
+            share, different, least, most, mean = statistics
             history = """SELECT null_rate FROM analytics.quality_report WHERE dataset = :d AND column_name = :c
                 AND table_name = :t ORDER BY measured_at"""
             table = dataset_tables(at.dataset).production.fullname
             moved = [rate for (rate,) in at.all(history, c=column.name, t=table)]
-            trend = f"share of empty cells of {column.name}, from {percent(moved[0])} to {percent(moved[-1])}"
+            trend = f"Null % of {column.name}, from {percent(moved[0])} to {percent(moved[-1])}"
             ends = [_end(value, column.type) for value in (least, most)]
-            row += [percent(share), trend if len(set(moved)) > 1 else "steady", number(different), *ends, number(mean)]
+            row += [
+                percent(share),
+                trend if len(set(moved)) > 1 else "constant",
+                number(different),
+                *ends,
+                number(mean),
+            ]
         else:
-            row.append("not measured yet" if column.stored else "not kept in production")
+            row.append("not measured yet" if column.stored else "not stored")
         rows.append(row)
     return rows
 
@@ -526,9 +536,12 @@ def _rules(at: At) -> Read:
     for rule in at.dataset.rules:
         if at.get("column") in (None, rule.column):
             count = counts.get(rule.name, 0)
-            state = "Holds" if not count else "Warns" if rule.severity == "warn" else "Broken"
+            state = "Passing" if not count else "Warning" if rule.severity == "warn" else "Failing"
             rows.append([rule.name, rule.message, state, number(count)])
     return rows
+
+
+RUN_STATUSES = ("loaded", "loaded with rejects", "refused", "failed")
 
 
 @figure("runs")
@@ -537,12 +550,13 @@ def _runs(at: At) -> Read:
     sums = ", ".join(f"sum(f.rows_{part})::bigint AS rows_{part}" for part in ("read", *PARTS))
     runs = f"""SELECT substr(actor, 5) AS run, a.dataset, count(DISTINCT f.file_id) AS files, {sums},
         min(f.arrived_at) AS since,
-        max(a.at) - min(f.arrived_at) AS took, array_agg(DISTINCT a.action) AS actions FROM ops.audit a
+        max(a.at) - min(f.arrived_at) AS took, array_agg(DISTINCT CASE WHEN f.rows_rejected > 0 AND a.action = 'loaded'
+        THEN 'loaded with rejects' ELSE a.action END) AS statuses FROM ops.audit a
         JOIN ops.files f ON f.file_id = CAST(a.subject AS bigint) WHERE actor LIKE 'run %'
         AND action IN ('loaded', 'refused', 'failed') {of} GROUP BY 1, 2 ORDER BY max(a.at) DESC"""
     return [
         [
-            r.run[:8], r.dataset, " ".join(s.capitalize() for s in ("loaded", "refused", "failed") if s in r.actions),
+            r.run[:8], r.dataset, " ".join(s.capitalize() for s in RUN_STATUSES if s in r.statuses),
             number(r.files), number(r.rows_read), became(r), moment(r.since), duration(r.took),
         ]
         for r in at.all(runs, o=at.get("dataset"))
@@ -554,7 +568,7 @@ def _runs(at: At) -> Read:
 
 @figure("chart")
 def _drawn(at: At) -> Read:
-    """An aggregate or a view by its declared chart."""
+    """Return the data of an aggregate's or a view's declared chart."""
     name = str(at.of).removeprefix("chart-")
     item = next(one for one in at.dataset.computed if one.name == name)
     x, y = (f'"{column}"' for column in item.chart)
@@ -578,7 +592,7 @@ def is_time(at: At, name: str, column: str) -> bool:
 
 @figure("chart rejected-share")
 def _shares(at: At) -> Read:
-    found = at.all(f"SELECT * FROM ({NEWEST.format('', 30)}) n WHERE rows_read > 0 ORDER BY file_id")
+    loads = at.all(f"SELECT * FROM ({NEWEST.format('', 30)}) n WHERE rows_read > 0 ORDER BY file_id")
     return [
         [
             moment(f.arrived_at),
@@ -587,7 +601,7 @@ def _shares(at: At) -> Read:
             number(f.rows_rejected),
             percent(f.rows_rejected / f.rows_read),
         ]
-        for f in found
+        for f in loads
     ]
 
 
@@ -621,17 +635,17 @@ AMOUNTS = """SELECT avg(temp) AS mean, min(low) AS lowest, max(high) AS highest,
 
 
 def _stations(at: At) -> list[str | None]:
-    wanted = list(dict.fromkeys(value for name, value in at.params if name == "station"))
+    requested = list(dict.fromkeys(value for name, value in at.params if name == "station"))
     known = {row[0] for row in at.all("SELECT DISTINCT station_id FROM production.measurements")}
-    return [one for one in wanted if one in known][:5] or [None]
+    return [station for station in requested if station in known][:5] or [None]
 
 
 def _weather(at: At, statement: str, station: str | None) -> list[Any]:
     stations = [one for one in _stations(at) if one is not None]
     binds = {f"k{i}": one for i, one in enumerate(stations)}
-    held = f"station_id IN ({', '.join(':' + name for name in binds)})" if binds else "true"
-    said = statement.format(OF_DAYS.format(held))
-    return at.all(said, f=at.get("from"), t=at.get("to"), s=station, **binds)
+    condition = f"station_id IN ({', '.join(':' + name for name in binds)})" if binds else "true"
+    query = statement.format(OF_DAYS.format(condition))
+    return at.all(query, f=at.get("from"), t=at.get("to"), s=station, **binds)
 
 
 def _missing(at: At, station: str | None) -> int:
@@ -645,12 +659,13 @@ def _cards_of_weather(at: At) -> Read:
     (station,) = _stations(at)
     found = _weather(at, AMOUNTS, station)[0]
     missing = _missing(at, station) - found.days
+    coverage = f"{plural(found.days, 'day')} with data" + (f", {missing:,} missing" if missing else "")
     return [
         ["Mean temperature", f"{number(found.mean, 1)} °C"], ["Lowest", f"{number(found.lowest, 1)} °C"],
         ["Highest", f"{number(found.highest, 1)} °C"],
         ["Precipitation", f"{number(found.rain, 0)} mm", "over all days" if station else "mean over stations, summed"],
         ["Wet days", number(found.wet), "at least 1 mm"],
-        ["Measurements", number(found.rows), f"on {plural(found.days, 'day')}" + (f", none on {missing:,}" if missing else "")],
+        ["Measurements", number(found.rows), coverage],
     ]  # fmt: skip
 
 
@@ -773,7 +788,7 @@ def _cards_of_signals(at: At) -> Read:
 
 @figure("chart signals-chart")
 def _drawn_signals(at: At) -> Read:
-    """Each series is a step of its own: those of the walk are at midnights."""
+    """Return one step per series: those of the walk are at midnight."""
     by = f"SELECT timestamp_utc, {POOLED} FROM ({SERIES}) s GROUP BY 1 ORDER BY 1"
     return [
         [moment(s.timestamp_utc), number(s.series), *(number(v, 3) for v in (s.mean, s.std_dev, s.min, s.max))]
@@ -795,16 +810,14 @@ def _evils(at: At, statement: str) -> list[Any]:
 
 @figure("hostile")
 def _cards_of_hostile(at: At) -> Read:
-    found, evil, unit = (
+    sums, evil, unit = (
         _evils(at, f"SELECT {EVIL_SUMS} FROM ({{}}) h")[0],
         at.dataset.page.label("rows"),
         "</script><x-evil>",
     )
-    note = (
-        [f"{evil} {number(found.most)} {unit}".replace("{{", "{").replace("}}", "}")] if found.most is not None else []
-    )
-    most = f"{number(found.most)} {unit}" if found.most is not None else "–"
-    return [[evil, number(found.rows), *note], ["<b>most</b>", most], ["Total", money(found.total)]]
+    note = [f"{evil} {number(sums.most)} {unit}".replace("{{", "{").replace("}}", "}")] if sums.most is not None else []
+    most = f"{number(sums.most)} {unit}" if sums.most is not None else "–"
+    return [[evil, number(sums.rows), *note], ["<b>most</b>", most], ["Total", money(sums.total)]]
 
 
 @figure("chart evil-time")

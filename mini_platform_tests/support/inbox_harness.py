@@ -1,4 +1,4 @@
-"""A dataset with one remote inbox, on real servers: what stands in it, what was landed, and how it is."""
+"""A dataset with one remote inbox on real servers: files in the inbox, landed files, and the state of the inbox."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CHANGED = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-5.5,0.3\n"
 
 @dataclass
 class InboxHarness:
-    """An inbox of weather.
+    """A remote inbox of weather.
 
     Attributes:
-        platform: with settings of its own.
-        folder: that the server serves as the inbox.
-        settings: of the inbox; changed by `using`.
-        refresh: lets the server see what was changed in the folder.
+        platform: platform with separate settings.
+        folder: folder that the server serves as the inbox.
+        settings: settings of the inbox; `using` changes them.
+        refresh: callback that makes the server read changes in the folder.
     """
 
     platform: Platform
@@ -48,7 +48,7 @@ class InboxHarness:
         return Inbox(self.dataset.name, self.name, InboxSettings(**self.settings))
 
     def using(self, **settings: Any) -> InboxHarness:
-        """The same with other settings."""
+        """Return a copy of this harness with other settings."""
         return replace(self, settings=self.settings | settings)
 
     def put(self, name: str | bytes, data: bytes = GOOD) -> Path:
@@ -59,18 +59,18 @@ class InboxHarness:
         return path
 
     def age(self, seconds: float = 60) -> None:
-        """Let the last look be so long ago."""
+        """Move the last look this many seconds into the past."""
         with self.platform.engine.begin() as conn:
             conn.execute(update(inbox_files).values(seen_at=func.now() - text(f"interval '{seconds} s'")))
 
     def visit(self, *, at_once: bool = True) -> Visit:
         self.refresh()
-        done = visit_inbox(self.platform, self.dataset, self.inbox, at_once=at_once)
-        assert done is not None
-        return done
+        visit = visit_inbox(self.platform, self.dataset, self.inbox, at_once=at_once)
+        assert visit is not None
+        return visit
 
     def visits(self) -> Visit:
-        """Two looks, some time between them."""
+        """Visit the inbox twice, with some time in between."""
         first = self.visit()
         self.age()
         second = self.visit()
@@ -78,7 +78,7 @@ class InboxHarness:
         return second
 
     def load(self) -> None:
-        """What a run does with what was landed."""
+        """Process the landed files, as a run does."""
         process(self.platform, self.dataset, run_id="test")
 
     def ledger(self, *columns: str) -> list[tuple[Any, ...]]:
@@ -88,23 +88,23 @@ class InboxHarness:
             return [tuple(row) for row in rows]
 
     def row(self) -> Any:
-        """How the inbox is."""
+        """Return the inbox's row of `ops.inboxes`."""
         with self.platform.engine.connect() as conn:
             return conn.execute(select(inboxes).where(inboxes.c.inbox == self.name)).one()
 
     def known(self) -> dict[bytes, str | None]:
-        """What is remembered of the inbox: name -> why it is left alone."""
+        """Return the known files of the inbox, with the reason if a file is skipped."""
         with self.platform.engine.connect() as conn:
             rows = conn.execute(select(inbox_files.c.key, inbox_files.c.skip_reason))
             return {bytes(row.key): row.skip_reason for row in rows}
 
     def stands(self) -> list[str]:
-        """Files that stand in the inbox, with those in folders below it."""
-        found = (path for path in self.folder.rglob("*") if path.is_file())
-        return sorted(str(path.relative_to(self.folder)) for path in found)
+        """Return the files in the inbox, including those in folders below it."""
+        paths = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.folder)) for path in paths)
 
     def raw(self) -> list[bytes]:
-        """Contents of the raw store; what a killed process left unfinished is swept later."""
+        """Return the contents of the raw store, without unfinished files of a killed process, which are removed later."""
         return sorted(path.read_bytes() for path in self.platform.store.folder.glob("??/*"))
 
 

@@ -13,12 +13,12 @@ from mini_platform_tests.support.examples import weather
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:
-    """Visit each once, with exactly these settings; the exit code is 0 where nothing is wrong with them."""
+    """Visit each inbox once, with exactly these settings; exit with 0 if all visits succeeded."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
     platform = Platform()
-    done = [visit_inbox(platform, weather, inbox, at_once=True) for inbox in remote_inboxes(platform, weather)]
-    print(done, flush=True)  # noqa: T201 - into the log
-    sys.exit(0 if all(visit and visit.error is None for visit in done) else 1)
+    visits = [visit_inbox(platform, weather, inbox, at_once=True) for inbox in remote_inboxes(platform, weather)]
+    print(visits, flush=True)  # noqa: T201 - into the log
+    sys.exit(0 if all(visit and visit.error is None for visit in visits) else 1)

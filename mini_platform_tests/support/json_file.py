@@ -1,4 +1,4 @@
-"""Bytes read as a JSON file, all blocks as one. A row is its line, its declared cells, and what it has beyond them."""
+"""Bytes read as a JSON file, all blocks together. A row is its line, its declared cells, and its other cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class JsonRead(NamedTuple):
-    """All blocks of a file."""
+    """The rows of all blocks of a file."""
 
     rows: list[tuple[int, tuple[str, ...], dict[str, str]]]
     malformed: list[Malformed]
@@ -41,7 +41,7 @@ def read_bytes(
     """Write the bytes to the path and read them."""
     path.write_bytes(data)
     columns = declared(names, aliases)
-    found = JsonRead([], [], 0)
+    result = JsonRead([], [], 0)
     for block in read_json(path, Json(rows=rows), columns, limits=limits or ReadLimits(), block_bytes=block_bytes):
         lines = block.lines.tolist()
         assert block.rows.columns[: len(names)] == list(names)
@@ -51,9 +51,9 @@ def read_bytes(
         extra = block.rows.columns[len(names) :]
         for line, row in zip(lines, block.rows.rows(), strict=True):
             beyond = zip(extra, row[len(names) :], strict=True)
-            found.rows.append((line, row[: len(names)], {name: text for name, text in beyond if text}))
-        found.malformed.extend(block.malformed)
-        found = found._replace(blocks=found.blocks + 1)
-    for records in (found.rows, [(one.line,) for one in found.malformed]):
+            result.rows.append((line, row[: len(names)], {name: text for name, text in beyond if text}))
+        result.malformed.extend(block.malformed)
+        result = result._replace(blocks=result.blocks + 1)
+    for records in (result.rows, [(one.line,) for one in result.malformed]):
         assert [record[0] for record in records] == sorted(record[0] for record in records)
-    return found
+    return result

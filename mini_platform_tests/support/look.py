@@ -1,4 +1,4 @@
-"""A look at everything that a platform keeps, for tests of what must not be there: every table, every place of files."""
+"""Everything that a platform stores, in every table and every place of files, for tests of what must not be there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES = text("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHER
 def everything(platform: Platform, *datasets: Dataset) -> Iterator[tuple[str, bytes]]:
     """Yield each table as text, each file of each place, and each one in the platform's folders, unpacked.
 
-    Of the database all is looked at, and not only what the registry of places names: what it lacks is to be found, too.
+    All tables of the database are read, not only those in the registry of places, to find those that it lacks.
     """
     with platform.engine.connect() as conn:
         for table in conn.execute(TABLES).scalars().all():

@@ -10,7 +10,7 @@ from mini_platform import RowModel
 
 
 def model(**columns: tuple[Any, Any]) -> type[RowModel]:
-    """A row model of these columns: type and Field of each."""
+    """Return a row model of these columns, each with its type and Field."""
     hints = {name: kind for name, (kind, _) in columns.items()}
     return type("R", (RowModel,), {"__annotations__": hints} | {name: field for name, (_, field) in columns.items()})
 

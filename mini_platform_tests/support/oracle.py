@@ -1,4 +1,4 @@
-"""What the platform must hold after weather files arrived, said again in plain Python: csv, Decimal, float and dicts.
+"""The expected content of the platform after weather files arrived, computed in plain Python: csv, Decimal, float and dicts.
 
 It shares no code with the platform, and is slow and short, so that it can be checked by reading. Tests land the same bytes
 in the same order in both and ask `differences`, which compares row for row by plain SQL.
@@ -34,20 +34,20 @@ COUNTERS = ("rows_inserted", "rows_updated", "rows_unchanged", "rows_superseded"
 WHITE_SPACE = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)))) + (
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""Unicode's White_Space; str.strip() would take the separators U+001C to U+001F too."""
+"""Characters of Unicode's White_Space; str.strip() would take the separators U+001C to U+001F too."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Key(NamedTuple):
-    """Identifies a measurement."""
+    """The key of a measurement."""
 
     station_id: str
     date: dt.date
 
 
 class Values(NamedTuple):
-    """What is measured."""
+    """The measured values."""
 
     temp_c: float | None
     precip_mm: float | None
@@ -55,7 +55,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """The limits of the weather dataset, to be changed by tests of a reprocess."""
+    """The limits of the weather dataset, which tests of reprocessing change."""
 
     temp_c: tuple[float, float] = (-90, 60)
     precip_mm: tuple[float, float] = (0, 2000)
@@ -63,7 +63,7 @@ class Rules:
     refuse_rows: int | None = None
 
     def refuses(self, rejected: int, read: int) -> bool:
-        """Whether a file with so many rejected rows is not to be trusted."""
+        """Return True if a file with this many rejected rows is refused."""
         return rejected > self.refuse_share * read or (self.refuse_rows is not None and rejected > self.refuse_rows)
 
 
@@ -110,12 +110,12 @@ class File:
 
     @property
     def rule_counts(self) -> Counter[str]:
-        """Broken rule -> rows."""
+        """Return the number of rows by broken rule."""
         return Counter(rule for rules in self.rejected.values() for rule in rules)
 
     @property
     def winners(self) -> dict[Key, Values]:
-        """What the file says of each key: the last row of it."""
+        """Return the values of each key: those of its last row in the file."""
         return dict(self.valid.values())
 
 
@@ -128,7 +128,7 @@ class Oracle:
         self.files: list[File] = []
 
     def arrive(self, name: str, data: bytes, file_id: int | None = None) -> File:
-        """A file arrives; its id in the ledger is its number, unless told otherwise."""
+        """Record that a file arrives; its id in the ledger is its number, unless another one is passed."""
         number = file_id or len(self.files) + 1
         current = next((f for f in reversed(self.files) if f.name == name and f.same_as is None), None)
         if current is not None and current.data == data:
@@ -140,14 +140,14 @@ class Oracle:
         return arrived
 
     def trusted_by(self, rules: Rules) -> Oracle:
-        """The same arrivals under other rules, as after a reprocess of everything."""
+        """Return an oracle of the same arrivals under other rules, as after everything is reprocessed."""
         other = Oracle(rules, self.tomorrow - dt.timedelta(days=1))
         for file in self.files:
             other.arrive(file.name, file.data, file.file_id)
         return other
 
     def status(self, file: File) -> str:
-        """What becomes of a file."""
+        """Return the status of a file."""
         if file.same_as is not None:
             return "unchanged"
         refused = file.unreadable or (file.rejected and self.rules.refuses(len(file.rejected), file.rows_read))
@@ -155,17 +155,17 @@ class Oracle:
 
     @property
     def loaded(self) -> list[File]:
-        """The files whose rows count, in the order of arrival."""
+        """Return the files whose rows count, in the order of arrival."""
         return [file for file in self.files if self.status(file) == "loaded"]
 
     def production(self) -> dict[Key, Expected]:
-        """The table `production.measurements`."""
-        said: dict[Key, list[tuple[int, Values]]] = {}
+        """Return the table `production.measurements`."""
+        histories: dict[Key, list[tuple[int, Values]]] = {}
         for file in self.loaded:
             for key, values in file.winners.items():
-                said.setdefault(key, []).append((file.file_id, values))
+                histories.setdefault(key, []).append((file.file_id, values))
         rows = {}
-        for key, history in said.items():
+        for key, history in histories.items():
             last = history[-1][1]
             others = [i for i, (_, values) in enumerate(history) if values != last]
             brought_by = history[others[-1] + 1 if others else 0][0]
@@ -173,7 +173,7 @@ class Oracle:
         return rows
 
     def quarantine(self) -> dict[tuple[int, int], frozenset[str]]:
-        """The table `quarantine.measurements`: (file id, line) -> names of the broken rules."""
+        """Return the table `quarantine.measurements`: names of the broken rules by file id and line."""
         return {
             (file.file_id, line): rules
             for file in self.files
@@ -182,7 +182,7 @@ class Oracle:
         }
 
     def counters(self) -> dict[int, dict[str, int]]:
-        """File id -> how its rows are accounted for, if each file is loaded by itself and in the order of arrival."""
+        """Return the counters of rows by file id, if each file is loaded separately and in the order of arrival."""
         held: dict[Key, Values] = {}
         result = {}
         for file in self.loaded:
@@ -196,7 +196,7 @@ class Oracle:
         return result
 
     def daily_metrics(self) -> dict[dt.date, tuple[Any, ...]]:
-        """The table `analytics.daily_metrics`, by day, columns as there."""
+        """Return the table `analytics.daily_metrics` by day, with its columns in order."""
         groups: dict[dt.date, list[Values]] = {}
         for key, row in self.production().items():
             groups.setdefault(key.date, []).append(row.values)
@@ -208,7 +208,7 @@ class Oracle:
         return result
 
     def summary(self) -> dict[str, tuple[Any, ...]]:
-        """The table `analytics.summary`, by station, columns as there."""
+        """Return the table `analytics.summary` by station, with its columns in order."""
         groups: dict[str, dict[dt.date, Values]] = {}
         for key, row in self.production().items():
             groups.setdefault(key.station_id, {})[key.date] = row.values
@@ -267,7 +267,7 @@ class Oracle:
                 file.valid[line] = (key, values)
 
     def judge_cells(self, cells: Mapping[str, str]) -> tuple[frozenset[str], Key | None, Values]:
-        """Cells as text -> the broken rules, and the typed row (its key is None where there is none)."""
+        """Return the broken rules of cells, and the typed row; its key is None if it has none."""
         broken = set()
         texts = {name: cells[name].strip(WHITE_SPACE) for name in COLUMNS}
         station = unicodedata.normalize("NFC", texts["station_id"])
@@ -298,9 +298,9 @@ class Oracle:
 
 
 def record(lines: Sequence[tuple[str, str]], at: int, width: int) -> tuple[int, list[str] | None]:
-    """The record that begins at a line: how many lines it has, and its fields; None where its quotes make no sense.
+    """Return the number of lines and the fields of the record that begins at a line; no fields if its quotes are not valid.
 
-    Such a record is its first line alone. So is one whose number of fields is wrong while one of its later lines is a
+    Such a record is only its first line. So is one whose number of fields is wrong while one of its later lines is a
     whole row by itself: then the quote that held them together is a stray one.
     """
     content = ""
@@ -320,7 +320,7 @@ def record(lines: Sequence[tuple[str, str]], at: int, width: int) -> tuple[int, 
 
 
 def _whole_row(line: str, width: int) -> bool:
-    """Whether a line is by itself a row, its quotes only around whole fields."""
+    """Return True if a line by itself is a row, with quotes only around whole fields."""
     bare, quoted = re.subn(r'(?:(?<=^)|(?<=,))"(?:[^"]|"")*"(?=,|$)', "", line)
     return bool(bare or quoted) and '"' not in bare and bare.count(",") + 1 == width
 
@@ -337,7 +337,7 @@ def _day(content: str) -> dt.date | None:
 
 
 def _number(content: str) -> float | None:
-    """A finite number; one so small that a float cannot tell it from zero is none."""
+    """Return a finite number, else None; a number so small that it is 0.0 as a float is not one."""
     if not NUMBER.fullmatch(content):
         return None
     value = float(content)
@@ -347,9 +347,9 @@ def _number(content: str) -> float | None:
 
 
 def _columns(rows: Iterable[Values]) -> tuple[list[float], list[float]]:
-    kept = list(rows)
-    temps = [row.temp_c for row in kept if row.temp_c is not None]
-    return temps, [row.precip_mm for row in kept if row.precip_mm is not None]
+    measurements = list(rows)
+    temps = [row.temp_c for row in measurements if row.temp_c is not None]
+    return temps, [row.precip_mm for row in measurements if row.precip_mm is not None]
 
 
 def _spread(numbers: Sequence[float]) -> tuple[float | None, float | None, float | None]:
@@ -372,7 +372,7 @@ LEDGER = """
 
 
 def differences(conn: Connection, oracle: Oracle, *, sequential: bool = False) -> list[str]:
-    """Everything in which ledger, production, quarantine and analytics are not what the oracle says, as sentences.
+    """Return all differences of ledger, production, quarantine and analytics to the oracle, as sentences.
 
     Args:
         conn: to the database of the platform; nothing is written.
@@ -390,13 +390,13 @@ def differences(conn: Connection, oracle: Oracle, *, sequential: bool = False) -
 
 
 def _ledger(conn: Connection, oracle: Oracle, *, sequential: bool) -> list[str]:
-    found = {row.file_id: row for row in conn.execute(text(LEDGER))}
+    actual = {row.file_id: row for row in conn.execute(text(LEDGER))}
     wrong = []
-    if found.keys() != {file.file_id for file in oracle.files}:
-        wrong.append(f"the ledger has the files {sorted(found)}, not {[file.file_id for file in oracle.files]}")
+    if actual.keys() != {file.file_id for file in oracle.files}:
+        wrong.append(f"the ledger has the files {sorted(actual)}, not {[file.file_id for file in oracle.files]}")
     counters = oracle.counters()
     for file in oracle.files:
-        row = found.get(file.file_id)
+        row = actual.get(file.file_id)
         if row is None:
             continue
         expected: dict[str, Any] = {
@@ -424,8 +424,8 @@ def _ledger(conn: Connection, oracle: Oracle, *, sequential: bool) -> list[str]:
 
 
 def _production(conn: Connection, oracle: Oracle, *, sequential: bool) -> list[str]:
-    found = conn.execute(text("SELECT station_id, date, temp_c, precip_mm, _file_id FROM production.measurements"))
-    rows = {Key(r.station_id, r.date): (Values(r.temp_c, r.precip_mm), r._file_id) for r in found}
+    result = conn.execute(text("SELECT station_id, date, temp_c, precip_mm, _file_id FROM production.measurements"))
+    rows = {Key(r.station_id, r.date): (Values(r.temp_c, r.precip_mm), r._file_id) for r in result}
     expected = oracle.production()
     wrong = [f"production lacks {tuple(key)}: {expected[key]}" for key in expected.keys() - rows.keys()]
     for key, (values, file_id) in rows.items():
@@ -438,8 +438,8 @@ def _production(conn: Connection, oracle: Oracle, *, sequential: bool) -> list[s
 
 
 def _quarantine(conn: Connection, oracle: Oracle) -> list[str]:
-    found = conn.execute(text("SELECT _file_id, _line, _rules, _reasons FROM quarantine.measurements"))
-    rows = {(r._file_id, r._line): (frozenset(r._rules), r._reasons) for r in found}
+    result = conn.execute(text("SELECT _file_id, _line, _rules, _reasons FROM quarantine.measurements"))
+    rows = {(r._file_id, r._line): (frozenset(r._rules), r._reasons) for r in result}
     expected = oracle.quarantine()
     wrong = [f"quarantine lacks {place}: {sorted(expected[place])}" for place in expected.keys() - rows.keys()]
     for place, (rules, reasons) in rows.items():
@@ -461,8 +461,8 @@ def _analytics(conn: Connection, table: str, expected: Mapping[Any, Sequence[Any
     return wrong
 
 
-def _close(found: Any, expected: Any) -> bool:
-    """Equal, except for the last bits of a float, which depend on the order in which a sum is taken."""
-    if isinstance(found, float) and isinstance(expected, float):
-        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
-    return bool(found == expected)
+def _close(actual: Any, expected: Any) -> bool:
+    """Return True if values are equal, except for the last bits of a float, which depend on the order of a sum."""
+    if isinstance(actual, float) and isinstance(expected, float):
+        return math.isclose(actual, expected, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(actual == expected)

@@ -1,4 +1,4 @@
-"""Pages as a browser gets them, and what stands in them."""
+"""Pages as a browser gets them, and their content."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.tags.append((tag, given))
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
         if tag not in VOID:
-            self._open.append((tag, given.get("id")))
-            if named := given.get("id"):
-                self.parts[named] = self.spaced[named] = ""
+            self._open.append((tag, attributes.get("id")))
+            if element_id := attributes.get("id"):
+                self.parts[element_id] = self.spaced[element_id] = ""
         self._space()
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -70,22 +70,22 @@ class Page(HTMLParser):
 
     @property
     def links(self) -> list[str]:
-        """Where it leads."""
+        """Return the targets of all links."""
         return [str(attrs["href"]) for tag, attrs in self.tags if tag == "a" and attrs.get("href")]
 
     def part(self, named: str) -> str:
-        """Text of an element, its white space made single."""
+        """Return the text of an element, with single spaces."""
         return re.sub(r"\s+", " ", self.parts[named]).strip()
 
     def read(self, named: str = "") -> str:
-        """What a person reads of an element, or of all: a space wherever a tag is."""
+        """Return the text of an element, or of the page, with a space for each tag."""
         return re.sub(r"\s+", " ", self.spaced[named]).strip()
 
     def figure(self, name: str) -> str:
-        """The value of one of the cards with figures."""
-        found = re.search(rf"<dt>{re.escape(name)}</dt>\s*<dd[^>]*>([^<]*)</dd>", self.html)
-        assert found, f"no figure {name!r}"
-        return found[1].strip()
+        """Return the value of a card with a figure."""
+        match = re.search(rf"<dt>{re.escape(name)}</dt>\s*<dd[^>]*>([^<]*)</dd>", self.html)
+        assert match, f"no figure {name!r}"
+        return match[1].strip()
 
 
 Get = Callable[..., Page]
@@ -99,7 +99,7 @@ Opened = Callable[..., ListQuery]
 
 @pytest.fixture
 def opened(platform: Platform) -> Iterator[Opened]:
-    """Call it with datasets: the web process of these; what it gives is called with a path, as a browser asks for it."""
+    """Return a function that serves datasets; its result takes a path and returns the response."""
     with ExitStack() as stack:
 
         def open_(*datasets: Dataset) -> ListQuery:
@@ -119,7 +119,7 @@ def opened(platform: Platform) -> Iterator[Opened]:
 
 
 def words(answer: httpx.Response) -> str:
-    """What a person reads of a page."""
+    """Return the text of a page."""
     assert answer.status_code == 200, answer.text[:2000]
     return Page(answer.text).read()
 
@@ -131,7 +131,7 @@ def measure(trial: Trial) -> None:
 
 
 def keeps_to_itself(page: Page) -> None:
-    """Neither inline code nor anything of another host, and ids that are there once."""
+    """Check that a page has no inline code and nothing from other hosts, that ids are unique, and inputs have labels."""
     for tag, attrs in page.tags:
         assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
         if tag == "script":

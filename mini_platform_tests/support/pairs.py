@@ -32,7 +32,7 @@ from mini_platform_tests.support import worker
 ANN, BOB, EVE = "ann@example.org", "bob@example.org", "eve@example.org"
 AGE = dt.timedelta(days=30)
 OLD = "one.csv"
-"""The file whose raw file is too old."""
+"""Name of the file whose raw file is past its retention."""
 
 
 class Member(RowModel):
@@ -63,7 +63,7 @@ OTHERWISE = dataclasses.replace(
         Aggregate(by_person, key=("mail",), chart=("mail", "members"), columns=COLUMNS | {"mail": ("Whose",)}),
     ),
 )
-"""Declared otherwise, as a new version of the project has it: its aggregate is dropped and computed anew."""
+"""Another declaration of the dataset, as in a new version of the project: its aggregate is dropped and computed again."""
 
 
 def csv(*rows: tuple[object, ...]) -> str:
@@ -81,12 +81,12 @@ NEW = {
 
 
 def load(platform: Platform) -> None:
-    """What stands in the drop folder is landed and loaded."""
+    """Land and load the files in the drop folder."""
     process(platform, DATASET)
 
 
 def take(platform: Platform) -> None:
-    """What waits is loaded, and nothing is landed."""
+    """Load the pending files, without landing any."""
     with platform.engine.connect() as conn:
         waiting = conn.scalars(select(files.c.file_id)).all()
     process(platform, DATASET, waiting)
@@ -112,7 +112,7 @@ def forget(platform: Platform) -> None:
 
 
 def retain(platform: Platform) -> None:
-    """Raw files that are too old go."""
+    """Remove raw files that are past their retention."""
     retention.drop_old(platform.engine, DATASET, platform.store, AGE)
 
 
@@ -142,11 +142,11 @@ REACHED: Mapping[str, tuple[str, ...]] = {
     "refresh": ("aggregate.before_commit", "aggregate.after_commit"),
     "migrate": MIGRATING,
 }
-"""The fault points that each operation comes by."""
+"""Fault points that each operation reaches."""
 
 
 def prepare(platform: Platform) -> None:
-    """The state in which all begin: two files are loaded, one of them is old, two stand in the drop folder, marks wait."""
+    """Prepare the initial state: two loaded files, one of them old, two files in the drop folder, and pending marks."""
     create_all(platform.engine, [DATASET])
     dropped = platform.settings.data / "mem"
     dropped.mkdir(parents=True)
@@ -159,7 +159,7 @@ def prepare(platform: Platform) -> None:
 
 
 def know_again(platform: Platform) -> None:
-    """Files that were copied with their folder are those that were landed: nobody touched them."""
+    """Update signatures: files that were copied with their folder count as those that were landed."""
     with platform.engine.begin() as conn:
         for name in conn.scalars(select(inbox.c.name)).all():
             info = (platform.settings.data / "mem" / name).stat()
@@ -173,7 +173,7 @@ def _drop(dropped: Path, contents: Mapping[str, str]) -> None:
 
 
 def finish(platform: Platform, operations: tuple[str, ...]) -> None:
-    """Fresh processes do what is left, and what comes again by itself: the next look at the folder, the next night."""
+    """Do all remaining work, and the work that recurs: the next look at the folder, the next night."""
     create_all(platform.engine, [DATASET])
     with platform.engine.begin() as conn:  # Of who was killed; a real one waits for them to run out.
         conn.execute(update(files).values(leased_by=None, leased_until=None))
@@ -192,7 +192,7 @@ def finish(platform: Platform, operations: tuple[str, ...]) -> None:
 
 
 def state(platform: Platform, begun: dt.datetime) -> dict[str, Any]:
-    """All that is stored, but for ids, counters and times; of when a row was first loaded, whether it was before the pair."""
+    """Return all that is stored without ids, counters and times, and whether a row was first loaded before the pair."""
     with platform.engine.connect() as conn:
 
         def rows(statement: str) -> list[tuple[Any, ...]]:
@@ -214,6 +214,6 @@ def state(platform: Platform, begun: dt.datetime) -> dict[str, Any]:
 
 
 def main(environment: Mapping[str, str], log: Path, operation: str) -> None:
-    """In a process of its own: with exactly these settings, what it says going to a file."""
+    """Run an operation in this process, with exactly these settings and its output in a file."""
     worker.prepare(environment, log)
     OPERATIONS[operation](Platform({"mem": DATASET}))

@@ -1,4 +1,4 @@
-"""Files of the oracle's through the pipeline, and what must come of them."""
+"""Files in the pipeline, and the results that the oracle expects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUN = "tests"
 
 
 class PipelineHarness:
-    """The steps of a run as its assets make them, without Dagster, and the oracle beside them."""
+    """The steps of a run as its assets execute them, without Dagster, together with the oracle."""
 
     def __init__(self, engine: Engine, folder: Path, dataset: Dataset = weather) -> None:
         self.engine = engine
@@ -39,19 +39,19 @@ class PipelineHarness:
         self.others_first = False
 
     def using(self, **settings: Any) -> None:
-        """Go on with other settings."""
+        """Continue with other settings."""
         self.platform.__dict__["settings"] = self.platform.settings.model_copy(update=settings)
 
     @property
     def worker(self) -> ledger.Worker:
-        """Whom the leases belong to."""
+        """Return the owner of the leases."""
         return replace(self.platform.worker(RUN), others_first=self.others_first)
 
     def land(self, *arrivals: tuple[str, bytes]) -> list[int]:
-        """Files arrive in this order, in the ledger and in the oracle."""
-        taken = [ledger.Arrival(name, *self.store.put(io.BytesIO(data))) for name, data in arrivals]
+        """Add files in this order to the ledger and to the oracle; return their ids."""
+        registered = [ledger.Arrival(name, *self.store.put(io.BytesIO(data))) for name, data in arrivals]
         with self.engine.begin() as conn:
-            rows = ledger.register(conn, self.dataset.name, taken, "tests")
+            rows = ledger.register(conn, self.dataset.name, registered, "tests")
         for row, (name, data) in zip(rows, arrivals, strict=True):
             self.oracle.arrive(name, data, row.file_id)
         return [row.file_id for row in rows]
@@ -65,16 +65,16 @@ class PipelineHarness:
         return processing.load(self.platform, self.dataset, RUN, only)
 
     def refresh(self) -> None:
-        """Bring the aggregates up to date."""
+        """Refresh the aggregates."""
         for aggregate in self.dataset.aggregates:
             processing.refresh(self.platform, self.dataset, aggregate)
 
     def run(self, only: Sequence[int] | None = None) -> None:
-        """All of it over some files, or until none waits; files that are queued again for ever run into the time-out."""
+        """Run all steps over some files, or until none is pending; files that are queued for ever run into the time-out."""
         processing.process(self.platform, self.dataset, only, run_id=RUN)
 
     def reprocess(self, dataset: Dataset | None = None, *, rules: Rules | None = None) -> None:
-        """Queue everything again; from now on under the rules of this dataset."""
+        """Queue all files again, from now on with the rules of this dataset."""
         self.dataset = dataset or self.dataset
         self.oracle = self.oracle.trusted_by(rules or self.oracle.rules)
         with self.engine.begin() as conn:
@@ -83,7 +83,7 @@ class PipelineHarness:
             )
 
     def check(self, *, sequential: bool = False) -> None:
-        """Everything is as the oracle says, and the aggregates are what their selects say."""
+        """Check everything against the oracle, and the aggregates against their selects."""
         with self.engine.connect() as conn:
             assert differences(conn, self.oracle, sequential=sequential) == []
             for aggregate in self.dataset.aggregates:
@@ -94,12 +94,12 @@ class PipelineHarness:
             )
 
     def status(self, file_id: int) -> Any:
-        """The ledger's row."""
+        """Return the row in the ledger."""
         with self.engine.connect() as conn:
             return conn.execute(select(files).where(files.c.file_id == file_id)).one()
 
     def physical(self, *, quarantined: bool = True) -> dict[str, list[Any]]:
-        """Where every row of every table lies and which transaction wrote it."""
+        """Return the physical position of every row of every table, and the transaction that wrote it."""
         tables = dataset_tables(self.dataset)
         chosen = [tables.production, *tables.aggregates.values(), *([tables.quarantine] if quarantined else [])]
         with self.engine.connect() as conn:
@@ -126,7 +126,7 @@ def seeded(seed: int) -> random.Random:
 
 
 def random_file(rng: random.Random) -> bytes:
-    """Rows of few keys and few values, so that files and lines overlap, repeat and contradict each other; some are bad."""
+    """Draw rows of few keys and few values, so that files and lines overlap, repeat and contradict each other; some are bad."""
     cells = (
         ("A", "B", " B ", "é", "e\u0301"),
         ("2024-01-01", "2024-01-02", "2024-01-04"),
@@ -154,7 +154,7 @@ def random_file(rng: random.Random) -> bytes:
 
 
 def random_arrivals(seed: int, count: int) -> list[tuple[str, bytes]]:
-    """Few names, so that many are versions of one; bytes that come again under the same or another name."""
+    """Draw arrivals: few names, so that many are versions of one; and bytes repeated under the same or another name."""
     rng = seeded(seed)
     arrivals: list[tuple[str, bytes]] = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Nasty things that can be done to a file of any dataset, and what must come of each.
+"""Nasty changes to a file of any dataset, and the expected result of each.
 
 A case takes the lines of a clean sample of six rows. Unless it says otherwise, all of them must be in production afterwards; a
 bad record, put between the third and the fourth, must cost itself and nothing else. Here: CSV and JSON in general. Not here:
@@ -27,18 +27,18 @@ Lines = list[str]
 
 @dataclass(frozen=True)
 class Pollution:
-    """What is done to a file, and what must come of it.
+    """A change to a file, and its expected result.
 
     Attributes:
-        name: what is nasty.
-        form: of the files to which it can be done.
+        name: name of the change.
+        form: form of the files to which it applies.
         make: lines of the clean file -> bytes; the dataset's encoding is UTF-8.
         rejects: rules by which one record is rejected, on the line after the third good one; none if all are good.
-        refused: part of the sentence for which nothing is loaded; None if the file is loaded.
-        rows: how many of the good rows are loaded: all or none.
+        refused: part of the error for which the file is refused; None if the file is loaded.
+        rows: number of good rows that are loaded: all or none.
         superseded: rows that another row of the file replaces.
-        extra: whether it has columns that are not declared.
-        file: ending of its name.
+        extra: True if it has columns that are not declared.
+        file: suffix of its name.
     """
 
     name: str
@@ -68,7 +68,7 @@ def packed(change: Callable[[bytes], bytes]) -> Callable[[Lines], bytes]:
     return lambda lines: change(plain(lines))
 
 
-def given(content: bytes) -> Callable[[Lines], bytes]:
+def constant(content: bytes) -> Callable[[Lines], bytes]:
     return lambda _: content
 
 
@@ -80,7 +80,7 @@ BAD_BYTES = b"\xff\xfe\xfa"
 
 
 def whole_files(form: Form) -> list[Pollution]:
-    """What can be done to any text: encodings, line ends, packing."""
+    """Return changes to any text: encodings, line ends, compression."""
     return [
         Pollution("nothing", form, plain),
         Pollution("a BOM", form, as_text(lambda t: "\ufeff" + t)),
@@ -96,14 +96,14 @@ def whole_files(form: Form) -> list[Pollution]:
         Pollution("gzip of two members", form, packed(lambda d: gzip.compress(d[:20]) + gzip.compress(d[20:]))),
         Pollution("zip", form, packed(lambda d: zipped(("x", d))), file=".zip"),
         Pollution("zip named as gzip", form, packed(lambda d: zipped(("../../x", d))), file=".gz"),
-        refused("nothing at all", form, given(b""), "empty"),
-        refused("a BOM alone", form, given(b"\xef\xbb\xbf"), "empty"),
-        refused("blank lines alone", form, given(b"\n\r\n  \n\t\r\r"), "empty"),
-        refused("a gzip of nothing", form, given(gzip.compress(b"")), "empty"),
+        refused("nothing at all", form, constant(b""), "empty"),
+        refused("a BOM alone", form, constant(b"\xef\xbb\xbf"), "empty"),
+        refused("blank lines alone", form, constant(b"\n\r\n  \n\t\r\r"), "empty"),
+        refused("a gzip of nothing", form, constant(gzip.compress(b"")), "empty"),
         refused("bad bytes at the end", form, packed(lambda d: d + BAD_BYTES), "the byte 0xFF at offset"),
         refused("cut within a character", form, packed(lambda d: d + "é".encode()[:1]), "the byte 0xC3 at offset"),
         refused("a surrogate in UTF-8", form, packed(lambda d: d + b"\xed\xa0\x80\n"), "the byte 0xED at offset"),
-        refused("a picture", form, given(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "the byte 0x89 at offset 0"),
+        refused("a picture", form, constant(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "the byte 0x89 at offset 0"),
         refused("UTF-16 of odd length", form, packed(lambda d: b"\xff\xfe" + d.decode().encode("utf-16-le") + b"x"),
                 "cannot be decoded"),
         refused("a truncated gzip", form, packed(lambda d: gzip.compress(d)[:-12]), "ends too soon"),
@@ -114,7 +114,7 @@ def whole_files(form: Form) -> list[Pollution]:
         refused("a truncated zip", form, packed(lambda d: zipped(("x", d))[:-30]), "damaged or cut off"),
         refused("an encrypted zip", form, packed(lambda d: zipped(("x", d), encrypted=True)), "without a password"),
         refused("a zip of two files", form, packed(lambda d: zipped(("a", d), ("b", d))), "holds 2 files"),
-        refused("an empty zip", form, given(zipped()), "holds 0 files"),
+        refused("an empty zip", form, constant(zipped()), "holds 0 files"),
     ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def written(rows: list[list[str]], **dialect: Any) -> str:
 
 
 def csv_rows(change: Callable[[list[list[str]]], list[list[str]]], **dialect: Any) -> Callable[[Lines], bytes]:
-    """A file that says other cells, or says them otherwise."""
+    """Return a change of the cells of a CSV file, or of its quoting and delimiters."""
     return lambda lines: written(change(cells_of(lines)), **dialect).encode()
 
 
@@ -143,7 +143,7 @@ def shuffled(rows: list[list[str]]) -> list[list[str]]:
 
 
 def bad_line(name: str, rule: str, line: Callable[[Lines], str]) -> Pollution:
-    """A record without columns between good ones; `line` makes it of the header and the rows."""
+    """Return a case with a malformed record between good ones; `line` creates it from the header and the rows."""
 
     def make(lines: Lines) -> bytes:
         return plain([*lines[: BEFORE + 1], line(lines), *lines[BEFORE + 1 :]])
@@ -152,7 +152,7 @@ def bad_line(name: str, rule: str, line: Callable[[Lines], str]) -> Pollution:
 
 
 def unquoted(lines: Lines) -> str:
-    """A row without quotes, some text in each of its cells."""
+    """Return a row without quotes, with some text in each cell."""
     return ",".join(["x"] * len(cells_of(lines)[0]))
 
 
@@ -176,8 +176,8 @@ CSV = [
     refused("UTF-16 without BOM", "csv", lambda lines: lines[0].encode("utf-16-le"), "UTF-16 needs a byte order mark"),
     refused("a header with an open quote", "csv", as_text(lambda t: '"' + t.replace('"', "")), "never closed"),
     refused("a header with a NUL", "csv", as_text(lambda t: "\0" + t), "NUL"),
-    refused("zeros", "csv", given(bytes(512)), "NUL"),
-    refused("a page to log in", "csv", given(b"<!DOCTYPE html>\n<html><body>Log in</body></html>\n"), "The header lacks"),
+    refused("zeros", "csv", constant(bytes(512)), "NUL"),
+    refused("a page to log in", "csv", constant(b"<!DOCTYPE html>\n<html><body>Log in</body></html>\n"), "The header lacks"),
     bad_line("a short row", "has_header_fields", lambda lines: unquoted(lines)[:-2]),
     bad_line("a long row", "has_header_fields", lambda lines: unquoted(lines) + ",x"),
     bad_line("a delimiter at the end", "has_header_fields", lambda lines: unquoted(lines) + ","),
@@ -210,10 +210,10 @@ def json_lines(change: Callable[[dict[str, Any]], Any], **how: Any) -> Callable[
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, item in value.items():
-        found |= flat(item, f"{prefix}{name}_") if isinstance(item, dict) else {prefix + name: item}
-    return found
+        flattened |= flat(item, f"{prefix}{name}_") if isinstance(item, dict) else {prefix + name: item}
+    return flattened
 
 
 def as_list(lines: Lines) -> str:
@@ -221,7 +221,7 @@ def as_list(lines: Lines) -> str:
 
 
 def bad_object(name: str, rule: str, record: str | Callable[[str], str]) -> Pollution:
-    """A record between good ones in JSON lines; it is text, or made of a good one."""
+    """Return a case with a bad record between good ones in JSON lines; it is text, or created from a good one."""
 
     def make(lines: Lines) -> bytes:
         bad = record if isinstance(record, str) else record(lines[0])
@@ -235,7 +235,7 @@ def with_member(member: str) -> Callable[[str], str]:
 
 
 def in_a_list(case: Pollution) -> Pollution:
-    """The same records, in a list."""
+    """Return the same case as a list of records."""
 
     def make(lines: Lines) -> bytes:
         return as_list(case.make(lines).decode().removesuffix("\n").split("\n")).encode()
@@ -265,7 +265,7 @@ ENDS_ITSELF = [
     bad_object("true", "is_object", "true"),
     bad_object("a field over a megabyte", "fields_bounded", with_member(f'"x": "{"x" * (2**20 + 1)}"')),
 ]
-"""Bad records whose end can be told."""
+"""Bad records whose end can be recognized."""
 
 JSON_LINES = [
     *whole_files("jsonl"),
@@ -274,7 +274,7 @@ JSON_LINES = [
     Pollution("a list over many lines", "jsonl", lambda lines: json.dumps(objects_of(lines), indent=2).encode()),
     Pollution("objects over many lines", "jsonl",
               lambda lines: text([json.dumps(one, indent=4) for one in objects_of(lines)]).encode()),
-    Pollution("an empty list of rows", "jsonl", given(b" [ ] \n"), rows=0),
+    Pollution("an empty list of rows", "jsonl", constant(b" [ ] \n"), rows=0),
     Pollution("no spaces", "jsonl", json_lines(lambda one: one, separators=(",", ":"))),
     Pollution("every character escaped", "jsonl", json_lines(lambda one: one, ensure_ascii=True)),
     Pollution("names in another order", "jsonl", json_lines(lambda one: dict(reversed(one.items())))),

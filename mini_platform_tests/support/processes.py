@@ -1,4 +1,4 @@
-"""The web process by itself, and a database that goes away and comes back."""
+"""The web process by itself, and a database that becomes unavailable and available again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mini_platform.warehouse.connection import engine
 
 @contextmanager
 def process(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """`python -m mini_platform.web` on a free port, ready; with its log in `home/test.log`."""
+    """Start `python -m mini_platform.web` on a free port and wait until it is ready; its log is `home/test.log`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,7 +63,7 @@ def back(server: str, name: str) -> None:
 
 
 def execute(server: str, statement: str, **values: str) -> None:
-    made = engine(server, isolation_level="AUTOCOMMIT")
-    with made.connect() as conn:
+    admin = engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as conn:
         conn.execute(text(statement), values)
-    made.dispose()
+    admin.dispose()

@@ -1,4 +1,4 @@
-"""A file as its reader gives it."""
+"""Files as their reader returns them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mini_platform.rows.readers import Malformed
 
 
 class Read(NamedTuple):
-    """All blocks of a file as one."""
+    """Return all blocks of a file as one."""
 
     columns: list[str]
     rows: list[tuple[int, tuple[str, ...]]]

@@ -1,4 +1,4 @@
-"""Who is told of incidents: a real mail server that insists on STARTTLS and a password, and a real webhook."""
+"""Receivers of alerts: a real mail server that requires STARTTLS and a password, and a real webhook."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD = "Canary-Smtp-4711"
 
 @dataclass
 class Mailbox:
-    """What a mail server took."""
+    """The mails that a mail server accepted."""
 
     port: int
     authority: Path
@@ -39,11 +39,11 @@ class Mailbox:
 
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         self.mails.append(message_from_bytes(bytes(envelope.content or b"")))
-        return "250 taken"
+        return "250 accepted"
 
 
 def text_of(mail: Message) -> str:
-    """The plain text of a mail."""
+    """Return the plain text of a mail."""
     parts = [part for part in mail.walk() if part.get_content_type().startswith("text/")]
     payload = parts[0].get_payload(decode=True)
     assert isinstance(payload, bytes)
@@ -52,7 +52,7 @@ def text_of(mail: Message) -> str:
 
 @contextmanager
 def mail_server(box: Mailbox, certificate: trustme.LeafCert) -> Iterator[Mailbox]:
-    """A mail server on the port of a mailbox, which takes nothing in clear and from nobody without the password."""
+    """Serve a mailbox on its port; it requires encryption and the password."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
 
@@ -78,7 +78,7 @@ def mail_server(box: Mailbox, certificate: trustme.LeafCert) -> Iterator[Mailbox
 
 @dataclass
 class Hook:
-    """What a webhook was sent."""
+    """The requests that a webhook received."""
 
     url: str = ""
     status: int = 200
@@ -88,7 +88,7 @@ class Hook:
 
 @contextmanager
 def webhook() -> Iterator[Hook]:
-    """A webhook that answers with its `status`."""
+    """Serve a webhook that responds with its `status`."""
     hook = Hook()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A server whose roles are apart: passwords, an administrator who is no superuser, a login for each group."""
+"""A server with separate roles: passwords, an administrator who is not a superuser, a login for each group."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLES = {
 
 
 PATIENCE = 600.0
-"""Seconds that a command may take on a machine that others keep busy."""
+"""Time limit of a command, in seconds, on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server, its superuser and where its log is."""
+    """A server, its superuser and the path of its log."""
 
     superuser: str
     home: Path
@@ -49,7 +49,7 @@ def parts_of(url: URL) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RolesPlatform:
-    """A database with all roles; the URL of each role's login, and of the administrator's."""
+    """A database with all roles; URLs for the logins of each role and of the administrator."""
 
     server: Server
     urls: dict[str, str]

@@ -1,4 +1,4 @@
-"""Samples of any dataset, and what must come of them, said again in plain Python: csv, json, float, Decimal and datetime.
+"""Samples of any dataset, and their expected results in plain Python: csv, json, float, Decimal and datetime.
 
 Here: which line of a sample breaks which rule, and the values that production must hold for the other lines. The values are
 read off the clean sample by the standard library; of the platform only `write_sample` and the declaration are asked. Not here:
@@ -39,14 +39,14 @@ EVERY = [(name, form) for name, dataset in all_datasets().items() for form in FO
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample and what is known of it.
+    """A sample and its expected results.
 
     Attributes:
-        dataset: whose rows.
-        form: of the file.
-        lines: of its text, without line ends.
-        broken: line (1-based) -> kind of its dirt.
-        rows: line -> values of the columns that are compared, of the lines that are valid.
+        dataset: dataset of the rows.
+        form: form of the file.
+        lines: lines of its text, without line ends.
+        broken: kind of dirt by line (1-based).
+        rows: values of the columns that are compared, by line, of the valid lines.
     """
 
     dataset: Dataset
@@ -70,7 +70,7 @@ def encoding(dataset: Dataset, form: Form) -> str:
 
 
 def compared(dataset: Dataset) -> list[Column]:
-    """The columns whose values in production are those of the file."""
+    """Return the columns whose values in production are those of the file."""
     return [column for column in dataset.stored_columns if column.is_read and not column.is_protected]
 
 
@@ -114,7 +114,7 @@ def _json_records(lines: list[str]) -> dict[int, dict[str, Any]]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Names within objects joined by `_`."""
+    """Return an object with the names of nested objects joined by `_`."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
         flat |= _flat(item, f"{prefix}{name}_") if isinstance(item, dict) else {prefix + name: item}
@@ -126,7 +126,7 @@ def _cell(column: Column, record: Mapping[str, Any]) -> Any:
 
 
 def _typed(column: Column, cell: Any) -> Any:
-    """A cell as the value that production must have."""
+    """Return a cell as the value that production must have."""
     if cell is None or cell == "":
         return None
     if column.type == list[float]:
@@ -143,6 +143,6 @@ def _typed(column: Column, cell: Any) -> Any:
 
 
 def production(conn: Connection, dataset: Dataset) -> Rows:
-    """What production holds of the columns that are compared."""
+    """Return the rows of production, with the columns that are compared."""
     table = dataset_tables(dataset).production
     return Counter(map(tuple, conn.execute(select(*(table.c[column.name] for column in compared(dataset))))))

@@ -29,18 +29,18 @@ class S3Server:
     """A running server.
 
     Attributes:
-        url: its endpoint.
-        control: of rclone itself.
+        url: URL of its endpoint.
+        control: URL of rclone's remote control.
     """
 
     url: str
     control: str
 
     def refresh(self) -> None:
-        """See what was changed in the served folders, rather than what was seen when they were last looked into.
+        """Make the server read changes in the served folders, instead of what it has cached.
 
-        ListQuery for, because rclone that forgets by itself (`--dir-cache-time`) may do so while it renames, and then hangs
-        for ever: both want the locks of the same folders.
+        It is an explicit request, because rclone may clear its cache by itself (`--dir-cache-time`) while it renames, and then
+        hangs for ever: both need the locks of the same folders.
         """
         httpx.post(f"{self.control}vfs/forget").raise_for_status()
 
@@ -54,14 +54,14 @@ def s3_server(root: Path) -> Iterator[S3Server]:
     process = subprocess.Popen([*command, *options, *control], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        said = ""
-        while not (found := re.search(r"control on (\S+)(?s:.+)s3 server on \[(http\S+?)/?\]", said)):
+        output = ""
+        while not (match := re.search(r"control on (\S+)(?s:.+)s3 server on \[(http\S+?)/?\]", output)):
             line = process.stderr.readline()
-            assert line, f"rclone did not start: {said}"
-            said += line
+            assert line, f"rclone did not start: {output}"
+            output += line
         drain = threading.Thread(target=process.stderr.read)
         drain.start()
-        yield S3Server(url=found[2], control=found[1])
+        yield S3Server(url=match[2], control=match[1])
     finally:
         process.terminate()
         process.wait(30)
@@ -73,9 +73,9 @@ class SftpServer:
     """An SFTP server on a folder.
 
     Attributes:
-        port: that it listens on.
-        host_key: that it shows.
-        client_key: whose owner it lets in, as it does who knows the password.
+        port: port that it listens on.
+        host_key: host key that it shows.
+        client_key: key that it accepts, as an alternative to the password.
     """
 
     def __init__(self, root: Path) -> None:
@@ -94,7 +94,7 @@ class SftpServer:
         return f"[127.0.0.1]:{port or self.port} {public}\n"
 
     def start(self, host_key: asyncssh.SSHKey | None = None) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Listen, on the same port as before if there was one."""
         if host_key is not None:
             self.host_key = host_key
         self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(20)
@@ -112,7 +112,7 @@ class SftpServer:
         )
 
     def stop(self) -> None:
-        """Listen no more, and drop every connection."""
+        """Stop listening, and close every connection."""
 
         async def close() -> None:
             self._server.close()
@@ -148,13 +148,13 @@ class _Users(asyncssh.SSHServer):
 
 
 class Proxy:
-    """Passes TCP connections on, and cuts them.
+    """A proxy that forwards TCP connections, and cuts them.
 
     Attributes:
-        port: that it listens on.
-        cuts: how many bytes from the server each next connection passes before it is cut; those after them are whole.
-        sent: bytes passed from the server.
-        connections: that were made.
+        port: port that it listens on.
+        cuts: number of bytes from the server after which each next connection is cut; later connections are not cut.
+        sent: number of bytes forwarded from the server.
+        connections: number of connections so far.
     """
 
     def __init__(self, port: int, *cuts: int) -> None:

@@ -18,7 +18,7 @@ from mini_platform.config.settings import PROJECT
 
 @dataclass
 class Supervised:
-    """The commands, as a user gives them, for one home."""
+    """The commands, as a user calls them, for one home."""
 
     home: Path
     data: Path
@@ -27,10 +27,10 @@ class Supervised:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
         }
-        return kept | {
+        return inherited | {
             "MINI_PLATFORM_HOME": str(self.home),
             "MINI_PLATFORM_DATA": str(self.data),
             "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
@@ -52,20 +52,23 @@ class Supervised:
 
     def status(self) -> dict[str, object]:
         answer = self.call("print(__import__('json').dumps(commands.status()))")
-        found: dict[str, object] = json.loads(answer.stdout)
-        return found
+        status: dict[str, object] = json.loads(answer.stdout)
+        return status
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that lives and belongs to this home, found independently of the supervisor's own book-keeping."""
-        found = []
+        """Return all running processes of this home, found independently of the supervisor's own records."""
+        matches = []
         for process in psutil.process_iter():
             try:
-                told = process.environ()
-                if process.pid != os.getpid() and str(self.home) in (told.get("MINI_PLATFORM_HOME"), told.get(MARK)):
-                    found.append(process)
+                environment = process.environ()
+                if process.pid != os.getpid() and str(self.home) in (
+                    environment.get("MINI_PLATFORM_HOME"),
+                    environment.get(MARK),
+                ):
+                    matches.append(process)
             except psutil.Error:
                 continue
-        return found
+        return matches
 
     def answers(self) -> bool:
         return answers(f"http://127.0.0.1:{self.port}/server_info")

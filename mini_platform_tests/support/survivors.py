@@ -1,4 +1,4 @@
-"""What the summary of the faults counts."""
+"""The numbers of the fault tests' summary."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ DATASET = replace(records, api_sources=(SOURCE,))
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:
-    """ApiSource once, with exactly these settings; the exit code is 0 where nothing is wrong with the source."""
+    """Sync once, with exactly these settings; exit with 0 if the sync succeeded."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -1,4 +1,4 @@
-"""A real Postgres that speaks TLS: Debian's, as the one of the wheel is built without. Certificates are trustme's."""
+"""A real Postgres with TLS: Debian's, as the one of the wheel is built without TLS. Certificates are by trustme."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import trustme
 from mini_platform_tests.support.ports import free_port
 
 NAME = "db.example.com"
-"""In the server's certificate; `hostaddr` leads it to loopback."""
+"""Host name in the server's certificate; `hostaddr` makes clients connect to loopback."""
 MISSING = "Debian's Postgres is missing, so TLS to the database was not tested: apt-get install postgresql"
 ACCESS = """
 local   all all                    trust
@@ -33,10 +33,10 @@ PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
 def programs() -> Path:
-    """Folder of Debian's server; a loud skip where it is missing, a failure in continuous integration."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if found:
-        return found[-1].parent
+    """Return the folder of Debian's server; skip the test if it is missing, fail it in continuous integration."""
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if candidates:
+        return candidates[-1].parent
     if os.environ.get("CI"):
         pytest.fail(MISSING)
     warnings.warn(MISSING, stacklevel=1)
@@ -51,12 +51,12 @@ class TlsPostgres:
     port: int
 
     def url(self, user: str = "platform:secret", host: str = NAME, **words: object) -> str:
-        """URL of its database; verified in full, unless the words of libpq say otherwise."""
-        told = {"hostaddr": "127.0.0.1", "sslmode": "verify-full", "sslrootcert": self.folder / "ca.pem", **words}
-        return f"postgresql://{user}@{host}:{self.port}/platform?{urlencode(told)}"
+        """Return the URL of its database, with full verification, unless other options of libpq are passed."""
+        options = {"hostaddr": "127.0.0.1", "sslmode": "verify-full", "sslrootcert": self.folder / "ca.pem", **words}
+        return f"postgresql://{user}@{host}:{self.port}/platform?{urlencode(options)}"
 
     def execute(self, *statements: str) -> object:
-        """As superuser, by the local socket; what the last one returns first."""
+        """Execute statements as superuser by the local socket; return the first value of the last one."""
         conn = psycopg2.connect(host=str(self.folder), port=self.port, user="postgres", dbname="postgres")
         conn.autocommit = True
         with conn.cursor() as cursor:
@@ -68,7 +68,7 @@ class TlsPostgres:
 
     @contextmanager
     def presenting(self, certificate: str = "server", ssl: str = "on") -> Iterator[None]:
-        """Another certificate, or none, for a while."""
+        """Use another certificate, or none, within the block."""
         self._configure(certificate, ssl)
         yield
         self._configure()
@@ -103,12 +103,12 @@ def running(folder: Path) -> Iterator[TlsPostgres]:
     ca, other = trustme.CA(), trustme.CA()
     ca.cert_pem.write_to_path(str(folder / "ca.pem"))
     other.cert_pem.write_to_path(str(folder / "other_ca.pem"))
-    for name, made in {
+    for name, certificate in {
         "server": ca.issue_cert(NAME),
         "expired": ca.issue_cert(NAME, not_before=PAST, not_after=PAST + dt.timedelta(days=90)),
         "client": ca.issue_cert("certified", common_name="certified"),
     }.items():
-        made.private_key_and_cert_chain_pem.write_to_path(str(folder / f"{name}.pem"))
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / f"{name}.pem"))
         (folder / f"{name}.pem").chmod(0o600)
     # It refuses to run as root, and does so as an ordinary user of a namespace.
     user = [] if os.geteuid() else ["unshare", "--user", "--map-user=1000", "--map-group=1000"]

@@ -1,8 +1,7 @@
-"""Pages as elements in each other, and what is read in those that are marked as figures."""
+"""Pages as trees of elements, and the content of elements that are marked as figures."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -14,7 +13,7 @@ from mini_platform_tests.support.pages import VOID
 
 @dataclass
 class Node:
-    """An element of a page, with its parts."""
+    """An element of a page, with its children."""
 
     tag: str
     attrs: Mapping[str, str | None]
@@ -22,7 +21,7 @@ class Node:
     parts: list[Node | str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Node]:
-        """All elements in it, itself first."""
+        """Yield all elements within this one, itself first."""
         yield self
         for part in self.parts:
             if isinstance(part, Node):
@@ -30,7 +29,7 @@ class Node:
 
     @property
     def words(self) -> str:
-        """What is read of it: of a picture its label, of a time its moment."""
+        """Return the text of the element; of a picture its label, of a time its timestamp."""
         if self.tag == "svg":
             return self.attrs.get("aria-label") or ""
         if self.tag == "time":
@@ -42,7 +41,7 @@ class Node:
 
     @property
     def figure(self) -> Node | None:
-        """The nearest element around it that is marked as a figure."""
+        """Return the nearest element that is marked as a figure: this one or a parent."""
         return self if "data-figure" in self.attrs else self.up.figure if self.up else None
 
 
@@ -76,7 +75,7 @@ def squeezed(words: Any) -> str:
 
 
 def read(node: Node) -> Read:
-    """What stands in a figure: the cells of a table or list, or a text."""
+    """Return the content of a figure: the cells of a table or list, or a text."""
     if node.tag == "table":
         (body,) = node.all("tbody")
         return [[squeezed(cell.words) for cell in row.all("th", "td")] for row in body.all("tr")]
@@ -92,22 +91,22 @@ def squeezed_all(figure: Read) -> Any:
 
 
 def twins_of(node: Node) -> Iterator[str]:
-    """Where the rows of a table are as data: links below it that say that they are the same."""
+    """Yield where the rows of a table are as data: the download links below it."""
     around = node.up
     while around is not None and around.tag not in ("section", "figure", "main"):
         around = around.up
     for said in around.all("p") if around and around.tag == "section" else ():
-        if said.attrs.get("class") == "alternates" and re.search("The same|Download", said.words):
+        if said.attrs.get("class") == "alternates" and "Download" in said.words:
             yield from (str(link.attrs["href"]) for link in said.all("a"))
 
 
-def difference(told: Any, right: Any) -> str:
-    """Where two answers part."""
-    if isinstance(told, list) and isinstance(right, list):
-        if len(told) != len(right):
-            return f"{len(told)} rows, not {len(right)}"
-        for a, b in zip(told, right, strict=True):
+def difference(actual: Any, expected: Any) -> str:
+    """Return the first difference of two results."""
+    if isinstance(actual, list) and isinstance(expected, list):
+        if len(actual) != len(expected):
+            return f"{len(actual)} rows, not {len(expected)}"
+        for a, b in zip(actual, expected, strict=True):
             if a != b:
                 parts = [(x, y) for x, y in zip(a, b, strict=False) if x != y]
                 return f"{len(a)} cells, not {len(b)}: {parts[:2]}"
-    return f"{str(told)[:300]!r}, not {str(right)[:300]!r}"
+    return f"{str(actual)[:300]!r}, not {str(expected)[:300]!r}"

@@ -1,4 +1,4 @@
-"""`declared(dataset)`: a dataset of the test's own in a database of its own; files go in, tables come out.
+"""`declared(dataset)`: a dataset of a single test in a separate database, from files to tables.
 
 `trial = declared(Dataset(...))`, then `trial.load("a.csv", text)` gives the ledger's row of the file after staging, load
 and aggregates; `trial.rows("id", "n")` are those of production, `trial.table("analytics.by_day")` those of any table.
@@ -33,7 +33,7 @@ class Trial:
     dataset: Dataset
 
     def land(self, name: str, data: str | bytes) -> int:
-        """A file arrives; returns its id in the ledger."""
+        """Land a file; return its id in the ledger."""
         path = self.platform.settings.home.with_name("arriving")
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         with path.open("rb") as source:
@@ -47,7 +47,7 @@ class Trial:
         process(self.platform, self.dataset, run_id="test")
 
     def load(self, name: str, data: str | bytes) -> Row[Any]:
-        """A file arrives and is loaded; returns its row of the ledger."""
+        """Land and load a file; return its row of the ledger."""
         file_id = self.land(name, data)
         self.run()
         return self.file(file_id)
@@ -62,14 +62,14 @@ class Trial:
         self.run()
 
     def table(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
-        """Rows of a table, sorted, as the server has them."""
+        """Return the rows of a table, sorted, as the server has them."""
         chosen = ", ".join(f'"{column}"' for column in columns) or "*"
         with self.platform.engine.connect() as conn:
             rows = conn.execute(text(f"SELECT {chosen} FROM {name} ORDER BY {chosen}"))  # noqa: S608 - of the test's own
             return [tuple(row) for row in rows]
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
-        """Rows of production, sorted."""
+        """Return the rows of production, sorted."""
         return self.table(f'production."{self.dataset.table}"', *columns)
 
     def rejects(self) -> list[dict[str, Any]]:
@@ -77,10 +77,10 @@ class Trial:
             return list(rejects(conn, self.dataset))
 
     def differences(self) -> dict[str, list[dict[str, Any]]]:
-        """What `verify` finds, by aggregate."""
+        """Return the differences that `verify` reports, by aggregate."""
         with self.platform.engine.connect() as conn:
-            found = {a.name: aggregates.differences(conn, self.dataset, a) for a in self.dataset.aggregates}
-        return {name: items for name, items in found.items() if items}
+            by_aggregate = {a.name: aggregates.differences(conn, self.dataset, a) for a in self.dataset.aggregates}
+        return {name: items for name, items in by_aggregate.items() if items}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Uploads, and what the ledger and the tables say of them."""
+"""Uploads, and their results in the ledger and in the tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOUNDARY = "xyz"
 
 
 def form(*parts: tuple[bytes, bytes]) -> tuple[bytes, dict[str, str]]:
-    """A multipart body: parts as their Content-Disposition and their bytes."""
+    """Return a multipart body and its headers; parts are a Content-Disposition and bytes."""
     body = b"".join(
         b"--xyz\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (disposition, data)
         for disposition, data in parts
@@ -44,23 +44,23 @@ def ledger(platform: Platform) -> list[Any]:
 
 
 def stored(platform: Platform) -> list[str]:
-    """Names of everything in the raw store, what is unfinished too."""
+    """Return the names of all files in the raw store, including unfinished ones."""
     return sorted(path.name for path in platform.store.folder.rglob("*") if path.is_file())
 
 
-def problem(answer: httpx.Response, status: int, said: str) -> None:
+def problem(answer: httpx.Response, status: int, pattern: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert re.search(said, answer.json()["detail"]), answer.text
+    assert re.search(pattern, answer.json()["detail"]), answer.text
 
 
 @contextlib.contextmanager
 def loading(platform: Platform, pipeline: Pipeline, *datasets: str) -> Iterator[None]:
-    """Somebody loads what is landed while the body waits, of weather unless said: what Dagster's run does."""
-    done = threading.Event()
+    """Load landed files in a thread during the block, as Dagster's runs do; by default those of weather."""
+    stop = threading.Event()
 
     def work() -> None:
-        while not done.wait(0.05):
+        while not stop.wait(0.05):
             if any(row.status == "landed" for row in ledger(platform)):
                 for name in datasets or ("weather",):
                     pipeline(all_datasets()[name])
@@ -70,7 +70,7 @@ def loading(platform: Platform, pipeline: Pipeline, *datasets: str) -> Iterator[
     try:
         yield
     finally:
-        done.set()
+        stop.set()
         thread.join()
 
 

@@ -1,4 +1,4 @@
-"""A small server that speaks what `vault.py` asks of a Vault: the KV v2 read and the AppRole login.
+"""A small server with the part of Vault's API that `vault.py` uses: the KV v2 read and the AppRole login.
 
 No Vault binary can be had where these tests were written. Paths, headers, bodies and statuses are those of Vault's API
 documentation (kv-v2 "read secret version", approle "login with AppRole", "HTTP status codes"); nothing here was compared with a
@@ -19,17 +19,17 @@ from typing import Any
 
 @dataclass
 class Vault:
-    """What it holds, whom it believes, and how it misbehaves.
+    """A Vault: its secrets, valid credentials, and errors.
 
     Attributes:
-        secrets: by mount and path, as `secret/mini-platform`; None is a deleted version.
-        token: the valid one.
+        secrets: secrets by mount and path, as `secret/mini-platform`; None is a deleted version.
+        token: the valid token.
         login: the valid role id and secret id.
-        namespace: in which all this is; elsewhere is nothing.
-        old: mounts that are KV version 1.
-        failing: statuses that the next calls are answered with, in order.
+        namespace: namespace of the secrets; others are empty.
+        old: mounts with KV version 1.
+        failing: statuses of the next responses, in order.
         pause: seconds before each answer.
-        asked: the calls, as method and path.
+        requests: the calls, as method and path.
     """
 
     secrets: dict[str, dict[str, Any] | None] = field(default_factory=dict)
@@ -39,12 +39,12 @@ class Vault:
     old: set[str] = field(default_factory=set)
     failing: list[int] = field(default_factory=list)
     pause: float = 0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     url: str = ""
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Status and body for a call."""
-        self.asked.append(f"{method} {path}")
+        """Return status and body for a call."""
+        self.requests.append(f"{method} {path}")
         time.sleep(self.pause)
         if self.failing:
             status = self.failing.pop(0)
@@ -57,8 +57,8 @@ class Vault:
             return self._login(json.loads(body))
         return self._read(path, headers) if method == "GET" else (405, {"errors": []})
 
-    def _login(self, given: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        if (given["role_id"], given["secret_id"]) != self.login:
+    def _login(self, credentials: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        if (credentials["role_id"], credentials["secret_id"]) != self.login:
             return 400, {"errors": ["invalid role or secret ID"]}
         return 200, {"auth": {"client_token": self.token, "lease_duration": 3600, "token_type": "service"}}
 
@@ -68,13 +68,13 @@ class Vault:
         _, _, mount, *rest = path.split("/")
         if mount in self.old:
             return 200, {"data": self.secrets[f"{mount}/{'/'.join(rest)}"], "lease_duration": 2764800}
-        found = f"{mount}/{'/'.join(rest[1:])}"
-        if rest[:1] != ["data"] or found not in self.secrets:
+        path_of_secret = f"{mount}/{'/'.join(rest[1:])}"
+        if rest[:1] != ["data"] or path_of_secret not in self.secrets:
             return 404, {"errors": []}
         metadata = {"created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": False, "version": 3}
-        if self.secrets[found] is None:
+        if self.secrets[path_of_secret] is None:
             return 404, {"data": {"data": None, "metadata": metadata | {"deletion_time": "2026-01-02T00:00:00Z"}}}
-        return 200, {"data": {"data": self.secrets[found], "metadata": metadata}}
+        return 200, {"data": {"data": self.secrets[path_of_secret], "metadata": metadata}}
 
 
 @contextmanager
@@ -92,13 +92,13 @@ def serving_vault(vault: Vault) -> Iterator[Vault]:
                 self.send_header("Content-Length", str(len(sent)))
                 self.end_headers()
                 self.wfile.write(sent)
-            except OSError:  # who asked has given up
+            except OSError:  # The client has closed the connection.
                 self.close_connection = True
 
         do_POST = do_GET  # noqa: N815 - the name is the library's
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     vault.url = f"http://127.0.0.1:{server.server_port}"

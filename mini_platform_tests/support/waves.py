@@ -24,7 +24,7 @@ BULK_ROWS = 20_500
 
 
 def file(seed: int | str, rows: int = 40, dirt: float = 0.05) -> bytes:
-    """Rows over 4 stations and 25 days, keys repeated, a share of them dirty."""
+    """Return rows over 4 stations and 25 days, with repeated keys and a share of dirty rows."""
     rng = random.Random(f"weather {seed}")  # noqa: S311
     lines = []
     for _ in range(rows):
@@ -39,21 +39,21 @@ def file(seed: int | str, rows: int = 40, dirt: float = 0.05) -> bytes:
 
 @cache
 def bulk() -> bytes:
-    """A file that is large enough for the load into an empty table."""
+    """Return a file that is large enough for the load into an empty table."""
     written = io.BytesIO()
     write_sample(all_datasets()["weather"], written, BULK_ROWS + 500, 0.01, seed=7)
     return written.getvalue()
 
 
 def first(seed: int | str, *, big: bool = False) -> dict[str, bytes]:
-    """What arrives first: overlapping files, one to be refused, one without rows, one that is another's copy."""
+    """Return the first files: overlapping ones, a refused one, one without rows, and a copy of another one."""
     small = {f"{name}.csv": file(f"{seed} {name}") for name in "bcde"}
     odd = {"copy.csv": small["b.csv"], "empty.csv": HEADER.encode(), "refused.csv": file(f"{seed} refused", dirt=0.9)}
     return ({"a.csv": bulk()} if big else {}) | small | odd
 
 
 def second(seed: int | str) -> dict[str, bytes]:
-    """What arrives later: a file replaced, one with more rows at its end, a new one, a refused one mended."""
+    """Return the later files: a replaced one, one with more rows at its end, a new one, and a corrected one."""
     return {
         "b.csv": file(f"{seed} b again"),
         "c.csv": file(f"{seed} c") + file(f"{seed} more").split(b"\n", 1)[1],
@@ -65,7 +65,7 @@ def second(seed: int | str) -> dict[str, bytes]:
 
 @cache
 def padded(seed: int | str, megabytes: int = 24, rows: int = 400) -> bytes:
-    """A file that is large and yet has few rows: its fields are padded with blanks, which are trimmed."""
+    """Return a large file with few rows: its fields are padded with blanks, which are trimmed."""
     header, *lines = file(seed, rows, dirt=0).decode().splitlines()
     wide = megabytes * 2**20 // rows
     return "\n".join([header, *(f"{' ' * (wide - len(line))}{line}" for line in lines), ""]).encode()

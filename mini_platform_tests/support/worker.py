@@ -1,4 +1,4 @@
-"""What a run of a pipeline does, without the seconds that Dagster needs to start: the process that tests kill.
+"""The work of a pipeline's run without Dagster, which takes seconds to start: the process that tests kill.
 
     python -m mini_platform_tests.support.worker      with the platform's settings in the environment
 
@@ -30,7 +30,7 @@ from mini_platform.warehouse.tables import files
 
 LOOK_SECONDS = 0.05
 DATASET = "FAULTS_DATASET"
-"""Variable that names another dataset than weather."""
+"""Environment variable with the name of another dataset than weather."""
 
 
 def work(platform: Platform) -> None:
@@ -49,7 +49,7 @@ def work(platform: Platform) -> None:
 
 
 def run(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
-    """One pass over the assets, as a sensor's run makes it; returns the files that could not be taken."""
+    """Execute the assets once, as a sensor's run does; return the files that could not be landed."""
     run_id = str(uuid.uuid4())
     new = {
         file.name for file in _new(platform, dataset)
@@ -63,7 +63,7 @@ def run(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
 
 
 def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tuple[bool, bool]:
-    """Whether there is work (`landed`: other than to land files) for this process, and whether another one holds some."""
+    """Return whether there is work for this process, and whether another one holds files; `landed` excludes files to land."""
     new = [] if landed else _new(platform, dataset)
     pending = files.c.status.in_(ledger.PENDING)
     with platform.engine.connect() as conn:
@@ -74,19 +74,19 @@ def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tu
 
 
 def _new(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
-    found = folder.look(platform.settings.data / dataset.name, dataset)
+    dropped = folder.look(platform.settings.data / dataset.name, dataset)
     with platform.engine.connect() as conn:
-        return folder.changed(conn, dataset, found)
+        return folder.changed(conn, dataset, dropped)
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:
-    """In a process of its own: with exactly these settings, what it says going to a file."""
+    """Work in this process, with exactly these settings and its output in a file."""
     prepare(environment, log)
     work(Platform())
 
 
 def prepare(environment: Mapping[str, str], log: Path) -> None:
-    """Have this process speak to a file, with exactly these settings."""
+    """Redirect the output of this process to a file, and set exactly these settings."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

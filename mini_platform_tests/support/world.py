@@ -1,4 +1,4 @@
-"""What the walk goes through: drawn datasets, those with pages of their own, and one of hostile texts throughout."""
+"""The site that the walk visits: drawn datasets, those with their own pages, and one with hostile texts everywhere."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from mini_platform_tests.support.strings import NAUGHTY
 from mini_platform_tests.support.trial import Trial
 
 DRAWN = 3
-"""Drawn datasets."""
+"""Number of drawn datasets."""
 EVIL = "<x-evil>&amp;{{ 7 * 7 }}%s"
 HOSTILE = (
     *dict.fromkeys(NAUGHTY),
@@ -59,7 +59,7 @@ HOSTILE = (
     "https://example.org/\"x-evil='1'><x-evil>",
     "l" * 500,
 )
-"""Texts that are taken for something else where they are not escaped."""
+"""Texts that have another meaning where they are not escaped."""
 
 
 class Hostile(RowModel):
@@ -138,7 +138,7 @@ def hostile_rows() -> Iterator[dict[str, Any]]:
 
 
 def fill_hostile(trial: Trial) -> None:
-    """Files of every status, with hostile names, headers and cells."""
+    """Load files of every status, with hostile names, headers and cells."""
     rows = list(hostile_rows())
     trial.load(
         f"{EVIL}.json",
@@ -163,7 +163,7 @@ def fill_hostile(trial: Trial) -> None:
 
 
 def fill_own(trials: Mapping[str, Trial]) -> None:
-    """The datasets with pages of their own: a few rows, of which the texts are hostile."""
+    """Load a few rows with hostile texts into the datasets with their own pages."""
     days = [dt.date(2026, 1, 1) + dt.timedelta(days=3 * n) for n in range(40)]
     stations = ["A", *(words[:60] for words in HOSTILE[::6])]
     lines = [
@@ -197,34 +197,34 @@ def fill_own(trials: Mapping[str, Trial]) -> None:
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    made = io.StringIO()
-    csv.writer(made).writerows([header, *rows])
-    return made.getvalue()
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([header, *rows])
+    return buffer.getvalue()
 
 
 def draw_some(rng: random.Random) -> dict[str, tuple[draw.Plan, Dataset]]:
-    """Drawn datasets whose names do not collide."""
-    made: dict[str, tuple[draw.Plan, Dataset]] = {}
-    taken: set[str] = set()
-    while len(made) < DRAWN:
-        name = f"drawn_{len(made)}"
+    """Return drawn datasets whose names do not collide."""
+    drawn_datasets: dict[str, tuple[draw.Plan, Dataset]] = {}
+    used_names: set[str] = set()
+    while len(drawn_datasets) < DRAWN:
+        name = f"drawn_{len(drawn_datasets)}"
         plan = draw.draw(rng, name)
         computed = {one.name for one in (*plan.aggregates, *plan.views)}
-        if not computed or computed & taken:
+        if not computed or computed & used_names:
             continue
         try:
             dataset = draw.declare(plan.source, f"walk_{name}")
             dataset_tables(dataset)
         except (DeclarationError, ValueError, TypeError):
             continue
-        made[name] = plan, dataset
-        taken |= computed
-    return made
+        drawn_datasets[name] = plan, dataset
+        used_names |= computed
+    return drawn_datasets
 
 
 @dataclass
 class World:
-    """What the walk goes through."""
+    """The site that the walk visits."""
 
     site: Site
     ask: TestClient
@@ -273,9 +273,9 @@ def served(server: str, template: str, folder: Path) -> Iterator[World]:
         platform.engine.dispose()
 
 
-def routes(found: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """Method and template of each route, also of routers that are included."""
-    for route in found:
+def routes(items: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Yield method and path template of each route, including those of included routers."""
+    for route in items:
         yield from ((method, route.path) for method in getattr(route, "methods", None) or () if method != "HEAD")
         if within := getattr(route, "original_router", None):
             yield from routes(within.routes)
