@@ -39,7 +39,7 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
-from mini_platform_tests.support import drawn
+from mini_platform_tests.support import drawn, rings
 from mini_platform_tests.support.databases import (
     FAST,
     TEMPLATE,
@@ -62,6 +62,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == drawn.REPORT and report.when == "call":
                 terminalreporter.write_line(str(value))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    rings.mark(item)
 
 
 @pytest.hookimpl(trylast=True)  # After `-m` has chosen.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mini_platform.config.settings import PROJECT
+from mini_platform_tests.support import rings
 
 TESTS = PROJECT / "mini_platform_tests"
 OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "roles"}
@@ -40,3 +41,8 @@ def test_helpers_are_no_tests(path: Path) -> None:
 def test_every_room_of_tests_is_one_of_the_platform() -> None:
     rooms = {path.name for path in (PROJECT / "mini_platform").iterdir() if path.is_dir()}
     assert {path.parent.relative_to(TESTS).parts[0] for path in FILES if path.parent != TESTS} - OTHERS <= rooms
+
+
+def test_slow_modules_are_modules() -> None:
+    known = {(path.relative_to(TESTS).parts[0], path.stem) for path in FILES}
+    assert {(room, name) for room, names in rings.SLOW.items() for name in names} <= known

@@ -374,7 +374,7 @@ class Dataset:
             raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
         origins = [*(source.name for source in self.sources), *(source.name for source in self.api_sources)]
         if repeated := {name for name in origins if origins.count(name) > 1}:
-            raise DeclarationError(f"{where}: two formats or api_sources have the name {min(repeated)}")
+            raise DeclarationError(f"{where}: two formats or API sources have the name {min(repeated)}")
         for one, other in itertools.permutations(self.sources, 2):
             for suffix in one.suffixes:
                 if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):

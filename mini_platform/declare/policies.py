@@ -43,7 +43,7 @@ class RejectLimit:
         """Refuse a share outside 0 to 1, and a number of rows below 0."""
         if self.share is not None and (isinstance(self.share, bool) or not 0 <= self.share <= 1):
             raise DeclarationError(
-                f"RejectLimit: share is {self.share!r}; it takes a share from 0 to 1, such as 0.05 for 5 %"
+                f"RejectLimit: share is {self.share!r}; it takes a share from 0 to 1, such as 0.05 for 5%"
             )
         if self.rows is not None and (type(self.rows) is not int or self.rows < 0):
             raise DeclarationError(f"RejectLimit: rows is {self.rows!r}; it takes a whole number from 0 on")

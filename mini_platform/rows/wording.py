@@ -1,6 +1,6 @@
 """Numbers as people read them, and as files and programs read them back.
 
-Rounding never hides what matters: a number other than zero never reads 0, less than all never reads 100 %, and a number of any
+Rounding never hides what matters: a number other than zero never reads 0, less than all never reads 100%, and a number of any
 size takes a few characters.
 """
 
@@ -82,16 +82,16 @@ def money(value: Number | None) -> str:
 
 
 def percent(share: Number | None) -> str:
-    """Return a share as a percentage: 0 % only if it is nothing, 100 % only if it is all."""
+    """Return a share as a percentage: 0% only if it is nothing, 100% only if it is all."""
     if share is None or not math.isfinite(share):
         return NOTHING
     negative, share = share < 0, abs(float(share))
     if 0 < share < 0.001:
-        return ">−0.1 %" if negative else "<0.1 %"
+        return ">−0.1%" if negative else "<0.1%"
     if 0.9995 <= share < 1:
-        return "<−99.9 %" if negative else ">99.9 %"
+        return "<−99.9%" if negative else ">99.9%"
     digits = 1 if 0 < share < 0.0995 or (0.99 < share < 1.01 and share != 1) else 0
-    return f"{'−' if negative else ''}{share * 100:,.{digits}f} %"
+    return f"{'−' if negative else ''}{share * 100:,.{digits}f}%"
 
 
 def size(count: Number | None) -> str:

@@ -512,7 +512,7 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         {"sources": (Csv(suffixes=(".csv",)), Csv(suffixes=(".eu.csv.gz",), name="eu"))},
         r"\.eu\.csv\.gz could be eu or csv",
     ),
-    ({"sources": (Csv(), Json(name="csv"))}, "two formats or api_sources have the name csv"),
+    ({"sources": (Csv(), Json(name="csv"))}, "two formats or API sources have the name csv"),
     ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no JSON format"),
     ({"table": "quality_report"}, "the table quality_report and the quality report both have the asset quality_report"),
     ({"table": "raw_csv"}, "the raw files and the table raw_csv both have the asset raw_csv"),

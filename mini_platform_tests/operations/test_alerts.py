@@ -400,7 +400,7 @@ def test_what_only_warns_is_an_incident_of_which_nobody_is_told(
     assert sorted(known(engine)) == [("files_waiting", 1, True), ("rows_rejected", 1, True)]
     with engine.connect() as conn:
         said = conn.scalars(select(incidents.c.message).where(incidents.c.kind == "rows_rejected")).one()
-    assert said == "weather: weather__a.csv, file 1: 1 of 2 rows (50 %) rejected."
+    assert said == "weather: weather__a.csv, file 1: 1 of 2 rows (50%) rejected."
     assert mails.mails == []
 
 

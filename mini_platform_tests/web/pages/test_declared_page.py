@@ -124,9 +124,9 @@ def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
     assert "/visits" in Html(ask("/").text).links, "it is linked wherever the dataset is named"
     assert page.read("figures") == "Visits 5 Hours 2 h"
     assert "Hours and visits In steps of 15 min; lighter bars" in page.read("over-time")
-    assert "By park north has 60 % of the visits." in page.read("parks")
+    assert "By park north has 60% of the visits." in page.read("parks")
     assert "By hour of the day Most visits from 08:00: 4." in page.read("daytime")
-    assert "33 % of 3 guests have more than one visit." in page.read("guests")
+    assert "33% of 3 guests have more than one visit." in page.read("guests")
     assert "/api/datasets/visits/rows.csv" in page.links
     before = Html(ask("/visits?from=2024-01-02T00:00").text)
     assert before.read("figures") == "Visits 3 Hours 2.50 h"
@@ -136,7 +136,7 @@ def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
 def test_figures_say_what_their_measures_are(ask: ListQuery) -> None:
     page = Html(ask("/visits?to=2024-01-05").text)
     assert page.read("figures") == (
-        "Visits 5 3 guests, 3 days with data, 2 missing Paid $40.00 40 % in the north Stay 2.00 h of every park "
+        "Visits 5 3 guests, 3 days with data, 2 missing Paid $40.00 40% in the north Stay 2.00 h of every park "
         "Per guest $13.33 Best 2.50 h"
     )
     assert "of this park" in words(ask("/visits?park=south"))
@@ -219,12 +219,12 @@ def test_charts_show_what_they_name(ask: ListQuery) -> None:
     assert "Paid All parks, 1 Jan 2024 to 3 Jan 2024, by day. Most in the day from 1 Jan 2024: $30.00." in page.read(
         "paid"
     )
-    assert page.read("best-parks").startswith("Best south: 60 %. The first 1 value.")
+    assert page.read("best-parks").startswith("Best south: 60%. The first 1 value.")
     assert "Park Visits Paid south 2 $24.00" in page.read("best-parks")
     assert page.read("people").startswith("By who By who Who Paid ann south $20.00 ann north $11.00 Download")
     assert page.read("weekdays").startswith("Days As ever.")
     assert "Day Paid Monday $30.00 Tuesday $5.00 Wednesday $5.00" in page.read("weekdays")
-    assert page.read("guests").startswith("Who comes back 3 guests, 33 % again.")
+    assert page.read("guests").startswith("Who comes back 3 guests, 33% again.")
     assert "Visits Guests 1 2 2 or more 1" in page.read("guests")
 
 

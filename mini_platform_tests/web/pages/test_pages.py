@@ -86,7 +86,7 @@ def test_concerns(get: Get, engine: Engine, pipeline: Pipeline, tmp_path: Path) 
     pipeline(weather, bad, good)
     said = get("/").part("attention")
     assert "bad.csv was refused: The header lacks" in said
-    assert "good.csv: 1 of 2 rows (50 %) rejected." in said
+    assert "good.csv: 1 of 2 rows (50%) rejected." in said
     assert said.index("bad.csv") < said.index("good.csv"), "what is refused stands before what is rejected"
     with engine.begin() as conn:
         conn.execute(
@@ -108,7 +108,7 @@ def test_rejects_concern_until_they_are_corrected(get: Get, pipeline: Pipeline, 
     pipeline(weather, dirty, worse)
     pipeline(weather, good)
     page = get("/")
-    assert "worse.csv: 1 of 2 rows (50 %) rejected. And 1 file more." in page.part("attention")
+    assert "worse.csv: 1 of 2 rows (50%) rejected. And 1 file more." in page.part("attention")
     assert "/files?dataset=weather&rows_rejected__gt=0&ordering=-rows_rejected" in page.links
     assert "Needs attention" in page.part("dataset-weather")
     assert "1 of 15 rules failing" in page.part("dataset-weather")
@@ -123,7 +123,7 @@ def test_rejects_concern_until_they_are_corrected(get: Get, pipeline: Pipeline, 
 
 def test_a_rule_leads_to_the_rows_that_break_it(get: Get, samples: None) -> None:
     page = get("/quality", dataset="weather")
-    assert "of the rows in the last 2 files, highest in dirty.csv: 44 %" in page.part("rejected-share")
+    assert "of the rows in the last 2 files, highest in dirty.csv: 44%" in page.part("rejected-share")
     assert "/quality?dataset=weather&rule=row_quotes_closed#rejects" in page.links
     rejects = get("/quality", dataset="weather", rule="row_quotes_closed").part("rejects")
     assert "text follows a closing quote" in rejects

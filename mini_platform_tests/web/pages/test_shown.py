@@ -274,7 +274,7 @@ def test_signals_of_any_size(declared: Declared, opened: Opened) -> None:
     ):
         page = words(ask(path))
         assert "<time" not in page, path
-        assert "<" not in re.sub(r"<0\.1 %|<dataset>", "", page), path
+        assert "<" not in re.sub(r"<0\.1%|<dataset>", "", page), path
     alone = ask("/signals?from=2026-01-04T00:00&to=2026-01-05")
     assert "Series 1 Numbers 2 Mean 1.500 Standard deviation 0.500 Lowest 1.000 Highest 2.000" in words(alone)
     (link,) = {one for one in Page(alone.text).links if one.startswith("/api/datasets/signals/rows/")}
@@ -368,13 +368,13 @@ def test_what_personal_data_chooses_has_no_twin(declared: Declared, opened: Open
 ROWS = {
     (): ("no files", None, "Quality 14 rules declared", None),
     ("1,a,1,2020-01-01,1",): (
-        "1 row in", "0 % of the rows in the last file.", "Quality 0 of 14 rules failing", "Rejected 0 % in 1 file",
+        "1 row in", "0% of the rows in the last file.", "Quality 0 of 14 rules failing", "Rejected 0% in 1 file",
     ),
     ("1,a,1,2020-01-01,1", "x,a,1,2020-01-01,1"): (
-        "1 row in", "50 % of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 50 % in 1 file",
+        "1 row in", "50% of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 50% in 1 file",
     ),
     ("x,a,1,2020-01-01,1",): (
-        "0 rows in", "100 % of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 100 % in 1 file",
+        "0 rows in", "100% of the rows in the last file.", "Quality 1 of 14 rules failing", "Rejected 100% in 1 file",
     ),
 }  # fmt: skip
 """Rows of a file, of which none, a part or all are rejected -> what the pages say of them."""
@@ -405,7 +405,7 @@ def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declar
     trial.load("a.csv", shops("1,a,1,2020-01-01,1", "x,a,1,2020-01-01,1"))
     trial.load("empty.csv", "")
     page = words(opened(SHOPS)("/"))
-    assert "Rejected 50 % in 1 file" in page
+    assert "Rejected 50% in 1 file" in page
     assert "empty.csv Refused" in page
 
 
@@ -425,7 +425,7 @@ def test_stopped_files_are_told_in_whole_sentences(declared: Declared, opened: O
 
 
 @pytest.mark.parametrize(("orders", "said"), [
-    (1, "0 % of 1 customer ordered more than once."), (2, "100 % of 1 customer ordered more than once."),
+    (1, "0% of 1 customer ordered more than once."), (2, "100% of 1 customer ordered more than once."),
 ])  # fmt: skip
 def test_one_customer(declared: Declared, opened: Opened, orders: int, said: str) -> None:
     assert sales.realistic
@@ -434,7 +434,7 @@ def test_one_customer(declared: Declared, opened: Opened, orders: int, said: str
     declared(sales).load("a.csv", "\n".join([",".join(order), *lines, ""]))
     page = words(opened(sales)("/sales"))
     assert said in page
-    assert "brings 100 % of the revenue" in page
+    assert "brings 100% of the revenue" in page
 
 
 def test_a_column_without_rules_says_so(declared: Declared, opened: Opened) -> None:

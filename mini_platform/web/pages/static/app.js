@@ -118,7 +118,7 @@ const send = (form, dataset, file, shown) => new Promise((resolve, reject) => {
   request.upload.onprogress = (event) => {
     if (!event.lengthComputable) return;
     shown.bar.value = event.loaded / event.total;
-    shown.words.textContent = `${Math.round(event.loaded / event.total * 100)} % sent`;
+    shown.words.textContent = `${Math.round(event.loaded / event.total * 100)}% sent`;
   };
   request.onload = () => {
     let body = {};
