@@ -1,7 +1,7 @@
 """Rings of tests: `make test-fast` leaves out what is slow, so that it is done within two minutes on two cores.
 
-A module is slow if its tests take more than 10 seconds of one core: they start processes, servers or a browser, wait for clocks,
-or read many files. The list follows `make test ARGS=--durations=0`.
+A module is slow if its tests take more than 10 seconds of one core: they start processes, servers or a browser, wait for
+clocks, or read many files. The list follows `make test ARGS=--durations=0`.
 """
 
 from __future__ import annotations
