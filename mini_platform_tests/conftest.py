@@ -16,9 +16,11 @@ In-process tests of assets should build their own definitions by `build_defs(all
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -43,6 +45,7 @@ from mini_platform_tests.support import drawn, rings
 from mini_platform_tests.support.databases import (
     FAST,
     TEMPLATE,
+    TEMPLATE_WITH_SAMPLES,
     WATCH,
     Pipeline,
     copied,
@@ -101,8 +104,28 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def template_with_samples(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Name of a database in which every sample of every dataset is loaded, and the home of its platform."""
+    folder = tmp_path_factory.mktemp("samples")
+    execute(server, f"CREATE DATABASE {TEMPLATE_WITH_SAMPLES} TEMPLATE {template}")
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, url_of(server, TEMPLATE_WITH_SAMPLES), folder)
+        made = Platform()
+        for name, dataset in reversed(all_datasets().items()):
+            load_files(
+                made, dataset, *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != ".")
+            )
+        made.engine.dispose()
+    return TEMPLATE_WITH_SAMPLES, folder / "home"
+
+
 @pytest.fixture
-def database_url(server: str, template: str) -> Iterator[str]:
+def database_url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    if "samples" in request.fixturenames:
+        template, _ = request.getfixturevalue("template_with_samples")
+    else:
+        template = request.getfixturevalue("template")
     with copied(server, template) as url:
         yield url
 
@@ -115,8 +138,11 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     set_environment(monkeypatch, database_url, tmp_path)
+    if "samples" in request.fixturenames:
+        _, folder = request.getfixturevalue("template_with_samples")
+        shutil.copytree(folder, tmp_path / "home")
     return tmp_path / "home"
 
 
@@ -136,26 +162,25 @@ def platform(home: Path) -> Iterator[Platform]:
     made.engine.dispose()
 
 
+def load_files(platform: Platform, dataset: Dataset, *paths: Path) -> list[int]:
+    """Land files and process all that wait; return the ids of those."""
+    landed = [row for _, row in land_files(platform, dataset, [named_file(path) for path in paths], "test")]
+    assert None not in landed
+    waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING))
+    with platform.engine.connect() as conn:
+        file_ids = conn.scalars(waiting).all()
+    return [file["file_id"] for file in process(platform, dataset, file_ids, run_id="test")]
+
+
 @pytest.fixture
 def pipeline(platform: Platform) -> Pipeline:
-    """Called with a dataset and paths of files: lands these and processes all that wait; returns the ids of those."""
-
-    def run(dataset: Dataset, *paths: Path) -> list[int]:
-        landed = [row for _, row in land_files(platform, dataset, [named_file(path) for path in paths], "test")]
-        assert None not in landed
-        waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING))
-        with platform.engine.connect() as conn:
-            file_ids = conn.scalars(waiting).all()
-        return [file["file_id"] for file in process(platform, dataset, file_ids, run_id="test")]
-
-    return run
+    """Called with a dataset and paths of files, see `load_files`."""
+    return partial(load_files, platform)
 
 
 @pytest.fixture
-def samples(pipeline: Pipeline) -> None:
-    """Every sample of every dataset, loaded; the first file is of weather."""
-    for name, dataset in reversed(all_datasets().items()):
-        pipeline(dataset, *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."))
+def samples(home: Path) -> None:
+    """Every sample of every dataset, loaded, in a copy of one database and home; the first file is of weather."""
 
 
 @pytest.fixture

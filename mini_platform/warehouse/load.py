@@ -229,7 +229,7 @@ def _merge(
     unchanged ones are not stored to be counted: that halves the time of a reload.
     """
     # Three tables, one after the other: `winners` has the row of each key that counts among the files of this batch;
-    # `incoming` adds the file that brought the row in production (`_brought_by`) and what happens to it (`_outcome`: inserted,
+    # `incoming` adds the file that brought the row in production (`_brought_by`) and what happens to it (`_action`: inserted,
     # updated, unchanged or superseded); production gets the inserted and updated ones. Groups of aggregates are marked for the
     # values before and after an update. `reloaded` are the files of the batch that were loaded before and validated again.
 
@@ -254,7 +254,7 @@ def _merge(
     later = production.c._file_id > winners.c._file_id
     # The first condition that is true counts. Values that are equal are unchanged whichever file is later; different ones are
     # superseded if production has the row from a later arrival, whatever the order in which the two files are loaded.
-    outcome = case(
+    action = case(
         (production.c._file_id.is_(None), "inserted"),
         # A later file of this batch brought the row and, validated again, does not contain it any more.
         (and_(later, among(production.c._file_id, reloaded)), "updated"),
@@ -262,44 +262,44 @@ def _merge(
         (later, "superseded"),
         else_="updated",
     )
-    validated = select(*winners.c, production.c._file_id.label("_brought_by"), outcome.label("_outcome"))
+    validated = select(*winners.c, production.c._file_id.label("_brought_by"), action.label("_action"))
     validated = validated.select_from(winners.outerjoin(production, same_key))
     if unique_rows is not None:
-        validated = validated.where(outcome != "unchanged")
+        validated = validated.where(action != "unchanged")
     with _prefer_lookups(conn, winners, production):
         incoming = materialized(conn, "incoming", validated)
     if len(ids) > 1 and reloaded:
         # An unchanged row keeps the file that brought it. If that is an earlier file of this batch which, validated again, has
         # no row with these values any more, the row is written as updated, so that it refers to the file that has it.
-        file_rows = _valid_rows(dataset, tables, reloaded, distinct=True, by_file=True).subquery("said")
+        file_rows = _valid_rows(dataset, tables, reloaded, distinct=True, by_file=True).subquery("file_rows")
         same_row = and_(
             file_rows.c._file_id == incoming.c._brought_by, *(file_rows.c[k] == incoming.c[k] for k in dataset.key)
         )
         same_values = not_(_differs(file_rows, incoming, [c.name for c in values]))
-        is_outdated = and_(incoming.c._outcome == "unchanged", among(incoming.c._brought_by, reloaded))
+        is_outdated = and_(incoming.c._action == "unchanged", among(incoming.c._brought_by, reloaded))
         is_outdated &= and_(
             incoming.c._brought_by != incoming.c._file_id, not_(exists(select(1).where(same_row, same_values)))
         )
-        conn.execute(update(incoming).where(is_outdated).values(_outcome="updated"))
+        conn.execute(update(incoming).where(is_outdated).values(_action="updated"))
 
     counts: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    tally = select(incoming.c._file_id, incoming.c._outcome, func.count()).group_by(
-        incoming.c._file_id, incoming.c._outcome
+    tally = select(incoming.c._file_id, incoming.c._action, func.count()).group_by(
+        incoming.c._file_id, incoming.c._action
     )
     for file_id, name, count in conn.execute(tally):
         counts[file_id][name] = count
     if unique_rows is not None:
         counts[ids[0]]["unchanged"] = unique_rows - sum(counts[ids[0]].values())
 
-    inserted, updated = (incoming.c._outcome == name for name in ("inserted", "updated"))
-    if any(outcomes["inserted"] or outcomes["updated"] for outcomes in counts.values()):
+    inserted, updated = (incoming.c._action == name for name in ("inserted", "updated"))
+    if any(actions["inserted"] or actions["updated"] for actions in counts.values()):
         mark(conn, dataset, select(incoming).where(or_(inserted, updated)))
         timestamps = _timestamp_columns(tables)
         rows = select(*(incoming.c[c.name] for c in production.c if c.name not in timestamps))
         # ON CONFLICT costs half as much again as a plain insert, and these rows are known to have no conflicts.
         new = first_loaded.with_timestamps(conn, dataset, rows.where(inserted), timestamps)
         conn.execute(insert(production).from_select([c.name for c in new.selected_columns], new))
-        if any(outcomes["updated"] for outcomes in counts.values()):
+        if any(actions["updated"] for actions in counts.values()):
             incoming_key = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
             mark(conn, dataset, select(production).join(incoming, and_(incoming_key, updated)))
             insert_only = [column.name for column in dataset.columns if column.system == "first_loaded"]
@@ -384,7 +384,7 @@ def _requeue_later(conn: Connection, dataset: Dataset, counts: defaultdict[int, 
     A later file with the values that production had left no trace on the row (unchanged rows are not written), so
     only loading it again shows that the row is its own.
     """
-    late = [file_id for file_id, outcomes in counts.items() if outcomes["updated"]]
+    late = [file_id for file_id, actions in counts.items() if actions["updated"]]
     if late:
         later = and_(files.c.status == "loaded", files.c.file_id > min(late), files.c.file_id.not_in(list(counts)))
         ledger.return_to_landed(conn, dataset.name, later)

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, make_url
 from mini_platform.config.settings import load_settings
 from mini_platform.platform import Platform
 
-TEMPLATE = "template_platform"
+TEMPLATE, TEMPLATE_WITH_SAMPLES = "template_platform", "template_samples"
 
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
