@@ -286,7 +286,7 @@ class Notifications(BaseModel):
     """Hour of the day, in UTC, at which they also receive a digest of the day before; by default never."""
 
 
-class Retention(BaseModel):
+class RetentionSettings(BaseModel):
     """Storage and retention, and the keys that hash personal data."""
 
     pii_keys: SecretStr | None = None

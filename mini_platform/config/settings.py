@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mini_platform.config import setting_sources
-from mini_platform.config.sections import Ingestion, Limits, Locations, Notifications, Retention, Web
+from mini_platform.config.sections import Ingestion, Limits, Locations, Notifications, RetentionSettings, Web
 from mini_platform.config.setting_sources import Sources, Variables
 from mini_platform.config.vault import VaultSettings, settings_in_vault
 
 PROJECT = setting_sources.PROJECT
 
 
-class Settings(Ingestion, Limits, Retention, Notifications, Web, Locations, BaseSettings):
+class Settings(Ingestion, Limits, RetentionSettings, Notifications, Web, Locations, BaseSettings):
     """The settings of the platform."""
 
     model_config = SettingsConfigDict(

@@ -22,7 +22,7 @@ router = APIRouter(
 )
 
 
-class Record(BaseModel):
+class RecordItem(BaseModel):
     """A named item of one source."""
 
     source: str
@@ -34,10 +34,10 @@ class Record(BaseModel):
     updated_at: dt.datetime
 
 
-class Records(BaseModel):
+class RecordPage(BaseModel):
     """A page of records, ordered by source and id."""
 
-    data: list[Record]
+    data: list[RecordItem]
     total: int
     page: int
     page_size: int
@@ -55,19 +55,19 @@ def data(
     search: Annotated[
         str | None, Query(description="Text in the name or the description.", pattern=TEXT, examples=["lamp"])
     ] = None,
-) -> Records:
+) -> RecordPage:
     """List the records that were synced and loaded."""
     table = dataset_tables(site.dataset("records")).production
     where = [] if source is None else [table.c.source == source]
     if search:
         where.append(or_(*(table.c[name].icontains(search, autoescape=True) for name in ("name", "description"))))
-    columns = [table.c[name] for name in Record.model_fields]
+    columns = [table.c[name] for name in RecordItem.model_fields]
     rows = select(*columns).where(*where).order_by(table.c.source, table.c.source_id)
     with site.read() as conn:
         total = conn.scalar(select(func.count()).select_from(table).where(*where)) or 0
         page_rows = conn.execute(rows.limit(page_size).offset((page - 1) * page_size)).mappings()
-        return Records(
-            data=[Record(**row) for row in page_rows],
+        return RecordPage(
+            data=[RecordItem(**row) for row in page_rows],
             total=total,
             page=page,
             page_size=page_size,

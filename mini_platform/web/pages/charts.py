@@ -43,7 +43,7 @@ LAYOUT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class PlotlyFigure:
     """A Plotly figure, in the terms of https://plotly.com/javascript/reference.
 
     Attributes:
@@ -115,7 +115,7 @@ def _named(names: Sequence[str], most: int) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": list(places), "ticktext": labels, "range": ends, "zeroline": False}
 
 
-def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> Figure:
+def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: bool = False) -> PlotlyFigure:
     """Return lines over the same points, each with its range as a band."""
     data: list[dict[str, Any]] = []
     for i, one in enumerate(series):
@@ -127,7 +127,7 @@ def lines(x: Sequence[Any], series: Sequence[Series], unit: str, *, to_zero: boo
             "hovertemplate": "%{customdata}", "connectgaps": False, "line": line, **_marks(one.values),
         })  # fmt: skip
     y = {**AXIS, "rangemode": "tozero" if to_zero else "normal", **_scale(unit)}
-    return Figure(data, {**LAYOUT, "xaxis": dict(AXIS), "yaxis": y, "showlegend": len(series) > 1})
+    return PlotlyFigure(data, {**LAYOUT, "xaxis": dict(AXIS), "yaxis": y, "showlegend": len(series) > 1})
 
 
 def _marks(values: Sequence[Any]) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def _band(x: Sequence[Any], one: Series, place: int) -> Iterator[dict[str, Any]]
 
 
 def bars_over_time(
-    x: Sequence[Any], series: Sequence[Series], unit: str, pale: Sequence[bool], below: Figure | None
-) -> Figure:
+    x: Sequence[Any], series: Sequence[Series], unit: str, pale: Sequence[bool], below: PlotlyFigure | None
+) -> PlotlyFigure:
     """Return bars over the same points as the lines of a figure, below them; pale for incomplete sums."""
-    figure = below or Figure([], {**LAYOUT, "xaxis": dict(AXIS), "showlegend": len(series) > 1})
+    figure = below or PlotlyFigure([], {**LAYOUT, "xaxis": dict(AXIS), "showlegend": len(series) > 1})
     axis = "y2" if below else "y"
     for i, one in enumerate(series):
         colour = COLOURS[i % len(COLOURS)] if len(series) > 1 else "var(--bars)" if below else COLOURS[0]
@@ -197,7 +197,9 @@ def bars_over_time(
     return figure
 
 
-def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: bool = False, most: int = 12) -> Figure:
+def bars(
+    names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: bool = False, most: int = 12
+) -> PlotlyFigure:
     """Return grouped or stacked bars, of which at most this many are labelled."""
     places = list(range(len(names)))
     data = [{"x": places, "y": one.values, **_bar(names, one, unit, i)} for i, one in enumerate(series)]
@@ -207,10 +209,10 @@ def bars(names: Sequence[str], series: Sequence[Series], unit: str, *, stacked: 
         **LAYOUT, "xaxis": {**AXIS, **_named(names, most)}, "yaxis": {**AXIS, "rangemode": "tozero", **_scale(unit)},
         "showlegend": len(series) > 1, "barmode": "stack" if stacked else "group", "bargap": gap, "hovermode": "closest",
     }  # fmt: skip
-    return Figure(data, layout)
+    return PlotlyFigure(data, layout)
 
 
-def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
+def across(names: Sequence[str], series: Sequence[Series], unit: str) -> PlotlyFigure:
     """Return horizontal bars, one group per name, the first at the top."""
     places = list(range(len(names)))
     data = [
@@ -222,7 +224,7 @@ def across(names: Sequence[str], series: Sequence[Series], unit: str) -> Figure:
         "yaxis": {**AXIS, **axis, "ticksuffix": " ", "range": axis["range"][::-1]},
         "showlegend": len(series) > 1, "hovermode": "closest", "bargap": 0.25,
     }  # fmt: skip
-    return Figure(data, layout)
+    return PlotlyFigure(data, layout)
 
 
 def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def _bar(names: Sequence[str], one: Series, unit: str, place: int) -> dict[str, 
     }  # fmt: skip
 
 
-def as_json(figure: Figure) -> Markup:
+def as_json(figure: PlotlyFigure) -> Markup:
     """Return a figure as JSON that is safe in HTML and that Plotly takes for plain text."""
     text = json.dumps({"data": _sent(figure.data), "layout": _sent(figure.layout)})
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
