@@ -25,20 +25,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 pytest.register_assert_rewrite("mini_platform_tests.support")
 
-from mini_platform import Dataset
 from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
-from mini_platform.operations.landing import land_files, named_file
-from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, embedded
-from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import files
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
 from mini_platform_tests.support import drawn, rings
@@ -50,6 +45,7 @@ from mini_platform_tests.support.databases import (
     Pipeline,
     copied,
     execute,
+    load_files,
     set_environment,
     url_of,
 )
@@ -160,16 +156,6 @@ def platform(home: Path) -> Iterator[Platform]:
     assert made.settings.home == home
     yield made
     made.engine.dispose()
-
-
-def load_files(platform: Platform, dataset: Dataset, *paths: Path) -> list[int]:
-    """Land files and process all that wait; return the ids of those."""
-    landed = [row for _, row in land_files(platform, dataset, [named_file(path) for path in paths], "test")]
-    assert None not in landed
-    waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING))
-    with platform.engine.connect() as conn:
-        file_ids = conn.scalars(waiting).all()
-    return [file["file_id"] for file in process(platform, dataset, file_ids, run_id="test")]
 
 
 @pytest.fixture

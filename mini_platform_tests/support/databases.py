@@ -11,10 +11,15 @@ from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, select
 
+from mini_platform import Dataset
 from mini_platform.config.settings import load_settings
+from mini_platform.operations.landing import land_files, named_file
+from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
+from mini_platform.warehouse.ledger import PENDING
+from mini_platform.warehouse.tables import files
 
 TEMPLATE, TEMPLATE_WITH_SAMPLES = "template_platform", "template_samples"
 
@@ -53,6 +58,18 @@ def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     )  # Nobody's: uploads nudge Dagster, and not the one that the user runs.
 
 
+@contextmanager
+def open_platform(server: str, template: str, folder: Path) -> Iterator[Platform]:
+    """Yield a platform on a copy of a database, with its folders below one folder; for several tests that only read."""
+    with copied(server, template) as url:
+        with pytest.MonkeyPatch.context() as patch:
+            set_environment(patch, url, folder)
+            platform = Platform()
+            platform.engine  # noqa: B018 - made while the environment says where
+        yield platform
+        platform.engine.dispose()
+
+
 def platform_on(engine: Engine, folder: Path, **parts: Any) -> Platform:
     """Return a platform on an open database, with its folders below one folder; other parts of it can be passed."""
     settings = load_settings().model_copy(update={"home": folder / "home", "data": folder / "data"})
@@ -80,3 +97,13 @@ def _connection(server: str) -> Iterator[psycopg2.extensions.connection]:
         yield conn
     finally:
         conn.close()
+
+
+def load_files(platform: Platform, dataset: Dataset, *paths: Path) -> list[int]:
+    """Land files and process all that wait; return the ids of those."""
+    landed = [row for _, row in land_files(platform, dataset, [named_file(path) for path in paths], "test")]
+    assert None not in landed
+    waiting = select(files.c.file_id).where(files.c.dataset == dataset.name, files.c.status.in_(PENDING))
+    with platform.engine.connect() as conn:
+        file_ids = conn.scalars(waiting).all()
+    return [file["file_id"] for file in process(platform, dataset, file_ids, run_id="test")]

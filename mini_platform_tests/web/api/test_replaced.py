@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from mini_platform.warehouse.upsert import upsert_frame
 from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
 from mini_platform.web.site import Site
-from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.databases import Pipeline, load_files, open_platform
 from mini_platform_tests.support.processes import away
 from mini_platform_tests.support.web import serving
 
@@ -36,54 +37,69 @@ B,2024-01-04,999,0
 """
 
 
+ROWS = list(csv.DictReader(io.StringIO(WEATHER)))[:-1]
+"""Those that are loaded; the last one is rejected."""
+
+
+@pytest.fixture(scope="module")
+def reader(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a platform in which the measurements are loaded; its tests change nothing."""
+    folder = tmp_path_factory.mktemp("weather")
+    with open_platform(server, template, folder) as platform:
+        (folder / "weather.csv").write_text(WEATHER)
+        load_files(platform, all_datasets()["weather"], folder / "weather.csv")
+        site = Site(platform)
+        with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as made:
+            yield made
+        site.close()
+
+
 @pytest.fixture
-def weather(pipeline: Pipeline, tmp_path: Path) -> list[dict[str, str]]:
-    """Measurements that were loaded, as the file has them; one more was rejected."""
+def weather(pipeline: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "weather.csv"
     path.write_text(WEATHER)
     pipeline(all_datasets()["weather"], path)
-    return list(csv.DictReader(io.StringIO(WEATHER)))[:-1]
 
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def test_stations(client: httpx.Client, weather: list[dict[str, str]]) -> None:
-    assert client.get("/api/stations/").json() == {"stations": ["A", "B"]}
+def test_stations(reader: httpx.Client) -> None:
+    assert reader.get("/api/stations/").json() == {"stations": ["A", "B"]}
 
 
-def test_days_of_a_station_page_by_page(client: httpx.Client, weather: list[dict[str, str]]) -> None:
+def test_days_of_a_station_page_by_page(reader: httpx.Client) -> None:
     expected = [
         {"date": row["date"], "temp_c": _number(row["temp_c"]), "precip_mm": _number(row["precip_mm"])}
-        for row in weather
+        for row in ROWS
         if row["station_id"] == "A"
     ]
-    first = client.get("/api/metrics/daily/", params={"station_id": "A", "limit": 2}).json()
+    first = reader.get("/api/metrics/daily/", params={"station_id": "A", "limit": 2}).json()
     assert first == {
         "station_id": "A", "count": 3, "limit": 2, "offset": 0, "next_offset": 2, "data": expected[:2]
     }  # fmt: skip
-    second = client.get("/api/metrics/daily/", params={"station_id": "A", "limit": 2, "offset": 2}).json()
+    second = reader.get("/api/metrics/daily/", params={"station_id": "A", "limit": 2, "offset": 2}).json()
     assert (second["data"], second["next_offset"]) == (expected[2:], None)
 
 
 @pytest.mark.parametrize(("limit", "offset", "following"), [(3, 0, None), (1, 1, 2), (1, 2, None), (10_000, 3, None)])
 def test_the_next_page_is_named_only_if_there_is_one(
-    client: httpx.Client, weather: list[dict[str, str]], limit: int, offset: int, following: int | None
+    reader: httpx.Client, limit: int, offset: int, following: int | None
 ) -> None:
-    page = client.get("/api/metrics/daily/", params={"station_id": "A", "limit": limit, "offset": offset}).json()
+    page = reader.get("/api/metrics/daily/", params={"station_id": "A", "limit": limit, "offset": offset}).json()
     assert (page["count"], page["next_offset"], len(page["data"])) == (3, following, min(limit, 3 - offset))
 
 
-def test_days_over_all_stations(client: httpx.Client, weather: list[dict[str, str]]) -> None:
+def test_days_over_all_stations(reader: httpx.Client) -> None:
     temps, rain = defaultdict(list), defaultdict(list)
-    for row in weather:
+    for row in ROWS:
         if row["temp_c"]:
             temps[row["date"]].append(float(row["temp_c"]))
         if row["precip_mm"]:
             rain[row["date"]].append(float(row["precip_mm"]))
-    days = sorted({row["date"] for row in weather})
-    found = client.get("/api/metrics/daily/").json()
+    days = sorted({row["date"] for row in ROWS})
+    found = reader.get("/api/metrics/daily/").json()
     assert found["station_id"] is None
     assert found["data"] == [
         {
@@ -99,18 +115,14 @@ def test_days_over_all_stations(client: httpx.Client, weather: list[dict[str, st
 @pytest.mark.parametrize(
     ("first", "last"), [(None, None), ("2024-01-02", None), (None, "2024-01-01"), ("2030-01-01",) * 2]
 )
-def test_summary(
-    client: httpx.Client, weather: list[dict[str, str]], station: str | None, first: str | None, last: str | None
-) -> None:
+def test_summary(reader: httpx.Client, station: str | None, first: str | None, last: str | None) -> None:
     rows = [
-        row
-        for row in weather
-        if station in (None, row["station_id"]) and (first or "") <= row["date"] <= (last or "9999")
+        row for row in ROWS if station in (None, row["station_id"]) and (first or "") <= row["date"] <= (last or "9999")
     ]
     temps = [float(row["temp_c"]) for row in rows if row["temp_c"]]
     rain = [float(row["precip_mm"]) for row in rows if row["precip_mm"]]
     params = {name: value for name, value in (("station_id", station), ("from", first), ("to", last)) if value}
-    assert client.get("/api/metrics/summary/", params=params).json() == {
+    assert reader.get("/api/metrics/summary/", params=params).json() == {
         "station_id": station,
         "from": first,
         "to": last,
@@ -120,23 +132,23 @@ def test_summary(
     }
 
 
-def test_download(client: httpx.Client, weather: list[dict[str, str]]) -> None:
-    answer = client.get("/api/metrics/download/", params={"station_id": "B", "to": "2024-01-03"})
+def test_download(reader: httpx.Client) -> None:
+    answer = reader.get("/api/metrics/download/", params={"station_id": "B", "to": "2024-01-03"})
     assert answer.headers["content-type"].startswith("text/csv")
     assert "attachment" in answer.headers["content-disposition"]
     found = list(csv.DictReader(io.StringIO(answer.text)))
-    expected = [row for row in weather if row["station_id"] == "B"]
+    expected = [row for row in ROWS if row["station_id"] == "B"]
     numbers = ("temp_c", "precip_mm")
     assert [{n: _number(row[n]) if n in numbers else row[n] for n in row} for row in found] == [
         {n: _number(row[n]) if n in numbers else row[n] for n in row} for row in expected
     ]
 
 
-def test_quality(client: httpx.Client, engine: Engine, weather: list[dict[str, str]]) -> None:
+def test_quality(client: httpx.Client, engine: Engine, weather: None) -> None:
     with engine.begin() as conn:
         upsert_frame(conn, quality_report, quality.measure(conn, all_datasets()["weather"], "run"))
     columns = ["date", "precip_mm", "station_id", "temp_c"]
-    nulls = {name: sum(not row[name] for row in weather) for name in columns}
+    nulls = {name: sum(not row[name] for row in ROWS) for name in columns}
     days = {"min": "2024-01-01", "max": "2024-01-03"}
     measured = {
         "table": "measurements",
@@ -179,10 +191,8 @@ def test_quality(client: httpx.Client, engine: Engine, weather: list[dict[str, s
         ("/api/customers/?ordering=shoe_size", 400, "shoe_size"),
     ],
 )
-def test_what_cannot_be_answered_says_why(
-    client: httpx.Client, weather: list[dict[str, str]], path: str, status: int, said: str
-) -> None:
-    answer = client.get(path)
+def test_what_cannot_be_answered_says_why(reader: httpx.Client, path: str, status: int, said: str) -> None:
+    answer = reader.get(path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert said in answer.json()["detail"]
