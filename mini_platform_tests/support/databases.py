@@ -42,7 +42,7 @@ Pipeline = Callable[..., list[int]]
 def copied(server: str, template: str) -> Iterator[str]:
     """Yield the URL of a copy of a database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # half of what logging it takes
     yield url_of(server, name)
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
