@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from mini_platform.operations.landing import land
-from mini_platform.operations.processing import process
+from mini_platform.operations.processing import process, stage
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import weather
 
@@ -69,6 +69,18 @@ def test_dropped_files_are_processed_where_dagster_cannot_be_imported(platform: 
         "analytics.quality_report": 8,
     }
     assert process(platform, weather) == []
+
+
+def test_a_file_whose_staged_rows_are_gone_is_staged_again(platform: Platform, data: Path) -> None:
+    """As after a restore: no backup has the rows of staging."""
+    drop(data, "a.csv", "A,2024-01-01,1,1\n")
+    (file_id,) = land(platform, weather, "earlier").file_ids
+    assert stage(platform, weather, "earlier") == [file_id]
+    with platform.engine.begin() as conn:
+        conn.execute(text("TRUNCATE staging.measurements"))
+    assert [file["status"] for file in process(platform, weather)] == ["loaded"]
+    assert counted(platform)["production.measurements"] == 1
+
 
 
 def test_only_the_files_that_are_named(platform: Platform, data: Path) -> None:
