@@ -82,7 +82,6 @@ def test_a_file_whose_staged_rows_are_gone_is_staged_again(platform: Platform, d
     assert counted(platform)["production.measurements"] == 1
 
 
-
 def test_only_the_files_that_are_named(platform: Platform, data: Path) -> None:
     drop(data, "a.csv", "A,2024-01-01,1,1\n")
     drop(data, "b.csv", "B,2024-01-01,1,1\n")
