@@ -54,8 +54,8 @@ def process(
     """
     run_id = run_id or str(uuid.uuid4())
     file_ids = set(land(platform, dataset, run_id).file_ids if files is None else ())
-    # Loading may queue files again, which are then pending: others that a late file affects, and, though it loads nothing, those
-    # whose staged rows are gone, as after a restore. So staging, too, must find nothing more after it.
+    # Loading may queue files again, which are then pending: others that a late file affects, and those whose staged rows are
+    # gone, as after a restore, though it loads nothing then. So staging, too, must find nothing more after it.
     while batch := (stage(platform, dataset, run_id, files) + load(platform, dataset, run_id, files)) or stage(
         platform, dataset, run_id, files
     ):
