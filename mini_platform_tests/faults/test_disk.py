@@ -79,7 +79,7 @@ def test_run_goes_on(harness: CrashHarness, small: Path, fault: Survives) -> Non
     (taken,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
     assert not taken.passed
     assert taken.severity == dg.AssetCheckSeverity.ERROR
-    said = f"1 file cannot be taken: big.csv: there is no space left in {harness.home / 'raw'}"
+    said = f"1 file cannot be landed: big.csv: there is no space left in {harness.home / 'raw'}"
     assert str(taken.description).startswith(said)
     give_room(small)
     harness.finish()
