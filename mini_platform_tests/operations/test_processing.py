@@ -72,7 +72,7 @@ def test_dropped_files_are_processed_where_dagster_cannot_be_imported(platform: 
 
 
 def test_a_file_whose_staged_rows_are_gone_is_staged_again(platform: Platform, data: Path) -> None:
-    """As after a restore: no backup has the rows of staging."""
+    """A backup has no rows of staging, so this is the state after a restore."""
     drop(data, "a.csv", "A,2024-01-01,1,1\n")
     (file_id,) = land(platform, weather, "earlier").file_ids
     assert stage(platform, weather, "earlier") == [file_id]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from mini_platform import ApiSource
 from mini_platform.landing.sync import sync
 from mini_platform.operations.sources import access_to
 from mini_platform.platform import Platform
+from mini_platform_tests.support import worker
 from mini_platform_tests.support.examples import records
 
 SOURCE = ApiSource(name="api", rate=1000, tries=2, backoff=0.01, read_seconds=20)
@@ -20,10 +20,7 @@ DATASET = replace(records, api_sources=(SOURCE,))
 
 def main(environment: Mapping[str, str], log: Path) -> None:
     """Sync once, with exactly these settings; exit with 0 if the sync succeeded."""
-    with log.open("a") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    os.environ.update(environment)
+    worker.prepare(environment, log)
     platform = Platform()
     done = sync(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
     print(done, flush=True)  # noqa: T201 - into the log

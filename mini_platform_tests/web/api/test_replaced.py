@@ -38,7 +38,7 @@ B,2024-01-04,999,0
 
 
 ROWS = list(csv.DictReader(io.StringIO(WEATHER)))[:-1]
-"""Those that are loaded; the last one is rejected."""
+"""The rows of WEATHER that are loaded: all but the last one, which is rejected."""
 
 
 @pytest.fixture(scope="module")
