@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -36,7 +37,7 @@ from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.schema import create_all
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
-from mini_platform_tests.support import drawn, rings
+from mini_platform_tests.support import claims, drawn, rings
 from mini_platform_tests.support.databases import (
     FAST,
     TEMPLATE,
@@ -61,6 +62,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == drawn.REPORT and report.when == "call":
                 terminalreporter.write_line(str(value))
+    replaced_systems(terminalreporter)
+
+
+def replaced_systems(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write how many claims of each replaced system hold, if their list was tested in this run."""
+    passed: dict[str, bool] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if outcome != "passed" or report.when == "call":
+                test = report.nodeid.partition("[")[0].removeprefix("mini_platform_tests/")
+                passed[test] = passed.get(test, True) and outcome == "passed"
+    if "replaced/test_claims.py::test_every_claim_names_tests_that_exist_or_a_reason" not in passed:
+        return
+    terminalreporter.section("claims of the replaced systems")
+    for system in claims.SYSTEMS:
+        module = import_module(f"mini_platform_tests.replaced.test_{system}")
+        terminalreporter.write_line(claims.line(system, claims.counts(module.CLAIMS, passed)))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

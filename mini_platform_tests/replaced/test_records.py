@@ -1,0 +1,7 @@
+"""The claims of the records system, and its documented requests, rows and files, replayed."""
+
+from __future__ import annotations
+
+from mini_platform_tests.support.claims import Claim
+
+CLAIMS: list[Claim] = []
