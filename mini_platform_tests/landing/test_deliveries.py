@@ -188,7 +188,7 @@ def go_through(box: InboxHarness, *, seed: int, after: str, kills: float, rounds
         files.change()
         stands(harness, files)
         deaths += visited(harness, rng, kills, LANDING)
-        files.stood_still()
+        files.record_fetched()
         work(harness.platform)
         deaths += visited(harness, rng, kills, TIDYING)
         if after != "keep":

@@ -381,7 +381,7 @@ def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[st
 @example(rows=[{"station_id": "\x1c", "date": "9999-12-31", "temp_c": "-0", "precip_mm": "2000.0000000000002"}])
 def test_verdicts_are_those_of_the_oracle(rows: list[dict[str, str]]) -> None:
     validated = validate(weather, frame(*rows)).rows
-    expected = [Oracle().judge_cells(row)[0] for row in rows]
+    expected = [Oracle().validate_cells(row)[0] for row in rows]
     assert [frozenset(names(literal)) for literal in validated["_rules"]] == expected
 
 

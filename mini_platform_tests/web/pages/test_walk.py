@@ -32,7 +32,7 @@ from mini_platform.web.pages.listing import ROWS
 from mini_platform_tests.support import drawn
 from mini_platform_tests.support.figures import FIGURES, LEDGER, OF_FILES, At, Params, Read, chosen, masked, rejects
 from mini_platform_tests.support.pages import Page, keeps_to_itself
-from mini_platform_tests.support.tree import Node, Tree, difference, read, squeezed, squeezed_all, twins_of
+from mini_platform_tests.support.tree import Node, Tree, difference, download_links, read, squeezed, squeezed_all
 from mini_platform_tests.support.world import EVIL, HOSTILE, World, served
 
 QUALITY = "analytics.quality_report"
@@ -224,7 +224,7 @@ class Walk:
             self.figures[name] += 1
             shown, right = read(node), squeezed_all(FIGURES[name](at))
             if isinstance(right, list):
-                for link in twins_of(node):
+                for link in download_links(node):
                     self.first[link] = [str(row[0]) for row in shown]
                     self.counts[link] = sum(not headings or len(row) == len(headings) for row in right)
             hidden_key = (
