@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
+from mini_platform import Dataset
 from mini_platform.rows.readers.header import columns_of_refused
 from mini_platform.warehouse.quality import current, rows_outside
 from mini_platform.warehouse.tables import DatasetTables, dataset_tables
@@ -217,11 +218,10 @@ def quality(
     """Show the quality of the measurements, or of the rows of the last load as they were staged, as they are now."""
     dataset = site.dataset(DATASET)
     staged = table == "staging"
-    limited = [column for column in dataset.columns if "in_range" in column.checks]
     # Staging is closed to the read-only role.
     with site.read_all() if staged else site.read() as conn:
         columns = {row["column_name"]: row for row in current(conn, dataset, staged=staged)}
-        outside = {column: rows_outside(conn, dataset, column, staged=staged) for column in limited}
+        out_of_range_counts = _out_of_range_counts(conn, dataset, staged=staged)
     numbers = {column.name for column in dataset.columns if column.type in (int, float)}
     first = columns[dataset.key[0]]
     return Quality(
@@ -231,11 +231,7 @@ def quality(
         null_rates={name: row["null_rate"] for name, row in columns.items()},
         duplicates=Duplicates(key=list(dataset.key), extra_duplicate_rows=first["duplicates"]),
         min_max={name: _value_range(row, name in numbers) for name, row in columns.items()},
-        out_of_range_counts={
-            f"{column.name}_{side}_{column.checks['in_range'][limit]}": count
-            for column, counts in outside.items()
-            for side, limit, count in zip(("lt", "gt"), ("min_value", "max_value"), counts, strict=True)
-        },
+        out_of_range_counts=out_of_range_counts,
     )
 
 
@@ -318,3 +314,16 @@ def _value_range(row: Any, is_number: bool) -> DateRange:
         if is_number and minimum is not None
         else DateRange(min=minimum, max=maximum)
     )
+
+
+def _out_of_range_counts(conn: Connection, dataset: Dataset, *, staged: bool) -> dict[str, int]:
+    """Return the number of rows below and above each limit, named like `temp_c_lt_-90`."""
+    counts = {}
+    for column in dataset.columns:
+        if limits := column.checks.get("in_range"):
+            below, above = rows_outside(conn, dataset, column, staged=staged)
+            counts |= {
+                f"{column.name}_lt_{limits['min_value']}": below,
+                f"{column.name}_gt_{limits['max_value']}": above,
+            }
+    return counts
