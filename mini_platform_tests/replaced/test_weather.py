@@ -65,7 +65,7 @@ def generated(rows: int = 30, bad: int = 20, seed: int = 42) -> tuple[str, list[
         ]
         for n in range(rows)
     ]
-    kept = list(good)
+    remaining = list(good)
     for n in sorted(rng.sample(range(rows), bad)):
         station, date, temp, rain = good[n]
         wrong = rng.choice([
@@ -76,9 +76,9 @@ def generated(rows: int = 30, bad: int = 20, seed: int = 42) -> tuple[str, list[
             [station, date, f"{rng.choice((-120, 150)):.1f}", rain],
             [station, date, temp, f"{-rng.uniform(1, 20):.1f}"],
         ])  # fmt: skip
-        kept.remove(good[n])
+        remaining.remove(good[n])
         good[n] = wrong
-    return HEADER + "".join(",".join(row) + "\n" for row in good), kept
+    return HEADER + "".join(",".join(row) + "\n" for row in good), remaining
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_imported_again_it_has_the_same_counts_and_the_table_the_same_rows(syste
     assert rows == [(1.0,), (3.0,)]
 
 
-def test_missing_columns_are_400_with_those_that_were_found(system: Live) -> None:
+def test_missing_columns_are_400_with_the_columns_of_the_file(system: Live) -> None:
     answer = send(system, "columns.csv", "station,date,temp\nOSL,2025-01-01,1\n")
     assert assert_refused(answer, 400).startswith(
         "columns.csv is refused: The header lacks station_id, temp_c, precip_mm."
