@@ -247,7 +247,7 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
             str_contains: this pattern must match somewhere in the text.
             str_startswith: the text must begin with this one.
             str_endswith: the text must end with this one.
-            email: True requires text in the form of an e-mail address, company-internal ones (`x@host.local`) included;
+            email: True requires text in the form of an e-mail address, internal ones (`x@host.local`) included;
                 whether it exists is not checked.
 
     Raises:

@@ -59,7 +59,7 @@ PLAIN_EMAIL = (
     r"(?:[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20})?\.){1,3}(?:com|org|net|info|biz|edu|gov|[a-z]{2})$"
 )
 """Addresses that `email_validator` is known to accept (a test checks it): calling it a million times takes half a minute."""
-COMPANY_DOMAINS = frozenset(("local", "test"))
+INTERNAL_DOMAINS = frozenset(("local", "test"))
 MASK_BITS = 63
 
 
@@ -88,8 +88,8 @@ def dtype(column: Column) -> pl.DataType:
 def _email_validator() -> Any:
     import email_validator
 
-    # Names that companies give to hosts of their own. Taking them off the library's list is the way that it documents.
-    for name in COMPANY_DOMAINS.intersection(email_validator.SPECIAL_USE_DOMAIN_NAMES):
+    # Names of internal hosts. Taking them off the library's list is the way that it documents.
+    for name in INTERNAL_DOMAINS.intersection(email_validator.SPECIAL_USE_DOMAIN_NAMES):
         email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(name)
     return email_validator
 
