@@ -89,7 +89,7 @@ class Dataset:
         indexes: columns with an index of their own in production (the key has one already).
         search: text columns that the search covers; None means all stored ones whose text is not replaced, () means none.
         sources: formats of its files; several formats are distinguished by the ending of a file's name.
-        api_sources: APIs from which rows are synced; their pages are read as its JSON files are.
+        api_sources: APIs from which rows are synced; their pages are read as its files are.
         unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`.
         duplicates: which of several rows of one file with the same key is loaded: the "last", the "first", or the one with the
             `KeepHighest` value of a column; "reject" rejects all of them.
@@ -372,17 +372,26 @@ class Dataset:
         where = f"dataset {self.name}"
         if not self.sources:
             raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
-        origins = [*(source.name for source in self.sources), *(source.name for source in self.api_sources)]
-        if repeated := {name for name in origins if origins.count(name) > 1}:
+        origins = [source.name for source in self.sources]
+        for source in self.api_sources:
+            if (form := self.page_format(source)) is None or form.name != source.name:
+                origins.append(source.name)
+        names = [source.name for source in self.api_sources]
+        if repeated := {name for listed in (origins, names) for name in listed if listed.count(name) > 1}:
             raise DeclarationError(f"{where}: two formats or API sources have the name {min(repeated)}")
         for one, other in itertools.permutations(self.sources, 2):
             for suffix in one.suffixes:
                 if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):
                     raise DeclarationError(f"{where}: files that end in {suffix} could be {one.name} or {other.name}")
         for source in self.api_sources:
-            if self.page_format(source) is None:
+            form = self.page_format(source)
+            if form is None:
                 raise DeclarationError(
-                    f"{where}: the pages of {source.name} end in {source.suffix}, and no JSON format has this ending"
+                    f"{where}: the pages of {source.name} end in {source.suffix}, and no format has this ending"
+                )
+            if source.paging is not None and not isinstance(form, Json):
+                raise DeclarationError(
+                    f"{where}: the pages of {source.name} are {form.name}, which is read without paging: declare paging=None"
                 )
 
     def _refuse_page(self, page: Page) -> None:
@@ -522,10 +531,9 @@ class Dataset:
                     limits[column.name] = min(max_bytes, limits.get(column.name, max_bytes))
         return limits
 
-    def page_format(self, source: ApiSource) -> Json | None:
-        """Return the JSON format that reads the pages of a source; None if there is none."""
-        formats = (form for form in self.sources if isinstance(form, Json))
-        return next((form for form in formats if source.suffix in form.suffixes), None)
+    def page_format(self, source: ApiSource) -> Csv | Json | None:
+        """Return the format that reads the pages of a source; None if there is none."""
+        return next((form for form in self.sources if source.suffix in form.suffixes), None)
 
     @property
     def raw_asset(self) -> str:

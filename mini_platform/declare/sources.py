@@ -179,6 +179,9 @@ API_CHANNEL = "api:"
 class PageNumberPaginator:
     """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows ends the sync.
 
+    A source that ignores page and limit, and sends all of its rows whatever they are, ends it too: its next page has the same
+    rows, and so has one with the limit 1. One that ignores the page alone fails: there may be more rows.
+
     Attributes:
         page: name of the parameter for the number of the page.
         first: number of the first page.
@@ -238,13 +241,15 @@ class CursorPaginator:
 class ApiSource:
     """An HTTP API that is synced page by page; each page becomes a raw file, as if it had been dropped.
 
-    The pages are read as the dataset's JSON files are. The address of the API and its credentials are settings:
+    The pages are read as the dataset's files with this ending are. The address of the API and its credentials are settings:
     `MINI_PLATFORM_API_SOURCE__<DATASET>_<NAME>__URL` and `…__HEADER`. Numbers of times are seconds.
 
     Attributes:
         name: name of the source: lower case letters, digits and single underscores; a column with `system="source"` has it.
+            It may be the name of the format of its pages, whose files then have the same value there.
         url: URL of the first page, unless a setting overrides it; None means that the source is not synced until it is set.
-        paging: how the next page is requested: a `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`.
+        paging: how the next page is requested: a `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`; None if
+            one response has all rows, as a CSV file at a URL.
         page_size: number of rows to request per page.
         since: name of the parameter that takes an ISO 8601 time and limits the response to rows changed after it; None if
             the API has none.
@@ -261,12 +266,13 @@ class ApiSource:
         sync_seconds: maximum duration of a sync in one run; a longer one is continued by the next run.
         max_pages: maximum number of pages of one sync; more are considered an endless loop.
         schedule: cron expression for the sync; None means the setting ETL_INTERVAL.
-        suffix: ending of the names of the pages; it selects one of several JSON formats of the dataset.
+        suffix: ending of the names of the pages; it selects one of the formats of the dataset: one for JSON, or, without
+            paging, one for CSV.
     """
 
     name: str
     url: str | None = None
-    paging: PageNumberPaginator | HeaderLinkPaginator | CursorPaginator = PageNumberPaginator()
+    paging: PageNumberPaginator | HeaderLinkPaginator | CursorPaginator | None = PageNumberPaginator()
     page_size: int = 100
     since: str | None = None
     overlap: dt.timedelta = dt.timedelta(minutes=5)
@@ -293,13 +299,13 @@ class ApiSource:
             raise DeclarationError(
                 f"ApiSource: {self.name!r} is not a name: use lower case letters, digits and single underscores"
             )
-        if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator):
+        if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator | None):
             raise DeclarationError(
                 f"ApiSource {self.name}: paging is {self.paging!r}; it takes PageNumberPaginator, "
-                "HeaderLinkPaginator or CursorPaginator"
+                "HeaderLinkPaginator, CursorPaginator or None"
             )
         self._refuse_numbers()
-        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging.limit)
+        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging and self.paging.limit)
         if self.url is not None and not re.match(r"https?://[^/]", str(self.url)):
             raise DeclarationError(f"ApiSource {self.name}: url is {self.url!r}; it begins with https:// or http://")
         if "#" in (self.url or ""):

@@ -25,6 +25,7 @@ from sqlalchemy import Engine, select, text
 
 from mini_platform import (
     ApiSource,
+    Csv,
     CursorPaginator,
     Dataset,
     DeclarationError,
@@ -241,12 +242,81 @@ def test_a_link_to_itself(channel: Door) -> None:
     assert channel.ids() == [1]
 
 
-def test_a_page_that_repeats(channel: Door) -> None:
-    """A server that does not know the parameter gives the first page for ever; the time beside the rows tells nothing."""
+def ignoring(*ignored: str, rows: int = 3) -> Callable[[Request], Reply]:
+    """A server of this many rows that ignores these parameters."""
+
+    def answer(request: Request) -> Reply:
+        limit = rows if "limit" in ignored else int(request.query["limit"])
+        start = 0 if "page" in ignored else (int(request.query["page"]) - 1) * limit
+        return Reply({"items": things(*range(rows)[start : start + limit]), "at": request.at})
+
+    return answer
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_source_that_ignores_paging_ends_with_its_second_page(channel: Door, rows: int) -> None:
+    """The time beside the rows tells nothing."""
     channel.dataset = replace(records, sources=(Json(rows="items"),))
-    done = channel.sync(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
-    failed(done, "Page 2", "same rows as page 1")
+    done = succeeded(channel.sync(answer=ignoring("page", "limit", rows=rows)))
+    assert channel.ids() == list(range(rows))
+    assert (done.rows, done.pages, channel.checkpoint.position) == (rows, 2, None)
+    again = succeeded(channel.sync())
+    assert (len(channel.landed()), again.sync) == (2, 2), "the time beside the rows has changed"
+    grown = succeeded(channel.sync(answer=ignoring("page", "limit", rows=rows + 1)))
+    assert (grown.rows, len(grown.file_ids)) == (rows + 1, 1)
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_a_source_that_ignores_the_page_alone_fails(channel: Door, page_size: int) -> None:
+    """It may have more rows than it sends: no success is reported."""
+    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    done = channel.sync(replace(QUICK, page_size=page_size), ignoring("page", rows=150))
+    failed(done, "Page 2", "same rows as page 1", "paging=None")
+    assert channel.ids() == list(range(page_size))
+
+
+def test_a_page_that_repeats_later_fails(channel: Door) -> None:
+    pages = [things(1), things(2), things(1)]
+    failed(channel.sync(answer=numbered(pages)), "Page 3", "same rows as page 1")
+
+
+CSV_SOURCE = replace(QUICK, paging=None, suffix=".csv")
+CSV = b'ID,Name,VALUE,Description\n1,lamp,2.5,"on\ntwo lines"\n2,crate,,x\n'
+
+
+def csv_channel(channel: Door) -> Door:
+    channel.dataset = replace(records, sources=(Csv(), Json()))
+    return channel
+
+
+def test_one_response_without_paging(channel: Door) -> None:
+    """A CSV file at a signed URL, which is requested as it is written."""
+    url = channel.api.url + "?sig=a%2Fb+c"
+    done = succeeded(csv_channel(channel).sync(CSV_SOURCE, lambda _: Reply(CSV, headers={"ETag": '"1"'}), url=url))
+    assert (done.pages, done.rows, channel.checkpoint.position) == (1, 2, None)
+    assert [dict(request.query) for request in channel.api.requests] == [{"sig": "a/b c"}]
+    with channel.engine.connect() as conn:
+        name, sha256 = conn.execute(select(files.c.name, files.c.sha256)).one()
+    assert (name, channel.store.path(sha256).read_bytes()) == ("api/1/page-000001.csv", CSV)
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(status=304), url=url)).unchanged == 1
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(CSV), url=url)).unchanged == 1
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(CSV + b"3,z,,\n"), url=url)).rows == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Down for maintenance</html>", b'{"error": "x"}', b"id,value\n1,2\n"])
+def test_a_response_that_is_not_the_csv(channel: Door, body: bytes) -> None:
+    answers = [Reply(body), Reply(CSV)]
+    succeeded(csv_channel(channel).sync(CSV_SOURCE, lambda _: answers.pop(0)))
+    failed(channel.sync(CSV_SOURCE, lambda _: Reply(body)), "The page cannot be read")
+    with channel.engine.connect() as conn:
+        assert len(conn.execute(select(files)).all()) == 1
+
+
+def test_the_one_response_of_json_has_a_list(channel: Door) -> None:
+    succeeded(channel.sync(replace(QUICK, paging=None), lambda _: Reply(things(1, 2))))
+    assert [dict(request.query) for request in channel.api.requests] == [{}]
     assert channel.ids() == [1, 2]
+    failed(channel.sync(replace(QUICK, paging=None), lambda _: Reply({"message": "wrong key"})), "no list of rows")
 
 
 def test_no_end(channel: Door) -> None:

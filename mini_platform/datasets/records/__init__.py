@@ -77,10 +77,14 @@ dataset = Dataset(
     owners=["team:records"],
     rows=Record,
     key=("source", "source_id"),
-    sources=(Csv(), Json()),
-    # Objects such as `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, requested with `?page=1&limit=100`. The URL of the
-    # API is the setting MINI_PLATFORM_API_SOURCE__RECORDS_API__URL.
-    api_sources=(ApiSource(name="api", paging=PageNumberPaginator()),),
+    sources=(Csv(), Json(), Json(name="pages", rows="data", suffixes=(".page",))),
+    # Objects such as `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, in a list or in `{"data": […]}`, requested with
+    # `?page=1&limit=100`; and a CSV file at a URL. The URLs are the settings MINI_PLATFORM_API_SOURCE__RECORDS_API__URL and
+    # MINI_PLATFORM_API_SOURCE__RECORDS_CSV__URL.
+    api_sources=(
+        ApiSource(name="api", paging=PageNumberPaginator(), suffix=".page"),
+        ApiSource(name="csv", paging=None, suffix=".csv"),
+    ),
     # The objects of an API have more fields than are declared here (userId), and may get new ones. Raw pages keep all of them:
     # reprocessing loads a field that is declared later.
     unexpected_columns="ignore",
