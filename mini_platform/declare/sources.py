@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mini_platform.declare.columns import DeclarationError, report_bad_arguments
@@ -166,6 +167,42 @@ class Json:
         _refuse_format("Json", self.name, self.suffixes)
         if self.rows is not None:
             _refuse_path("Json: rows", self.rows)
+
+
+ADOPT_CHANNEL = "adopt"
+"""Channel of the rows of adopted tables in the ledger."""
+
+
+@report_bad_arguments
+@dataclass(frozen=True)
+class AdoptedTable:
+    """A table of a replaced system, whose rows `mini-platform adopt` takes over with the values of their system columns.
+
+    It has a column for every column that is read from files, and for the system columns "source", "first_loaded", "last_loaded"
+    and "surrogate". Rows become raw files of the channel `adopt`: only there a file has values for these columns.
+
+    Attributes:
+        name: name of the table, with its schema if that is not the database's default.
+        columns: names of its columns by those of the dataset, where they differ.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not texts.
+
+        Raises:
+            DeclarationError: an option is invalid; the sentence names it.
+        """
+        if not isinstance(self.name, str) or not self.name:
+            raise DeclarationError(f"AdoptedTable: {self.name!r} is not the name of a table")
+        if not isinstance(self.columns, Mapping) or not all(
+            isinstance(name, str) and name for item in self.columns.items() for name in item
+        ):
+            raise DeclarationError(
+                f'AdoptedTable: columns is {self.columns!r}; it takes names, as in {{"here": "there"}}'
+            )
 
 
 CRON = r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)|(?:[0-9A-Za-z*/,#?-]+ +){4,5}[0-9A-Za-z*/,#?-]+"

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mini_platform.declare.sources import API_CHANNEL
+from mini_platform.declare.sources import ADOPT_CHANNEL, API_CHANNEL, Json
 from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform.rows.readers.exports import strip_export_columns
 from mini_platform.rows.readers.header import join_names
+from mini_platform.rows.readers.json import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator, Sequence, Set
     from pathlib import Path
 
+    from mini_platform.declare.columns import Column
     from mini_platform.declare.dataset import Dataset
 
 
@@ -45,10 +47,14 @@ def read_rows(dataset: Dataset, path: Path, name: str, channel: str, limits: Rea
 
 def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLimits) -> Iterator[Block]:
     read = {column.name for column in dataset.read_columns}
-    columns = [column for column in dataset.staged_columns if not column.derived]
+    columns = [*(column for column in dataset.staged_columns if not column.derived), *dataset.adopted_columns]
+    if channel == ADOPT_CHANNEL:
+        yield from _adopted_rows(dataset, path, columns, limits)
+        return
     only_read = len(columns) == len(read)
     api_source = channel.removeprefix(API_CHANNEL) if channel.startswith(API_CHANNEL) else None
     constants = {"file": name, "source": api_source or format_of(name, dataset.sources).name}
+    not_yet_known = pl.lit(None, pl.String)
     for block in read_file(path, name, dataset.sources, dataset.read_columns, limits=limits):
         extra = [column for column in block.rows.columns if column not in read]
         block, extra = strip_export_columns(dataset, block, extra)  # noqa: PLW2901 - it is the same block
@@ -61,7 +67,9 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
         system_columns = {
             column.name: pl.Series(places[column.system]).cast(pl.String)
             if column.system in places
-            else pl.lit(constants[str(column.system)])
+            else pl.lit(constants[column.system])
+            if column.system in constants
+            else not_yet_known
             for column in columns
             if column.system
         }
@@ -74,6 +82,13 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
         yield replace(
             unambiguous, rows=unambiguous.rows.with_columns(**system_columns).select(names), extra=tuple(extra)
         )
+
+
+def _adopted_rows(dataset: Dataset, path: Path, columns: Sequence[Column], limits: ReadLimits) -> Iterator[Block]:
+    """Read the rows of an adopted table: objects that have a value for each column, also for those filled in by the platform."""
+    as_empty = [pl.col(column.name).replace("", None) for column in dataset.adopted_columns]
+    for block in read_json(path, Json(), [replace(column, aliases=()) for column in columns], limits=limits):
+        yield replace(block, rows=block.rows.with_columns(as_empty))
 
 
 def _rename_clashes(block: Block, extra: list[str], system_names: Set[str]) -> tuple[Block, list[str]]:
