@@ -235,6 +235,10 @@ class Dataset:
             raise DeclarationError(
                 f"dataset {self.name}: {' and '.join(self.surrogates)} would be the same number: declare one"
             )
+        if self.adopts and not self.surrogates:
+            raise DeclarationError(
+                f'dataset {self.name}: adopts needs a column with system="surrogate", whose numbers order the adopted rows'
+            )
         if self.adopts and (unknown := set(self.adopts.columns) - set(names)):
             raise DeclarationError(
                 f"dataset {self.name}: adopts names {sorted(unknown)}, which {self.rows.__name__} lacks"

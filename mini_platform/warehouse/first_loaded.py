@@ -38,12 +38,12 @@ from mini_platform.warehouse.tables import NOW, among, dataset_tables, files
 
 
 def remember(conn: Connection, dataset: Dataset, rows: ColumnElement[bool]) -> None:
-    """Store the times and numbers of rows of production that are about to be deleted, in the transaction that queues the other files."""
+    """Store times and numbers of rows that are about to be deleted from production, when other files are queued for them."""
     tables = dataset_tables(dataset)
     if (gone := tables.gone) is None:
         return
     lasting = {f"_{c.system}": tables.production.c[c.name] for c in reversed(dataset.columns) if c.is_lasting}
-    names = [name for name in gone.c.keys() if name in lasting]
+    names = [column.name for column in gone.c if column.name in lasting]
     last_file = select(func.max(files.c.file_id)).where(files.c.dataset == dataset.name).scalar_subquery()
     values = [lasting[name] for name in names]
     deleted = select(*tables.production.primary_key.columns, *values, last_file).where(rows)

@@ -85,7 +85,7 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
 
 
 def _adopted_rows(dataset: Dataset, path: Path, columns: Sequence[Column], limits: ReadLimits) -> Iterator[Block]:
-    """Read the rows of an adopted table: objects that have a value for each column, also for those filled in by the platform."""
+    """Read rows of an adopted table: objects with a value for each column, also for those that the platform fills in."""
     as_empty = [pl.col(column.name).replace("", None) for column in dataset.adopted_columns]
     for block in read_json(path, Json(), [replace(column, aliases=()) for column in columns], limits=limits):
         yield replace(block, rows=block.rows.with_columns(as_empty))
