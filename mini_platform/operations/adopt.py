@@ -123,14 +123,13 @@ def _export(
 ) -> tuple[list[DroppedFile], tuple[Any, ...]]:
     rows = _selected(conn, dataset, adopted)
     (number,) = dataset.surrogates
-    highest, lowest = func.max(rows.c[number]), func.min(rows.c[number])
-    if (conn.scalar(select(highest)) or 1) >= HIGHEST_NUMBER or (conn.scalar(select(lowest)) or 1) < 1:
-        raise AdoptionError(f"Its numbers for {number} are not all from 1 to {HIGHEST_NUMBER - 1:,}.")
+    lowest, highest = conn.execute(select(func.min(rows.c[number]), func.max(rows.c[number]))).one()
+    if lowest is not None and not 1 <= lowest <= highest < HIGHEST_NUMBER:
+        raise AdoptionError(f"The numbers of {adopted.name} are not all from 1 to {HIGHEST_NUMBER - 1:,}.")
     systems = {str(c.system): rows.c[c.name] for c in dataset.columns if c.system and c.name in rows.c}
-    by_source = systems.get("source", literal_column("''"))
-    counts: Counter[str] = Counter()
-    for value, count in conn.execute(select(by_source, func.count()).select_from(rows).group_by(by_source)):
-        counts[str(value)] = count
+    by_source = func.coalesce(systems.get("source"), "")
+    sources = select(by_source, func.count()).select_from(rows).group_by(by_source)
+    counts: dict[str, int] = dict(conn.execute(sources).tuples().all())
     moments = [systems[name] if name in systems else literal_column("NULL") for name in ("first_loaded", "last_loaded")]
     first, last = conn.execute(select(func.min(moments[0]), func.max(moments[1])).select_from(rows)).one()
     lines = select(rows.c[number], cast(func.row_to_json(literal_column("adopted")), Text)).order_by(rows.c[number])

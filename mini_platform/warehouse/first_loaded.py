@@ -74,6 +74,9 @@ def with_written_columns(conn: Connection, dataset: Dataset, rows: Select[Any]) 
     written = [column for column in dataset.stored_columns if not column.is_staged]
     gone = tables.gone if tables.gone is not None and not is_empty(conn, tables.gone) else None
     new = rows.subquery("new")
+    source: FromClause = new
+    if gone is not None:
+        source = source.outerjoin(gone, and_(*(new.c[name] == gone.c[name] for name in dataset.key)))
     values: list[ColumnElement[Any]] = [NOW.label("_loaded_at")]
     for column in written:
         known = [gone.c[f"_{column.system}"]] if gone is not None and column.is_lasting else []
@@ -81,20 +84,17 @@ def with_written_columns(conn: Connection, dataset: Dataset, rows: Select[Any]) 
         if column.system != "surrogate":
             values.append(func.coalesce(*known, NOW).label(column.name))
         elif known:
-            values.append(_number(tables.production.c[column.name], func.coalesce(*known), new).label(column.name))
+            # A known number counts, unless another key has it by now, in production or before it among these rows.
+            number, stored = func.coalesce(*known), tables.production.c[column.name]
+            is_free = func.row_number().over(partition_by=number, order_by=new.c._file_id) == 1
+            if not is_empty(conn, tables.production):
+                numbered = tables.production.alias("numbered")
+                source = source.outerjoin(numbered, numbered.c[column.name] == number)
+                is_free = and_(is_free, numbered.c[column.name].is_(None))
+            is_known = and_(number.is_not(None), is_free)
+            values.append(case((is_known, number), else_=func.nextval(_sequence(stored))).label(column.name))
     names = {column.name for column in written}
-    completed = select(*(c for c in new.c if c.name not in names), *values)
-    if gone is None:
-        return completed
-    return completed.select_from(new.outerjoin(gone, and_(*(new.c[name] == gone.c[name] for name in dataset.key))))
-
-
-def _number(column: TableColumn[Any], known: ColumnElement[int], new: FromClause) -> ColumnElement[int]:
-    """Return the number of a row: the known one, unless it is empty or another key has it by now; else the next."""
-    numbered = column.table.alias("numbered")
-    is_first = func.row_number().over(partition_by=known, order_by=new.c._file_id) == 1
-    is_free = not_(exists(select(1).where(numbered.c[column.name] == known)))
-    return case((and_(known.is_not(None), is_first, is_free), known), else_=func.nextval(_sequence(column)))
+    return select(*(c for c in new.c if c.name not in names), *values).select_from(source)
 
 
 def _sequence(column: TableColumn[Any]) -> ColumnElement[str]:

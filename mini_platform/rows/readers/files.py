@@ -49,7 +49,7 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
     read = {column.name for column in dataset.read_columns}
     columns = [*(column for column in dataset.staged_columns if not column.derived), *dataset.adopted_columns]
     if channel == ADOPT_CHANNEL:
-        yield from _adopted_rows(dataset, path, columns, limits)
+        yield from _adopted_rows(dataset, path, channel, columns, limits)
         return
     only_read = len(columns) == len(read)
     api_source = channel.removeprefix(API_CHANNEL) if channel.startswith(API_CHANNEL) else None
@@ -84,9 +84,12 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
         )
 
 
-def _adopted_rows(dataset: Dataset, path: Path, columns: Sequence[Column], limits: ReadLimits) -> Iterator[Block]:
+def _adopted_rows(
+    dataset: Dataset, path: Path, channel: str, columns: Sequence[Column], limits: ReadLimits
+) -> Iterator[Block]:
     """Read rows of an adopted table: objects with a value for each column, also for those that the platform fills in."""
     as_empty = [pl.col(column.name).replace("", None) for column in dataset.adopted_columns]
+    as_empty += [pl.col(column.name).replace("", channel) for column in columns if column.system == "source"]
     for block in read_json(path, Json(), [replace(column, aliases=()) for column in columns], limits=limits):
         yield replace(block, rows=block.rows.with_columns(as_empty))
 
