@@ -15,6 +15,7 @@ from mini_platform.cli.alerting import alerts
 from mini_platform.cli.database import db, psql, url
 from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import ErrorReportingGroup
+from mini_platform.cli.exporting import export
 from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
@@ -39,7 +40,7 @@ app = typer.Typer(
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Platform": (up, down, status, serve),
     "Load": (load, sync, reprocess, forget, adopt),
-    "Inspect": (files, sources, rejects, explain, verify),
+    "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),
     "Tools": (new, sample, url),
 }
