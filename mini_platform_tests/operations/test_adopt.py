@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mini_platform.datasets.records import dataset as records
 from mini_platform.operations import adopt as adopting
 from mini_platform.operations.adopt import Adoption, adoption
 from mini_platform.operations.landing import land_files
@@ -25,6 +24,7 @@ from mini_platform.warehouse import connection
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import here, objects
 from mini_platform_tests.support.databases import execute, load_files, open_platform, url_of
+from mini_platform_tests.support.examples import records
 
 OLD_TABLE = """
     CREATE TABLE normalized_data (
