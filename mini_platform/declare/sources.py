@@ -342,7 +342,7 @@ class ApiSource:
                 "HeaderLinkPaginator, CursorPaginator or None"
             )
         self._refuse_numbers()
-        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging and self.paging.limit)
+        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging.limit if self.paging else None)
         if self.url is not None and not re.match(r"https?://[^/]", str(self.url)):
             raise DeclarationError(f"ApiSource {self.name}: url is {self.url!r}; it begins with https:// or http://")
         if "#" in (self.url or ""):

@@ -48,6 +48,9 @@ FILE_NUMBERS = 50_000
 HIGHEST_NUMBER = 2**53
 """Numbers from here on are not exact in JSON as most programs read it."""
 
+Figures = tuple[int, Mapping[str, int], dt.datetime | None, dt.datetime | None]
+"""Number of rows, their number by source, the earliest first-loaded and the latest last-loaded time."""
+
 
 class AdoptionError(Exception):
     """A table cannot be adopted; the message is a sentence."""
@@ -99,7 +102,7 @@ def adoption(platform: Platform, dataset: Dataset, url: str) -> Iterator[Adoptio
         yield Adoption(dataset.adopts.name, files, *figures, rejected, reasons, refused, present)
 
 
-def _read(dataset: Dataset, adopted: AdoptedTable, url: str, folder: Path) -> tuple[list[DroppedFile], tuple[Any, ...]]:
+def _read(dataset: Dataset, adopted: AdoptedTable, url: str, folder: Path) -> tuple[list[DroppedFile], Figures]:
     try:
         if (kind := make_url(url).get_backend_name()) != "postgresql":
             raise AdoptionError(f"The URL names a {kind} database; Postgres is required.")
@@ -120,7 +123,7 @@ def _read(dataset: Dataset, adopted: AdoptedTable, url: str, folder: Path) -> tu
 
 def _export(
     conn: Connection, dataset: Dataset, adopted: AdoptedTable, folder: Path
-) -> tuple[list[DroppedFile], tuple[Any, ...]]:
+) -> tuple[list[DroppedFile], Figures]:
     rows = _selected(conn, dataset, adopted)
     (number,) = dataset.surrogates
     lowest, highest = conn.execute(select(func.min(rows.c[number]), func.max(rows.c[number]))).one()

@@ -79,7 +79,9 @@ def with_written_columns(conn: Connection, dataset: Dataset, rows: Select[Any]) 
         source = source.outerjoin(gone, and_(*(new.c[name] == gone.c[name] for name in dataset.key)))
     values: list[ColumnElement[Any]] = [NOW.label("_loaded_at")]
     for column in written:
-        known = [gone.c[f"_{column.system}"]] if gone is not None and column.is_lasting else []
+        known: list[ColumnElement[Any]] = (
+            [gone.c[f"_{column.system}"]] if gone is not None and column.is_lasting else []
+        )
         known += [new.c[column.name]] if column.name in new.c else []
         if column.system != "surrogate":
             values.append(func.coalesce(*known, NOW).label(column.name))
