@@ -204,7 +204,7 @@ def test_by_cursors(channel: SyncChannel, end: Any) -> None:
         body = {"items": things(len(at)), "meta": {"next": following} if following != "left out" else {}}
         return Reply(body)
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     source = replace(QUICK, paging=CursorPaginator(path="meta.next", parameter="after", limit="n" if end else None))
     succeeded(channel.sync(source, answer))
     assert {request.query.get("n") for request in channel.api.requests} == {"100" if end else None}
@@ -228,7 +228,7 @@ def test_the_same_cursor_twice(channel: SyncChannel) -> None:
         at = request.query.get("cursor", "")
         return Reply({"items": things(len(channel.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     result = channel.sync(replace(QUICK, paging=CursorPaginator()), answer)
     assert failed(result, "Page 4", "as page 2", "circle") == channel.checkpoint.last_error
     assert channel.ids() == [1, 2, 3]
@@ -256,7 +256,7 @@ def ignoring(*ignored: str, rows: int = 3) -> Callable[[Request], Reply]:
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_a_source_that_ignores_paging_ends_with_its_second_page(channel: SyncChannel, rows: int) -> None:
     """The time beside the rows tells nothing."""
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     result = succeeded(channel.sync(answer=ignoring("page", "limit", rows=rows)))
     assert channel.ids() == list(range(rows))
     assert (result.rows, result.pages, channel.checkpoint.position) == (rows, 2, None)
@@ -269,7 +269,7 @@ def test_a_source_that_ignores_paging_ends_with_its_second_page(channel: SyncCha
 @pytest.mark.parametrize("page_size", [1, 100])
 def test_a_source_that_ignores_the_page_alone_fails(channel: SyncChannel, page_size: int) -> None:
     """It may have more rows than it sends: no success is reported."""
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     result = channel.sync(replace(QUICK, page_size=page_size), ignoring("page", rows=150))
     failed(result, "Page 2", "same rows as page 1", "paging=None")
     assert channel.ids() == list(range(page_size))
@@ -285,7 +285,7 @@ CSV = b'ID,Name,VALUE,Description\n1,lamp,2.5,"on\ntwo lines"\n2,crate,,x\n'
 
 
 def csv_channel(channel: SyncChannel) -> SyncChannel:
-    channel.dataset = replace(records, sources=(Csv(), Json()))
+    channel.dataset = replace(records, api_sources=(), sources=(Csv(), Json()))
     return channel
 
 
@@ -531,7 +531,7 @@ def test_a_huge_body_is_not_taken_into_memory(channel: SyncChannel) -> None:
 
 @pytest.mark.parametrize("cursor", [{"a": 1}, ["x"], True, "a\0b", "\ud800", "x" * 10_001])
 def test_cursors_that_are_none(channel: SyncChannel, cursor: Any) -> None:
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     failed(
         channel.sync(replace(QUICK, paging=CursorPaginator()), lambda _: Reply({"items": things(1), "next": cursor}))
     )
@@ -766,7 +766,7 @@ def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: SyncChannel)
         at = request.query.get("cursor", "a")
         return Reply({"items": things(ord(at)), "next": {"a": "b", "b": None}[at]}, headers={"ETag": f'"{at}"'})
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     source = replace(QUICK, paging=CursorPaginator())
     succeeded(channel.sync(source, answer))
     for _ in range(2):
@@ -914,7 +914,7 @@ def test_what_goes_wrong_here_is_no_fault_of_the_source(channel: SyncChannel, tm
         lambda: ApiSource(name="a__b"),
         lambda: ApiSource(name="api", rate=0),
         lambda: replace(records, api_sources=(ApiSource(name="api"), ApiSource(name="api"))),
-        lambda: replace(records, api_sources=(ApiSource(name="json"),)),
+        lambda: replace(records, api_sources=(ApiSource(name="csv"),)),
         lambda: replace(records, api_sources=(ApiSource(name="api", suffix=".xml"),)),
     ],
 )
@@ -970,7 +970,7 @@ def test_a_304_leads_to_where_its_own_link_does(channel: SyncChannel) -> None:
 
 def test_a_cursor_that_ran_out_is_not_requested_again(channel: SyncChannel) -> None:
     """The page that led to it is unchanged; a 304 for it would lead there for ever."""
-    channel.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
+    channel.dataset, alive = replace(records, api_sources=(), sources=(Json(rows="items"),)), ["a"]
 
     def answer(request: Request) -> Reply:
         at = request.query.get("cursor")
@@ -1012,7 +1012,7 @@ def test_an_error_in_a_200(channel: SyncChannel) -> None:
 @pytest.mark.parametrize("paging", [HeaderLinkPaginator(), CursorPaginator()])
 def test_equal_pages_are_gone_through(channel: SyncChannel, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without anything of their own: heartbeats, say. The source leads on, and the sync follows."""
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
 
     def answer(request: Request, pages: int = 7) -> Reply:
         number = int(request.query.get("cursor", "1"))
