@@ -38,6 +38,7 @@ SYSTEM_TYPES: Mapping[str, Any] = {
     "source": str,
     "first_loaded": dt.datetime,
     "last_loaded": dt.datetime,
+    "surrogate": int,
 }
 FILE_OPTIONS = ("aliases", "optional")
 TEXT_OPTIONS = (*FILE_OPTIONS, "null_tokens", "trim", "case")

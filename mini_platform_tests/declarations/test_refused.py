@@ -513,7 +513,11 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         r"\.eu\.csv\.gz could be eu or csv",
     ),
     ({"sources": (Csv(), Json(name="csv"))}, "two formats or API sources have the name csv"),
-    ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no JSON format"),
+    ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no format"),
+    (
+        {"api_sources": (ApiSource(name="p", suffix=".csv"),)},
+        "the pages of p are csv, which is read without paging: declare paging=None",
+    ),
     ({"table": "quality_report"}, "the table quality_report and the quality report both have the asset quality_report"),
     ({"table": "raw_csv"}, "the raw files and the table raw_csv both have the asset raw_csv"),
     ({"aggregates": (Aggregate(_selecting("t"), **DAILY),)}, "the table t and the aggregate t both have the asset t"),
