@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
@@ -26,7 +27,13 @@ HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 
 def listing(
-    request: Request, site: Site, relation: Relation, *, as_csv: bool = False, stored_for: Dataset | None = None
+    request: Request,
+    site: Site,
+    relation: Relation,
+    *,
+    as_csv: bool = False,
+    stored_for: Dataset | None = None,
+    params: Sequence[tuple[str, str]] | None = None,
 ) -> Response:
     """Return a page of a relation as JSON, or all of it as CSV.
 
@@ -36,12 +43,14 @@ def listing(
         relation: the relation to list.
         as_csv: return CSV, whatever the request accepts.
         stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
+        params: parameters of the listing, if they are not those of the request.
 
     Raises:
         ProblemError: a parameter is invalid.
     """
     as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
-    query = ListQuery.parse(relation, request.query_params.multi_items(), export=as_csv)
+    params = request.query_params.multi_items() if params is None else params
+    query = ListQuery.parse(relation, params, export=as_csv, cipher=site.cipher)
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:
