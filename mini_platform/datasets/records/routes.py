@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from sqlalchemy import func, or_, select
 
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.web.api.replaced import ReplacedRoute
 from mini_platform.web.api.values import TEXT
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import documented
 from mini_platform.web.site import SiteDep
 
 router = APIRouter(
+    route_class=ReplacedRoute,
     tags=["records"],
     dependencies=[Depends(allowed("read", "records"))],
     responses=documented(404, 422),

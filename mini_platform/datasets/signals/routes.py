@@ -23,13 +23,14 @@ from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import among, files
 from mini_platform.web.api.file_status import LONGEST_SECONDS, until
 from mini_platform.web.api.incoming import no_room, whole
+from mini_platform.web.api.replaced import ReplacedRoute
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.runs import nudge
 from mini_platform.web.site import Site, SiteDep
 
 DATASET = "signals"
-router = APIRouter(tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
+router = APIRouter(route_class=ReplacedRoute, tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
 
 CHANNEL = "post"
 PAYLOAD: dict[str, Any] = {

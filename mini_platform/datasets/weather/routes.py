@@ -19,6 +19,7 @@ from mini_platform.web.api.export import MEDIA_TYPE, export
 from mini_platform.web.api.file_status import LandedFile, Wait
 from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import rows as rows_of
+from mini_platform.web.api.replaced import BadRequestRoute
 from mini_platform.web.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
 from mini_platform.web.api.values import TEXT
 from mini_platform.web.auth.guard import allowed
@@ -34,12 +35,13 @@ FORM_BODY: dict[str, Any] = {
     }
 }
 reads = APIRouter(
+    route_class=BadRequestRoute,
     prefix="/api",
     tags=["weather"],
     dependencies=[Depends(allowed("read", DATASET))],
-    responses=documented(400, 404, 422),
+    responses=documented(400, 404),
 )
-router = APIRouter()
+router = APIRouter(route_class=BadRequestRoute)
 
 Station = Annotated[
     str | None,
@@ -238,7 +240,7 @@ def quality(
     responses={
         200: {"model": Imported},
         **PENDING_ANSWER,
-        **documented(400, 404, 408, 413, 415, 422, 507),
+        **documented(400, 404, 408, 413, 415, 507),
     },
     openapi_extra=FORM_BODY,
 )

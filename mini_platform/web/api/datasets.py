@@ -14,6 +14,7 @@ from mini_platform.warehouse.tables import files as ledger
 from mini_platform.web.api import relations
 from mini_platform.web.api.answers import NOT_MODIFIED, answer, listing
 from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, detail
+from mini_platform.web.api.parameters import refuse_undeclared
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed, may
 from mini_platform.web.problems import NotFoundError, documented
@@ -25,10 +26,14 @@ router = APIRouter(
     dependencies=[Depends(allowed("read"))],
     responses=NOT_MODIFIED | documented(400, 404, 422),
 )
+declared_parameters = [Depends(refuse_undeclared)]
+"""Dependencies of the routes that are no listings."""
 FileId = Annotated[int, Path(ge=1, lt=2**63, description="Id of the file in the ledger", examples=[1])]
 
 
-@router.get("/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None)
+@router.get(
+    "/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None, dependencies=declared_parameters
+)
 def datasets(request: Request, site: SiteDep) -> Response:
     """List the datasets that the caller may read, with their number of rows and freshness."""
     with site.read() as conn:
@@ -36,7 +41,14 @@ def datasets(request: Request, site: SiteDep) -> Response:
     return answer(request, Briefs(results=items))
 
 
-@router.get("/{dataset}/", summary="A dataset", name=DETAIL, responses={200: {"model": Detail}}, response_model=None)
+@router.get(
+    "/{dataset}/",
+    summary="A dataset",
+    name=DETAIL,
+    responses={200: {"model": Detail}},
+    response_model=None,
+    dependencies=declared_parameters,
+)
 def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
     """Return the declaration of a dataset (columns with units, rules, key, sources, analytics) and its freshness."""
     chosen = site.dataset(name)
@@ -44,7 +56,7 @@ def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
         return answer(request, detail(conn, request, chosen))
 
 
-@router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None)
+@router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None, dependencies=declared_parameters)
 def file(request: Request, site: SiteDep, name: DatasetName, file_id: FileId) -> Response:
     """Return the ledger entry of a file: its status, and how many of its rows were inserted, updated or rejected."""
     chosen = site.dataset(name)
