@@ -45,7 +45,7 @@ class CustomersRoute(BadRequestRoute):
         return [name for name in super().ignored(request) if name not in WORDS and not _filters(relation, name)]
 
 
-router = APIRouter()
+router = APIRouter(route_class=BadRequestRoute)
 reads = APIRouter(
     route_class=CustomersRoute,
     tags=["customers"],
@@ -166,7 +166,7 @@ def _params(request: Request) -> Iterator[tuple[str, str]]:
         if not value:
             continue
         if name in CONTAINS:
-            yield f"{name}__contains", value
+            yield f"{name}__contains", _read(name, str, value)
         elif name in {LOADED_FROM, LOADED_TO}:
             yield _loaded(name, value)
         elif name == "search":
@@ -186,15 +186,18 @@ def _filters(relation: Relation, name: str) -> bool:
 
 def _loaded(name: str, value: str) -> tuple[str, str]:
     """Return the parameter for the first or last time of `ingested_at`; a day is all of it."""
-    try:
-        moment = read(dt.datetime, value)
-    except ValueError as error:
-        shown = ascii(value[:100])
-        raise ProblemError(f"{name}: {shown} {error}, nor a day, such as 2024-01-31.", parameter=name) from error
+    moment = _read(name, dt.datetime, value)
     if name == LOADED_FROM:
         return "ingested_at__gte", moment.isoformat()
     is_day = len(value) == len("2024-01-31")
     return "ingested_at__lte", (moment + ALMOST_A_DAY if is_day else moment).isoformat()
+
+
+def _read(name: str, kind: Any, value: str) -> Any:
+    try:
+        return read(kind, value)
+    except ValueError as error:
+        raise ProblemError(f"{name}: {value[:100]!a} {error}.", parameter=name) from error
 
 
 async def _sent(request: Request) -> Mapping[str, Any]:
@@ -206,7 +209,8 @@ async def _sent(request: Request) -> Mapping[str, Any]:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        return await Request(request.scope, receive).form()
+        async with Request(request.scope, receive).form() as form:
+            return dict(form)
     if kind == "application/json" or not body:
         return _object(body or b"{}")
     detail = f'Unsupported media type "{kind}" in request: send JSON or a form.'
@@ -231,7 +235,7 @@ def _texts(fields: Mapping[str, Any]) -> tuple[str, str]:
     Raises:
         ProblemError: one of them is missing; the problem has an error list for each field, as the replaced system had.
     """
-    errors: dict[str, list[str]] = {}
+    errors: dict[str, Any] = {}
     for name in CREDENTIALS:
         value = fields.get(name)
         if name not in fields:
