@@ -1,14 +1,14 @@
 """Paths of replaced systems: errors have the members and codes that their clients know, and unknown parameters are ignored.
 
-A dataset's `routes.py` uses it as the class of its routes: `APIRouter(route_class=ReplacedRoute)`; a system that answers 400
-where ours would be 422 uses a subclass. https://fastapi.tiangolo.com/how-to/custom-request-and-route/
+A dataset's `routes.py` uses it as the class of its routes: `APIRouter(route_class=ReplacedRoute)`; for a system with other
+codes there is a subclass. https://fastapi.tiangolo.com/how-to/custom-request-and-route/
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -28,10 +28,10 @@ class ReplacedRoute(APIRoute):
     and logged.
 
     Attributes:
-        invalid_status: status for parameters and bodies that are invalid.
+        statuses: status of the platform's own paths -> that of the replaced system, where they differ.
     """
 
-    invalid_status: ClassVar[HTTPStatus] = HTTPStatus.UNPROCESSABLE_ENTITY
+    statuses: ClassVar[Mapping[int, int]] = {}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of FastAPI, with errors in the form of the replaced system."""
@@ -45,11 +45,10 @@ class ReplacedRoute(APIRoute):
                 return await answer(request)
             except Exception as error:  # every error has this form
                 response = await response_to(request, error)
-            if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
-                response.status_code = self.invalid_status
+            status = HTTPStatus(self.statuses.get(response.status_code, response.status_code))
             members = json.loads(bytes(response.body))
-            status = HTTPStatus(response.status_code)
             members |= {"title": status.phrase, "status": status, "error": members["detail"]}
+            response.status_code = status
             response.body = response.render(members)
             response.headers["content-length"] = str(len(response.body))
             return response
@@ -62,6 +61,8 @@ class ReplacedRoute(APIRoute):
 
 
 class BadRequestRoute(ReplacedRoute):
-    """A route of a replaced system that answers 400 if parameters or bodies are invalid."""
+    """A route of a replaced system that answers 400 to every invalid request."""
 
-    invalid_status = HTTPStatus.BAD_REQUEST
+    statuses = dict.fromkeys(
+        (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY), HTTPStatus.BAD_REQUEST
+    )
