@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mini_platform_tests.support.claims import Claim
+from mini_platform_tests.support.claims import Claim, different, held, partly
 from mini_platform_tests.support.old_paths import (
     BAD_BODIES,
     JSON,
@@ -25,7 +25,68 @@ from mini_platform_tests.support.old_paths import (
 )
 from mini_platform_tests.support.uploads import ledger
 
-CLAIMS: list[Claim] = []
+HERE = "replaced/test_signals.py"
+CLAIMS: list[Claim] = [
+    held("POST /ingest answers 202", f"{HERE}::test_the_documented_payload"),
+    held(
+        "a payload is in the raw store at once, byte for byte",
+        f"{HERE}::test_the_documented_payload",
+        "web/api/test_ingest.py::test_many_at_once",
+    ),
+    held("times are in UTC", "datasets/test_signals.py::test_times_are_in_utc", f"{HERE}::test_the_documented_payload"),
+    held("mean", f"{HERE}::test_the_payloads_of_its_sensor", "datasets/test_signals.py::test_any_series"),
+    held("population standard deviation", f"{HERE}::test_the_payloads_of_its_sensor"),
+    held("the deviation of a single value is 0", "datasets/test_signals.py::test_a_single_value_does_not_deviate"),
+    held("upsert by time", f"{HERE}::test_of_payloads_with_one_time_the_last_counts"),
+    held("rule: a payload has a time", "datasets/test_signals.py::test_rejected_with_a_reason"),
+    held("rule: the time has an offset", "datasets/test_signals.py::test_rejected_with_a_reason"),
+    held("rule: the series is not empty", "datasets/test_signals.py::test_rejected_with_a_reason"),
+    held("rule: the series has numbers only", "datasets/test_signals.py::test_rejected_with_a_reason"),
+    held("POST /process counts", f"{HERE}::test_the_payloads_of_its_sensor", "web/api/test_ingest.py::test_process"),
+    held("x-api-key", "web/api/test_replaced.py::test_keys_as_the_replaced_systems_took_them"),
+    held(
+        "open without a key on loopback",
+        "web/api/test_guard.py::test_loopback_takes_no_key_unless_the_settings_require_one",
+    ),
+    held(
+        "ingestion and processing are decoupled",
+        "web/api/test_ingest.py::test_many_at_once",
+        f"{HERE}::test_process_waits_for_the_oldest_up_to_its_limit",
+    ),
+    held("GET /health", "web/api/test_health.py::test_before_anything_happened"),
+    held("OpenAPI document", f"{HERE}::test_its_clients_are_typed_by_the_document"),
+    held(
+        "structured logs with request ids",
+        "config/test_logs.py::test_what_became_of_a_file",
+        "web/api/test_health.py::test_what_goes_wrong_is_logged_as_one_line_with_its_request",
+    ),
+    held("audit trail", "warehouse/test_audit.py::test_what_becomes_of_a_file"),
+    partly(
+        "raw_id is a text, and the name of the raw file",
+        "the text is the id in the ledger; a raw file has the name of its hash, so that it can be verified",
+        f"{HERE}::test_the_documented_payload",
+        f"{HERE}::test_its_clients_are_typed_by_the_document",
+    ),
+    held("GET /docs", f"{HERE}::test_its_reference_leads_to_that_of_the_api"),
+    held("POST /process?limit=n", f"{HERE}::test_process_waits_for_the_oldest_up_to_its_limit"),
+    different("settings DROPZONE_…", "all settings begin with MINI_PLATFORM_, and the reference lists them"),
+    different(
+        "OAuth2 or JWT, which it lists as a next step",
+        "keys with scopes and an expiry need no server of tokens",
+    ),
+    partly(
+        "compose",
+        "no image is built where these tests run: the files are validated, and what they start is started by hand",
+        "operations/test_deployment.py::test_the_compose_file_is_what_the_specification_says",
+        "operations/test_deployment.py::test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_together",
+    ),
+    held("continuous integration", "operations/test_deployment.py::test_continuous_integration_runs_the_gate"),
+    held(
+        "removal of raw files",
+        "operations/test_forget.py::test_raw_files_are_kept_for_a_while",
+        "operations/test_forget.py::test_a_setting_says_otherwise",
+    ),
+]
 
 DOCUMENTED = {"time_stamp": "2019-05-01T06:00:00-04:00", "data": [0.379, 1.589, 2.188]}
 TABLE = "SELECT timestamp_utc, mean, std_dev FROM production.signal_stats"

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from mini_platform_tests.support.claims import Claim
+from mini_platform_tests.support.claims import Claim, different, held, partly
 from mini_platform_tests.support.old_paths import (
     BAD_BODIES,
     Live,
@@ -27,7 +27,95 @@ from mini_platform_tests.support.old_paths import (
 )
 from mini_platform_tests.support.uploads import ledger
 
-CLAIMS: list[Claim] = []
+HERE = "replaced/test_weather.py"
+CLAIMS: list[Claim] = [
+    held(
+        "ingestion of CSV with validation",
+        f"{HERE}::test_its_own_test_file_is_loaded_and_counted",
+        "datasets/test_weather.py::test_each_rule_rejects_what_fails_it",
+    ),
+    held(
+        "staging and production tables",
+        f"{HERE}::test_its_own_test_file_is_loaded_and_counted",
+        f"{HERE}::test_quality",
+    ),
+    held("idempotent upsert", f"{HERE}::test_imported_again_it_has_the_same_counts_and_the_table_the_same_rows"),
+    held("daily metrics and summary", f"{HERE}::test_days_over_all_stations", f"{HERE}::test_summary"),
+    held("PostgreSQL", "warehouse/test_schema.py::test_keys_types_and_indexes"),
+    held("REST API", "web/api/test_openapi.py::test_examples_are_answered_as_documented"),
+    held(
+        "indexes: (station_id, date) and date; one on station_id is left out, as the first one begins with it",
+        "warehouse/test_schema.py::test_keys_types_and_indexes",
+    ),
+    held("GET /api/health/", f"{HERE}::test_health_and_stations"),
+    held("GET /api/stations/", f"{HERE}::test_health_and_stations"),
+    held(
+        "GET /api/metrics/daily/",
+        f"{HERE}::test_days_of_a_station_page_by_page",
+        f"{HERE}::test_a_limit_over_the_maximum_is_the_maximum",
+    ),
+    held("GET /api/metrics/summary/", f"{HERE}::test_summary"),
+    held("validation of dates", "datasets/test_weather.py::test_each_rule_rejects_what_fails_it"),
+    held("validation of stations", "datasets/test_weather.py::test_each_rule_rejects_what_fails_it"),
+    held(
+        "validation of the range of temp_c, here -90 to 60",
+        "datasets/test_weather.py::test_each_rule_rejects_what_fails_it",
+    ),
+    held(
+        "validation of the range of precip_mm, here 0 to 2000",
+        "datasets/test_weather.py::test_each_rule_rejects_what_fails_it",
+    ),
+    held(
+        "(station_id, date) is unique",
+        f"{HERE}::test_quality_of_keys_that_repeat",
+        "warehouse/test_schema.py::test_keys_types_and_indexes",
+    ),
+    held("the files of its sample generator are loaded", f"{HERE}::test_the_file_of_its_generator"),
+    held(
+        "asynchronous ingestion, which it lists as missing",
+        "web/api/test_uploads.py::test_form",
+        "web/api/test_uploads.py::test_wait_comes_to_its_end",
+    ),
+    held(
+        "paging, which it lists as missing",
+        f"{HERE}::test_days_of_a_station_page_by_page",
+        f"{HERE}::test_the_next_page_is_named_only_if_there_is_one",
+    ),
+    held(
+        "API keys, which it lists as missing", "web/api/test_replaced.py::test_keys_as_the_replaced_systems_took_them"
+    ),
+    held(
+        "POST /api/import/: a file with bad rows is loaded, and counted when the figures are true",
+        f"{HERE}::test_its_own_test_file_is_loaded_and_counted",
+        f"{HERE}::test_a_file_of_bad_rows_only_is_answered_with_its_counts",
+        f"{HERE}::test_fifty_imports_eight_at_a_time_are_all_answered_once_they_are_true",
+    ),
+    held("GET /api/quality/, computed live", f"{HERE}::test_quality", f"{HERE}::test_quality_of_keys_that_repeat"),
+    held(
+        "errors are 400 with `error`, and `found` where columns are missing",
+        f"{HERE}::test_missing_columns_are_400_with_the_columns_of_the_file",
+        f"{HERE}::test_requests_that_cannot_be_answered",
+        f"{HERE}::test_bad_bodies_are_400_and_leave_nothing",
+    ),
+    held("GET /api/metrics/download/", f"{HERE}::test_download_has_the_columns_in_their_order"),
+    partly(
+        "interactive charts",
+        "stations, span and steps are chosen beside the chart, as links; it is not zoomed or dragged with the mouse",
+        "browser/test_pages.py::test_every_view_is_a_link",
+        "web/pages/test_declared_page.py::test_charts_show_what_they_name",
+    ),
+    different(
+        "Django admin", "the dashboard shows rows and rejects; a row is changed by a file, so that it has an origin"
+    ),
+    partly(
+        "Docker",
+        "no image is built where these tests run: the files are validated, and what they start is started by hand",
+        "operations/test_deployment.py::test_the_compose_file_is_what_the_specification_says",
+        "operations/test_deployment.py::test_the_dockerfile_is_lint_free",
+        "operations/test_deployment.py::test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_together",
+    ),
+    held("continuous integration", "operations/test_deployment.py::test_continuous_integration_runs_the_gate"),
+]
 
 IMPORT = "/api/import/"
 HEADER = "station_id,date,temp_c,precip_mm\n"
