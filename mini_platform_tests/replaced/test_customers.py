@@ -7,7 +7,6 @@ import csv
 import datetime as dt
 import io
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from mini_platform_tests.support import customers_files
 from mini_platform_tests.support.claims import Claim, different, held, not_yet, partly
 from mini_platform_tests.support.databases import Pipeline, load_files, open_platform
 from mini_platform_tests.support.examples import customers
+from mini_platform_tests.support.old_paths import JSON, Body, Live, assert_refused, post_half
 from mini_platform_tests.support.receivers import webhook
 from mini_platform_tests.support.web import serving
 
@@ -41,7 +41,7 @@ CLAIMS: list[Claim] = [
     held("its own transformed file loads", f"{HERE}test_its_own_transformed_file_loads"),
     held(
         "cells are trimmed, cast and read as dates",
-        f"{HERE}test_rows_of_its_exports_are_cleaned_judged_and_counted",
+        f"{HERE}test_rows_of_its_exports_are_cleaned_checked_and_counted",
         "declare/test_columns.py::test_how_text_is_cleaned",
         "rows/test_validation.py::test_dates",
     ),
@@ -88,7 +88,7 @@ CLAIMS: list[Claim] = [
     ),
     held(
         "rules; rows that break them go to quarantine, with reasons",
-        f"{HERE}test_rows_of_its_exports_are_cleaned_judged_and_counted",
+        f"{HERE}test_rows_of_its_exports_are_cleaned_checked_and_counted",
         "operations/test_pipeline.py::test_what_was_rejected_stands_as_it_arrived",
         "cli/test_cli.py::test_rejects_explain_each_broken_rule",
     ),
@@ -100,7 +100,7 @@ CLAIMS: list[Claim] = [
     ),
     held(
         "duplicates are removed, empty cells are null",
-        f"{HERE}test_rows_of_its_exports_are_cleaned_judged_and_counted",
+        f"{HERE}test_rows_of_its_exports_are_cleaned_checked_and_counted",
         "declare/test_columns.py::test_which_of_several_rows_of_a_key_counts",
     ),
     held(
@@ -110,7 +110,7 @@ CLAIMS: list[Claim] = [
     ),
     held(
         "alerts by mail and webhook",
-        "operations/test_alerts.py::test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected",
+        "operations/test_alerts.py::test_a_refused_file_is_reported_once_and_then_its_correction",
         "operations/test_alerts.py::test_the_command_tests_every_url",
     ),
     held("alerts by Slack", f"{HERE}test_an_alert_goes_to_slack"),
@@ -190,18 +190,14 @@ REFUSED = "Unable to log in with provided credentials."
 
 
 @dataclass(frozen=True)
-class System:
-    """A platform that requires keys, with the rows of the sample.
+class System(Live):
+    """A platform that requires keys, with the rows of the sample, and a client without a key.
 
     Attributes:
-        platform: the platform.
-        client: client without a key.
         clerk: name and text of a key with the scope for personal data.
         analyst: name and text of a key with the scope for all other data.
     """
 
-    platform: Platform
-    client: httpx.Client
     clerk: tuple[str, str]
     analyst: tuple[str, str]
 
@@ -381,7 +377,7 @@ def body_of(**fields: object) -> dict[str, Any]:
         (body_of(username="admin", password="admin"), 400, {"non_field_errors": [REFUSED]}),
         (body_of(username="admin", password="KEY"), 400, {"non_field_errors": [REFUSED]}),
         (body_of(username="clerk", password="mp_aaaaaaaa_" + "a" * 43), 400, {"non_field_errors": [REFUSED]}),
-        ({"content": rb'{"username": "clerk", "password": "\u0000\ud800"}', "headers": {"Content-Type": "application/json"}},
+        ({"content": rb'{"username": "clerk", "password": "\u0000\ud800"}', "headers": JSON},
          400, {"non_field_errors": [REFUSED]}),
         (body_of(username="clerk", password=10**400), 400, {"non_field_errors": [REFUSED]}),
         (body_of(username="clerk"), 400, {"password": ["This field is required."]}),
@@ -401,8 +397,8 @@ def body_of(**fields: object) -> dict[str, Any]:
         }),
         ({"content": b"username=%ff%00&&=&password", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
          400, {"password": ["This field may not be blank."]}),
-        ({"content": b'{"username": ', "headers": {"Content-Type": "application/json"}}, 400, {}),
-        ({"content": b"[" * 50_000, "headers": {"Content-Type": "application/json"}}, 400, {}),
+        ({"content": b'{"username": ', "headers": JSON}, 400, {}),
+        ({"content": b"[" * 50_000, "headers": JSON}, 400, {}),
         ({"content": b"\xff\xfe", "headers": {"Content-Type": "application/json; charset=utf-8"}}, 400, {}),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, {}),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, {}),
@@ -417,24 +413,16 @@ def test_what_gives_no_token_says_why(
     if sent.get("json", {}) == {"username": "admin", "password": "KEY"}:
         sent = body_of(username="admin", password=system.clerk[1])  # a key by the name of another one
     answer = system.client.post(TOKENS, **sent)
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert members.items() <= body.items(), body
-    assert body["detail"]
-    assert "token" not in body
+    assert_refused(answer, status)
+    assert members.items() <= answer.json().items()
+    assert "token" not in answer.json()
 
 
 def test_half_a_body_gives_no_token_and_hinders_nobody(system: System) -> None:
-    url = system.client.base_url
-    with socket.create_connection((url.host, url.port or 80)) as half:
-        head = f"POST {TOKENS} HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
-        half.sendall(head.encode() + b'{"username": "cl')
-        half.shutdown(socket.SHUT_WR)
-        reply = half.makefile("rb").read()
-    assert b"token" not in reply
-    assert b" 500 " not in reply.partition(b"\r\n")[0]
     name, secret = system.clerk
-    assert system.client.post(TOKENS, json={"username": name, "password": secret}).json() == {"token": secret}
+    credentials = json.dumps({"username": name, "password": secret}).encode()
+    assert b" 200 " not in post_half(system, TOKENS, Body(credentials, JSON)).partition(b"\r\n")[0]
+    assert system.client.post(TOKENS, content=credentials, headers=JSON).json() == {"token": secret}
 
 
 def test_requests_and_wrong_passwords_are_limited_by_settings(system: System) -> None:
@@ -536,9 +524,9 @@ def test_every_form_of_file_has_the_same_rows(platform: Platform, pipeline: Pipe
     ):
         (tmp_path / name).write_text(write(rows))
         (file_id,) = pipeline(customers, tmp_path / name)
-        found = accounting(platform, file_id)
-        assert (found["status"], found["rows_read"], found["rows_rejected"]) == ("loaded", 45, 0), name
-        assert (found["rows_inserted"], found["rows_unchanged"]) == ((45, 0) if number == 0 else (0, 45)), name
+        entry = accounting(platform, file_id)
+        assert (entry["status"], entry["rows_read"], entry["rows_rejected"]) == ("loaded", 45, 0), name
+        assert (entry["rows_inserted"], entry["rows_unchanged"]) == ((45, 0) if number == 0 else (0, 45)), name
     assert stands(platform) == [[cell.strip() for cell in row.values()] for row in rows]
 
 
@@ -546,17 +534,17 @@ def test_its_own_transformed_file_loads(platform: Platform, pipeline: Pipeline, 
     """It has two columns by the names of columns that the platform fills in, and writes days as times."""
     (tmp_path / "transformed.csv").write_text(customers_files.transformed(customers_files.sample()))
     (file_id,) = pipeline(customers, tmp_path / "transformed.csv")
-    found = accounting(platform, file_id)
-    assert (found["status"], found["rows_inserted"], found["rows_rejected"], found["error"]) == ("loaded", 5, 0, None)
+    entry = accounting(platform, file_id)
+    assert (entry["status"], entry["rows_inserted"], entry["rows_rejected"], entry["error"]) == ("loaded", 5, 0, None)
     assert stands(platform) == [list(row.values()) for row in customers_files.sample()]
     with platform.engine.connect() as conn:
-        given = conn.execute(
+        filled = conn.execute(
             text("SELECT DISTINCT source_file, ingested_at > now() - interval '1 hour' FROM production.customers")
         )
-        assert [tuple(row) for row in given] == [("transformed.csv", True)]
+        assert [tuple(row) for row in filled] == [("transformed.csv", True)]
 
 
-def test_rows_of_its_exports_are_cleaned_judged_and_counted(
+def test_rows_of_its_exports_are_cleaned_checked_and_counted(
     platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     rows, broken = customers_files.drawn(120, dirty=0.1, seed=7)
@@ -564,15 +552,15 @@ def test_rows_of_its_exports_are_cleaned_judged_and_counted(
     again = [row | {"City": "Moved"} for row in rows[:10]]
     (tmp_path / "export.csv").write_text(customers_files.as_csv([*rows, *again]))
     (file_id,) = pipeline(customers, tmp_path / "export.csv")
-    found = accounting(platform, file_id)
-    judged = {rule: count for rule, count in found["rule_counts"].items() if count}
+    entry = accounting(platform, file_id)
+    counts = {rule: count for rule, count in entry["rule_counts"].items() if count}
     rejected = sum(broken.values())
-    assert found["status"] == "loaded"
-    assert found["rows_read"] == 130
-    assert set(judged) == set(broken)
-    assert found["rows_rejected"] >= rejected
-    assert found["rows_inserted"] + rejected == 120
-    assert found["rows_superseded"] + found["rows_rejected"] - rejected == 10
+    assert entry["status"] == "loaded"
+    assert entry["rows_read"] == 130
+    assert set(counts) == set(broken)
+    assert entry["rows_rejected"] >= rejected
+    assert entry["rows_inserted"] + rejected == 120
+    assert entry["rows_superseded"] + entry["rows_rejected"] - rejected == 10
     table = {row[1]: row for row in stands(platform)}
     assert {row[5] for row in table.values()} >= {"Moved", "Québec"}
     assert all(cell == cell.strip() for row in table.values() for cell in row)
@@ -590,10 +578,10 @@ def test_a_file_without_a_column_is_refused_and_says_which(
         customers_files.as_csv([{n: v for n, v in row.items() if n not in {"Email", "Country"}} for row in reader])
     )
     (file_id,) = pipeline(customers, tmp_path / "short.csv")
-    found = accounting(platform, file_id)
-    assert found["status"] == "refused"
-    assert "country" in found["error"]
-    assert "email" in found["error"]
+    entry = accounting(platform, file_id)
+    assert entry["status"] == "refused"
+    assert "country" in entry["error"]
+    assert "email" in entry["error"]
     assert stands(platform) == []
 
 

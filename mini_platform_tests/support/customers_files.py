@@ -43,7 +43,7 @@ def sample() -> list[dict[str, str]]:
 def drawn(rows: int, *, dirty: float = 0.0, seed: int = 42) -> tuple[list[dict[str, str]], dict[str, int]]:
     """Return rows as the system's exports have them, with blanks around cells, and how many break each rule."""
     rng = random.Random(seed)  # noqa: S311 - the same rows every time
-    made: list[dict[str, str]] = []
+    records: list[dict[str, str]] = []
     broken: dict[str, int] = {}
     for number in range(1, rows + 1):
         first, last = rng.choice(("Ada", "José", "Søren", "Zoë")), rng.choice(("O'Neil", "Berg", "Núñez", "de la Cruz"))
@@ -61,8 +61,8 @@ def drawn(rows: int, *, dirty: float = 0.0, seed: int = 42) -> tuple[list[dict[s
             rule, spoil = DIRT[number % len(DIRT)]
             spoil(row)
             broken[rule] = broken.get(rule, 0) + 1
-        made.append(row)
-    return made, broken
+        records.append(row)
+    return records, broken
 
 
 def as_csv(rows: Sequence[Row]) -> str:

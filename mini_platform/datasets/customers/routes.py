@@ -14,13 +14,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from mini_platform.web.api.answers import NOT_MODIFIED, listing
 from mini_platform.web.api.export import MEDIA_TYPE
 from mini_platform.web.api.incoming import whole
 from mini_platform.web.api.query import WORDS, condition
 from mini_platform.web.api.relations import Relation, rows
-from mini_platform.web.api.replaced import BadRequestRoute
+from mini_platform.web.api.replaced import BadRequestRoute, ReplacedRoute
 from mini_platform.web.api.values import read
 from mini_platform.web.auth.guard import allowed, is_key, may
 from mini_platform.web.problems import ProblemError, documented
@@ -45,7 +46,7 @@ class CustomersRoute(BadRequestRoute):
         return [name for name in super().ignored(request) if name not in WORDS and not _filters(relation, name)]
 
 
-router = APIRouter(route_class=BadRequestRoute)
+router = APIRouter(route_class=ReplacedRoute)
 reads = APIRouter(
     route_class=CustomersRoute,
     tags=["customers"],
@@ -209,8 +210,11 @@ async def _sent(request: Request) -> Mapping[str, Any]:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        async with Request(request.scope, receive).form() as form:
-            return dict(form)
+        try:
+            async with Request(request.scope, receive).form() as form:
+                return dict(form)
+        except HTTPException as error:
+            raise ProblemError(f"The form cannot be read: {error.detail}") from error
     if kind == "application/json" or not body:
         return _object(body or b"{}")
     detail = f'Unsupported media type "{kind}" in request: send JSON or a form.'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
@@ -29,7 +27,6 @@ WEATHER = "station_id,date,temp_c,precip_mm\nA,2024-01-01,1.5,0\n"
         ("/data?page_size=101", 422, "page_size"),
         ("/data?page_size=0", 422, "page_size"),
         ("/data?page=0", 422, "page"),
-        ("/api/customers/?ordering=shoe_size", 400, "shoe_size"),
     ],
 )
 def test_what_cannot_be_answered_says_why(client: httpx.Client, path: str, status: int, message: str) -> None:
@@ -38,26 +35,6 @@ def test_what_cannot_be_answered_says_why(client: httpx.Client, path: str, statu
     assert answer.headers["content-type"] == "application/problem+json"
     assert message in answer.json()["detail"]
     assert answer.json() | {"error": answer.json()["detail"], "status": status} == answer.json()
-
-
-def test_customers(client: httpx.Client, pipeline: Pipeline) -> None:
-    pipeline(all_datasets()["customers"], PROJECT / "data" / "customers" / "customers.csv")
-    with (PROJECT / "data" / "customers" / "customers.csv").open(newline="") as file:
-        expected = list(csv.DictReader(file))
-    country = expected[0]["country"]
-    of_country = sorted(row["customer_id"] for row in expected if row["country"] == country)
-    customers, url = [], f"/api/customers/?country={country}&ordering=customer_id&limit=7"
-    while url:
-        page = client.get(url).json()
-        assert set(page) == {"next", "previous", "results"}
-        customers += page["results"]
-        url = page["next"]
-    assert [row["customer_id"] for row in customers] == of_country
-    emails = {row["customer_id"]: row["email"] for row in expected}
-    assert all(row["email"].lower() == emails[row["customer_id"]].lower() for row in customers)
-    one = customers[0]
-    searched = client.get("/api/customers/", params={"search": one["email"]}).json()["results"]
-    assert [row["customer_id"] for row in searched] == [one["customer_id"]]
 
 
 def test_records_by_page(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
