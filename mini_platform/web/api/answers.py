@@ -33,7 +33,7 @@ def listing(
     *,
     form: export.Form | None = None,
     stored_for: Dataset | None = None,
-    others: Sequence[str] = (),
+    params: Sequence[tuple[str, str]] | None = None,
 ) -> Response:
     """Return a page of a relation as JSON, or an export of all of it.
 
@@ -43,15 +43,15 @@ def listing(
         relation: the relation to list.
         form: format of the export; None for a page, or CSV if the request prefers it.
         stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
-        others: names of parameters that do not belong to the query.
+        params: parameters of the listing, if they are not those of the request.
 
     Raises:
         ProblemError: a parameter is invalid.
     """
     if form is None and _prefers_csv(request.headers.get("accept", "")):
         form = "csv"
-    params = [(name, value) for name, value in request.query_params.multi_items() if name not in others]
-    query = ListQuery.parse(relation, params, export=form is not None)
+    params = request.query_params.multi_items() if params is None else params
+    query = ListQuery.parse(relation, params, export=form is not None, cipher=site.cipher)
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:

@@ -111,7 +111,8 @@ def _export_rows(form: Form) -> None:
     ) -> Response:
         chosen = site.dataset(name)
         relation = relations.rows(chosen, clear=personal)
-        return listing(request, site, relation, form=form, stored_for=chosen, others=(PERSONAL,))
+        params = [(name, value) for name, value in request.query_params.multi_items() if name != PERSONAL]
+        return listing(request, site, relation, form=form, stored_for=chosen, params=params)
 
     about = (
         "Download the rows of production in a file that can be loaded again. Columns of personal data are left out, and a "

@@ -58,11 +58,15 @@ def _cookie(value: str, max_age: int, *, secure: bool) -> Cookie:
     return Cookie(key=COOKIE, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax")
 
 
-def _signer(settings: Settings) -> URLSafeTimedSerializer:
+def secret(settings: Settings) -> str:
+    """Return the secret of the web process, that of the settings or of a file which is created with a random one."""
     configured = settings.web_secret
-    secret = (
+    return (
         configured.get_secret_value()
         if configured
         else load_or_create_secret(settings.home / "web.secret", secrets.token_hex(32))
     )
-    return URLSafeTimedSerializer(secret, salt=COOKIE)
+
+
+def _signer(settings: Settings) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(secret(settings), salt=COOKIE)

@@ -164,7 +164,7 @@ def listing(
     all_params = [*params, *(fixed or {}).items()]
     if "limit" not in dict(all_params):
         all_params.append(("limit", str(ROWS)))
-    parsed = ListQuery.parse(relation, all_params)
+    parsed = ListQuery.parse(relation, all_params, cipher=request.app.state.site.cipher)
     result = query.page(conn, relation, parsed)
     here = URLBuilder(request)
     return Listing(
