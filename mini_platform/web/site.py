@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from http import HTTPStatus
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -20,12 +18,8 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME, engine
 from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
-from mini_platform.web.auth.sessions import secret
 from mini_platform.web.problems import NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
-
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
 
 READERS = 16
 """Maximum number of concurrent reads; other requests wait."""
@@ -144,13 +138,6 @@ class Site:
     def runs(self) -> Runs:
         """Return the client of Dagster."""
         return Runs(self.settings.dagster_url)
-
-    def cipher(self) -> Fernet:
-        """Return the cipher of texts that only this site reads, such as cursors with personal data."""
-        from cryptography.fernet import Fernet
-
-        key = hashlib.sha256(f"cursors {secret(self.settings)}".encode()).digest()
-        return Fernet(base64.urlsafe_b64encode(key))
 
     def close(self) -> None:
         """Close the read-only connections, and the one to Dagster."""

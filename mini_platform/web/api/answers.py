@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,7 @@ from mini_platform.warehouse import changes
 from mini_platform.web.api import export
 from mini_platform.web.api.query import ListQuery, page
 from mini_platform.web.api.relations import Relation
+from mini_platform.web.secret import cipher
 from mini_platform.web.site import Site
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -51,7 +53,7 @@ def listing(
     if form is None and _prefers_csv(request.headers.get("accept", "")):
         form = "csv"
     params = request.query_params.multi_items() if params is None else params
-    query = ListQuery.parse(relation, params, export=form is not None, cipher=site.cipher)
+    query = ListQuery.parse(relation, params, export=form is not None, cipher=partial(cipher, site.settings))
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:

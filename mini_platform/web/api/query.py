@@ -93,7 +93,7 @@ class ListQuery:
             relation: relation that is listed.
             params: names and values; a name may come several times.
             export: True for an export: no cursor, and any limit.
-            cipher: cipher of cursors (`Site.cipher`), for pages of a relation that shows personal data.
+            cipher: cipher of cursors (`secret.cipher`), for pages of a relation that shows personal data.
 
         Raises:
             ProblemError: a parameter is unknown or its value is invalid; the message names what is allowed.

@@ -5,13 +5,12 @@ Sessions are not stored: one ends with its key, after `SESSION_SECONDS`, or when
 
 from __future__ import annotations
 
-import secrets
 from typing import Literal, TypedDict
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from mini_platform.config.settings import Settings
-from mini_platform.rows.protection import load_or_create_secret
+from mini_platform.web.secret import secret
 
 COOKIE = "mini_platform_session"
 SESSION_SECONDS = 7 * 86_400
@@ -56,16 +55,6 @@ def opened_by(settings: Settings, value: str) -> int | None:
 
 def _cookie(value: str, max_age: int, *, secure: bool) -> Cookie:
     return Cookie(key=COOKIE, value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax")
-
-
-def secret(settings: Settings) -> str:
-    """Return the secret of the web process, that of the settings or of a file which is created with a random one."""
-    configured = settings.web_secret
-    return (
-        configured.get_secret_value()
-        if configured
-        else load_or_create_secret(settings.home / "web.secret", secrets.token_hex(32))
-    )
 
 
 def _signer(settings: Settings) -> URLSafeTimedSerializer:
