@@ -21,6 +21,7 @@ from mini_platform.operations.reprocessing import reprocess
 from mini_platform.operations.verify import verify
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection
+from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import here, objects
 from mini_platform_tests.support.databases import execute, load_files, open_platform, url_of
@@ -168,6 +169,22 @@ def test_a_deleted_row_comes_back_with_its_number(platform: Platform, old: Engin
     assert rows(platform) == []
     process(platform, records, reprocess(platform, records).file_ids)
     assert_adopted(platform, started)
+
+
+def test_rows_from_before_they_had_numbers_get_them(platform: Platform, tmp_path: Path) -> None:
+    """The table of an earlier version has no such column."""
+    (tmp_path / "a.csv").write_text("id,name\n1,crate\n2,new\n")
+    load_files(platform, records, tmp_path / "a.csv")
+    change(platform.engine, "ALTER TABLE production.records DROP COLUMN record_id")
+    change(platform.engine, "DELETE FROM ops.fingerprints WHERE name = 'records'")
+    create_all(platform.engine, [records])
+    (tmp_path / "b.csv").write_text("id,name\n3,newer\n")
+    load_files(platform, records, tmp_path / "b.csv")
+    assert rows(platform, "SELECT record_id, source_id FROM production.records ORDER BY 1") == [
+        (1, "1"),
+        (2, "2"),
+        (3, "3"),
+    ]
 
 
 def test_a_row_that_is_here_already_keeps_its_number(platform: Platform, old: Engine, tmp_path: Path) -> None:
