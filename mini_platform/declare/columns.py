@@ -144,6 +144,7 @@ class FieldSpec:
     trim: bool = True
     case: Case | None = None
     decimals: int = 2
+    timezone: str | None = None
     personal: Personal | None = None
     stored: bool = True
     system: SystemColumn | None = None
@@ -192,6 +193,8 @@ class Column(FieldSpec):
         if self.type not in TYPE_RULES or not self.is_read:
             return None
         name, sentence = TYPE_RULES[self.type]
+        if self.timezone:
+            sentence = f"is not an ISO 8601 date or time of {self.timezone} with at most 6 decimals"
         return Rule(f"{self.name}_{name}", self.name, sentence.format(decimals=self.decimals))
 
     @property
@@ -232,6 +235,8 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
             case: "lower" or "upper" converts text to this case, after Unicode normalization (NFC).
             decimals: number of digits after the point of a `Decimal`, which has 18 digits in total; the default is 2. A cell
                 with more, zeros at its end not counted, is rejected; a derived value is rounded, half away from zero.
+            timezone: name of the time zone, such as "UTC" or "Europe/Vienna", of times without an offset; a date alone is its
+                midnight. A time that the zone's clock skips or repeats is rejected. Without this option, so are all of them.
             personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
             stored: False keeps the column out of production; it is only validated, and columns can be derived from it.
             system: "file", "line", "record", "source", "first_loaded", "last_loaded" or "surrogate" makes the platform fill the

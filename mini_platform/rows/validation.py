@@ -299,6 +299,27 @@ def _plain_time(text: pl.Expr) -> pl.Expr:
     return plain.str.replace("^([0-9-]{10})[Tt]([0-9]{2})([-+Zz])", "${1}T$2:00$3")
 
 
+def _local_time(text: pl.Expr, zone: str) -> pl.Expr:
+    """Return a time without an offset, or a date alone, with the offset of its zone; null if the clock skips or repeats it."""
+    day = _plain_date(text)
+    part = _plain_time(text + "Z").str.extract_groups(TIMESTAMP).struct
+    second, fraction = part[2].fill_null(":00"), part[3].fill_null("0")
+    moment = pl.coalesce(day + "T00:00:00.0", pl.concat_str(part[0], pl.lit("T"), part[1], second, pl.lit("."), fraction))
+    local = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    placed = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
+    return placed.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+
+
+def _plain_form(column: Column) -> pl.Expr:
+    """Return the plain form of the text of a column's values."""
+    text = pl.col(column.name)
+    plain = PLAIN_FORMS[column.type](text)
+    if column.timezone:
+        has_offset = text.str.contains(r"(?:[Tt ].*[-+]|[Zz]$)")
+        plain = pl.when(has_offset).then(plain).otherwise(_local_time(text, column.timezone))
+    return plain.alias(column.name)
+
+
 PLAIN_FORMS: Mapping[Any, Callable[[pl.Expr], pl.Expr]] = {
     int: _plain_number,
     Decimal: _plain_number,
@@ -321,7 +342,7 @@ def read_cells(columns: Sequence[Column], rows: pl.DataFrame) -> tuple[pl.DataFr
         if column.type not in PLAIN_FORMS or values.null_count() == cells.null_count():
             continue
         others = (cells.is_not_null() & values.is_null()).arg_true()
-        plain = cells.gather(others).to_frame().select(PLAIN_FORMS[column.type](pl.col(column.name)).alias(column.name))
+        plain = cells.gather(others).to_frame().select(_plain_form(column))
         read = plain.select(parse(column)).to_series()
         accepted = read.is_not_null()
         others = others.filter(accepted)
