@@ -7,12 +7,13 @@ import html
 import json
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import BigInteger, Double, Text, func, select, text
 
-from mini_platform import Aggregate, Dataset, Field, RowModel, View
+from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel, View
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
@@ -410,7 +411,7 @@ def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declar
 
 
 def test_stopped_files_are_told_in_whole_sentences(declared: Declared, opened: Opened) -> None:
-    trial = declared(SHOPS)
+    trial = declared(replace(SHOPS, reject_limit=RejectLimit(share=0.5, min_rows=0)))
     trial.load("bad.csv", shops("x,a,1,2020-01-01,1"))
     ask = opened(SHOPS)
     why = "1 of 1 rows are rejected, more than the dataset allows (50%); most often: k_is_integer (1 row)."
