@@ -247,7 +247,8 @@ def test_the_last_load_is_of_a_file_whose_rows_are_there(declared: Declared, ope
     class Wide(RowModel):
         k: int = Field("Number", le=10)
 
-    made = {model: Dataset(name="re", table="re", description="x", rows=model, key=("k",), freshness=dt.timedelta(hours=1))
+    made = {model: Dataset(name="re", table="re", description="x", rows=model, key=("k",), freshness=dt.timedelta(hours=1),
+                           reject_limit=RejectLimit(rows=0))
             for model in (Wide, Narrow)}  # fmt: skip
     declared(made[Wide]).load("a.csv", "k\n7\n8\n")
     assert opened(made[Wide])("/api/datasets/re/").json()["last_load"]["name"] == "a.csv"
