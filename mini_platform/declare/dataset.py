@@ -119,7 +119,7 @@ class Dataset:
     unexpected_columns: UnexpectedColumns = "keep"
     duplicates: Literal["last", "first", "reject"] | KeepHighest = "last"
     freshness: dt.timedelta | None = None
-    warn_limit: RejectLimit = RejectLimit(share=0)
+    warn_limit: RejectLimit = RejectLimit(rows=0)
     reject_limit: RejectLimit = RejectLimit(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
     views: tuple[View, ...] = ()

@@ -171,6 +171,7 @@ class Plan:
     formats: tuple[Format, ...]
     indexes: tuple[str, ...] = ()
     warn_share: str = "0"
+    min_rows: int = 0
     base: Base | None = None
     aggregates: tuple[Any, ...] = ()
     views: tuple[Any, ...] = ()
@@ -231,8 +232,8 @@ class Plan:
             "sources": f"({', '.join(one.source for one in self.formats)},)",
             "unexpected_columns": repr(self.unexpected_columns),
             "duplicates": duplicates,
-            "warn_limit": f"RejectLimit(share={self.warn_share})",
-            "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows})",
+            "warn_limit": f"RejectLimit(share={self.warn_share}, min_rows={self.min_rows})",
+            "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows}, min_rows={self.min_rows})",
         }
         if self.indexes:
             words["indexes"] = repr(self.indexes)
@@ -271,6 +272,7 @@ class Plan:
             counts["inherits and declares anew"] += self.base.anew
         counts.update(f"view {v.kind}" for v in self.views)
         counts.update({"indexes": len(self.indexes), "reject_limit rows": self.most_rows is not None})
+        counts[f"reject_limit min_rows={self.min_rows}"] += 1
         return +counts
 
 
@@ -323,6 +325,7 @@ def draw(rng: random.Random, name: str) -> Plan:
         unexpected_columns=rng.choice(("refuse", "ignore") if protected else ("keep", "keep", "refuse", "ignore")),
         share=rng.choice(("0.5", "0.5", "0.9", "0.07", "0.29", "1", "None")),
         most_rows=rng.choice((None, None, None, 3)),
+        min_rows=rng.choice((0, 0, 4, 100)),
         formats=formats,
         indexes=tuple(n for n in rng.sample(names, 1) if rng.random() < 0.15),
         base=Base(rng.randint(1, len(columns)), rng.random() < 0.7, rng.random() < 0.4)

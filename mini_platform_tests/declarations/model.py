@@ -266,7 +266,8 @@ class File:
         """Say whether it is loaded, by its limit."""
         plan = self.plan
         rejected = len(self.rejected)
-        over = plan.share != "None" and rejected > Fraction(plan.share) * (len(self.rows) + self.erased)
+        read = len(self.rows) + self.erased
+        over = plan.share != "None" and read >= plan.min_rows and rejected > Fraction(plan.share) * read
         over |= plan.most_rows is not None and rejected > plan.most_rows
         self.status = "refused" if self.unreadable or over else "loaded"
 

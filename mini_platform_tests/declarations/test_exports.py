@@ -32,7 +32,7 @@ DATASET = Dataset(
     rows=Thing,
     key=("id",),
     sources=(Csv(), Json(rows="results")),
-    reject_limit=RejectLimit(share=0),
+    reject_limit=RejectLimit(rows=0),
 )
 HEADER = "id,price,values,is_new"
 ROWS = ['=1+1,-0.000000001,"[1, 2.5]",true', "'=1,,,", "''@,-7,,f", "-5,,,", "ü,1e,,".replace("1e", "1")]

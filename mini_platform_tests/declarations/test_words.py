@@ -379,11 +379,15 @@ def _(_path: Path) -> None:
     assert [schedule.cron_schedule for schedule in schedules] == ["0 4 * * *", "@daily"]
 
 
-@proves("RejectLimit.share", "RejectLimit.rows")
+@proves("RejectLimit.share", "RejectLimit.rows", "RejectLimit.min_rows")
 def _(_path: Path) -> None:
     assert [RejectLimit(share=0.29).exceeded(rejected, 100) for rejected in (29, 30)] == [False, True]
     assert [RejectLimit(rows=3).exceeded(rejected, 10**6) for rejected in (3, 4)] == [False, True]
     assert RejectLimit(share=0.5, rows=3).exceeded(4, 100)
+    assert [RejectLimit(share=0.5).exceeded(read, read) for read in (99, 100)] == [False, True]
+    assert [RejectLimit(share=0, min_rows=5).exceeded(1, read) for read in (4, 5)] == [False, True]
+    assert RejectLimit(share=0.5, min_rows=0).exceeded(1, 1)
+    assert RejectLimit(share=0.5, rows=3).exceeded(4, 4), "a number counts in small files, too"
     assert not RejectLimit().exceeded(100, 100)
 
 

@@ -91,7 +91,7 @@ dataset = Dataset(
     # The objects of an API have more fields than are declared here (userId), and may get new ones. Raw pages keep all of them:
     # reprocessing loads a field that is declared later.
     unexpected_columns="ignore",
-    warn_limit=RejectLimit(share=0),
+    warn_limit=RejectLimit(rows=0),
     reject_limit=RejectLimit(share=0.5),
     adopts=AdoptedTable("normalized_data", {"record_id": "id"}),
     realistic=realistic,

@@ -396,7 +396,7 @@ dataset = Dataset(
     indexes=("order_date", "customer_email"),
     unexpected_columns="refuse",
     freshness=dt.timedelta(days=2),
-    warn_limit=RejectLimit(share=0),
+    warn_limit=RejectLimit(rows=0),
     reject_limit=RejectLimit(share=0.5),
     raw_retention=dt.timedelta(days=90),
     realistic=realistic,

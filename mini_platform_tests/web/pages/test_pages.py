@@ -343,7 +343,13 @@ def test_personal_data_is_masked_but_on_its_own_page(get: Get, pipeline: Pipelin
 
 def test_links_to_the_api_answer(get: Get, browser: httpx.Client, samples: None) -> None:
     links = set()
-    for path in (*PAGES, "/files/1", "/weather?station=SEA", "/sales?product_category=Books", "/records?search=a&source=csv"):
+    for path in (
+        *PAGES,
+        "/files/1",
+        "/weather?station=SEA",
+        "/sales?product_category=Books",
+        "/records?search=a&source=csv",
+    ):
         links |= {link for link in get(path).links if link.startswith("/api/")}
     assert len(links) > 40
     for link in sorted(links):
