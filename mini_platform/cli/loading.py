@@ -121,13 +121,13 @@ def adopt(
     chosen = dataset_named(dataset)
     platform = open_platform()
     try:
-        with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as found:
-            _show_adoption(chosen, found)
-            if not found.files:
+        with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as table:
+            _show_adoption(chosen, table)
+            if not table.files:
                 return
             if not yes:
                 typer.confirm(f"Load these rows into {chosen.name}?", abort=True, err=True)
-            landed_files = list(land_files(platform, chosen, found.files, ADOPT_CHANNEL))
+            landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
     except AdoptionError as error:
         raise MistakeError(str(error)) from error
     run = process(platform, chosen, [row.same_as or row.file_id for _, row in landed_files if row], verbose=verbose)

@@ -94,9 +94,9 @@ def rows(platform: Platform, query: str = ROWS) -> list[tuple[Any, ...]]:
 
 def adopt(platform: Platform, old: Engine) -> tuple[Adoption, list[dict[str, Any]]]:
     """Adopt the rows; return what was shown before, and what became of the files that are not unchanged."""
-    with adoption(platform, records, url(old)) as found:
-        landed = [row for _, row in land_files(platform, records, found.files, "adopt")]
-    return found, process(platform, records, [row.file_id for row in landed if row and row.same_as is None])
+    with adoption(platform, records, url(old)) as adopted:
+        landed = [row for _, row in land_files(platform, records, adopted.files, "adopt")]
+    return adopted, process(platform, records, [row.file_id for row in landed if row and row.same_as is None])
 
 
 def assert_adopted(platform: Platform, started: dt.datetime) -> None:
@@ -112,10 +112,10 @@ def test_ids_and_times_stay_and_nothing_is_doubled(
 ) -> None:
     monkeypatch.setattr(adopting, "FILE_NUMBERS", 5)
     started = dt.datetime.now(dt.UTC)
-    found, files_taken = adopt(platform, old)
-    assert (found.rows, found.sources, found.present) == (6, {"": 1, "api": 1, "csv": 3, "shop": 1}, 0)
-    assert (found.first, found.last) == (utc(2024, 1, 5, 10), utc(2025, 3, 1, 12, 0, 0, 123456))
-    assert (found.rejected, found.reasons) == (2, {"name is empty": 1, "value is not a number": 1})
+    adopted, files_taken = adopt(platform, old)
+    assert (adopted.rows, adopted.sources, adopted.present) == (6, {"": 1, "api": 1, "csv": 3, "shop": 1}, 0)
+    assert (adopted.first, adopted.last) == (utc(2024, 1, 5, 10), utc(2025, 3, 1, 12, 0, 0, 123456))
+    assert (adopted.rejected, adopted.reasons) == (2, {"name is empty": 1, "value is not a number": 1})
     accounted = [
         (file["name"], file["rows_read"], file["rows_inserted"], file["rows_rejected"]) for file in files_taken
     ]
@@ -191,8 +191,8 @@ def test_a_row_that_is_here_already_keeps_its_number(platform: Platform, old: En
     (tmp_path / "a.csv").write_text("id,name\n1,crate\n2,new\n")
     load_files(platform, records, tmp_path / "a.csv")
     ((first, created),) = rows(platform, "SELECT record_id, created_at FROM production.records WHERE source_id = '1'")
-    found, _ = adopt(platform, old)
-    assert found.present == 2
+    adopted, _ = adopt(platform, old)
+    assert adopted.present == 2
     assert ("csv", "1", first, created) in rows(
         platform, "SELECT source, source_id, record_id, created_at FROM production.records"
     )
@@ -217,17 +217,17 @@ def test_many_rows_fill_an_empty_table(server: str, template: str, tmp_path: Pat
 
 
 def test_the_command_shows_and_asks_before_it_writes(platform: Platform, old: Engine) -> None:
-    asked = here("adopt", "records", "--from", url(old))
-    assert asked.exit_code == 1
+    unconfirmed = here("adopt", "records", "--from", url(old))
+    assert unconfirmed.exit_code == 1
     for words in (
         "normalized_data has 6 rows (", "csv 3", "The first is of 2024-01-05T10:00:00Z", "2 of them would be rejected",
         "1: name is empty", "Load these rows into records?",
     ):  # fmt: skip
-        assert words in asked.stderr
+        assert words in unconfirmed.stderr
     assert rows(platform, "SELECT count(*) FROM ops.files") == [(0,)]
-    done = here("adopt", "records", "--from", url(old), "--yes", "--json")
-    assert done.exit_code == 0, done.stderr
-    (file,) = objects(done.stdout)
+    result = here("adopt", "records", "--from", url(old), "--yes", "--json")
+    assert result.exit_code == 0, result.stderr
+    (file,) = objects(result.stdout)
     assert (file["rows_read"], file["rows_inserted"], file["rows_rejected"]) == (6, 4, 2)
     assert rows(platform, "SELECT channel, status FROM ops.files") == [("adopt", "loaded")]
     again = here("adopt", "records", "--from", url(old), "--yes", "--json")
@@ -266,9 +266,9 @@ def test_a_table_that_cannot_be_adopted(
 ) -> None:
     if statement:
         change(old, statement)
-    done = here("adopt", dataset, "--from", address or url(old), "--yes")
-    assert (done.exit_code, len(done.stderr.strip().splitlines())) == (2, 1)
-    assert words in done.stderr
-    assert "s3cret" not in done.stderr
+    result = here("adopt", dataset, "--from", address or url(old), "--yes")
+    assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1)
+    assert words in result.stderr
+    assert "s3cret" not in result.stderr
     with platform.engine.connect() as conn:
         assert conn.execute(files.select()).all() == []
