@@ -203,6 +203,11 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
     not annotated `X | None` has the rule `<column>_required`, and one that is not text the rule `<column>_is_…`, such as
     `_is_date`.
 
+    A cell may have any form that loses nothing: `12.0` and `1E3` as a whole number; `.50`, `99.990` and `1e2` as a decimal;
+    `2026-1-5` and a midnight without an offset, `2026-01-05T00:00:00`, as a date; the extended and the basic form of ISO 8601,
+    `20260105T060000-0400`, as a time, which needs its offset and may end with the hour or the minute. All forms of a value
+    are one value. Not accepted are `nan`, `1_0`, digits of other scripts, `20260105` and `1/5/2026`.
+
     Args:
         description: what the column contains, shown wherever the column is.
         **options: any of these options:
@@ -217,7 +222,7 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
                 after the case is changed.
             case: "lower" or "upper" converts text to this case, after Unicode normalization (NFC).
             decimals: number of digits after the point of a `Decimal`, which has 18 digits in total; the default is 2. A cell
-                with more is rejected, a derived value is rounded, half away from zero.
+                with more, zeros at its end not counted, is rejected; a derived value is rounded, half away from zero.
             personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
             stored: False keeps the column out of production; it is only validated, and columns can be derived from it.
             system: "file", "line", "record", "source", "first_loaded" or "last_loaded" makes the platform fill the column in,
@@ -247,7 +252,8 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
             str_contains: this pattern must match somewhere in the text.
             str_startswith: the text must begin with this one.
             str_endswith: the text must end with this one.
-            email: True requires text in the form of an e-mail address; whether it exists is not checked.
+            email: True requires text in the form of an e-mail address, internal ones (`x@host.local`) included;
+                whether it exists is not checked.
 
     Raises:
         DeclarationError: the options contradict each other. Options that contradict the column's type are refused when the

@@ -281,6 +281,17 @@ def test_rejects_explain_each_broken_rule(pipeline: Pipeline, tmp_path: Path) ->
     assert all(row["sentence"] in shown for row in rows)
 
 
+def test_rejects_of_a_list_name_its_element(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"time_stamp": f"2024-01-0{day}T00:00:00Z", "data": [day]} for day in range(10)]))
+    pipeline(examples.signals, path)
+    (row,) = objects(here("rejects", "signals", "--json").stdout)
+    assert (row["line"], row["record"], row["value"]) == (1, 1, "2024-01-00T00:00:00Z")
+    assert "element" in here("rejects", "signals").stdout.splitlines()[0]
+    (row,) = csv.DictReader(io.StringIO(here("rejects", "signals", "--csv").stdout))
+    assert (row["line"], row["record"]) == ("1", "1")
+
+
 def test_rejects_as_csv_are_harmless_to_spreadsheet_programs(pipeline: Pipeline, tmp_path: Path) -> None:
     values = ("=1+1", "+x", "-2+3", "@a", "-95.5", "+1e309", "plain")
     rows = [f"A,2020-01-{day:02},{value},1" for day, value in enumerate(values, 1)]

@@ -198,6 +198,10 @@ def test_how_text_is_cleaned(options: dict[str, Any], cells: list[str], cleaned:
         ("a@b.org", True),
         ("first.last+tag@sub.example.co.uk", True),
         ("jörg@müller.de", True),
+        ("a@test.test", True),
+        ("x@host.local", True),
+        ("a@localhost", False),
+        ("a@host.invalid", False),
         *[
             (bad, False)
             for bad in ("a", "a@", "@b.org", "a@b", "a b@c.org", "a..b@c.org", ".a@c.org", "a@-c.org", "a@c.org.")

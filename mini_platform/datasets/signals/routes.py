@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, select
 
 from mini_platform import Dataset
-from mini_platform.landing.upload import land
+from mini_platform.landing.upload import PAYLOADS, land
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import among, files
 from mini_platform.web.api.file_status import LONGEST_SECONDS, until
@@ -32,7 +32,6 @@ from mini_platform.web.site import Site, SiteDep
 DATASET = "signals"
 router = APIRouter(route_class=ReplacedRoute, tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
 
-CHANNEL = "post"
 PAYLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -119,12 +118,12 @@ def _land(site: Site, dataset: Dataset, body: bytes) -> Row[Any]:
         raise ProblemError(f"The body is not JSON: {reason}.") from error
     with no_room(), site.platform.store.receive() as arriving:
         arriving.write(body)
-        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, CHANNEL)
+        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, PAYLOADS)
 
 
 def _pending_files(site: Site, dataset: Dataset, limit: int | None) -> Sequence[int]:
     """Return ids of the pending payloads, at most `limit`, the oldest first."""
-    pending = (files.c.dataset == dataset.name, files.c.channel == CHANNEL, files.c.status.in_(PENDING))
+    pending = (files.c.dataset == dataset.name, files.c.channel == PAYLOADS, files.c.status.in_(PENDING))
     with site.read() as conn:
         return conn.scalars(select(files.c.file_id).where(*pending).order_by(files.c.file_id).limit(limit)).all()
 

@@ -116,5 +116,9 @@ _list(
     stored=True,
 )
 _list("files", relations.files, "The ledger: every file received, with its status and the results of its rows")
-_list("rejects", relations.rejects, "Rejected rows, one item per failed rule: file, line, column, value, rule, reason")
+_list(
+    "rejects",
+    relations.rejects,
+    "Rejected rows, one item per failed rule: file, line, record (the element of a JSON list), column, value, rule, reason",
+)
 _list("quality", relations.quality, "The quality report: one row per run, table and column, newest first")
