@@ -29,7 +29,7 @@ def export(
         bool, typer.Option("--personal", help="Include personal data, whose columns are withheld otherwise.")
     ] = False,
 ) -> None:
-    """Export all rows of a dataset, as the API does; the file can be loaded again, and then changes nothing.
+    """Export all rows of a dataset, as the API does: loading the file again changes nothing.
 
     Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
     """

@@ -304,7 +304,9 @@ def _local_time(text: pl.Expr, zone: str) -> pl.Expr:
     day = _plain_date(text)
     part = _plain_time(text + "Z").str.extract_groups(TIMESTAMP).struct
     second, fraction = part[2].fill_null(":00"), part[3].fill_null("0")
-    moment = pl.coalesce(day + "T00:00:00.0", pl.concat_str(part[0], pl.lit("T"), part[1], second, pl.lit("."), fraction))
+    moment = pl.coalesce(
+        day + "T00:00:00.0", pl.concat_str(part[0], pl.lit("T"), part[1], second, pl.lit("."), fraction)
+    )
     local = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
     placed = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
     return placed.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
