@@ -145,10 +145,11 @@ def star(engine: Engine) -> dict[str, tuple[Any, ...]]:
     """Facts with what their keys refer to."""
     statement = text(
         """
-        SELECT order_id, email_hash, product_title, product_category, d.date, year, month, day, quarter, weekday, is_weekend, quantity,
-            revenue, f.profit, total_profit
+        SELECT order_id, email_hash, product_title, product_category, d.date, year, month, day, quarter, weekday, is_weekend,
+            quantity, revenue, f.profit, total_profit
         FROM analytics.fact_sales f JOIN analytics.dim_customer USING (customer_id)
-            JOIN analytics.dim_product USING (product_id) JOIN analytics.dim_date d ON d.date_id = f.order_date_id AND d.date = f.order_date
+            JOIN analytics.dim_product USING (product_id)
+            JOIN analytics.dim_date d ON d.date_id = f.order_date_id AND d.date = f.order_date
         """
     )
     with engine.connect() as conn:

@@ -258,7 +258,7 @@ def test_the_last_load_is_of_a_file_whose_rows_are_there(declared: Declared, ope
             key=("k",),
             freshness=dt.timedelta(hours=1),
             reject_limit=RejectLimit(rows=0),
-        )  # fmt: skip
+        )
         for model in (Wide, Narrow)
     }
     declared(declarations[Wide]).load("a.csv", "k\n7\n8\n")
