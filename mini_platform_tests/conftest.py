@@ -111,9 +111,9 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = url_of(server, TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, url, tmp_path_factory.mktemp("template"))
-        made = connection.engine(url)
-        create_all(made, all_datasets().values())
-        made.dispose()
+        db_engine = connection.engine(url)
+        create_all(db_engine, all_datasets().values())
+        db_engine.dispose()
         PlatformStorage.from_config_value(None, {})
     return TEMPLATE
 
@@ -125,12 +125,14 @@ def template_with_samples(server: str, template: str, tmp_path_factory: pytest.T
     execute(server, f"CREATE DATABASE {TEMPLATE_WITH_SAMPLES} TEMPLATE {template}")
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, url_of(server, TEMPLATE_WITH_SAMPLES), folder)
-        made = Platform()
+        sample_platform = Platform()
         for name, dataset in reversed(all_datasets().items()):
             load_files(
-                made, dataset, *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != ".")
+                sample_platform,
+                dataset,
+                *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."),
             )
-        made.engine.dispose()
+        sample_platform.engine.dispose()
     return TEMPLATE_WITH_SAMPLES, folder / "home"
 
 
@@ -146,9 +148,9 @@ def database_url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    made = connection.engine(database_url)
-    yield made
-    made.dispose()
+    db_engine = connection.engine(database_url)
+    yield db_engine
+    db_engine.dispose()
 
 
 @pytest.fixture
@@ -170,10 +172,10 @@ def data(home: Path) -> Path:
 
 @pytest.fixture
 def platform(home: Path) -> Iterator[Platform]:
-    made = Platform()
-    assert made.settings.home == home
-    yield made
-    made.engine.dispose()
+    instance = Platform()
+    assert instance.settings.home == home
+    yield instance
+    instance.engine.dispose()
 
 
 @pytest.fixture
@@ -197,5 +199,5 @@ def web(platform: Platform) -> Iterator[str]:
 
 @pytest.fixture
 def client(web: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web, timeout=30) as made:
-        yield made
+    with httpx.Client(base_url=web, timeout=30) as http_client:
+        yield http_client

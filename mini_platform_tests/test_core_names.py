@@ -76,16 +76,16 @@ FILES = [
 
 
 def telling_names() -> set[str]:
-    """What the datasets, their tables and columns are called, and nothing else is."""
-    found = set()
+    """Return the names of the datasets, their tables and columns that nothing else has."""
+    names = set()
     for dataset in all_datasets().values():
-        found |= {dataset.name, dataset.table, *(column.name for column in dataset.columns)}
-        found |= {name for item in dataset.computed for name in (item.name, *item.columns, *item.extra_columns)}
-    return found - PLAIN
+        names |= {dataset.name, dataset.table, *(column.name for column in dataset.columns)}
+        names |= {name for item in dataset.computed for name in (item.name, *item.columns, *item.extra_columns)}
+    return names - PLAIN
 
 
 def words_of(file: str) -> tuple[list[str], list[str]]:
-    """Identifiers and strings of a Python file; of another one its text, as a string."""
+    """Return the identifiers and strings of a Python file; of another one its text, as a string."""
     text = (CORE / file).read_text()
     if not file.endswith(".py"):
         return [], [text]
@@ -93,8 +93,8 @@ def words_of(file: str) -> tuple[list[str], list[str]]:
     strings: list[str] = []
     for node in ast.walk(ast.parse(text)):
         for _, value in ast.iter_fields(node):
-            found = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
-            (strings if isinstance(node, ast.Constant) else names).extend(found)
+            words = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
+            (strings if isinstance(node, ast.Constant) else names).extend(words)
     return names, strings
 
 
@@ -114,12 +114,12 @@ def offences(file: str) -> Iterator[str]:
 
 
 def test_the_core_names_no_dataset() -> None:
-    found = {file: set(offences(file)) - ({"records"} if file in OTHER_RECORDS else set()) for file in FILES}
-    assert {file: words for file, words in found.items() if words} == {}
+    offending = {file: set(offences(file)) - ({"records"} if file in OTHER_RECORDS else set()) for file in FILES}
+    assert {file: words for file, words in offending.items() if words} == {}
 
 
-def test_what_it_looks_for_is_found() -> None:
-    """In the datasets' own files, which are full of it."""
+def test_names_of_datasets_are_detected() -> None:
+    """The datasets' own files are full of them."""
     for name, words in {"weather": {"temp_c", "weather", "station_id"}, "signals": {"signals", "std_dev"}}.items():
         assert set(offences(f"datasets/{name}/__init__.py")) >= words
     assert {"customers"} <= set(offences("datasets/customers/routes.py"))
@@ -137,10 +137,10 @@ def takes_an_example(node: ast.AST) -> bool:
 
 def test_no_test_needs_them_to_be_imported() -> None:
     """`mini_platform_tests/support/examples.py` skips a test whose example is not declared; benchmarks are no tests."""
-    found = []
+    imports = []
     for path in sorted(PROJECT.glob("mini_platform_tests/**/*.py")):
         for statement in ast.parse(path.read_text()).body if "benchmarks" not in path.parts else ():
             run_later = isinstance(statement, ast.FunctionDef | ast.ClassDef)
             if not run_later and any(map(takes_an_example, ast.walk(statement))):
-                found.append(f"{path.relative_to(PROJECT)}:{statement.lineno}")
-    assert found == []
+                imports.append(f"{path.relative_to(PROJECT)}:{statement.lineno}")
+    assert imports == []

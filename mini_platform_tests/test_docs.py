@@ -50,8 +50,8 @@ def anchors(page: Path) -> set[str]:
 
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    for found in LINK.findall(page.read_text()):
-        link = "".join(found)
+    for groups in LINK.findall(page.read_text()):
+        link = "".join(groups)
         if re.match(r"https?://", link):
             continue
         path, _, anchor = link.partition("#")
@@ -137,7 +137,7 @@ def test_the_reference_has_every_word_setting_and_command(built: Path) -> None:
         assert f">{name}<" in reference["command-line"] or f">{name} " in reference["command-line"], name
 
 
-def test_it_is_served_and_who_has_not_built_it_is_told_how(built: Path, tmp_path: Path) -> None:
+def test_it_is_served_and_a_missing_build_is_explained(built: Path, tmp_path: Path) -> None:
     site = FastAPI()
     handle_problems(site)
     site.mount("/help", Help(built))

@@ -1,14 +1,22 @@
-"""The language of the code: docstrings are plain technical English, and names are the field's (CONTRIBUTING.md, Words)."""
+"""The language of code and tests: docstrings are plain technical English, names are the field's (CONTRIBUTING.md, Words)."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from mini_platform.config.settings import PROJECT
 
-FILES = sorted((PROJECT / "mini_platform").rglob("*.py"))
+DUMPS = PROJECT / "mini_platform_tests" / "support" / "dumps"
+"""Declarations of dumped databases, whose comments are their docstrings of then."""
+FILES = sorted(
+    path
+    for room in ("mini_platform", "mini_platform_tests")
+    for path in (PROJECT / room).rglob("*.py")
+    if DUMPS not in path.parents
+)
 NO_BEGINNING = {
     "as",
     "how",
@@ -29,7 +37,12 @@ DIALECT = {"asked", "door", "found", "judge", "judged", "meant", "said", "stood"
 """Words that say that something happened to a value, and not what it is: they are in no name."""
 ALONE = {"done", "given", "kept", "made", "seen", "taken"}
 """The same of these, where they are the whole name: `seen_at` says what it is."""
-TREES = {path.relative_to(PROJECT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of every file."""
+    return {path.relative_to(PROJECT).as_posix(): ast.parse(path.read_text()) for path in FILES}
 
 
 def definitions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module]:
@@ -39,7 +52,7 @@ def definitions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that a file gives to something, with its line."""
+    """Yield every name that a file gives to something, with its line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno
@@ -52,7 +65,7 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def test_docstrings_say_what_is_returned_or_done() -> None:
     assert [
         f"{file}, line {getattr(node, 'lineno', 1)}: {text.splitlines()[0]}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for node in definitions(tree)
         if (text := ast.get_docstring(node)) and text.split()[0].lower().strip(",.:;") in NO_BEGINNING
     ] == []
@@ -61,7 +74,7 @@ def test_docstrings_say_what_is_returned_or_done() -> None:
 def test_names_say_what_a_value_is() -> None:
     assert [
         f"{file}, line {line}: {name}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for name, line in bound_names(tree)
         if name in ALONE or DIALECT.intersection(re.findall(r"[a-z]+", name.lower()))
     ] == []

@@ -24,13 +24,13 @@ NO_HELPERS = {
 
 def imported(path: Path) -> set[str]:
     """Names of the modules that a file imports, or may import."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name for name in found if name.startswith("mini_platform_tests.")}
+            modules |= {alias.name for alias in node.names}
+    return {name for name in modules if name.startswith("mini_platform_tests.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())

@@ -37,7 +37,7 @@ CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
     "sales": lambda bench: ("sales", [bench.sales(0.01)], False),
 }
 """Name -> dataset, files, and whether they come upon a million rows that are loaded already."""
-ASKED = 30
+REQUESTS = 30
 FIGURES = ("client", "server", "wall", "wal")
 TICK = 0.01
 """Seconds: less is not measured, and may be 0."""
@@ -53,12 +53,12 @@ WEB = {
     "web_quality": "/quality?{}",
     "web_sales": "/sales?from={}",
 }
-"""Name -> what is asked over a million rows, for so many stations, or days; both web processes run all the time."""
+"""Name -> path that is requested over a million rows, for so many stations, or days; both web processes run all the time."""
 DRAWN = {
     "weather": "SELECT DISTINCT station_id FROM production.measurements ORDER BY 1",
     "sales": "SELECT DISTINCT order_date FROM production.orders ORDER BY 1",
 }
-"""Dataset -> for what is asked."""
+"""Dataset -> query of the values in the paths."""
 
 
 COMMANDS = {"import": ("-c", "import mini_platform.definitions")}
@@ -67,7 +67,7 @@ COMMANDS = {"import": ("-c", "import mini_platform.definitions")}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took: CPU seconds, seconds by the clock, bytes of WAL."""
+    """The cost of a run: CPU seconds, seconds by the clock, bytes of WAL."""
 
     client: float
     server: float
@@ -94,10 +94,10 @@ def _wal(bench: Bench) -> float:
         return float(conn.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")) or 0)
 
 
-def _prepare(bench: Bench, made: set[str], project: Path, label: str, loaded: str | None) -> str:
-    """Return the name of a database with the tables of that checkout, and a million rows of a dataset, if one; made once."""
+def _prepare(bench: Bench, prepared: set[str], project: Path, label: str, loaded: str | None) -> str:
+    """Return the name of a database, prepared once, with the tables of a checkout and a million rows of a dataset, if one."""
     name = f"{label}_{loaded or 'empty'}"
-    if name not in made:
+    if name not in prepared:
         bench.database(name)
         setup = "from mini_platform.platform import Platform; Platform().engine"
         bench.python(name, "-c", setup, project=project)
@@ -105,7 +105,7 @@ def _prepare(bench: Bench, made: set[str], project: Path, label: str, loaded: st
             file = bench.sales(0.01) if loaded == "sales" else bench.part(MILLION, 0, MILLION, 0.01)
             bench.python(name, "-m", f"{HERE}.inside", file, dataset=loaded, project=project)
             bench.vacuum(name)  # Else it may be done by the server in one of two databases, and cost a page a third.
-        made.add(name)
+        prepared.add(name)
     return name
 
 
@@ -122,12 +122,12 @@ def _in_turn(both: Mapping[str, Any], turn: int) -> list[tuple[str, Any]]:
 
 
 def _load_costs(
-    bench: Bench, name: str, made: set[str], checkouts: Mapping[str, Path], rounds: int
+    bench: Bench, name: str, prepared: set[str], checkouts: Mapping[str, Path], rounds: int
 ) -> Iterator[dict[str, Cost]]:
-    """What a case of `CASES` costs each checkout, round by round."""
+    """Yield the cost of a case of `CASES` by checkout, round by round."""
     dataset, files, loaded = CASES[name](bench)
     rows = dataset if loaded else None
-    templates = {label: _prepare(bench, made, project, label, rows) for label, project in checkouts.items()}
+    templates = {label: _prepare(bench, prepared, project, label, rows) for label, project in checkouts.items()}
     for turn in range(rounds):
         yield {
             label: _cost(bench, project, templates[label], dataset, files)
@@ -136,14 +136,14 @@ def _load_costs(
 
 
 def _web_costs(
-    bench: Bench, name: str, made: set[str], checkouts: Mapping[str, Path], rounds: int
+    bench: Bench, name: str, prepared: set[str], checkouts: Mapping[str, Path], rounds: int
 ) -> Iterator[dict[str, Cost]]:
-    """What a case of `WEB` costs each checkout, round by round."""
+    """Yield the cost of a case of `WEB` by checkout, round by round."""
     dataset = "sales" if name == "web_sales" else "weather"
     with ExitStack() as stack:
         served = {}
         for label, project in checkouts.items():
-            database = _prepare(bench, made, project, label, dataset)
+            database = _prepare(bench, prepared, project, label, dataset)
             environment = bench.environment(database, project)
             url, process = stack.enter_context(serving(environment, project, subprocess.DEVNULL))
             client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
@@ -152,7 +152,7 @@ def _web_costs(
         drawn = random.Random(1)  # noqa: S311 - the same ones each time
         for turn in range(rounds):
             # Others each time: the same answer again would be read from a cache.
-            paths = [WEB[name].format(value) for value in drawn.choices(values, k=ASKED)]
+            paths = [WEB[name].format(value) for value in drawn.choices(values, k=REQUESTS)]
             yield {label: _answered(bench, *it, paths) for label, it in _in_turn(served, turn)}
 
 
@@ -168,7 +168,7 @@ def _answered(bench: Bench, client: httpx.Client, web: psutil.Process, paths: Se
 def _command_costs(
     bench: Bench, name: str, _: set[str], checkouts: Mapping[str, Path], rounds: int
 ) -> Iterator[dict[str, Cost]]:
-    """What a case of `COMMANDS` costs each checkout, round by round."""
+    """Yield the cost of a case of `COMMANDS` by checkout, round by round."""
     for turn in range(rounds):
         runs = {
             label: bench.python("postgres", *COMMANDS[name], project=project)
@@ -188,10 +188,10 @@ def compare(commit: str, pairs: int, only: str) -> None:
     table = Table("case", *(f"{figure} new / before" for figure in FIGURES), *(f"{figure} s" for figure in FIGURES[:2]))
     with tempfile.TemporaryDirectory(prefix="against-") as folder, _checkout(commit, Path(folder) / "before") as before:
         checkouts = {"new": PROJECT, "before": before}
-        bench, made = Bench(Path(folder)), set[str]()
+        bench, prepared = Bench(Path(folder)), set[str]()
         try:
             for name in only.split(",") if only else (*CASES, *WEB, *COMMANDS):
-                costs = _costs_of(name)(bench, name, made, checkouts, pairs + 1)
+                costs = _costs_of(name)(bench, name, prepared, checkouts, pairs + 1)
                 next(costs)  # The first one warms up: what is imported is compiled, files are read from the disk.
                 measured = [(cost["new"], cost["before"]) for cost in costs]
                 ratios = [_ratios(measured, figure) for figure in FIGURES]

@@ -84,34 +84,34 @@ class Bench:
 
     def vacuum(self, name: str) -> None:
         """Let a database be as the server has it some time after a load."""
-        made = create_engine(self.url.set(database=name), isolation_level="AUTOCOMMIT")
-        with made.connect() as conn:
+        engine = create_engine(self.url.set(database=name), isolation_level="AUTOCOMMIT")
+        with engine.connect() as conn:
             conn.execute(text("VACUUM ANALYZE"))
-        made.dispose()
+        engine.dispose()
 
     def values(self, name: str, query: str) -> list[Any]:
         """The first column of a query in a database."""
-        made = create_engine(self.url.set(database=name))
-        with made.connect() as conn:
-            found = list(conn.scalars(text(query)))
-        made.dispose()
-        return found
+        engine = create_engine(self.url.set(database=name))
+        with engine.connect() as conn:
+            first_column = list(conn.scalars(text(query)))
+        engine.dispose()
+        return first_column
 
     def plain_url(self, name: str) -> str:
         """URL of a database, as psycopg2 takes it."""
         return self.url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
     def environment(self, database: str, project: Path) -> dict[str, str]:
-        """Of a process of a checkout on a database."""
-        made = {
+        """Return the environment of a process of a checkout on a database."""
+        variables = {
             **os.environ,
             "DATABASE_URL": self.plain_url(database),
             "MINI_PLATFORM_HOME": str(self.folder / "state" / database),
             "MINI_PLATFORM_DATA": str(self.folder / "data"),
             "PYTHONPATH": str(project),
         }
-        made.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
-        return made
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # Compiling every import anew would be measured instead.
+        return variables
 
     def python(
         self,
@@ -137,9 +137,9 @@ class Bench:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - start
             errors.seek(0)
-            said = errors.read().decode()
+            error_text = errors.read().decode()
         if status != 0:
-            raise RuntimeError(f"{arguments}: {said[-2000:]}{printed[-500:]}")
+            raise RuntimeError(f"{arguments}: {error_text[-2000:]}{printed[-500:]}")
         return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed)
 
     def floor(self, database: str, path: Path) -> Run:
@@ -506,15 +506,15 @@ CASES = (
 
 @contextmanager
 def _bench(folder: Path | None) -> Iterator[Bench]:
-    kept = folder or Path(tempfile.mkdtemp(prefix="mini-platform-bench-"))
+    base = folder or Path(tempfile.mkdtemp(prefix="mini-platform-bench-"))
     try:
-        bench = Bench(kept)
+        bench = Bench(base)
         bench.prepared()
         yield bench
     finally:
-        embedded.stop(kept / "home")
+        embedded.stop(base / "home")
         if folder is None:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def main(

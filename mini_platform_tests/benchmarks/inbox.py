@@ -65,10 +65,10 @@ def look(platform: Platform, inbox: Inbox) -> float:
     """Seconds of visits, until the listing has come to its end."""
     began = time.perf_counter()
     while True:
-        done = visit_inbox(platform, weather, inbox, at_once=True)
-        if done is None or done.error or done.file_ids:
-            raise RuntimeError(f"it did not go as it should: {done}")
-        if not done.has_more:
+        visit = visit_inbox(platform, weather, inbox, at_once=True)
+        if visit is None or visit.error or visit.file_ids:
+            raise RuntimeError(f"it did not go as it should: {visit}")
+        if not visit.has_more:
             return time.perf_counter() - began
 
 

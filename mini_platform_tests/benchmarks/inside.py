@@ -1,4 +1,4 @@
-"""What a run does, without Dagster's start: land, stage, load, aggregates, quality report; prints the seconds it took.
+"""The work of a run without Dagster's start: land, stage, load, aggregates, quality report; prints the seconds it took.
 
 python -m mini_platform_tests.benchmarks.inside FILE...
 """
@@ -28,8 +28,8 @@ def main(paths: list[Path]) -> dict[str, float]:
     def lap(name: str) -> None:
         laps[name] = time.perf_counter() - start - sum(laps.values())
 
-    found = [folder.DroppedFile(path.name, path, "") for path in paths]
-    list(folder.land(platform.engine, dataset, platform.store, found, "load"))
+    dropped = [folder.DroppedFile(path.name, path, "") for path in paths]
+    list(folder.land(platform.engine, dataset, platform.store, dropped, "load"))
     lap("land")
     processing.stage(platform, dataset, run_id)
     lap("stage")

@@ -64,7 +64,7 @@ def by_pandas(url: str, path: str, *, prepare: bool) -> None:
 
 if __name__ == "__main__":
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    os.environ["DLT_DATA_DIR"] = kept = os.environ["MINI_PLATFORM_HOME"] + "/dlt"
+    os.environ["DLT_DATA_DIR"] = data_folder = os.environ["MINI_PLATFORM_HOME"] + "/dlt"
     if "prepare" in sys.argv[4:]:
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(data_folder, ignore_errors=True)
     {"dlt": by_dlt, "pandas": by_pandas}[sys.argv[1]](sys.argv[2], sys.argv[3], prepare="prepare" in sys.argv[4:])

@@ -48,9 +48,9 @@ from mini_platform.warehouse import connection, embedded
 CONSOLE = Console(stderr=True)
 GIVE_UP_SECONDS = 1800.0
 TICK_SECONDS, UI_SECONDS = 10.0, 2.0
-"""What is promised of the longest tick, and of 95 of 100 answers of the UI."""
+"""The promised seconds of the longest tick, and of 95 of 100 answers of the UI."""
 FIRST, FIRST_SECONDS = "a good file is loaded", 60.0
-"""How long the poison files may keep the good ones behind them waiting; without them it took 30 s on two busy cores."""
+"""The seconds that the poison files may keep the good ones behind them waiting; without them it took 30 s on two busy cores."""
 COSTLY = "! costly.csv"
 RUNS_QUERY = "{ runsOrError(limit: 10) { ... on Runs { results { runId status } } } }"
 
@@ -79,7 +79,7 @@ class Live:
             return dict(conn.execute(text(COUNTS)).tuples().all())
 
     def status(self, name: str) -> str | None:
-        """Of the last arrival under a name."""
+        """Return the status of the last arrival under a name."""
         with self.engine.connect() as conn:
             return conn.scalar(text(STATUS), {"name": name})
 
@@ -101,15 +101,15 @@ def live(folder: Path) -> Iterator[Live]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))}
-    environment = kept | {
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))}
+    environment = inherited | {
         "MINI_PLATFORM_HOME": str(home),
         "MINI_PLATFORM_DATA": str(data),
         "MINI_PLATFORM_DAGSTER_PORT": str(port),
     }
 
     def command(*words: str) -> None:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "mini_platform.cli", *words],
             cwd=PROJECT,
             env=environment,
@@ -118,8 +118,8 @@ def live(folder: Path) -> Iterator[Live]:
             check=False,
             timeout=300,
         )
-        if done.returncode:
-            raise RuntimeError(f"mini-platform {' '.join(words)}: {done.stdout}{done.stderr}")
+        if result.returncode:
+            raise RuntimeError(f"mini-platform {' '.join(words)}: {result.stdout}{result.stderr}")
 
     engine = None
     try:
@@ -142,10 +142,10 @@ class Ui:
     port: int
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"/server_info": [], "GraphQL, ten runs": []})
     failures: int = 0
-    done: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
-        while not self.done.wait(0.5):
+        while not self.stopped.wait(0.5):
             self._ask("/server_info", lambda: self._get("/server_info", None))
             self._ask("GraphQL, ten runs", lambda: self._get("/graphql", json.dumps({"query": RUNS_QUERY}).encode()))
 
@@ -167,12 +167,12 @@ class Ui:
 
 @contextmanager
 def watched_ui(port: int) -> Iterator[Ui]:
-    """The UI, asked as long as the body runs."""
+    """The UI, which is requested as long as the body runs."""
     ui = Ui(port)
     thread = threading.Thread(target=ui.watch, daemon=True)
     thread.start()
     yield ui
-    ui.done.set()
+    ui.stopped.set()
     thread.join()
 
 
@@ -259,13 +259,13 @@ def p95(seconds: list[float]) -> float:
 
 
 def report(platform: Live, figures: Figures, ui: Ui, expected: int, poisons: int) -> bool:
-    """Print what was measured; whether every promise was kept."""
+    """Print what was measured; return True if every promise was kept."""
     table = Table("what", "figure", "promise", "")
-    kept = True
+    all_met = True
 
     def line(what: str, figure: str, promise: str = "", *, met: bool = True) -> None:
-        nonlocal kept
-        kept = kept and met
+        nonlocal all_met
+        all_met = all_met and met
         table.add_row(what, figure, promise, ("met" if met else "missed") if promise else "")
 
     loaded, refused = figures.counts.get("loaded", 0), figures.counts.get("refused", 0)
@@ -284,13 +284,13 @@ def report(platform: Live, figures: Figures, ui: Ui, expected: int, poisons: int
     line("runs that did not succeed", str(sum(run.status != "SUCCESS" for run in runs)), "0", met=all(
         run.status in ("SUCCESS", "STARTED", "QUEUED") for run in runs
     ))  # fmt: skip
-    found = ticks(platform)
-    words = f"{statistics.median(found):.2f}, {p95(found):.2f}, {max(found):.2f}"
+    tick_seconds = ticks(platform)
+    words = f"{statistics.median(tick_seconds):.2f}, {p95(tick_seconds):.2f}, {max(tick_seconds):.2f}"
     line(
-        f"seconds of {len(found)} ticks: median, p95, longest",
+        f"seconds of {len(tick_seconds)} ticks: median, p95, longest",
         words,
         f"< {TICK_SECONDS:g}",
-        met=max(found) < TICK_SECONDS,
+        met=max(tick_seconds) < TICK_SECONDS,
     )
     for name, seconds in ui.seconds.items():
         words = f"{statistics.median(seconds):.3f}, {p95(seconds):.3f}, {max(seconds):.3f}"
@@ -303,7 +303,7 @@ def report(platform: Live, figures: Figures, ui: Ui, expected: int, poisons: int
         )
     line("requests that the UI failed", str(ui.failures), "0", met=not ui.failures)
     Console(width=150).print(table)
-    return kept
+    return all_met
 
 
 def main(
@@ -323,10 +323,10 @@ def main(
                 platform.drop(*paths)
                 figures = watch(platform, len(paths), later)
             time.sleep(6)  # the last run's end, and a tick after it
-            kept = report(platform, figures, ui, files, poisons)
+            all_met = report(platform, figures, ui, files, poisons)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    raise typer.Exit(0 if kept else 1)
+    raise typer.Exit(0 if all_met else 1)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def form(name: str, pieces: int) -> Iterator[bytes]:
 def megabytes(process: psutil.Process, what: str) -> float:
     """Memory of a process by the kernel's books: `VmRSS` now, `VmHWM` the most since that was last forgotten."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(rf"{what}:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1024
+    match = re.search(rf"{what}:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) / 1024
 
 
 def main() -> None:

@@ -76,8 +76,8 @@ def steadily(url: str, path: Callable[[], str]) -> float:
             client.get(path()).raise_for_status()
         start = time.perf_counter() + 0.5
         with ThreadPoolExecutor(CLIENTS) as pool:
-            taken = list(pool.map(ask, (start + i / RATE for i in range(RATE * SECONDS))))
-    return statistics.quantiles(taken, n=20)[-1]
+            latencies = list(pool.map(ask, (start + i / RATE for i in range(RATE * SECONDS))))
+    return statistics.quantiles(latencies, n=20)[-1]
 
 
 def page(url: str) -> float:
@@ -93,9 +93,9 @@ def page(url: str) -> float:
         start = time.perf_counter()
         shown.goto(f"{url}/weather", wait_until="load")
         shown.wait_for_selector(".js-plotly-plot")
-        taken = time.perf_counter() - start
+        seconds = time.perf_counter() - start
     sys.stderr.write(f"{sum(sizes) / MEGABYTE:.2f} MB in {len(sizes)} requests\n")
-    return taken
+    return seconds
 
 
 def main(what: str) -> None:

@@ -22,8 +22,8 @@ def browser() -> Iterator[Browser]:
             pytest.fail(MISSING)
         warnings.warn(MISSING, stacklevel=1)
         pytest.skip(MISSING)
-    with launched() as found:
-        yield found
+    with launched() as chromium:
+        yield chromium
 
 
 @pytest.fixture

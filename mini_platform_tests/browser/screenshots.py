@@ -30,10 +30,10 @@ SHOTS = (
 
 def _command(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "mini_platform.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):  # 1: rows were rejected
-        raise RuntimeError(done.stderr)
-    return done.stdout
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if result.returncode not in (0, 1):  # 1: rows were rejected
+        raise RuntimeError(result.stderr)
+    return result.stdout
 
 
 def main() -> None:

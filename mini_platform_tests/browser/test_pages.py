@@ -45,8 +45,8 @@ def shown(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) 
         for name in all_datasets():
             files = sorted((PROJECT / "data" / name).iterdir())
             command = [sys.executable, "-m", "mini_platform.cli", "load", name, *map(str, files)]
-            done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
-            assert done.returncode in (0, 1), done.stderr  # 1 where rows were rejected
+            result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
+            assert result.returncode in (0, 1), result.stderr  # 1 where rows were rejected
         platform = Platform()
         site = Site(platform)
         with serving(create_app(site)) as address:
@@ -60,11 +60,11 @@ def _name(path: str) -> str:
 
 
 def _unusable(page: Page) -> list[str]:
-    """What axe-core finds that keeps people out."""
-    found = Axe().run(page).response["violations"]
+    """Return the violations that axe-core finds and that keep people out."""
+    violations = Axe().run(page).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}): {node['target']} {node['failureSummary']}"
-        for rule in found
+        for rule in violations
         if rule["impact"] in SERIOUS
         for node in rule["nodes"]
     ]
@@ -139,8 +139,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the API of a platform that `mini-platform up` started."""
     folder = tmp_path_factory.mktemp("running")
     port = free_port()
-    told = {name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))}
-    environment = told | {
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
+    }
+    environment = variables | {
         "MINI_PLATFORM_HOME": str(folder / "home"),
         "MINI_PLATFORM_DATA": str(folder / "data"),
         "MINI_PLATFORM_API_PORT": str(port),
@@ -149,10 +151,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     def call(*arguments: str) -> None:
         command = [sys.executable, "-m", "mini_platform.cli", *arguments]
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=250, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
 
     call("up", "--detach")
     yield f"http://127.0.0.1:{port}"
@@ -207,8 +209,8 @@ def test_a_file_is_dropped_watched_corrected_and_loaded_again(running: str, look
     expect(rejects).to_contain_text("temp_c is outside -90 to 60")
     with page.expect_download() as download:
         rejects.get_by_role("link", name="CSV").first.click()
-    found = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
-    assert {(r["line"], r["column"], r["value"]) for r in found} == {("4", "temp_c", "warm"), ("5", "temp_c", "999")}
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    assert {(r["line"], r["column"], r["value"]) for r in rows} == {("4", "temp_c", "warm"), ("5", "temp_c", "999")}
 
     page.goto(f"{running}/files?dataset=weather", wait_until="networkidle")
     path.write_text("\n".join([HEADER, *GOOD, "A,2024-05-01,12.5,0", "B,2024-05-01,9.9,0", ""]))

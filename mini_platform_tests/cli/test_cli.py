@@ -63,10 +63,10 @@ def ledger_rows(engine: Engine) -> list[Any]:
 
 
 def test_load_accounts_for_every_row_and_is_a_run_of_dagster(engine: Engine, home: Path) -> None:
-    done = cli("load", "weather", SAMPLES / "seattle.csv", SAMPLES / "dirty.csv", "--json")
+    completed = cli("load", "weather", SAMPLES / "seattle.csv", SAMPLES / "dirty.csv", "--json")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    good, dirty = objects(done.stdout)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    good, dirty = objects(completed.stdout)
     assert list(good) == KEYS
     assert list(dirty) == KEYS
     assert (good["name"], good["status"], good["rows_inserted"]) == ("seattle.csv", "loaded", 1461)
@@ -118,11 +118,11 @@ def test_load_says_why_a_file_is_refused_and_loads_the_others(engine: Engine, ho
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "named so.csv").symlink_to(good)
 
-    done = cli("load", "weather", tmp_path / "header.csv", bad, tmp_path / "links" / "named so.csv")
+    completed = cli("load", "weather", tmp_path / "header.csv", bad, tmp_path / "links" / "named so.csv")
 
-    assert done.returncode == 1
-    assert "header.csv is refused: The header lacks station_id, date, temp_c, precip_mm." in done.stderr
-    assert "bad.csv is refused: 99 of 100 rows are rejected" in done.stderr
+    assert completed.returncode == 1
+    assert "header.csv is refused: The header lacks station_id, date, temp_c, precip_mm." in completed.stderr
+    assert "bad.csv is refused: 99 of 100 rows are rejected" in completed.stderr
     assert [row.status for row in ledger_rows(engine)] == ["refused", "refused", "loaded"]
     assert [row.name for row in ledger_rows(engine)] == ["header.csv", "bad.csv", "named so.csv"]
     assert count(engine, "production", "measurements") == 1
@@ -144,11 +144,11 @@ def test_load_takes_up_what_waits_under_the_same_bytes_even_from_a_dead_process(
     dead = ledger.Worker(engine, "the run that died", lease_seconds=4)
     assert len(ledger.claim(dead, "weather", "landed", 1)) == 1
 
-    done = cli("load", "weather", path, "--json")
+    completed = cli("load", "weather", path, "--json")
 
-    assert done.returncode == 0
-    assert objects(done.stdout)[0]["status"] == "unchanged"
-    assert done.stderr == "a.csv (file 1) is processed by run the run that died; waiting.\n"
+    assert completed.returncode == 0
+    assert objects(completed.stdout)[0]["status"] == "unchanged"
+    assert completed.stderr == "a.csv (file 1) is processed by run the run that died; waiting.\n"
     assert [row.status for row in ledger_rows(engine)] == ["loaded", "unchanged"]
     assert count(engine, "production", "measurements") == 2
 
@@ -158,10 +158,10 @@ def test_load_of_two_files_of_one_name_makes_two_versions(engine: Engine, home: 
     two = written(tmp_path / "two" / "a.csv", "A,2020-01-01,2,2")
     three = written(tmp_path / "three" / "a.csv", "A,2020-01-01,1,1")
 
-    done = cli("load", "weather", one, one, two, three, "--json")
+    completed = cli("load", "weather", one, one, two, three, "--json")
 
-    assert done.returncode == 0
-    assert [outcome["status"] for outcome in objects(done.stdout)] == ["loaded", "unchanged", "loaded", "loaded"]
+    assert completed.returncode == 0
+    assert [outcome["status"] for outcome in objects(completed.stdout)] == ["loaded", "unchanged", "loaded", "loaded"]
     assert [row.version for row in ledger_rows(engine)] == [1, 1, 2, 3]
     with engine.connect() as conn:
         assert conn.execute(select(production().c.temp_c, production().c._file_id)).all() == [(1.0, 4)]
@@ -171,12 +171,12 @@ def test_load_shows_progress_on_a_terminal_and_only_there(engine: Engine, home: 
     path = tmp_path / "more.csv"
     assert here("sample", "weather", "--rows", "20000", "--out", path).exit_code == 0
     ours, theirs = pty.openpty()
-    seen: list[bytes] = []
+    chunks: list[bytes] = []
 
     def watch() -> None:
         while True:
             try:
-                seen.append(os.read(ours, 4096))
+                chunks.append(os.read(ours, 4096))
             except OSError:  # The last holder of the terminal is gone.
                 return
 
@@ -195,7 +195,7 @@ def test_load_shows_progress_on_a_terminal_and_only_there(engine: Engine, home: 
     os.close(ours)
 
     assert [outcome["rows_inserted"] for outcome in objects(shown)] == [20000]
-    terminal = b"".join(seen).decode()
+    terminal = b"".join(chunks).decode()
     assert "Storing more.csv" in terminal
     assert "Writing tables of more.csv" in terminal
     assert "dagster" not in terminal
@@ -204,9 +204,9 @@ def test_load_shows_progress_on_a_terminal_and_only_there(engine: Engine, home: 
 def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
     engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    kept = written(tmp_path / "kept.csv", "A,2020-01-01,1,1", "A,2020-01-02,x,1")
+    remaining_file = written(tmp_path / "kept.csv", "A,2020-01-01,1,1", "A,2020-01-02,x,1")
     lost = written(tmp_path / "lost.csv", "A,2020-01-01,2,2")
-    pipeline(examples.weather, kept, lost)
+    pipeline(examples.weather, remaining_file, lost)
     with engine.connect() as conn:
         before = conn.execute(select(production())).all()
     raw = platform.store.path(ledger_rows(engine)[1].sha256)
@@ -345,10 +345,10 @@ def test_explain_tells_the_whole_story_of_a_row(
     waiting = folder.DroppedFile("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
     list(folder.land(engine, examples.weather, platform.store, [waiting]))
 
-    done = here("explain", "weather", "A", "2020-01-01", "--json")
+    result = here("explain", "weather", "A", "2020-01-01", "--json")
 
-    assert done.exit_code == 0
-    (story,) = objects(done.stdout)
+    assert result.exit_code == 0
+    (story,) = objects(result.stdout)
     assert story["row"] == {"station_id": "A", "date": "2020-01-01", "temp_c": 3.0, "precip_mm": 1.0}
     assert (story["file_name"], story["version"], story["line"], story["run_id"]) == ("b.csv", 1, 4, "test")
     assert "temp_c_in_range" in story["rules"]
@@ -410,10 +410,10 @@ def test_explain_says_why_there_is_no_row(
     ],
 )
 def test_a_mistake_is_a_sentence_and_exit_code_2(home: Path, arguments: list[str], sentence: str) -> None:
-    done = here(*arguments)
+    result = here(*arguments)
 
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert sentence in done.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -435,23 +435,23 @@ def test_a_wrong_setting_is_a_sentence(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: int, sentence: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    done = here("files")
+    result = here("files")
 
-    assert (done.exit_code, done.stdout) == (code, "")
-    assert sentence in done.stderr
-    assert "secret" not in done.stderr
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert sentence in result.stderr
+    assert "secret" not in result.stderr
 
 
 # Tools
 
 
 def test_the_format_of_a_sample(tmp_path: Path) -> None:
-    """It is what was asked for, and else what the name of the file says."""
+    """The format is the requested one, otherwise that of the name of the file."""
 
-    def sample(*said: str) -> str:
-        done = here("sample", "customers", "--rows", "3", *said)
-        assert done.exit_code == 0, done.output
-        return done.stdout
+    def sample(*options: str) -> str:
+        result = here("sample", "customers", "--rows", "3", *options)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     forms = {form: sample("--out", "-", "--format", form) for form in ("csv", "jsonl", "json")}
     rows = json.loads(forms["json"])
@@ -464,22 +464,22 @@ def test_the_format_of_a_sample(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == forms[form]
     sample("--out", str(tmp_path / "b.json"), "--format", "jsonl")
     assert (tmp_path / "b.json").read_text() == forms["jsonl"], "what is asked for counts"
-    done = here("sample", "customers", "--out", "-", "--format", "xml")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "'xml' is not a format. The formats are: csv, jsonl, json." in done.stderr
+    result = here("sample", "customers", "--out", "-", "--format", "xml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'xml' is not a format. The formats are: csv, jsonl, json." in result.stderr
 
 
 def test_the_same_seed_gives_the_same_sample(tmp_path: Path) -> None:
     def sample(seed: int) -> str:
-        done = here("sample", "weather", "--rows", "200", "--dirty", "0.1", "--seed", str(seed), "--out", "-")
-        assert (done.exit_code, done.stderr) == (0, "")
-        return done.stdout
+        result = here("sample", "weather", "--rows", "200", "--dirty", "0.1", "--seed", str(seed), "--out", "-")
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
 
     assert sample(1) == sample(1) != sample(2)
     written_to = tmp_path / "a.csv"
-    done = here("sample", "weather", "--rows", "200", "--dirty", "0.1", "--seed", "1", "--out", written_to, "--json")
+    result = here("sample", "weather", "--rows", "200", "--dirty", "0.1", "--seed", "1", "--out", written_to, "--json")
     assert written_to.read_bytes().decode().splitlines() == sample(1).splitlines()
-    (summary,) = objects(done.stdout)
+    (summary,) = objects(result.stdout)
     assert (summary["rows"], sum(summary["dirty"].values())) == (200, 20)
 
 
@@ -509,7 +509,7 @@ def test_psql_gets_its_arguments_and_no_password_among_them(engine: Engine, home
     secret = engine.url.set(password="S3CRET €/@").render_as_string(hide_password=False)
     arguments = "\\! tr '\\0' ' ' < /proc/$PPID/cmdline; echo"
 
-    done = cli(
+    completed = cli(
         "psql",
         "-At",
         "-v",
@@ -523,8 +523,8 @@ def test_psql_gets_its_arguments_and_no_password_among_them(engine: Engine, home
         DATABASE_URL=secret,
     )
 
-    answer, command, password = done.stdout.splitlines()
-    assert (done.returncode, answer, password) == (0, "42", "S3CRET €/@")
+    answer, command, password = completed.stdout.splitlines()
+    assert (completed.returncode, answer, password) == (0, "42", "S3CRET €/@")
     assert "x=-h" in command
     assert "S3CRET" not in command
 

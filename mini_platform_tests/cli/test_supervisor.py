@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Supervised]:
-    made = Supervised(tmp_path / "home", tmp_path / "data", free_port(), free_port())
-    made.data.mkdir()
-    yield made
-    made.down()
-    for process in made.processes():
+    supervised = Supervised(tmp_path / "home", tmp_path / "data", free_port(), free_port())
+    supervised.data.mkdir()
+    yield supervised
+    supervised.down()
+    for process in supervised.processes():
         process.kill()
-    embedded.stop(made.home)
+    embedded.stop(supervised.home)
 
 
 def test_up_down(platform: Supervised) -> None:
@@ -64,9 +64,9 @@ def test_up_down(platform: Supervised) -> None:
     assert not platform.answers()
     assert not platform.api_answers()
     assert platform.status()["running"] is False
-    made = {path.name for path in PROJECT.iterdir()} - strays
+    new_names = {path.name for path in PROJECT.iterdir()} - strays
     assert not {
-        name for name in made if "dagster" in name or "log" in name or name in {"history", "schedules", "storage"}
+        name for name in new_names if "dagster" in name or "log" in name or name in {"history", "schedules", "storage"}
     }
 
 
@@ -145,7 +145,7 @@ def test_interrupt_in_the_foreground(platform: Supervised) -> None:
 
 
 @pytest.mark.parametrize("setting", ["MINI_PLATFORM_DAGSTER_PORT", "MINI_PLATFORM_API_PORT"])
-def test_taken_port_is_said_with_its_setting(platform: Supervised, setting: str) -> None:
+def test_taken_port_is_reported_with_its_setting(platform: Supervised, setting: str) -> None:
     port = int(platform.environment[setting])
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -166,7 +166,7 @@ def test_others_reach_it_only_with_keys(platform: Supervised, monkeypatch: pytes
     assert not platform.processes()
 
 
-def test_database_that_is_away_is_said(platform: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_is_away_is_reported(platform: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; from mini_platform.cli.supervisor import commands; sys.exit(commands.up(detach=True))"
     environment = platform.environment | {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"}
     up = subprocess.run(

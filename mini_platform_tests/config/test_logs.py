@@ -1,4 +1,4 @@
-"""Logs: what became of a file is said with the ids of the file and of the run, in the form that is set."""
+"""Logs: the outcome of a file is logged with the ids of the file and of the run, in the form that is set."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_what_became_of_a_file(home: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("MINI_PLATFORM_LOGS", form)
     (tmp_path / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")
     command = [sys.executable, "-c", LOAD, str(tmp_path / "a.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=200)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=200)
+    assert completed.returncode == 0, completed.stderr
     if form == "console":
-        assert "file loaded" in done.stderr
-        assert "run_id=run-4711" in done.stderr
+        assert "file loaded" in completed.stderr
+        assert "run_id=run-4711" in completed.stderr
         return
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
-    found = [(line["event"], line["level"], line["file_id"], line["run_id"]) for line in lines]
-    assert found == [("file staged", "info", 1, "run-4711"), ("file loaded", "info", 1, "run-4711")]
+    lines = [json.loads(line) for line in completed.stderr.splitlines()]
+    events = [(line["event"], line["level"], line["file_id"], line["run_id"]) for line in lines]
+    assert events == [("file staged", "info", 1, "run-4711"), ("file loaded", "info", 1, "run-4711")]
     assert all(line["timestamp"].endswith("Z") for line in lines)

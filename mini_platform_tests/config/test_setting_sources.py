@@ -1,4 +1,4 @@
-"""Settings from every source, in order; and what is said where one cannot be read."""
+"""Settings from every source, in order; and the messages where one cannot be read."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def test_the_first_source_counts(
     lines += [f'{variable}="{value("dotenv")}"'] if first <= 4 else []
     written(tmp_path / ".env", "\n".join(lines))
     settings = load_settings()
-    found = settings.web_secret or settings.api_source["records_api"].header
-    assert found
-    assert found.get_secret_value() == value(PLACES[first])
+    secret = settings.web_secret or settings.api_source["records_api"].header
+    assert secret
+    assert secret.get_secret_value() == value(PLACES[first])
     holding = [name for name, source in sources()._asdict().items() if variable.lower() in source.resolved]
     assert holding == PLACES[first:]
-    said = [finding.message for finding in examine() if finding.check == "settings" and variable in finding.message]
-    assert len(said) == 1
-    assert said[0].startswith("from ")
-    assert value(PLACES[first]) not in said[0]
+    messages = [finding.message for finding in examine() if finding.check == "settings" and variable in finding.message]
+    assert len(messages) == 1
+    assert messages[0].startswith("from ")
+    assert value(PLACES[first]) not in messages[0]
 
 
 def test_parts_of_one_setting_come_from_several_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def no_access(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "sentence"),
     [
         (lambda path: None, "No such file"),
         (Path.mkdir, "Is a directory"),
@@ -119,28 +119,28 @@ def no_access(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_had_is_a_sentence(
-    make: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: object, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
     make(path)  # type: ignore[operator]
     monkeypatch.setenv("DATABASE_URL_FILE", str(path))
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=sentence) as caught:
         load_settings()
     assert str(path) in str(caught.value)
     assert "DATABASE_URL_FILE" in str(caught.value)
-    assert [finding.level for finding in examine() if said in finding.message] == ["problem"]
+    assert [finding.level for finding in examine() if sentence in finding.message] == ["problem"]
 
 
 def test_the_command_line_says_it_in_a_sentence() -> None:
-    done = cli("url", DATABASE_URL_FILE="/no/such/file")
+    completed = cli("url", DATABASE_URL_FILE="/no/such/file")
     sentence = "The file /no/such/file cannot be read (DATABASE_URL_FILE names it): No such file or directory.\n"
-    assert (done.returncode, done.stderr) == (2, sentence)
-    done = cli("url", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="hunter2")
-    assert (done.returncode, "Vault cannot be reached at http://127.0.0.1:1" in done.stderr) == (1, True)
+    assert (completed.returncode, completed.stderr) == (2, sentence)
+    completed = cli("url", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="hunter2")
+    assert (completed.returncode, "Vault cannot be reached at http://127.0.0.1:1" in completed.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "expected"),
     [
         ("DATABSE_URL_FILE", "DATABASE_URL_FILE"),
         ("MINI_PLATFORM_PII_KEY_FILE", "MINI_PLATFORM_PII_KEYS_FILE"),
@@ -148,10 +148,10 @@ def test_the_command_line_says_it_in_a_sentence() -> None:
         ("VAULT_ROLEID", "VAULT_ROLE_ID"),
     ],
 )
-def test_the_doctor_points_out_what_is_misspelt(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_points_out_what_is_misspelt(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "x")
-    said = [finding.advice for finding in examine() if finding.level == "warning" and name in finding.message]
-    assert said == [f"Did you mean {meant}?"]
+    advice = [finding.advice for finding in examine() if finding.level == "warning" and name in finding.message]
+    assert advice == [f"Did you mean {expected}?"]
 
 
 def test_the_doctor_leaves_the_variables_of_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +171,11 @@ def test_the_doctor_leaves_the_variables_of_others_alone(monkeypatch: pytest.Mon
     ],
 )
 def test_a_database_url_that_is_none_is_not_shown(url: str) -> None:
-    done = cli("url", DATABASE_URL=url)
-    assert done.returncode == 2
-    assert "DATABASE_URL is not valid" in done.stderr
-    assert "hun" not in done.stderr
-    assert "ter2" not in done.stderr
+    completed = cli("url", DATABASE_URL=url)
+    assert completed.returncode == 2
+    assert "DATABASE_URL is not valid" in completed.stderr
+    assert "hun" not in completed.stderr
+    assert "ter2" not in completed.stderr
 
 
 # Vault
@@ -197,7 +197,7 @@ def test_vault_by_approle_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert vault.requests == ["POST /v1/auth/approle/login", "GET /v1/kv/data/a/b"], "a process asks once"
 
 
-def test_vault_is_asked_again_where_that_helps(vault: Vault) -> None:
+def test_vault_is_retried_where_that_helps(vault: Vault) -> None:
     vault.secrets[f"secret/{SECRET}"] = {"MINI_PLATFORM_WEB_SECRET": "found"}
     vault.failing = [503, 500]
     assert secret_of(load_settings()) == "found"
@@ -205,7 +205,7 @@ def test_vault_is_asked_again_where_that_helps(vault: Vault) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"failing": [503] * 3}, "is sealed, or not ready: unseal it"),
         ({"failing": [500] * 3}, "answers HTTP 500"),
@@ -222,21 +222,21 @@ def test_vault_is_asked_again_where_that_helps(vault: Vault) -> None:
     ],
 )
 def test_what_vault_refuses_is_a_sentence(
-    change: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch, vault: Vault
+    change: dict[str, object], sentence: str, monkeypatch: pytest.MonkeyPatch, vault: Vault
 ) -> None:
     monkeypatch.setenv("VAULT_CLIENT_TIMEOUT", "0.3s" if vault and "pause" in change else "60s")
-    given = vault.token
+    token = vault.token
     for name, value in change.items():
         setattr(vault, name, value)
-    with pytest.raises(VaultError, match=said) as caught:
+    with pytest.raises(VaultError, match=sentence) as caught:
         load_settings()
-    assert given not in str(caught.value)
+    assert token not in str(caught.value)
     assert "canary-value" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "sentence"),
     [
         (
             {"VAULT_ROLE_ID": "a-role", "VAULT_SECRET_ID": "hunter2"},
@@ -249,12 +249,12 @@ def test_what_vault_refuses_is_a_sentence(
     ],
 )
 def test_how_vault_is_reached_wrongly_is_a_sentence(
-    variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, vault: Vault
+    variables: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch, vault: Vault
 ) -> None:
     monkeypatch.delenv("VAULT_TOKEN")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(VaultError, match=said) as caught:
+    with pytest.raises(VaultError, match=sentence) as caught:
         load_settings()
     assert "hunter2" not in str(caught.value)
 
@@ -269,8 +269,12 @@ def test_how_vault_is_reached_wrongly_is_a_sentence(
     ],
 )
 def test_what_is_no_address_or_token_is_named(name: str, value: str, vault: Vault) -> None:
-    done = cli("url", **{name: value})
-    assert (done.returncode, f"{name} is not valid" in done.stderr, "ter2" in done.stderr) == (2, True, False)
+    completed = cli("url", **{name: value})
+    assert (completed.returncode, f"{name} is not valid" in completed.stderr, "ter2" in completed.stderr) == (
+        2,
+        True,
+        False,
+    )
 
 
 def test_no_section_takes_a_check_of_another() -> None:

@@ -1,4 +1,4 @@
-"""Datasets declared in YAML: through Dagster's component loader to tables, and what is said of mistakes."""
+"""Datasets declared in YAML: through Dagster's component loader to tables, and the messages for mistakes."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
 
 def yaml_of(root: Path, name: str) -> Path:
-    (found,) = root.rglob(f"defs/{name}/defs.yaml")
-    return found
+    (path,) = root.rglob(f"defs/{name}/defs.yaml")
+    return path
 
 
-def said(defs: dg.Definitions) -> dict[str, Any]:
-    """What definitions hold: assets with what they stand on, checks, sensors."""
+def contents(defs: dg.Definitions) -> dict[str, Any]:
+    """Return the contents of definitions: assets with their parents, checks, sensors."""
     repository = defs.get_repository_def()
     graph = repository.asset_graph
     nodes = {key: graph.get(key) for key in graph.get_all_asset_keys()}
@@ -135,7 +135,7 @@ def test_a_project_in_yaml_is_what_build_defs_makes_and_runs(
     root = project(meters=METERS, stations=STATIONS)
     defs = dg.ComponentTree.for_project(root).build_defs()
     declared = {d.name: d for name in ("meters", "stations") for d in read_yaml(yaml_of(root, name))}
-    assert said(defs) == said(build_defs(declared))
+    assert contents(defs) == contents(build_defs(declared))
     assert declared["meters"].sources == (Csv(delimiter=";"),)
     assert declared["meters"].reject_limit == RejectLimit(share=0.9, rows=100, min_rows=20)
     assert declared["meters"].freshness == dt.timedelta(hours=24)
@@ -198,7 +198,7 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
         ("owners: team:energy", "page: PACKAGE.models.Station", 7, "is not an instance of Page"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_line(
+def test_a_mistake_is_reported_with_file_and_line(
     old: str, new: str, line: int, words: str, project: Callable[..., Path]
 ) -> None:
     assert old in METERS
@@ -210,13 +210,13 @@ def test_a_mistake_is_told_with_file_and_line(
     assert words.lower() in str(ours.value).lower()
     with pytest.raises(Exception) as theirs:  # noqa: PT011 - Dagster wraps it; what counts is what stands in it
         dg.ComponentTree.for_project(root).build_defs()
-    told, error = [], theirs.value
+    messages, error = [], theirs.value
     while error is not None:
-        told.append(str(error))
+        messages.append(str(error))
         error = error.__cause__
-    assert str(path) in "\n".join(told)
+    assert str(path) in "\n".join(messages)
     # Dagster gives no line to what is missing.
-    assert not new or f"line {line}" in "\n".join(told) or f"defs.yaml:{line}" in "\n".join(told)
+    assert not new or f"line {line}" in "\n".join(messages) or f"defs.yaml:{line}" in "\n".join(messages)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,13 @@ def dataset_of(model: Any) -> Dataset:
 
 
 def test_a_polars_model_is_translated() -> None:
-    found = translate_model(Polars)
+    translated = translate_model(Polars)
     columns = {c.name: c for c in dataset_of(Polars).columns}
-    assert (found.description, found.unexpected_columns, found.unique) == ("Things.", "refuse", (frozenset({"id"}),))
+    assert (translated.description, translated.unexpected_columns, translated.unique) == (
+        "Things.",
+        "refuse",
+        (frozenset({"id"}),),
+    )
     assert {n: (c.type, c.nullable) for n, c in columns.items()} == {
         "id": (int, False),
         "name": (str, True),
@@ -430,7 +434,7 @@ class Misplaced(pa.DataFrameModel):
         (int, "int is not a Pandera model"),
     ],
 )
-def test_what_cannot_be_translated_is_said(model: Any, words: str) -> None:
+def test_what_cannot_be_translated_is_reported(model: Any, words: str) -> None:
     with pytest.raises(ModelError) as refusal:
         translate_model(model)
     assert words in str(refusal.value)

@@ -60,8 +60,8 @@ def defs(home: Path) -> dg.Definitions:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
+    with dg.DagsterInstance.ephemeral() as dagster_instance:
+        yield dagster_instance
 
 
 def drop_samples(data: Path) -> None:
@@ -79,7 +79,7 @@ def table(check: Any, name: str) -> list[dict[str, Any]]:
 
 
 def metadata(result: Any, *key: str) -> dict[str, Any]:
-    """What an asset showed of itself, as plain values where there are any."""
+    """Return the metadata of an asset, as plain values where there are any."""
     (event,) = result.asset_materializations_for_node("__".join(key))
     return {name: getattr(value, "value", value) for name, value in event.metadata.items()}
 
@@ -89,12 +89,12 @@ def metadata(result: Any, *key: str) -> dict[str, Any]:
 
 def test_assets_of_weather(defs: dg.Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
-    found = {
+    parents = {
         key.to_user_string(): sorted(parent.path[-1] for parent in graph.get(key).parent_keys)
         for key in graph.get_all_asset_keys()
         if key.path[0] == "weather"
     }
-    assert found == {
+    assert parents == {
         "weather/raw_csv": [],
         "weather/staging_measurements": ["raw_csv"],
         "weather/measurements": ["staging_measurements"],
@@ -113,9 +113,9 @@ def test_assets_of_weather(defs: dg.Definitions) -> None:
 
 def test_checks_and_sensors(defs: dg.Definitions) -> None:
     repository = defs.get_repository_def()
-    found = [(key.asset_key, key.name) for key in repository.asset_graph.asset_check_keys]
-    assert sorted(name for asset, name in found if asset == STAGING) == sorted(CHECKS)
-    assert [name for asset, name in found if asset == PRODUCTION] == ["every_row_accounted_for"]
+    asset_checks = [(key.asset_key, key.name) for key in repository.asset_graph.asset_check_keys]
+    assert sorted(name for asset, name in asset_checks if asset == STAGING) == sorted(CHECKS)
+    assert [name for asset, name in asset_checks if asset == PRODUCTION] == ["every_row_accounted_for"]
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert set(sensors) == {f"{name}_files" for name in all_datasets()}
     assert sensors["weather_files"].default_status == dg.DefaultSensorStatus.RUNNING
@@ -168,12 +168,21 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
         "rows_rejected": 28,
     }
 
-    found = checks(result)
-    assert set(found) == {*CHECKS, "files_taken", "every_row_accounted_for", *(f"{kind}_as_usual" for kind in USUAL)}
-    rows = {name: found[name].metadata["rows_failed"].value for name in CHECKS if "rows_failed" in found[name].metadata}
+    check_results = checks(result)
+    assert set(check_results) == {
+        *CHECKS,
+        "files_taken",
+        "every_row_accounted_for",
+        *(f"{kind}_as_usual" for kind in USUAL),
+    }
+    rows = {
+        name: check_results[name].metadata["rows_failed"].value
+        for name in CHECKS
+        if "rows_failed" in check_results[name].metadata
+    }
     assert rows == {rule.name: dirty.rule_counts.get(rule.name, 0) for rule in examples.weather.rules}
     assert sum(count > 0 for count in rows.values()) >= 10, "the sample is to show most kinds of dirt"
-    assert {name: check.passed for name, check in found.items()} == {
+    assert {name: check.passed for name, check in check_results.items()} == {
         **{name: count == 0 for name, count in rows.items()},
         "files_taken": True,
         "files_accepted": True,
@@ -182,18 +191,20 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
         "every_row_accounted_for": True,
         **{f"{kind}_as_usual": True for kind in USUAL},
     }
-    assert {check.severity for name, check in found.items() if not check.passed} == {dg.AssetCheckSeverity.WARN}
-    in_range = found["temp_c_in_range"]
+    assert {check.severity for name, check in check_results.items() if not check.passed} == {dg.AssetCheckSeverity.WARN}
+    in_range = check_results["temp_c_in_range"]
     read = dirty.rows_read + 1461
     assert in_range.metadata["rows_checked"].value == read
     assert in_range.metadata["rate"].value == pytest.approx(rows["temp_c_in_range"] / read)
     assert [r["temp_c"] for r in table(in_range, "failing_rows")] == ["61.5", "-99.9"]
     assert in_range.description == f"2 of {read} rows: temp_c is outside -90 to 60 °C"
-    assert [r["raw"] for r in table(found["row_has_header_fields"], "failing_rows")] == [
+    assert [r["raw"] for r in table(check_results["row_has_header_fields"], "failing_rows")] == [
         "PDX,2024-01-22,8.0",
         "YKM,2024-01-24,0.0,1.4,Lee,see note",
     ]
-    assert [r["unexpected_columns"] for r in table(found["columns_as_declared"], "affected_files")] == ["['observer']"]
+    assert [r["unexpected_columns"] for r in table(check_results["columns_as_declared"], "affected_files")] == [
+        "['observer']"
+    ]
 
     shown = metadata(result, "weather", "measurements")
     assert shown["dagster/row_count"] == 1461 + 34
@@ -232,8 +243,8 @@ def test_each_asset_alone_does_its_own_work(
             rows.append([conn.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables.values()])  # noqa: S608
     with engine.connect() as conn:
         days = conn.scalar(text("SELECT count(DISTINCT date) FROM production.measurements"))
-    done = [2, 1461 + 64, 1461 + 34, days, 4, 8]
-    assert rows == [done[: step + 1] + [0] * (len(done) - step - 1) for step in range(len(done))]
+    expected = [2, 1461 + 64, 1461 + 34, days, 4, 8]
+    assert rows == [expected[: step + 1] + [0] * (len(expected) - step - 1) for step in range(len(expected))]
 
 
 def test_again_with_nothing_new(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine) -> None:
@@ -274,8 +285,8 @@ def test_a_refused_file_fails_its_check_and_not_the_run(
     drop(data, "good.csv", b"station_id,date,temp_c,precip_mm\nD,2024-01-01,1,1\n")
     result = materialize(defs, instance)
     assert result.success
-    found = checks(result)
-    accepted = found["files_accepted"]
+    check_results = checks(result)
+    accepted = check_results["files_accepted"]
     assert (accepted.passed, accepted.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert {r["file"]: r["error"] for r in table(accepted, "affected_files")} == {
         "bad.csv": "99 of 100 rows are rejected, more than the dataset allows (50% of at least 100 rows); "
@@ -283,8 +294,9 @@ def test_a_refused_file_fails_its_check_and_not_the_run(
         "header.csv": "The header lacks station_id, date, temp_c, precip_mm. "
         "Expected station_id, date, temp_c, precip_mm; found station, day.",
     }
-    assert [r["file"] for r in table(found["files_not_empty"], "affected_files")] == ["none.csv"]
-    assert (found["date_is_date"].passed, found["date_is_date"].severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert [r["file"] for r in table(check_results["files_not_empty"], "affected_files")] == ["none.csv"]
+    by_date = check_results["date_is_date"]
+    assert (by_date.passed, by_date.severity) == (False, dg.AssetCheckSeverity.ERROR)
     with engine.connect() as conn:
         assert conn.execute(text("SELECT station_id FROM production.measurements")).scalars().all() == ["D"]
 
@@ -297,10 +309,11 @@ def test_small_files_of_rejects_alone_are_loaded_and_their_check_warns(
         drop(data, name, b"station_id,date,temp_c,precip_mm\n" + f"{name},x,1,1\n".encode() * 60)
     result = materialize(defs, instance)
     assert result.success
-    found = checks(result)
-    assert found["files_accepted"].passed
-    assert found["date_is_date"].metadata["rows_failed"].value == 120
-    assert (found["date_is_date"].passed, found["date_is_date"].severity) == (False, dg.AssetCheckSeverity.WARN)
+    check_results = checks(result)
+    assert check_results["files_accepted"].passed
+    by_date = check_results["date_is_date"]
+    assert by_date.metadata["rows_failed"].value == 120
+    assert (by_date.passed, by_date.severity) == (False, dg.AssetCheckSeverity.WARN)
     with engine.connect() as conn:
         loaded = conn.execute(select(files.c.status, files.c.rows_inserted, files.c.rows_rejected)).all()
     assert loaded == [("loaded", 0, 60)] * 2
@@ -328,23 +341,23 @@ def test_the_files_that_the_config_names(
 def test_a_table_downstream_is_a_frame(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
-    """What the IO manager gives to an asset that takes one of ours as an argument."""
+    """The IO manager gives a frame to an asset that has one of ours as an argument."""
     drop_samples(data)
     assert materialize(defs, instance).success
-    taken: dict[str, Any] = {}
+    frames: dict[str, Any] = {}
 
     @dg.asset(
         ins={"summary": dg.AssetIn(["weather", "summary"]), "measurements": dg.AssetIn(["weather", "measurements"])}
     )
     def report(summary: Any, measurements: Any) -> None:
-        taken.update(summary=summary, measurements=measurements)
+        frames.update(summary=summary, measurements=measurements)
 
     both = dg.Definitions.merge(defs, dg.Definitions(assets=[report]))
     job = both.resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("report")]).success
-    assert list(taken["summary"]["station_id"]) != []
-    assert len(taken["measurements"]) == 1461 + 34
-    assert list(taken["measurements"].columns[:2]) == ["station_id", "date"]
+    assert list(frames["summary"]["station_id"]) != []
+    assert len(frames["measurements"]) == 1461 + 34
+    assert list(frames["measurements"].columns[:2]) == ["station_id", "date"]
 
 
 # The sensor
@@ -355,7 +368,7 @@ def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automation, "TICK_SECONDS", 0.0)
 
 
-def test_a_file_that_waits_is_asked_for_until_it_is_taken(
+def test_a_file_that_waits_is_requested_until_it_is_loaded(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, short_ticks: None
 ) -> None:
     drop_samples(data)
@@ -379,7 +392,7 @@ def test_what_the_sensor_requests_is_everything_of_its_dataset(defs: dg.Definiti
     assert len(job.asset_layer.asset_graph.asset_check_keys) >= len(CHECKS)
 
 
-def test_nothing_to_do_is_said_with_what_is_left_alone(
+def test_nothing_to_do_is_reported_with_what_is_skipped(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, short_ticks: None
 ) -> None:
     assert tick(defs, instance) == "Nothing new in data/weather/."
@@ -394,7 +407,7 @@ def test_nothing_to_do_is_said_with_what_is_left_alone(
 
 
 def test_a_tick_watches_for_a_while(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path) -> None:
-    """A file that is still young when the tick begins is seen before it ends."""
+    """A file that is still young when the tick begins is noticed before it ends."""
     drop(data, "a.csv", b"station_id,date,temp_c,precip_mm\n")
     (data / "weather" / "a.csv").touch()
     started = time.monotonic()
@@ -403,7 +416,7 @@ def test_a_tick_watches_for_a_while(defs: dg.Definitions, instance: dg.DagsterIn
 
 
 @pytest.mark.parametrize("status", ["landed", "staged"])
-def test_what_an_earlier_run_left_behind_is_asked_for(
+def test_what_an_earlier_run_left_behind_is_requested(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine, status: str, short_ticks: None
 ) -> None:
     drop_samples(data)
@@ -486,13 +499,13 @@ def test_a_dataset_is_its_declaration(
     assert tick(defs, instance, "meters").tags[DATASET_TAG] == "meters"
     result = materialize(defs, instance, "meters")
     assert result.success
-    found = checks(result)
-    assert {name for name, check in found.items() if not check.passed} == {
+    check_results = checks(result)
+    assert {name for name, check in check_results.items() if not check.passed} == {
         "files_accepted",
         "columns_as_declared",
         "kwh_ge",
     }
-    assert found["kwh_ge"].description == "1 of 3 rows: kwh is below 0 kWh"
+    assert check_results["kwh_ge"].description == "1 of 3 rows: kwh is below 0 kWh"
     with engine.connect() as conn:
         production = conn.execute(text("SELECT meter, month, kwh, estimated FROM production.readings ORDER BY 2")).all()
         computed = conn.execute(text("TABLE analytics.by_meter")).all()

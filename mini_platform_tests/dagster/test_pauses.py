@@ -18,7 +18,7 @@ from mini_platform.definitions import build_defs
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.support.definitions import drop, materialize, tick
 
-SAID = re.compile(
+MESSAGE = re.compile(
     r"1 new and 0 pending files wait\. (The last run|The last \d runs) failed, or did not land all new files; "
     r"the next try is at (\d\d:\d\d:\d\d) UTC\. Materialize the assets to try now\."
 )
@@ -27,8 +27,8 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
-        yield made
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as dagster_instance:
+        yield dagster_instance
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def fail(defs: dg.Definitions, instance: dg.DagsterInstance) -> float:
     return run.end_time
 
 
-def told(answer: Any) -> tuple[str, str]:
+def reported_pause(answer: Any) -> tuple[str, str]:
     assert isinstance(answer, str), answer
-    match = SAID.fullmatch(answer)
+    match = MESSAGE.fullmatch(answer)
     assert match, answer
     return match[1], match[2]
 
@@ -71,7 +71,7 @@ def test_the_pauses_grow(defs: dg.Definitions, instance: dg.DagsterInstance, mon
     assert isinstance(tick(defs, instance), dg.RunRequest)
     for runs, seconds in (("run", 50), ("2 runs", 100), ("3 runs", 200), ("3 runs", 200)):
         ended = fail(defs, instance)
-        assert told(tick(defs, instance)) == (f"The last {runs}", clock(ended + seconds))
+        assert reported_pause(tick(defs, instance)) == (f"The last {runs}", clock(ended + seconds))
     monkeypatch.setattr(automation, "PAUSES", (0, 0, 0))
     assert isinstance(tick(defs, instance), dg.RunRequest), "once the pause is over"
 
@@ -85,7 +85,7 @@ def test_a_success_ends_it(defs: dg.Definitions, instance: dg.DagsterInstance, d
     fail(defs, instance)
     fail(defs, instance)
     (home / "raw").unlink()
-    assert told(tick(defs, instance))[0] == "The last 2 runs"
+    assert reported_pause(tick(defs, instance))[0] == "The last 2 runs"
     assert materialize(defs, instance).success, "by hand"
     assert tick(defs, instance) == "Nothing new in data/weather/."
     (data / "weather" / "a.csv").rename(data / "weather" / "b.csv")
@@ -98,7 +98,7 @@ def test_a_new_file_is_tried_at_once(defs: dg.Definitions, instance: dg.DagsterI
     wait_with(data, "a.csv")
     assert isinstance(tick(defs, instance), dg.RunRequest)
     fail(defs, instance)
-    assert told(tick(defs, instance))[0] == "The last run"
+    assert reported_pause(tick(defs, instance))[0] == "The last run"
 
 
 def test_changed_code_is_tried_at_once(
@@ -115,12 +115,12 @@ def test_changed_code_is_tried_at_once(
 def test_a_run_that_leaves_a_file_standing_counts(
     defs: dg.Definitions, instance: dg.DagsterInstance, home: Path
 ) -> None:
-    """As one does that finds no room for it: it succeeds nevertheless, with a check that fails."""
+    """Such a run finds no room for the file: it succeeds nevertheless, with a check that fails."""
     (home / "raw").unlink()
     config = {"ops": {"weather__raw_csv": {"config": {"files": []}}}}
     for runs in ("run", "2 runs"):
         assert materialize(defs, instance, run_config=config).success
-        assert told(tick(defs, instance))[0] == f"The last {runs}"
+        assert reported_pause(tick(defs, instance))[0] == f"The last {runs}"
 
 
 def test_others_do_not_wait(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Private modules of Dagster are named in one file, and have what it says."""
+"""Private modules of Dagster are named in one file, and have the names that it lists."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_they_are_named_in_one_file() -> None:
 
 
 @pytest.mark.parametrize("name", dagster_private.MODULES)
-def test_what_is_said_to_be_there_is_there(name: str) -> None:
+def test_listed_names_exist(name: str) -> None:
     assert getattr(dagster_private, name) is not None

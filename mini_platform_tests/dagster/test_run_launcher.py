@@ -40,6 +40,6 @@ def test_only_runs_without_a_process_are_failed(process: object, status: dg.Dags
             instance.report_engine_event("started", run, EngineEventData({"pid": str(process())}))
         failed = fail_dead_runs(instance)
         assert failed == ([run.run_id] if status == dg.DagsterRunStatus.FAILURE else [])
-        found = instance.get_run_by_id(run.run_id)
-        assert found is not None
-        assert found.status == status
+        stored_run = instance.get_run_by_id(run.run_id)
+        assert stored_run is not None
+        assert stored_run.status == status

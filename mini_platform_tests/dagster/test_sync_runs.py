@@ -31,8 +31,8 @@ PAGES = dg.AssetKey(["records", "api_pages"])
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    with serving(numbered([things(1, 2), things(3)])) as made:
-        yield made
+    with serving(numbered([things(1, 2), things(3)])) as server:
+        yield server
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def configured(api: Api, home: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
+    with dg.DagsterInstance.ephemeral() as dagster_instance:
+        yield dagster_instance
 
 
 def defs() -> dg.Definitions:
@@ -60,7 +60,7 @@ def run(instance: dg.DagsterInstance, job: str = "sync_records_api") -> Any:
 
 
 def synced(result: Any) -> tuple[dict[str, Any], Any]:
-    """What the asset showed, and its check."""
+    """Return the metadata of the asset, and its check."""
     (event,) = result.asset_materializations_for_node("records__api_pages")
     (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "api_reachable")
     return {name: getattr(value, "value", value) for name, value in event.metadata.items()}, check
@@ -108,7 +108,7 @@ def test_what_is_synced_is_loaded_by_the_same_run(
 def test_a_source_that_fails_fails_its_check_and_not_the_run(
     configured: Api, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
-    """What it brought before, and what was dropped, is loaded all the same."""
+    """The pages before the failure, and the dropped file, are loaded all the same."""
     well = numbered([things(1, 2), things(3)])
     configured.answer = lambda request: well(request) if request.query["page"] == "1" else Reply(status=404)
     (data / "records" / "a.csv").write_text("id,name\n9,nine\n")
@@ -191,22 +191,22 @@ def test_where_a_source_is(platform: Platform, monkeypatch: pytest.MonkeyPatch) 
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    assert "Traceback" not in completed.stderr, completed.stderr
+    return completed
 
 
 def test_sync_and_sources(configured: Api, data: Path, engine: Engine) -> None:
     assert data.exists()
-    done = cli("sync", "records", "--json")
-    assert done.returncode == 0, done.stderr
-    (one,) = map(json.loads, done.stdout.splitlines())
+    completed = cli("sync", "records", "--json")
+    assert completed.returncode == 0, completed.stderr
+    (one,) = map(json.loads, completed.stdout.splitlines())
     assert (one["source"], one["state"], one["pages"], one["rows"]) == ("api", "succeeded", 3, 3)
     assert ids(engine) == ["1", "2", "3"]
     configured.answer = lambda _: Reply(status=404)
@@ -223,8 +223,8 @@ def test_sync_and_sources(configured: Api, data: Path, engine: Engine) -> None:
 
 def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
     assert not home.exists()
-    done = cli("sync", "records")
-    assert (done.returncode, "not configured" in done.stdout) == (0, True)
+    completed = cli("sync", "records")
+    assert (completed.returncode, "not configured" in completed.stdout) == (0, True)
     unknown = cli("sync", "records", "ftp")
     assert unknown.returncode == 2
     assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api."
@@ -253,7 +253,7 @@ def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
 def test_wrong_settings(home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
     assert not home.exists()
     monkeypatch.setenv(name, value)
-    done = cli("sources")
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "s3cr3t" not in done.stderr
+    completed = cli("sources")
+    assert completed.returncode == 2
+    assert words in completed.stderr
+    assert "s3cr3t" not in completed.stderr

@@ -30,8 +30,8 @@ ROW = "SELECT source, source_id, name, value, description FROM production.record
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    with serving(numbered([])) as made:
-        yield made
+    with serving(numbered([])) as server:
+        yield server
 
 
 def load_all(platform: Platform, dataset: Dataset = records) -> None:
@@ -39,13 +39,13 @@ def load_all(platform: Platform, dataset: Dataset = records) -> None:
 
 
 def synced(platform: Platform, api: Api, *pages: list[Any]) -> SyncResult:
-    """ApiSource these pages and load them."""
+    """Sync these pages and load them."""
     api.answer = numbered(list(pages))
     access = Access(api.url, networks=(ip_network("127.0.0.0/8"),))
-    done = sync(platform.engine, replace(records, api_sources=(QUICK,)), QUICK, platform.store, access)
-    assert done.state == "succeeded"
+    result = sync(platform.engine, replace(records, api_sources=(QUICK,)), QUICK, platform.store, access)
+    assert result.state == "succeeded"
     load_all(platform)
-    return done
+    return result
 
 
 def rows(platform: Platform, query: str = ROW) -> list[tuple[Any, ...]]:
@@ -54,7 +54,7 @@ def rows(platform: Platform, query: str = ROW) -> list[tuple[Any, ...]]:
 
 
 def last_file(platform: Platform) -> dict[str, int]:
-    """What became of the rows of the last file."""
+    """Return the counters of the rows of the last file that are not 0."""
     with platform.engine.connect() as conn:
         row = conn.execute(select(files).order_by(files.c.file_id.desc()).limit(1)).mappings().one()
     assert row["status"] == "loaded", row["error"]
@@ -147,7 +147,7 @@ def test_rows_that_move_between_pages_stand_once(platform: Platform, api: Api) -
     assert [row[1] for row in rows(platform)] == ["1", "2", "3"]
 
 
-def test_what_pages_hold_is_judged_as_of_any_file(platform: Platform, api: Api) -> None:
+def test_what_pages_hold_is_validated_as_of_any_file(platform: Platform, api: Api) -> None:
     good = json.dumps(things(1, 2, 3, 4))[1:-1]
     bad = '{"id": 5, "title": NaN}, {"id": 6, "id": 7, "title": "x"}, {"id": 8, "title": "y", "value": true}'
     synced(platform, api, f"[{good}, {bad}]".encode())  # type: ignore[arg-type]

@@ -131,10 +131,10 @@ def test_profits_are_exact(orders: list[tuple[Decimal, Decimal, int]]) -> None:
     rows = pl.DataFrame(
         [GOOD | {"discounted_price": str(d), "original_price": str(o), "quantity": str(q)} for d, o, q in orders]
     )
-    found = validate(sales, rows).rows
+    validated_rows = validate(sales, rows).rows
     expected = [(profit(d, o), profit(d, o) * q) for d, o, q in orders]
     assert [
-        (Decimal(u), Decimal(t)) for u, t in found.select("profit_per_unit", "total_profit").iter_rows()
+        (Decimal(u), Decimal(t)) for u, t in validated_rows.select("profit_per_unit", "total_profit").iter_rows()
     ] == expected
 
 
@@ -321,13 +321,21 @@ def test_views(platform: Platform, load: Any) -> None:
         by_customer[customer].append((day, revenue))
         assert quantity > 0
     with platform.engine.connect() as conn:
-        found = conn.execute(text("SELECT * FROM analytics.monthly_revenue")).all()
-        assert [tuple(row) for row in found] == [(m, n, len(c), r, p) for m, (n, c, r, p) in sorted(by_month.items())]
-        found = conn.execute(text("SELECT category, orders, revenue, profit FROM analytics.revenue_by_category")).all()
-        assert {row[0]: list(row[1:]) for row in found} == by_category
-        found = conn.execute(text("SELECT rank, title, revenue FROM analytics.top_products")).all()
-        assert [(row.title, row.revenue) for row in found] == sorted(by_product.items(), key=lambda i: (-i[1], i[0]))
-        assert [row.rank for row in found] == [1 + sum(v > row.revenue for v in by_product.values()) for row in found]
+        view_rows = conn.execute(text("SELECT * FROM analytics.monthly_revenue")).all()
+        assert [tuple(row) for row in view_rows] == [
+            (m, n, len(c), r, p) for m, (n, c, r, p) in sorted(by_month.items())
+        ]
+        view_rows = conn.execute(
+            text("SELECT category, orders, revenue, profit FROM analytics.revenue_by_category")
+        ).all()
+        assert {row[0]: list(row[1:]) for row in view_rows} == by_category
+        view_rows = conn.execute(text("SELECT rank, title, revenue FROM analytics.top_products")).all()
+        assert [(row.title, row.revenue) for row in view_rows] == sorted(
+            by_product.items(), key=lambda i: (-i[1], i[0])
+        )
+        assert [row.rank for row in view_rows] == [
+            1 + sum(v > row.revenue for v in by_product.values()) for row in view_rows
+        ]
         purchases = (
             "SELECT email_hash, p.* FROM analytics.customer_purchases p JOIN analytics.dim_customer USING (customer_id)"
         )
@@ -362,11 +370,11 @@ def test_a_select_that_reads_values_of_another_aggregate_is_computed_as_a_whole(
     platform: Platform, load: Any, pipeline: Any
 ) -> None:
     def ranks(_: FromClause, dim_customer: FromClause) -> Select[Any]:
-        """How many customers have so many orders."""
+        """Count the customers by their number of orders."""
         return select(dim_customer.c.orders, func.count().label("customers")).group_by(dim_customer.c.orders)
 
-    told = {"orders": ("Orders",), "customers": ("How many have so many",)}
-    computed = Aggregate(ranks, ("orders",), told, ("orders", "customers"))
+    descriptions = {"orders": ("Orders",), "customers": ("How many have so many",)}
+    computed = Aggregate(ranks, ("orders",), descriptions, ("orders", "customers"))
     wider = replace(sales, aggregates=(*sales.aggregates, computed))
     create_all(platform.engine, [wider])
     load(wider, a=csv_of(order(1, "a@example.org"), order(2, "a@example.org"), order(3, "b@example.org")))
@@ -427,26 +435,26 @@ def test_nothing_of_a_person_is_anywhere_in_clear(home: Path, data: Path, engine
     )
     shown = [run.stdout + run.stderr]
     for command in ("rejects sales", "files sales", "explain sales T000000001", "verify", "rejects sales --json"):
-        said = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "mini_platform.cli", *command.split()], capture_output=True, text=True, check=False
         )
-        shown.append(said.stdout + said.stderr)
-    found = {"events": events, "commands": "\n".join(shown)}
+        shown.append(completed.stdout + completed.stderr)
+    texts = {"events": events, "commands": "\n".join(shown)}
     with engine.connect() as conn:
         names = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname !~ '^(pg_|information)'"
         for table in conn.execute(text(names)).scalars().all():
-            found[table] = "\n".join(conn.execute(text(f"SELECT t::text FROM {table} t")).scalars())  # noqa: S608
+            texts[table] = "\n".join(conn.execute(text(f"SELECT t::text FROM {table} t")).scalars())  # noqa: S608
         statuses = dict(conn.execute(select(files.c.name, files.c.status)).tuples().all())
         assert conn.scalar(text("SELECT count(*) FROM production.orders")) == 30
         assert conn.scalar(text("SELECT count(*) FROM quarantine.orders")) >= 7
     for path in home.rglob("*"):
         if path.is_file() and not path.is_relative_to(home / "raw"):
-            found[str(path)] = path.read_bytes().decode("utf-8", "replace")
+            texts[str(path)] = path.read_bytes().decode("utf-8", "replace")
     assert {name for name, status in statuses.items() if status == "loaded"} == {"valid.csv", "rejected.csv"}
     assert [(place, m[0], content[max(0, m.start() - 80) : m.end() + 20])
-            for place, content in found.items() if (m := MARK.search(content))] == []  # fmt: skip
-    assert "***-***-2713" in found["production.orders"]
-    assert "T000000041" in found["commands"] or "customer_email" in found["commands"]
+            for place, content in texts.items() if (m := MARK.search(content))] == []  # fmt: skip
+    assert "***-***-2713" in texts["production.orders"]
+    assert "T000000041" in texts["commands"] or "customer_email" in texts["commands"]
     raw = "".join(path.read_bytes().decode("latin-1") for path in (home / "raw").rglob("*") if path.is_file())
     assert len(MARK.findall(raw)) > 100, "where it is in clear, the marks are found"
 
@@ -461,10 +469,10 @@ def test_keys_rotate(platform: Platform, load: Any, pipeline: Any, monkeypatch: 
 
     def ids() -> set[str]:
         with platform.engine.connect() as conn:
-            found = conn.execute(
+            values = conn.execute(
                 text("SELECT customer_email FROM production.orders UNION SELECT customer_name FROM production.orders")
             )
-            return {value.partition(":")[0] for value in found.scalars()}
+            return {value.partition(":")[0] for value in values.scalars()}
 
     use("2023:" + "a" * 16)
     load(a=csv_of(order(1, "ada@example.org"), order(2, "ben@example.org")))

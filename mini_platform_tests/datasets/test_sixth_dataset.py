@@ -97,9 +97,9 @@ def run(project: Path, *command: str | Path, timeout: float = 200) -> subprocess
 
 
 def platform(project: Path, *arguments: str | Path) -> str:
-    done = run(project, sys.executable, "-m", "mini_platform.cli", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    completed = run(project, sys.executable, "-m", "mini_platform.cli", *arguments)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 def files_of(project: Path) -> dict[str, bytes]:
@@ -111,10 +111,10 @@ def files_of(project: Path) -> dict[str, bytes]:
 
 
 def names(project: Path) -> dict[str, list[str]]:
-    done = run(project, sys.executable, "-W", "ignore", "-c", NAMES)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[str]] = json.loads(done.stdout)
-    return found
+    completed = run(project, sys.executable, "-W", "ignore", "-c", NAMES)
+    assert completed.returncode == 0, completed.stderr
+    definitions: dict[str, list[str]] = json.loads(completed.stdout)
+    return definitions
 
 
 def in_python(project: Path) -> str:
@@ -140,13 +140,13 @@ def test_one_file_is_all(declare: object, project: Path, home: Path, engine: Eng
     before, known = files_of(project), names(project)
     assert callable(declare)
     added = declare(project)
-    found = names(project)
-    assert {kind: sorted(set(found[kind]) - set(known[kind])) for kind in found} == {
+    definitions = names(project)
+    assert {kind: sorted(set(definitions[kind]) - set(known[kind])) for kind in definitions} == {
         "assets": ["stations/quality_report", "stations/raw_csv", "stations/staging_stations", "stations/stations"],
         "checks": ["stations/quality_report", "stations/raw_csv", "stations/staging_stations", "stations/stations"],
         "sensors": ["stations_files"],
     }
-    assert all(set(known[kind]) <= set(found[kind]) for kind in known)
+    assert all(set(known[kind]) <= set(definitions[kind]) for kind in known)
 
     sample = tmp_path / "more.csv"
     platform(project, "sample", "stations", "--rows", "200", "--dirty", "0.1", "--out", sample)
@@ -161,14 +161,14 @@ def test_one_file_is_all(declare: object, project: Path, home: Path, engine: Eng
         assert conn.execute(text("SELECT count(*) FROM quarantine.stations")).scalar() == 20
         measured = text("SELECT count(*) FROM analytics.quality_report WHERE dataset = 'stations'")
         assert (conn.execute(measured).scalar() or 0) >= 6
-    done = run(
+    completed = run(
         project, sys.executable, "-c", PAGES, "/datasets/stations", *(["/stations"] if declare is in_python else [])
     )
-    assert done.returncode == 0, done.stderr
-    assert [line[:3] for line in done.stdout.splitlines()] == ["200"] * done.stdout.count("\n")
+    assert completed.returncode == 0, completed.stderr
+    assert [line[:3] for line in completed.stdout.splitlines()] == ["200"] * completed.stdout.count("\n")
     if declare is in_python:
-        assert "<dt>Stations</dt><dd>180</dd>" in done.stdout
-        assert 'id="countries"' in done.stdout
+        assert "<dt>Stations</dt><dd>180</dd>" in completed.stdout
+        assert 'id="countries"' in completed.stdout
     after = files_of(project)
     assert set(after) - set(before) == {added}, "one file was added"
     assert {name: after[name] for name in before} == before, "and none was changed"
@@ -191,12 +191,12 @@ def test_the_commands_of_dg_know_the_component(project: Path, home: Path) -> Non
 
 def test_a_mistake_in_yaml_is_a_sentence_of_every_command(project: Path, home: Path) -> None:
     in_yaml(project)
-    done = run(project, sys.executable, "-m", "mini_platform.cli", "files")
-    assert done.returncode == 2
-    assert done.stderr.startswith(
+    completed = run(project, sys.executable, "-m", "mini_platform.cli", "files")
+    assert completed.returncode == 2
+    assert completed.stderr.startswith(
         f"{project}/mini_platform/datasets/stations/defs.yaml, line 4: models_of_somebody cannot be"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.fixture
@@ -216,14 +216,17 @@ def test_another_dataset_alone(alone: Path, home: Path, engine: Engine, tmp_path
     platform(alone, "sample", "stations", "--rows", "20", "--out", sample)
     platform(alone, "load", "stations", sample)
     platform(alone, "verify")
-    done = run(alone, sys.executable, "-m", "mini_platform.cli", "load", "weather", sample)
-    assert (done.returncode, done.stderr) == (2, "There is no dataset 'weather'. The datasets are: stations.\n")
-    found = [
+    completed = run(alone, sys.executable, "-m", "mini_platform.cli", "load", "weather", sample)
+    assert (completed.returncode, completed.stderr) == (
+        2,
+        "There is no dataset 'weather'. The datasets are: stations.\n",
+    )
+    findings = [
         json.loads(line)
         for line in run(alone, sys.executable, "-m", "mini_platform.cli", "doctor", "--json").stdout.splitlines()
     ]
     assert "no dataset declares" in next(
-        item["message"] for item in found if "production.measurements" in item["message"]
+        item["message"] for item in findings if "production.measurements" in item["message"]
     )
 
     answered = run(alone, sys.executable, "-W", "ignore", "-c", ANSWERS)

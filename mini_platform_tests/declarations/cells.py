@@ -163,7 +163,7 @@ class Written:
         data: its bytes.
         records: the rows as they stand in it.
         refused: it cannot be read as a whole.
-        kept: the records that are left of it, where a person was erased.
+        remaining_records: the records that are left of it, where a person was erased.
     """
 
     name: str
@@ -175,11 +175,11 @@ class Written:
     data: bytes = b""
     records: list[Record] = field(default_factory=list)
     refused: bool = False
-    kept: list[Record] | None = None
+    remaining_records: list[Record] | None = None
 
     def __post_init__(self) -> None:
-        if self.kept is not None:
-            self.records, self.data = self.kept, b"written without a person"
+        if self.remaining_records is not None:
+            self.records, self.data = self.remaining_records, b"written without a person"
             return
         rng = random.Random(self.seed)  # noqa: S311
         (_as_json if self.format.kind == "Json" else _as_csv)(rng, self)
@@ -191,7 +191,7 @@ class Written:
 
 
 PERSONS = ("ann@example.org", "Ann@Example.ORG ", "bob@example.org")
-"""Who may stand in a hashed column, and nowhere else."""
+"""Persons who may stand in a hashed column, and nowhere else."""
 
 
 def cell(rng: random.Random, column: Col, good: Sequence[str]) -> str:
@@ -219,13 +219,13 @@ def cell(rng: random.Random, column: Col, good: Sequence[str]) -> str:
 def write(rng: random.Random, plan: Plan, name: str) -> Written:
     """Draw a file for a declaration; `name` is without its ending."""
     chosen = rng.choice(plan.formats)
-    lacks = {c.name for c in plan.read if c.said.get("optional") and rng.random() < 0.4}
+    lacks = {c.name for c in plan.read if c.options.get("optional") and rng.random() < 0.4}
     if rng.random() < 0.02 and chosen.kind == "Csv":
         lacks.add(rng.choice(plan.read).name)
     unknown: list[str] = []
-    if chosen.said.get("header", True) and rng.random() < (0.05 if plan.unexpected_columns == "refuse" else 0.25):
+    if chosen.options.get("header", True) and rng.random() < (0.05 if plan.unexpected_columns == "refuse" else 0.25):
         unknown = rng.sample(UNKNOWN, rng.randint(1, 2))
-    if chosen.said.get("header", True) is not True:
+    if chosen.options.get("header", True) is not True:
         lacks = set()
     shown = [c for c in plan.read if c.name not in lacks] or list(plan.read)
     good = {c.name: GOOD[c.type] for c in shown}
@@ -240,22 +240,22 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
         if chosen.kind == "Json":
             extra = {n: v for n, v in extra.items() if rng.random() < 0.7}
         rows.append((cells, extra))
-    if chosen.said.get("header") is not False:
+    if chosen.options.get("header") is not False:
         rng.shuffle(shown)
     return Written(name + chosen.suffix, rng.randrange(2**32), chosen, tuple(shown), tuple(unknown), rows)
 
 
 def _spelled(rng: random.Random, column: Col) -> str:
     """A name for a column in a file: its own, an alias, or another spelling that is forgiven."""
-    names = [column.name, column.name, *column.said.get("aliases", ()), column.name.upper(), f" {column.name}"]
+    names = [column.name, column.name, *column.options.get("aliases", ()), column.name.upper(), f" {column.name}"]
     return rng.choice(names)
 
 
 def _as_csv(rng: random.Random, file: Written) -> None:
-    said = file.format.said
-    delimiter, quote, escape = said.get("delimiter", ","), said.get("quote", '"'), said.get("escape")
+    options = file.format.options
+    delimiter, quote, escape = options.get("delimiter", ","), options.get("quote", '"'), options.get("escape")
     end = rng.choice(("\n", "\n", "\r\n"))
-    header = said.get("header", True)
+    header = options.get("header", True)
 
     def put(text: str, *, first: bool = False) -> str:
         if escape:
@@ -265,10 +265,10 @@ def _as_csv(rng: random.Random, file: Written) -> None:
         )
         return quote + text.replace(quote, quote * 2) + quote if marked or rng.random() < 0.05 else text
 
-    lines = [end.join(["skipped", "me"]) + end] if said.get("skip_lines") else []
+    lines = [end.join(["skipped", "me"]) + end] if options.get("skip_lines") else []
     if header == "find":
         lines.append(f"Report of today{end}")
-    tail = (delimiter if said.get("trailing_delimiter") else "") + end
+    tail = (delimiter if options.get("trailing_delimiter") else "") + end
     names = [*(c.name for c in file.shown), *file.unknown]
     if header is not False:
         names = [*(_spelled(rng, c) for c in file.shown), *file.unknown]
@@ -290,7 +290,7 @@ def _as_csv(rng: random.Random, file: Written) -> None:
     if not file.rows and rng.random() < 0.3:
         text = ""
     file.refused = not text
-    encoding = said.get("encoding") or rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16"))
+    encoding = options.get("encoding") or rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16"))
     file.data = text.encode(encoding) if text else b""
 
 
@@ -331,7 +331,7 @@ def _json_value(rng: random.Random, column: Col, text: str) -> str | None:
 
 
 def _json_cell(column: Col, value: str | None) -> str:
-    """What stands in the cell of a JSON value; a string is no list, and a list is written compactly."""
+    """Return the cell of a JSON value; a string is no list, and a list is written compactly."""
     if value is None or value == "null":
         return ""
     if column.type == "list[float]":

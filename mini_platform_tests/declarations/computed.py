@@ -62,21 +62,21 @@ def draw(rng: random.Random, plan: Plan) -> Plan:
         c for c in plan.stored if c.is_exact and not c.nullable and c.type != "list[float]" and "_loaded" not in c.name
     ]
     numbers = [c for c in plan.stored if c.type in ("int", "Decimal") and c.is_read]
-    if not groups or not plan.key or any("system" in plan.column(k).said for k in plan.key):
+    if not groups or not plan.key or any("system" in plan.column(k).options for k in plan.key):
         return plan
-    groups = [c for c in groups if "system" not in c.said] or groups
-    made: list[Drawn] = []
+    groups = [c for c in groups if "system" not in c.options] or groups
+    computed: list[Drawn] = []
     for number in range(rng.choice((0, 2, 3, 4))):
         many = [c for c in groups if c.name not in plan.key]  # Of which a group may have several rows.
         g, v = rng.choice(many if many and rng.random() < 0.7 else groups), rng.choice(numbers) if numbers else None
         kind = rng.choice(KINDS)
         by = {v.type} if v and kind is empty_key else {g.type, *(plan.column(k).type for k in plan.key)}
-        made += (
+        computed += (
             replace(one, group=" ".join(sorted(by & {"float", "Decimal"})) or "others")
             for one in kind(f"a{number}_{kind.__name__}", plan, g, v)
         )
-    aggregates = tuple(a for a in made if not a.is_view)
-    views = [a for a in made if a.is_view]
+    aggregates = tuple(a for a in computed if not a.is_view)
+    views = [a for a in computed if a.is_view]
     return replace(plan, aggregates=aggregates, views=tuple(views))
 
 
@@ -96,10 +96,10 @@ def order(*values: Any) -> tuple[Any, ...]:
 
 
 def _grouped(rows: Rows, name: str) -> dict[Any, list[Mapping[str, Any]]]:
-    found: dict[Any, list[Mapping[str, Any]]] = {}
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row[name], []).append(row)
-    return found
+        groups.setdefault(row[name], []).append(row)
+    return groups
 
 
 def _key(plan: Plan, row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -112,14 +112,14 @@ def by_group(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     body = f"return select({_c(g.name)}.label('g'), func.count().label('c'){figures}).group_by({_c(g.name)})"
 
     def compute(rows: Rows) -> Computed:
-        found: Computed = {}
+        groups: Computed = {}
         for group, members in _grouped(rows, g.name).items():
             values = [m[v.name] for m in members if m[v.name] is not None] if v else []
-            found[(group,)] = (
+            groups[(group,)] = (
                 len(members),
                 *((sum(values) if values else None, max(values, default=None)) if v else ()),
             )
-        return found
+        return groups
 
     return [Drawn("by group", name, ("g", "c", *(("s", "hi") if v else ())), 1, _function(name, body), compute)]
 
@@ -196,11 +196,11 @@ def first_of(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     body = f"return select({selected}).distinct({_c(g.name)}).order_by({by})"
 
     def compute(rows: Rows) -> Computed:
-        found: Computed = {}
+        groups: Computed = {}
         for group, members in _grouped(rows, g.name).items():
             best = min(members, key=lambda row: order(*(row[k] for k in keys)))
-            found[(group,)] = (1, *(best[k] for k in keys))
-        return found
+            groups[(group,)] = (1, *(best[k] for k in keys))
+        return groups
 
     columns = ("g", "one", *(f"k{i}" for i in range(len(keys))))
     return [Drawn("distinct on", name, columns, 1, _function(name, body), compute)]
@@ -279,7 +279,7 @@ def filtered_star(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
 def united(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     """A union of two columns of one type, counted."""
     others = [
-        c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name and "system" not in c.said
+        c for c in plan.stored if c.type == g.type and not c.nullable and c.name != g.name and "system" not in c.options
     ]
     other = others[0] if others else g
     body = (
@@ -296,7 +296,7 @@ def united(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
 
 def copied(name: str, plan: Plan, g: Col, v: Col | None) -> list[Drawn]:
     """Every column of every row."""
-    rest = [c.name for c in plan.stored if c.name not in plan.key and "system" not in c.said]
+    rest = [c.name for c in plan.stored if c.name not in plan.key and "system" not in c.options]
     names = (*plan.key, *rest)
     body = f"return select({', '.join(_c(n) for n in names)}, literal(1, Integer).label('one'))"
 

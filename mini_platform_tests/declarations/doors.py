@@ -1,7 +1,7 @@
 """A drawn declaration by its other channels: as YAML, and as models of Pandera, polars and pandas.
 
 Each says the same dataset as Python does, or is refused as it is; and Pandera's own `validate(lazy=True)` says of every row of
-the files what the model says. What a channel has no word for is left out of the declaration before (`told`):
+the files what the model says. What a channel has no word for is left out of the declaration before (`expressible`):
 
 - YAML: views, api_sources, a second source of one kind.
 - Pandera: columns that are derived, given or not stored; `@rule`s; a warning of some checks of a column and not of all; bases
@@ -89,23 +89,23 @@ def differences(plan: Plan, files: Sequence[Written], folder: Path, rng: random.
         plan: the declaration.
         files: with rows to be validated.
         folder: for a file of YAML.
-        rng: draws what can be said in several ways.
+        rng: draws what can be expressed in several ways.
     """
     channels: tuple[Library | None, ...] = (None, "polars", "pandas")
     for library in channels:
-        if narrowed := told(plan, library):
+        if narrowed := expressible(plan, library):
             model = model_source(narrowed, library, rng) if library else ""
-            found = list(_same(library or "YAML", narrowed, model, folder, rng))
-            if library and not found:
-                found = list(_verdicts(library, narrowed, files, folder, rng))
-            yield from (f"{wrong}\n{model}" for wrong in found)
+            mismatches = list(_same(library or "YAML", narrowed, model, folder, rng))
+            if library and not mismatches:
+                mismatches = list(_verdicts(library, narrowed, files, folder, rng))
+            yield from (f"{wrong}\n{model}" for wrong in mismatches)
 
 
 # What a channel has words for
 
 
-def told(plan: Plan, library: Library | None = None) -> Plan | None:
-    """What of a declaration a channel has words for: YAML, or a model of a library; None where nothing is left."""
+def expressible(plan: Plan, library: Library | None = None) -> Plan | None:
+    """Return the part of a declaration that a channel can express: YAML, or a model of a library; None if nothing is left."""
     formats = {one.kind: one for one in reversed(plan.formats)}
     plan = replace(plan, views=(), formats=tuple(formats[kind] for kind in ("Csv", "Json") if kind in formats))
     if library is None:
@@ -125,7 +125,7 @@ def told(plan: Plan, library: Library | None = None) -> Plan | None:
 def _plain(column: Col, library: Library) -> Col:
     """A column with its checks by their first names, of which all warn or none, and with what its digits leave of them."""
     checks = {SHORT.get(name, name): argument for name, argument in column.checks.items()}
-    said = {**column.said, **({"warn": tuple(checks)} if column.said.get("warn") else {})}
+    options = {**column.options, **({"warn": tuple(checks)} if column.options.get("warn") else {})}
     if column.type == "Decimal":
         digits = _digits(column)
         high = 10 ** (digits - column.decimals)
@@ -133,11 +133,11 @@ def _plain(column: Col, library: Library) -> Col:
         low = -high if library == "polars" else -(high // 10) if high > 10 else 0
         if library == "pandas" or digits < 18:
             checks["between"] = {"min_value": low, "max_value": high, "include_min": not low, "include_max": False}
-    return replace(column, checks=checks, said=said)
+    return replace(column, checks=checks, options=options)
 
 
 def _digits(column: Col) -> int:
-    """How many digits a model of Pandera gives a Decimal: it has a word for them."""
+    """Return how many digits a model of Pandera gives a Decimal: it has a word for them."""
     return min(18, column.decimals + len(column.name)) if column.type == "Decimal" else 18
 
 
@@ -169,20 +169,20 @@ def _field(column: Col, plan: Plan, library: Library, rng: random.Random) -> str
     words.pop("between", None)
     if column.nullable:
         words["nullable"] = True
-    if column.said.get("optional"):
+    if column.options.get("optional"):
         if kind.startswith("Series") and rng.random() < 0.5:
             kind = f"Optional[{kind}]"
         else:
             words["required"] = False
-    if column.said.get("warn"):
+    if column.options.get("warn"):
         words["raise_warning"] = True
-    if metadata := {name: column.said[name] for name in IN_METADATA if name in column.said}:
+    if metadata := {name: column.options[name] for name in IN_METADATA if name in column.options}:
         words["metadata"] = metadata
     if plan.duplicates == "reject" and plan.key == (column.name,):
         words["unique"] = True
     by_keyword = {long: short for short, long in SHORT.items() if short != "between"}
-    said = ", ".join(f"{by_keyword.get(name, name)}={value!r}" for name, value in words.items())
-    return f"    {column.name}: {kind} = pa.Field({said})"
+    arguments = ", ".join(f"{by_keyword.get(name, name)}={value!r}" for name, value in words.items())
+    return f"    {column.name}: {kind} = pa.Field({arguments})"
 
 
 def _typed(column: Col, argument: Any) -> Any:
@@ -212,11 +212,13 @@ def _yaml(plan: Plan, rng: random.Random, *, by_pandera: bool) -> str:
     if plan.indexes:
         words["indexes"] = list(plan.indexes)
     for one in plan.formats:
-        words[one.kind.lower()] = {"suffixes": [one.suffix], "name": one.suffix[1:], **one.said}
+        words[one.kind.lower()] = {"suffixes": [one.suffix], "name": one.suffix[1:], **one.options}
     if plan.aggregates:
         words["aggregates"] = [f"{MODULE}.{a.name.upper()}" for a in plan.aggregates]
-    said = {"type": "mini_platform.components.Dataset", "attributes": words}
-    text: str = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, default_flow_style=rng.choice([None, False]))
+    document = {"type": "mini_platform.components.Dataset", "attributes": words}
+    text: str = yaml.safe_dump(
+        document, sort_keys=False, allow_unicode=True, default_flow_style=rng.choice([None, False])
+    )
     return text
 
 
@@ -224,10 +226,10 @@ def _yaml(plan: Plan, rng: random.Random, *, by_pandera: bool) -> str:
 
 
 def _same(channel: str, plan: Plan, model: str, folder: Path, rng: random.Random) -> Iterator[str]:
-    """What a file of YAML says otherwise than Python, by the row model itself or by one of Pandera."""
+    """Yield how a file of YAML differs from Python, by the row model itself or by one of Pandera."""
     path = folder / "defs.yaml"
     path.write_text(_yaml(plan, rng, by_pandera=bool(model)), encoding="utf-8")
-    refused = right = found = None
+    refused = right = loaded = None
     try:
         right = draw.declare(plan.source, MODULE)
     except DeclarationError as error:
@@ -235,7 +237,7 @@ def _same(channel: str, plan: Plan, model: str, folder: Path, rng: random.Random
     if model:
         draw.executed(model, OF_PANDERA)
     try:
-        (found,) = read_yaml(path)
+        (loaded,) = read_yaml(path)
     except YamlError as error:
         if not str(error).startswith(f"{path}, line "):
             yield f"the channel {channel} refuses without a line: {error}"
@@ -249,13 +251,13 @@ def _same(channel: str, plan: Plan, model: str, folder: Path, rng: random.Random
         yield f"the channel {channel} takes what Python refuses: {refused}\n{path.read_text()}"
         return
     for word in {f.name for f in fields(right)} - {"rows"}:
-        if getattr(found, word) != getattr(right, word):
-            yield f"the channel {channel} says another {word}: {getattr(found, word)}, not {getattr(right, word)}"
-    for mine, its in zip_longest(map(_shown, right.columns), map(_shown, found.columns)):
+        if getattr(loaded, word) != getattr(right, word):
+            yield f"the channel {channel} says another {word}: {getattr(loaded, word)}, not {getattr(right, word)}"
+    for mine, its in zip_longest(map(_shown, right.columns), map(_shown, loaded.columns)):
         if mine != its:
             yield f"the channel {channel} says another column: {its}, not {mine}"
-    if set(found.rules) != set(right.rules):
-        yield f"the channel {channel} says other rules: {set(found.rules) ^ set(right.rules)}"
+    if set(loaded.rules) != set(right.rules):
+        yield f"the channel {channel} says other rules: {set(loaded.rules) ^ set(right.rules)}"
 
 
 def _shown(column: Column) -> dict[str, Any]:
@@ -267,25 +269,25 @@ def _shown(column: Column) -> dict[str, Any]:
 def _verdicts(
     channel: Library, plan: Plan, files: Sequence[Written], folder: Path, rng: random.Random
 ) -> Iterator[str]:
-    """Of which rows of the files the platform, by the file of YAML, or Pandera says otherwise than the model."""
+    """Yield the rows that the platform, by the file of YAML, or Pandera validates otherwise than the model."""
     records = [(file, record) for file in files for record in file.records if not record.malformed]
     rows = [validated(plan, record, file.name, "") for file, record in records]
     try:
-        (found,) = read_yaml(folder / "defs.yaml")
+        (dataset,) = read_yaml(folder / "defs.yaml")
     except YamlError:
         return
     texts = {c.name: [record.cells.get(c.name, "") for _, record in records] for c in plan.columns}
-    results = validate(found, pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))).rows["_rules"].is_null()
+    results = validate(dataset, pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))).rows["_rules"].is_null()
     for (_, record), row, is_valid in zip(records, rows, results, strict=True):
         if is_valid == bool(row.errors):
             yield f"the channel {channel} validates a row otherwise: {record.cells}, not {row.errors}"
     # No frame of polars has a number of more digits. In pandas a column with a missing value is of another type.
     foreign = {f"{c.name}_{'between' if channel == 'polars' else 'required'}" for c in plan.columns}
     named = draw.executed(model_source(replace(plan, duplicates="last"), channel, rng), "drawn_and_asked").Rows
-    asked = [
+    compared = [
         i for i, row in enumerate(rows) if not row.errors & foreign and all(_is_read(c, row) for c in plan.columns)
     ]
-    values = [{c.name: _value(c, records[i][1]) for c in plan.columns} for i in asked]
+    values = [{c.name: _value(c, records[i][1]) for c in plan.columns} for i in compared]
     digits = {c.name: _digits(c) if channel == "polars" else 18 for c in plan.columns}
     schema = {c.name: DTYPES.get(c.type, pl.Decimal(digits[c.name], c.decimals)) for c in plan.columns}
     try:
@@ -293,7 +295,7 @@ def _verdicts(
     except Exception as error:
         yield f"the channel {channel}: Pandera ends in {type(error).__name__}: {error}"
         return
-    for place, i in enumerate(asked):
+    for place, i in enumerate(compared):
         errors = {
             rule for rule in rows[i].errors if not rule.endswith("_indexable")
         }  # Of indexes Pandera knows nothing.

@@ -62,31 +62,31 @@ class Expr:
 
 @dataclass(frozen=True)
 class Col:
-    """A column: its name, type and what `Field` is told."""
+    """A column: its name, type and the arguments of `Field`."""
 
     name: str
     type: str
     nullable: bool = False
-    said: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
     derived: Expr | None = None
 
     @property
     def decimals(self) -> int:
-        return int(self.said.get("decimals", 2))
+        return int(self.options.get("decimals", 2))
 
     @property
     def is_read(self) -> bool:
-        return self.derived is None and "system" not in self.said
+        return self.derived is None and "system" not in self.options
 
     @property
     def is_stored(self) -> bool:
-        return bool(self.said.get("stored", True))
+        return bool(self.options.get("stored", True))
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Texts that mean nothing."""
-        tokens = self.said.get("null_tokens", ())
+        tokens = self.options.get("null_tokens", ())
         return (tokens,) if isinstance(tokens, str) else tokens
 
     @property
@@ -96,12 +96,12 @@ class Col:
 
     @property
     def protection(self) -> str | None:
-        personal = self.said.get("personal")
+        personal = self.options.get("personal")
         return None if personal == "mask" else personal
 
     @property
     def source(self) -> str:
-        words = ['"x"', *(f"{name}={value!r}" for name, value in {**self.said, **self.checks}.items())]
+        words = ['"x"', *(f"{name}={value!r}" for name, value in {**self.options, **self.checks}.items())]
         if self.derived:
             words.append(f"derived=lambda col: {self.derived.code}")
         kind = self.type + (" | None" if self.nullable else "")
@@ -123,8 +123,8 @@ class RowRule:
 
     @property
     def source(self) -> str:
-        said = f'"does not hold", column={self.column!r}, severity={self.severity!r}'
-        return f"    @rule({said})\n    def {self.name}(col):\n        return {self.holds.code}"
+        arguments = f'"does not hold", column={self.column!r}, severity={self.severity!r}'
+        return f"    @rule({arguments})\n    def {self.name}(col):\n        return {self.holds.code}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class Format:
 
     kind: str
     suffix: str
-    said: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
-        words = {"suffixes": (self.suffix,), "name": self.suffix[1:], **self.said}
+        words = {"suffixes": (self.suffix,), "name": self.suffix[1:], **self.options}
         return f"{self.kind}({', '.join(f'{name}={value!r}' for name, value in words.items())})"
 
 
@@ -190,8 +190,12 @@ class Plan:
     @property
     def is_known_by_line(self) -> bool:
         """Nothing but its line tells a row apart, which is not enough where several stand on one."""
-        given = {self.column(name).said.get("system") for name in self.key}
-        return "line" in given and given <= {"file", "line", "source"} and any(f.kind == "Json" for f in self.formats)
+        system_columns = {self.column(name).options.get("system") for name in self.key}
+        return (
+            "line" in system_columns
+            and system_columns <= {"file", "line", "source"}
+            and any(f.kind == "Json" for f in self.formats)
+        )
 
     @property
     def highest(self) -> str | None:
@@ -218,7 +222,7 @@ class Plan:
     @property
     def source(self) -> str:
         """The declaration as Python source; each of its aggregates has a name of its own in it."""
-        said = f"KeepHighest({self.highest!r})" if self.highest else repr(self.duplicates)
+        duplicates = f"KeepHighest({self.highest!r})" if self.highest else repr(self.duplicates)
         words = {
             "name": repr(self.name),
             "table": repr(self.name),
@@ -227,7 +231,7 @@ class Plan:
             "key": repr(self.key),
             "sources": f"({', '.join(one.source for one in self.formats)},)",
             "unexpected_columns": repr(self.unexpected_columns),
-            "duplicates": said,
+            "duplicates": duplicates,
             "warn_limit": f"RejectLimit(share={self.warn_share}, min_rows={self.min_rows})",
             "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows}, min_rows={self.min_rows})",
         }
@@ -244,32 +248,32 @@ class Plan:
 
     @property
     def words(self) -> Counter[str]:
-        """What was drawn, to see that nothing is drawn never."""
-        found: Counter[str] = Counter(
+        """Return how often each word was drawn, to see that none is never drawn."""
+        counts: Counter[str] = Counter(
             [f"duplicates={self.duplicates.partition(':')[0]}", f"unexpected_columns={self.unexpected_columns}"]
         )
-        found.update(f"type={c.type}{' | None' if c.nullable else ''}" for c in self.columns)
-        found.update(f"key of {self.column(name).type}" for name in self.key)
-        found[f"key of {len(self.key)}{' (all)' if len(self.key) == len(self.columns) else ''}"] += 1
+        counts.update(f"type={c.type}{' | None' if c.nullable else ''}" for c in self.columns)
+        counts.update(f"key of {self.column(name).type}" for name in self.key)
+        counts[f"key of {len(self.key)}{' (all)' if len(self.key) == len(self.columns) else ''}"] += 1
         for c in self.columns:
-            found.update(f"{n}={v}" if n in ("personal", "case", "system") else n for n, v in c.said.items())
-            found.update(f"check {name} of {c.type}" for name in c.checks)
-            found[f"derived {c.type}"] += c.derived is not None
-        found.update(f"rule {'over a row' if r.column is None else 'of a column'}, {r.severity}" for r in self.rules)
-        found.update(f"{f.kind} {' '.join(f.said)}".strip() for f in self.formats)
-        found.update(f"aggregate {a.kind}" for a in self.aggregates)
-        found.update(f"aggregate group of {a.group}" for a in self.aggregates)
-        found["derived arithmetic"] += any(
+            counts.update(f"{n}={v}" if n in ("personal", "case", "system") else n for n, v in c.options.items())
+            counts.update(f"check {name} of {c.type}" for name in c.checks)
+            counts[f"derived {c.type}"] += c.derived is not None
+        counts.update(f"rule {'over a row' if r.column is None else 'of a column'}, {r.severity}" for r in self.rules)
+        counts.update(f"{f.kind} {' '.join(f.options)}".strip() for f in self.formats)
+        counts.update(f"aggregate {a.kind}" for a in self.aggregates)
+        counts.update(f"aggregate group of {a.group}" for a in self.aggregates)
+        counts["derived arithmetic"] += any(
             c.derived is not None and c.type not in ("str", "bool") for c in self.columns
         )
-        found["no column is read"] += not self.read
+        counts["no column is read"] += not self.read
         if self.base:
-            found[f"inherits from a {'row model' if self.base.is_model else 'plain class'}"] += 1
-            found["inherits and declares anew"] += self.base.anew
-        found.update(f"view {v.kind}" for v in self.views)
-        found.update({"indexes": len(self.indexes), "reject_limit rows": self.most_rows is not None})
-        found[f"reject_limit min_rows={self.min_rows}"] += 1
-        return +found
+            counts[f"inherits from a {'row model' if self.base.is_model else 'plain class'}"] += 1
+            counts["inherits and declares anew"] += self.base.anew
+        counts.update(f"view {v.kind}" for v in self.views)
+        counts.update({"indexes": len(self.indexes), "reject_limit rows": self.most_rows is not None})
+        counts[f"reject_limit min_rows={self.min_rows}"] += 1
+        return +counts
 
 
 def _class(head: str, body: Sequence[str]) -> str:
@@ -278,10 +282,10 @@ def _class(head: str, body: Sequence[str]) -> str:
 
 def executed(source: str, module: str) -> types.ModuleType:
     """The module that a source makes."""
-    made = types.ModuleType(module)
-    sys.modules[module] = made  # Where the types of its columns are looked up.
-    exec(compile(source, module, "exec"), made.__dict__)  # noqa: S102 - drawn here
-    return made
+    loaded = types.ModuleType(module)
+    sys.modules[module] = loaded  # Where the types of its columns are looked up.
+    exec(compile(source, module, "exec"), loaded.__dict__)  # noqa: S102 - drawn here
+    return loaded
 
 
 def declare(source: str, module: str = "drawn_declaration") -> Dataset:
@@ -299,15 +303,15 @@ def draw(rng: random.Random, name: str) -> Plan:
     columns = [_column(rng, one, first=i == 0) for i, one in enumerate(names)]
     reads = list(columns)
     others = rng.sample([n for n in NAMES if n not in names], rng.choice((0, 1, 1, 2)))
-    columns += [made for one in others if (made := _derived(rng, one, reads))]
-    for given in rng.sample(
+    columns += [column for one in others if (column := _derived(rng, one, reads))]
+    for system in rng.sample(
         ("file", "line", "record", "source", "first_loaded", "last_loaded"), rng.choice((0, 0, 0, 1, 3))
     ):
         kind = {"line": "int", "record": "int", "first_loaded": "dt.datetime", "last_loaded": "dt.datetime"}.get(
-            given, "str"
+            system, "str"
         )
-        columns.append(Col(f"g_{given}", kind, said={"system": given}))
-    telling = [c for c in columns if c.is_exact and c.type != "list[float]" and c.said.get("personal") != "redact"]
+        columns.append(Col(f"g_{system}", kind, options={"system": system}))
+    telling = [c for c in columns if c.is_exact and c.type != "list[float]" and c.options.get("personal") != "redact"]
     candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
     if rng.random() < 0.03:
         candidates = [c.name for c in columns]
@@ -340,28 +344,28 @@ def draw(rng: random.Random, name: str) -> Plan:
 def _column(rng: random.Random, name: str, *, first: bool) -> Col:
     kind = rng.choice(("str", "Decimal", *TYPES)) if not first else rng.choice(("str", "int", "str", *TYPES[:7]))
     nullable = not first and rng.random() < 0.5
-    said: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if kind == "Decimal":
-        said["decimals"] = rng.choice((0, 1, 2, 2, 4, 9, 18))
+        options["decimals"] = rng.choice((0, 1, 2, 2, 4, 9, 18))
     if rng.random() < 0.2:
-        said["null_tokens"] = rng.choice((("NA",), ("NA", "-"), ("n/a", "0"), "null"))
+        options["null_tokens"] = rng.choice((("NA",), ("NA", "-"), ("n/a", "0"), "null"))
     if kind == "str":
         if rng.random() < 0.15:
-            said["trim"] = False
+            options["trim"] = False
         if rng.random() < 0.25:
-            said["case"] = rng.choice(("lower", "upper"))
+            options["case"] = rng.choice(("lower", "upper"))
         if rng.random() < 0.15:
-            said["personal"] = rng.choice(("mask", "hash", "hash", "last4", "redact"))
+            options["personal"] = rng.choice(("mask", "hash", "hash", "last4", "redact"))
     if rng.random() < 0.15:
-        said["aliases"] = (f"{name} alias",)
+        options["aliases"] = (f"{name} alias",)
     if nullable and rng.random() < 0.2:
-        said["optional"] = True
+        options["optional"] = True
     if not first and rng.random() < 0.08:
-        said["stored"] = False
+        options["stored"] = False
     checks = _checks(rng, kind) if rng.random() < 0.35 else {}
     if checks and rng.random() < 0.3:
-        said["warn"] = tuple(checks)[:1]
-    return Col(name, kind, nullable, said, checks)
+        options["warn"] = tuple(checks)[:1]
+    return Col(name, kind, nullable, options, checks)
 
 
 PATTERNS = ("^[A-Za-z]", "^[A-Za-z]", "^[a-z]+$", "^(cat|a|b)", "^.b", "^[^0-9]*$")
@@ -430,7 +434,7 @@ CHECKS: Mapping[str, Callable[[Any, Any], bool]] = {
     "str_startswith": lambda value, a: value.startswith(a),
     "str_endswith": lambda value, a: value.endswith(a),
 }
-"""What each check that is drawn says of a value."""
+"""The predicate of each check that is drawn, over a value."""
 SHORT = {
     "ge": "greater_than_or_equal_to",
     "gt": "greater_than",
@@ -572,22 +576,22 @@ def _derived(rng: random.Random, name: str, reads: Sequence[Col]) -> Col | None:
     if a.type == "Decimal" and rng.random() < 0.5:  # One less than is written: values may end in a half.
         decimals = max(0, a.decimals - 1)
     kind, expr = rng.choice(list(DERIVATIONS[a.type](a, b, decimals, rng.choice("+-*"))))
-    said: dict[str, Any] = {"decimals": decimals} if kind == "Decimal" else {}
-    if a.said.get("personal") or b.said.get("personal"):
+    options: dict[str, Any] = {"decimals": decimals} if kind == "Decimal" else {}
+    if a.options.get("personal") or b.options.get("personal"):
         if kind != "str":
             return None
-        said["personal"] = "hash"
+        options["personal"] = "hash"
     if kind == "str":
-        said["trim"] = False  # What it is derived from may begin with a blank.
+        options["trim"] = False  # What it is derived from may begin with a blank.
     checks = {"ge": -1000} if kind == "int" and rng.random() < 0.2 else {}
-    return Col(name, kind, rng.random() < 0.7, said, checks, expr)
+    return Col(name, kind, rng.random() < 0.7, options, checks, expr)
 
 
 def _rules(rng: random.Random, columns: Sequence[Col]) -> list[RowRule]:
-    found = []
+    rules = []
     for number in range(rng.choice((0, 0, 1, 2))):
-        a = rng.choice([c for c in columns if c.type != "list[float]" and "system" not in c.said])
-        b = rng.choice([c for c in columns if c.type == a.type and "system" not in c.said])
+        a = rng.choice([c for c in columns if c.type != "list[float]" and "system" not in c.options])
+        b = rng.choice([c for c in columns if c.type == a.type and "system" not in c.options])
         x, y = f'col("{a.name}")', f'col("{b.name}")'
         both = tuple(dict.fromkeys((a.name, b.name)))
         if a.type in ("str", "bool"):
@@ -601,8 +605,8 @@ def _rules(rng: random.Random, columns: Sequence[Col]) -> list[RowRule]:
         else:
             holds = Expr(f"{x} <= {y}", lambda r, a=a.name, b=b.name: r[a] <= r[b], both)
         column = rng.choice((None, a.name))
-        found.append(RowRule(f"rule_{number}", column, rng.choice(("error", "warn")), holds))
-    return found
+        rules.append(RowRule(f"rule_{number}", column, rng.choice(("error", "warn")), holds))
+    return rules
 
 
 def _formats(rng: random.Random) -> tuple[Format, ...]:
@@ -621,9 +625,9 @@ def _formats(rng: random.Random) -> tuple[Format, ...]:
         {"encoding": "utf-16-le"},
         {"trailing_delimiter": True},
     )
-    made = [
+    formats = [
         Format("Csv", ".csv", rng.choice(dialects)),
         Format("Json", ".json"),
         Format("Csv", ".txt", {"delimiter": "|"}),
     ]
-    return tuple(made[: rng.choice((1, 1, 2, 2, 3))])
+    return tuple(formats[: rng.choice((1, 1, 2, 2, 3))])

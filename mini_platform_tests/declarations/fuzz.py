@@ -25,14 +25,14 @@ from mini_platform_tests.support.databases import FAST, WATCH
 
 @dataclass
 class Summary:
-    """What some seeds came to."""
+    """The results of some seeds."""
 
     seconds: float = 0.0
     steps: int = 0
     declared: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     finds: dict[str, Find] = field(default_factory=dict)
-    found: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Summary) -> None:
@@ -40,30 +40,30 @@ class Summary:
         self.steps += other.steps
         self.declared += other.declared
         self.refused += other.refused
-        self.found += other.found
+        self.counts += other.counts
         self.words += other.words
         self.finds = other.finds | self.finds
 
     def __str__(self) -> str:
-        """As lines."""
+        """Return the summary as lines."""
         refused = sum(self.refused.values())
         share = refused / max(1, self.declared + refused)
         rate = self.steps / max(self.seconds, 1e-9)
         return (
             f"{self.steps} steps on {self.declared} declarations in {self.seconds:.0f} s ({rate:.1f} a second); "
-            f"{share:.0%} of those drawn were refused; {sum(self.found.values())} finds of {len(self.found)} kinds"
+            f"{share:.0%} of those drawn were refused; {sum(self.counts.values())} finds of {len(self.counts)} kinds"
         )
 
 
-def work(server: str, number: int, asked: argparse.Namespace) -> Summary:
+def work(server: str, number: int, arguments: argparse.Namespace) -> Summary:
     """Every so many-th seed, as there are processes, until the time is over."""
-    seed = asked.seed + number
-    seconds, left_out = asked.minutes * 60, frozenset() if asked.all else NOT_YET
+    seed = arguments.seed + number
+    seconds, left_out = arguments.minutes * 60, frozenset() if arguments.all else NOT_YET
     summary, end = Summary(), time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder, ground(server, Path(folder), left_out) as made:
+    with tempfile.TemporaryDirectory() as folder, ground(server, Path(folder), left_out) as environment:
         while time.monotonic() < end:
-            outcome = run(made, seed, end=end)
-            seed += asked.processes
+            outcome = run(environment, seed, end=end)
+            seed += arguments.processes
             summary.steps += outcome.steps
             summary.words += outcome.words
             if outcome.refused:
@@ -72,17 +72,17 @@ def work(server: str, number: int, asked: argparse.Namespace) -> Summary:
             summary.declared += 1
             if outcome.find:
                 kind = outcome.find.kind
-                if kind not in summary.found:
+                if kind not in summary.counts:
                     after = f"{seconds - end + time.monotonic():.0f} s, {summary.steps} steps"
                     print(f"after {after}: seed {outcome.find.seed}: {kind}", flush=True)  # noqa: T201
-                summary.found[kind] += 1
+                summary.counts[kind] += 1
                 if kind not in summary.finds or len(outcome.find.test) < len(summary.finds[kind].test):
                     summary.finds[kind] = outcome.find
-            if summary.finds and asked.first:
+            if summary.finds and arguments.first:
                 break
         for kind, find in summary.finds.items():
-            if asked.shrink:
-                summary.finds[kind] = run(made, find.seed, shrink_seconds=asked.shrink).find or find
+            if arguments.shrink:
+                summary.finds[kind] = run(environment, find.seed, shrink_seconds=arguments.shrink).find or find
     summary.seconds = seconds
     return summary
 
@@ -96,8 +96,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="also words that the gate leaves out")
     parser.add_argument("--first", action="store_true", help="stop at the first find")
     parser.add_argument("--words", action="store_true", help="say how often each word was drawn")
-    asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)  # noqa: T201
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)  # noqa: T201
     total = Summary()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -105,15 +105,15 @@ def main() -> None:
         watch = subprocess.Popen(
             [sys.executable, "-c", WATCH, folder], stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True
         )
-        with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(work, server, number, asked) for number in range(asked.processes)]
+        with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(work, server, number, arguments) for number in range(arguments.processes)]
             for job in jobs:
                 total.add(job.result())
         watch.communicate(timeout=60)
-    total.seconds = asked.minutes * 60
+    total.seconds = arguments.minutes * 60
     for kind, find in total.finds.items():
-        print(f"\n=== {total.found[kind]} x {kind} (seed {find.seed})\n{find.test}")  # noqa: T201
-    if asked.words:
+        print(f"\n=== {total.counts[kind]} x {kind} (seed {find.seed})\n{find.test}")  # noqa: T201
+    if arguments.words:
         print(f"\nDrawn:\n{counted(total.words)}\n\nRefused:\n{counted(total.refused)}")  # noqa: T201
     print(f"\n{total}")  # noqa: T201
     sys.exit(bool(total.finds))

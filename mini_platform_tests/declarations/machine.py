@@ -65,9 +65,9 @@ def ground(server: str, folder: Path, left_out: Set[str] = frozenset()) -> Itera
     os.environ["MINI_PLATFORM_PII_KEYS"] = f"{KEY_ID}:{SECRET}"
     os.environ["MINI_PLATFORM_DAGSTER_PORT"] = "1"
     (folder / "home").mkdir(exist_ok=True, parents=True)
-    made = connection.engine(url_of(server, template))
-    create_all(made, [])
-    made.dispose()
+    template_engine = connection.engine(url_of(server, template))
+    create_all(template_engine, [])
+    template_engine.dispose()
     try:
         yield Ground(server, folder, left_out)
     finally:
@@ -94,7 +94,7 @@ class Step:
 
     @property
     def source(self) -> str:
-        """As a line of a test."""
+        """Return the step as a line of a test."""
         match self.op:
             case "load":
                 return f"trial.load({self.files[0].name!r}, {self.files[0].data!r})"
@@ -128,13 +128,13 @@ class Find:
 
     @property
     def kind(self) -> str:
-        """What it is, without the particulars."""
+        """Return the kind of the find, without the particulars."""
         return self.wrong[0].partition(": ")[0]
 
 
 @dataclass
 class Outcome:
-    """What came of a seed."""
+    """The result of a seed."""
 
     steps: int = 0
     refused: str | None = None
@@ -154,7 +154,7 @@ OPS = {
     "kill": 3,
     "side by side": 2,
 }
-"""How often each step is drawn; forget only where a person can be found."""
+"""The weight by which each step is drawn; forget only where a person can be found."""
 
 
 def steps(rng: random.Random, plan: Plan) -> list[Step]:
@@ -211,7 +211,9 @@ def _changed(rng: random.Random, plan: Plan) -> Plan:
         columns = [_stricter(rng, c) if c.name == name else c for c in plan.columns]
         return replace(plan, columns=tuple(columns), share=rng.choice(("0.9", "None")), most_rows=None)
     if kind == "checks":
-        return replace(plan, columns=tuple(replace(c, checks={}, said={**c.said, "warn": ()}) for c in plan.columns))
+        return replace(
+            plan, columns=tuple(replace(c, checks={}, options={**c.options, "warn": ()}) for c in plan.columns)
+        )
     return replace(plan, rules=())
 
 
@@ -224,29 +226,29 @@ def _stricter(rng: random.Random, column: Col) -> Col:
         "str": {"str_matches": "^[A-Za-z]"},
         "dt.date": {"lt": dt.date(2026, 1, 2)},
     }
-    return replace(column, checks=stricter.get(column.type, {}), said={**column.said, "warn": ()})
+    return replace(column, checks=stricter.get(column.type, {}), options={**column.options, "warn": ()})
 
 
-def run(made: Ground, seed: int, *, shrink_seconds: float = 0, end: float = math.inf) -> Outcome:
+def run(environment: Ground, seed: int, *, shrink_seconds: float = 0, end: float = math.inf) -> Outcome:
     """Draw all that a seed says, and do it; what is found is made smaller for so long."""
     rng = random.Random(seed)  # noqa: S311
     plan = draw.draw(rng, f"d{seed}")
-    if words := plan.words.keys() & made.left_out:
+    if words := plan.words.keys() & environment.left_out:
         return Outcome(refused=f"left out: {min(words)}")
     sequence = steps(rng, plan)
-    outcome = play(made, plan, sequence, seed, end=end)
+    outcome = play(environment, plan, sequence, seed, end=end)
     if outcome.find and shrink_seconds:
-        outcome.find = shrunk(made, plan, sequence[: outcome.steps or None], outcome.find, shrink_seconds)
+        outcome.find = shrunk(environment, plan, sequence[: outcome.steps or None], outcome.find, shrink_seconds)
     return outcome
 
 
 def play(
-    made: Ground, plan: Plan, sequence: Sequence[Step], seed: int, often: float = 0.25, end: float = math.inf
+    environment: Ground, plan: Plan, sequence: Sequence[Step], seed: int, often: float = 0.25, end: float = math.inf
 ) -> Outcome:
     """Do steps on a fresh platform until something is wrong; what is slow to compare is compared `often`."""
     outcome = Outcome()
     files = [file for step in sequence for file in step.files]
-    if wrong := list(doors.differences(plan, files, made.folder, random.Random(seed))):  # noqa: S311
+    if wrong := list(doors.differences(plan, files, environment.folder, random.Random(seed))):  # noqa: S311
         outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
         return outcome
     try:
@@ -264,7 +266,7 @@ def play(
         outcome.find = Find(seed, wrong, _test(seed, plan, [], wrong))
         return outcome
     outcome.words = plan.words
-    with _trial(made, dataset) as trial:
+    with _trial(environment, dataset) as trial:
         runner = Runner(trial, World(plan), random.Random(seed), often)  # noqa: S311
         for step in sequence:
             if time.monotonic() > end:
@@ -276,8 +278,8 @@ def play(
             except Exception as error:
                 frames = [f for f in traceback.extract_tb(error.__traceback__) if "/mini_platform/" in f.filename]
                 at = f"{Path(frames[-1].filename).name}, {frames[-1].name}" if frames else "the machine"
-                said = str(error).splitlines()[0][:300] if str(error) else ""
-                wrong = [f"{step.op} ends in {type(error).__name__} in {at}: {said}"]
+                message = str(error).splitlines()[0][:300] if str(error) else ""
+                wrong = [f"{step.op} ends in {type(error).__name__} in {at}: {message}"]
             if runner.is_over:
                 break
             if wrong:
@@ -286,7 +288,7 @@ def play(
     return outcome
 
 
-def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, seconds: float) -> Find:
+def shrunk(environment: Ground, plan: Plan, sequence: Sequence[Step], find: Find, seconds: float) -> Find:
     """The same find with fewer steps, rows, columns, rules and aggregates."""
     best, cut, end = (plan, list(sequence)), True, time.monotonic() + seconds
     while cut:
@@ -294,7 +296,7 @@ def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, secon
         for candidate in _smaller(*best):
             if time.monotonic() > end:
                 return find
-            outcome = play(made, *candidate, find.seed, often=1)
+            outcome = play(environment, *candidate, find.seed, often=1)
             if outcome.find and outcome.find.kind == find.kind:
                 best, find, cut = (candidate[0], list(candidate[1][: outcome.steps or None])), outcome.find, True
                 break
@@ -302,15 +304,15 @@ def shrunk(made: Ground, plan: Plan, sequence: Sequence[Step], find: Find, secon
 
 
 def _smaller(plan: Plan, sequence: Sequence[Step]) -> Iterator[tuple[Plan, list[Step]]]:
-    """What might still show a find, the boldest cuts first."""
+    """Yield what might still show a find, the boldest cuts first."""
     for part in (len(sequence) // 2, 1):
         for i in range(0, len(sequence) - 1, max(1, part)) if part else ():
             yield plan, [*sequence[:i], *sequence[i + part :]]
     if plan.aggregates and all(s.plan is None for s in sequence):
         for one in plan.aggregates:
-            kept = tuple(a for a in plan.aggregates if a is not one and one.name not in a.reads)
+            aggregates = tuple(a for a in plan.aggregates if a is not one and one.name not in a.reads)
             views = tuple(v for v in plan.views if one.name not in v.reads)
-            yield replace(plan, aggregates=kept, views=views), list(sequence)
+            yield replace(plan, aggregates=aggregates, views=views), list(sequence)
     if plan.base:
         yield replace(plan, base=None), list(sequence)
     if not plan.aggregates and all(s.plan is None for s in sequence):
@@ -339,23 +341,23 @@ def _fewer_rows(plan: Plan, sequence: Sequence[Step]) -> Iterator[list[Step]]:
                     yield [*sequence[:i], replace(step, files=files), *sequence[i + 1 :]]
 
 
-def _test(seed: int, plan: Plan, done: Sequence[Step], wrong: Sequence[str]) -> str:
-    changed = [s.plan.source for s in done if s.plan]
+def _test(seed: int, plan: Plan, sequence: Sequence[Step], wrong: Sequence[str]) -> str:
+    changed = [s.plan.source for s in sequence if s.plan]
     parts = [f"DECLARED = '''\n{plan.source.replace(chr(92), chr(92) * 2)}'''"]
     parts += [f"CHANGED = '''\n{source.replace(chr(92), chr(92) * 2)}'''" for source in changed]
     body = [
         "trial = declared(declare(DECLARED))",
-        *(s.source for s in done),
+        *(s.source for s in sequence),
         *("# " + w[:2000].replace("\n", "\n    # ") for w in wrong[:5]),
     ]
     return "\n".join([*parts, "", f"def test_seed_{seed}(declared):", *(f"    {line}" for line in body)])
 
 
 @contextmanager
-def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
+def _trial(environment: Ground, dataset: Any) -> Iterator[Trial]:
     name = f"machine_{uuid.uuid4().hex}"
-    execute(made.server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}_{os.getpid()}")
-    os.environ["DATABASE_URL"] = url_of(made.server, name)
+    execute(environment.server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}_{os.getpid()}")
+    os.environ["DATABASE_URL"] = url_of(environment.server, name)
     platform = Platform({dataset.name: dataset})
     try:
         platform.__dict__["engine"] = connection.engine(platform.url)
@@ -363,13 +365,13 @@ def _trial(made: Ground, dataset: Any) -> Iterator[Trial]:
         yield Trial(platform, dataset)
     finally:
         platform.engine.dispose()
-        execute(made.server, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(environment.server, f"DROP DATABASE {name} WITH (FORCE)")
         for cached in (dataset_tables, pandera_schema):
             cached.cache_clear()
 
 
 def _create(platform: Platform, dataset: Dataset) -> None:
-    """What `create_all` does, without a look at the platform's own tables, which takes half a second."""
+    """Do what `create_all` does, without a look at the platform's own tables, which takes half a second."""
     with platform.engine.begin() as conn:
         schema._migrate(conn, dataset)
         grant(conn, schema._tables_and_views(dataset))
@@ -405,8 +407,8 @@ class Runner:
         if not wrong and self.rng.random() < self.often / 2:
             wrong += compare.measured(self.trial, self.world)
         if not wrong and expected and self.rng.random() < self.often / 10:
-            with served.client(self.trial) as asked:
-                wrong += served.differences(asked, self.world, self.rng)
+            with served.client(self.trial) as client:
+                wrong += served.differences(client, self.world, self.rng)
         return wrong
 
     def _load(self, step: Step) -> None:
@@ -471,7 +473,7 @@ class Runner:
                 return
 
     def _waiting(self) -> int:
-        """How many files wait, once nobody else holds one."""
+        """Return how many files wait, once nobody else holds one."""
         mine = (files.c.dataset == self.trial.dataset.name, files.c.status.in_(ledger.PENDING))
         while True:
             with self.trial.platform.engine.connect() as conn:

@@ -1,4 +1,4 @@
-"""What must be there after some files arrived: cells cleaned, validated, protected; rows won, rejected, counted. Plain Python.
+"""A model of what must be there after some files arrived: cells cleaned, validated, protected; rows won, rejected, counted.
 
 It shares no code with the platform; what it knows are the sentences of `dataset.py`'s docstrings. Where a sentence leaves
 open which of several files a row names, `Expected.files` has all of them.
@@ -53,14 +53,14 @@ Key = tuple[Any, ...]
 
 
 def indexed_bytes(plan: Plan, column: Col) -> int | None:
-    """Most bytes of a text that are indexed: what its index has room for, parted among its texts; None if it is not asked."""
+    """Most bytes of a text that are indexed: what its index has room for, parted among its texts; None if there is no limit."""
 
     def texts(names: Sequence[str]) -> int:
         return sum(c.name in names and c.type == "str" and not c.protection for c in plan.columns)
 
     indexes = [plan.key, *((name,) for name in plan.indexes), *(a.columns[: a.width] for a in plan.aggregates)]
     bounds = [INDEXED_BYTES // texts(names) for names in indexes if column.name in names and texts(names)]
-    length = {} if "str_length" in column.said.get("warn", ()) else column.checks.get("str_length", {})
+    length = {} if "str_length" in column.options.get("warn", ()) else column.checks.get("str_length", {})
     if column.type != "str" or column.protection or not bounds:
         return None
     return None if 4 * length.get("max_value", INDEXED_BYTES) <= min(bounds) else min(bounds)
@@ -69,12 +69,12 @@ def indexed_bytes(plan: Plan, column: Col) -> int | None:
 def cleaned(column: Col, cell: str) -> str | None:
     """Blanks, normal form, tokens that mean nothing, case, normal form, tokens again: in this order."""
     tokens = column.tokens
-    text = cell.strip(BLANK) if column.said.get("trim", True) else cell
+    text = cell.strip(BLANK) if column.options.get("trim", True) else cell
     if column.type == "str":
         text = unicodedata.normalize("NFC", text)
     if text == "" or text in tokens or (column.type == "list[float]" and re.fullmatch(r"\[\s*\]", text)):
         return None
-    case = column.said.get("case")
+    case = column.options.get("case")
     if case:
         text = unicodedata.normalize("NFC", text.lower() if case == "lower" else text.upper())
     return None if text in tokens else text
@@ -87,10 +87,10 @@ def _float(text: str) -> float | None:
 
 
 def _time(text: str) -> dt.datetime | None:
-    found = TIME.fullmatch(text)
-    if not found:
+    match = TIME.fullmatch(text)
+    if not match:
         return None
-    day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
+    day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
     try:
         micro = int((fraction or "0").ljust(6, "0"))
         there = dt.datetime.fromisoformat(day).replace(
@@ -134,7 +134,7 @@ def parsed(column: Col, text: str) -> Any:  # noqa: PLR0911 - a line a type
 
 
 def protected(column: Col, text: str) -> str:
-    """What stands in the tables for a text that is personal."""
+    """Return what the tables store for a text that is personal."""
     if column.protection == "hash":
         lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
         plain = re.sub(f"[{BLANK}]+", " ", lower).strip(" ")
@@ -175,13 +175,13 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
         row.errors.add(record.malformed)
         return row
     values = row.values
-    given = {"file": name, "line": record.line, "record": max(1, record.number), "source": source}
+    system_values = {"file": name, "line": record.line, "record": max(1, record.number), "source": source}
     for c in plan.columns:
         if c.is_read:
             text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
             values[c.name] = None if text is None else parsed(c, text)
         elif not c.derived:
-            values[c.name] = given.get(c.said["system"])
+            values[c.name] = system_values.get(c.options["system"])
     values |= {c.name: c.derived.of(values) for c in plan.columns if c.derived}
     _hold(plan, row)
     for c in plan.columns:
@@ -195,12 +195,12 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
 
 
 def _hold(plan: Plan, row: Row) -> None:
-    """Find the rules that a row breaks; a rule over columns is not asked of a row with a cell that cannot be read."""
+    """Find the rules that a row breaks; a rule over columns is not applied to a row with a cell that cannot be read."""
     values = row.values
     unread = any(row.text[c.name] is not None and values[c.name] is None for c in plan.read)
     lacking = any(row.text[c.name] is None and not c.nullable for c in plan.read)
     for c in plan.columns:
-        if "system" in c.said:
+        if "system" in c.options:
             continue
         value, text = values[c.name], row.text.get(c.name)
         if value is None and not c.nullable and (not (unread or lacking) if c.derived else text is None):
@@ -212,7 +212,7 @@ def _hold(plan: Plan, row: Row) -> None:
             for check, a in c.checks.items()
             if value is not None and not CHECKS[SHORT.get(check, check)](value, a)
         }
-        warned = failed.intersection(c.said.get("warn", ()))
+        warned = failed.intersection(c.options.get("warn", ()))
         row.warned |= {f"{c.name}_{check}" for check in warned}
         row.errors |= {f"{c.name}_{check}" for check in failed - warned}
         most = indexed_bytes(plan, c)
@@ -226,7 +226,7 @@ def _hold(plan: Plan, row: Row) -> None:
 
 
 def key_of(plan: Plan, values: Mapping[str, Any]) -> Key:
-    """What tells a row apart; lists are no members of dicts."""
+    """Return the values that tell a row apart; lists are no members of dicts."""
     return tuple(tuple(v) if isinstance(v := values[name], list) else v for name in plan.key)
 
 
@@ -244,7 +244,7 @@ class File:
     raw_is_there: bool = True
     erased: int = 0
     status: str = "unchanged"
-    """As it was last validated: a refused file that lost rows to forget is validated again when it is asked for."""
+    """The verdict of the last validation: a refused file that lost rows to forget is validated again when it is requested."""
 
     @property
     def rejected(self) -> list[Row]:
@@ -264,12 +264,12 @@ class File:
         self.status = "refused" if self.unreadable or over else "loaded"
 
     def winners(self) -> dict[Key, Row]:
-        """Of each key the row that counts."""
-        found: dict[Key, list[Row]] = {}
+        """Return the row that counts of each key."""
+        rows_by_key: dict[Key, list[Row]] = {}
         for row in self.rows:
             if row.key is not None:
-                found.setdefault(row.key, []).append(row)
-        return {key: _counts(self.plan, rows) for key, rows in found.items()}
+                rows_by_key.setdefault(row.key, []).append(row)
+        return {key: _counts(self.plan, rows) for key, rows in rows_by_key.items()}
 
 
 def _counts(plan: Plan, rows: Sequence[Row]) -> Row:
@@ -320,7 +320,7 @@ class World:
         """Judge a file by what is declared now."""
         plan, written = self.plan, file.written
         file.plan = plan
-        required = {c.name for c in plan.read if not c.said.get("optional")}
+        required = {c.name for c in plan.read if not c.options.get("optional")}
         lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
         file.unreadable = written.refused or lacks or (plan.unexpected_columns == "refuse" and bool(written.unknown))
         kind = next(f for f in plan.formats if written.name.endswith(f.suffix))
@@ -362,7 +362,7 @@ class World:
             records = [r for r in file.written.records if not is_theirs(r)]
             if file.same_as is None and len(records) < len(file.written.records):
                 file.erased += len(file.written.records) - len(records)
-                file.written = replace(file.written, kept=records)
+                file.written = replace(file.written, remaining_records=records)
                 has_doubled = any(row.errors == {"key_once"} for row in file.rows)
                 file.rows = [row for row in file.rows if row.record in records]
                 if has_doubled and file.status == "loaded" and file.raw_is_there:
@@ -372,9 +372,9 @@ class World:
     def loaded(self) -> list[File]:
         return [file for file in self.files if file.status == "loaded"]
 
-    def said(self, row: Row) -> tuple[Any, ...]:
-        """What makes a row differ from another one of its key."""
-        names = [c.name for c in self.plan.stored if "system" not in c.said]
+    def compared_values(self, row: Row) -> tuple[Any, ...]:
+        """Return the values that make a row differ from another one of its key."""
+        names = [c.name for c in self.plan.stored if "system" not in c.options]
         return (*(row.values[n] for n in names), json.dumps(row.extra, sort_keys=True))
 
     def production(self) -> dict[Key, Expected]:
@@ -383,26 +383,26 @@ class World:
         for file in self.loaded:
             for key, row in file.winners().items():
                 history.setdefault(key, []).append((file.file_id, row))
-        found = {}
+        expected = {}
         for key, rows in history.items():
             last = rows[-1][1]
-            alike = [self.said(row) == self.said(last) for _, row in rows]
+            alike = [self.compared_values(row) == self.compared_values(last) for _, row in rows]
             first = len(alike) - (alike[::-1].index(False) if False in alike else len(alike))
             places = {file_id: row for (file_id, row), same in zip(rows, alike, strict=True) if same}
-            found[key] = Expected(last.values, last.extra, places, rows[first][0])
-        return found
+            expected[key] = Expected(last.values, last.extra, places, rows[first][0])
+        return expected
 
     def counters(self, file: File, before: Mapping[Key, Expected]) -> dict[str, int]:
-        """How the rows of the last file are counted, if it is loaded by itself upon these rows."""
+        """Return how the rows of the last file are counted, if it is loaded by itself upon these rows."""
         if file.status != "loaded":
             return {}
-        said = {key: self.said(row) for key, row in file.winners().items()}
-        held = {key: self.said(next(iter(row.places.values()))) for key, row in before.items()}
-        inserted = len(said.keys() - held.keys())
-        unchanged = sum(key in held and held[key] == row for key, row in said.items())
+        loaded = {key: self.compared_values(row) for key, row in file.winners().items()}
+        held = {key: self.compared_values(next(iter(row.places.values()))) for key, row in before.items()}
+        inserted = len(loaded.keys() - held.keys())
+        unchanged = sum(key in held and held[key] == row for key, row in loaded.items())
         return {
             "rows_inserted": inserted,
-            "rows_updated": len(said) - inserted - unchanged,
+            "rows_updated": len(loaded) - inserted - unchanged,
             "rows_unchanged": unchanged,
-            "rows_superseded": len(file.rows) - len(file.rejected) - len(said),
+            "rows_superseded": len(file.rows) - len(file.rejected) - len(loaded),
         }

@@ -29,43 +29,43 @@ PAGE = 3
 def client(trial: Trial) -> Iterator[httpx.Client]:
     """A client of the web process's app, which serves the dataset alone."""
     site = Site(trial.platform, {trial.dataset.name: trial.dataset})
-    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as made:
-        yield made
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as api_client:
+        yield api_client
     site.close()
 
 
-def differences(asked: httpx.Client, world: World, rng: random.Random) -> Iterator[str]:
-    """What the API gives that the model does not say."""
+def differences(api: httpx.Client, world: World, rng: random.Random) -> Iterator[str]:
+    """Yield what the API gives that the model does not have."""
     plan = world.plan
     rows = [one.values for one in world.production().values()]
-    columns = [c for c in plan.stored if "system" not in c.said]
+    columns = [c for c in plan.stored if "system" not in c.options]
     right = sorted(repr([_shown(c, row[c.name]) for c in columns]) for row in rows)
     path = f"/api/datasets/{plan.name}/rows"
 
-    def told(found: list[Mapping[str, Any]]) -> list[str]:
-        return sorted(repr([_read(c, row[c.name]) for c in columns]) for row in found)
+    def texts_of(results: list[Mapping[str, Any]]) -> list[str]:
+        return sorted(repr([_read(c, row[c.name]) for c in columns]) for row in results)
 
-    sorts = [c for c in columns if c.said.get("personal") not in ("mask", "hash")]
+    sorts = [c for c in columns if c.options.get("personal") not in ("mask", "hash")]
     ordering = {"ordering": rng.choice(("", "-")) + rng.choice(sorts).name} if sorts else {}
-    page = asked.get(f"{path}/", params={"limit": PAGE, **ordering}).raise_for_status().json()
+    page = api.get(f"{path}/", params={"limit": PAGE, **ordering}).raise_for_status().json()
     walked = list(page["results"])
     while page["next"] and len(walked) <= len(rows):
-        page = asked.get(page["next"]).raise_for_status().json()
+        page = api.get(page["next"]).raise_for_status().json()
         walked += page["results"]
-    if told(walked) != right:
-        yield f"api, pages: {ordering}: {told(walked)}, not {right}"
-    exported = csv.DictReader(io.StringIO(asked.get(f"{path}.csv").raise_for_status().text, newline=""))
-    if (found := told([{c.name: _from_csv(c, row[c.name]) for c in columns} for row in exported])) != right:
-        yield f"api, export: {found}, not {right}"
+    if texts_of(walked) != right:
+        yield f"api, pages: {ordering}: {texts_of(walked)}, not {right}"
+    exported = csv.DictReader(io.StringIO(api.get(f"{path}.csv").raise_for_status().text, newline=""))
+    if (results := texts_of([{c.name: _from_csv(c, row[c.name]) for c in columns} for row in exported])) != right:
+        yield f"api, export: {results}, not {right}"
     filters = [c for c in sorts if c.type in ("str", "int", "Decimal", "dt.date", "dt.datetime", "bool")]
     if rows and filters:
         column = rng.choice(filters)
         value = rng.choice(rows)[column.name]
-        said = {f"{column.name}__isnull": "true"} if value is None else {f"{column.name}__eq": _parameter(value)}
-        found = asked.get(f"{path}/", params={**said, "limit": 1000}).raise_for_status().json()["results"]
+        parameters = {f"{column.name}__isnull": "true"} if value is None else {f"{column.name}__eq": _parameter(value)}
+        results = api.get(f"{path}/", params={**parameters, "limit": 1000}).raise_for_status().json()["results"]
         mine = sorted(repr([_shown(c, r[c.name]) for c in columns]) for r in rows if r[column.name] == value)
-        if told(found) != mine:
-            yield f"api, filter by {column.type}: {said}: {told(found)}, not {mine}"
+        if texts_of(results) != mine:
+            yield f"api, filter by {column.type}: {parameters}: {texts_of(results)}, not {mine}"
 
 
 def _parameter(value: Any) -> str:
@@ -76,7 +76,7 @@ def _parameter(value: Any) -> str:
 
 def _shown(column: Col, value: Any) -> Any:
     """A value as the API may show it; a computed float without its last digits."""
-    if value is not None and column.said.get("personal") in ("mask", "hash"):
+    if value is not None and column.options.get("personal") in ("mask", "hash"):
         return "***"
     if isinstance(value, Decimal):
         return f"{value:.{column.decimals}f}".removeprefix("-") if not value else f"{value:.{column.decimals}f}"

@@ -56,7 +56,7 @@ class Row(RowModel):
     weight: float = Field("Weight")
     at: dt.datetime = Field("Moment")
     good: bool = Field("Good or not")
-    seen: dt.datetime | None = Field("Seen, if ever")
+    last_seen: dt.datetime | None = Field("Last seen, if ever")
     tags: list[float] | None = Field("Numbers")
     note: str | None = Field("Of any length")
     long: str | None = Field("Of some", str_length={"min_value": 0, "max_value": 400})
@@ -197,12 +197,12 @@ def by_day_of(o: Any) -> Select[Any]:
 
 
 def by_day_seen(o: Any) -> Select[Any]:
-    d = func.date(o.c.seen, type_=Date).label("d")
-    return select(d, func.count().label("n")).where(o.c.seen.is_not(None)).group_by("d")
+    d = func.date(o.c.last_seen, type_=Date).label("d")
+    return select(d, func.count().label("n")).where(o.c.last_seen.is_not(None)).group_by("d")
 
 
 def by_day_or_none(o: Any) -> Select[Any]:
-    d = func.coalesce(func.date(o.c.seen), dt.date(1970, 1, 1), type_=Date).label("d")
+    d = func.coalesce(func.date(o.c.last_seen), dt.date(1970, 1, 1), type_=Date).label("d")
     return select(d, func.count().label("n")).group_by(d)
 
 
@@ -266,7 +266,7 @@ AS_A_WHOLE = (
     *(aggregate(by_day_or_none, "d"), aggregate(many, "cat"), aggregate(fact_many, "id"), aggregate(part_of, "id")),
     *(aggregate(other_way, "nr"), aggregate(crossed, "id"), aggregate(by_value, "id"), aggregate(one_of, "id")),
 )
-HEADER = "id,cat,day,qty,price,weight,at,good,seen,tags,note,long\n"
+HEADER = "id,cat,day,qty,price,weight,at,good,last_seen,tags,note,long\n"
 
 
 def line(name: str, cat: str = "a", day: int = 1, qty: int = 1, /, **more: Any) -> str:
@@ -279,7 +279,7 @@ def line(name: str, cat: str = "a", day: int = 1, qty: int = 1, /, **more: Any) 
         "weight": "0.1",
         "at": f"2026-01-{day:02}T23:30:00.000001Z",
         "good": "true",
-        "seen": "",
+        "last_seen": "",
         "tags": "",
         "note": "",
         "long": "",
@@ -325,7 +325,7 @@ def test_every_shape_is_right_after_every_change(declared: Declared) -> None:
     first = trial.land("one.csv", HEADER + line("1", "a", 2, 5) + line("2", "b", 3, 9) + line("3", "a", 2, 7))
     trial.run()
     right(trial, "after the first file")
-    trial.load("two.csv", HEADER + line("4", "a", 1, 100) + line("5", "c", 3, 5, seen="2026-01-09T00:00:00Z"))
+    trial.load("two.csv", HEADER + line("4", "a", 1, 100) + line("5", "c", 3, 5, last_seen="2026-01-09T00:00:00Z"))
     right(trial, "after rows of other groups")
     trial.load("three.csv", HEADER + line("2", "c", 1, 4) + line("6", "d", 9, 0))
     right(trial, "after a row moved to another group, and a group ended")
@@ -394,11 +394,11 @@ def test_keys_of_every_type_are_kept_to_the_last_digit(declared: Declared, names
 
 
 def by_seen(o: Any) -> Select[Any]:
-    return select(o.c.seen, func.count().label("n")).group_by(o.c.seen)
+    return select(o.c.last_seen, func.count().label("n")).group_by(o.c.last_seen)
 
 
 def by_day_may_lack(o: Any) -> Select[Any]:
-    d = func.date(func.timezone("UTC", o.c.seen), type_=Date).label("d")
+    d = func.date(func.timezone("UTC", o.c.last_seen), type_=Date).label("d")
     return select(d, func.count().label("n")).group_by(d)
 
 
@@ -423,7 +423,7 @@ def by_rollup(o: Any) -> Select[Any]:
 
 
 def by_union(o: Any) -> Any:
-    return union_all(select(o.c.day, o.c.qty), select(func.date(o.c.seen, type_=Date), o.c.qty))
+    return union_all(select(o.c.day, o.c.qty), select(func.date(o.c.last_seen, type_=Date), o.c.qty))
 
 
 def by_highest(o: Any) -> Select[Any]:
@@ -471,7 +471,7 @@ COLUMNS |= {"by_optional": ("nr", "n"), "no_select": ("id",), "mixed": ("id", "q
     ("rows", "key", "words"),
     [
         *((rows, key, rf"refused\.{rows.__name__}: {key} is in its key.*may be.*coalesce") for rows, key in (
-            (by_seen, "seen"), (by_day_may_lack, "d"), (by_either, "c"), (by_unknown, "c"), (by_nullif, "c"),
+            (by_seen, "last_seen"), (by_day_may_lack, "d"), (by_either, "c"), (by_unknown, "c"), (by_nullif, "c"),
             (by_optional, "nr"), (by_rollup, "cat"), (by_union, "day"), (by_highest, "c"),
         )),
         (by_tags, "t", "t is in its key, and a list"),
@@ -498,12 +498,12 @@ def test_a_key_that_cannot_be_one_is_refused_when_it_is_declared(rows: Any, key:
     lambda o: func.round(o.c.price, 2, type_=Numeric),
     lambda o: (o.c.qty / 10 * 10).cast(BigInteger),
     lambda o: o.c.cat + "/" + o.c.id,
-    lambda o: func.concat(o.c.cat, o.c.seen, type_=Text),
-    lambda o: func.coalesce(o.c.seen, o.c.at),
-    lambda o: case((o.c.seen.is_(None), "never"), else_="once"),
-    lambda o: o.c.seen.is_(None),
+    lambda o: func.concat(o.c.cat, o.c.last_seen, type_=Text),
+    lambda o: func.coalesce(o.c.last_seen, o.c.at),
+    lambda o: case((o.c.last_seen.is_(None), "never"), else_="once"),
+    lambda o: o.c.last_seen.is_(None),
     lambda o: o.c.cat.in_(["a", "b"]),
-    lambda o: func.greatest(o.c.seen, o.c.at, type_=DateTime(timezone=True)),
+    lambda o: func.greatest(o.c.last_seen, o.c.at, type_=DateTime(timezone=True)),
     lambda o: func.to_char(o.c.at, "YYYY-MM", type_=Text),
 ])  # fmt: skip
 def test_expressions_that_are_never_null_may_be_a_key(shown: Callable[[Any], Any]) -> None:
@@ -513,7 +513,7 @@ def test_expressions_that_are_never_null_may_be_a_key(shown: Callable[[Any], Any
     assert dataset_tables(dataset(aggregate(rows, "k"), name="allowed")).aggregates["rows"].c.k.primary_key
 
 
-def test_keys_that_turn_out_not_to_be_unique_are_said_in_a_sentence(declared: Declared) -> None:
+def test_keys_that_turn_out_not_to_be_unique_are_reported_in_a_sentence(declared: Declared) -> None:
     def doubled(o: Any) -> Any:
         return union_all(select(o.c.cat, o.c.qty), select(o.c.id, o.c.qty))
 
@@ -524,7 +524,7 @@ def test_keys_that_turn_out_not_to_be_unique_are_said_in_a_sentence(declared: De
         trial.load("b.csv", HEADER + line("3", "1"))
 
 
-def test_a_key_that_is_cut_when_stored_is_said_in_a_sentence(declared: Declared) -> None:
+def test_a_key_that_is_cut_when_stored_is_reported_in_a_sentence(declared: Declared) -> None:
     def hourly(o: Any) -> Any:
         return select(func.date_trunc("hour", o.c.at, type_=Date).label("hour"), func.count().label("n")).group_by(
             "hour"
@@ -606,7 +606,7 @@ class Noted(Row):
          "more than one row returned by a subquery used as an expression; take one of them"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_computed_for_the_rows_is_said_in_a_sentence(
+def test_what_cannot_be_computed_for_the_rows_is_reported_in_a_sentence(
     declared: Declared, rows: type[RowModel], value: Any, cells: dict[str, Any], words: str
 ) -> None:
     def failing(o: Any) -> Select[Any]:
@@ -631,9 +631,11 @@ def named(name: str, *columns: str, surrogate: str | None = None, is_view: bool 
         return select(o.c.cat.label(columns[0]), func.count().label("n")).group_by(o.c.cat)
 
     rows.__name__ = name
-    told = {column: (column,) for column in (columns[0], "n")}
+    descriptions = {column: (column,) for column in (columns[0], "n")}
     chart = (columns[0], "n")
-    return View(rows, told, chart) if is_view else Aggregate(rows, (columns[0],), told, chart, surrogate)
+    return (
+        View(rows, descriptions, chart) if is_view else Aggregate(rows, (columns[0],), descriptions, chart, surrogate)
+    )
 
 
 def refers(name: str, to: Aggregate, column: str) -> Aggregate:
@@ -689,7 +691,7 @@ def test_no_dataset_drops_what_is_computed_for_another(declared: Declared) -> No
 
 
 def test_who_computes_an_aggregate_has_the_locks_of_all_that_it_reads(declared: Declared) -> None:
-    """Whether there is anything to do or not: they are taken in one order, before the marks."""
+    """The locks are taken in one order, before the marks, even if there is nothing to do."""
     trial = declared(dataset(*BY_GROUP, name="locked"))
     held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
     for name, locks in (("dim", 1), ("fact", 2), ("chain", 3)):
@@ -751,8 +753,8 @@ def test_verify_misses_no_difference(declared: Declared, column: str, by: str) -
     assert trial.differences() == {}
     with trial.platform.engine.begin() as conn:
         conn.execute(text(f'UPDATE analytics.figures SET "{column}" = "{column}" + {by}'))  # noqa: S608 - of ours
-    (found,) = trial.differences()["figures"]
-    assert found["stored"][column] != found["computed"][column]
+    (difference,) = trial.differences()["figures"]
+    assert difference["stored"][column] != difference["computed"][column]
 
 
 def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
@@ -765,7 +767,7 @@ def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
         return union_all(plain, select(p.c.n + 1, p.c.mail), hidden.order_by(None))
 
     chosen = Aggregate(looked_up, ("n",), {"n": ("n",), "who": ("w",)}, ("n", "n"))
-    made = Dataset(
+    declaration = Dataset(
         name="who",
         table="who",
         description="x",
@@ -774,5 +776,5 @@ def test_what_is_read_out_of_sight_is_masked_where_rows_are_personal() -> None:
         unexpected_columns="refuse",
         aggregates=(chosen,),
     )
-    table = dataset_tables(made).aggregates["looked_up"]
+    table = dataset_tables(declaration).aggregates["looked_up"]
     assert [bool(table.c[name].info.get("personal")) for name in ("n", "who")] == [False, True]

@@ -1,6 +1,6 @@
-"""What models of Pandera and YAML cannot say is refused by file and line, and patterns are those of the model's library.
+"""Words that models of Pandera and YAML lack are refused by file and line; patterns are those of the model's library.
 
-That every channel says the same of all else, the machine draws: `doors.py`.
+The machine draws all else to see that every channel says the same: `doors.py`.
 """
 
 from __future__ import annotations
@@ -77,29 +77,32 @@ def test_a_pattern_is_read_as_the_library_of_its_model_reads_it(
 ) -> None:
     texts = ["cat", "dog", "hotdog", "a cat", "CAT", "tat", "[", "xyz", "7", "Émile", "c a t"]
     rows = pl.DataFrame({"id": [str(number) for number in range(len(texts))], "c": texts})
-    model = made(library, id=int, c=(str, library.Field(**{word: pattern})))
+    model = model_of(library, id=int, c=(str, library.Field(**{word: pattern})))
     frame = rows.with_columns(pl.col("id").cast(pl.Int64))
     assert rejected(by_yaml(model), rows) == refused_by_pandera(model, frame)
 
 
-def made(library: Any, base: Any = None, **columns: Any) -> Any:
+def model_of(library: Any, base: Any = None, **columns: Any) -> Any:
     """A model of these columns, each a type, or a type and its field."""
-    pairs = {name: said if isinstance(said, tuple) else (said, library.Field()) for name, said in columns.items()}
-    body = {name: said for name, (_, said) in pairs.items()}
+    pairs = {
+        name: definition if isinstance(definition, tuple) else (definition, library.Field())
+        for name, definition in columns.items()
+    }
+    body = {name: definition for name, (_, definition) in pairs.items()}
     hints = {name: kind for name, (kind, _) in pairs.items()}
     return type("M", (base or library.DataFrameModel,), {"__annotations__": hints, "__module__": MODULE, **body})
 
 
 def polars(**columns: Any) -> Any:
-    return made(pa, **{"id": int, **columns})
+    return model_of(pa, **{"id": int, **columns})
 
 
 def pandas(**columns: Any) -> Any:
-    return made(pap, **{"id": int, **columns})
+    return model_of(pap, **{"id": int, **columns})
 
 
 def configured(library: Any, **words: Any) -> Any:
-    return type("M", (made(library, id=int, c=str),), {"Config": type("Config", (), words), "__module__": MODULE})
+    return type("M", (model_of(library, id=int, c=str),), {"Config": type("Config", (), words), "__module__": MODULE})
 
 
 class Checked(pa.DataFrameModel):
@@ -119,12 +122,12 @@ class Parsed(pap.DataFrameModel):
         return texts.str.upper()
 
 
-class Inherited(made(pa, id=int, c=(str, pa.Field(isin=["a"])))):  # type: ignore[misc]
+class Inherited(model_of(pa, id=int, c=(str, pa.Field(isin=["a"])))):  # type: ignore[misc]
     d: int = pa.Field(default=0)
 
 
 NAIVE = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - it is what is refused
-UNTOLD = [
+UNSUPPORTED = [
     (polars(at=pl.Datetime("ns", "UTC")), "times in ns"),
     (polars(at=pl.Datetime("ms", "UTC")), "times in ms"),
     (pandas(at=Annotated[pd.DatetimeTZDtype, "ns", "UTC"]), "times in ns"),
@@ -179,8 +182,10 @@ UNTOLD = [
 ]
 
 
-@pytest.mark.parametrize(("model", "words"), UNTOLD, ids=[words for _, words in UNTOLD])
-def test_what_cannot_be_said_is_refused_by_file_and_line(model: Any, words: str, by_yaml: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "words"), UNSUPPORTED, ids=[words for _, words in UNSUPPORTED])
+def test_what_cannot_be_expressed_is_refused_by_file_and_line(
+    model: Any, words: str, by_yaml: Any, tmp_path: Path
+) -> None:
     with pytest.raises(YamlError) as refusal:
         by_yaml(model)
     assert f"{tmp_path / 'defs.yaml'}, line " in str(refusal.value)
@@ -188,8 +193,8 @@ def test_what_cannot_be_said_is_refused_by_file_and_line(model: Any, words: str,
 
 
 def test_what_says_nothing_of_text_is_taken(by_yaml: Any) -> None:
-    said = {"coerce": True, "drop_invalid_rows": True, "title": "T", "name": "N", "unique_column_names": True}
-    assert by_yaml(configured(pap, **said)).unexpected_columns == "keep"
+    settings = {"coerce": True, "drop_invalid_rows": True, "title": "T", "name": "N", "unique_column_names": True}
+    assert by_yaml(configured(pap, **settings)).unexpected_columns == "keep"
     named = pa.Field(isin={"b", "a"}, n_failure_cases=1, title="Letters", coerce=True)
     rows = translate_model(polars(c=(str, named), d=(int, pa.Field(ge=0)))).rows
     assert [c.checks for c in by_yaml(rows).columns] == [
@@ -217,7 +222,7 @@ def test_what_is_unique_is_rejected_where_it_comes_twice(by_yaml: Any, declared:
         ("  <<: {name: b}\n", "line 6"),
     ],
 )
-def test_yaml_that_cannot_be_read_is_told_with_its_line(more: str, words: str, by_yaml: Any) -> None:
+def test_yaml_that_cannot_be_read_is_reported_with_its_line(more: str, words: str, by_yaml: Any) -> None:
     with pytest.raises(YamlError, match=r"defs.yaml, line [36]") as refusal:
         by_yaml(polars(), more)
     assert words in str(refusal.value)

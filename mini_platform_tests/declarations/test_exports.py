@@ -53,9 +53,9 @@ def test_an_export_comes_back(declared: Declared, form: str, unexpected_columns:
     )
     assert first.rows_inserted == len(ROWS), first.error
     before = stored(trial)
-    with served.client(trial) as asked:
+    with served.client(trial) as client:
         path = "/api/datasets/things/rows" + (".csv" if form == "csv" else "/")
-        exported = asked.get(path)
+        exported = client.get(path)
     assert exported.status_code == 200
     again = trial.load(f"b.{form}", exported.content)
     assert (again.status, again.rows_unchanged) == ("loaded", len(ROWS)), again.error
@@ -66,8 +66,8 @@ def test_an_export_comes_back(declared: Declared, form: str, unexpected_columns:
 def test_an_export_that_was_corrected_is_taken(declared: Declared) -> None:
     trial = declared(DATASET)
     trial.load("a.csv", f"{HEADER},more\n=a,1,,,=x\nb,2,,,\n")
-    with served.client(trial) as asked:
-        rows = asked.get("/api/datasets/things/rows/").json()["results"]
+    with served.client(trial) as client:
+        rows = client.get("/api/datasets/things/rows/").json()["results"]
     rows[0] |= {"price": "3", "new": "n", "_extra": {"more": "y"}}
     again = trial.load("b.json", json.dumps({"results": rows}))
     assert (again.rows_updated, again.rows_unchanged) == (1, 1), again.error
@@ -87,8 +87,8 @@ def test_an_export_in_which_personal_data_is_hidden_is_refused(declared: Declare
 
     trial = declared(replace(DATASET, rows=Person))
     trial.load("a.csv", "id,name\n1,Ann\n")
-    with served.client(trial) as asked:
-        exported = asked.get("/api/datasets/things/rows.csv").content
+    with served.client(trial) as client:
+        exported = client.get("/api/datasets/things/rows.csv").content
     assert b"Ann" not in exported
     again = trial.load("b.csv", exported)
     assert (again.status, again.error) == (

@@ -18,12 +18,12 @@ class Given(RowModel):
     file: str = Field("File", system="file")
     line: int = Field("Line", system="line")
     source: str = Field("Source", system="source")
-    made: dt.datetime = Field("Made", system="first_loaded")
+    created: dt.datetime = Field("Created", system="first_loaded")
     changed: dt.datetime = Field("Changed", system="last_loaded")
     twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
 
 
-THEIRS = {"file": "mine", "line": "8", "source": "them", "made": "never", "twice": "x", "more": "1"}
+THEIRS = {"file": "mine", "line": "8", "source": "them", "created": "never", "twice": "x", "more": "1"}
 ROWS = [{"id": "1", **THEIRS}, {"id": "2", **THEIRS}]
 FORMS = {
     "a.csv": "\n".join([",".join(ROWS[0]), *(",".join(row.values()) for row in ROWS), ""]),
@@ -64,7 +64,7 @@ def test_a_column_of_a_file_is_called_as_a_given_one(
         assert [extra for (extra,) in trial.rows("_extra")] == [THEIRS, THEIRS], "as the file calls them"
 
 
-def test_a_row_of_a_file_that_is_judged_again_has_its_place_of_now(declared: Declared) -> None:
+def test_a_row_of_a_file_that_is_validated_again_has_its_current_place(declared: Declared) -> None:
     words = {"name": "given", "table": "given", "description": "x", "rows": Given, "key": ("id",)}
     trial = declared(Dataset(**words, duplicates="last"))
     trial.load("a.csv", "id\n1\n1\n2\n")

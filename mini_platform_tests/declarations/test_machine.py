@@ -1,6 +1,6 @@
 """The machine in the gate: two minutes of it, by the seed of the run.
 
-More: `make fuzz ARGS="--minutes 60 --seed 7"`. What is found is said as a test that can be pasted.
+More: `make fuzz ARGS="--minutes 60 --seed 7"`. A find is reported as a test that can be pasted.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def test_what_is_drawn_comes_out_as_it_should(
 ) -> None:
     seconds, first = SECONDS * drawn.share(), drawn.seed() * SEEDS
     end, steps, declarations, refused = time.monotonic() + seconds, 0, 0, 0
-    with ground(server, tmp_path, NOT_YET) as made:
+    with ground(server, tmp_path, NOT_YET) as environment:
         for seed in range(first, first + SEEDS):
             if time.monotonic() > end:
                 break
-            outcome = run(made, seed, shrink_seconds=60, end=end)
+            outcome = run(environment, seed, shrink_seconds=60, end=end)
             if outcome.find:
                 pytest.fail(f"seed {seed}: {outcome.find.wrong[0]}\n{outcome.find.test}", pytrace=False)
             steps += outcome.steps
             declarations += not outcome.refused
             refused += bool(outcome.refused)
-    said = (
+    summary = (
         f"{steps} steps on {declarations} declarations in {seconds:.0f} s by seed {first}, {refused} more were refused"
     )
-    record_property(drawn.REPORT, f"the machine: {said}")
+    record_property(drawn.REPORT, f"the machine: {summary}")
     assert steps

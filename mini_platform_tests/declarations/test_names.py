@@ -50,8 +50,8 @@ def Numbers(t: FromClause) -> Select[Any]:  # noqa: N802
     return select(t.c.User.label("who?"), func.max(t.c.Order, type_=Text).label("Order")).group_by(t.c.User)
 
 
-def seen(t: FromClause, Totals: FromClause) -> Select[Any]:  # noqa: N803
-    """Of totals."""
+def totals_of_users(t: FromClause, Totals: FromClause) -> Select[Any]:  # noqa: N803
+    """Return the totals by user."""
     return select(Totals.c["max %"].label("100%"), Totals.c.User)
 
 
@@ -67,7 +67,7 @@ ODD = Dataset(
         Aggregate(Totals, ("User",), {"User": ("Who",), **dict.fromkeys(LABELS, ("Sum", "%"))}, ("User", "max %")),
         Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "Order"), surrogate="No."),
     ),
-    views=(View(seen, {"100%": ("All", "%"), "User": ("Who",)}, ("User", "100%")),),
+    views=(View(totals_of_users, {"100%": ("All", "%"), "User": ("Who",)}, ("User", "100%")),),
 )
 
 
@@ -85,7 +85,7 @@ def test_names_that_are_odd_and_allowed(declared: Declared) -> None:
         ("u2", *[6] * len(LABELS)),
     ]
     assert trial.table('analytics."Numbers"', "No.", "who?", "Order") == [(1, "u1", "b"), (2, "u2", "b")]
-    assert trial.table("analytics.seen", "User", "100%") == [("u1", 5), ("u2", 6)]
+    assert trial.table("analytics.totals_of_users", "User", "100%") == [("u1", 5), ("u2", 6)]
     assert {(reject["column"], reject["rule"]) for reject in trial.rejects()} == {
         ("select_", "select__ge"),
         ("select", "select_ge"),
@@ -113,8 +113,10 @@ def test_the_longest_names(declared: Declared) -> None:
     assert trial.load("a.csv", f"{long['key']}\nx\n").rows_inserted == 1
     assert trial.table(f"analytics.{totals.__name__}", "s" * 63, long["key"], "n" * 63) == [(1, "x", 1)]
     with trial.platform.engine.connect() as conn:
-        kept = conn.scalar(text("SELECT relname FROM pg_class WHERE relname LIKE 'surrogates_a%' AND relkind = 'r'"))
-        assert kept == f"surrogates_{totals.__name__}"
+        relation_name = conn.scalar(
+            text("SELECT relname FROM pg_class WHERE relname LIKE 'surrogates_a%' AND relkind = 'r'")
+        )
+        assert relation_name == f"surrogates_{totals.__name__}"
 
 
 class Base(RowModel):
@@ -130,7 +132,7 @@ class Child(Base):
     more: str | None = Field("More", str_matches="cat|dog")
 
 
-def test_what_a_model_inherits_is_loaded_and_judged(declared: Declared) -> None:
+def test_what_a_model_inherits_is_loaded_and_validated(declared: Declared) -> None:
     dataset = Dataset("child", "child", Child, ("id",), "x", reject_limit=RejectLimit(share=1))
     trial = declared(dataset)
     trial.load("a.csv", "id,n,more\n1,2,cat\n2,3,dog\n3,-2,\n4,4,hotdog\n")

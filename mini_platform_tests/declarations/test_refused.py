@@ -1,4 +1,4 @@
-"""What cannot be right is refused where it is declared, in a sentence that names it and says what to declare instead."""
+"""Errors in a declaration are refused where it is declared, in a sentence that names them and says what to declare instead."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.support.models import DAILY, daily, model
 
 
-def dataset(**said: Any) -> Dataset:
+def dataset(**overrides: Any) -> Dataset:
     fitting: dict[str, Any] = {"rows": model(k=(str, Field("Key")), n=(int | None, Field("N")))}
-    return Dataset(**({"name": "d", "table": "t", "key": ("k",), "description": "x"} | fitting | said))
+    return Dataset(**({"name": "d", "table": "t", "key": ("k",), "description": "x"} | fitting | overrides))
 
 
-def of_column(kind: Any, /, *given: str, **said: Any) -> Dataset:
+def of_column(kind: Any, /, *description: str, **options: Any) -> Dataset:
     """A dataset with a column `x` of this type and these words."""
-    return dataset(rows=model(k=(str, Field("Key")), x=(kind, Field(*given or ("X",), **said))))
+    return dataset(rows=model(k=(str, Field("Key")), x=(kind, Field(*description or ("X",), **options))))
 
 
 UTC = dt.UTC
@@ -174,14 +174,14 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "said", "words"), COLUMNS)
-def test_a_column_that_cannot_be_right(kind: Any, said: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(("kind", "options", "words"), COLUMNS)
+def test_a_column_that_cannot_be_right(kind: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(DeclarationError, match=words) as refused:
-        of_column(kind, **said)
+        of_column(kind, **options)
     assert str(refused.value).startswith("dataset d: R.x: ")
 
 
-def test_a_description_is_asked_for() -> None:
+def test_a_description_is_required() -> None:
     with pytest.raises(DeclarationError, match="a Field begins with what the column holds"):
         of_column(str, " ")
     with pytest.raises(DeclarationError, match="a Field begins with what the column holds"):
@@ -189,7 +189,7 @@ def test_a_description_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said", "validated"),
+    ("kind", "options", "validated"),
     [
         (int, {"le": 5.0}, {"le": 5}),
         (int, {"isin": [1, Decimal(2)]}, {"isin": [1, 2]}),
@@ -208,18 +208,18 @@ def test_a_description_is_asked_for() -> None:
         (typing.List[float], {}, {}),  # noqa: UP006
     ],
 )
-def test_arguments_are_judged_by_as_they_were_meant(kind: Any, said: dict[str, Any], validated: dict[str, Any]) -> None:
-    made = of_column(kind, **said)
-    column = made.columns[1]
+def test_arguments_are_validated_as_intended(kind: Any, options: dict[str, Any], validated: dict[str, Any]) -> None:
+    declaration = of_column(kind, **options)
+    column = declaration.columns[1]
     assert (column.checks, repr(column.checks)) == (validated, repr(validated))
-    pandera_schema(made)
+    pandera_schema(declaration)
 
 
-@pytest.mark.parametrize("given", typing.get_args(SystemColumn))
-def test_what_is_given_has_one_type(given: Any) -> None:
-    assert of_column(SYSTEM_TYPES[given], system=given).columns[1].system == given
+@pytest.mark.parametrize("system", typing.get_args(SystemColumn))
+def test_a_system_column_has_one_type(system: Any) -> None:
+    assert of_column(SYSTEM_TYPES[system], system=system).columns[1].system == system
     with pytest.raises(DeclarationError, match="; annotate it so"):
-        of_column(float, system=given)
+        of_column(float, system=system)
 
 
 def test_the_names_of_checks_are_those_of_pandera() -> None:
@@ -257,15 +257,15 @@ def test_what_a_row_model_inherits_counts() -> None:
         def even(col: Any) -> Any:
             return col("n") % 2 == 0
 
-    made = dataset(rows=Child, key=("id",))
-    assert [(c.name, c.description, dict(c.checks)) for c in made.columns] == [
+    declaration = dataset(rows=Child, key=("id",))
+    assert [(c.name, c.description, dict(c.checks)) for c in declaration.columns] == [
         ("id", "Id", {}),
         ("n", "N, wider", {"ge": -10}),
         ("shown", "Of no RowModel", {"ge": 0}),
         ("more", "More", {}),
     ]
-    assert [custom.rule.sentence for custom in made.custom_rules] == ["is odd in any way", "is nothing"]
-    assert {"n_even", "something", "shown_ge"} < {one.name for one in made.rules}
+    assert [custom.rule.sentence for custom in declaration.custom_rules] == ["is odd in any way", "is nothing"]
+    assert {"n_even", "something", "shown_ge"} < {one.name for one in declaration.rules}
 
 
 class Plain(RowModel):
@@ -445,8 +445,8 @@ def _selecting(name: str) -> Any:
     return function
 
 
-def _tables(**said: Any) -> Callable[[], Any]:
-    return lambda: dataset_tables(dataset(aggregates=(Aggregate(daily, **DAILY | said),)))
+def _tables(**overrides: Any) -> Callable[[], Any]:
+    return lambda: dataset_tables(dataset(aggregates=(Aggregate(daily, **DAILY | overrides),)))
 
 
 DATASETS: list[tuple[dict[str, Any], str]] = [
@@ -546,10 +546,10 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "words"), DATASETS)
-def test_a_dataset_that_cannot_be_right(said: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(("overrides", "words"), DATASETS)
+def test_a_dataset_that_cannot_be_right(overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(DeclarationError, match=words):
-        dataset(**said)
+        dataset(**overrides)
 
 
 @pytest.mark.parametrize(
@@ -620,18 +620,18 @@ def test_a_word_that_cannot_be_right(declare: Callable[[], Any], words: str) -> 
 )
 def test_owners_are_those_that_dagster_takes(owner: str) -> None:
     try:
-        taken = bool(dg.AssetSpec("owned", owners=[owner]))
+        accepted = bool(dg.AssetSpec("owned", owners=[owner]))
     except dg.DagsterInvalidDefinitionError:
-        taken = False
-    assert bool(re.fullmatch(OWNER, owner)) == taken
+        accepted = False
+    assert bool(re.fullmatch(OWNER, owner)) == accepted
 
 
 # Several datasets
 
 
-def other(name: str, table: str = "", **said: Any) -> Dataset:
+def other(name: str, table: str = "", **overrides: Any) -> Dataset:
     rows = model(k=(str, Field("K")), b_c=(int, Field("B")), c=(int, Field("C")), pkey=(int, Field("P")))
-    return dataset(**({"name": name, "table": table or name, "rows": rows} | said))
+    return dataset(**({"name": name, "table": table or name, "rows": rows} | overrides))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ FOREIGN = {
     "statement_timeout": "20000",
     "idle_in_transaction_session_timeout": "20000",
 }
-"""What a server of somebody else's may be set to; where a test has to go on in spite of it, not to the worst."""
+"""Settings that a server of somebody else's may have; where a test has to go on in spite of it, not to the worst."""
 
 
 @pytest.fixture
@@ -49,23 +49,23 @@ def foreign(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> str:
         "PGCLIENTENCODING": "WIN1252",
     }.items():
         monkeypatch.setenv(name, value)
-    told = {"options": "-c TimeZone=Pacific/Apia -c search_path=quarantine", "client_encoding": "latin1"}
-    return url.update_query_dict(told).render_as_string(hide_password=False)
+    parameters = {"options": "-c TimeZone=Pacific/Apia -c search_path=quarantine", "client_encoding": "latin1"}
+    return url.update_query_dict(parameters).render_as_string(hide_password=False)
 
 
 def test_every_setting_is_ours(foreign: str) -> None:
-    made = engine(foreign)
-    with made.connect() as conn:
+    own_engine = engine(foreign)
+    with own_engine.connect() as conn:
         # None: a server that has no such setting yet.
-        found = {name: conn.scalar(text("SELECT current_setting(:n, true)"), {"n": name}) for name in SESSION}
-        assert {name: value for name, value in found.items() if value is not None} == {
-            name: SESSION[name] for name, value in found.items() if value is not None
+        settings = {name: conn.scalar(text("SELECT current_setting(:n, true)"), {"n": name}) for name in SESSION}
+        assert {name: value for name, value in settings.items() if value is not None} == {
+            name: SESSION[name] for name, value in settings.items() if value is not None
         }
         assert conn.scalar(text("SHOW client_encoding")) == "UTF8"
         assert conn.scalar(text("SELECT 'ü€🚲' || chr(8364)")) == "ü€🚲€"
         conn.rollback()
         assert conn.scalar(text("SHOW TimeZone")) == "UTC", "a rollback does not undo it"
-    made.dispose()
+    own_engine.dispose()
 
 
 def test_the_connections_that_read_are_limited_and_can_write_nothing(platform: Platform, foreign: str) -> None:
@@ -103,7 +103,7 @@ def by_day_now(r: FromClause) -> Select[Any]:
 
 
 def test_days_texts_and_figures_do_not_follow_the_server(declared: Declared, foreign: str) -> None:
-    told = {"day": ("Day",), "value": ("Highest",)}
+    descriptions = {"day": ("Day",), "value": ("Highest",)}
     trial = declared(
         Dataset(
             name="speak",
@@ -111,8 +111,8 @@ def test_days_texts_and_figures_do_not_follow_the_server(declared: Declared, for
             description="x",
             rows=Reading,
             key=("name", "at"),
-            aggregates=(Aggregate(by_day, ("day",), told, ("day", "value")),),
-            views=(View(by_day_now, told, ("day", "value")),),
+            aggregates=(Aggregate(by_day, ("day",), descriptions, ("day", "value")),),
+            views=(View(by_day_now, descriptions, ("day", "value")),),
         )
     )
     assert trial.load("a.csv", "name,at,value\nÜ€,2026-01-01T02:30:00Z,0.1\nn,2026-03-04T05:06:07.000001Z,1e-300\n")

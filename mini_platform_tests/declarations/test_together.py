@@ -84,8 +84,8 @@ def in_order(trial: Trial, *gone: str) -> None:
             assert row.status in ("loaded", "refused", "failed")
             assert row.leased_by is None
             assert row.status != "loaded" or row.rows_read == sum(getattr(row, name) for name in COUNTERS)
-        kept = select(files.c.sha256).where(files.c.raw_dropped_at.is_(None))
-        named = set(conn.execute(kept).scalars())
+        hashes = select(files.c.sha256).where(files.c.raw_dropped_at.is_(None))
+        named = set(conn.execute(hashes).scalars())
         assert conn.scalar(select(func.count()).select_from(pending_deletes)) == 0
         assert trial.dataset.table != "mem" or conn.scalar(text("SELECT count(*) FROM ops.gone_mem")) == 0
     assert {path.name for path in trial.platform.store.folder.glob("??/*")} == named
@@ -98,7 +98,7 @@ def in_order(trial: Trial, *gone: str) -> None:
 # Forget beside others
 
 
-def test_a_row_that_was_rejected_for_the_persons_is_judged_again(declared: Declared) -> None:
+def test_a_row_that_was_rejected_for_the_persons_is_validated_again(declared: Declared) -> None:
     trial = declared(members(duplicates="reject", reject_limit=RejectLimit(share=1)))
     row = trial.load("one.csv", csv((1, BOB, 11), (1, ANN, 22), (2, BOB, 33)))
     assert (row.rows_rejected, trial.rows("nr", "n")) == (2, [("2", 33)])
@@ -112,8 +112,8 @@ def test_a_row_that_became_the_persons_while_files_were_searched(declared: Decla
     trial = declared(MEMBERS)
     trial.load("one.csv", csv((1, BOB, 11), (2, ANN, 22)))
     since = trial.rows("nr", "since")[0]
-    done = forgetting(trial, progress=once(lambda: trial.load("two.csv", csv((1, ANN, 33)))))
-    assert done.queued == [1]
+    result = forgetting(trial, progress=once(lambda: trial.load("two.csv", csv((1, ANN, 33)))))
+    assert result.queued == [1]
     trial.run()
     assert trial.rows("nr", "n") == [("1", 11)]
     assert trial.rows("nr", "since") == [since]
@@ -142,8 +142,8 @@ def test_two_persons_at_once(declared: Declared) -> None:
     """Neither brings back the other by the file that it wrote."""
     trial = declared(MEMBERS)
     trial.load("one.csv", csv((1, ANN, 1), (2, BOB, 2), (3, "eve@example.org", 3)))
-    done = forgetting(trial, progress=once(lambda: forgetting(trial, BOB)))
-    assert [item["records"] for item in done.files] == [1]
+    result = forgetting(trial, progress=once(lambda: forgetting(trial, BOB)))
+    assert [item["records"] for item in result.files] == [1]
     assert trial.rows("nr") == [("3",)]
     assert trial.file(1).rows_erased == 2
     in_order(trial, ANN, BOB)
@@ -216,17 +216,17 @@ def test_a_dropped_file_that_was_read_before_it_was_cleaned(declared: Declared) 
     inbox = platform.settings.data / "mem"
     inbox.mkdir(parents=True)
     (inbox / "one.csv").write_text(csv((1, ANN, 11), (2, BOB, 22)))
-    found = folder.look(inbox, MEMBERS, now=2**40)
+    dropped_files = folder.look(inbox, MEMBERS, now=2**40)
     put = type(platform.store).put
 
     class Slow(type(platform.store)):  # type: ignore[misc]
         def put(self, source: Any) -> tuple[str, int]:
-            kept = put(self, source)
+            stored = put(self, source)
             forgetting(trial)
-            return kept
+            return stored
 
     slow = Slow(platform.store.folder)
-    ((file, row),) = folder.land(platform.engine, MEMBERS, slow, found)
+    ((file, row),) = folder.land(platform.engine, MEMBERS, slow, dropped_files)
     assert (row, file.skip_reason) == (None, folder.CHANGED)
     retention.sweep(platform.engine, platform.store)
     list(folder.land(platform.engine, MEMBERS, platform.store, folder.look(inbox, MEMBERS, now=2**40)))
@@ -331,7 +331,7 @@ def test_first_loaded_where_a_file_is_refused_that_was_loaded(declared: Declared
 
 
 def test_first_loaded_in_bulk(declared: Declared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all of many rows are gone, what comes back fills an empty table."""
+    """If all of many rows are gone, what comes back fills an empty table."""
     monkeypatch.setattr("mini_platform.warehouse.load.BULK_ROWS", 2)
     trial = declared(MEMBERS)
     trial.load("a.csv", csv(*((number, BOB, 5) for number in range(5))))
@@ -359,9 +359,9 @@ def test_first_loaded_of_a_row_that_a_new_file_brings_while_older_ones_wait(decl
     assert trial.file(2).status == "landed", "it is asked for what the rows were before"
     trial.load("c.csv", csv((1, BOB, 7)))
     trial.load("d.csv", csv((2, BOB, 7)))
-    found = dict(trial.rows("nr", "since"))
-    assert found["3"] == dict(since)["3"]
-    assert found["2"] > dict(since)["2"], "no file had it any more when it came again"
+    loaded_at = dict(trial.rows("nr", "since"))
+    assert loaded_at["3"] == dict(since)["3"]
+    assert loaded_at["2"] > dict(since)["2"], "no file had it any more when it came again"
     in_order(trial)
 
 
@@ -382,7 +382,7 @@ def test_first_loaded_of_a_row_of_the_forgotten(declared: Declared) -> None:
 # Reprocess beside load
 
 
-def test_what_is_staged_is_judged_again_too(declared: Declared) -> None:
+def test_what_is_staged_is_validated_again_too(declared: Declared) -> None:
     trial = declared(MEMBERS)
     trial.land("a.csv", csv((1, BOB, 5), (2, BOB, 50), (3, BOB, 5)))
     stage(trial.platform.worker("test"), MEMBERS, trial.platform.raw_files(MEMBERS), limit=9)
@@ -395,7 +395,7 @@ def test_what_is_staged_is_judged_again_too(declared: Declared) -> None:
 
 
 def test_a_file_that_is_loaded_and_queued_while_another_worker_goes_from_file_to_file(declared: Declared) -> None:
-    """What was staged of it is not there twice when it is staged again: every key would be there twice."""
+    """Its staged rows are replaced when it is staged again: else every key would be there twice."""
     trial = declared(members(duplicates="reject"))
     raw = trial.platform.raw_files(MEMBERS)
     for number in (1, 2):

@@ -63,7 +63,7 @@ def test_cells_of_csv_are_texts(declared: Declared) -> None:
 
 @pytest.mark.parametrize("between", ["keep", "ignore", "refuse"])
 def test_they_go_with_a_later_file_without_them(declared: Declared, between: UnexpectedColumns) -> None:
-    """Whether its row has other values or the same ones; rows that no later file has keep theirs."""
+    """Its row may have other values or the same ones; rows that no later file has keep theirs."""
     trial = declared(KNOWN)
     trial.load("a.csv", "k,n,zz\n1,1,old\n2,1,old\n3,1,old\n")
     changed = replace(KNOWN, unexpected_columns=between)

@@ -23,24 +23,24 @@ from mini_platform.warehouse.quality import measure
 from mini_platform_tests.support.trial import Declared
 
 
-def column(**said: Any) -> Column:
-    return Column(**({"name": "x", "type": str, "nullable": True, "description": "x"} | said))
+def column(**options: Any) -> Column:
+    return Column(**({"name": "x", "type": str, "nullable": True, "description": "x"} | options))
 
 
-def cleaned(cell: str, **said: Any) -> str | None:
-    text: str | None = clean(column(**said), pl.Series("x", [cell], pl.String))[0]
+def cleaned(cell: str, **options: Any) -> str | None:
+    text: str | None = clean(column(**options), pl.Series("x", [cell], pl.String))[0]
     return text
 
 
-def dataset(rows: type[RowModel], key: tuple[str, ...] = ("id",), **said: Any) -> Dataset:
-    return Dataset(**({"name": "val", "table": "val", "description": "x", "rows": rows, "key": key} | said))
+def dataset(rows: type[RowModel], key: tuple[str, ...] = ("id",), **options: Any) -> Dataset:
+    return Dataset(**({"name": "val", "table": "val", "description": "x", "rows": rows, "key": key} | options))
 
 
 # Cleaning
 
 
 @pytest.mark.parametrize(
-    ("cell", "said", "expected"),
+    ("cell", "options", "expected"),
     [
         ("NA", {"null_tokens": ("NA",), "case": "lower"}, None),
         (" NA\u00a0", {"null_tokens": ("NA",), "case": "lower"}, None),
@@ -67,9 +67,9 @@ def dataset(rows: type[RowModel], key: tuple[str, ...] = ("id",), **said: Any) -
     ],
 )
 def test_blanks_then_normal_form_then_null_tokens_then_case(
-    cell: str, said: dict[str, Any], expected: str | None
+    cell: str, options: dict[str, Any], expected: str | None
 ) -> None:
-    assert cleaned(cell, **said) == expected
+    assert cleaned(cell, **options) == expected
 
 
 TEXTS = st.one_of(
@@ -89,26 +89,26 @@ TEXTS = st.one_of(
     trim=st.booleans(),
 )
 def test_what_was_cleaned_is_clean(cell: str, case: Any, tokens: list[str], trim: bool) -> None:
-    said = {"case": case, "null_tokens": tuple(tokens), "trim": trim}
-    once = cleaned(cell, **said)
+    options = {"case": case, "null_tokens": tuple(tokens), "trim": trim}
+    once = cleaned(cell, **options)
     if once is None:
         return
-    assert cleaned(once, **said) == once
+    assert cleaned(once, **options) == once
     assert unicodedata.is_normalized("NFC", once)
     assert once == (once.strip() if trim and once.isprintable() else once)
     assert normalized(normalized(once)) == normalized(once)
     assert normalized(unicodedata.normalize("NFD", once)) == normalized(once)
 
 
-def test_a_key_that_is_asked_for_is_cleaned_as_a_cell() -> None:
+def test_a_requested_key_is_cleaned_as_a_cell() -> None:
     class Rows(RowModel):
         id: str = Field("Id", case="upper", null_tokens=("none",))
 
-    asked = dataset(Rows)
-    assert parse_key(asked, [" \u0390 "]) == {"id": "\u03aa\u0301"}
+    declaration = dataset(Rows)
+    assert parse_key(declaration, [" \u0390 "]) == {"id": "\u03aa\u0301"}
     for text in ("none", "", " "):
         with pytest.raises(KeyTextError, match="is empty"):
-            parse_key(asked, [text])
+            parse_key(declaration, [text])
 
 
 def test_a_null_token_that_is_missed_is_shown_as_it_arrived_and_measured_as_nothing(declared: Declared) -> None:
@@ -132,8 +132,8 @@ def test_a_null_token_that_is_missed_is_shown_as_it_arrived_and_measured_as_noth
 
 
 def declared_rows(columns: dict[str, Any], types: dict[str, str], **rules: Any) -> Dataset:
-    said = {"id": Field("Id"), **columns, **rules}
-    model = type("Rows", (RowModel,), said | {"__annotations__": {"id": "str", **types}, "__module__": __name__})
+    body = {"id": Field("Id"), **columns, **rules}
+    model = type("Rows", (RowModel,), body | {"__annotations__": {"id": "str", **types}, "__module__": __name__})
     return dataset(model)
 
 
@@ -143,13 +143,13 @@ INPUTS = {
 }  # fmt: skip
 
 
-def validated(derived: str, cells: list[dict[str, str]], value: Any, **said: Any) -> list[str | None]:
+def validated(derived: str, cells: list[dict[str, str]], value: Any, **options: Any) -> list[str | None]:
     """A derived column of this type, over cells of the inputs, as it is staged."""
-    columns = {name: Field(name) for name in INPUTS} | {"r": Field("r", derived=value, **said)}
+    columns = {name: Field(name) for name in INPUTS} | {"r": Field("r", derived=value, **options)}
     rows = [{"id": str(i)} | dict.fromkeys(INPUTS, "") | row for i, row in enumerate(cells)]
-    found = validate(declared_rows(columns, INPUTS | {"r": derived + " | None"}), pl.DataFrame(rows)).rows
-    assert found["_rules"].null_count() == len(rows)
-    return found["r"].to_list()
+    staged = validate(declared_rows(columns, INPUTS | {"r": derived + " | None"}), pl.DataFrame(rows)).rows
+    assert staged["_rules"].null_count() == len(rows)
+    return staged["r"].to_list()
 
 
 MOST, MAX = "9999999999999999.99", str(2**63 - 1)
@@ -252,13 +252,13 @@ COMPUTED: list[tuple[str, str, dict[str, Any], Any, list[tuple[dict[str, str], s
 
 @pytest.mark.filterwarnings("ignore::polars.exceptions.PolarsInefficientMapWarning")
 @pytest.mark.parametrize(
-    ("kind", "said", "value", "rows"), [case[1:] for case in COMPUTED], ids=[case[0] for case in COMPUTED]
+    ("kind", "options", "value", "rows"), [case[1:] for case in COMPUTED], ids=[case[0] for case in COMPUTED]
 )
-def test_a_derived_value_is_exact_or_empty(kind: str, said: dict[str, Any], value: Any, rows: list[Any]) -> None:
+def test_a_derived_value_is_exact_or_empty(kind: str, options: dict[str, Any], value: Any, rows: list[Any]) -> None:
     cells, expected = zip(*rows, strict=True)
-    assert validated(kind, list(cells), value, **said) == list(expected)
+    assert validated(kind, list(cells), value, **options) == list(expected)
     # A row alone is computed by another way than one beside a row that cannot be computed.
-    assert [validated(kind, [row], value, **said)[0] for row in cells] == list(expected)
+    assert [validated(kind, [row], value, **options)[0] for row in cells] == list(expected)
 
 
 AMOUNTS = st.decimals(min_value=-(10**6), max_value=10**6, places=2, allow_nan=False)
@@ -280,8 +280,8 @@ def test_decimals_are_computed_as_fractions_are(pairs: list[tuple[Decimal, Decim
         return None if abs(digits) >= 10**18 else f"{Decimal(digits).scaleb(-places):.{places}f}"
 
     cells = [{"x": str(x), "y": str(y)} for x, y in pairs]
-    found = validated("Decimal", cells, lambda col: how(col("x"), col("y")), decimals=places)
-    assert found == [expected(x, y) for x, y in pairs]
+    computed = validated("Decimal", cells, lambda col: how(col("x"), col("y")), decimals=places)
+    assert computed == [expected(x, y) for x, y in pairs]
 
 
 @pytest.mark.parametrize(
@@ -355,9 +355,9 @@ OF_OTHERS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "by"), [*((value, None) for value in OF_ITS_ROW), *OF_OTHERS])
 def test_what_looks_at_other_rows_is_refused(value: Any, by: str | None) -> None:
-    said = {name: Field(name) for name in INPUTS}
-    derived = declared_rows(said | {"r": Field("r", derived=value)}, INPUTS | {"r": "int | None"})
-    ruled = declared_rows(said, INPUTS, ruled=rule("is wrong")(lambda col: value(col) != 0))
+    inputs = {name: Field(name) for name in INPUTS}
+    derived = declared_rows(inputs | {"r": Field("r", derived=value)}, INPUTS | {"r": "int | None"})
+    ruled = declared_rows(inputs, INPUTS, ruled=rule("is wrong")(lambda col: value(col) != 0))
     if by is None:
         refuse_other_rows(derived)
         refuse_other_rows(ruled)

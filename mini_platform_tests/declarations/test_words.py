@@ -52,9 +52,9 @@ from mini_platform_tests.support.models import DAILY, daily, model
 
 TESTS = Path(__file__).parent.parent
 PUBLIC = [getattr(mini_platform, name) for name in mini_platform.__all__]
-MADE = (Rule, FieldSpec, Column, CustomRule)
-"""What `Field` and `rule` make of their words: nobody writes it down."""
-CLASSES = [kind for kind in PUBLIC if is_dataclass(kind) and kind not in MADE]
+DERIVED = (Rule, FieldSpec, Column, CustomRule)
+"""Classes that `Field` and `rule` make of their words: nobody writes them down."""
+CLASSES = [kind for kind in PUBLIC if is_dataclass(kind) and kind not in DERIVED]
 FUNCTIONS = {"Field": (Field, ("description", *FIELD_OPTIONS, *ARGUMENTS)), "rule": (rule, signature(rule).parameters)}
 ALL_WORDS = [
     *((kind.__name__, item.name) for kind in CLASSES for item in fields(kind)),
@@ -64,10 +64,10 @@ ALL_WORDS = [
 
 def promises(declared: Any) -> dict[str, str]:
     """The sentences of a docstring, by word; several words can share one."""
-    said = re.findall(
+    entries = re.findall(
         r"^ +((?:\w+, )*\w+): (.+(?:\n +(?![ *])(?!(?:\w+, )*\w+: ).+)*)", inspect.getdoc(declared) or "", re.M
     )
-    return {word: " ".join(sentence.split()) for words, sentence in said for word in words.split(", ")}
+    return {word: " ".join(sentence.split()) for words, sentence in entries for word in words.split(", ")}
 
 
 @pytest.mark.parametrize(("of", "word"), ALL_WORDS)
@@ -103,7 +103,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "ApiSource.since": ("landing/test_sync.py::test_since",),
     "ApiSource.overlap": ("landing/test_sync.py::test_since",),
     "ApiSource.whole_every": ("landing/test_sync.py::test_since",
-                         "landing/test_sync.py::test_everything_is_asked_for_now_and_then"),
+                         "landing/test_sync.py::test_everything_is_requested_now_and_then"),
     "ApiSource.rate": ("landing/test_sync.py::test_the_pace_is_kept",),
     "ApiSource.tries": ("landing/test_sync.py::test_given_up_for_now_and_gone_on_with",),
     "ApiSource.backoff": ("landing/test_sync.py::test_pauses_grow_and_are_drawn",),
@@ -129,7 +129,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "Dataset.name": ("dagster/test_definitions.py::test_a_dataset_is_its_declaration",),
     "Dataset.table": ("dagster/test_definitions.py::test_a_dataset_is_its_declaration",
                       "declarations/test_refused.py::test_datasets_with_one_name_between_them"),
-    "Dataset.rows": ("declarations/test_names.py::test_what_a_model_inherits_is_loaded_and_judged",),
+    "Dataset.rows": ("declarations/test_names.py::test_what_a_model_inherits_is_loaded_and_validated",),
     "Dataset.search": ("web/api/test_datasets.py::test_a_masked_key_is_in_no_cursor",),
     "Dataset.api_sources": ("dagster/test_sync_runs.py::test_what_is_synced_is_loaded_by_the_same_run",),
     "Dataset.freshness": ("operations/test_alerts.py::test_a_dataset_that_is_late",),
@@ -184,9 +184,9 @@ def proves(*names: str) -> Callable[[Callable[[Path], None]], Callable[[Path], N
     return decorate
 
 
-def _dataset(x: Any, field: Any, /, **said: Any) -> Dataset:
-    rows = said.pop("rows", None) or model(k=(str, Field("Key")), x=(x, field))
-    return Dataset(**({"name": "d", "table": "t", "rows": rows, "key": ("k",), "description": "Things"} | said))
+def _dataset(x: Any, field: Any, /, **options: Any) -> Dataset:
+    rows = options.pop("rows", None) or model(k=(str, Field("Key")), x=(x, field))
+    return Dataset(**({"name": "d", "table": "t", "rows": rows, "key": ("k",), "description": "Things"} | options))
 
 
 def _read(path: Path, dataset: Dataset, text: str, name: str = "a.csv", channel: str = "drop") -> list[tuple[str, ...]]:
@@ -195,7 +195,7 @@ def _read(path: Path, dataset: Dataset, text: str, name: str = "a.csv", channel:
     return [row for block in read_rows(dataset, path, name, channel, ReadLimits()) for row in block.rows.rows()]
 
 
-def _judged(dataset: Dataset, x: str) -> tuple[str | None, list[str], bool]:
+def _validated(dataset: Dataset, x: str) -> tuple[str | None, list[str], bool]:
     """Text that is stored for a cell, rules that it breaks, and whether its row is rejected."""
     results = validate(dataset, pl.DataFrame({"k": ["a"], "x": [x]}))
     row = results.rows.row(0, named=True)
@@ -225,16 +225,16 @@ def _(path: Path) -> None:
 
 @proves("Field.trim", "Field.null_tokens", "Field.case")
 def _(_path: Path) -> None:
-    assert _judged(_dataset(str, Field("X")), " e\u0301 ") == ("é", [], False)
-    assert _judged(_dataset(str, Field("X", trim=False)), " a ") == (" a ", [], False)
-    assert _judged(_dataset(str | None, Field("X", null_tokens=("NA",), case="lower")), "NA") == (None, [], False)
-    assert _judged(_dataset(str, Field("X", case="upper")), "é") == ("É", [], False)
+    assert _validated(_dataset(str, Field("X")), " e\u0301 ") == ("é", [], False)
+    assert _validated(_dataset(str, Field("X", trim=False)), " a ") == (" a ", [], False)
+    assert _validated(_dataset(str | None, Field("X", null_tokens=("NA",), case="lower")), "NA") == (None, [], False)
+    assert _validated(_dataset(str, Field("X", case="upper")), "é") == ("É", [], False)
 
 
 @proves("Field.decimals")
 def _(_path: Path) -> None:
-    assert _judged(_dataset(Decimal, Field("X")), "1.255") == ("1.255", ["x_is_decimal"], True)
-    assert _judged(_dataset(Decimal, Field("X", decimals=3)), "1.255") == ("1.255", [], False)
+    assert _validated(_dataset(Decimal, Field("X")), "1.255") == ("1.255", ["x_is_decimal"], True)
+    assert _validated(_dataset(Decimal, Field("X", decimals=3)), "1.255") == ("1.255", [], False)
 
 
 @proves("Field.stored", "Field.derived")
@@ -248,7 +248,7 @@ def _(_path: Path) -> None:
 
 @proves("Field.warn")
 def _(_path: Path) -> None:
-    assert _judged(_dataset(int, Field("X", ge=1, le=2, warn="le")), "3") == ("3", ["x_le"], False)
+    assert _validated(_dataset(int, Field("X", ge=1, le=2, warn="le")), "3") == ("3", ["x_le"], False)
 
 
 DAY, TIME = dt.date(2024, 1, 2), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
@@ -291,9 +291,9 @@ def test_a_check_judges_as_its_sentence_says(
     check: str, kind: Any, argument: Any, passing: tuple[str, ...], failing: tuple[str, ...]
 ) -> None:
     dataset = _dataset(kind | None, Field("X", **{check: argument}))
-    assert [_judged(dataset, text)[1:] for text in passing] == [([], False)] * len(passing)
-    assert [_judged(dataset, text)[1:] for text in failing] == [([f"x_{check}"], True)] * len(failing)
-    assert _judged(dataset, "")[1:] == ([], False)
+    assert [_validated(dataset, text)[1:] for text in passing] == [([], False)] * len(passing)
+    assert [_validated(dataset, text)[1:] for text in failing] == [([f"x_{check}"], True)] * len(failing)
+    assert _validated(dataset, "")[1:] == ([], False)
 
 
 @proves("rule.sentence", "rule.column", "rule.severity")
@@ -311,7 +311,7 @@ def _(_path: Path) -> None:
             return col("x") < 10
 
     dataset = _dataset(None, None, rows=R)
-    assert [_judged(dataset, text)[1:] for text in ("1", "11", "x", "")] == [
+    assert [_validated(dataset, text)[1:] for text in ("1", "11", "x", "")] == [
         (["x_even"], False),
         (["x_even", "bearable"], True),
         (["x_is_integer"], True),
@@ -338,11 +338,11 @@ READ_AS: list[tuple[dict[str, Any], str, list[tuple[str, ...]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "text", "rows"), READ_AS)
+@pytest.mark.parametrize(("options", "text", "rows"), READ_AS)
 def test_a_word_of_csv_reads_as_its_sentence_says(
-    said: dict[str, Any], text: str, rows: list[tuple[str, ...]], tmp_path: Path
+    options: dict[str, Any], text: str, rows: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
-    assert _read(tmp_path, _dataset(str, Field("X"), sources=(Csv(**said),)), text) == rows
+    assert _read(tmp_path, _dataset(str, Field("X"), sources=(Csv(**options),)), text) == rows
 
 
 @proves("Csv.suffixes", "Csv.name", "Dataset.sources", "ApiSource.suffix", "ApiSource.name")
@@ -406,16 +406,16 @@ def _(_path: Path) -> None:
 
 @proves("Dataset.search", "Dataset.raw_retention")
 def _(_path: Path) -> None:
-    kept = dt.timedelta(days=3)
-    dataset = _dataset(str, Field("X"), search=("x",), raw_retention=kept)
-    assert (dataset.searched, raw_retention(Platform(), dataset)) == (("x",), kept)
+    retention = dt.timedelta(days=3)
+    dataset = _dataset(str, Field("X"), search=("x",), raw_retention=retention)
+    assert (dataset.searched, raw_retention(Platform(), dataset)) == (("x",), retention)
     assert _dataset(str, Field("X")).searched == ("k", "x")
     assert _dataset(str, Field("X"), search=()).searched == ()
 
 
 def test_every_word_has_a_test() -> None:
     carried = {*PROOFS, *ELSEWHERE, *(f"Field.{check}" for check, *_ in CHECKED)}
-    carried |= {f"Csv.{word}" for said, *_ in READ_AS for word in said}
+    carried |= {f"Csv.{word}" for options, *_ in READ_AS for word in options}
     assert carried == {f"{of}.{word}" for of, word in ALL_WORDS}
     for path, name in (test.split("::") for tests in ELSEWHERE.values() for test in tests):
         tree = ast.parse((TESTS / path).read_text())

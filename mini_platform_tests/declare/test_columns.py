@@ -1,4 +1,4 @@
-"""What a column or a dataset may say beyond type and checks, by itself and through the real pipeline."""
+"""Arguments of a column or a dataset beyond type and checks, by themselves and through the real pipeline."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ OFFSETS = [dt.timezone(dt.timedelta(minutes=minutes)) for minutes in (-720, -210
 IN_ONE_DATABASE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def column(kind: Any, **said: Any) -> Column:
-    return Column(**vars(Field("", **said)), name="x", type=kind, nullable=True)
+def column(kind: Any, **options: Any) -> Column:
+    return Column(**vars(Field("", **options)), name="x", type=kind, nullable=True)
 
 
 def values(declared: Column, *texts: str) -> list[Any]:
-    """What texts are read as; None where they are not of the type."""
+    """Return the values that texts are read as; None if they are not of the type."""
     cells = clean(declared, pl.Series("x", texts, pl.String))
     return pl.DataFrame([cells]).select(parse(declared))["x"].to_list()
 
@@ -179,7 +179,7 @@ def test_postgres_reads_what_is_staged_as_we_do(engine: Engine, rows: list[dict[
 
 
 @pytest.mark.parametrize(
-    ("said", "cells", "cleaned"),
+    ("options", "cells", "cleaned"),
     [
         ({}, [" a ", "", " "], ["a", None, None]),
         ({"trim": False}, [" a ", "", " "], [" a ", None, " "]),
@@ -188,12 +188,12 @@ def test_postgres_reads_what_is_staged_as_we_do(engine: Engine, rows: list[dict[
         ({"null_tokens": ("NA", "-")}, ["NA", " - ", "na", "N"], [None, None, "na", "N"]),
     ],
 )
-def test_how_text_is_cleaned(said: dict[str, Any], cells: list[str], cleaned: list[str | None]) -> None:
-    assert clean(column(str, **said), pl.Series("x", cells, pl.String)).to_list() == cleaned
+def test_how_text_is_cleaned(options: dict[str, Any], cells: list[str], cleaned: list[str | None]) -> None:
+    assert clean(column(str, **options), pl.Series("x", cells, pl.String)).to_list() == cleaned
 
 
 @pytest.mark.parametrize(
-    ("address", "taken"),
+    ("address", "is_valid"),
     [
         ("a@b.org", True),
         ("first.last+tag@sub.example.co.uk", True),
@@ -204,13 +204,13 @@ def test_how_text_is_cleaned(said: dict[str, Any], cells: list[str], cleaned: li
         ],
     ],
 )
-def test_emails(address: str, taken: bool) -> None:
+def test_emails(address: str, is_valid: bool) -> None:
     class Person(RowModel):
         email: str = Field("Address", email=True)
 
     people = Dataset("people", "people", Person, ("email",), "People")
     assert [r.name for r, _ in validate(people, pl.DataFrame({"email": [address]})).broken] == (
-        [] if taken else ["email_email"]
+        [] if is_valid else ["email_email"]
     )
 
 
@@ -304,8 +304,8 @@ def test_csv_and_json_fill_the_same_columns(platform: Platform, loaded: Callable
     ]
     assert "discounts" not in rows[0]
     with platform.engine.connect() as conn:
-        found = [(r["line"], r["column"], r["value"], r["rule"]) for r in rejects(conn, ORDERS)]
-    assert found == [(3, "price", "1.005", "price_is_decimal")]
+        rejected = [(r["line"], r["column"], r["value"], r["rule"]) for r in rejects(conn, ORDERS)]
+    assert rejected == [(3, "price", "1.005", "price_is_decimal")]
 
 
 def test_created_never_moves_and_changed_moves_only_with_the_row(loaded: Callable[..., list[dict[str, Any]]]) -> None:
@@ -373,15 +373,15 @@ def test_columns_that_nobody_declared(
 
 
 @pytest.mark.parametrize(
-    ("said", "complaint"),
+    ("options", "complaint"),
     [
         ({"system": "file", "ge": 0}, "has no checks"),
         ({"warn": "ge"}, "are not among its checks"),
     ],
 )
-def test_contradictions_of_a_field(said: dict[str, Any], complaint: str) -> None:
+def test_contradictions_of_a_field(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        Field("x", **said)
+        Field("x", **options)
 
 
 def test_contradictions_of_a_dataset() -> None:
@@ -413,7 +413,7 @@ def test_names_that_postgres_would_cut() -> None:
         return type("Rows", (RowModel,), {"__annotations__": {name: "str"}, name: Field("x")})
 
     assert Dataset("d", "t" * 63, rows("k" * 63), ("k" * 63,), "Long").columns[0].name == "k" * 63
-    for said in (
+    for overrides in (
         {"rows": rows("k" * 64), "key": ("k" * 64,)},
         {"rows": rows("ä" * 32), "key": ("ä" * 32,)},
         {"table": "t" * 64},
@@ -421,7 +421,7 @@ def test_names_that_postgres_would_cut() -> None:
         with pytest.raises(
             ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: \['(k|ä|t)+'\] are longer"
         ):
-            Dataset(**({"name": "d", "table": "t", "rows": rows("k"), "key": ("k",), "description": "x"} | said))
+            Dataset(**({"name": "d", "table": "t", "rows": rows("k"), "key": ("k",), "description": "x"} | overrides))
 
 
 def test_the_contract_is_compared_with_the_declaration_and_with_the_last_load(
@@ -462,7 +462,7 @@ def test_rows_that_fail_in_different_ways_are_shown_in_one_table(defs_of: Callab
 
 @pytest.fixture
 def defs_of(data: Path) -> Callable[[Dataset], Callable[..., dg.ExecuteInProcessResult]]:
-    """Of a dataset: what materializes everything after a file of this text was dropped."""
+    """Return, for a dataset, a function that materializes everything after a file of this text was dropped."""
 
     def of(dataset: Dataset) -> Callable[..., dg.ExecuteInProcessResult]:
         def run(content: str, suffix: str = "csv") -> dg.ExecuteInProcessResult:

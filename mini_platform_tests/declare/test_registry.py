@@ -69,7 +69,7 @@ def test_a_package_and_a_folder_of_files_folders_and_yaml(package: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("x = 1", r"wrong\.py declares no dataset: it should say `dataset = Dataset\(…\)`"),
         ("dataset = 1", r"wrong\.py: `dataset` is of the type int, and should be of Dataset"),
@@ -78,23 +78,23 @@ def test_a_package_and_a_folder_of_files_folders_and_yaml(package: Path) -> None
         (METERS.replace('"meter",', '"day",'), r"wrong\.py, line 9: dataset meters: "),
     ],
 )
-def test_a_file_that_declares_none_is_named(package: Path, content: str, said: str) -> None:
+def test_a_file_that_declares_none_is_named(package: Path, content: str, message: str) -> None:
     (package / "wrong.py").write_text(content)
     for place in (package.name, str(package)):
-        with pytest.raises(RegistryError, match=said):
+        with pytest.raises(RegistryError, match=message):
             _ = Registry(place).datasets
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         ("not_there.datasets", "names the package not_there.datasets, and there is no module not_there. The path"),
         ("json.decoder", r"names json\.decoder, which is the file .*decoder\.py and not a package"),
         ("/not/there", "names the folder /not/there, which does not exist"),
     ],
 )
-def test_a_place_that_is_not_there_is_named(place: str, said: str) -> None:
-    with pytest.raises(RegistryError, match=f"^MINI_PLATFORM_DATASETS {said}"):
+def test_a_place_that_is_not_there_is_named(place: str, message: str) -> None:
+    with pytest.raises(RegistryError, match=f"^MINI_PLATFORM_DATASETS {message}"):
         _ = Registry(place).datasets
 
 
@@ -103,11 +103,11 @@ def test_the_setting_chooses(package: Path, home: Path, monkeypatch: pytest.Monk
     platform = Platform()
     assert list(platform.datasets) == ["meters"]
     assert "meters" in inspect(platform.engine).get_table_names("production")
-    for place, said in (
+    for place, message in (
         ("/not/there", "MINI_PLATFORM_DATASETS names the folder /not/there, which does not exist."),
         ("my datasets", "MINI_PLATFORM_DATASETS is not valid: "),
     ):
         monkeypatch.setenv("MINI_PLATFORM_DATASETS", place)
-        done = CliRunner().invoke(app, ["files"])
-        assert (done.exit_code, done.stdout) == (USAGE, "")
-        assert done.stderr.startswith(said)
+        result = CliRunner().invoke(app, ["files"])
+        assert (result.exit_code, result.stdout) == (USAGE, "")
+        assert result.stderr.startswith(message)

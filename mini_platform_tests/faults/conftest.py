@@ -29,10 +29,10 @@ def harness(engine: Engine, database_url: str, home: Path, data: Path) -> Iterat
         "MINI_PLATFORM_LEASE_SECONDS": str(LEASE_SECONDS),
         "MINI_PLATFORM_BATCH_FILES": "2",
     }
-    made = CrashHarness(engine, home, data, settings)
-    made.watch()
-    yield made
-    made.close()
+    crash_harness = CrashHarness(engine, home, data, settings)
+    crash_harness.watch()
+    yield crash_harness
+    crash_harness.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

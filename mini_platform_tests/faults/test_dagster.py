@@ -43,21 +43,23 @@ class Life:
     harness: CrashHarness
 
     def up(self) -> None:
-        kept = {n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))}
-        done = subprocess.run(
+        inherited = {
+            n: v for n, v in os.environ.items() if not n.startswith(("MINI_PLATFORM_", "DAGSTER", "DATABASE_"))
+        }
+        result = subprocess.run(
             [sys.executable, "-m", "mini_platform.cli", "up", "--detach"],
-            cwd=PROJECT, env=kept | self.harness.environment, capture_output=True, text=True, timeout=240, check=False,
+            cwd=PROJECT, env=inherited | self.harness.environment, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def supervisor(self) -> psutil.Process:
         return psutil.Process(int((self.harness.home / "up.pid").read_text()))
 
     def kill(self, *, supervisor: bool, postgres: bool) -> None:
         """The daemon, the code server, the web server and the run, at one blow; first what would start them again."""
-        found = marked(self.harness.home)
+        running = marked(self.harness.home)
         names = []
-        for process in found:
+        for process in running:
             with contextlib.suppress(psutil.Error):  # It has just ended.
                 names.append(" ".join(process.cmdline()))
         assert any(DAEMON in name for name in names), names
@@ -68,7 +70,7 @@ class Life:
         victims = [
             *([self.supervisor()] if supervisor else []),
             *([psutil.Process(server)] if postgres else []),
-            *found,
+            *running,
         ]
         for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -138,11 +140,11 @@ def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
         "MINI_PLATFORM_LEASE_SECONDS": "3",
     }
     engine = connection.engine(embedded.ensure_running(home))
-    made = Life(CrashHarness(engine, home, data, settings))
-    made.up()
-    made.harness.watch()
-    yield made
-    made.clear()
+    lifecycle = Life(CrashHarness(engine, home, data, settings))
+    lifecycle.up()
+    lifecycle.harness.watch()
+    yield lifecycle
+    lifecycle.clear()
     engine.dispose()
 
 

@@ -39,9 +39,9 @@ def give_room(folder: Path) -> None:
 
 def unfinished(harness: CrashHarness) -> set[str]:
     """Names of what stands in the folder, and is not in production."""
-    done = text("SELECT sha256 FROM ops.files WHERE status IN ('loaded', 'refused')")
+    query = text("SELECT sha256 FROM ops.files WHERE status IN ('loaded', 'refused')")
     with harness.engine.connect() as conn:
-        finished = set(conn.execute(done).scalars())
+        finished = set(conn.execute(query).scalars())
     return {name for name, sha256 in harness.standing().items() if sha256 not in finished}
 
 
@@ -56,8 +56,8 @@ def test_raw_store(harness: CrashHarness, small: Path, fault: Survives) -> None:
     for _ in range(ATTEMPTS):
         victim = harness.start(**PATIENT)
         assert victim.wait() == 1
-        said = f"big.csv: there is no space left in {harness.home / 'raw'}: new files wait until there is"
-        assert victim.output.splitlines()[-1:] == [said]
+        message = f"big.csv: there is no space left in {harness.home / 'raw'}: new files wait until there is"
+        assert victim.output.splitlines()[-1:] == [message]
         assert unfinished(harness) == {"big.csv"}, "the others do not wait for room for one"
     assert not list((harness.home / "raw").glob(".arriving-*")), "what was copied before the disk was full takes room"
     give_room(small)
@@ -66,7 +66,7 @@ def test_raw_store(harness: CrashHarness, small: Path, fault: Survives) -> None:
 
 
 def test_run_goes_on(harness: CrashHarness, small: Path, fault: Survives) -> None:
-    """As Dagster runs it: the raw asset's check says what is wrong, and all that was landed is loaded."""
+    """In a run of Dagster: the raw asset's check says what is wrong, and all that was landed is loaded."""
     fault("disk full where raw files are kept")
     harness.home.mkdir(exist_ok=True)
     (harness.home / "raw").symlink_to(small)
@@ -76,11 +76,11 @@ def test_run_goes_on(harness: CrashHarness, small: Path, fault: Survives) -> Non
         result = job.execute_in_process(instance=instance)
     assert result.success
     assert unfinished(harness) == {"big.csv"}
-    (taken,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
-    assert not taken.passed
-    assert taken.severity == dg.AssetCheckSeverity.ERROR
-    said = f"1 file cannot be landed: big.csv: there is no space left in {harness.home / 'raw'}"
-    assert str(taken.description).startswith(said)
+    (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    message = f"1 file cannot be landed: big.csv: there is no space left in {harness.home / 'raw'}"
+    assert str(check.description).startswith(message)
     give_room(small)
     harness.finish()
     assert harness.wrong() == []

@@ -50,7 +50,7 @@ def file(name: str, form: Form, seed: int, rows: int, dirty: float) -> bytes:
 
 
 def waves(name: str, *, big: bool) -> list[dict[str, bytes]]:
-    """What arrives first and later: files over the same keys in every form, a copy, refused ones, one that is mended."""
+    """Return the files of each wave: over the same keys in every form, a copy, refused ones, one that is mended."""
     forms = [form for dataset, form in EVERY if dataset == name]
 
     def wave(seeds: dict[str, tuple[int, int, float]]) -> dict[str, bytes]:
@@ -80,23 +80,23 @@ class DatasetYard(CrashHarness):
         return self.data / self.name
 
     def contents(self) -> Contents:
-        """What must not depend on when workers die.
+        """Return what must not depend on when workers die.
 
         What names a file does (one that changes nothing writes nothing), and times and surrogate keys do: so aggregates are
         compared with production instead, in `wrong`.
         """
         tables = dataset_tables(self.dataset)
-        kept = [c.name for c in self.dataset.stored_columns if not c.system or c.name in self.dataset.key]
+        columns = [c.name for c in self.dataset.stored_columns if not c.system or c.name in self.dataset.key]
         ledger = ("name", "version", "sha256", "status", "error", "rows_read", "rows_rejected")
         with self.engine.connect() as conn:
-            found = {
-                "production": select(*(tables.production.c[column] for column in kept)),
+            queries = {
+                "production": select(*(tables.production.c[column] for column in columns)),
                 "quarantine": select(
                     files.c.name, files.c.version, tables.quarantine.c._line, tables.quarantine.c._rules
                 ).join(files, files.c.file_id == tables.quarantine.c._file_id),
                 "ledger": select(*(files.c[column] for column in ledger)),
             }
-            return {what: Counter(map(repr, conn.execute(query))) for what, query in found.items()}  # type: ignore[misc]
+            return {what: Counter(map(repr, conn.execute(query))) for what, query in queries.items()}  # type: ignore[misc]
 
     def wrong(self) -> list[str]:
         with self.engine.connect() as conn:
@@ -115,7 +115,7 @@ class DatasetYard(CrashHarness):
         return list(conn.execute(select(files).where(files.c.dataset == self.name).order_by(files.c.file_id)))
 
     def start_anew(self) -> None:
-        """As if nothing had ever arrived."""
+        """Empty tables and folders: nothing has arrived."""
         with self.engine.begin() as conn:
             names = [table.fullname for table in tables_of(self.dataset)]
             conn.execute(
@@ -132,7 +132,7 @@ _undisturbed: dict[tuple[str, bool], list[Contents]] = {}
 
 
 def undisturbed(harness: DatasetYard, *, big: bool) -> list[Contents]:
-    """What the tables hold after each wave if nothing happens."""
+    """Return the contents of the tables after each wave if nothing happens."""
     if (harness.name, big) not in _undisturbed:
         held = []
         for wave in waves(harness.name, big=big):
@@ -193,7 +193,7 @@ def test_killed(name: str, point: str, open_harness: Any, fault: Survives) -> No
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_nobody_is_killed(name: str, open_harness: Any) -> None:
-    """What is compared with is right itself: of each key, the last arrival that was not refused."""
+    """The contents to compare with are right themselves: of each key, the last arrival that was not refused."""
     harness = open_harness(name)
     *_, last = undisturbed(harness, big=False)
     for wave in waves(name, big=False):
@@ -217,5 +217,5 @@ def test_nobody_is_killed(name: str, open_harness: Any) -> None:
             rows[tuple(cells[part] for part in dataset.key)] = values
     table = dataset_tables(dataset).production
     with harness.engine.connect() as conn:
-        found = set(map(tuple, conn.execute(select(*(table.c[column] for column in columns)))))
-    assert found == set(rows.values())
+        stored = set(map(tuple, conn.execute(select(*(table.c[column] for column in columns)))))
+    assert stored == set(rows.values())

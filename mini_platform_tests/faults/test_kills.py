@@ -73,7 +73,7 @@ def test_unfinished_copies_are_swept_away(harness: CrashHarness, fault: Survives
 
 @pytest.fixture(scope="session")
 def pass_seconds() -> list[float]:
-    """How long undisturbed passes took in this session, to choose moments within one."""
+    """Seconds that undisturbed passes took in this session, to choose moments within one."""
     return []
 
 

@@ -125,7 +125,7 @@ def open_place(server: str, template: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def in_order() -> dict[tuple[str, str], dict[str, Any]]:
-    """What comes out where one operation runs after another: asked for once."""
+    """Outcomes where one operation runs after another, each of them computed once."""
     return {}
 
 
@@ -135,16 +135,16 @@ def after_each_other(open_place: OpenPlace, known: dict[Any, Any], *operations: 
             for operation in operations:
                 pairs.OPERATIONS[operation](place.platform)
             pairs.finish(place.platform, operations)
-            known[operations] = seen(place, operations)
+            known[operations] = outcome(place, operations)
     return dict(known[operations])
 
 
-def seen(place: Place, operations: tuple[str, ...]) -> dict[str, Any]:
-    found = pairs.state(place.platform, place.begun)
+def outcome(place: Place, operations: tuple[str, ...]) -> dict[str, Any]:
+    state = pairs.state(place.platform, place.begun)
     if "forget" in operations:
-        # Whether a row was erased from a file before it was landed, before it was loaded or later is told by these two.
-        found["files"] = [(*row[:5], row[8]) for row in found["files"]]
-    return found
+        # Whether a row was erased from a file before it was landed, before it was loaded or later is what these two show.
+        state["files"] = [(*row[:5], row[8]) for row in state["files"]]
+    return state
 
 
 @pytest.mark.parametrize(("first", "point", "second", "action"), chosen())
@@ -163,26 +163,26 @@ def test_a_pair(
         try:
             other.process.join(TOGETHER_SECONDS if action == "stop" else None)
             broken.send(signal.SIGCONT)
-            again = [(name, done.wait(), done.output) for name, done in ((first, broken), (second, other))]
+            again = [(name, worker.wait(), worker.output) for name, worker in ((first, broken), (second, other))]
         finally:
-            for done in (broken, other):
-                done.send(signal.SIGKILL) if done.alive else None
-        for name, code, said in again:
-            assert code in (0, 1, -signal.SIGKILL), said
+            for worker in (broken, other):
+                worker.send(signal.SIGKILL) if worker.alive else None
+        for name, code, output in again:
+            assert code in (0, 1, -signal.SIGKILL), output
             if code:  # It was killed, or lost its lease or lock.
                 pairs.OPERATIONS[name](place.platform)
         pairs.finish(place.platform, (first, second))
-        found = seen(place, (first, second))
-        assert found in orders, pprint.pformat([differing(found, order) for order in orders], width=160)
+        state = outcome(place, (first, second))
+        assert state in orders, pprint.pformat([differing(state, order) for order in orders], width=160)
         assert wrong(place, forgotten="forget" in (first, second)) == []
 
 
-def differing(found: dict[str, list[Any]], order: dict[str, list[Any]]) -> dict[str, Any]:
-    """What is and should not be, and what should be and is not."""
+def differing(state: dict[str, list[Any]], order: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return what is and should not be, and what should be and is not."""
     return {
-        key: [[row for row in a if row not in b] for a, b in ((found[key], order[key]), (order[key], found[key]))]
+        key: [[row for row in a if row not in b] for a, b in ((state[key], order[key]), (order[key], state[key]))]
         for key in order
-        if found[key] != order[key]
+        if state[key] != order[key]
     }
 
 
@@ -190,24 +190,24 @@ def wrong(place: Place, *, forgotten: bool) -> list[str]:
     """Whatever is not as it must be once all work is done."""
     platform = place.platform
     with platform.engine.connect() as conn:
-        said = [
+        problems = [
             f"{sentence}: {dict(row)}"
             for sentence, query in INVARIANTS.items()
             for row in conn.execute(text(query)).mappings()
         ]
         for aggregate in pairs.DATASET.aggregates:
-            said += map(str, aggregates.differences(conn, pairs.DATASET, aggregate))
+            problems += map(str, aggregates.differences(conn, pairs.DATASET, aggregate))
         named = set(conn.execute(text("SELECT sha256 FROM ops.files WHERE raw_dropped_at IS NULL")).scalars())
-    kept = {path.name for path in platform.store.folder.glob("??/*")}
-    said += [f"raw files that nobody names, or that are missing: {kept ^ named}"] if kept != named else []
+    stored = {path.name for path in platform.store.folder.glob("??/*")}
+    problems += [f"raw files that nobody names, or that are missing: {stored ^ named}"] if stored != named else []
     if forgotten:
         marks = [mark.encode() for mark in (pairs.ANN, *platform.keyring.digests(pairs.ANN))]
-        said += [
+        problems += [
             f"something of the forgotten is left in {where}"
             for where, content in everything(platform, pairs.DATASET)
             if any(mark in content for mark in marks)
         ]
-    return said
+    return problems
 
 
 INVARIANTS = {

@@ -50,8 +50,8 @@ def kill_backend(_harness: CrashHarness, backend: int) -> None:
 
 def end_backend(harness: CrashHarness, backend: int) -> None:
     """One connection is ended, as an administrator or a failing network would."""
-    with cursor(harness) as asked:
-        asked.execute("SELECT pg_terminate_backend(%s)", [backend])
+    with cursor(harness) as db_cursor:
+        db_cursor.execute("SELECT pg_terminate_backend(%s)", [backend])
 
 
 STRIKES = {
@@ -70,8 +70,8 @@ def cursor(harness: CrashHarness) -> Iterator[psycopg2.extensions.cursor]:
     )
     conn.autocommit = True
     try:
-        with conn.cursor() as made:
-            yield made
+        with conn.cursor() as db_cursor:
+            yield db_cursor
     finally:
         conn.close()
 
@@ -80,9 +80,9 @@ def cursor(harness: CrashHarness) -> Iterator[psycopg2.extensions.cursor]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stopped cluster with every table, to be copied."""
     home = tmp_path_factory.mktemp("cluster")
-    made = connection.engine(embedded.ensure_running(home))
-    create_all(made, all_datasets().values())
-    made.dispose()
+    engine = connection.engine(embedded.ensure_running(home))
+    create_all(engine, all_datasets().values())
+    engine.dispose()
     embedded.stop(home)
     return home
 
@@ -101,10 +101,10 @@ def own(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     }
     monkeypatch.delenv("DATABASE_URL", raising=False)
     engine = connection.engine(embedded.ensure_running(home, SYNCHRONOUS))
-    made = CrashHarness(engine, home, data, settings)
-    made.watch()
-    yield made
-    made.close()
+    crash_harness = CrashHarness(engine, home, data, settings)
+    crash_harness.watch()
+    yield crash_harness
+    crash_harness.close()
     engine.dispose()
     embedded.stop(home)
 
@@ -114,11 +114,11 @@ def backend(harness: CrashHarness, condition: str, seconds: float = 30) -> int:
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mini_platform'"
     query = f"{ours} AND {condition}"
     end = time.monotonic() + seconds
-    with cursor(harness) as asked:
+    with cursor(harness) as db_cursor:
         while time.monotonic() < end:
-            asked.execute(query)
-            if found := asked.fetchone():
-                return int(found[0])
+            db_cursor.execute(query)
+            if row := db_cursor.fetchone():
+                return int(row[0])
     raise AssertionError(f"no backend was ever seen with {condition}")
 
 
@@ -189,8 +189,8 @@ def test_committed_without_an_answer(strike: str, own: CrashHarness, fault: Surv
     victim.wait_until_frozen()
     with (own.home / "postgres" / "data" / embedded.CONFIGURATION_FILE).open("a") as file:
         file.write("synchronous_standby_names = 'nobody'\n")
-    with cursor(own) as asked:
-        asked.execute("SET synchronous_commit = local; SELECT pg_reload_conf()")
+    with cursor(own) as db_cursor:
+        db_cursor.execute("SET synchronous_commit = local; SELECT pg_reload_conf()")
     time.sleep(0.2)
     victim.send(signal.SIGCONT)
     waiting = backend(own, "wait_event = 'SyncRep' AND xact_start < now() - interval '0.1 s'")

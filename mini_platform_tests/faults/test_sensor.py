@@ -1,4 +1,4 @@
-"""What a dead run leaves behind is seen by the sensor, whatever it is: nobody has to start anything by hand."""
+"""The sensor sees what a dead run leaves behind, whatever it is: nobody has to start anything by hand."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LEFT_BEHIND = (
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
-        yield made
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as dagster_instance:
+        yield dagster_instance
 
 
 @pytest.mark.parametrize("point", LEFT_BEHIND)
@@ -40,8 +40,8 @@ def test_sensor_asks_for_a_run(
     harness.kill_at(point)
     harness.let_leases_run_out()
     with dg.build_sensor_context(instance=instance) as context:
-        asked = _evaluate(context, harness.dataset, platform)
-    assert isinstance(asked, dg.RunRequest), asked
+        run_request = _evaluate(context, harness.dataset, platform)
+    assert isinstance(run_request, dg.RunRequest), run_request
     harness.finish()
     with dg.build_sensor_context(instance=instance) as context:
         assert isinstance(_evaluate(context, harness.dataset, platform), dg.SkipReason)

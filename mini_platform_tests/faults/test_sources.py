@@ -110,11 +110,11 @@ def test_that_may_not_be_read(harness: CrashHarness, fault: Survives) -> None:
     fault("source file that may not be read")
     harness.drop(waves.first("closed"))
     (harness.inbox / "b.csv").chmod(0)
-    done = subprocess.run(
+    result = subprocess.run(
         [*AS_A_USER, sys.executable, "-m", "mini_platform_tests.support.worker"],
         cwd=PROJECT, env=os.environ | harness.environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     with harness.engine.connect() as conn:
         names = set(conn.execute(text("SELECT name FROM ops.files WHERE status IN ('loaded', 'refused')")).scalars())
     assert names == set(waves.first("closed")) - {"b.csv"}
@@ -127,10 +127,10 @@ def test_between_the_look_and_the_reading(harness: CrashHarness, platform: objec
     """It was written to once more: perhaps not for the last time, so it must stand still first."""
     fault("source file changed between the look and the reading")
     harness.drop({"a.csv": waves.file("looked at")})
-    found = folder.look(harness.inbox, harness.dataset)
-    assert [file.skip_reason for file in found] == [None]
+    files = folder.look(harness.inbox, harness.dataset)
+    assert [file.skip_reason for file in files] == [None]
     harness.record(append(harness.inbox / "a.csv"))
-    assert [row for _, row in folder.land(harness.engine, harness.dataset, harness.store, found)] == [None]
+    assert [row for _, row in folder.land(harness.engine, harness.dataset, harness.store, files)] == [None]
     time.sleep(SETTLED)
     harness.finish()
     assert harness.wrong() == []

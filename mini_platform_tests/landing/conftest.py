@@ -71,15 +71,15 @@ def file_harness(platform: Platform, bucket: Path) -> InboxHarness:
 @pytest.fixture(params=["s3", "sftp", "file"])
 def harness(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox of each kind."""
-    made: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
-    return made
+    inbox_harness: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
+    return inbox_harness
 
 
 @pytest.fixture(params=["s3", "sftp"])
 def served(request: pytest.FixtureRequest) -> InboxHarness:
     """The same inbox on either kind of server."""
-    made: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
-    return made
+    inbox_harness: InboxHarness = request.getfixturevalue(f"{request.param}_harness")
+    return inbox_harness
 
 
 @pytest.fixture

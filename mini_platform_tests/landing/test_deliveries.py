@@ -57,27 +57,27 @@ def things_platform(platform: Platform) -> Platform:
 
 
 def work(platform: Platform) -> None:
-    """What runs do, until nothing waits."""
+    """Do the work of runs until no file waits."""
     process(platform, things(), run_id="test")
 
 
-def asked(platform: Platform, query: str) -> list[Any]:
+def query_rows(platform: Platform, query: str) -> list[Any]:
     with platform.engine.connect() as conn:
         return [tuple(row) for row in conn.execute(text(query))]
 
 
 def production(platform: Platform) -> dict[str, int]:
-    rows = asked(platform, "SELECT id, n FROM production.things")
+    rows = query_rows(platform, "SELECT id, n FROM production.things")
     assert len(dict(rows)) == len(rows)
     return dict(rows)
 
 
 def accounted(platform: Platform) -> None:
     """Every file was loaded once, and all of its rows are counted."""
-    states = asked(platform, "SELECT DISTINCT status FROM ops.files")
+    states = query_rows(platform, "SELECT DISTINCT status FROM ops.files")
     assert set(states) <= {("loaded",), ("unchanged",)}
-    (counts,) = asked(platform, "SELECT sum(rows_rejected) FROM ops.files WHERE status = 'loaded'")
-    assert asked(platform, "SELECT count(*) FROM quarantine.things") == [(counts[0] or 0,)]
+    (counts,) = query_rows(platform, "SELECT sum(rows_rejected) FROM ops.files WHERE status = 'loaded'")
+    assert query_rows(platform, "SELECT count(*) FROM quarantine.things") == [(counts[0] or 0,)]
 
 
 # Sources
@@ -106,13 +106,13 @@ def test_a_source_that_goes_wrong_in_every_way(things_platform: Platform, seed: 
             assert settled.state == "succeeded", settled.why
             work(platform)
             accounted(platform)
-            found, last = production(platform), dict(source.delivered)
-            assert {name: found.get(name) for name, number in source.rows if number is not None} == {
+            stored_rows, last = production(platform), dict(source.delivered)
+            assert {name: stored_rows.get(name) for name, number in source.rows if number is not None} == {
                 name: number for name, number in source.rows if number is not None
             }
-            assert set(found) <= set(last), "nothing came from elsewhere"
+            assert set(stored_rows) <= set(last), "nothing came from elsewhere"
             assert {n for n, number in source.delivered if number is None} == {
-                name for (name,) in asked(platform, "SELECT DISTINCT id FROM quarantine.things")
+                name for (name,) in query_rows(platform, "SELECT DISTINCT id FROM quarantine.things")
             }
     assert not kills or deaths
 
@@ -188,7 +188,7 @@ def go_through(box: InboxHarness, *, seed: int, after: str, kills: float, rounds
         files.change()
         stands(harness, files)
         deaths += visited(harness, rng, kills, LANDING)
-        files.stood_still()
+        files.record_fetched()
         work(harness.platform)
         deaths += visited(harness, rng, kills, TIDYING)
         if after != "keep":
@@ -208,7 +208,7 @@ def go_through(box: InboxHarness, *, seed: int, after: str, kills: float, rounds
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.faults) for n in range(1, 3))])
-def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, tmp_path: Path, seed: int) -> None:
+def test_all_channels_of_a_dataset_at_the_same_instant(things_platform: Platform, tmp_path: Path, seed: int) -> None:
     """A drop folder, an upload, a payload, a sync and an inbox, some by the same names, while runs stage and load."""
     platform, rng, dataset = things_platform, random.Random(seed), things()  # noqa: S311
     source = Source("numbers", rng, [(f"r{number}", number) for number in range(10)])
@@ -227,8 +227,8 @@ def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, t
 
     def dropped() -> None:
         for _ in range(3):
-            found = folder.look(drop, dataset)
-            list(folder.land(platform.engine, dataset, platform.store, found))
+            entries = folder.look(drop, dataset)
+            list(folder.land(platform.engine, dataset, platform.store, entries))
 
     def uploaded(channel: str, version: int) -> None:
         for name, contents in sent.old.items():
@@ -256,8 +256,8 @@ def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, t
     with serving(source.answer) as api, ThreadPoolExecutor(6) as pool:
         running = pool.submit(at_once, runs)
         try:
-            for done in [pool.submit(at_once, channel) for channel in channels]:
-                done.result()
+            for future in [pool.submit(at_once, channel) for channel in channels]:
+                future.result()
         finally:
             working[0] = False
         running.result()
@@ -265,16 +265,16 @@ def test_all_doors_of_a_dataset_at_the_same_instant(things_platform: Platform, t
     accounted(platform)
     # The last arrival wins, by the ledger's sequence: what is in production is what its files say in their order.
     expected = {name: number for name, number in source.rows if number is not None}
-    arrivals = asked(
+    arrivals = query_rows(
         platform, "SELECT sha256 FROM ops.files WHERE status = 'loaded' AND channel <> 'api:api' ORDER BY file_id"
     )
     came = Files(rng, delivered=[("", platform.store.path(sha256).read_bytes()) for (sha256,) in arrivals])
     assert production(platform) == expected | came.production()
-    versions = asked(platform, "SELECT name, version FROM ops.files WHERE same_as IS NULL ORDER BY name, version")
+    versions = query_rows(platform, "SELECT name, version FROM ops.files WHERE same_as IS NULL ORDER BY name, version")
     names = {name for name, _ in versions}
     assert {f"{name}.csv" for name in NAMES} | {f"partner/{name}.csv" for name in NAMES} <= names
     for name in names:
-        found = [version for other, version in versions if other == name]
-        assert found == list(range(1, len(found) + 1)), "every version once"
+        entries = [version for other, version in versions if other == name]
+        assert entries == list(range(1, len(entries) + 1)), "every version once"
         if name in sent.old:
-            assert len(found) >= 3, "each of three different contents was landed"
+            assert len(entries) >= 3, "each of three different contents was landed"

@@ -46,22 +46,22 @@ class Drop:
         return path
 
     def look(self) -> dict[str, str | None]:
-        """Name -> why it is left alone."""
+        """Return the reason why each file is skipped, by its name; None if it is not."""
         return {file.name: file.skip_reason for file in folder.look(self.path, weather)}
 
     def new(self) -> list[DroppedFile]:
-        """What is to be landed."""
-        found = folder.look(self.path, weather)
+        """Return the files that are to be landed."""
+        dropped_files = folder.look(self.path, weather)
         with self.engine.connect() as conn:
-            return folder.changed(conn, weather, found)
+            return folder.changed(conn, weather, dropped_files)
 
-    def land(self, found: Sequence[DroppedFile] | None = None) -> list[tuple[str, str | None]]:
-        """Land what is new; name and status in the ledger (None: not taken) of each."""
-        landed = folder.land(self.engine, weather, self.store, self.new() if found is None else found)
+    def land(self, dropped_files: Sequence[DroppedFile] | None = None) -> list[tuple[str, str | None]]:
+        """Land the new files; return the name and the status in the ledger (None: not landed) of each."""
+        landed = folder.land(self.engine, weather, self.store, self.new() if dropped_files is None else dropped_files)
         return sorted((file.name, row and row.status) for file, row in landed)
 
-    def kept(self) -> dict[str, bytes]:
-        """Names of the files in the raw store, and their bytes."""
+    def raw_files(self) -> dict[str, bytes]:
+        """Return the files of the raw store: name to bytes."""
         return {path.name: path.read_bytes() for path in self.store.folder.rglob("*") if path.is_file()}
 
     def ledger(self) -> list[tuple[Any, ...]]:
@@ -156,7 +156,7 @@ def test_every_name_lands_as_itself(drop: Drop) -> None:
     for name in NAMES:
         drop.write(name, name)
     landed = folder.land(drop.engine, weather, drop.store, drop.new())
-    by_bytes = {drop.kept()[row.sha256]: file.name for file, row in landed if row}
+    by_bytes = {drop.raw_files()[row.sha256]: file.name for file, row in landed if row}
     assert set(by_bytes) == set(NAMES)
     assert len(set(by_bytes.values())) == len(NAMES)
     assert by_bytes[b"line\nbreak.csv"] == "line\nbreak.csv"
@@ -185,10 +185,10 @@ def test_different_names_are_shown_differently(parts: list[list[bytes]]) -> None
 
 def test_the_same_look_again_lands_nothing(drop: Drop) -> None:
     drop.write("a.csv", b"1")
-    found = drop.new()
+    dropped_files = drop.new()
     assert drop.land() == [("a.csv", "landed")]
     assert drop.new() == []
-    assert drop.land(found) == [("a.csv", "unchanged")], "landed again by mistake, it is no new version"
+    assert drop.land(dropped_files) == [("a.csv", "unchanged")], "landed again by mistake, it is no new version"
 
 
 def test_other_bytes_with_the_same_size_and_time_are_noticed(drop: Drop) -> None:
@@ -199,7 +199,7 @@ def test_other_bytes_with_the_same_size_and_time_are_noticed(drop: Drop) -> None
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) == (1, before.st_mtime_ns, before.st_ino)
     assert drop.land() == [("a.csv", "landed")]
-    assert set(drop.kept().values()) == {b"1", b"2"}
+    assert set(drop.raw_files().values()) == {b"1", b"2"}
 
 
 def test_the_same_bytes_written_again_are_no_new_version(drop: Drop) -> None:
@@ -220,7 +220,7 @@ def test_a_b_a_is_three_versions(drop: Drop) -> None:
         drop.write("a.csv", data)
         drop.land()
     assert drop.ledger() == [("a.csv", 1, "landed"), ("a.csv", 2, "landed"), ("a.csv", 3, "landed")]
-    assert drop.kept() == {sha(b"A"): b"A", sha(b"B"): b"B"}
+    assert drop.raw_files() == {sha(b"A"): b"A", sha(b"B"): b"B"}
 
 
 def test_a_file_that_was_taken_away_and_brought_back(drop: Drop) -> None:
@@ -236,7 +236,7 @@ def test_more_files_than_one_transaction_takes(drop: Drop) -> None:
     for n in range(folder.LAND_FILES + 3):
         drop.write(f"{n}.csv", b"%d" % (n % 7))
     assert [status for _, status in drop.land()] == ["landed"] * (folder.LAND_FILES + 3)
-    assert len(drop.kept()) == 7
+    assert len(drop.raw_files()) == 7
     assert drop.new() == []
 
 
@@ -251,7 +251,7 @@ class Meddled(RawStore):
         object.__setattr__(self, "meddle", (before, after))
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
-        """As it is, in between."""
+        """Store the source, with one action before and one after it."""
         before, after = self.meddle  # type: ignore[attr-defined]
         before()
         put = super().put(source)
@@ -281,7 +281,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_look(
     drop.store = RawStore(drop.store.folder)
     os.utime(path, (1, 1))
     assert drop.land() == [("a.csv", "landed")]
-    assert drop.kept()[sha(path.read_bytes())] == path.read_bytes()
+    assert drop.raw_files()[sha(path.read_bytes())] == path.read_bytes()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -297,14 +297,14 @@ def test_a_file_that_is_replaced_while_it_is_read_lands_whole_and_then_the_other
     drop.store = RawStore(drop.store.folder)
     assert drop.land() == [("a.csv", "landed")]
     assert drop.ledger() == [("a.csv", 1, "landed"), ("a.csv", 2, "landed")]
-    assert set(drop.kept().values()) == {b"old old old", b"new"}
+    assert set(drop.raw_files().values()) == {b"old old old", b"new"}
 
 
 def test_a_file_that_is_deleted_while_it_is_read(drop: Drop) -> None:
     path = drop.write("a.csv", b"data")
     drop.store = Meddled(drop.store.folder, before=path.unlink)
     assert drop.land() == [("a.csv", "landed")], "it was open, and is whole"
-    assert drop.kept() == {sha(b"data"): b"data"}
+    assert drop.raw_files() == {sha(b"data"): b"data"}
 
 
 @pytest.mark.timeout(20)
@@ -313,7 +313,7 @@ def test_what_takes_the_place_of_a_file_after_the_look_is_not_opened(drop: Drop,
     path = drop.write("a.csv", b"data")
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
-    found = drop.new()
+    dropped_files = drop.new()
     path.unlink()
     if instead == "link":
         path.symlink_to(secret)
@@ -321,7 +321,7 @@ def test_what_takes_the_place_of_a_file_after_the_look_is_not_opened(drop: Drop,
         os.mkfifo(path)
     elif instead == "folder":
         path.mkdir()
-    assert drop.land(found) == [("a.csv", None)]
+    assert drop.land(dropped_files) == [("a.csv", None)]
     assert drop.ledger() == []
     assert not drop.store.folder.exists()
 
@@ -329,9 +329,9 @@ def test_what_takes_the_place_of_a_file_after_the_look_is_not_opened(drop: Drop,
 def test_one_that_changes_does_not_keep_the_others(drop: Drop) -> None:
     drop.write("a.csv", b"a")
     drop.write("b.csv", b"b")
-    found = drop.new()
+    dropped_files = drop.new()
     (drop.path / "a.csv").unlink()
-    assert drop.land(found) == [("a.csv", None), ("b.csv", "landed")]
+    assert drop.land(dropped_files) == [("a.csv", None), ("b.csv", "landed")]
 
 
 # The raw store
@@ -366,7 +366,7 @@ def test_equal_bytes_are_kept_once_and_never_written_again(drop: Drop) -> None:
     drop.write("b.csv", b"same")
     assert drop.land() == [("b.csv", "landed")]
     assert (path.stat().st_ino, path.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
-    assert drop.kept() == {sha(b"same"): b"same"}
+    assert drop.raw_files() == {sha(b"same"): b"same"}
 
 
 def test_a_raw_file_that_was_lost_comes_back_with_its_file(drop: Drop) -> None:
@@ -375,14 +375,14 @@ def test_a_raw_file_that_was_lost_comes_back_with_its_file(drop: Drop) -> None:
     drop.store.path(sha(b"data")).unlink()
     drop.write("a.csv", b"data", age=30)
     assert drop.land() == [("a.csv", "unchanged")]
-    assert drop.kept() == {sha(b"data"): b"data"}
+    assert drop.raw_files() == {sha(b"data"): b"data"}
 
 
 def test_a_file_of_many_chunks(drop: Drop) -> None:
     data = os.urandom(3 * 2**20 + 7)
     drop.write("big.csv", data)
     drop.land()
-    assert drop.kept() == {sha(data): data}
+    assert drop.raw_files() == {sha(data): data}
 
 
 def test_what_the_inbox_remembers_is_of_the_version_in_the_ledger(drop: Drop) -> None:
@@ -418,8 +418,8 @@ def test_a_file_that_may_not_be_read(drop: Drop, database_url: str) -> None:
     drop.write("closed.csv").chmod(0)
     drop.write("open.csv")
     script = [sys.executable, "-c", ORDINARY_USER, str(drop.path), str(drop.store.folder), database_url]
-    said = subprocess.run([*AS_A_USER, *script], cwd=PROJECT, stdout=subprocess.PIPE, check=True).stdout
-    looked, left = json.loads(said)
+    output = subprocess.run([*AS_A_USER, *script], cwd=PROJECT, stdout=subprocess.PIPE, check=True).stdout
+    looked, left = json.loads(output)
     closed = ["closed.csv", "the platform may not read it", True]
     assert looked == [closed, ["open.csv", None, False]]
     assert left == [closed]

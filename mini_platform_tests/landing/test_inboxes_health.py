@@ -28,16 +28,16 @@ def metrics(client: httpx.Client, name: str) -> dict[str, float]:
 
 def test_health_says_which(visited: InboxHarness, client: httpx.Client) -> None:
     assert visited.row().last_error is None
-    said = client.get("/health")
-    assert said.status_code == 200
-    assert (said.json()["status"], said.json()["inboxes_failing"]) == ("degraded", ["weather/sftp"])
+    response = client.get("/health")
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["inboxes_failing"]) == ("degraded", ["weather/sftp"])
 
 
 def test_health_of_those_that_live(set_up: InboxHarness, client: httpx.Client) -> None:
     assert client.get("/health").json()["status"] == "ok", "nobody asked yet"
     assert set_up.visit().error is None
-    said = client.get("/health").json()
-    assert (said["status"], "inboxes_failing" in said) == ("ok", False)
+    health = client.get("/health").json()
+    assert (health["status"], "inboxes_failing" in health) == ("ok", False)
 
 
 def test_metrics_say_which_and_when_it_was_listed(visited: InboxHarness, client: httpx.Client) -> None:
@@ -67,12 +67,16 @@ def test_an_inbox_that_is_not_set_any_more_is_no_matter(
 def test_the_doctor_tries_them(set_up: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set_up.folder.exists()
     monkeypatch.setenv("MINI_PLATFORM_INBOX__WETHER__URL", "s3://bucket/in")
-    found = [item for item in examine() if item.check == "inboxes"]
-    said = {item.level: item.message for item in found if "s3://bucket/in of weather can be listed" not in item.message}
-    assert "127.0.0.1:" in said["problem"]
-    assert "cannot be reached" in said["problem"]
-    assert said["warning"] == "MINI_PLATFORM_INBOX__WETHER does not begin with the name of a dataset, and is ignored"
-    assert len(found) == 4
+    findings = [item for item in examine() if item.check == "inboxes"]
+    messages = {
+        item.level: item.message for item in findings if "s3://bucket/in of weather can be listed" not in item.message
+    }
+    assert "127.0.0.1:" in messages["problem"]
+    assert "cannot be reached" in messages["problem"]
+    assert (
+        messages["warning"] == "MINI_PLATFORM_INBOX__WETHER does not begin with the name of a dataset, and is ignored"
+    )
+    assert len(findings) == 4
 
 
 def test_the_doctor_tries_the_raw_store(platform: Platform, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +84,7 @@ def test_the_doctor_tries_the_raw_store(platform: Platform, endpoint: str, monke
     monkeypatch.setenv("MINI_PLATFORM_RAW_STORE", "s3://bucket/raw")
     for name, value in (("ENDPOINT", endpoint), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", "wrong-secret")):
         monkeypatch.setenv(f"MINI_PLATFORM_RAW_S3__{name}", value)
-    (found,) = (item for item in examine() if item.check == "raw store")
-    assert found.level == "problem"
-    assert "MINI_PLATFORM_RAW_S3__SECRET_KEY" in found.message
-    assert "wrong-secret" not in found.message + found.advice
+    (finding,) = (item for item in examine() if item.check == "raw store")
+    assert finding.level == "problem"
+    assert "MINI_PLATFORM_RAW_S3__SECRET_KEY" in finding.message
+    assert "wrong-secret" not in finding.message + finding.advice

@@ -287,11 +287,11 @@ def test_a_file_that_cannot_be_put_away_says_so(harness: InboxHarness) -> None:
     harness.visits()
     harness.load()
     (harness.folder / "processed").write_text("in the way")
-    done = harness.visit()
-    if done.deferred:  # rclone answers with an error that is about the bucket.
+    result = harness.visit()
+    if result.deferred:  # rclone answers with an error that is about the bucket.
         assert "could not be moved or deleted" in str(harness.known()[b"a.csv"])
     else:
-        assert done.error
+        assert result.error
     assert harness.stands() == ["a.csv", "processed"]
 
 
@@ -318,15 +318,15 @@ def test_a_listing_goes_on_where_the_last_visit_stopped(harness: InboxHarness, m
     for number in range(10):
         harness.put(f"{number}.csv", GOOD + b"\n" * number)
         harness.put(f"{number}/folder.csv")
-    seen = []
+    known_counts = []
     for _ in range(20):
-        done = harness.visit()
-        seen.append(len(harness.known()))
+        result = harness.visit()
+        known_counts.append(len(harness.known()))
         if not harness.row().position:
             break
-        assert done.has_more
+        assert result.has_more
     assert len([name for name in harness.known() if name.endswith(b".csv")]) == 10
-    assert len(set(seen)) > 2, "it took several visits"
+    assert len(set(known_counts)) > 2, "it took several visits"
     harness.put("0.csv").unlink()
     harness.put("9.csv").unlink()
     for _ in range(20):

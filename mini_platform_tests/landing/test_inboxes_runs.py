@@ -29,8 +29,8 @@ from mini_platform_tests.support.inbox_harness import CHANGED, GOOD, INBOX, Inbo
 @pytest.fixture
 def instance(home: Path) -> Iterator[dg.DagsterInstance]:
     assert home.parent.exists()
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
+    with dg.DagsterInstance.ephemeral() as dagster_instance:
+        yield dagster_instance
 
 
 def run(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> Any:
@@ -40,7 +40,7 @@ def run(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> Any
     return result
 
 
-def taken(result: Any) -> Any:
+def files_check(result: Any) -> Any:
     (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "files_taken")
     return check
 
@@ -51,13 +51,13 @@ def wait_for_visits() -> None:
 
 
 def test_a_run_by_hand_takes_what_stands_everywhere(set_up: InboxHarness, instance: dg.DagsterInstance) -> None:
-    done = run(instance)
-    check = taken(done)
+    result = run(instance)
+    check = files_check(result)
     names = sorted((name, status) for name, _, status in set_up.ledger())
     assert names == [("dropped.csv", "loaded"), ("partner/a.csv", "loaded")]
     with set_up.platform.engine.connect() as conn:
         who = conn.scalars(select(audit.c.actor).where(audit.c.action == "landed")).all()
-    assert who == [f"run {done.run_id}"] * 2
+    assert who == [f"run {result.run_id}"] * 2
     assert not check.passed, "the dead inbox shows, and nothing waits for it"
     assert "0 files cannot be landed; inbox sftp: 127.0.0.1:" in check.description
     assert "cannot be reached" in check.description
@@ -83,14 +83,14 @@ def test_the_sensor_visits_beside_its_ticks(
     assert isinstance(idle, dg.SkipReason)
     assert "Inbox sftp, since " in str(idle.skip_message)
     assert "cannot be reached" in str(idle.skip_message)
-    assert not taken(run(instance, sensor_run)).passed
+    assert not files_check(run(instance, sensor_run)).passed
 
 
 def test_inboxes_by_their_settings(set_up: InboxHarness) -> None:
-    found = {inbox.name: inbox for inbox in remote_inboxes(set_up.platform, weather)}
-    assert set(found) == {"sftp", "partner"}
-    assert found["sftp"].setting("password") == "MINI_PLATFORM_INBOX__WEATHER__PASSWORD"
-    assert found["partner"].channel == "inbox:partner"
+    by_name = {inbox.name: inbox for inbox in remote_inboxes(set_up.platform, weather)}
+    assert set(by_name) == {"sftp", "partner"}
+    assert by_name["sftp"].setting("password") == "MINI_PLATFORM_INBOX__WEATHER__PASSWORD"
+    assert by_name["partner"].channel == "inbox:partner"
     assert remote_inboxes(set_up.platform, all_datasets()["sales"]) == []
 
 
@@ -119,12 +119,12 @@ def test_urls_that_are_wrong(home: Path, monkeypatch: pytest.MonkeyPatch, url: s
     monkeypatch.setenv(f"{INBOX}__URL", url)
     with pytest.raises(ValidationError, match=words):
         load_settings()
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", "files"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert said.returncode == 2
-    assert f"{INBOX}__URL is not valid: " in said.stderr
-    assert "secret" not in said.stderr
+    assert completed.returncode == 2
+    assert f"{INBOX}__URL is not valid: " in completed.stderr
+    assert "secret" not in completed.stderr
 
 
 def test_a_folder_that_is_watched_already(home: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +139,8 @@ def test_nothing_of_it_is_imported_before_an_inbox_needs_it() -> None:
         "import sys, mini_platform.definitions, mini_platform.landing.inbox_state;"
         "print([m for m in ('s3fs', 'fsspec', 'botocore', 'aiohttp', 'asyncssh') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"
 
 
 def test_raw_files_are_those_of_the_inbox(set_up: InboxHarness, instance: dg.DagsterInstance) -> None:

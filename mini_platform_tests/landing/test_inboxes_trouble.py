@@ -56,8 +56,8 @@ MISTAKES = {
 def test_s3_settings_that_are_wrong(s3_harness: InboxHarness, setting: str) -> None:
     s3_harness.put("a.csv")
     wrong = "s3://other/in" if setting == "url" else "wrong"
-    said = fails(s3_harness.using(**{setting: wrong}))
-    assert said == MISTAKES[setting].format("MINI_PLATFORM_INBOX__WEATHER_PARTNER__")
+    message = fails(s3_harness.using(**{setting: wrong}))
+    assert message == MISTAKES[setting].format("MINI_PLATFORM_INBOX__WEATHER_PARTNER__")
     assert s3_harness.visit().error is None
     row = s3_harness.row()
     assert (row.last_error, row.failing_since, row.failures) == (None, None, 0)
@@ -67,8 +67,10 @@ def test_s3_without_credentials(s3_harness: InboxHarness, monkeypatch: pytest.Mo
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    said = fails(s3_harness.using(access_key=None, secret_key=None))
-    assert said.startswith("There are no credentials for s3://bucket/in: set MINI_PLATFORM_INBOX__WEATHER_PARTNER__ACC")
+    message = fails(s3_harness.using(access_key=None, secret_key=None))
+    assert message.startswith(
+        "There are no credentials for s3://bucket/in: set MINI_PLATFORM_INBOX__WEATHER_PARTNER__ACC"
+    )
 
 
 @contextmanager
@@ -110,12 +112,12 @@ def answering(status: int, code: str) -> Iterator[str]:
 )
 def test_what_an_s3_server_says(s3_harness: InboxHarness, status: int, code: str, words: str) -> None:
     with answering(status, code) as endpoint:
-        said = fails(s3_harness.using(endpoint=endpoint, session_token="token"))
+        message = fails(s3_harness.using(endpoint=endpoint, session_token="token"))
     names = "MINI_PLATFORM_INBOX__WEATHER_PARTNER__"
-    assert said == f"s3://bucket/in cannot be used: {words.format(names)}"
+    assert message == f"s3://bucket/in cannot be used: {words.format(names)}"
 
 
-def test_a_busy_s3_server_is_asked_again(s3_harness: InboxHarness) -> None:
+def test_a_busy_s3_server_is_retried(s3_harness: InboxHarness) -> None:
     with answering(503, "SlowDown") as endpoint:
         assert fails(s3_harness.using(endpoint=endpoint)) == "The server is busy: it reports SlowDown."
 
@@ -125,9 +127,9 @@ def test_an_unknown_host_shows_its_fingerprint(sftp_harness: InboxHarness, sftp:
     for known in (None, b"", sftp.known_hosts(port=1).encode()):
         if known is not None:
             path.write_bytes(known)
-        said = str(sftp_harness.using(known_hosts=path).visit().error)
-        assert f"127.0.0.1 is not in {path}: it shows the host key ssh-ed25519, SHA256:" in said
-        assert sftp.host_key.get_fingerprint() in said
+        message = str(sftp_harness.using(known_hosts=path).visit().error)
+        assert f"127.0.0.1 is not in {path}: it shows the host key ssh-ed25519, SHA256:" in message
+        assert sftp.host_key.get_fingerprint() in message
         assert path.exists() is (known is not None), "nothing is added by itself"
 
 
@@ -137,8 +139,8 @@ def test_another_host_key_is_not_talked_to(sftp_harness: InboxHarness, sftp: Sft
     sftp.stop()
     sftp.start(asyncssh.generate_private_key("ssh-ed25519"))
     sftp_harness.age()
-    said = fails(sftp_harness)
-    assert f"127.0.0.1 shows another host key (ssh-ed25519, {sftp.host_key.get_fingerprint()}) than " in said
+    message = fails(sftp_harness)
+    assert f"127.0.0.1 shows another host key (ssh-ed25519, {sftp.host_key.get_fingerprint()}) than " in message
     assert sftp_harness.ledger() == []
 
 
@@ -153,10 +155,10 @@ def test_sftp_settings_that_are_wrong(sftp_harness: InboxHarness, tmp_path: Path
     refused = f"HOST rejects the login of {USER}: check the URL and {names}KEY_FILE or {names}PASSWORD."
     assert fails(sftp_harness.using(password="wrong")) == refused
     url = sftp_harness.settings["url"]
-    said = fails(sftp_harness.using(url=f"{url}/nowhere", password=PASSWORD))
-    assert said == HOST.sub("HOST", f"{url}/nowhere cannot be used: there is no such folder.")
-    said = fails(sftp_harness.using(key_file=tmp_path / "none"))
-    assert f"the key {tmp_path}/none cannot be read: No such file or directory: check {names}KEY_FILE." in said
+    message = fails(sftp_harness.using(url=f"{url}/nowhere", password=PASSWORD))
+    assert message == HOST.sub("HOST", f"{url}/nowhere cannot be used: there is no such folder.")
+    message = fails(sftp_harness.using(key_file=tmp_path / "none"))
+    assert f"the key {tmp_path}/none cannot be read: No such file or directory: check {names}KEY_FILE." in message
 
 
 def test_a_key_instead_of_a_password(sftp_harness: InboxHarness, sftp: SftpServer, tmp_path: Path) -> None:
@@ -206,9 +208,9 @@ def through(harness: InboxHarness, proxy: Proxy) -> InboxHarness:
 
 
 def port(harness: InboxHarness) -> int:
-    found = HOST.search(harness.settings.get("endpoint") or harness.settings["url"])
-    assert found
-    return int(found[0].rpartition(":")[2])
+    match = HOST.search(harness.settings.get("endpoint") or harness.settings["url"])
+    assert match
+    return int(match[0].rpartition(":")[2])
 
 
 def test_a_download_goes_on_after_its_connection_was_cut(served: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +219,8 @@ def test_a_download_goes_on_after_its_connection_was_cut(served: InboxHarness, m
     served.put("a.csv", data)
     proxy = Proxy(port(served), 60_000, 150_000, 250_000, 350_000)
     try:
-        done = through(served, proxy).visits()
-        assert (done.error, len(done.file_ids)) == (None, 1)
+        result = through(served, proxy).visits()
+        assert (result.error, len(result.file_ids)) == (None, 1)
         assert served.raw() == [data]
         assert proxy.connections >= 4
         assert proxy.sent < len(data) + 4 * 100_000 + 200_000, "only the blocks that were cut are sent again"
@@ -230,9 +232,9 @@ def test_a_connection_that_is_always_cut(served: InboxHarness, monkeypatch: pyte
     monkeypatch.setattr(remote, "TRIES", 2)
     proxy = Proxy(port(served), *[10] * 1000)
     try:
-        said = fails(through(served, proxy))
-        assert "The connection to" in said
-        assert "broke" in said
+        message = fails(through(served, proxy))
+        assert "The connection to" in message
+        assert "broke" in message
     finally:
         proxy.close()
     assert served.raw() == []
@@ -251,8 +253,8 @@ def test_a_server_that_says_nothing(served: InboxHarness, monkeypatch: pytest.Mo
     name = "endpoint" if "endpoint" in served.settings else "url"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         elsewhere = HOST.sub(f"127.0.0.1:{silent.getsockname()[1]}", served.settings[name])
-        said = fails(served.using(**{name: elsewhere}))
-    assert re.search("does not answer|nothing came|broke|cannot be reached", said)
+        message = fails(served.using(**{name: elsewhere}))
+    assert re.search("does not answer|nothing came|broke|cannot be reached", message)
 
 
 @pytest.mark.parametrize(("failures", "most"), [(0, 10), (1, 20), (5, 320), (6, 600), (1000, 600)])
@@ -280,20 +282,20 @@ def test_a_dead_inbox_delays_no_other(
     s3_harness.put("a.csv")
 
     def living() -> Any:
-        done = s3_harness.visit()
+        outcome = s3_harness.visit()
         silent.close()  # Only now the dead one gets an answer.
-        return done
+        return outcome
 
-    done = inboxes.visit_all([dead.visit, living])
-    assert {item.inbox: item.error is None for item in done} == {"partner": True, "dead": False}
+    outcome = inboxes.visit_all([dead.visit, living])
+    assert {item.inbox: item.error is None for item in outcome} == {"partner": True, "dead": False}
     assert s3_harness.ledger() == [("partner/a.csv", 1, "landed")]
 
 
 def test_a_file_that_may_not_be_read_does_not_hold_up_the_others(sftp_harness: InboxHarness) -> None:
     sftp_harness.put("a.csv")
     sftp_harness.put("b.csv").chmod(0)
-    done = sftp_harness.visits()
-    if done.deferred:  # Not so where the tests run as root.
+    result = sftp_harness.visits()
+    if result.deferred:  # Not so where the tests run as root.
         assert sftp_harness.known()[b"b.csv"] == "the server denies the platform access to it"
     assert ("partner/a.csv", 1, "landed") in sftp_harness.ledger()
 

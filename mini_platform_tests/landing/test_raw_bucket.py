@@ -44,10 +44,10 @@ def stored(platform: Platform, bucket: Path, endpoint: str, monkeypatch: pytest.
     return platform
 
 
-def kept(bucket: Path) -> dict[str, bytes]:
-    """What the bucket holds."""
-    found = (path for path in (bucket.parent / "raw").rglob("*") if path.is_file())
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
+def stored_objects(bucket: Path) -> dict[str, bytes]:
+    """Return the objects of the bucket: name to bytes."""
+    paths = (path for path in (bucket.parent / "raw").rglob("*") if path.is_file())
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
 
 
 def copies(platform: Platform) -> list[Path]:
@@ -64,8 +64,8 @@ def work(platform: Platform) -> list[int]:
 
 
 def land(platform: Platform, *paths: Path) -> None:
-    found = [folder.DroppedFile(path.name, path, "") for path in paths]
-    assert None not in [row for _, row in folder.land(platform.engine, weather, platform.store, found, "test")]
+    dropped_files = [folder.DroppedFile(path.name, path, "") for path in paths]
+    assert None not in [row for _, row in folder.land(platform.engine, weather, platform.store, dropped_files, "test")]
 
 
 def away(platform: Platform) -> RawStore:
@@ -75,7 +75,7 @@ def away(platform: Platform) -> RawStore:
 
 
 def forget_copies(platform: Platform) -> None:
-    """As on another machine."""
+    """Remove the local copies, so that the store is as on another machine."""
     shutil.rmtree(platform.store.folder)
 
 
@@ -90,7 +90,7 @@ def test_files_are_kept_in_the_bucket_and_loaded_from_it(stored: Platform, bucke
     for path, data in zip(paths, (GOOD, BAD), strict=True):
         path.write_bytes(data)
     land(stored, *paths)
-    assert kept(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
+    assert stored_objects(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
     forget_copies(stored)
     work(stored)
     assert [status for _, status, _ in statuses(stored)] == ["loaded", "refused"]
@@ -111,7 +111,7 @@ def test_a_large_file_goes_in_parts(stored: Platform, bucket: Path, monkeypatch:
     monkeypatch.setattr(remote, "BLOCK_BYTES", 2**20)
     data = os.urandom(12 * 2**20)
     sha256, _ = stored.store.put(io.BytesIO(data))
-    assert kept(bucket) == {name_of(data): data}
+    assert stored_objects(bucket) == {name_of(data): data}
     stored.store.path(sha256).unlink()
     assert stored.store.path(sha256).read_bytes() == data
 
@@ -127,7 +127,7 @@ def test_copies_that_nobody_asks_for_are_removed(stored: Platform, bucket: Path)
     stored.store.sweep()
     assert copies(stored) == []
     assert stored.store.path(sha256).read_bytes() == GOOD
-    assert kept(bucket) == {name_of(GOOD): GOOD}
+    assert stored_objects(bucket) == {name_of(GOOD): GOOD}
 
 
 def test_a_file_of_the_folder_is_never_swept(platform: Platform) -> None:
@@ -153,7 +153,7 @@ def test_retention_removes_the_object_and_its_copy(stored: Platform, bucket: Pat
     with stored.engine.begin() as conn:
         retention.to_drop(conn, [sha256])
     assert retention.sweep(stored.engine, stored.store) == 1
-    assert kept(bucket) == {}
+    assert stored_objects(bucket) == {}
     assert copies(stored) == []
 
 
@@ -177,7 +177,7 @@ def test_a_bucket_that_is_away_blames_no_file(
     work(stored)
     assert time.monotonic() - began < 60
     assert statuses(stored) == [("a.csv", "loaded", None)]
-    assert kept(bucket) == {name_of(GOOD): GOOD}
+    assert stored_objects(bucket) == {name_of(GOOD): GOOD}
 
 
 # What operates on raw files
@@ -201,8 +201,8 @@ def test_a_bucket_that_was_lost_comes_back_from_the_backup(
     land(stored, tmp_path / "a.csv", tmp_path / "bad.csv")
     work(stored)
     forget_copies(stored)
-    made = backup.backup(stored, tmp_path / "backups", nothing)
-    assert (made.copied, made.manifest.raw_missing) == (2, [])
+    new_backup = backup.backup(stored, tmp_path / "backups", nothing)
+    assert (new_backup.copied, new_backup.manifest.raw_missing) == (2, [])
     assert not stored.store.folder.exists(), "a backup needs no copies of its own"
     shutil.rmtree(bucket.parent / "raw")
     s3.refresh()
@@ -210,10 +210,10 @@ def test_a_bucket_that_was_lost_comes_back_from_the_backup(
         conn.execute(text("UPDATE production.measurements SET temp_c = 0"))
     stored.engine.dispose()
 
-    done = restore.restore(stored, tmp_path / "backups", made.name, nothing, replace=True)
+    restored = restore.restore(stored, tmp_path / "backups", new_backup.name, nothing, replace=True)
 
-    assert done.raw_files == 2
-    assert kept(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
+    assert restored.raw_files == 2
+    assert stored_objects(bucket) == {name_of(GOOD): GOOD, name_of(BAD): BAD}
     assert [row[2] for row in rows(stored)] == [-4.5]
     forget_copies(stored)
     with stored.engine.begin() as conn:
@@ -230,8 +230,8 @@ def test_a_backup_names_what_is_damaged_in_the_bucket(
     land(stored, tmp_path / "a.csv")
     (bucket.parent / "raw" / name_of(GOOD)).write_bytes(GOOD.replace(b"OSL", b"PAR"))
     s3.refresh()
-    made = backup.backup(stored, tmp_path / "backups", nothing)
-    assert made.manifest.raw_missing == [hashlib.sha256(GOOD).hexdigest()]
+    new_backup = backup.backup(stored, tmp_path / "backups", nothing)
+    assert new_backup.manifest.raw_missing == [hashlib.sha256(GOOD).hexdigest()]
     assert not stored.store.is_whole(hashlib.sha256(GOOD).hexdigest())
 
 
@@ -244,7 +244,7 @@ def test_purge_removes_old_files_from_the_bucket(stored: Platform, bucket: Path,
     stored.settings.raw_retention["weather"] = 1
     gone = [item for item in purge.purge(stored, [weather], dry_run=False) if item.what == "raw files"]
     assert [(item.items, item.bytes) for item in gone] == [(1, len(GOOD))]
-    assert kept(bucket) == {}
+    assert stored_objects(bucket) == {}
 
 
 MARIA = "maria.marker@example.org"
@@ -259,21 +259,21 @@ def test_who_is_forgotten_is_gone_from_the_bucket(stored: Platform, bucket: Path
     ]
     forget_copies(stored)
     raw = stored.raw_files(sales)
-    done = forget(stored.engine, sales, MARIA, raw, stored.store, data / "sales")
-    assert [file["outcome"] for file in done.files] == ["rewritten without them"]
-    (left,) = kept(bucket).values()
+    forgotten = forget(stored.engine, sales, MARIA, raw, stored.store, data / "sales")
+    assert [file["outcome"] for file in forgotten.files] == ["rewritten without them"]
+    (left,) = stored_objects(bucket).values()
     assert b"maria" not in left
     assert b"ben@example.org" in left
     assert [path.read_bytes() for path in copies(stored)] == [left]
 
 
-def test_an_upload_goes_to_the_bucket_or_is_asked_to_come_again(
+def test_an_upload_goes_to_the_bucket_or_is_to_be_sent_again(
     stored: Platform, bucket: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "TRIES", 1)
     sent = client.post("/api/datasets/weather/files/", params={"name": "a.csv"}, content=GOOD)
     assert sent.status_code in (201, 202), sent.text
-    assert kept(bucket) == {name_of(GOOD): GOOD}
+    assert stored_objects(bucket) == {name_of(GOOD): GOOD}
     stored.store = away(stored)
     sent = client.post("/api/datasets/weather/files/", params={"name": "b.csv"}, content=BAD)
     assert sent.status_code == 503
@@ -302,6 +302,6 @@ def test_commands_say_that_the_bucket_is_away(
     ):
         for name, value in changed.items():
             monkeypatch.setenv(name, value)
-        said = CliRunner().invoke(app, ["load", "weather", str(tmp_path / "a.csv")])
-        assert (said.exit_code, said.output) == (1, f"{line}\n")
+        result = CliRunner().invoke(app, ["load", "weather", str(tmp_path / "a.csv")])
+        assert (result.exit_code, result.output) == (1, f"{line}\n")
     assert statuses(stored) == []

@@ -1,7 +1,7 @@
 """Syncing from a real HTTP server that misbehaves on purpose.
 
 Waits are milliseconds here, by the declaration of the source. A sync's every promise is looked up in the ledger, the raw store
-and the checkpoint, not in what the function says.
+and the checkpoint, not in what the function returns.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ QUICK = ApiSource(name="api", rate=1000, tries=3, backoff=0.01, longest_wait=0.5
 NOON = "Tue, 01 Jul 2025 12:00:00 GMT"
 
 
-class Door:
+class SyncChannel:
     """A database, a raw store, and a source to be synced from a server."""
 
     def __init__(self, engine: Engine, folder: Path, api: Api) -> None:
         self.engine = engine
         self.store = RawStore(folder)
         self.api = api
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.dataset = records
 
     def sync(
@@ -65,7 +65,7 @@ class Door:
         self.api.requests.clear()
         dataset = declared(source, self.dataset)
         where = Access(**{"url": self.api.url, "networks": LOOPBACK, **access})
-        return sync(self.engine, dataset, source, self.store, where, self.said.append)
+        return sync(self.engine, dataset, source, self.store, where, self.messages.append)
 
     def landed(self) -> list[tuple[str, Any]]:
         """Names and JSON of what was landed, by the ledger and the raw store."""
@@ -79,8 +79,8 @@ class Door:
 
     def ids(self) -> list[Any]:
         """The ids of everything that was landed, in its order."""
-        found = [page if isinstance(page, list) else page["items"] for _, page in self.landed()]
-        return [row["id"] for page in found for row in page]
+        landed_pages = [page if isinstance(page, list) else page["items"] for _, page in self.landed()]
+        return [row["id"] for page in landed_pages for row in page]
 
     @property
     def checkpoint(self) -> Any:
@@ -101,33 +101,33 @@ def declared(source: ApiSource, dataset: Dataset = records) -> Dataset:
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    with serving(numbered([things(1, 2), things(3, 4), things(5)])) as made:
-        yield made
+    with serving(numbered([things(1, 2), things(3, 4), things(5)])) as server:
+        yield server
 
 
 @pytest.fixture
-def channel(engine: Engine, tmp_path: Path, api: Api) -> Door:
-    return Door(engine, tmp_path / "raw", api)
+def channel(engine: Engine, tmp_path: Path, api: Api) -> SyncChannel:
+    return SyncChannel(engine, tmp_path / "raw", api)
 
 
-def succeeded(done: SyncResult) -> SyncResult:
-    assert (done.state, done.why) == ("succeeded", None)
-    return done
+def succeeded(result: SyncResult) -> SyncResult:
+    assert (result.state, result.why) == ("succeeded", None)
+    return result
 
 
-def failed(done: SyncResult, *words: str) -> str:
-    assert done.state == "failed"
-    assert done.why is not None
+def failed(result: SyncResult, *words: str) -> str:
+    assert result.state == "failed"
+    assert result.why is not None
     for word in words:
-        assert word in done.why
-    return done.why
+        assert word in result.why
+    return result.why
 
 
 # Paging
 
 
-def test_by_number(channel: Door) -> None:
-    done = succeeded(channel.sync())
+def test_by_number(channel: SyncChannel) -> None:
+    result = succeeded(channel.sync())
     assert channel.landed() == [
         ("api/1/page-000001.json", things(1, 2)),
         ("api/1/page-000002.json", things(3, 4)),
@@ -135,14 +135,14 @@ def test_by_number(channel: Door) -> None:
     ]
     assert channel.api.pages == ["1", "2", "3", "4"], "the first page without rows is the end"
     assert {request.query["limit"] for request in channel.api.requests} == {"100"}
-    assert (done.pages, done.rows, done.sync, len(done.file_ids)) == (4, 5, 1, 3)
+    assert (result.pages, result.rows, result.sync, len(result.file_ids)) == (4, 5, 1, 3)
     row = channel.checkpoint
     assert (row.sync, row.position, row.pages, row.pages_landed, row.rows, row.last_error) == (1, None, 4, 3, 5, None)
     assert row.last_started <= row.last_succeeded
     assert row.last_failed is None
 
 
-def test_other_names_and_another_first_page(channel: Door) -> None:
+def test_other_names_and_another_first_page(channel: SyncChannel) -> None:
     def answer(request: Request) -> Reply:
         assert set(request.query) == {"key", "offset"}
         return Reply(things(int(request.query["offset"])) if request.query["offset"] != "2" else [])
@@ -152,7 +152,7 @@ def test_other_names_and_another_first_page(channel: Door) -> None:
     assert channel.ids() == [0, 1]
 
 
-def test_by_links(channel: Door) -> None:
+def test_by_links(channel: SyncChannel) -> None:
     def answer(request: Request) -> Reply:
         number = int(request.query.get("p", "1"))
         links = '<?p=1>; rel="first"' + (f', <?p={number + 1}>; rel="next"' if number < 3 else "")
@@ -164,15 +164,15 @@ def test_by_links(channel: Door) -> None:
     assert [request.query for request in channel.api.requests] == [{"per_page": "7"}, {"p": "2"}, {"p": "3"}]
 
 
-def test_what_the_url_is_set_with_is_kept_nowhere(channel: Door, caplog: pytest.LogCaptureFixture) -> None:
-    """A source gives the key that it was asked with back in its links; it is asked with it again, after a failure too."""
+def test_what_the_url_is_set_with_is_kept_nowhere(channel: SyncChannel, caplog: pytest.LogCaptureFixture) -> None:
+    """A source returns the key of a request in its links; the key is sent with each request, after a failure too."""
     caplog.set_level("DEBUG")
     secret, other = "s3cret/+ä", "c4nary"
 
     def answer(request: Request) -> Reply:
         assert (request.query["api_key"], request.query["tag"]) == (secret, other)
         number = int(request.query.get("p", "1"))
-        if number == 3 and not channel.said:
+        if number == 3 and not channel.messages:
             return Reply(status=500)
         more = urlencode({"api_key": secret, "tag": [other, "b"], "p": number + 1, "mine": "a b"}, doseq=True)
         return Reply(things(number), headers={"Link": f'<?{more}>; rel="next"'} if number < 4 else {})
@@ -180,23 +180,23 @@ def test_what_the_url_is_set_with_is_kept_nowhere(channel: Door, caplog: pytest.
     source = replace(QUICK, paging=HeaderLinkPaginator(), tries=1)
     url = f"{channel.api.url}?{urlencode({'api_key': secret, 'tag': [other, 'b']}, doseq=True)}"
     failed(channel.sync(source, answer, url=url), "answered 500")
-    kept = [channel.checkpoint]
-    assert "p=3&mine=a+b" in kept[0].position
+    stored_rows = [channel.checkpoint]
+    assert "p=3&mine=a+b" in stored_rows[0].position
     with channel.engine.connect() as conn:
-        kept += conn.execute(select(pages)).all()
-    channel.said.append("The source is well again.")
+        stored_rows += conn.execute(select(pages)).all()
+    channel.messages.append("The source is well again.")
     succeeded(channel.sync(source, answer, url=url))
     assert channel.ids() == [1, 2, 3, 4]
     assert [request.query.get("p") for request in channel.api.requests] == ["3", "4"]
     with channel.engine.connect() as conn:
-        kept += [channel.checkpoint, *conn.execute(select(pages)).all(), *conn.execute(select(files)).all()]
-    everything = f"{kept} {channel.said} {caplog.text}"
+        stored_rows += [channel.checkpoint, *conn.execute(select(pages)).all(), *conn.execute(select(files)).all()]
+    everything = f"{stored_rows} {channel.messages} {caplog.text}"
     assert "3cret" not in everything
     assert other not in everything
 
 
 @pytest.mark.parametrize("end", [None, "", False, "left out"])
-def test_by_cursors(channel: Door, end: Any) -> None:
+def test_by_cursors(channel: SyncChannel, end: Any) -> None:
     def answer(request: Request) -> Reply:
         at = request.query.get("after", "0")
         following: Any = {"0": "a b&c", "a b&c": 17, "17": end}[at]
@@ -211,9 +211,9 @@ def test_by_cursors(channel: Door, end: Any) -> None:
     assert channel.ids() == [1, 5, 2]
 
 
-def test_no_url(channel: Door) -> None:
-    done = channel.sync(url=None)
-    assert (done.state, done.ok) == ("not configured", True)
+def test_no_url(channel: SyncChannel) -> None:
+    result = channel.sync(url=None)
+    assert (result.state, result.ok) == ("not configured", True)
     assert channel.api.requests == []
     with channel.engine.connect() as conn:
         assert conn.execute(select(checkpoints)).all() == []
@@ -222,36 +222,36 @@ def test_no_url(channel: Door) -> None:
 # Sources that go in circles, or nowhere
 
 
-def test_the_same_cursor_twice(channel: Door) -> None:
+def test_the_same_cursor_twice(channel: SyncChannel) -> None:
     def answer(request: Request) -> Reply:
         at = request.query.get("cursor", "")
         return Reply({"items": things(len(channel.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
 
     channel.dataset = replace(records, sources=(Json(rows="items"),))
-    done = channel.sync(replace(QUICK, paging=CursorPaginator()), answer)
-    assert failed(done, "Page 4", "as page 2", "circle") == channel.checkpoint.last_error
+    result = channel.sync(replace(QUICK, paging=CursorPaginator()), answer)
+    assert failed(result, "Page 4", "as page 2", "circle") == channel.checkpoint.last_error
     assert channel.ids() == [1, 2, 3]
     assert len(channel.api.requests) == 3, "the page was not asked for again"
     assert channel.checkpoint.position is None, "the next sync begins anew"
 
 
-def test_a_link_to_itself(channel: Door) -> None:
+def test_a_link_to_itself(channel: SyncChannel) -> None:
     answer = Reply(things(1), headers={"Link": f'<{channel.api.url}>; rel="next"'})
     failed(channel.sync(replace(QUICK, paging=HeaderLinkPaginator()), lambda _: answer), "Page 2", "as page 1")
     assert channel.ids() == [1]
 
 
-def test_a_page_that_repeats(channel: Door) -> None:
-    """A server that does not know the parameter gives the first page for ever; the time beside the rows tells nothing."""
+def test_a_page_that_repeats(channel: SyncChannel) -> None:
+    """A server that does not know the parameter gives the first page for ever; the time beside the rows proves nothing."""
     channel.dataset = replace(records, sources=(Json(rows="items"),))
-    done = channel.sync(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
-    failed(done, "Page 2", "same rows as page 1")
+    result = channel.sync(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
+    failed(result, "Page 2", "same rows as page 1")
     assert channel.ids() == [1, 2]
 
 
-def test_no_end(channel: Door) -> None:
-    done = channel.sync(replace(QUICK, max_pages=7), lambda request: Reply(things(int(request.query["page"]))))
-    failed(done, "more than 7 pages")
+def test_no_end(channel: SyncChannel) -> None:
+    result = channel.sync(replace(QUICK, max_pages=7), lambda request: Reply(things(int(request.query["page"]))))
+    failed(result, "more than 7 pages")
     assert channel.ids() == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -294,12 +294,12 @@ BODY = json.dumps(things(2)).encode()
     ],
     ids=lambda wrong: f"{wrong[0].status}-{bytes(wrong[0].body)[:9]!r}-{wrong[0].cut}-{wrong[0].pause + wrong[0].drip}",
 )
-def test_well_in_the_end(channel: Door, wrong: list[Reply]) -> None:
+def test_well_in_the_end(channel: SyncChannel, wrong: list[Reply]) -> None:
     source = replace(QUICK, read_seconds=0.3, answer_seconds=0.5)
     succeeded(channel.sync(source, once(*wrong)))
     assert channel.ids() == [1, 2, 3]
     assert channel.api.pages == ["1", *["2"] * (1 + len(wrong)), "3", "4"]
-    assert len(channel.said) == len(wrong)
+    assert len(channel.messages) == len(wrong)
 
 
 @pytest.mark.parametrize(
@@ -312,33 +312,35 @@ def test_well_in_the_end(channel: Door, wrong: list[Reply]) -> None:
         (Reply(b"nonsense"), "not JSON"),
     ],
 )
-def test_given_up_for_now_and_gone_on_with(channel: Door, wrong: Reply, words: str) -> None:
+def test_given_up_for_now_and_gone_on_with(channel: SyncChannel, wrong: Reply, words: str) -> None:
     source = replace(QUICK, read_seconds=0.2)
     why = failed(channel.sync(source, once(wrong, wrong, wrong)), "Page 2", words)
     assert channel.ids() == [1]
     row = channel.checkpoint
     assert (row.last_error, row.position, row.last_succeeded) == (why, "2", None)
     assert row.last_failed is not None
-    done = succeeded(channel.sync(source, once()))
-    assert done.sync == 1, "the same sync goes on"
+    result = succeeded(channel.sync(source, once()))
+    assert result.sync == 1, "the same sync goes on"
     assert channel.api.pages == ["2", "3", "4"]
     assert channel.ids() == [1, 2, 3]
     assert channel.checkpoint.last_error is None
 
 
-def test_pauses_grow_and_are_drawn(channel: Door) -> None:
+def test_pauses_grow_and_are_drawn(channel: SyncChannel) -> None:
     source = replace(QUICK, tries=6, backoff=0.05, longest_wait=0.2)
     failed(channel.sync(source, lambda _: Reply(status=503)))
-    asked = [request.at for request in channel.api.requests]
-    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
-    said = [float(sentence.split("Retrying in ")[1].split()[0]) for sentence in channel.said]
-    assert len(pauses) == len(said) == 5
-    assert all(0 <= pause <= most + 0.05 for pause, most in zip(said, [0.05, 0.1, 0.2, 0.2, 0.2], strict=True))
-    assert all(pause >= wished - 0.06 for pause, wished in zip(pauses, said, strict=True))
+    times = [request.at for request in channel.api.requests]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    announced_pauses = [float(sentence.split("Retrying in ")[1].split()[0]) for sentence in channel.messages]
+    assert len(pauses) == len(announced_pauses) == 5
+    assert all(
+        0 <= pause <= most + 0.05 for pause, most in zip(announced_pauses, [0.05, 0.1, 0.2, 0.2, 0.2], strict=True)
+    )
+    assert all(pause >= wished - 0.06 for pause, wished in zip(pauses, announced_pauses, strict=True))
 
 
 @pytest.mark.parametrize("wish", ["1", "Tue, 01 Jul 2025 12:00:01 GMT"])
-def test_retry_after_is_honoured(channel: Door, wish: str) -> None:
+def test_retry_after_is_honoured(channel: SyncChannel, wish: str) -> None:
     """A date is counted by the server's own clock, which is wrong here."""
     channel.api.date = NOON
     succeeded(channel.sync(replace(QUICK, longest_wait=3), once(Reply(status=429, headers={"Retry-After": wish}))))
@@ -346,9 +348,9 @@ def test_retry_after_is_honoured(channel: Door, wish: str) -> None:
     assert second - first >= 1.0
 
 
-def test_a_longer_wait_is_left_to_the_next_runs(channel: Door) -> None:
-    done = channel.sync(answer=once(Reply(status=429, headers={"Retry-After": "3600"})))
-    failed(done, "a pause of 3,600 s")
+def test_a_longer_wait_is_left_to_the_next_runs(channel: SyncChannel) -> None:
+    result = channel.sync(answer=once(Reply(status=429, headers={"Retry-After": "3600"})))
+    failed(result, "a pause of 3,600 s")
     assert channel.api.pages == ["1", "2"], "no other try"
     assert channel.checkpoint.not_before - channel.checkpoint.last_failed > dt.timedelta(minutes=59)
     waiting = channel.sync()
@@ -359,7 +361,7 @@ def test_a_longer_wait_is_left_to_the_next_runs(channel: Door) -> None:
     assert channel.ids() == [1, 2, 3]
 
 
-def test_no_source_is_left_alone_for_ever(channel: Door) -> None:
+def test_no_source_is_left_alone_for_ever(channel: SyncChannel) -> None:
     failed(channel.sync(answer=once(Reply(status=503, headers={"Retry-After": "999999999"}))))
     row = channel.checkpoint
     assert dt.timedelta(hours=23) < row.not_before - row.last_failed <= dt.timedelta(days=1, seconds=5)
@@ -386,13 +388,13 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, dt.datetime(2025, 7, 1, 12, tzinfo=dt.UTC)) == seconds
 
 
-def test_the_pace_is_kept(channel: Door) -> None:
+def test_the_pace_is_kept(channel: SyncChannel) -> None:
     succeeded(channel.sync(replace(QUICK, rate=10)))
-    asked = [request.at for request in channel.api.requests]
-    assert asked[-1] - asked[0] >= 0.1 * (len(asked) - 1) - 0.05
+    times = [request.at for request in channel.api.requests]
+    assert times[-1] - times[0] >= 0.1 * (len(times) - 1) - 0.05
 
 
-def test_a_slow_source_is_cut_off_whatever_it_sends(channel: Door) -> None:
+def test_a_slow_source_is_cut_off_whatever_it_sends(channel: SyncChannel) -> None:
     """A byte now and then keeps every single read short; the answer as a whole is not let last."""
     started = time.monotonic()
     source = replace(QUICK, tries=1, read_seconds=1, answer_seconds=0.3)
@@ -400,7 +402,7 @@ def test_a_slow_source_is_cut_off_whatever_it_sends(channel: Door) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_connection_that_is_not_made_is_given_up(channel: Door) -> None:
+def test_a_connection_that_is_not_made_is_given_up(channel: SyncChannel) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as nobody_accepts:
         address = nobody_accepts.getsockname()
         waiting = [socket.socket() for _ in range(4)]  # More than the server has room for: the next ones hang.
@@ -436,7 +438,7 @@ def test_a_connection_that_is_not_made_is_given_up(channel: Door) -> None:
         (Reply(status=302), "answered 302"),
     ],
 )
-def test_failed_at_once(channel: Door, reply: Reply, words: str) -> None:
+def test_failed_at_once(channel: SyncChannel, reply: Reply, words: str) -> None:
     why = failed(channel.sync(answer=lambda _: reply, max_bytes=2000), words)
     assert channel.landed() == []
     assert not list(channel.store.folder.rglob("*"))
@@ -445,7 +447,7 @@ def test_failed_at_once(channel: Door, reply: Reply, words: str) -> None:
     assert succeeded(channel.sync(answer=numbered([things(1)]))).sync == 2, "the next one begins anew"
 
 
-def test_a_huge_body_is_not_taken_into_memory(channel: Door) -> None:
+def test_a_huge_body_is_not_taken_into_memory(channel: SyncChannel) -> None:
     """The server sends as fast as it can; what is over the limit is never read."""
     sent = threading.Event()
 
@@ -458,7 +460,7 @@ def test_a_huge_body_is_not_taken_into_memory(channel: Door) -> None:
 
 
 @pytest.mark.parametrize("cursor", [{"a": 1}, ["x"], True, "a\0b", "\ud800", "x" * 10_001])
-def test_cursors_that_are_none(channel: Door, cursor: Any) -> None:
+def test_cursors_that_are_none(channel: SyncChannel, cursor: Any) -> None:
     channel.dataset = replace(records, sources=(Json(rows="items"),))
     failed(
         channel.sync(replace(QUICK, paging=CursorPaginator()), lambda _: Reply({"items": things(1), "next": cursor}))
@@ -466,8 +468,8 @@ def test_cursors_that_are_none(channel: Door, cursor: Any) -> None:
     assert channel.landed() == []
 
 
-def test_wrong_rows_are_landed_and_judged_later(channel: Door) -> None:
-    """What is wrong with a row is the reader's business: the page is kept as it came."""
+def test_wrong_rows_are_landed_and_validated_later(channel: SyncChannel) -> None:
+    """Wrong rows are the business of the reader: the page is stored as it came."""
     page = b'[{"id": 1, "title": NaN}, 7, {"id": 123456789012345678901234567890}]'
     succeeded(channel.sync(answer=lambda request: Reply(page if request.query["page"] == "1" else b"[]")))
     with channel.engine.connect() as conn:
@@ -475,7 +477,7 @@ def test_wrong_rows_are_landed_and_judged_later(channel: Door) -> None:
     assert channel.store.path(sha256).read_bytes() == page
 
 
-# Where may be asked
+# Addresses that may be requested
 
 
 @pytest.mark.parametrize(
@@ -493,9 +495,9 @@ def test_wrong_rows_are_landed_and_judged_later(channel: Door) -> None:
         "javascript:alert(1)",
     ],
 )
-def test_urls_that_are_none(channel: Door, url: str) -> None:
-    done = channel.sync(url=url)
-    why = failed(done)
+def test_urls_that_are_none(channel: SyncChannel, url: str) -> None:
+    result = channel.sync(url=url)
+    why = failed(result)
     assert "secret" not in why
     assert channel.api.requests == []
 
@@ -506,7 +508,7 @@ PRIVATE = [
     "2130706433",
     "0x7f000001",
     "localhost",
-    "0.0.0.0",  # noqa: S104 - asked for, not bound
+    "0.0.0.0",  # noqa: S104 - requested, not bound
     "10.1.2.3",
     "172.16.0.1",
     "192.168.1.1",
@@ -528,7 +530,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("host", PRIVATE)
-def test_private_addresses_are_refused_by_default(channel: Door, host: str) -> None:
+def test_private_addresses_are_refused_by_default(channel: SyncChannel, host: str) -> None:
     port = channel.api.url.split(":")[2].split("/")[0]
     failed(channel.sync(url=f"http://{host}:{port}/things", networks=()), "MINI_PLATFORM_API_SOURCE_NETWORKS")
     assert channel.api.requests == []
@@ -544,26 +546,30 @@ def test_a_network_that_is_allowed_allows_no_other() -> None:
             access.addresses(host, 80)
 
 
-def test_the_address_that_was_checked_is_the_one_connected_to(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_was_checked_is_the_one_connected_to(
+    channel: SyncChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A name that resolves to a good address when it is looked at, and to a bad one the next time (DNS rebinding)."""
-    real, asked = socket.getaddrinfo, []
+    real, lookups = socket.getaddrinfo, []
 
     def rebinding(host: Any, port: Any, *more: Any, **named: Any) -> Any:
-        asked.append(host)
+        lookups.append(host)
         if host != "rebinding.test":
             return real(host, port, *more, **named)
-        good = len([name for name in asked if name == host]) == 1
+        good = len([name for name in lookups if name == host]) == 1
         return real("127.0.0.1" if good else "127.0.0.99", port, *more, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     url = channel.api.url.replace("127.0.0.1", "rebinding.test")
     succeeded(channel.sync(url=url, networks=(ip_network("127.0.0.1/32"),)))
-    assert asked.count("rebinding.test") == 1
-    assert set(asked) == {"rebinding.test", "127.0.0.1"}, "what was connected to is the address"
+    assert lookups.count("rebinding.test") == 1
+    assert set(lookups) == {"rebinding.test", "127.0.0.1"}, "what was connected to is the address"
     assert {request.headers["host"].split(":")[0] for request in channel.api.requests} == {"rebinding.test"}
 
 
-def test_an_address_that_does_not_answer_gives_way_to_the_next(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_answer_gives_way_to_the_next(
+    channel: SyncChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = socket.getaddrinfo
 
     def several(host: Any, port: Any, *more: Any, **named: Any) -> Any:
@@ -577,13 +583,13 @@ def test_an_address_that_does_not_answer_gives_way_to_the_next(channel: Door, mo
     assert channel.ids() == [1, 2, 3, 4, 5]
 
 
-def test_a_host_that_cannot_be_found_may_be_found_later(channel: Door) -> None:
+def test_a_host_that_cannot_be_resolved_may_be_resolved_later(channel: SyncChannel) -> None:
     for host in ("nowhere.invalid", "x" * 70):
         failed(channel.sync(url=f"http://{host}/"), "cannot be resolved")
     assert channel.checkpoint.position == "1"
 
 
-def test_no_redirect_to_another_host(channel: Door) -> None:
+def test_no_redirect_to_another_host(channel: SyncChannel) -> None:
     with serving(numbered([things(9)]), "127.0.0.2") as other:
         target = other.url + "?page=1"
         redirect = Reply(status=302, headers={"Location": target})
@@ -598,19 +604,19 @@ def test_no_redirect_to_another_host(channel: Door) -> None:
         assert {request.headers["authorization"] for request in channel.api.requests} == {"Bearer secret"}
 
 
-def test_no_link_to_another_host(channel: Door) -> None:
+def test_no_link_to_another_host(channel: SyncChannel) -> None:
     reply = Reply(things(1), headers={"Link": '<http://169.254.169.254/latest/meta-data>; rel="next"'})
     failed(channel.sync(replace(QUICK, paging=HeaderLinkPaginator()), lambda _: reply), "Page 2", "169.254.169.254")
     assert channel.ids() == [1]
 
 
-def test_a_redirect_to_a_private_address_of_an_allowed_host(channel: Door) -> None:
+def test_a_redirect_to_a_private_address_of_an_allowed_host(channel: SyncChannel) -> None:
     redirect = Reply(status=307, headers={"Location": "http://169.254.169.254/x"})
     hosts = frozenset(("127.0.0.1", "169.254.169.254"))
     failed(channel.sync(answer=lambda _: redirect, hosts=hosts), "169.254.169.254", "link-local")
 
 
-def test_redirects_on_the_own_host_are_followed(channel: Door) -> None:
+def test_redirects_on_the_own_host_are_followed(channel: SyncChannel) -> None:
     def answer(request: Request) -> Reply:
         if request.path == "/things":
             return Reply(status=301, headers={"Location": f"/v2{request.path}?page={request.query['page']}"})
@@ -621,23 +627,23 @@ def test_redirects_on_the_own_host_are_followed(channel: Door) -> None:
     assert {request.headers["x-key"] for request in channel.api.requests} == {"k"}
 
 
-def test_an_allowed_host_must_be_the_own_one_too(channel: Door) -> None:
+def test_an_allowed_host_must_be_the_own_one_too(channel: SyncChannel) -> None:
     failed(
         channel.sync(hosts=frozenset(("example.org",))), "127.0.0.1, which is not among the allowed hosts: example.org"
     )
     assert channel.api.requests == []
 
 
-def test_credentials_are_said_nowhere(channel: Door) -> None:
+def test_credentials_are_shown_nowhere(channel: SyncChannel) -> None:
     header = ("Authorization", "Bearer s3cr3t")
-    done = channel.sync(answer=lambda _: Reply(status=500), header=header, url=channel.api.url + "?key=t0ken")
-    shown = repr(done) + repr(Access("http://x", header)) + "".join(channel.said) + repr(channel.checkpoint)
+    result = channel.sync(answer=lambda _: Reply(status=500), header=header, url=channel.api.url + "?key=t0ken")
+    shown = repr(result) + repr(Access("http://x", header)) + "".join(channel.messages) + repr(channel.checkpoint)
     assert "s3cr3t" not in shown
     assert "t0ken" not in shown
     assert channel.api.requests[0].headers["authorization"] == "Bearer s3cr3t"
 
 
-def test_no_proxy_of_the_environment(channel: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_of_the_environment(channel: SyncChannel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy would connect for us to wherever it likes."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -659,7 +665,7 @@ def with_etags(pages: list[list[Any]]) -> Callable[[Request], Reply]:
 
 
 @pytest.mark.parametrize("make", [with_etags, numbered])
-def test_only_pages_that_changed_are_landed_again(channel: Door, make: Callable[..., Any]) -> None:
+def test_only_pages_that_changed_are_landed_again(channel: SyncChannel, make: Callable[..., Any]) -> None:
     pages = [things(1, 2), things(3, 4), things(5)]
     succeeded(channel.sync(answer=make(pages)))
     again = succeeded(channel.sync())
@@ -674,7 +680,7 @@ def test_only_pages_that_changed_are_landed_again(channel: Door, make: Callable[
     assert [etag is not None for etag in sent] == ([True] * 4 + [False] if make is with_etags else [False] * 5)
 
 
-def test_everything_is_asked_for_now_and_then(channel: Door) -> None:
+def test_everything_is_requested_now_and_then(channel: SyncChannel) -> None:
     succeeded(channel.sync(answer=with_etags([things(1), things(2)])))
     channel.later(whole_begun_at="25 hours")
     whole = succeeded(channel.sync())
@@ -683,7 +689,7 @@ def test_everything_is_asked_for_now_and_then(channel: Door) -> None:
     assert succeeded(channel.sync()).unchanged == 3
 
 
-def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: Door) -> None:
+def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: SyncChannel) -> None:
     def answer(request: Request) -> Reply:
         if request.headers.get("if-none-match"):
             return Reply(status=304)
@@ -694,12 +700,12 @@ def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: Door) -> Non
     source = replace(QUICK, paging=CursorPaginator())
     succeeded(channel.sync(source, answer))
     for _ in range(2):
-        done = succeeded(channel.sync(source))
-        assert (done.pages, done.unchanged) == (2, 2)
+        result = succeeded(channel.sync(source))
+        assert (result.pages, result.unchanged) == (2, 2)
         assert [r.headers["if-none-match"] for r in channel.api.requests] == ['"a"', '"b"'], "it is known beyond a 304"
 
 
-def test_since(channel: Door) -> None:
+def test_since(channel: SyncChannel) -> None:
     source = replace(QUICK, since="changed_after", overlap=dt.timedelta(minutes=5))
     succeeded(channel.sync(source))
     assert all("changed_after" not in request.query for request in channel.api.requests), (
@@ -707,9 +713,9 @@ def test_since(channel: Door) -> None:
     )
     first = channel.checkpoint
     succeeded(channel.sync(source, numbered([things(2)])))
-    asked = {request.query["changed_after"] for request in channel.api.requests}
-    since = dt.datetime.fromisoformat(asked.pop())
-    assert not asked
+    since_values = {request.query["changed_after"] for request in channel.api.requests}
+    since = dt.datetime.fromisoformat(since_values.pop())
+    assert not since_values
     assert since == (first.begun_at - source.overlap).replace(microsecond=0)
     assert channel.ids() == [1, 2, 3, 4, 5, 2]
     channel.later(whole_begun_at="25 hours")
@@ -717,7 +723,7 @@ def test_since(channel: Door) -> None:
     assert all("changed_after" not in request.query for request in channel.api.requests)
 
 
-def test_a_sync_that_failed_moves_since_not_on(channel: Door) -> None:
+def test_a_sync_that_failed_moves_since_not_on(channel: SyncChannel) -> None:
     source = replace(QUICK, since="since")
     succeeded(channel.sync(source))
     begun = channel.checkpoint.begun_at
@@ -726,7 +732,7 @@ def test_a_sync_that_failed_moves_since_not_on(channel: Door) -> None:
     assert channel.checkpoint.since == begun - source.overlap
 
 
-def test_another_url_is_another_source(channel: Door) -> None:
+def test_another_url_is_another_source(channel: SyncChannel) -> None:
     """Nothing that is known of the one holds for the other."""
     source = replace(QUICK, since="since")
     succeeded(channel.sync(source, with_etags([things(1)])))
@@ -739,7 +745,7 @@ def test_another_url_is_another_source(channel: Door) -> None:
 # Crawls that are interrupted
 
 
-def test_a_sync_that_takes_long_pauses(channel: Door) -> None:
+def test_a_sync_that_takes_long_pauses(channel: SyncChannel) -> None:
     source = replace(QUICK, sync_seconds=1e-9)
     paused = channel.sync(source)
     assert (paused.state, paused.ok, paused.pages) == ("paused", True, 0)
@@ -752,14 +758,14 @@ def test_a_sync_that_takes_long_pauses(channel: Door) -> None:
     assert channel.ids() == [1, 2, 3, 4, 5]
 
 
-def test_an_old_sync_is_not_gone_on_with(channel: Door) -> None:
+def test_an_old_sync_is_not_gone_on_with(channel: SyncChannel) -> None:
     failed(channel.sync(answer=once(*[Reply(status=500)] * 3)))
     channel.later(begun_at="25 hours")
     assert succeeded(channel.sync(answer=once())).sync == 2
     assert channel.api.pages == ["1", "2", "3", "4"]
 
 
-def test_of_two_that_sync_one_source_one_stops(channel: Door) -> None:
+def test_of_two_that_sync_one_source_one_stops(channel: SyncChannel) -> None:
     """The second takes the sync over while the first waits for page 2; no page is landed twice."""
     first_waits, go_on = threading.Event(), threading.Event()
     well = numbered([things(1, 2), things(3, 4), things(5)])
@@ -770,9 +776,9 @@ def test_of_two_that_sync_one_source_one_stops(channel: Door) -> None:
             assert go_on.wait(20)
         return well(request)
 
-    done: list[SyncResult] = []
+    results: list[SyncResult] = []
     source = replace(QUICK, read_seconds=30)
-    first = threading.Thread(target=lambda: done.append(channel.sync(source, answer)))
+    first = threading.Thread(target=lambda: results.append(channel.sync(source, answer)))
     first.start()
     assert first_waits.wait(20)
     second = sync(
@@ -780,12 +786,12 @@ def test_of_two_that_sync_one_source_one_stops(channel: Door) -> None:
     )
     go_on.set()
     first.join(20)
-    assert (succeeded(second).pages, done[0].state, done[0].ok) == (3, "overtaken", True)
+    assert (succeeded(second).pages, results[0].state, results[0].ok) == (3, "overtaken", True)
     assert channel.ids() == [1, 2, 3, 4, 5]
     assert channel.checkpoint.pages == 4
 
 
-def test_a_page_that_changes_while_the_sync_is_under_way(channel: Door) -> None:
+def test_a_page_that_changes_while_the_sync_is_under_way(channel: SyncChannel) -> None:
     """A new row at the front moves the others: one of them is met twice, none is lost; the upsert takes the last."""
     state = {"rows": things(1, 2, 3, 4, 5)}
 
@@ -802,24 +808,24 @@ def test_a_page_that_changes_while_the_sync_is_under_way(channel: Door) -> None:
     assert 9 in channel.ids()
 
 
-def test_two_sources_of_which_one_fails(channel: Door) -> None:
+def test_two_sources_of_which_one_fails(channel: SyncChannel) -> None:
     with serving(lambda _: Reply(status=500)) as broken:
         sources = (replace(QUICK, name="broken"), QUICK)
         dataset = replace(records, api_sources=sources)
-        done = [
+        results = [
             sync(channel.engine, dataset, one, channel.store, Access(api.url, networks=LOOPBACK))
             for one, api in zip(sources, (broken, channel.api), strict=True)
         ]
-    failed(done[0], "answered 500")
-    succeeded(done[1])
+    failed(results[0], "answered 500")
+    succeeded(results[1])
     assert channel.ids() == [1, 2, 3, 4, 5]
     with channel.engine.connect() as conn:
         rows = {row.source: row for row in conn.execute(select(checkpoints))}
-    assert rows["broken"].last_error == done[0].why
+    assert rows["broken"].last_error == results[0].why
     assert (rows["api"].last_error, rows["api"].pages) == (None, 4)
 
 
-def test_what_goes_wrong_here_is_no_fault_of_the_source(channel: Door, tmp_path: Path) -> None:
+def test_what_goes_wrong_here_is_no_fault_of_the_source(channel: SyncChannel, tmp_path: Path) -> None:
     (tmp_path / "raw").write_text("a file where a folder should be")
     with pytest.raises(OSError, match="raw"):
         channel.sync()
@@ -865,8 +871,8 @@ def linked(pages: Sequence[list[Any]], *, on_304: bool) -> Callable[[Request], R
 
 
 @pytest.mark.parametrize("on_304", [True, False])
-def test_a_page_behind_the_last_one_that_did_not_change(channel: Door, on_304: bool) -> None:
-    """What follows a page stands beside its rows: they are as they were, and there is a next page all the same."""
+def test_a_page_behind_the_last_one_that_did_not_change(channel: SyncChannel, on_304: bool) -> None:
+    """The link to the next page is beside the rows: they are unchanged, and there is a next page all the same."""
     source, pages = replace(QUICK, paging=HeaderLinkPaginator()), [things(1), things(2)]
     succeeded(channel.sync(source, linked(pages, on_304=on_304)))
     for more in (things(3), things(4)):
@@ -876,7 +882,7 @@ def test_a_page_behind_the_last_one_that_did_not_change(channel: Door, on_304: b
     assert "if-none-match" in channel.api.requests[0].headers, "what leads on is not sent again"
 
 
-def test_a_304_leads_to_where_its_own_link_does(channel: Door) -> None:
+def test_a_304_leads_to_where_its_own_link_does(channel: SyncChannel) -> None:
     source, pages = replace(QUICK, paging=HeaderLinkPaginator()), {"1": (things(1), "2"), "2": (things(2), None)}
 
     def answer(request: Request) -> Reply:
@@ -892,8 +898,8 @@ def test_a_304_leads_to_where_its_own_link_does(channel: Door) -> None:
     assert channel.ids() == [1, 2, 9]
 
 
-def test_a_cursor_that_ran_out_is_not_asked_for_again(channel: Door) -> None:
-    """The page that led to it is unchanged, and said so would lead there for ever."""
+def test_a_cursor_that_ran_out_is_not_requested_again(channel: SyncChannel) -> None:
+    """The page that led to it is unchanged; a 304 for it would lead there for ever."""
     channel.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
 
     def answer(request: Request) -> Reply:
@@ -913,12 +919,12 @@ def test_a_cursor_that_ran_out_is_not_asked_for_again(channel: Door) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 407])
-def test_credentials_that_run_out_in_the_middle(channel: Door, status: int) -> None:
-    well, asked = numbered([things(n) for n in range(1, 8)]), []
+def test_credentials_that_run_out_in_the_middle(channel: SyncChannel, status: int) -> None:
+    well, tokens = numbered([things(n) for n in range(1, 8)]), []
 
     def answer(request: Request) -> Reply:
-        asked.append(request.headers["authorization"])
-        return well(request) if asked.count(asked[-1]) <= 3 else Reply(status=status)
+        tokens.append(request.headers["authorization"])
+        return well(request) if tokens.count(tokens[-1]) <= 3 else Reply(status=status)
 
     for token in ("a", "b"):
         failed(channel.sync(answer=answer, header=("Authorization", token)), f"answered {status}")
@@ -926,7 +932,7 @@ def test_credentials_that_run_out_in_the_middle(channel: Door, status: int) -> N
     assert channel.ids() == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_error_in_a_200(channel: Door) -> None:
+def test_an_error_in_a_200(channel: SyncChannel) -> None:
     failed(channel.sync(answer=once(Reply({"error": "try later"}))), "Page 2", "no list of rows")
     assert channel.checkpoint.position == "2"
     succeeded(channel.sync())
@@ -934,7 +940,7 @@ def test_an_error_in_a_200(channel: Door) -> None:
 
 
 @pytest.mark.parametrize("paging", [HeaderLinkPaginator(), CursorPaginator()])
-def test_equal_pages_are_gone_through(channel: Door, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_pages_are_gone_through(channel: SyncChannel, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without anything of their own: heartbeats, say. The source leads on, and the sync follows."""
     channel.dataset = replace(records, sources=(Json(rows="items"),))
 

@@ -93,9 +93,9 @@ def harness(platform: Platform, database_url: str, home: Path, data: Path) -> It
             "MINI_PLATFORM_API_SOURCE__RECORDS_API__URL": api.url,
             "MINI_PLATFORM_API_SOURCE_NETWORKS": "127.0.0.0/8",
         }
-        made = SyncHarness(api, platform, settings, home.with_name("sync.log"))
-        yield made
-        for process in made.started:
+        sync_harness = SyncHarness(api, platform, settings, home.with_name("sync.log"))
+        yield sync_harness
+        for process in sync_harness.started:
             process.kill()
             process.join()
 
@@ -111,11 +111,11 @@ def test_killed(point: str, harness: SyncHarness) -> None:
     times = [1] if point in ONCE else [1, 2, 1]
     for number in times:
         harness.kill_at(f"{point}:{number}")
-    asked = len(harness.api.requests)
+    requests_before = len(harness.api.requests)
     harness.finish()
     harness.check()
     if point not in ONCE:
-        assert len(harness.api.requests) - asked < PAGES + 1, "it went on, and did not begin anew"
+        assert len(harness.api.requests) - requests_before < PAGES + 1, "it went on, and did not begin anew"
 
 
 @pytest.mark.parametrize("point", [p for p in SYNC_POINTS if p not in (*ONCE, *ONLY_AFTER_FAILURES, *LANDING)])
@@ -148,9 +148,9 @@ def test_killed_while_a_failure_is_noted(point: str, status: int, harness: SyncH
 
 def test_a_raw_file_that_no_ledger_row_names_does_no_harm(harness: SyncHarness) -> None:
     harness.kill_at("sync.page_kept")
-    kept = list((harness.platform.store.folder).glob("??/*"))
-    assert len(kept) == 1
+    raw_paths = list((harness.platform.store.folder).glob("??/*"))
+    assert len(raw_paths) == 1
     assert harness.rows("SELECT * FROM ops.files") == []
     harness.finish()
     harness.check()
-    assert kept[0].exists(), "the same bytes again are the same file"
+    assert raw_paths[0].exists(), "the same bytes again are the same file"

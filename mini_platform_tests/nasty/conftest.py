@@ -21,9 +21,9 @@ def database(server: str, template: str) -> Iterator[Engine]:
     name = f"nasty_{uuid.uuid4().hex}"
     with admin.connect() as conn:
         conn.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    made = connection.engine(make_url(server).set(database=name).render_as_string(hide_password=False))
-    yield made
-    made.dispose()
+    engine = connection.engine(make_url(server).set(database=name).render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
     with admin.connect() as conn:
         conn.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
@@ -31,6 +31,6 @@ def database(server: str, template: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def bench(database: Engine, tmp_path: Path) -> Bench:
-    made = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"))
-    made.clear()
-    return made
+    nasty_bench = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"))
+    nasty_bench.clear()
+    return nasty_bench

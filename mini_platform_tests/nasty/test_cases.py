@@ -9,7 +9,7 @@ from mini_platform_tests.support.cases import CASES, Case
 
 
 def difference(case: Case, got: Outcome) -> str:
-    """What came of a case and should not have; empty if all is as it should be."""
+    """Return the differences between a case and its outcome; empty if there are none."""
     error = got.error if bool(case.error) == bool(got.error) and case.error in got.error else f"not in: {got.error!r}"
     return explained(
         [
@@ -44,16 +44,16 @@ def test_together(bench: Bench) -> None:
     wrong = ""
     for case, got in reversed(list(zip(cases, outcomes, strict=True))):
         keys = {row: "|".join(row.split("|")[:2]) for row in case.rows}
-        kept = tuple(sorted(row for row, key in keys.items() if key not in later))
-        lost = len(case.rows) - len(kept)
+        remaining = tuple(sorted(row for row, key in keys.items() if key not in later))
+        lost = len(case.rows) - len(remaining)
         later |= set(keys.values())
         counts = _counts(case.summary)
         counts["inserted"] = counts.get("inserted", 0) - lost
         counts["superseded"] = counts.get("superseded", 0) + lost
         expected = Outcome(
-            got.name, "", got.error if case.error in got.error else case.error, case.rejects, kept, case.extra
+            got.name, "", got.error if case.error in got.error else case.error, case.rejects, remaining, case.extra
         )
-        found = explained(
+        differences = explained(
             [
                 ("status", case.summary.split(":")[0], got.summary.split(":")[0]),
                 ("accounting", {k: v for k, v in counts.items() if v or k == "read"}, _counts(got.summary)),
@@ -63,7 +63,7 @@ def test_together(bench: Bench) -> None:
                 ),
             ]
         )
-        wrong += f"\n{case.name}{found}" if found else ""
+        wrong += f"\n{case.name}{differences}" if differences else ""
     if wrong:
         pytest.fail(wrong, pytrace=False)
     assert bench.wrong() == []

@@ -66,53 +66,53 @@ def held(bench: Bench, dataset: Dataset) -> Counter[tuple[object, ...]]:
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_clean(everybody: Bench, name: str, form: str) -> None:
     """Every row arrives with the values that the file has, and once more changes nothing."""
-    wanted = sample(lenient(name), form, 300)  # type: ignore[arg-type]
-    everybody.drop((f"clean.{form}", wanted.data))
-    (got,) = everybody.run(wanted.dataset)
+    expected = sample(lenient(name), form, 300)  # type: ignore[arg-type]
+    everybody.drop((f"clean.{form}", expected.data))
+    (got,) = everybody.run(expected.dataset)
     assert counted(got) == {"read": 300, "inserted": 300}
-    assert held(everybody, wanted.dataset) == wanted.valid
-    assert everybody.run(wanted.dataset) == [], "it was looked at, and is not new any more"
-    everybody.drop((f"again.{form}", wanted.data))
-    (again,) = everybody.run(wanted.dataset)
+    assert held(everybody, expected.dataset) == expected.valid
+    assert everybody.run(expected.dataset) == [], "it was looked at, and is not new any more"
+    everybody.drop((f"again.{form}", expected.data))
+    (again,) = everybody.run(expected.dataset)
     assert counted(again) == {"read": 300, "unchanged": 300}
-    assert held(everybody, wanted.dataset) == wanted.valid
-    assert everybody.wrong(wanted.dataset) == []
+    assert held(everybody, expected.dataset) == expected.valid
+    assert everybody.wrong(expected.dataset) == []
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_dirt_of_every_rule(everybody: Bench, name: str, form: str) -> None:
     """Each spoiled line is rejected by the rule that it breaks, every other one is loaded; again and reprocessed, too."""
-    wanted = sample(lenient(name), form, 400, dirty=0.5, seed=1)  # type: ignore[arg-type]
-    everybody.drop((f"dirty.{form}", wanted.data))
-    (got,) = everybody.run(wanted.dataset)
-    check(wanted, got)
+    expected = sample(lenient(name), form, 400, dirty=0.5, seed=1)  # type: ignore[arg-type]
+    everybody.drop((f"dirty.{form}", expected.data))
+    (got,) = everybody.run(expected.dataset)
+    check(expected, got)
     assert counted(got) == {"read": 400, "inserted": 200, "rejected": 200}
-    assert held(everybody, wanted.dataset) == wanted.valid
+    assert held(everybody, expected.dataset) == expected.valid
     with everybody.engine.begin() as conn:
         ledger.return_to_landed(conn, name, files.c.status == "loaded")
-    everybody.work(wanted.dataset)
+    everybody.work(expected.dataset)
     with everybody.engine.connect() as conn:
         row = conn.execute(select(files)).mappings().one()
     assert [row[counter] for counter in COUNTERS] == [0, 0, 200, 0, 200], "reprocessed: all unchanged"
-    assert held(everybody, wanted.dataset) == wanted.valid
-    assert everybody.wrong(wanted.dataset) == []
+    assert held(everybody, expected.dataset) == expected.valid
+    assert everybody.wrong(expected.dataset) == []
 
 
-def check(wanted: Sample, got: Outcome) -> None:
-    """Whether just the spoiled lines are rejected, each by its rule."""
+def check(expected: Sample, got: Outcome) -> None:
+    """Fail unless just the spoiled lines are rejected, each by its rule."""
     rejected: dict[int, set[str]] = {}
     for reject in got.rejects:
         line, rule, _ = reject.split(" ", 2)
         rejected.setdefault(int(line), set()).add(rule)
     wrong = [
-        f"line {line}: {kind} expected, {rejected.get(line)} got: {wanted.lines[line - 1][:200]}"
-        for line, kind in wanted.broken.items()
+        f"line {line}: {kind} expected, {rejected.get(line)} got: {expected.lines[line - 1][:200]}"
+        for line, kind in expected.broken.items()
         if kind.partition(":")[0] not in rejected.get(line, ())
     ]
     wrong += [
-        f"line {line}: rejected by {rules}, but valid: {wanted.lines[line - 1][:200]}"
+        f"line {line}: rejected by {rules}, but valid: {expected.lines[line - 1][:200]}"
         for line, rules in rejected.items()
-        if line not in wanted.broken
+        if line not in expected.broken
     ]
     if wrong:
         pytest.fail("\n".join(wrong[:20]), pytrace=False)

@@ -235,9 +235,9 @@ def tables(database: Engine) -> None:
 
 @pytest.fixture
 def bench(database: Engine, tables: None, tmp_path: Path) -> Bench:
-    made = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"), [dataset])
-    made.clear()
-    return made
+    nasty_bench = Bench(database, tmp_path / "inbox", RawStore(tmp_path / "raw"), [dataset])
+    nasty_bench.clear()
+    return nasty_bench
 
 
 @pytest.mark.parametrize("file", POLLUTED, ids=[file.name for file in POLLUTED])
@@ -247,8 +247,8 @@ def test_every_cell(bench: Bench, file: Polluted) -> None:
     (got,) = bench.run(declared)
     table = dataset_tables(declared).production
     with bench.engine.connect() as conn:
-        found = conn.execute(select(*(table.c[c.name] for c in declared.columns)).order_by(table.c.id))
-        cells = tuple(tuple(row) for row in found)
+        result = conn.execute(select(*(table.c[c.name] for c in declared.columns)).order_by(table.c.id))
+        cells = tuple(tuple(row) for row in result)
     wrong = explained(
         [
             ("cells", file.rows, cells),

@@ -109,17 +109,17 @@ def test_any_file(bench: Bench, arriving: list[Written]) -> None:
 
 
 def check_lines(bench: Bench, file: Written, name: str) -> None:
-    """What the ledger and staging say of a file that was just loaded."""
+    """Check the lines that the ledger and staging have of a file that was just loaded."""
     staging = dataset_tables(file.dataset).staging
     with bench.engine.connect() as conn:
         row = conn.execute(select(files).where(files.c.name == name)).one()
-        found = list(conn.execute(select(staging.c._line).where(staging.c._file_id == row.file_id)).scalars())
+        line_numbers = list(conn.execute(select(staging.c._line).where(staging.c._file_id == row.file_id)).scalars())
     if row.status == "refused":
         assert file.spoiled
         assert row.error.endswith((".", "?"))
         return
     assert row.status == "loaded"
-    assert row.rows_read == len(found) == len(set(found))
+    assert row.rows_read == len(line_numbers) == len(set(line_numbers))
     expected = lines_of(file)
     if expected is not None:
-        assert set(found) == expected
+        assert set(line_numbers) == expected

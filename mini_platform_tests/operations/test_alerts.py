@@ -41,20 +41,20 @@ Tick = Callable[[], str]
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    made = trustme.CA()
-    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return made
+    return ca
 
 
 @pytest.fixture
 def box(home: Path, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mailbox:
-    """Somebody who is told by mail; their server is down until a test starts it."""
+    """Somebody who is notified by mail; their server is down until a test starts it."""
     assert home.parent == tmp_path
-    made = Mailbox(free_port(), tmp_path / "ca.pem")
-    monkeypatch.setenv("MINI_PLATFORM_ALERTS", made.url)
+    mailbox = Mailbox(free_port(), tmp_path / "ca.pem")
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", mailbox.url)
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    return made
+    return mailbox
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def mails(box: Mailbox, authority: trustme.CA) -> Iterator[Mailbox]:
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    with webhook() as made:
-        yield made
+    with webhook() as receiver:
+        yield receiver
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def known(engine: Engine) -> list[tuple[str, int, bool]]:
         return [(row.kind, row.times, row.closed_at is None) for row in rows]
 
 
-def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
+def test_a_refused_file_is_reported_once_and_then_its_correction(
     mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
     load(defs, instance, data, weather__a=BAD)
@@ -141,13 +141,13 @@ def test_a_refused_file_is_told_of_once_and_then_that_it_is_corrected(
     load(defs, instance, data, weather__a=GOOD)
     for _ in range(3):
         tick()
-    _, told = mails.mails
-    assert told["Subject"] == "Mini Platform: File refused - recovered: weather"
-    assert "RECOVERED  File refused. weather: weather__a.csv, file 2: refused." in text_of(told)
+    _, recovery = mails.mails
+    assert recovery["Subject"] == "Mini Platform: File refused - recovered: weather"
+    assert "RECOVERED  File refused. weather: weather__a.csv, file 2: refused." in text_of(recovery)
     assert known(engine) == [("file_refused", 2, False)]
 
 
-def test_nobody_is_told_that_a_file_is_well_while_it_is_judged_again(
+def test_no_recovery_is_reported_while_a_file_is_validated_again(
     mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, platform: Platform
 ) -> None:
     from mini_platform.warehouse import ledger
@@ -163,7 +163,7 @@ def test_nobody_is_told_that_a_file_is_well_while_it_is_judged_again(
     assert len(mails.mails) == 1
 
 
-def test_what_is_personal_is_not_told(
+def test_personal_data_is_in_no_alert(
     mails: Mailbox, tick: Tick, pipeline: Callable[..., Any], tmp_path: Path, engine: Engine
 ) -> None:
     """Neither rows nor names of files of a dataset that has personal data; nor headers, which may be rows."""
@@ -184,7 +184,7 @@ def test_what_is_personal_is_not_told(
         assert words not in rows
 
 
-def test_a_mail_server_that_is_down_is_tried_again_and_told_once(
+def test_a_mail_server_that_is_down_is_tried_again_and_notified_once(
     box: Mailbox,
     hook: Hook,
     authority: trustme.CA,
@@ -193,13 +193,13 @@ def test_a_mail_server_that_is_down_is_tried_again_and_told_once(
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever can be reached is told meanwhile, and not again."""
+    """The recipients that can be reached are notified meanwhile, and not again."""
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{box.url}, json://{hook.url}/in/T0kenOfTheHook")
-    said = tick()
-    assert "mailtos localhost" in said
-    assert "next attempt in" in said
-    assert PASSWORD not in said
-    assert "refused" in said, "the reason of the connection"
+    message = tick()
+    assert "mailtos localhost" in message
+    assert "next attempt in" in message
+    assert PASSWORD not in message
+    assert "refused" in message, "the reason of the connection"
     tick()
     (body,) = hook.bodies
     assert body["title"] == "Mini Platform: File refused: weather"
@@ -350,9 +350,9 @@ def test_an_inbox_that_is_down_is_one_incident_and_fails_the_raw_assets_check_un
 
     def passed() -> bool:
         checks = load(defs, instance).get_asset_check_evaluations()
-        (taken,) = [check for check in checks if check.check_name == "files_taken"]
+        (inbox_check,) = [check for check in checks if check.check_name == "files_taken"]
         tick()
-        return bool(taken.passed)
+        return bool(inbox_check.passed)
 
     assert not passed()
     assert known(engine) == [("source_down", 1, True)]
@@ -367,7 +367,7 @@ def test_an_inbox_that_is_down_is_one_incident_and_fails_the_raw_assets_check_un
 def test_a_file_that_was_refused_long_ago_is_shown_by_all(
     refused: None, engine: Engine, client: httpx.Client, pipeline: Callable[..., Any], tmp_path: Path, how: str
 ) -> None:
-    """Whether or not the sensor of the alerts is running."""
+    """It is shown even if the sensor of the alerts is not running."""
 
     def shown() -> list[bool]:
         doctor = [
@@ -388,7 +388,7 @@ def test_a_file_that_was_refused_long_ago_is_shown_by_all(
     assert shown() == [False] * 3
 
 
-def test_what_only_warns_is_an_incident_of_which_nobody_is_told(
+def test_what_only_warns_is_an_incident_without_a_notification(
     mails: Mailbox, tick: Tick, pipeline: Callable[..., Any], tmp_path: Path, engine: Engine
 ) -> None:
     (tmp_path / "weather__a.csv").write_text(GOOD + "OSL,2026-01-02,warm,0\n")
@@ -399,12 +399,12 @@ def test_what_only_warns_is_an_incident_of_which_nobody_is_told(
     tick()
     assert sorted(known(engine)) == [("files_waiting", 1, True), ("rows_rejected", 1, True)]
     with engine.connect() as conn:
-        said = conn.scalars(select(incidents.c.message).where(incidents.c.kind == "rows_rejected")).one()
-    assert said == "weather: weather__a.csv, file 1: 1 of 2 rows (50%) rejected."
+        message = conn.scalars(select(incidents.c.message).where(incidents.c.kind == "rows_rejected")).one()
+    assert message == "weather: weather__a.csv, file 1: 1 of 2 rows (50%) rejected."
     assert mails.mails == []
 
 
-def test_who_is_told_later_is_told_what_is_open(
+def test_a_later_recipient_is_notified_of_what_is_open(
     tick: Tick, hook: Hook, refused: None, pipeline: Callable[..., Any], tmp_path: Path, platform: Platform,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -416,8 +416,8 @@ def test_who_is_told_later_is_told_what_is_open(
     tick()
     assert [is_open for _, _, is_open in known(platform.engine)] == [False, True]
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
-    told = services(load_settings())
-    assert module.deliver(platform.engine, told) == []
+    recipients = services(load_settings())
+    assert module.deliver(platform.engine, recipients) == []
     assert [body["title"] for body in hook.bodies] == ["Mini Platform: File refused: weather"]
 
 
@@ -440,11 +440,11 @@ def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pyt
         Incident("file_refused", str(n), "weather", str(n), f"weather: file {n}", "", "", now) for n in range(3000)
     ]
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
-    told = services(load_settings())
-    for found in (problems, problems[:1000], problems[:1000], problems):
+    recipients = services(load_settings())
+    for current in (problems, problems[:1000], problems[:1000], problems):
         with platform.engine.begin() as conn:
-            reconcile(conn, found)
-        assert module.deliver(platform.engine, told) == []
+            reconcile(conn, current)
+        assert module.deliver(platform.engine, recipients) == []
     assert [body["title"] for body in hook.bodies] == ["Mini Platform: 3000 new", "Mini Platform: 2000 recovered"]
     assert "... and 2,980 more" in hook.bodies[0]["message"]
 
@@ -456,38 +456,38 @@ def test_the_digest(
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
     monkeypatch.setenv("MINI_PLATFORM_ALERTS_DIGEST", "0")
     settings = load_settings()
-    told = services(settings)
+    recipients = services(settings)
     for _ in range(2):
-        module.digest(platform.engine, settings, told)
-        module.deliver(platform.engine, told)
+        module.digest(platform.engine, settings, recipients)
+        module.deliver(platform.engine, recipients)
     (body,) = hook.bodies
     assert "sales: 1 files loaded, 500 rows read, 0 rejected" in body["message"]
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mini_platform.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=120)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=120)
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = free_port()
     urls = f"{mails.url} json://{hook.url}/T0kenOfTheHook json://user:T0kenOfTheOther@127.0.0.1:{closed}/T0kenInThePath"
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", urls)
-    done = cli("alerts", "test")
-    assert done.returncode == 1
-    lines = done.stdout.splitlines()
+    result = cli("alerts", "test")
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
     assert [line.split(": ")[1] for line in lines[:2]] == ["sent", "sent"]
     assert lines[2].startswith("json 127.0.0.1 ")
     assert "refused" in lines[2], "why"
     for secret in (PASSWORD, "T0ken"):
-        assert secret not in done.stdout + done.stderr
+        assert secret not in result.stdout + result.stderr
     assert mails.mails[0]["Subject"] == hook.bodies[0]["title"] == "Mini Platform: test"
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{mails.url} nosuch://T0ken")
-    done = cli("alerts", "test")
-    assert (done.returncode, "T0ken" in done.stderr) == (2, False)
-    assert "URL 2 of MINI_PLATFORM_ALERTS is not one that Apprise understands" in done.stderr
+    result = cli("alerts", "test")
+    assert (result.returncode, "T0ken" in result.stderr) == (2, False)
+    assert "URL 2 of MINI_PLATFORM_ALERTS is not one that Apprise understands" in result.stderr
     monkeypatch.delenv("MINI_PLATFORM_ALERTS")
     assert cli("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: no alerts are sent.\n"
 
@@ -495,7 +495,7 @@ def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: py
 def test_an_incident_that_is_closed_by_hand_stays_closed(
     mails: Mailbox, tick: Tick, refused: None, engine: Engine, pipeline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """As when a file was corrected under another name."""
+    """A file may have been corrected under another name."""
     tick()
     (row,) = map(json.loads, cli("alerts", "list", "--json").stdout.splitlines())
     assert (row["kind"], row["closed_at"]) == ("file_refused", None)

@@ -98,9 +98,9 @@ def test_drill_yesterdays_backup_and_what_arrived_since_are_what_the_oracle_says
         conn.execute(text("DROP TABLE analytics.summary, quarantine.measurements CASCADE"))
     bytes_of = contents(harness)
 
-    done = bring_back(platform, there, replace=True, replay=how == "replayed")
+    restored = bring_back(platform, there, replace=True, replay=how == "replayed")
 
-    assert (done.later, done.replayed) == (len(TODAY), len(TODAY) if how == "replayed" else 0)
+    assert (restored.later, restored.replayed) == (len(TODAY), len(TODAY) if how == "replayed" else 0)
     if how == "dropped again":
         harness.land(*TODAY)
     as_the_ledger_says(harness, bytes_of)
@@ -118,15 +118,15 @@ def test_a_lost_machine_comes_back_from_the_backup_alone(
     with harness.engine.begin() as conn:
         lease = {"leased_by": "a run of the lost machine", "leased_until": func.now() + dt.timedelta(hours=1)}
         conn.execute(files.update().values(lease))
-    made = backup(platform, there, nothing)
+    saved = backup(platform, there, nothing)
     for path in harness.store.folder.glob("??/*"):
         path.unlink()
     with harness.engine.begin() as conn:
         conn.execute(text("DROP SCHEMA ops, staging, production, quarantine, analytics, dagster CASCADE"))
 
-    done = bring_back(platform, there)
+    restored = bring_back(platform, there)
 
-    assert (done.raw_files, made.copied, made.manifest.raw_files) == (3, 3, 3)
+    assert (restored.raw_files, saved.copied, saved.manifest.raw_files) == (3, 3, 3)
     harness.run()
     harness.check()
     with harness.engine.connect() as conn:
@@ -227,14 +227,14 @@ def test_a_damaged_backup_is_refused_by_name_and_changes_nothing(
 ) -> None:
     harness.land(*YESTERDAY)
     harness.run()
-    made = backup(platform, there, nothing)
+    saved = backup(platform, there, nothing)
     harness.land(*TODAY)
     harness.run()
     before = contents(harness)
     for path in harness.store.folder.glob("??/*"):
         path.unlink()
     hurt, sentence = DAMAGE[damage]
-    hurt(there, there / made.name)
+    hurt(there, there / saved.name)
     with pytest.raises(BackupError, match=sentence):
         bring_back(platform, there, replace=True)
     for sha256, data in before.items():
@@ -257,7 +257,7 @@ def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(
     harness.check()
 
 
-def test_a_platform_with_files_is_replaced_only_where_that_is_said(
+def test_a_platform_with_files_is_replaced_only_if_requested(
     platform: Platform, harness: PipelineHarness, there: Path
 ) -> None:
     harness.land(*YESTERDAY)
@@ -268,29 +268,29 @@ def test_a_platform_with_files_is_replaced_only_where_that_is_said(
         restore(platform, there, archive.backups(there)[-1], nothing, replace=True)
 
 
-def test_secrets_are_in_it_only_where_asked_for_and_other_keys_are_noticed(
+def test_secrets_are_in_it_only_if_requested_and_other_keys_are_noticed(
     platform: Platform, harness: PipelineHarness, there: Path
 ) -> None:
     harness.land(*YESTERDAY)
     assert platform.keyring  # made now, as by the first personal data
     key = platform.settings.home / "pii.key"
-    made = backup(platform, there, nothing)
+    saved = backup(platform, there, nothing)
     assert not [path for path in there.rglob("*") if path.is_file() and key.read_bytes().strip() in path.read_bytes()]
-    assert made.manifest.secrets == []
-    kept = key.read_bytes()
+    assert saved.manifest.secrets == []
+    key_bytes = key.read_bytes()
     key.unlink()
     fresh = Platform()  # another process, on another machine: it has no key, or one of its own
     platform.engine.dispose()
     with pytest.raises(BackupError, match="use --other-keys if they are lost"):
         bring_back(fresh, there, replace=True)
-    assert bring_back(fresh, there, replace=True, other_keys=True).manifest == made.manifest
+    assert bring_back(fresh, there, replace=True, other_keys=True).manifest == saved.manifest
 
-    key.write_bytes(kept)
+    key.write_bytes(key_bytes)
     assert backup(platform, there, nothing, secrets=True).manifest.secrets == ["pii.key"]
     key.unlink()
     platform.engine.dispose()
     bring_back(Platform(), there, replace=True)
-    assert key.read_bytes() == kept
+    assert key.read_bytes() == key_bytes
     assert key.stat().st_mode & 0o777 == 0o600
     assert there.stat().st_mode & 0o077 == 0
 
@@ -312,7 +312,7 @@ def test_a_key_that_was_revoked_since_does_not_come_back(
 
 
 def test_the_audit_trail_goes_on(platform: Platform, harness: PipelineHarness, there: Path) -> None:
-    """What was done since the backup was done, though it is undone now."""
+    """The actions since the backup stay in the trail, though their effects are undone."""
     harness.land(*YESTERDAY)
     with platform.engine.begin() as conn:
         keys.create(conn, "before", ["read"], None)
@@ -351,9 +351,9 @@ def test_the_commands(platform: Platform, harness: PipelineHarness, there: Path)
     harness.land(*YESTERDAY)
     harness.run()
     assert "There is no backup in" in cli("restore", there).stderr
-    done = cli("backup", there, "--keep", "3", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["raw files"] == 3
+    result = cli("backup", there, "--keep", "3", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["raw files"] == 3
     sums = there / archive.backups(there)[0] / "SHA256SUMS"
     assert len(sums.read_text().splitlines()) == 4
     platform.engine.dispose()

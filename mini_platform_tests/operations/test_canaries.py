@@ -49,7 +49,7 @@ SHAPES = {
     "MINI_PLATFORM_ALERTS": "json://user:{}@127.0.0.1:1/",
     "SENTRY_DSN": "https://{}@127.0.0.1:1/1",
 }
-"""How the values of secrets look that are not just any text."""
+"""Shapes of the values of secrets that are not just any text."""
 WEATHER = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n"
 PAGES = [
     "/", "/files", "/files/1", "/runs", "/quality", "/weather", "/sales", "/login", "/nothing", "/static/nothing.css",
@@ -100,7 +100,7 @@ OTHERS = ("token of the login", "a wrong password")
 
 
 class Watch:
-    """What may appear nowhere, and where it did."""
+    """The canaries, which may appear nowhere, and the places where they did."""
 
     def __init__(self) -> None:
         self.canaries = {variable: f"canary{secrets.token_hex(12)}" for variable in [*SECRETS, *OTHERS]}
@@ -156,9 +156,9 @@ class Guarded:
             before(conn)
         with conn.cursor() as cursor:
             cursor.execute(statement, values)
-            found = cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
         conn.close()
-        return found
+        return rows
 
     def _ask_for_passwords(self, conn: Any) -> None:
         with conn.cursor() as cursor:
@@ -189,29 +189,35 @@ class Guarded:
 
 
 class Operator:
-    """Who types commands; all that comes back is searched."""
+    """Somebody who types commands; all that comes back is searched."""
 
     def __init__(self, watch: Watch, environment: dict[str, str]) -> None:
         self.watch = watch
         self.environment = environment
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, *command], cwd=PROJECT, env=self.environment | more, capture_output=True, text=True,
             check=False, timeout=300,
         )  # fmt: skip
-        self.watch.search(f"output of {' '.join(command)[:80]}", done.stdout, done.stderr)
-        return done
+        self.watch.search(f"output of {' '.join(command)[:80]}", result.stdout, result.stderr)
+        return result
 
     def cli(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return self.run("-m", "mini_platform.cli", *arguments, **more)
 
 
 def echo(request: Request) -> Reply:
-    """A source that refuses whoever asks, and repeats what it was told in every place that there is."""
-    said = request.headers.get("authorization", "")
+    """A source that refuses every request, and repeats its credentials in every place that there is."""
+    authorization = request.headers.get("authorization", "")
     return Reply(
-        {"error": said}, 403, {"X-Said": said, "Link": f'<http://127.0.0.1/?{said}>; rel="next"', "ETag": f'"{said}"'}
+        {"error": authorization},
+        403,
+        {
+            "X-Said": authorization,
+            "Link": f'<http://127.0.0.1/?{authorization}>; rel="next"',
+            "ETag": f'"{authorization}"',
+        },
     )
 
 
@@ -255,26 +261,28 @@ def test_no_secret_is_anywhere(tmp_path: Path) -> None:
 def spread(values: dict[str, str], vault: Vault, folder: Path, token: str) -> dict[str, str]:
     """Give the secrets to the sources in turn; the environment that tells of the others."""
     (folder / "secrets").mkdir()
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))}
-    given |= {"VAULT_ADDR": vault.url, "MINI_PLATFORM_SECRETS_DIR": str(folder / "secrets")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
+    }
+    environment |= {"VAULT_ADDR": vault.url, "MINI_PLATFORM_SECRETS_DIR": str(folder / "secrets")}
     vault.token, vault.login, held = token, (values["VAULT_ROLE_ID"], values["VAULT_SECRET_ID"]), {}
     for number, (name, value) in enumerate(values.items()):
         if name == "VAULT_TOKEN":
             continue  # it would be used in place of the AppRole's
         if name.startswith("VAULT_") or number % 4 == 0:
             (folder / f"{number}").write_text(value + "\n")
-            given[f"{name}_FILE"] = str(folder / f"{number}")
+            environment[f"{name}_FILE"] = str(folder / f"{number}")
         elif number % 4 == 1:
             (folder / "secrets" / name.lower()).write_text(value + "\n")
         elif number % 4 == 2:
             held[name] = value
         else:
-            given[name] = value
+            environment[name] = value
     vault.secrets["secret/mini-platform"] = held
-    return given
+    return environment
 
 
-def work(operator: Operator, watch: Watch, postgres: Guarded, asked: list[Request], folder: Path) -> None:
+def work(operator: Operator, watch: Watch, postgres: Guarded, requests: list[Request], folder: Path) -> None:
     """Everything that the platform does, and most of what can go wrong."""
     web = f"http://127.0.0.1:{operator.environment['MINI_PLATFORM_API_PORT']}"
     dagster = f"http://127.0.0.1:{operator.environment['MINI_PLATFORM_DAGSTER_PORT']}"
@@ -282,7 +290,7 @@ def work(operator: Operator, watch: Watch, postgres: Guarded, asked: list[Reques
     (folder / "data" / "customers").mkdir(exist_ok=True)
     (folder / "data" / "customers" / "a.csv").write_text("\x00nonsense")
     assert operator.cli("sync", "records").returncode == 1
-    assert watch.canaries["MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER"] in asked[0].headers["authorization"]
+    assert watch.canaries["MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER"] in requests[0].headers["authorization"]
     launched = operator.run(
         "-m", "dagster", "job", "execute", "-m", "mini_platform.definitions", "-j", "sync_records_api",
         DAGSTER_HOME=str(folder / "home" / "dagster"),
@@ -303,7 +311,7 @@ def work(operator: Operator, watch: Watch, postgres: Guarded, asked: list[Reques
 
 
 def bare(operator: Operator, command: str) -> str:
-    """What a command prints whose business it is to print a secret."""
+    """Return the output of a command whose business it is to print a secret."""
     return subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", command], cwd=PROJECT, env=operator.environment,
         capture_output=True, text=True, check=True,
@@ -348,13 +356,13 @@ def failing(operator: Operator, watch: Watch, postgres: Guarded, folder: Path) -
     code = "from mini_platform.platform import Platform; Platform().engine.connect()"
     for name, url in urls.items():
         (folder / name).write_text(url)
-        given = {"DATABASE_URL_FILE": str(folder / name), "DATABASE_URL": url}
+        database_settings = {"DATABASE_URL_FILE": str(folder / name), "DATABASE_URL": url}
         other = {"MINI_PLATFORM_HOME": str(folder / "other")}
         for arguments in ("doctor", "files", "up", "backup none", "psql")[: 5 if name == "wrong" else 1]:
-            assert operator.cli(*arguments.split(), **given, **other).returncode != 0, (name, arguments)
-        assert "Traceback" in operator.run("-c", code, **given).stderr
+            assert operator.cli(*arguments.split(), **database_settings, **other).returncode != 0, (name, arguments)
+        assert "Traceback" in operator.run("-c", code, **database_settings).stderr
     instance = str(folder / "home" / "dagster")
-    assert operator.run("-m", "dagster", "run", "list", DAGSTER_HOME=instance, **given).returncode != 0
+    assert operator.run("-m", "dagster", "run", "list", DAGSTER_HOME=instance, **database_settings).returncode != 0
     code = "from mini_platform.config.settings import *; s = load_settings(); print(repr(s), s, s.model_dump_json(), sources())"
     assert "**********" in operator.run("-c", code).stdout
     header = {"MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER": wrong, "MINI_PLATFORM_API_PORT": wrong}

@@ -40,7 +40,7 @@ def compose() -> dict[str, Any]:
 
 
 def interpolated(value: Any) -> Any:
-    """As the engine would, every variable set or defaulted."""
+    """Return a value as the engine interpolates it, every variable set or defaulted."""
     if isinstance(value, dict):
         return {name: interpolated(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -100,8 +100,10 @@ def test_no_password_has_a_default() -> None:
 
 
 def test_the_dockerfile_is_lint_free() -> None:
-    done = subprocess.run(["hadolint", PROJECT / "Dockerfile"], capture_output=True, text=True, check=False, env=_bin())
-    assert (done.stdout, done.returncode) == ("", 0)
+    result = subprocess.run(
+        ["hadolint", PROJECT / "Dockerfile"], capture_output=True, text=True, check=False, env=_bin()
+    )
+    assert (result.stdout, result.returncode) == ("", 0)
 
 
 def _bin() -> dict[str, str]:
@@ -154,8 +156,8 @@ def healthy(service: str, environment: dict[str, str], home: Path) -> bool:
     for inside, outside in environment.items():
         arguments = [re.sub(rf"\b{inside}\b", outside, argument) for argument in arguments]
     env = _bin() | {"DAGSTER_HOME": str(home / "dagster")}
-    done = subprocess.run([program, *arguments], capture_output=True, check=False, env=env, timeout=60)
-    return done.returncode == 0
+    result = subprocess.run([program, *arguments], capture_output=True, check=False, env=env, timeout=60)
+    return result.returncode == 0
 
 
 def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_together(
@@ -183,5 +185,5 @@ def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_toget
 
 
 def test_a_service_that_is_none_is_a_sentence() -> None:
-    done = cli("serve", "postgres")
-    assert (done.returncode, "The services are: code-server, webserver, daemon, api." in done.stderr) == (2, True)
+    result = cli("serve", "postgres")
+    assert (result.returncode, "The services are: code-server, webserver, daemon, api." in result.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""What the doctor finds, on real servers, folders, ports and variables; and what it does not touch."""
+"""The findings of the doctor on real servers, folders, ports and variables; and what it does not touch."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def ports(data: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"MINI_PLATFORM_{name}_PORT", str(free_port()))
 
 
-def found(check: str, level: str) -> list[CheckResult]:
+def check_results(check: str, level: str) -> list[CheckResult]:
     return [finding for finding in examine() if (finding.check, finding.level) == (check, level)]
 
 
 def test_a_healthy_platform_has_no_problem() -> None:
-    done = cli("doctor", "--json")
-    assert done.returncode == 0, done.stdout
-    findings = objects(done.stdout)
+    result = cli("doctor", "--json")
+    assert result.returncode == 0, result.stdout
+    findings = objects(result.stdout)
     assert {item["level"] for item in findings} <= {"ok", "warning"}, findings
     checks = {"versions", "settings", "inboxes", "disk", "encryption", "ports", "database", "clock", "tables", "roles"}
     checks |= {"incidents"}
@@ -59,32 +59,32 @@ def test_tables_that_nothing_declares_any_more(engine: Engine) -> None:
         day: str = Field("Day", str_length={"max_value": 10})
         since: dt.datetime = Field("Since", system="first_loaded")
 
-    told = {"day": ("Day",), "n": ("N",)}
-    counted = Aggregate(by_day, ("day",), told, ("day", "n"), surrogate="nr")
-    seen = View(types.FunctionType(by_day.__code__, globals(), "seen"), told, ("day", "n"))
-    past = Dataset("past", "days", Rows, ("day",), "Of yesterday", aggregates=(counted,), views=(seen,))
+    descriptions = {"day": ("Day",), "n": ("N",)}
+    counted = Aggregate(by_day, ("day",), descriptions, ("day", "n"), surrogate="nr")
+    view = View(types.FunctionType(by_day.__code__, globals(), "seen"), descriptions, ("day", "n"))
+    past = Dataset("past", "days", Rows, ("day",), "Of yesterday", aggregates=(counted,), views=(view,))
     create_all(engine, [past])
-    (finding,) = found("tables", "warning")
+    (finding,) = check_results("tables", "warning")
     names = "analytics.seen, analytics.by_day, ops.gone_days, ops.surrogates_by_day, production.days, quarantine.days"
     assert finding.message.startswith(f"no dataset declares {names}, staging.days any more")
     with engine.begin() as conn:
         conn.exec_driver_sql(shlex.split(finding.advice)[-1])
-    assert found("tables", "warning") == []
+    assert check_results("tables", "warning") == []
     create_all(engine, [past])  # It is declared again.
-    assert len(found("tables", "warning")) == 1
+    assert len(check_results("tables", "warning")) == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "level", "said"),
+    ("name", "value", "level", "words"),
     [
         ("MINI_PLATFORM_RAW_RETENTOIN", "{}", "warning", "MINI_PLATFORM_RAW_RETENTION?"),
         ("MINI_PLATFORM_LEASE_SECONDS", "-1", "problem", "MINI_PLATFORM_LEASE_SECONDS is not valid"),
         ("MINI_PLATFORM_ETL_INTERVAL", "7", "problem", "MINI_PLATFORM_ETL_INTERVAL is not valid"),
     ],
 )
-def test_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, level: str, said: str) -> None:
+def test_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, level: str, words: str) -> None:
     monkeypatch.setenv(name, value)
-    assert [said in f"{finding.message} {finding.advice}" for finding in found("settings", level)] == [True]
+    assert [words in f"{finding.message} {finding.advice}" for finding in check_results("settings", level)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -93,27 +93,27 @@ def test_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, level:
 def test_known_variables_are_not_pointed_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     values = {"MINI_PLATFORM_ETL_INTERVAL": "300", "MINI_PLATFORM_PII_KEYS": "a:" + "s" * 16}
     monkeypatch.setenv(name, values.get(name, "https://example.com/"))
-    assert found("settings", "warning") == []
+    assert check_results("settings", "warning") == []
 
 
 def test_a_database_that_is_away_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hunter2hunter2@127.0.0.1:{free_port()}/none")
-    done = cli("doctor")
-    assert done.returncode == 1
-    assert "cannot be reached" in done.stdout
-    assert "hunter2" not in done.stdout + done.stderr
+    result = cli("doctor")
+    assert result.returncode == 1
+    assert "cannot be reached" in result.stdout
+    assert "hunter2" not in result.stdout + result.stderr
 
 
 def test_an_embedded_server_that_does_not_run_is_not_started(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.delenv("DATABASE_URL")
-    assert [finding.message for finding in found("database", "warning")] == ["the embedded server does not run"]
+    assert [finding.message for finding in check_results("database", "warning")] == ["the embedded server does not run"]
     assert list(home.iterdir()) == []
 
 
 def test_tables_of_another_declaration_are_pointed_out(engine: Engine) -> None:
     with engine.begin() as conn:
         conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'other' WHERE name = 'weather'"))
-    assert len(found("tables", "warning")) == 1
+    assert len(check_results("tables", "warning")) == 1
     with engine.begin() as conn:
         assert conn.scalar(text("SELECT sha256 FROM ops.fingerprints WHERE name = 'weather'")) == "other"
 
@@ -122,18 +122,18 @@ def test_a_port_that_somebody_else_has_is_a_problem(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("MINI_PLATFORM_DAGSTER_PORT", str(other.getsockname()[1]))
         monkeypatch.setenv("MINI_PLATFORM_API_PORT", web.rpartition(":")[2])
-        assert [finding.message.split()[:4] for finding in found("ports", "problem")] == [
+        assert [finding.message.split()[:4] for finding in check_results("ports", "problem")] == [
             ["port", str(other.getsockname()[1]), "of", "Dagster"]
         ]
-        assert [finding.message.startswith("the API answers") for finding in found("ports", "ok")] == [True]
+        assert [finding.message.startswith("the API answers") for finding in check_results("ports", "ok")] == [True]
 
 
 def test_folders_and_secrets(data: Path, home: Path) -> None:
     (data / "weather").rmdir()
     (home / "pii.key").write_text("local:secret")
     (home / "pii.key").chmod(0o644)
-    assert ["weather" in finding.advice for finding in found("inboxes", "warning")] == [True]
-    assert [finding.advice for finding in found("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
+    assert ["weather" in finding.advice for finding in check_results("inboxes", "warning")] == [True]
+    assert [finding.advice for finding in check_results("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
 
 
 def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:
@@ -141,15 +141,15 @@ def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:
     packages = lock.runtime(text_)
     names = [package.name for package in packages]  # some twice: for different versions of Python
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    wanted = {canonicalize_name(Requirement(line).name) for line in declared["project"]["dependencies"]}
-    assert wanted <= set(names)
+    dependencies = {canonicalize_name(Requirement(line).name) for line in declared["project"]["dependencies"]}
+    assert dependencies <= set(names)
     tools = {canonicalize_name(Requirement(line).name) for line in declared["dependency-groups"]["dev"]}
-    assert not (tools - wanted) & set(names)
+    assert not (tools - dependencies) & set(names)
     assert all("--hash=sha256:" in package.block for package in packages)
     assert 50 < len(packages) < len(list(lock.read(text_)))
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-I", PROJECT / "mini_platform" / "operations" / "lock.py", "hatchling"],
         input=text_, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "".join(package.block for package in lock.runtime(text_, "hatchling"))
-    assert "\nhatchling==" in done.stdout
+    assert result.stdout == "".join(package.block for package in lock.runtime(text_, "hatchling"))
+    assert "\nhatchling==" in result.stdout

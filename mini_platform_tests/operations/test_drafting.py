@@ -48,9 +48,9 @@ def inferred(folder: Path, content: bytes | str, name: str = "sample.csv") -> In
     return infer(path, "things", "things", LIMITS)
 
 
-def columns(found: Inferred) -> dict[str, Any]:
+def columns(inference: Inferred) -> dict[str, Any]:
     """Names and types of the columns, a tuple with None for those that may be empty."""
-    return {c.name: (c.type, None) if c.nullable else c.type for c in found.drafted.columns}
+    return {c.name: (c.type, None) if c.nullable else c.type for c in inference.drafted.columns}
 
 
 def accepted(dataset: Dataset, path: Path) -> list[dict[str, Any]]:
@@ -102,17 +102,21 @@ def accepted(dataset: Dataset, path: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_how_a_csv_file_is_written(content: bytes | str, source: Csv, tmp_path: Path) -> None:
-    found = inferred(tmp_path, content)
-    assert found.drafted.source == source
-    assert len(accepted(load_draft(found.text, "things"), tmp_path / "sample.csv")) == found.drafted.rows > 0
-    assert bool(found.notes) == (source != Csv() and source.quote == '"' and not (source.escape or source.skip_initial_space)
-                                and source.comment is None)  # fmt: skip
+    inference = inferred(tmp_path, content)
+    assert inference.drafted.source == source
+    assert len(accepted(load_draft(inference.text, "things"), tmp_path / "sample.csv")) == inference.drafted.rows > 0
+    assert bool(inference.notes) == (
+        source != Csv()
+        and source.quote == '"'
+        and not (source.escape or source.skip_initial_space)
+        and source.comment is None
+    )
 
 
 def test_a_preamble_with_as_many_fields_as_lines_without_a_trailing_delimiter(tmp_path: Path) -> None:
-    found = inferred(tmp_path, "Title\na,b\n1,\n2,\n")
-    assert found.drafted.source == Csv(skip_lines=1, trailing_delimiter=False)
-    assert columns(found) == {"a": int, "b": (str, None)}
+    inference = inferred(tmp_path, "Title\na,b\n1,\n2,\n")
+    assert inference.drafted.source == Csv(skip_lines=1, trailing_delimiter=False)
+    assert columns(inference) == {"a": int, "b": (str, None)}
 
 
 @pytest.mark.parametrize(
@@ -124,14 +128,14 @@ def test_a_preamble_with_as_many_fields_as_lines_without_a_trailing_delimiter(tm
     ],
 )
 def test_how_a_json_file_is_written(content: Any, source: Json, names: list[str], tmp_path: Path) -> None:
-    found = inferred(tmp_path, json.dumps(content), "x.json")
-    assert found.drafted.source == source
-    assert list(columns(found)) == names
+    inference = inferred(tmp_path, json.dumps(content), "x.json")
+    assert inference.drafted.source == source
+    assert list(columns(inference)) == names
 
 
 def test_another_suffix_is_declared(tmp_path: Path) -> None:
-    found = inferred(tmp_path, "id;b\n1;2\n", "export.DAT")
-    assert load_draft(found.text, "things").suffixes == (*Csv().suffixes, ".dat")
+    inference = inferred(tmp_path, "id;b\n1;2\n", "export.DAT")
+    assert load_draft(inference.text, "things").suffixes == (*Csv().suffixes, ".dat")
 
 
 @pytest.mark.parametrize(("content", "words"), [("", "empty"), ("\n\n", "empty")])
@@ -188,9 +192,9 @@ def test_what_nothing_can_be_learnt_from(content: str, words: str, tmp_path: Pat
 def test_types(cells: list[str], kind: Any, tmp_path: Path) -> None:
     out = io.StringIO()
     csv.writer(out, delimiter=";").writerows([("id", "value"), *((f"k{i}", cell) for i, cell in enumerate(cells))])
-    found = inferred(tmp_path, out.getvalue())
-    assert columns(found)["value"] == kind
-    rows = accepted(load_draft(found.text, "things"), tmp_path / "sample.csv")
+    inference = inferred(tmp_path, out.getvalue())
+    assert columns(inference)["value"] == kind
+    rows = accepted(load_draft(inference.text, "things"), tmp_path / "sample.csv")
     empty = sum(not row["value"] for row in rows)
     assert empty > 0 if isinstance(kind, tuple) else empty == 0
 
@@ -206,17 +210,17 @@ def test_types(cells: list[str], kind: Any, tmp_path: Path) -> None:
     ],
 )
 def test_money_is_an_exact_decimal(name: str, cells: list[str], decimals: int | None, tmp_path: Path) -> None:
-    found = inferred(tmp_path, "\n".join([f"id,{name}", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
-    column = load_draft(found.text, "things").columns[1]
+    inference = inferred(tmp_path, "\n".join([f"id,{name}", *(f"{i},{cell}" for i, cell in enumerate(cells))]))
+    column = load_draft(inference.text, "things").columns[1]
     assert (column.type, column.decimals) == ((Decimal, decimals) if decimals else (float, 2))
 
 
 def test_what_is_about_people_is_masked_and_not_repeated(tmp_path: Path) -> None:
-    found = inferred(
+    inference = inferred(
         tmp_path,
         "id,First Name,contact,Mobile,Station Name\n1,Ann,a@example.com,+471,Oslo\n2,Bob,b@example.com,+472,Rome\n",
     )
-    dataset = load_draft(found.text, "things")
+    dataset = load_draft(inference.text, "things")
     assert {c.name: c.personal for c in dataset.columns} == {
         "id": None,
         "first_name": "mask",
@@ -225,7 +229,7 @@ def test_what_is_about_people_is_masked_and_not_repeated(tmp_path: Path) -> None
         "station_name": None,
     }
     assert "email" in dataset.columns[2].checks
-    assert not [value for value in ("Ann", "a@example.com", "+471") if value in found.text]
+    assert not [value for value in ("Ann", "a@example.com", "+471") if value in inference.text]
 
 
 @pytest.mark.parametrize(
@@ -274,11 +278,11 @@ def test_names_are_never_another_columns_header() -> None:
     ]  # fmt: skip
 
 
-def test_rows_that_nothing_tells_apart_are_told_of(tmp_path: Path) -> None:
-    found = inferred(tmp_path, '[{"a": 1}, {"a": 1}, {"a": 2}]', "x.json")
-    assert found.drafted.key == ()
-    (told,) = found.notes
-    assert told.startswith("2 rows start on the same line as another row and would replace it")
+def test_rows_that_nothing_tells_apart_are_reported(tmp_path: Path) -> None:
+    inference = inferred(tmp_path, '[{"a": 1}, {"a": 1}, {"a": 2}]', "x.json")
+    assert inference.drafted.key == ()
+    (note,) = inference.notes
+    assert note.startswith("2 rows start on the same line as another row and would replace it")
 
 
 # Whatever the sample
@@ -330,8 +334,8 @@ def written_as(header: list[str], rows: list[list[str]], form: str) -> bytes:
 
 
 def test_a_day_that_is_called_a_key_is_one_once(tmp_path: Path) -> None:
-    found = inferred(tmp_path, "id,n\n2024-01-01,x\n2024-01-02,x\n")
-    assert load_draft(found.text, "things").key == ("id",)
+    inference = inferred(tmp_path, "id,n\n2024-01-01,x\n2024-01-02,x\n")
+    assert load_draft(inference.text, "things").key == ("id",)
 
 
 def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -342,13 +346,13 @@ def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest
     @given(tables(), st.sampled_from([",", ";", "\t", "json"]))
     def check(table: tuple[list[str], list[list[str]]], form: str) -> None:
         try:
-            found = inferred(folder, written_as(*table, form), "x.json" if form == "json" else "x.csv")
+            inference = inferred(folder, written_as(*table, form), "x.json" if form == "json" else "x.csv")
         except RefusedFileError as refusal:
             # Only where there is nothing to learn from: no header, no names, text that is no text.
             assert any(words in str(refusal) for words in ("empty", "no objects with names", "is not strict"))  # noqa: PT017
             return
-        accepted(load_draft(found.text, "things"), folder / ("x.json" if form == "json" else "x.csv"))
-        drafts.append(found.text)
+        accepted(load_draft(inference.text, "things"), folder / ("x.json" if form == "json" else "x.csv"))
+        drafts.append(inference.text)
 
     check()
     assert len(drafts) > 60
@@ -363,10 +367,10 @@ def test_every_draft_runs_takes_its_sample_and_is_clean(tmp_path_factory: pytest
 
 
 def clean(*command: str | Path, cwd: Path = PROJECT) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=False, cwd=cwd, timeout=280
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # To production
@@ -412,13 +416,13 @@ def test_a_list_never_seen_before_goes_to_production(data: Path, engine: Engine,
     """Semicolons, latin-1, decimal commas, days as people write them, lines before the header, zeros in front."""
     sample, module = tmp_path / "messstellen.csv", tmp_path / "stations.py"
     sample.write_bytes(STATIONS.encode("latin-1"))
-    done = CliRunner().invoke(
+    invocation = CliRunner().invoke(
         app,
         ["new", "stations", "--table", "places", "--from", str(sample), "--out", str(module)],
         catch_exceptions=False,
     )
-    assert done.exit_code == 0, done.output
-    assert done.stderr.splitlines()[:3] == [
+    assert invocation.exit_code == 0, invocation.output
+    assert invocation.stderr.splitlines()[:3] == [
         "The file is not UTF-8 and is read as cp1252: check its letters.",
         "The delimiter is ';'.",
         "2 lines come before the header.",
@@ -452,9 +456,9 @@ def test_a_list_never_seen_before_goes_to_production(data: Path, engine: Engine,
         (8, ["in_betrieb_seit_required", "in_betrieb_seit_text_in_betrieb_seit_is_read"]),
     ]
     assert report > 10
-    found = {e.check_name: e for e in result.get_asset_check_evaluations()}
-    assert found["every_row_accounted_for"].passed
-    assert {name for name, check in found.items() if not check.passed} == {
+    evaluations = {e.check_name: e for e in result.get_asset_check_evaluations()}
+    assert evaluations["every_row_accounted_for"].passed
+    assert {name for name, check in evaluations.items() if not check.passed} == {
         rule for _, rules in rejected for rule in rules
     }
 
@@ -471,10 +475,10 @@ def test_json_goes_to_production(data: Path, engine: Engine, tmp_path: Path) -> 
         for i in range(5)
     ]
     sample.write_text(json.dumps({"page": 1, "data": {"items": items}}))
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["new", "readings", "--from", str(sample), "--out", str(module)], catch_exceptions=False
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     loaded_by_dagster(declared(module), data, engine, sample)
     with engine.connect() as conn:
         rows = conn.execute(
@@ -538,8 +542,8 @@ def test_what_cannot_be_drafted(
     monkeypatch.chdir(tmp_path)
     Path("sample.csv").write_text("a,b\n1,2\n")
     Path("empty.csv").write_text("")
-    done = new(name, *(() if "--from" in options else ("--from", "sample.csv")), *options)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert words in done.stderr
+    result = new(name, *(() if "--from" in options else ("--from", "sample.csv")), *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
     assert Path("sample.csv").read_text() == "a,b\n1,2\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.csv", "sample.csv"]

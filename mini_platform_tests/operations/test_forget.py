@@ -78,9 +78,9 @@ def drop(platform: Platform, data: Path, pipeline: Any) -> Callable[..., list[in
             path = data / dataset.name / name.replace("_", ".")
             path.write_bytes(content)
             os.utime(path, (path.stat().st_mtime - 60,) * 2)
-        found = folder.look(data / dataset.name, dataset)
+        listing = folder.look(data / dataset.name, dataset)
         with platform.engine.connect() as conn:
-            new = folder.changed(conn, dataset, found)
+            new = folder.changed(conn, dataset, listing)
         landed = [row.file_id for _, row in folder.land(platform.engine, dataset, platform.store, new) if row]
         pipeline(dataset)
         return landed
@@ -89,7 +89,7 @@ def drop(platform: Platform, data: Path, pipeline: Any) -> Callable[..., list[in
 
 
 def left_of_her(platform: Platform, data: Path) -> list[str]:
-    """Where something of her is left: the address in clear, or a hash of it."""
+    """Return where something of her is left: the address in clear, or a hash of it."""
     marks = [MARIA.lower(), *platform.keyring.digests(MARIA)]
     clear = re.compile(rf"(?<![\w.]){re.escape(marks[0])}(?!\.uk)|" + "|".join(map(re.escape, marks[1:])))
     return [
@@ -118,8 +118,8 @@ def consistent(platform: Platform) -> None:
         assert conn.scalar(select(func.count()).select_from(pending_deletes)) == 0
         needed = select(files.c.sha256).where(files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None))
         named = set(conn.execute(needed).scalars())
-    kept = {path.name for path in platform.store.folder.rglob("*") if path.is_file()}
-    assert kept == named, "no raw file is left that the ledger does not name"
+    stored_names = {path.name for path in platform.store.folder.rglob("*") if path.is_file()}
+    assert stored_names == named, "no raw file is left that the ledger does not name"
 
 
 # Everywhere
@@ -143,9 +143,9 @@ def test_a_person_is_gone_and_the_others_stay(
     assert len(left_of_her(platform, data)) >= 5
     with platform.engine.connect() as conn:
         customers = dict(conn.execute(text("SELECT email_hash, customer_id FROM analytics.dim_customer")).all())
-    done = forgetting()
-    assert done.unread == []
-    assert [(item["records"], item["outcome"]) for item in (*done.files, *done.dropped_files)] == [
+    forgotten = forgetting()
+    assert forgotten.unread == []
+    assert [(item["records"], item["action"]) for item in (*forgotten.files, *forgotten.dropped_files)] == [
         (5, "rewritten without them")
     ] * 2
     # The row of ben that was sent care of her went out of the file; in production it has none of her address.
@@ -162,8 +162,8 @@ def test_a_person_is_gone_and_the_others_stay(
     assert lines == {13: ["row_has_header_fields"]}, "what is left stands on the line on which it stood"
 
     with platform.engine.connect() as conn:
-        found = folder.look(data / "sales", sales)
-        assert folder.changed(conn, sales, found) == [], "the sensor sees no new file"
+        listing = folder.look(data / "sales", sales)
+        assert folder.changed(conn, sales, listing) == [], "the sensor sees no new file"
     again = forgetting()
     assert (again.is_empty, again.unread) == (True, [])
 
@@ -179,8 +179,8 @@ def test_a_name_is_a_value_of_a_hashed_column_too(platform: Platform, data: Path
     drop(
         a_csv=csv_of(order(1, "a@example.org", name="Maria  Marker"), order(2, "b@example.org", name="Maria Marker Jr"))
     )
-    done = forgetting("maria marker")
-    assert done.rows["production.orders"] == 1
+    forgotten = forgetting("maria marker")
+    assert forgotten.rows["production.orders"] == 1
     assert production(platform.engine) == ["T000000002"]
     assert b"Marker Jr" in (data / "sales" / "a.csv").read_bytes(), "another one"
 
@@ -213,8 +213,8 @@ def test_what_a_row_was_before_comes_back(
     """Her row had replaced somebody else's row of the same key, which an earlier file still has."""
     (first,) = drop(a_csv=csv_of(order(3, "ada@example.org"), OTHERS[1]))
     drop(b_csv=csv_of(HERS[0]))
-    done = forgetting()
-    assert done.queued == [first]
+    forgotten = forgetting()
+    assert forgotten.queued == [first]
     pipeline(sales)
     assert production(platform.engine) == ["T000000002", "T000000003"]
     assert left_of_her(platform, data) == []
@@ -240,8 +240,8 @@ def test_files_that_wait_and_versions_of_one_name(
 def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
     """UTF-16, and a file that is no table at all."""
     drop(a_csv=csv_of(HERS[0], *OTHERS).decode().encode("utf-16"), b_csv=f"some,text\nof {MARIA},1\n".encode())
-    done = forgetting()
-    assert [item["outcome"].split(":")[0] for item in (*done.files, *done.dropped_files)] == ["dropped"] * 4
+    forgotten = forgetting()
+    assert [item["action"].split(":")[0] for item in (*forgotten.files, *forgotten.dropped_files)] == ["dropped"] * 4
     assert left_of_her(platform, data) == []
     assert production(platform.engine) == ["T000000001", "T000000002"], "what was loaded of it stays"
     assert list((data / "sales").iterdir()) == []
@@ -282,8 +282,8 @@ def test_json(
     if name == "a.json" and outcome != "dropped":
         rows.append(dict(zip(names, order(9, "zoe@example.org").split(","), strict=True)))
     drop(dataset, **{name.replace(".", "_"): make(rows).encode()})
-    done = forgetting(MARIA, dataset)
-    assert [item["outcome"].split(":")[0] for item in done.files] == [outcome]
+    forgotten = forgetting(MARIA, dataset)
+    assert [item["action"].split(":")[0] for item in forgotten.files] == [outcome]
     assert left_of_her(platform, data) == []
     assert set(production(platform.engine)) <= {"T000000001", "T000000009"}
 
@@ -323,19 +323,19 @@ def test_what_a_landing_left_that_was_killed(platform: Platform, data: Path, dro
 # The command
 
 
-def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str, text_input: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mini_platform.cli", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    return subprocess.run(command, input=text_input, capture_output=True, text=True, check=False)
 
 
 def test_the_command(platform: Platform, data: Path, drop: Any) -> None:
     drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS))
-    done = cli("forget", "sales", "-", "--json", given=MARIA + "\n")
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["rows"]["production.orders"] == 2
-    assert [item["records"] for item in said["files"]] == [5]
-    assert MARIA.lower() not in (done.stdout + done.stderr).lower()
+    result = cli("forget", "sales", "-", "--json", text_input=MARIA + "\n")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["rows"]["production.orders"] == 2
+    assert [item["records"] for item in report["files"]] == [5]
+    assert MARIA.lower() not in (result.stdout + result.stderr).lower()
     again = cli("forget", "sales", MARIA)
     assert (again.returncode, again.stderr.strip()) == (0, "No data of this person was found in sales.")
     assert cli("verify", "sales", "--deep").returncode == 0
@@ -344,8 +344,8 @@ def test_the_command(platform: Platform, data: Path, drop: Any) -> None:
 
 def test_a_dataset_without_hashes(platform: Platform) -> None:
     assert platform.engine is not None
-    done = cli("forget", "weather", "ada")
-    assert (done.returncode, "weather has no hashed columns" in done.stderr) == (2, True)
+    result = cli("forget", "weather", "ada")
+    assert (result.returncode, "weather has no hashed columns" in result.stderr) == (2, True)
     assert cli("forget", "sales", " ").returncode == 2
 
 
@@ -407,5 +407,5 @@ def test_a_raw_file_that_another_file_needs_stays(platform: Platform, drop: Any)
     drop(b_csv=data)
     assert len(retention.drop_old(platform.engine, sales, platform.store, dt.timedelta(days=90))) == 1
     with platform.engine.connect() as conn:
-        kept = conn.execute(select(files).where(files.c.raw_dropped_at.is_(None))).one()
-    assert platform.store.path(kept.sha256).exists()
+        remaining = conn.execute(select(files).where(files.c.raw_dropped_at.is_(None))).one()
+    assert platform.store.path(remaining.sha256).exists()

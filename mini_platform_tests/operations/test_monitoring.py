@@ -25,25 +25,25 @@ NAME = re.compile(r"\b(?:mini_platform|process)_[a-z_]+\b")
 
 @pytest.fixture
 def promtool() -> str:
-    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    if found is None:
+    path = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    if path is None:
         if os.environ.get("CI"):
             pytest.fail(MISSING)
         warnings.warn(MISSING, stacklevel=1)
         pytest.skip(MISSING)
-    return found
+    return path
 
 
-def told(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def output_of(*command: str | Path, cwd: Path) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def test_the_alerts_fire_on_what_they_are_about(promtool: str, tmp_path: Path) -> None:
     for path in (FOLDER / "alerts.yml", Path(__file__).with_name("alerts_test.yml")):
         shutil.copy(path, tmp_path)
-    assert "SUCCESS" in told(promtool, "test", "rules", "alerts_test.yml", cwd=tmp_path)
+    assert "SUCCESS" in output_of(promtool, "test", "rules", "alerts_test.yml", cwd=tmp_path)
     rules = {
         rule["alert"]
         for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
@@ -54,10 +54,10 @@ def test_the_alerts_fire_on_what_they_are_about(promtool: str, tmp_path: Path) -
 
 
 def test_the_scrape_config_is_valid(promtool: str) -> None:
-    assert "SUCCESS" in told(promtool, "check", "config", "--syntax-only", "prometheus.yml", cwd=FOLDER)
+    assert "SUCCESS" in output_of(promtool, "check", "config", "--syntax-only", "prometheus.yml", cwd=FOLDER)
 
 
-def test_what_is_asked_for_is_what_the_api_exports(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_requested_metrics_are_what_the_api_exports(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n")
     pipeline(weather, path)
@@ -66,24 +66,24 @@ def test_what_is_asked_for_is_what_the_api_exports(client: httpx.Client, pipelin
     text = client.get(config["scrape_configs"][0]["metrics_path"]).text
     exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     exported |= {f"{name}_bucket" for name in exported}
-    asked = {
+    requested = {
         name
         for file in ("alerts.yml", "grafana/platform.json")
         for line in (FOLDER / file).read_text().splitlines()
         if '"expr"' in line or "mini_platform_" in line
         for name in NAME.findall(line.replace("mini_platform_tests", ""))
     }
-    assert len(asked) > 8
-    assert asked - exported == set()
+    assert len(requested) > 8
+    assert requested - exported == set()
 
 
 def test_panels_of_the_dashboard_do_not_cover_each_other() -> None:
     dashboard = json.loads((FOLDER / "grafana" / "platform.json").read_text())
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not cells & taken, panel["title"]
+        assert not cells & occupied, panel["title"]
         assert max(x for x, _ in cells) < 24
-        taken |= cells
+        occupied |= cells
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

@@ -82,8 +82,8 @@ FILES = {
 }
 
 
-def found_in(what: str, said: str) -> list[str]:
-    return [f"{what}: …{said[max(0, m.start() - 150) : m.end() + 30]}…" for m in re.finditer(CANARY, said)]
+def occurrences(what: str, output: str) -> list[str]:
+    return [f"{what}: …{output[max(0, m.start() - 150) : m.end() + 30]}…" for m in re.finditer(CANARY, output)]
 
 
 def test_shown_nowhere(data: Path, home: Path, engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -95,10 +95,10 @@ def test_shown_nowhere(data: Path, home: Path, engine: Engine, capfd: pytest.Cap
         result = defs.resolve_job_def("load_customers").execute_in_process(instance=instance, raise_on_error=False)
         assert result.success
         events = instance.all_logs(result.run_id)
-        leaks = found_in("the event log", "\n".join(serialize_value(event) for event in events))
+        leaks = occurrences("the event log", "\n".join(serialize_value(event) for event in events))
         assert any("failing_rows" in serialize_value(event) for event in events), "samples of rejected rows are shown"
     printed = capfd.readouterr()
-    leaks += found_in("standard output", printed.out) + found_in("standard error", printed.err)
+    leaks += occurrences("standard output", printed.out) + occurrences("standard error", printed.err)
     commands = (
         *("files", "files --json", "status --json", "verify"),
         *("rejects customers", "rejects customers --json", "explain customers C1", "explain customers C3 --json"),
@@ -110,13 +110,13 @@ def test_shown_nowhere(data: Path, home: Path, engine: Engine, capfd: pytest.Cap
         ),
     )
     for command in commands:
-        done = CliRunner().invoke(app, command.split())
-        assert done.exit_code in (0, 1), (command, done.output)
-        assert done.output, command
-        leaks += found_in(command, done.output)
+        invocation = CliRunner().invoke(app, command.split())
+        assert invocation.exit_code in (0, 1), (command, invocation.output)
+        assert invocation.output, command
+        leaks += occurrences(command, invocation.output)
     with engine.connect() as conn:
         for table in ("ops.files", "analytics.quality_report", "analytics.customers_by_country"):
-            leaks += found_in(table, str(conn.execute(text(f"SELECT * FROM {table}")).all()))  # noqa: S608
+            leaks += occurrences(table, str(conn.execute(text(f"SELECT * FROM {table}")).all()))  # noqa: S608
     assert not leaks, "\n".join(leaks[:20])
 
 

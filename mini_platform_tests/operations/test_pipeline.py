@@ -74,8 +74,8 @@ def test_in_any_order_and_in_any_batches(harness: PipelineHarness, seed: int) ->
     rng = seeded(seed)
     rng.shuffle(ids)
     while ids:
-        taken, ids = ids[: rng.randint(1, 3)], ids[rng.randint(1, 3) :]
-        harness.run(taken)
+        batch, ids = ids[: rng.randint(1, 3)], ids[rng.randint(1, 3) :]
+        harness.run(batch)
     harness.run()
     harness.check()
 
@@ -91,7 +91,7 @@ def test_staged_in_one_order_and_loaded_in_another(harness: PipelineHarness, see
     harness.check()
 
 
-def test_a_late_file_makes_way_for_a_later_one_that_said_what_was_there(harness: PipelineHarness) -> None:
+def test_a_late_file_makes_way_for_a_later_one_that_repeats_what_was_there(harness: PipelineHarness) -> None:
     """The third file repeats the first, so it leaves no trace on the row; the second, loaded last, must not win."""
     first, second, third = harness.land(
         ("1.csv", csv_of("A,2024-01-01,1,0")),
@@ -309,7 +309,7 @@ def test_rules_changed_back_and_forth(harness: PipelineHarness, seed: int, batch
 
 
 def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(harness: PipelineHarness) -> None:
-    """The third file says what the second said and left no trace, but is what remains once the second is refused."""
+    """The third file repeats the second and left no trace, but is what remains once the second is refused."""
     harness.land(
         ("1.csv", csv_of("A,2024-01-01,1,0", "B,2024-01-01,1,0")),
         ("2.csv", csv_of("A,2024-01-01,2,0", "B,2024-01-01,2,0", "C,2024-01-01,2,0", "C,2024-02-30,2,0")),
@@ -324,7 +324,7 @@ def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(harness: Pipelin
 
 
 def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(harness: PipelineHarness) -> None:
-    """The third file says what the first said, and left no trace; the first alone is validated again, and loses the row."""
+    """The third file repeats the first, and left no trace; the first alone is validated again, and loses the row."""
     arrivals = (
         ("1.csv", csv_of("A,2024-01-01,30,0", "B,2024-01-01,1,0")),
         ("2.csv", csv_of("C,2024-01-01,2,0")),
@@ -356,8 +356,8 @@ def test_a_file_over_its_limit_is_refused_whole(harness: PipelineHarness) -> Non
         "2 of 3 rows are rejected, more than the dataset allows (50%); most often: temp_c_is_number (2 rows)"
     )
     with harness.engine.connect() as conn:
-        kept = list(quarantine.rejects(conn, weather, file_id=first))
-    assert [(r["line"], r["column"], r["value"], r["rule"], r["reason"]) for r in kept] == [
+        rejected = list(quarantine.rejects(conn, weather, file_id=first))
+    assert [(r["line"], r["column"], r["value"], r["rule"], r["reason"]) for r in rejected] == [
         (2, "temp_c", "x", "temp_c_is_number", "temp_c is not a number"),
         (3, "temp_c", "y", "temp_c_is_number", "temp_c is not a number"),
     ]
@@ -412,15 +412,15 @@ def test_a_file_without_rows_is_loaded(harness: PipelineHarness) -> None:
 
 
 def test_raw_bytes_that_vanished_fail_their_file_alone(harness: PipelineHarness) -> None:
-    lost, kept = harness.land(("lost.csv", csv_of("A,2024-01-01,1,0")), ("kept.csv", csv_of("B,2024-01-01,1,0")))
+    lost, present = harness.land(("lost.csv", csv_of("A,2024-01-01,1,0")), ("kept.csv", csv_of("B,2024-01-01,1,0")))
     harness.store.path(harness.status(lost).sha256).unlink()
     harness.run()
     failed = harness.status(lost)
     assert failed.status == "failed"
     assert failed.error == f"its raw file is missing: {harness.store.path(failed.sha256)}"
     assert failed.leased_by is None
-    assert harness.status(kept).status == "loaded"
-    assert harness.status(kept).rows_inserted == 1
+    assert harness.status(present).status == "loaded"
+    assert harness.status(present).rows_inserted == 1
 
 
 def test_staging_that_a_crash_of_the_server_emptied_is_staged_again(harness: PipelineHarness) -> None:
@@ -567,7 +567,7 @@ def test_a_file_whose_processing_dies_is_tried_alone_and_given_up(harness: Pipel
     worker = replace(harness.worker, max_attempts=3)
 
     def claimed() -> list[int]:
-        """What a worker claims, dies with, and holds until its lease has run out."""
+        """Return the files that a worker claims, dies with, and holds until its lease has run out."""
         ids = [row.file_id for row in ledger.claim(worker, "weather", "landed", 10)]
         with harness.engine.begin() as conn:
             conn.execute(update(files).values(leased_until=func.now() - dt.timedelta(seconds=1)))
@@ -621,13 +621,13 @@ def test_any_text_survives_byte_for_byte(harness: PipelineHarness) -> None:
     assert (row.rows_inserted, row.rows_rejected) == (accepted, rejected)
     plain = [value.replace('""', '"') for value in HOSTILE]
     with harness.engine.connect() as conn:
-        kept = conn.execute(
+        result = conn.execute(
             text("SELECT station_id, precip_mm, _extra->>'note' AS note FROM quarantine.measurements ORDER BY _line")
         )
-        found = kept.all()
+        quarantined = result.all()
         stations = set(conn.execute(text("SELECT station_id FROM production.measurements")).scalars())
-    assert [r.precip_mm for r in found] == plain
-    assert [r.note for r in found] == plain
+    assert [r.precip_mm for r in quarantined] == plain
+    assert [r.note for r in quarantined] == plain
     assert stations == {value.strip("\u0085") for value in plain}
 
 
@@ -636,10 +636,10 @@ def test_nul_rows_are_quarantined_with_their_text(harness: PipelineHarness) -> N
     harness.run()
     harness.check(sequential=True)
     with harness.engine.connect() as conn:
-        kept = [
+        rejected = [
             (r["line"], r["value"], r["rule"], r["reason"]) for r in quarantine.rejects(conn, weather, file_id=file_id)
         ]
-    assert kept == [
+    assert rejected == [
         (3, "B␀␀,2024-01-01,1,0", "row_without_nul", "found 2 NUL bytes"),
         (4, "␀", "row_without_nul", "found 1 NUL byte"),
     ]

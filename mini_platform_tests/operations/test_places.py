@@ -54,7 +54,7 @@ def nothing(_more: int, _words: str | None = None) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Whose files are named by persons."""
+    """A folder whose files are named by persons."""
     (tmp_path / "shadow").mkdir()
     for name in (ANN, BOB):
         (tmp_path / "shadow" / name).write_text(f"something of {name}")
@@ -68,10 +68,10 @@ def invented(folder: Path) -> Iterator[None]:
         return Erased([{"name": erasure.person.text, "records": 1, "outcome": "removed"}])
 
     def remove(_: Platform, dataset: Dataset, dry_run: bool) -> Purged:
-        found = list(folder.iterdir())
-        for path in () if dry_run else found:
+        paths = list(folder.iterdir())
+        for path in () if dry_run else paths:
             path.unlink()
-        return Purged("shadow files", dataset.name, len(found))
+        return Purged("shadow files", dataset.name, len(paths))
 
     def back_up(_: Platform, making: Path) -> Iterator[Path]:
         yield from shutil.copytree(folder, making / "shadow").iterdir()
@@ -120,8 +120,8 @@ def filled(invented: None, platform: Platform) -> Platform:
     return platform
 
 
-def seen(platform: Platform, person: str) -> set[str]:
-    """Where something of a person is."""
+def places_of(platform: Platform, person: str) -> set[str]:
+    """Return the places that have something of a person."""
     marks = [person.encode(), platform.keyring.digests(person)[0].encode()]
     return {
         Path(where).name for where, content in everything(platform, MEMBERS) if any(mark in content for mark in marks)
@@ -134,16 +134,16 @@ def numbers(platform: Platform) -> list[str]:
 
 
 def test_what_looks_for_persons_looks_there(filled: Platform) -> None:
-    assert seen(filled, ANN) == {"production.shadow_members", ANN}
+    assert places_of(filled, ANN) == {"production.shadow_members", ANN}
 
 
 def test_it_is_made_and_read_by_who_may(filled: Platform) -> None:
     assert SHADOW in tables_of(MEMBERS)
     assert SHADOW in all_tables([MEMBERS])
-    asked = text("SELECT has_column_privilege(:role, 'production.shadow_members', :name, 'SELECT')")
+    statement = text("SELECT has_column_privilege(:role, 'production.shadow_members', :name, 'SELECT')")
     with filled.engine.connect() as conn:
         may = {
-            (role, name): conn.scalar(asked, {"role": f"mini_platform_{role}", "name": name})
+            (role, name): conn.scalar(statement, {"role": f"mini_platform_{role}", "name": name})
             for role in ("reader", "personal")
             for name in ("nr", "mail")
         }
@@ -157,29 +157,29 @@ def test_it_is_made_and_read_by_who_may(filled: Platform) -> None:
 
 def test_a_person_is_forgotten_there(filled: Platform, tmp_path: Path) -> None:
     (dropped := tmp_path / "dropped").mkdir()
-    done: Forgotten = forget(filled.engine, MEMBERS, ANN, filled.raw_files(MEMBERS), filled.store, dropped)
-    assert done.rows["production.shadow_members"] == 1
-    assert [item["name"] for item in done.dropped_files] == [ANN]
-    assert seen(filled, ANN) == set()
-    assert seen(filled, BOB) == {"production.shadow_members", BOB}
+    forgotten: Forgotten = forget(filled.engine, MEMBERS, ANN, filled.raw_files(MEMBERS), filled.store, dropped)
+    assert forgotten.rows["production.shadow_members"] == 1
+    assert [item["name"] for item in forgotten.dropped_files] == [ANN]
+    assert places_of(filled, ANN) == set()
+    assert places_of(filled, BOB) == {"production.shadow_members", BOB}
 
 
 def test_a_backup_has_it_and_brings_it_back(filled: Platform, folder: Path, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
-    made = backup(filled, backups, nothing)
-    assert made.manifest.rows["production.shadow_members"] == 2
-    assert {path for _, path in archive.read_sums(backups, made.name)} >= {f"{made.name}/shadow/{ANN}"}
+    saved = backup(filled, backups, nothing)
+    assert saved.manifest.rows["production.shadow_members"] == 2
+    assert {path for _, path in archive.read_sums(backups, saved.name)} >= {f"{saved.name}/shadow/{ANN}"}
     with filled.engine.begin() as conn:
         conn.execute(text("DROP TABLE production.shadow_members"))
     shutil.rmtree(folder)
     filled.engine.dispose()
-    restore(filled, backups, made.name, nothing, replace=True)
+    restore(filled, backups, saved.name, nothing, replace=True)
     assert numbers(filled) == ["1", "2"]
     assert sorted(path.name for path in folder.iterdir()) == [ANN, BOB]
 
 
 def test_what_is_too_old_goes(filled: Platform, folder: Path) -> None:
     for dry_run in (True, False):
-        found = {item.what: item.items for item in purge(filled, [MEMBERS], dry_run=dry_run)}
-        assert (found["shadow rows"], found["shadow files"]) == (1, 2)
+        purged = {item.what: item.items for item in purge(filled, [MEMBERS], dry_run=dry_run)}
+        assert (purged["shadow rows"], purged["shadow files"]) == (1, 2)
         assert (numbers(filled), len(list(folder.iterdir()))) == ((["1", "2"], 2) if dry_run else (["1"], 0))

@@ -1,4 +1,4 @@
-"""What is older than it is kept goes, and nothing else; the dry run says the same and does nothing."""
+"""Everything older than its retention goes, and nothing else; the dry run reports the same and does nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = "".join(f"OSL,2026-02-{day:02},1,0\n" for day in range(1, 11))
 
 
 @pytest.fixture
-def kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def retention_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rejects for 30 days, reports for 60, raw files for 10."""
     monkeypatch.setenv("MINI_PLATFORM_QUARANTINE_RETENTION", "30")
     monkeypatch.setenv("MINI_PLATFORM_QUALITY_RETENTION", "60")
@@ -37,7 +37,7 @@ def kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def loaded(kept: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> PipelineHarness:
+def loaded(retention_settings: None, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> PipelineHarness:
     """Two loaded files with ten rejects each, of which the first is a year old, and reports of three runs."""
     monkeypatch.setattr(retention, "BATCH_ROWS", 4)
     harness = PipelineHarness(platform.engine, platform.settings.raw_store)
@@ -119,9 +119,9 @@ def test_the_command_shows_first_and_does_then(loaded: PipelineHarness, platform
     shown = cli("purge", "--dry-run", "--json")
     assert shown.returncode == 0, shown.stderr
     assert left(platform.engine) == (20, 3, 2)
-    done = cli("purge", "--json")
-    assert done.stdout == shown.stdout
-    assert [json.loads(line)["what"] for line in done.stdout.splitlines()] == [
+    result = cli("purge", "--json")
+    assert result.stdout == shown.stdout
+    assert [json.loads(line)["what"] for line in result.stdout.splitlines()] == [
         "raw files",
         "rejected rows",
         "quality report",
@@ -134,8 +134,8 @@ def test_the_command_shows_first_and_does_then(loaded: PipelineHarness, platform
 def instance(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     """Dagster's own instance on the test's database, as dagster.yaml says."""
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
-    with dg.DagsterInstance.get() as made:
-        yield made
+    with dg.DagsterInstance.get() as dagster_instance:
+        yield dagster_instance
 
 
 @dg.asset

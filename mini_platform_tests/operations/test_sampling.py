@@ -1,4 +1,4 @@
-"""Sample files: the same for a seed, exactly as dirty as asked, valid elsewhere. Validated by rules written again here."""
+"""Sample files: the same for a seed, exactly as dirty as requested, valid elsewhere. Validated by rules written again here."""
 
 import csv
 import datetime as dt
@@ -114,12 +114,12 @@ def test_exactly_so_many_rows_break_exactly_the_rules_that_the_summary_names(
     header, *lines = text[:-1].split("\n")
     assert header == HEADER
     assert len(lines) == rows == summary.rows
-    found = Counter(filter(None, map(broken_rule, lines)))
-    assert found.total() == round(rows * dirty)
+    counts = Counter(filter(None, map(broken_rule, lines)))
+    assert counts.total() == round(rows * dirty)
     expected: Counter[str] = Counter()
     for kind, count in summary.dirty.items():
         expected[kind.partition(":")[0]] += count
-    assert found == expected
+    assert counts == expected
 
 
 def test_each_kind_of_dirt_takes_its_turn() -> None:
@@ -186,15 +186,15 @@ def test_memory_stays_flat() -> None:
             self.total += len(data)
             return len(data)
 
-    sink, seen = Sink(), list[int]()
+    sink, progress = Sink(), list[int]()
     tracemalloc.start()
     try:
-        write_sample(weather, sink, 100_000, 0.1, progress=seen.append)
+        write_sample(weather, sink, 100_000, 0.1, progress=progress.append)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert sink.total > 2_500_000
-    assert seen == list(range(10_000, 100_001, 10_000))
+    assert progress == list(range(10_000, 100_001, 10_000))
     # A chunk of rows takes about 4 MB as Python texts; all rows together would take 40.
     assert peak < 15_000_000
 
@@ -318,15 +318,15 @@ def test_one_column_has_no_empty_line_in_its_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "key", "said"),
+    ("model", "key", "message"),
     [
         (Patterned, "id", r"no value of id can be drawn under \['str_matches'\]; declare `realistic`"),
         (Impossible, "id", r"do not satisfy \['id_never'\]; declare `realistic`"),
         (Coin, "side", "its key has only 2 different values"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(model: type[RowModel], key: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_drawn_is_reported(model: type[RowModel], key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sample(dataset_of(model, key), 3)
 
 
@@ -352,13 +352,13 @@ def test_impossible_numbers_are_refused(rows: int, dirty: float) -> None:
 
 def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
     out = tmp_path / "more.csv"
-    seen = list[list[str]]()
+    listings = list[list[str]]()
 
     def progress(_: int) -> None:
-        seen.append([path.name for path in tmp_path.iterdir()])
+        listings.append([path.name for path in tmp_path.iterdir()])
 
     write_sample(weather, out, 10, progress=progress)
-    assert seen == [[".more.csv.part"]]
+    assert listings == [[".more.csv.part"]]
     assert [path.name for path in tmp_path.iterdir()] == ["more.csv"]
     assert out.read_text().count("\n") == 11
 
@@ -401,17 +401,17 @@ class Kinds(RowModel):
     id: int = Field("Key", aliases=("thing_id",), ge=0)
     name: str = Field("Name", aliases=("thing_name",))
     price: Decimal = Field("Price", decimals=3, gt=0)
-    seen: dt.datetime = Field("When", ge=dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
+    seen_at: dt.datetime = Field("When", ge=dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
     paid: bool = Field("Paid")
     series: list[float] = Field("Numbers", stored=False)
     mail: str | None = Field("Address", email=True)
     total: float = Field("Sum", derived=lambda col: col("series").list.sum())
     origin: str = Field("File", system="file")
 
-    @rule("is of the future", column="seen")
+    @rule("is of the future", column="seen_at")
     def in_the_past(col: Callable[[str], pl.Expr]) -> pl.Expr:
         """Nobody has seen tomorrow."""
-        return col("seen") < dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+        return col("seen_at") < dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 
 kinds = Dataset("kinds", "kinds", Kinds, ("id",), "Kinds.", sources=(Json(), Csv()))
@@ -429,12 +429,12 @@ def test_json_has_the_kinds_of_the_columns_and_neither_what_is_derived_nor_what_
         assert row["thing"].keys() == {"id", "name"}
         assert row["thing"]["id"] == number
         assert re.fullmatch(r"\d+\.\d{3}", str(Decimal(repr(row["price"])).quantize(Decimal("0.001"))))
-        assert dt.datetime.fromisoformat(row["seen"]) >= dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+        assert dt.datetime.fromisoformat(row["seen_at"]) >= dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
         assert row["paid"] in (True, False)
         assert row["series"]
         assert all(isinstance(one, float) for one in row["series"])
         assert row["mail"] is None or row["mail"].endswith("@example.org")
-        assert row.keys() == {"thing", "price", "seen", "paid", "series", "mail"}
+        assert row.keys() == {"thing", "price", "seen_at", "paid", "series", "mail"}
 
 
 def test_every_form_says_the_same() -> None:
@@ -447,7 +447,7 @@ def test_every_form_says_the_same() -> None:
     assert json.loads(forms["json"]) == rows
     assert [line.rstrip(",") for line in forms["json"].splitlines()[1:-1]] == forms["jsonl"].splitlines()
     table = list(csv.DictReader(forms["csv"].splitlines()))
-    assert list(table[0]) == ["id", "name", "price", "seen", "paid", "series", "mail"]
+    assert list(table[0]) == ["id", "name", "price", "seen_at", "paid", "series", "mail"]
     for row, cells in zip(rows, table, strict=True):
         assert (str(row["thing"]["id"]), row["thing"]["name"], row["mail"] or "") == (
             cells["id"], cells["name"], cells["mail"]
@@ -461,16 +461,21 @@ def test_json_dirt_is_strict_jsons_and_of_every_type() -> None:
         *("row_is_json:NaN", "row_is_json:no colon", "row_is_json:text after", "row_is_json:half a surrogate pair"),
         *("row_is_object:list", "row_is_object:null", "row_is_object:text", "row_names_once", "row_without_nul"),
         *("id_required", "id_ge:below", "price_is_decimal:decimals", "price_is_decimal:1e2", "price_gt:below"),
-        *("seen_is_timestamp:2024-01-01T12:00:00", "seen_ge:below", "seen_in_the_past", "paid_is_boolean:maybe"),
+        *(
+            "seen_at_is_timestamp:2024-01-01T12:00:00",
+            "seen_at_ge:below",
+            "seen_at_in_the_past",
+            "paid_is_boolean:maybe",
+        ),
         *("series_required", "series_required:empty list", "series_is_numbers:[true]", "mail_email:two"),
     } < set(summary.dirty)
     lines = text.splitlines()
     assert len(lines) == 1000
     strict = Counter(_strictly(line) for line in lines)
-    wanted: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
     for kind, count in summary.dirty.items():
-        wanted[kind if kind in STRUCTURE else "an object"] += count
-    assert strict == wanted + Counter({"an object": 500})
+        expected[kind if kind in STRUCTURE else "an object"] += count
+    assert strict == expected + Counter({"an object": 500})
 
 
 STRUCTURE = {
@@ -481,18 +486,18 @@ STRUCTURE = {
 
 
 def _strictly(line: str) -> str:
-    """What a strict reader says of a line."""
-    seen = list[str]()
+    """Return the kind of a line by a strict reader."""
+    findings = list[str]()
 
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({name for name, _ in found}) < len(found):
-            seen.append("row_names_once")
-        if any(len(name) > 1000 for name, _ in found):
-            seen.append("row_names_bounded")
-        return dict(found)
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in items}) < len(items):
+            findings.append("row_names_once")
+        if any(len(name) > 1000 for name, _ in items):
+            findings.append("row_names_bounded")
+        return dict(items)
 
     try:
-        value = json.loads(line, object_pairs_hook=pairs, parse_constant=lambda _: seen.append("row_is_json:NaN"))
+        value = json.loads(line, object_pairs_hook=pairs, parse_constant=lambda _: findings.append("row_is_json:NaN"))
     except json.JSONDecodeError as error:
         return "row_is_json:text after" if error.msg == "Extra data" else "row_is_json:no colon"
     if not isinstance(value, dict):
@@ -500,17 +505,17 @@ def _strictly(line: str) -> str:
     for text, kind in (("\\ud800", "row_is_json:half a surrogate pair"), ("\\u0000", "row_without_nul")):
         if text in line:
             return kind
-    return seen[0] if seen else "an object"
+    return findings[0] if findings else "an object"
 
 
 @pytest.mark.parametrize(
-    ("dataset", "form", "said"),
+    ("dataset", "form", "message"),
     [(weather, "json", "has no files of the form json; it has csv"),
      (replace(kinds, sources=(Json(),)), "csv", "has no files of the form csv; it has json"),
      (replace(kinds, sources=(Json(rows="data.items"),)), "jsonl", "no JSON lines")],
 )  # fmt: skip
-def test_a_form_that_the_dataset_has_not(dataset: Dataset, form: Form, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_form_that_the_dataset_has_not(dataset: Dataset, form: Form, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         write_sample(dataset, io.BytesIO(), 1, form=form)
 
 

@@ -30,19 +30,19 @@ Envelopes = list[tuple[str, list[Any]]]
 
 @pytest.fixture
 def envelopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envelopes]:
-    """What a server was sent: the path, and the lines of each envelope.
+    """Yield the envelopes that a server received: the path, and the lines of each.
 
     https://develop.sentry.dev/sdk/data-model/envelopes/
     """
     assert home.parent.exists()
-    taken: Envelopes = []
+    received: Envelopes = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            taken.append((self.path, [json.loads(line) for line in body.splitlines() if line]))
+            received.append((self.path, [json.loads(line) for line in body.splitlines() if line]))
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -55,7 +55,7 @@ def envelopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envelopes
     thread.start()
     monkeypatch.setenv("SENTRY_DSN", f"http://key@127.0.0.1:{server.server_port}/7")
     try:
-        yield taken
+        yield received
     finally:
         server.shutdown()
         thread.join()
@@ -80,16 +80,16 @@ def test_what_fails_in_a_run(envelopes: Envelopes, engine: Engine, tmp_path: Pat
         conn.execute(text(f"ALTER TABLE production.measurements ADD CHECK (station_id <> '{CANARY}')"))
     (tmp_path / "a.csv").write_text(f"station_id,date,temp_c,precip_mm\n{CANARY},2026-01-01,1,0\n")
     command = [sys.executable, "-m", "mini_platform.cli", "load", "weather", str(tmp_path / "a.csv")]
-    done = subprocess.run(
+    result = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=PROJECT, env=os.environ, timeout=250
     )
-    assert done.returncode == 1
-    assert "violates check constraint" in done.stderr
-    found = event(envelopes)
-    assert found["tags"]["step"] == "weather__measurements"
-    assert found["tags"]["run_id"] in done.stderr
-    assert "IntegrityError" in {value["type"] for value in found["exception"]["values"]}
-    frames = [frame for value in found["exception"]["values"] for frame in value["stacktrace"]["frames"]]
+    assert result.returncode == 1
+    assert "violates check constraint" in result.stderr
+    sent_event = event(envelopes)
+    assert sent_event["tags"]["step"] == "weather__measurements"
+    assert sent_event["tags"]["run_id"] in result.stderr
+    assert "IntegrityError" in {value["type"] for value in sent_event["exception"]["values"]}
+    frames = [frame for value in sent_event["exception"]["values"] for frame in value["stacktrace"]["frames"]]
     assert any(frame["filename"].endswith("warehouse/upsert.py") or "load" in frame["filename"] for frame in frames)
 
 
@@ -106,9 +106,9 @@ def test_what_fails_in_the_api(envelopes: Envelopes, platform: Platform) -> None
     site.close()
     sentry_sdk.flush(10)
     assert answer.status_code == 500
-    found = event(envelopes)
-    assert found["tags"] == {"request_id": "request-0815", "route": "GET /broken/{person}"}
-    assert [value["type"] for value in found["exception"]["values"]] == ["ValueError"]
+    sent_event = event(envelopes)
+    assert sent_event["tags"] == {"request_id": "request-0815", "route": "GET /broken/{person}"}
+    assert [value["type"] for value in sent_event["exception"]["values"]] == ["ValueError"]
 
 
 def test_without_a_dsn_nothing_is_imported(home: Path) -> None:

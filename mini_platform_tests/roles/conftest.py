@@ -42,23 +42,23 @@ def roles(guarded: Server, tmp_path_factory: pytest.TempPathFactory) -> RolesPla
     folder = tmp_path_factory.mktemp("roles")
     guarded.execute("CREATE DATABASE separated OWNER admin")
     admin = guarded.url("admin", ADMIN_PASSWORD, "separated")
-    passwords, said = {}, ""
+    passwords, output = {}, ""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, admin, folder)
-        made = cli("db", "init", timeout=PATIENCE)
-        assert made.returncode == 0, made.stderr
+        init = cli("db", "init", timeout=PATIENCE)
+        assert init.returncode == 0, init.stderr
         for group in GROUPS:
             options: list[str] = []
             if group == "bi":
                 path = folder / "password"
                 path.write_text("chosen by an operator\n")
                 options = ["--password-file", str(path)]
-            done = here("db", "login", f"the_{group}", "--role", group, *options)
-            assert done.exit_code == 0, done.stderr
-            passwords[group] = done.stdout.strip() or "chosen by an operator"
-            said += done.stderr
+            login = here("db", "login", f"the_{group}", "--role", group, *options)
+            assert login.exit_code == 0, login.stderr
+            passwords[group] = login.stdout.strip() or "chosen by an operator"
+            output += login.stderr
     urls = {group: guarded.url(f"the_{group}", passwords[group], "separated") for group in GROUPS} | {"admin": admin}
-    return RolesPlatform(guarded, urls, passwords, folder, said)
+    return RolesPlatform(guarded, urls, passwords, folder, output)
 
 
 @pytest.fixture
@@ -75,6 +75,6 @@ def loaded_samples(roles: RolesPlatform) -> None:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, roles.urls["loader"], roles.folder)
         for name, file in SAMPLES.items():
-            done = cli("load", name, PROJECT / "data" / name / file, "--json", timeout=PATIENCE)
-            assert done.returncode == 0, (name, done.stderr)
-            assert objects(done.stdout)[0]["status"] == "loaded"
+            result = cli("load", name, PROJECT / "data" / name / file, "--json", timeout=PATIENCE)
+            assert result.returncode == 0, (name, result.stderr)
+            assert objects(result.stdout)[0]["status"] == "loaded"

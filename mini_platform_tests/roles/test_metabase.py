@@ -120,11 +120,11 @@ class Dashcards(Strict):
 
 
 class Documented:
-    """What the small server keeps, and the app that serves it."""
+    """Documents of the small server, and the app that serves them."""
 
     def __init__(self) -> None:
         self.user: User | None = None
-        self.kept: dict[str, dict[int, dict[str, Any]]] = {
+        self.stored: dict[str, dict[int, dict[str, Any]]] = {
             k: {} for k in ("database", "collection", "card", "dashboard")
         }
         self.writes: list[str] = []
@@ -134,9 +134,9 @@ class Documented:
 
     def _make(self, kind: str, body: BaseModel, **more: Any) -> dict[str, Any]:
         self.writes.append(f"POST {kind}")
-        made = body.model_dump(by_alias=True, exclude_none=True) | more | {"id": next(self._ids)}
-        self.kept[kind][made["id"]] = made
-        return made
+        item = body.model_dump(by_alias=True, exclude_none=True) | more | {"id": next(self._ids)}
+        self.stored[kind][item["id"]] = item
+        return item
 
     def _shown(self, database: dict[str, Any]) -> dict[str, Any]:
         shown = copy.deepcopy(database)
@@ -171,8 +171,8 @@ class Documented:
 
         @app.get("/api/database", dependencies=guarded)
         def databases() -> dict[str, Any]:
-            found = [self._shown(one) for one in self.kept["database"].values()]
-            return {"data": found, "total": len(found)}
+            listed = [self._shown(one) for one in self.stored["database"].values()]
+            return {"data": listed, "total": len(listed)}
 
         @app.post("/api/database", dependencies=guarded)
         def make_database(body: Database) -> dict[str, Any]:
@@ -180,12 +180,12 @@ class Documented:
 
         @app.put("/api/database/{id_}", dependencies=guarded)
         def change_database(id_: int, body: Database) -> dict[str, Any]:
-            self.kept["database"][id_] |= body.model_dump(by_alias=True, exclude_none=True)
-            return self._shown(self.kept["database"][id_])
+            self.stored["database"][id_] |= body.model_dump(by_alias=True, exclude_none=True)
+            return self._shown(self.stored["database"][id_])
 
         @app.get("/api/collection", dependencies=guarded)
         def collections() -> list[dict[str, Any]]:
-            return [{"id": "root", "name": "Our analytics"}, *self.kept["collection"].values()]
+            return [{"id": "root", "name": "Our analytics"}, *self.stored["collection"].values()]
 
         @app.post("/api/collection", dependencies=guarded)
         def make_collection(body: Collection) -> dict[str, Any]:
@@ -193,13 +193,13 @@ class Documented:
 
         @app.get("/api/collection/{id_}/items", dependencies=guarded)
         def items(id_: int, models: Annotated[list[str], Query()]) -> dict[str, Any]:
-            found = [
+            listed = [
                 {"id": one["id"], "name": one["name"], "model": kind}
                 for kind in models
-                for one in self.kept[kind].values()
+                for one in self.stored[kind].values()
                 if one["collection_id"] == id_
             ]
-            return {"data": found, "total": len(found), "models": models}
+            return {"data": listed, "total": len(listed), "models": models}
 
         @app.post("/api/card", dependencies=guarded)
         def make_card(body: Card) -> dict[str, Any]:
@@ -207,13 +207,13 @@ class Documented:
 
         @app.get("/api/card/{id_}", dependencies=guarded)
         def card(id_: int) -> dict[str, Any]:
-            return self.kept["card"][id_]
+            return self.stored["card"][id_]
 
         @app.put("/api/card/{id_}", dependencies=guarded)
         def change_card(id_: int, body: Card) -> dict[str, Any]:
             self.writes.append("PUT card")
-            self.kept["card"][id_] |= body.model_dump()
-            return self.kept["card"][id_]
+            self.stored["card"][id_] |= body.model_dump()
+            return self.stored["card"][id_]
 
         @app.post("/api/dashboard", dependencies=guarded)
         def make_dashboard(body: NewDashboard) -> dict[str, Any]:
@@ -221,12 +221,12 @@ class Documented:
 
         @app.get("/api/dashboard/{id_}", dependencies=guarded)
         def dashboard(id_: int) -> dict[str, Any]:
-            return self.kept["dashboard"][id_]
+            return self.stored["dashboard"][id_]
 
         @app.put("/api/dashboard/{id_}", dependencies=guarded)
         def change_dashboard(id_: int, body: Annotated[Dashcards, Body()]) -> dict[str, Any]:
             self.writes.append("PUT dashboard")
-            one = self.kept["dashboard"][id_]
+            one = self.stored["dashboard"][id_]
             known = {item["id"] for item in one["dashcards"]}
             sent = [item.model_dump() for item in body.dashcards]
             assert len({item["id"] for item in sent}) == len(sent)
@@ -256,31 +256,31 @@ def test_an_empty_metabase_gets_its_dashboards_once(
     server: tuple[str, Documented], arguments: list[str], tmp_path: Path
 ) -> None:
     url, metabase = server
-    done = here("metabase", url, *arguments)
-    assert done.exit_code == 0, done.stderr
-    assert len(metabase.kept["database"]) == len(metabase.kept["collection"]) == 1
-    details = next(iter(metabase.kept["database"].values()))["details"]
+    result = here("metabase", url, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert len(metabase.stored["database"]) == len(metabase.stored["collection"]) == 1
+    details = next(iter(metabase.stored["database"].values()))["details"]
     assert details == {
         "host": "postgres", "port": 5432, "dbname": "mini_platform", "user": "metabase_reader",
         "password": "the login's own password", "ssl": True, "ssl-mode": "require",
         "schema-filters-type": "inclusion", "schema-filters-patterns": "analytics, production",
     }  # fmt: skip
-    names = {card["id"]: card["name"] for card in metabase.kept["card"].values()}
+    names = {card["id"]: card["name"] for card in metabase.stored["card"].values()}
     shown = {
         board["name"]: [names[item["card_id"]] for item in board["dashcards"]]
-        for board in metabase.kept["dashboard"].values()
+        for board in metabase.stored["dashboard"].values()
     }
     assert shown == {name: [question.name for question in questions] for name, questions in DASHBOARDS.items()}
-    for board in metabase.kept["dashboard"].values():
+    for board in metabase.stored["dashboard"].values():
         ends = [item["row"] + item["size_y"] for item in board["dashcards"]]
         assert [item["row"] for item in board["dashcards"]] == [0, *ends[:-1]]  # none upon another
-    kept, metabase.writes = copy.deepcopy(metabase.kept), []
+    stored, metabase.writes = copy.deepcopy(metabase.stored), []
     (tmp_path / "bi").write_text("another password, rotated\n")
     again = here("metabase", url, *arguments)
     assert (again.exit_code, again.stdout) == (0, "Everything is up to date.\n")
     assert metabase.writes == []
-    next(iter(kept["database"].values()))["details"]["password"] = "another password, rotated"
-    assert metabase.kept == kept
+    next(iter(stored["database"].values()))["details"]["password"] = "another password, rotated"
+    assert metabase.stored == stored
 
 
 def test_what_people_arranged_stays_and_what_a_question_asks_is_brought_back(
@@ -288,15 +288,15 @@ def test_what_people_arranged_stays_and_what_a_question_asks_is_brought_back(
 ) -> None:
     url, metabase = server
     assert here("metabase", url, *arguments).exit_code == 0
-    board = next(iter(metabase.kept["dashboard"].values()))
+    board = next(iter(metabase.stored["dashboard"].values()))
     moved = board["dashcards"].pop(0) | {"row": 40}
     gone = board["dashcards"].pop()
     note = {"id": 999, "card_id": None, "row": 0, "col": 0, "size_x": 4, "size_y": 2}
     board["dashcards"] = [note, moved]
-    card = next(iter(metabase.kept["card"].values()))
+    card = next(iter(metabase.stored["card"].values()))
     card["dataset_query"]["native"]["query"] = "SELECT 1"
-    done = here("metabase", url, *arguments)
-    assert set(done.stdout.splitlines()) == {f"card {card['name']} changed", f"dashboard {board['name']} filled"}
+    result = here("metabase", url, *arguments)
+    assert set(result.stdout.splitlines()) == {f"card {card['name']} changed", f"dashboard {board['name']} filled"}
     assert board["dashcards"][:2] == [note, moved]
     assert [(item["card_id"], item["row"]) for item in board["dashcards"][2:]] == [
         (gone["card_id"], 40 + moved["size_y"])
@@ -310,11 +310,11 @@ def test_without_dashboards_it_is_connected_all_the_same(
     url, metabase = server
     (tmp_path / "datasets").mkdir()
     monkeypatch.setenv("MINI_PLATFORM_DATASETS", str(tmp_path / "datasets"))
-    done = here("metabase", url, *arguments)
-    assert done.exit_code == 0
-    assert "No dataset declares dashboards" in done.stderr
-    assert len(metabase.kept["database"]) == 1
-    assert not metabase.kept["dashboard"]
+    result = here("metabase", url, *arguments)
+    assert result.exit_code == 0
+    assert "No dataset declares dashboards" in result.stderr
+    assert len(metabase.stored["database"]) == 1
+    assert not metabase.stored["dashboard"]
 
 
 def test_a_metabase_that_refuses_or_is_not_there_is_a_sentence_without_the_password(
@@ -322,11 +322,11 @@ def test_a_metabase_that_refuses_or_is_not_there_is_a_sentence_without_the_passw
 ) -> None:
     url, metabase = server
     metabase.user = User(email=EMAIL, password="another password", first_name="A", last_name="B")
-    done = here("metabase", url, *arguments)
-    assert (done.exit_code, "answered 401 to POST /api/session" in done.stderr) == (1, True), done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
-    done = here("metabase", "http://127.0.0.1:1", *arguments)
-    assert (done.exit_code, "does not answer as it should" in done.stderr) == (1, True)
+    result = here("metabase", url, *arguments)
+    assert (result.exit_code, "answered 401 to POST /api/session" in result.stderr) == (1, True), result.stderr
+    assert PASSWORD not in result.stdout + result.stderr
+    result = here("metabase", "http://127.0.0.1:1", *arguments)
+    assert (result.exit_code, "does not answer as it should" in result.stderr) == (1, True)
 
 
 def test_the_services_of_the_compose_file_do_both(
@@ -344,25 +344,25 @@ def test_the_services_of_the_compose_file_do_both(
     monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
     shell, flags, script = services["metabase-role"]["command"]
     env = os.environ | {"PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([shell, flags, here_for(script)], capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr
-    made = engine_of(roles.server.url("metabase_reader", "the password of metabase_reader", "separated"))
-    with made.connect() as conn:
+    result = subprocess.run([shell, flags, here_for(script)], capture_output=True, text=True, check=False, env=env)
+    assert result.returncode == 0, result.stderr
+    engine = engine_of(roles.server.url("metabase_reader", "the password of metabase_reader", "separated"))
+    with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) >= 0 FROM analytics.monthly_revenue"))
-    made.dispose()
+    engine.dispose()
     _, *arguments = map(here_for, services["metabase-dashboards"]["command"])
     assert here(*arguments).exit_code == 0
-    details = next(iter(metabase.kept["database"].values()))["details"]
+    details = next(iter(metabase.stored["database"].values()))["details"]
     assert (details["user"], details["password"]) == ("metabase_reader", "the password of metabase_reader")
 
 
 @pytest.mark.parametrize("question", [q for questions in DASHBOARDS.values() for q in questions], ids=lambda q: q.name)
 def test_every_question_is_answered_to_the_bi_role(loaded_samples: None, roles: RolesPlatform, question: Any) -> None:
-    made = engine_of(roles.urls["bi"])
-    with made.connect() as conn:
-        found = conn.execute(text(question.sql))
-        assert {*question.dimensions, *question.metrics} <= set(found.keys())
-        rows = found.all()
+    engine = engine_of(roles.urls["bi"])
+    with engine.connect() as conn:
+        result = conn.execute(text(question.sql))
+        assert {*question.dimensions, *question.metrics} <= set(result.keys())
+        rows = result.all()
         assert rows
         assert all(value is not None for row in rows for value in row)
-    made.dispose()
+    engine.dispose()

@@ -56,9 +56,9 @@ def loader(as_loader: RolesPlatform) -> Iterator[Opened]:
 
 @pytest.fixture
 def owner(roles: RolesPlatform) -> Iterator[Engine]:
-    made = engine_of(roles.urls["owner"])
-    yield made
-    made.dispose()
+    engine = engine_of(roles.urls["owner"])
+    yield engine
+    engine.dispose()
 
 
 def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
@@ -80,8 +80,8 @@ def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
             "SELECT count(*) FROM pg_constraint WHERE conrelid = 'analytics.fact_sales'::regclass AND contype = 'f'"
         )
         assert conn.scalar(keys) == 3
-    done = cli("verify", timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout
+    result = cli("verify", timeout=PATIENCE)
+    assert result.returncode == 0, result.stdout
 
 
 PAGES = [
@@ -152,9 +152,9 @@ def test_a_column_that_becomes_personal_is_taken_from_those_who_read(owner: Engi
         owner_name: str = Field("Whose it is")
 
     def readable() -> bool | None:
-        asked = "SELECT has_column_privilege('mini_platform_bi', 'production.named', 'owner_name', 'SELECT')"
+        query = "SELECT has_column_privilege('mini_platform_bi', 'production.named', 'owner_name', 'SELECT')"
         with owner.connect() as conn:
-            return conn.scalar(text(asked))
+            return conn.scalar(text(query))
 
     create_all(owner, [Dataset("named", "named", Named, ("spot_id",), "Spots")])
     assert readable() is True
@@ -171,11 +171,11 @@ def test_changed_tables_are_a_sentence_for_the_loader_and_are_made_by_the_owner_
 ) -> None:
     with owner.begin() as conn:
         conn.execute(text("UPDATE ops.fingerprints SET sha256 = 'other' WHERE name = 'weather'"))
-    done = here("files")
-    assert (done.exit_code, "run `mini-platform db init`" in done.stderr) == (1, True)
+    result = here("files")
+    assert (result.exit_code, "run `mini-platform db init`" in result.stderr) == (1, True)
     assert cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["loader"]).returncode == 1
-    done = cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
-    assert (done.returncode, done.stderr[:9]) == (0, "Create lo")
+    result = cli("db", "init", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert (result.returncode, result.stderr[:9]) == (0, "Create lo")
     assert here("files").exit_code == 0
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
@@ -200,7 +200,7 @@ def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["admin", "--role", "bi"], "it is not a login of mini_platform_bi"),
         (["the_owner", "--role", "bi"], "it is not a login of mini_platform_bi"),
@@ -209,22 +209,22 @@ def test_a_migration_is_made_by_who_is_the_owner_and_what_it_makes_is_theirs(loa
     ],
 )
 def test_a_login_that_cannot_be_made_is_a_sentence(
-    roles: RolesPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    roles: RolesPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
     (tmp_path / "file").write_text("too short")
-    done = here("db", "login", *[argument.format(file=tmp_path / "file") for argument in arguments])
-    assert (done.exit_code, said in done.stderr) == (1, True), done.stderr
+    result = here("db", "login", *[argument.format(file=tmp_path / "file") for argument in arguments])
+    assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
 
 def test_a_login_is_given_a_new_password(roles: RolesPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", roles.urls["admin"])
     first, second = (here("db", "login", "changing", "--role", "reader").stdout.strip() for _ in range(2))
     url = roles.server.url("changing", second, "separated")
-    made = engine_of(url)
-    with made.connect() as conn:
+    engine = engine_of(url)
+    with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) >= 0 FROM ops.files"))
-    made.dispose()
+    engine.dispose()
     with pytest.raises(ConnectionError, match="password authentication failed"):
         engine_of(roles.server.url("changing", first, "separated")).connect()
 
@@ -262,11 +262,11 @@ def test_the_doctor_says_who_runs_the_platform_and_which_role_may_too_much_or_to
 def test_a_restored_platform_has_its_roles_again(
     loaded_samples: None, as_loader: RolesPlatform, roles: RolesPlatform, owner: Engine, tmp_path: Path
 ) -> None:
-    done = cli("backup", tmp_path, timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
-    assert done.returncode == 0, done.stderr
+    result = cli("backup", tmp_path, timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert result.returncode == 0, result.stderr
     owner.dispose()
-    done = cli("restore", tmp_path, "--replace", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
-    assert done.returncode == 0, done.stderr
+    result = cli("restore", tmp_path, "--replace", timeout=PATIENCE, DATABASE_URL=roles.urls["owner"])
+    assert result.returncode == 0, result.stderr
     with owner.connect() as conn:
         tables = all_tables(all_datasets().values())
         assert [*excess_privileges(conn, tables), *missing_privileges(conn, tables)] == []

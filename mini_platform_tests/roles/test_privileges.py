@@ -71,8 +71,8 @@ def kind(name: str, *, view: bool) -> str:
         return schema
     if view:
         return "views"
-    found = schema if schema in ("ops", "quarantine") else "data"
-    return f"{found}, personal" if name in PERSONAL else found
+    group = schema if schema in ("ops", "quarantine") else "data"
+    return f"{group}, personal" if name in PERSONAL else group
 
 
 TABLES = {table.fullname: table for table in all_tables(all_datasets().values())}
@@ -95,7 +95,7 @@ def connection(
 
 
 def outcome(conn: psycopg2.extensions.connection, name: str, relation: str, operation: str) -> bool:
-    """Whether the server lets this be done; it is undone. That it fails for other reasons, later, is no refusal."""
+    """Return True if the server lets this be done; it is undone. That it fails for other reasons, later, is no refusal."""
     schema, table = name.split(".")
     columns = [c.name for c in TABLES[name].columns if c.identity is None] if name in TABLES else ["id"]
     hidden = PERSONAL.get(name, set())
@@ -175,25 +175,25 @@ def test_nobody_but_the_owner_and_administrators_gets_further(roles: RolesPlatfo
     conn.close()
 
 
-def test_passwords_are_asked_for_and_in_no_log_of_the_server(roles: RolesPlatform) -> None:
+def test_passwords_are_required_and_in_no_log_of_the_server(roles: RolesPlatform) -> None:
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(libpq_url(make_url(roles.urls["bi"]).set(password="chosen by somebody else")))
     logs = [path for path in roles.server.home.rglob("*") if path.is_file() and path.suffix == ".log"]
-    said = "".join(path.read_text(errors="replace") for path in logs)
-    assert 'CREATE ROLE "the_bi" LOGIN PASSWORD' in said  # every statement is logged here
+    log = "".join(path.read_text(errors="replace") for path in logs)
+    assert 'CREATE ROLE "the_bi" LOGIN PASSWORD' in log  # every statement is logged here
     for password in roles.passwords.values():
-        assert password not in said + roles.output
-    with _engine(roles.server.superuser) as made, made.connect() as conn:
-        kept = conn.execute(text("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'the\\_%'")).scalars().all()
-    assert [verifier[:14] for verifier in kept] == ["SCRAM-SHA-256$"] * len(GROUPS)
+        assert password not in log + roles.output
+    with _engine(roles.server.superuser) as engine, engine.connect() as conn:
+        verifiers = conn.execute(text("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'the\\_%'")).scalars().all()
+    assert [verifier[:14] for verifier in verifiers] == ["SCRAM-SHA-256$"] * len(GROUPS)
 
 
 class _engine:  # noqa: N801 - a context manager
     def __init__(self, url: str) -> None:
-        self.made = engine_of(url)
+        self.engine = engine_of(url)
 
     def __enter__(self) -> Engine:
-        return self.made
+        return self.engine
 
     def __exit__(self, *_: object) -> None:
-        self.made.dispose()
+        self.engine.dispose()

@@ -131,13 +131,13 @@ def load(data: Path, home: Path, dataset: Dataset, contents: Mapping[str, bytes]
         return "\n".join(serialize_value(entry) for entry in instance.all_logs(result.run_id))
 
 
-def said(*commands: str) -> dict[str, str]:
+def command_outputs(*commands: str) -> dict[str, str]:
     outputs = {}
     for command in commands:
-        done = CliRunner().invoke(app, command.split())
-        assert done.exit_code in (0, 1), (command, done.output)
-        assert done.output, command
-        outputs[command] = done.output
+        result = CliRunner().invoke(app, command.split())
+        assert result.exit_code in (0, 1), (command, result.output)
+        assert result.output, command
+        outputs[command] = result.output
     return outputs
 
 
@@ -162,38 +162,42 @@ def leaks(places: Mapping[str, str], mark: re.Pattern[str] = MARK) -> list[tuple
 def everything(home: Path, engine: Engine, *commands: str) -> dict[str, str]:
     """All that the platform keeps and shows besides the raw files."""
     own = (path for path in home.rglob("*") if path.is_file() and not path.is_relative_to(home / "raw"))
-    return said(*commands) | tables(engine) | {str(path): path.read_bytes().decode("utf-8", "replace") for path in own}
+    return (
+        command_outputs(*commands)
+        | tables(engine)
+        | {str(path): path.read_bytes().decode("utf-8", "replace") for path in own}
+    )
 
 
 def test_a_shifted_row_gives_nobody_away(
     home: Path, data: Path, engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = {"events": load(data, home, SALES, SHIFTED)}
+    texts = {"events": load(data, home, SALES, SHIFTED)}
     with engine.connect() as conn:
         statuses = dict(conn.execute(text("SELECT name, status FROM ops.files")).tuples().all())
         assert statuses == dict.fromkeys(SHIFTED, "loaded") | {"order-of-columns.csv": "refused"}
         assert conn.scalar(text("SELECT count(*) FROM quarantine.orders")) >= len(OPEN) * len(CANARIES)
         assert conn.scalar(text("SELECT count(*) FROM staging.orders WHERE _rules IS NOT NULL")) > 80
-    found |= everything(
+    texts |= everything(
         home, engine, *("rejects sales", "rejects sales --json", "files --json", "explain sales T000000322", "verify"),
         *("explain sales T000000212 --json", "explain sales T000000225"),
     )  # fmt: skip
     printed = capfd.readouterr()
-    found |= {"standard output": printed.out, "standard error": printed.err}
-    assert leaks(found)[:20] == []
+    texts |= {"standard output": printed.out, "standard error": printed.err}
+    assert leaks(texts)[:20] == []
     raw = "".join(path.read_bytes().decode() for path in (home / "raw").rglob("*") if path.is_file())
     assert len(MARK.findall(raw)) > 300, "where it is in clear, the marks are found"
-    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["rejects sales"], "what is wrong is shown by its shape"
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in texts["rejects sales"], "what is wrong is shown by its shape"
 
 
 def test_nor_does_a_name_that_nobody_declared(home: Path, data: Path, engine: Engine) -> None:
-    found = {"events": load(data, home, SALES, UNDECLARED)}
+    texts = {"events": load(data, home, SALES, UNDECLARED)}
     with engine.connect() as conn:
         statuses = dict(conn.execute(text("SELECT name, status FROM ops.files")).tuples().all())
         assert statuses == dict.fromkeys(UNDECLARED, "loaded")
-    found |= everything(home, engine, "rejects sales", "files --json", "explain sales T000000361", "verify")
-    assert leaks(found)[:20] == []
-    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["ops.files"], "it is known by its shape"
+    texts |= everything(home, engine, "rejects sales", "files --json", "explain sales T000000361", "verify")
+    assert leaks(texts)[:20] == []
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in texts["ops.files"], "it is known by its shape"
 
 
 def test_what_is_not_shown_is_not_lost(tmp_path: Path, platform: Platform, pipeline: Pipeline) -> None:
@@ -202,23 +206,23 @@ def test_what_is_not_shown_is_not_lost(tmp_path: Path, platform: Platform, pipel
     (tmp_path / "a.csv").write_bytes(csv_of(*others(3), order(5, "ada@example.org", product_category=category)))
     pipeline(SALES, tmp_path / "a.csv")
     with platform.engine.begin() as conn:
-        kept = conn.scalar(text("SELECT product_category FROM quarantine.orders"))
-        assert kept == "aaaa aaa aaaa " * 8
+        quarantined_category = conn.scalar(text("SELECT product_category FROM quarantine.orders"))
+        assert quarantined_category == "aaaa aaa aaaa " * 8
         ledger.return_to_landed(conn, "sales", files.c.status == "loaded")
-    said = {name: value for name, value in vars(SALES.rows).items() if name not in ("__dict__", "__weakref__")}
-    wider = said | {"product_category": Field("Category", str_length={"min_value": 1, "max_value": 150})}
+    attributes = {name: value for name, value in vars(SALES.rows).items() if name not in ("__dict__", "__weakref__")}
+    wider = attributes | {"product_category": Field("Category", str_length={"min_value": 1, "max_value": 150})}
     pipeline(replace(SALES, rows=type("Wider", (RowModel,), wider)))
     with platform.engine.connect() as conn:
-        found = "SELECT product_category FROM production.orders WHERE order_id = 'T000000005'"
-        assert conn.scalar(text(found)) == category.strip()
+        query = "SELECT product_category FROM production.orders WHERE order_id = 'T000000005'"
+        assert conn.scalar(text(query)) == category.strip()
 
 
 def customer(number: int, **cells: str) -> str:
     names = [column.name for column in CUSTOMERS.read_columns]
-    given = dict.fromkeys(names, "x") | {
+    defaults = dict.fromkeys(names, "x") | {
         "index": str(number), "customer_id": f"C{number}", "email": "a@example.org", "subscription_date": "2024-02-03"
     }  # fmt: skip
-    return ",".join((given | cells).values())
+    return ",".join((defaults | cells).values())
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -240,17 +244,19 @@ def test_what_is_only_masked_is_not_shown_where_it_is_shifted(
     }
     if large:
         del contents["keys.jsonl"]
-    found = {"events": load(data, home, CUSTOMERS, contents)}
+    texts = {"events": load(data, home, CUSTOMERS, contents)}
     with engine.connect() as conn:
         rejects = relations.rejects(CUSTOMERS)
         listed = select(*(column.element for column in rejects.columns.values())).select_from(rejects.source)
-        found["the list of rejects"] = str(conn.execute(listed).all())
+        texts["the list of rejects"] = str(conn.execute(listed).all())
         assert bool(conn.scalar(text("SELECT count(figures) FROM ops.files"))) == large
-    found |= said("rejects customers", "rejects customers --json", "files --json", "explain customers C100", "verify")
-    found |= {name: rows for name, rows in tables(engine).items() if name.startswith(("ops.", "analytics.quality"))}
-    assert leaks(found)[:20] == []
-    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["events"]
-    assert "aaaaaa.aaaa@aaaaaaa.aaa" in found["the list of rejects"]
+    texts |= command_outputs(
+        "rejects customers", "rejects customers --json", "files --json", "explain customers C100", "verify"
+    )
+    texts |= {name: rows for name, rows in tables(engine).items() if name.startswith(("ops.", "analytics.quality"))}
+    assert leaks(texts)[:20] == []
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in texts["events"]
+    assert "aaaaaa.aaaa@aaaaaaa.aaa" in texts["the list of rejects"]
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[ +-]?[0-9]{1,8}([.][0-9]{0,4})?", fullmatch=True))
@@ -260,7 +266,7 @@ def test_a_shape_is_alike_alone_and_in_a_column(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seen"),
+    ("value", "expected"),
     [
         ("Ada.Byron+1@example.org", "aaa.aaaaa+9@aaaaaaa.aaa"),
         ("Ångström 李 5", "aaaaaaaa a 9"),
@@ -273,8 +279,8 @@ def test_a_shape_is_alike_alone_and_in_a_column(value: str) -> None:
         *((text, text) for text in ("", "0", "-12.50", "123456", "2024-02-30", "2024-02-30T25:00:00.5Z", "Yes", " 7 ")),
     ],
 )
-def test_shapes(value: str, seen: str, engine: Engine) -> None:
-    assert shape(value) == seen
+def test_shapes(value: str, expected: str, engine: Engine) -> None:
+    assert shape(value) == expected
     with engine.connect() as conn:
-        asked = text("SELECT CAST(:value AS text) AS cell").columns(cell=Text).bindparams(value=value).subquery()
-        assert conn.scalar(select(relations._shape(asked.c.cell))) == seen
+        subquery = text("SELECT CAST(:value AS text) AS cell").columns(cell=Text).bindparams(value=value).subquery()
+        assert conn.scalar(select(relations._shape(subquery.c.cell))) == expected

@@ -56,7 +56,7 @@ def verdict(**cells: str) -> tuple[list[str], dict[str, str | None]]:
 
 
 def values(kind: type, texts: Sequence[str]) -> list[Any]:
-    """What texts are read as, None where they are not of the type."""
+    """Return the values of texts, None for those that are not of the type."""
     column = Column(name="x", type=kind, nullable=True, description="")
     cells = clean(column, pl.Series("x", texts, pl.String))
     return pl.DataFrame([cells]).select(parse(column))["x"].to_list()
@@ -207,7 +207,7 @@ def test_one_verdict_names_every_broken_rule_in_the_order_of_the_declaration() -
         ({"temp_c": "", "precip_mm": "", "date": ""}, ["date_required", "has_a_measurement"]),
     ],
 )
-def test_a_rule_about_the_row_is_not_asked_where_a_column_could_not_be_read(
+def test_a_rule_about_the_row_is_not_applied_where_a_column_could_not_be_read(
     cells: dict[str, str], expected: list[str]
 ) -> None:
     assert verdict(**cells)[0] == expected
@@ -363,17 +363,17 @@ def test_postgres_reads_every_boolean_as_we_do(engine: Engine) -> None:
 
 
 def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[str], read: list[Any]) -> None:
-    """The server casts each text that we take, cleaned, to the same value."""
+    """Assert that the server casts each text that we accept, cleaned, to the same value."""
     cleaned = clean(Column(name="x", type=float, nullable=True, description=""), pl.Series("x", texts, pl.String))
-    taken = [(cell, value) for cell, value in zip(cleaned, read, strict=True) if value is not None]
+    readable_cells = [(cell, value) for cell, value in zip(cleaned, read, strict=True) if value is not None]
     with engine.connect() as conn:
         cells = (
-            func.unnest(cast([cell for cell, _ in taken], ARRAY(Text)))
+            func.unnest(cast([cell for cell, _ in readable_cells], ARRAY(Text)))
             .table_valued("cell", with_ordinality="n")
             .render_derived()
         )
-        found = conn.execute(select(cast(cells.c.cell, kind)).order_by(cells.c.n)).scalars().all()
-    assert list(map(repr, found)) == [repr(value) for _, value in taken]
+        cast_values = conn.execute(select(cast(cells.c.cell, kind)).order_by(cells.c.n)).scalars().all()
+    assert list(map(repr, cast_values)) == [repr(value) for _, value in readable_cells]
 
 
 @settings(max_examples=150, deadline=None)
@@ -381,7 +381,7 @@ def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[st
 @example(rows=[{"station_id": "\x1c", "date": "9999-12-31", "temp_c": "-0", "precip_mm": "2000.0000000000002"}])
 def test_verdicts_are_those_of_the_oracle(rows: list[dict[str, str]]) -> None:
     validated = validate(weather, frame(*rows)).rows
-    expected = [Oracle().judge_cells(row)[0] for row in rows]
+    expected = [Oracle().validate_cells(row)[0] for row in rows]
     assert [frozenset(names(literal)) for literal in validated["_rules"]] == expected
 
 

@@ -16,7 +16,7 @@ from mini_platform.cli import app
 
 def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a separate process."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -24,8 +24,8 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
         timeout=timeout,
         env={**os.environ, **environment},
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
 
 
 def here(*arguments: str | Path) -> Result:

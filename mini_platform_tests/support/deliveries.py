@@ -207,7 +207,7 @@ class Files:
         rows = [f'"{name}/{place}",{number}' for place in range(self.rng.randint(0, 3))]
         return "\n".join(["id,n", *rows, f'"{name}/bad",x{number}', ""]).encode()
 
-    def stood_still(self) -> None:
+    def record_fetched(self) -> None:
         """Record the files that are fetched now: those that differ from the last content under their name."""
         last = dict(self.delivered)
         new = [(name, data) for name, data in sorted(self.standing.items()) if last.get(name) != data]

@@ -11,11 +11,11 @@ import pytest
 def mount(folder: Path, *options: str) -> None:
     """Yield a file system in memory; skip the test if none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
+    result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    if result.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {result.stderr.strip()}")

@@ -582,8 +582,8 @@ def _drawn(at: At) -> Read:
         if at_x is None and is_time(at, name, x):
             continue
         value = (float(mean) if is_float else mean) if count > 1 and mean is not None else one
-        said = "–" if value is None else exact(value) if count == 1 else number(value)
-        rows.append([str(at_x) if isinstance(at_x, str) else shown(at_x), said])
+        value_text = "–" if value is None else exact(value) if count == 1 else number(value)
+        rows.append([str(at_x) if isinstance(at_x, str) else shown(at_x), value_text])
     return rows
 
 
@@ -659,15 +659,15 @@ def _missing(at: At, station: str | None) -> int:
 @figure("weather")
 def _cards_of_weather(at: At) -> Read:
     (station,) = _stations(at)
-    found = _weather(at, AMOUNTS, station)[0]
-    missing = _missing(at, station) - found.days
-    coverage = f"{plural(found.days, 'day')} with data" + (f", {missing:,} missing" if missing else "")
+    totals = _weather(at, AMOUNTS, station)[0]
+    missing = _missing(at, station) - totals.days
+    coverage = f"{plural(totals.days, 'day')} with data" + (f", {missing:,} missing" if missing else "")
     return [
-        ["Mean temperature", f"{number(found.mean, 1)} °C"], ["Lowest", f"{number(found.lowest, 1)} °C"],
-        ["Highest", f"{number(found.highest, 1)} °C"],
-        ["Precipitation", f"{number(found.rain, 0)} mm", "over all days" if station else "mean over stations, summed"],
-        ["Wet days", number(found.wet), "at least 1 mm"],
-        ["Measurements", number(found.rows), coverage],
+        ["Mean temperature", f"{number(totals.mean, 1)} °C"], ["Lowest", f"{number(totals.lowest, 1)} °C"],
+        ["Highest", f"{number(totals.highest, 1)} °C"],
+        ["Precipitation", f"{number(totals.rain, 0)} mm", "over all days" if station else "mean over stations, summed"],
+        ["Wet days", number(totals.wet), "at least 1 mm"],
+        ["Measurements", number(totals.rows), coverage],
     ]  # fmt: skip
 
 

@@ -246,10 +246,10 @@ class Oracle:
                 at += 1
                 continue
             used, fields = record(lines, at, len(names))
-            self._judge(file, at + 1, "".join(map("".join, lines[at : at + used])), fields, names)
+            self._validate(file, at + 1, "".join(map("".join, lines[at : at + used])), fields, names)
             at += used
 
-    def _judge(self, file: File, line: int, raw: str, fields: Sequence[str] | None, names: Sequence[str]) -> None:
+    def _validate(self, file: File, line: int, raw: str, fields: Sequence[str] | None, names: Sequence[str]) -> None:
         file.rows_read += 1
         if "\0" in raw:
             file.rejected[line] = frozenset({"row_without_nul"})
@@ -261,14 +261,14 @@ class Oracle:
             file.rejected[line] = frozenset({"row_not_header"})
         else:
             cells = dict(zip(names, fields, strict=True))
-            broken, key, values = self.judge_cells({name: cells[name] for name in COLUMNS})
+            broken, key, values = self.validate_cells({name: cells[name] for name in COLUMNS})
             if broken:
                 file.rejected[line] = broken
             else:
                 assert key is not None
                 file.valid[line] = (key, values)
 
-    def judge_cells(self, cells: Mapping[str, str]) -> tuple[frozenset[str], Key | None, Values]:
+    def validate_cells(self, cells: Mapping[str, str]) -> tuple[frozenset[str], Key | None, Values]:
         """Return the broken rules of cells, and the typed row; its key is None if it has none."""
         broken = set()
         texts = {name: cells[name].strip(WHITE_SPACE) for name in COLUMNS}

@@ -106,8 +106,8 @@ def reprocess_one(platform: Platform) -> None:
 
 def forget(platform: Platform) -> None:
     dropped = platform.settings.data / "mem"
-    done = forget_person(platform.engine, DATASET, ANN, platform.raw_files(DATASET), platform.store, dropped)
-    assert done.unread == [], done.unread
+    forgotten = forget_person(platform.engine, DATASET, ANN, platform.raw_files(DATASET), platform.store, dropped)
+    assert forgotten.unread == [], forgotten.unread
     take(platform)
 
 

@@ -22,6 +22,6 @@ def main(environment: Mapping[str, str], log: Path) -> None:
     """Sync once, with exactly these settings; exit with 0 if the sync succeeded."""
     worker.prepare(environment, log)
     platform = Platform()
-    done = sync(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
-    print(done, flush=True)  # noqa: T201 - into the log
-    sys.exit(0 if done.ok else 1)
+    result = sync(platform.engine, DATASET, SOURCE, platform.store, access_to(platform, DATASET, SOURCE))
+    print(result, flush=True)  # noqa: T201 - into the log
+    sys.exit(0 if result.ok else 1)

@@ -90,14 +90,14 @@ def squeezed_all(figure: Read) -> Any:
     return squeezed(figure) if isinstance(figure, str) else [[squeezed(cell) for cell in row] for row in figure]
 
 
-def twins_of(node: Node) -> Iterator[str]:
+def download_links(node: Node) -> Iterator[str]:
     """Yield where the rows of a table are as data: the download links below it."""
     around = node.up
     while around is not None and around.tag not in ("section", "figure", "main"):
         around = around.up
-    for said in around.all("p") if around and around.tag == "section" else ():
-        if said.attrs.get("class") == "alternates" and "Download" in said.words:
-            yield from (str(link.attrs["href"]) for link in said.all("a"))
+    for paragraph in around.all("p") if around and around.tag == "section" else ():
+        if paragraph.attrs.get("class") == "alternates" and "Download" in paragraph.words:
+            yield from (str(link.attrs["href"]) for link in paragraph.all("a"))
 
 
 def difference(actual: Any, expected: Any) -> str:

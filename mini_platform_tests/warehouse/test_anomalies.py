@@ -37,8 +37,8 @@ def load_day(platform: Platform, weather: Dataset, tmp_path: Path) -> Load:
             lines.append(f"S{row},{2000 + day // 300}-{1 + day // 25 % 12:02}-{1 + day % 25:02},{temperature},1.0")
         path = tmp_path / f"day-{day}.csv"
         path.write_text("\n".join(lines) + "\n")
-        found = folder.DroppedFile(path.name, path, "")
-        assert all(row for _, row in folder.land(platform.engine, weather, platform.store, [found], "test"))
+        dropped_file = folder.DroppedFile(path.name, path, "")
+        assert all(row for _, row in folder.land(platform.engine, weather, platform.store, [dropped_file], "test"))
         process(platform, weather, run_id=f"run-{day}")
 
     return run
@@ -62,7 +62,7 @@ def test_too_few_loads_say_nothing(platform: Platform, weather: Dataset, load_da
 
 
 @pytest.mark.parametrize(
-    ("odd", "found"),
+    ("odd", "expected"),
     [
         ({}, set()),
         ({"rows": 240, "bad": 4, "mean": 10.5, "empty": 9}, set()),
@@ -74,12 +74,12 @@ def test_too_few_loads_say_nothing(platform: Platform, weather: Dataset, load_da
     ],
 )
 def test_what_is_out_of_the_usual_range(
-    platform: Platform, weather: Dataset, load_day: Load, odd: dict[str, int], found: set[tuple[str, str]]
+    platform: Platform, weather: Dataset, load_day: Load, odd: dict[str, int], expected: set[tuple[str, str]]
 ) -> None:
     for size in (180, 190, 200, 200, 205, 210, 220, 200, 195):
         load_day(rows=size)
     load_day(**odd)
-    assert unusual(platform, weather) == found
+    assert unusual(platform, weather) == expected
 
 
 def test_a_few_odd_loads_do_not_move_what_is_usual(platform: Platform, weather: Dataset, load_day: Load) -> None:

@@ -25,7 +25,7 @@ GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 ME = f"user {getpass.getuser()}"
 
 
-def done(engine: Engine) -> list[tuple[str, str, str | None, str | None]]:
+def audit_rows(engine: Engine) -> list[tuple[str, str, str | None, str | None]]:
     columns = (trail.c.actor, trail.c.action, trail.c.dataset, trail.c.subject)
     with engine.connect() as conn:
         return [tuple(row) for row in conn.execute(select(*columns).order_by(trail.c.audit_id))]
@@ -40,8 +40,8 @@ def test_what_becomes_of_a_file(platform: Platform, pipeline: Pipeline, tmp_path
         ledger.reprocess(conn, "weather", 1)
     (tmp_path / "a.csv").write_text(GOOD)
     pipeline(weather, tmp_path / "a.csv")
-    found = done(platform.engine)
-    assert found == [
+    rows = audit_rows(platform.engine)
+    assert rows == [
         (ME, "landed", "weather", "1"),
         (ME, "landed", "weather", "2"),
         ("run test", "refused", "weather", "2"),
@@ -55,14 +55,14 @@ def test_what_becomes_of_a_file(platform: Platform, pipeline: Pipeline, tmp_path
     with platform.engine.begin() as conn:
         conn.execute(text("UPDATE ops.files SET arrived_at = now() - interval '9 days'"))
     retention.drop_old(platform.engine, weather, platform.store, dt.timedelta(days=1))
-    assert done(platform.engine)[6:] == [(ME, "dropped the raw file", "weather", str(n)) for n in (1, 2)]
+    assert audit_rows(platform.engine)[6:] == [(ME, "dropped the raw file", "weather", str(n)) for n in (1, 2)]
 
 
 def test_what_is_rolled_back_was_not_done(platform: Platform) -> None:
     with platform.engine.connect() as conn:
         keys.create(conn, "reports", ["read"])
         conn.rollback()
-    assert done(platform.engine) == []
+    assert audit_rows(platform.engine) == []
 
 
 def test_keys(platform: Platform) -> None:
@@ -70,7 +70,7 @@ def test_keys(platform: Platform) -> None:
         key = keys.create(conn, "reports", ["read"])
         assert keys.revoke(conn, key[:11])
         assert keys.revoke(conn, "mp_nosuch00") is None
-    assert done(platform.engine) == [(ME, "created a key", None, key[:11]), (ME, "revoked a key", None, key[:11])]
+    assert audit_rows(platform.engine) == [(ME, "created a key", None, key[:11]), (ME, "revoked a key", None, key[:11])]
 
 
 def test_who_is_forgotten_is_not_named(platform: Platform, pipeline: Pipeline, data: Path) -> None:
@@ -80,7 +80,7 @@ def test_who_is_forgotten_is_not_named(platform: Platform, pipeline: Pipeline, d
     address = next(word for word in lines[1].replace(";", ",").split(",") if "@" in word).strip('"')
     raw = platform.raw_files(sales)
     assert not forget(platform.engine, sales, address, raw, platform.store, data / "sales").is_empty
-    assert (ME, "forgot", "sales", None) in done(platform.engine)
+    assert (ME, "forgot", "sales", None) in audit_rows(platform.engine)
     with platform.engine.connect() as conn:
         assert address not in str(conn.execute(select(trail)).all())
 
@@ -94,14 +94,14 @@ def test_rows_stay_as_they_are(engine: Engine, statement: str) -> None:
         audit.record(conn, "tried")
     with pytest.raises(DBAPIError, match=r"ops.audit is append-only"), engine.begin() as conn:
         conn.execute(text(statement))
-    assert [action for _, action, _, _ in done(engine)] == ["tried"]
+    assert [action for _, action, _, _ in audit_rows(engine)] == ["tried"]
 
 
 def test_who_does_something_by_the_api(platform: Platform, client: httpx.Client, data: Path) -> None:
     assert data.exists()
     content = {"file": ("a.csv", GOOD, "text/csv")}
     assert client.post("/api/datasets/weather/files/", files=content).status_code < 300
-    assert done(platform.engine) == [("anybody on this machine", "landed", "weather", "1")]
+    assert audit_rows(platform.engine) == [("anybody on this machine", "landed", "weather", "1")]
     listed = client.get("/api/audit/", params={"action": "landed"}).json()["results"]
     assert [(row["actor"], row["subject"]) for row in listed] == [("anybody on this machine", "1")]
     assert client.get("/api/audit.csv").text.splitlines()[0].startswith("audit_id,at,actor,action")

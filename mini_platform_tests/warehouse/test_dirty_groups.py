@@ -37,9 +37,9 @@ def of(station: str, year: int) -> Select[Any]:
 
 
 def groups(conn: Connection, consumer: str) -> list[Mapping[str, Any]] | None:
-    """The keys that a consumer has to see to; None: all."""
-    found = pending(conn, weather, consumer).groups
-    return None if found is None else sorted(map(json.loads, found), key=str)
+    """Return the keys of the groups that a consumer has to compute again; None: all."""
+    keys = pending(conn, weather, consumer).groups
+    return None if keys is None else sorted(map(json.loads, keys), key=str)
 
 
 def test_a_change_marks_the_groups_of_each_consumer_that_it_touches(engine: Engine, rows: None) -> None:
@@ -75,13 +75,13 @@ def test_what_was_marked_since_it_was_read_stays(engine: Engine, rows: None) -> 
     with engine.begin() as conn:
         mark(conn, weather, of("A", 2024), [YEARS])
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as reading:
-        seen = pending(reading, weather, "years")
+        marks = pending(reading, weather, "years")
         with engine.begin() as conn:
             mark(conn, weather, of("A", 2024), [YEARS])
             mark(conn, weather, of("A", 2023), [YEARS])
-        assert pending(reading, weather, "years") == seen
+        assert pending(reading, weather, "years") == marks
     with engine.begin() as conn:
-        acknowledge(conn, seen)
+        acknowledge(conn, marks)
         assert groups(conn, "years") == [{"year": 2023}, {"year": 2024}]
         acknowledge(conn, pending(conn, weather, "years"))
         assert groups(conn, "years") == []

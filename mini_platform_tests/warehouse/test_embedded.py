@@ -39,7 +39,7 @@ def ask(url: str, statement: str) -> object:
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Return True if a process has ended; a zombie has."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -55,14 +55,14 @@ def wait_for(condition: object, seconds: float = 10) -> None:
 
 def backends(home: Path) -> list[int]:
     data = str(embedded.data_folder(home))
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if str((entry / "cwd").readlink()) == data:
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def test_start_gives_a_durable_utf8_database_in_utc(home: Path) -> None:
@@ -170,19 +170,19 @@ def test_stop_does_not_wait_for_a_long_recovery(home: Path) -> None:
     os.kill(next(p.pid for p in psutil.Process(process).children() if "checkpointer" in p.cmdline()[0]), signal.SIGKILL)
     replaying: list[int] = []
 
-    def found() -> bool:
+    def is_replaying() -> bool:
         with contextlib.suppress(psutil.Error, IndexError):
             children = psutil.Process(process).children()
             replaying[:] = [p.pid for p in children if p.cmdline()[0].startswith("postgres: startup")]
         return bool(replaying)
 
-    wait_for(found)
+    wait_for(is_replaying)
     os.kill(replaying[0], signal.SIGSTOP)
-    said: list[str] = []
+    messages: list[str] = []
     begin = time.monotonic()
-    assert embedded.stop(home, said.append) is True
+    assert embedded.stop(home, messages.append) is True
     assert time.monotonic() - begin < embedded.STOP_SECONDS / 2
-    assert said == [
+    assert messages == [
         "Postgres is recovering from a crash after 5 s: it is stopped anyway, and recovers at its next start."
     ]
     assert ask(embedded.ensure_running(home), "SELECT count(*) FROM kept") == 100000

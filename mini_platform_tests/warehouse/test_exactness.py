@@ -1,4 +1,4 @@
-"""How exact a computed figure is, where Postgres itself would rather end the query."""
+"""Exactness of a computed figure, where Postgres itself would rather end the query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted while a large file is validated, held to what the server says of the same rows."""
+"""Figures that are counted while a large file is validated, held to what the server says of the same rows."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(platform: Platform, dataset: Dataset, path: Path) -> None:
-    found = folder.DroppedFile(path.name, path, "")
-    assert all(row for _, row in folder.land(platform.engine, dataset, platform.store, [found], "test"))
+    dropped_file = folder.DroppedFile(path.name, path, "")
+    assert all(row for _, row in folder.land(platform.engine, dataset, platform.store, [dropped_file], "test"))
     process(platform, dataset, run_id=RUN)
 
 
@@ -110,11 +110,11 @@ def blocks(count: int) -> list[pl.DataFrame]:
     ]
 
 
-def figures_of(found: list[pl.DataFrame]) -> figures.Figures:
-    made = figures.Figures(all_datasets()["weather"])
-    for block in found:
-        made.add(block)
-    return made
+def figures_of(frames: list[pl.DataFrame]) -> figures.Figures:
+    weather_figures = figures.Figures(all_datasets()["weather"])
+    for block in frames:
+        weather_figures.add(block)
+    return weather_figures
 
 
 def test_a_column_of_too_many_texts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +141,8 @@ def test_texts_that_come_again_take_no_room(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_sum_beyond_any_float_is_left_to_the_server() -> None:
-    found = figures_of([block.with_columns(temp_c=pl.lit("1e308")) for block in blocks(1)])
-    assert set(found.measured()) == {"station_id", "date", "precip_mm"}
+    weather_figures = figures_of([block.with_columns(temp_c=pl.lit("1e308")) for block in blocks(1)])
+    assert set(weather_figures.measured()) == {"station_id", "date", "precip_mm"}
 
 
 class Spelled(RowModel):

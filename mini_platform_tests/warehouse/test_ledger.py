@@ -35,7 +35,7 @@ def claim(worker: Worker, limit: int = 100, only: Sequence[int] | None = None) -
 
 
 def attempted(engine: Engine, name: str, times: int) -> None:
-    """As if so many workers had died on a file."""
+    """Set the attempts of a file, as if so many workers had died on it."""
     with engine.begin() as conn:
         conn.execute(update(files).where(files.c.name == name).values(attempts=times, leased_until=None))
 
@@ -48,8 +48,8 @@ def test_versions_of_a_name(engine: Engine, together: bool) -> None:
     arrivals = [("f", "a"), ("f", "a"), ("f", "b"), ("g", "a"), ("f", "a"), ("f", "a")]
     calls = [arrivals] if together else [[arrival] for arrival in arrivals]
     returned = [row for call in calls for row in register(engine, *call)]
-    found = [(row.name, row.version, row.sha256, row.status, row.same_as) for row in rows(engine)]
-    assert found == [
+    stored = [(row.name, row.version, row.sha256, row.status, row.same_as) for row in rows(engine)]
+    assert stored == [
         ("f", 1, "a", "landed", None),
         ("f", 1, "a", "unchanged", 1),
         ("f", 2, "b", "landed", None),
@@ -142,20 +142,20 @@ def test_a_claim_holds_until_its_lease_runs_out(engine: Engine, worker: Worker) 
 
 def test_claims_at_the_same_time_share_nothing(engine: Engine, worker: Worker) -> None:
     register(engine, *((f"f{n}", "a") for n in range(40)))
-    taken: list[str] = []
+    names: list[str] = []
     barrier = threading.Barrier(4)
 
     def work(number: int) -> None:
         barrier.wait()
         while mine := claim(replace(worker, owner=str(number), batch_files=3)):
-            taken.extend(mine)
+            names.extend(mine)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(taken) == sorted(f"f{n}" for n in range(40))
+    assert sorted(names) == sorted(f"f{n}" for n in range(40))
 
 
 def test_what_died_before_comes_alone_and_after_the_others(engine: Engine, worker: Worker) -> None:
@@ -168,7 +168,7 @@ def test_what_died_before_comes_alone_and_after_the_others(engine: Engine, worke
 
 
 def died(worker: Worker) -> list[str]:
-    """What a run takes next, and dies with."""
+    """Return the names of the files that a run takes next, and dies with."""
     names = [row.name for row in ledger.claim(worker, "weather", "landed", 100, order=ledger.OTHERS_FIRST)]
     with worker.engine.begin() as conn:
         conn.execute(update(files).values(leased_until=func.clock_timestamp()))

@@ -49,16 +49,16 @@ def old(
 def new(server: str) -> Iterator[list[tuple[str, ...]]]:
     """The catalog of a database that was made just now, with the datasets of the dumps."""
     with copied(server, EMPTY) as url:
-        made = connection.engine(url)
-        create_all(made, dumps.DATASETS.values())
-        yield catalog(made)
-        made.dispose()
+        engine = connection.engine(url)
+        create_all(engine, dumps.DATASETS.values())
+        yield catalog(engine)
+        engine.dispose()
 
 
 def recorded(engine: Engine) -> list[tuple[Any, ...]]:
     with engine.connect() as conn:
-        found = select(migrations.c.number, migrations.c.name).order_by(migrations.c.number)
-        return [tuple(row) for row in conn.execute(found)]
+        query = select(migrations.c.number, migrations.c.name).order_by(migrations.c.number)
+        return [tuple(row) for row in conn.execute(query)]
 
 
 def test_numbers_go_up_by_one() -> None:
@@ -102,7 +102,7 @@ def test_a_database_of_an_earlier_version_opens_and_goes_on(old: Platform) -> No
 
 @pytest.mark.parametrize("old", dumps.numbers(), indirect=True)
 def test_a_database_that_was_brought_up_is_as_a_new_one(old: Platform, new: list[tuple[str, ...]]) -> None:
-    """Where this fails, a table that belongs to no dataset was changed, and a migration for it is missing or another one."""
+    """If this fails, a table that belongs to no dataset was changed, and a migration for it is missing or another one."""
     assert catalog(old.engine) == new
 
 
@@ -141,10 +141,10 @@ def test_a_database_of_newer_code_is_refused_in_a_sentence_and_left_alone(home: 
     assert catalog(engine) == before
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM ops.fingerprints WHERE sha256 <> 'newer'")) == 0
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mini_platform.cli", "files"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert (told.returncode, told.stderr.strip()) == (1, str(caught.value))
+    assert (result.returncode, result.stderr.strip()) == (1, str(caught.value))
 
 
 def test_a_process_that_is_killed_leaves_the_rest_to_the_next_one(old: Platform) -> None:

@@ -1,4 +1,4 @@
-"""What a declared page selects: figures that follow from those of days are those of the rows."""
+"""Queries of a declared page: figures that follow from those of days are those of the rows."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_figures_of_days_amount_to_those_of_rows(engine: Engine, rows: list[tupl
             conn.execute(insert(tables.production), stored)
         direct = page.rows({})
         days = page.summed_up(conn.execute(page.days_of(direct)).all(), direct)
-        found, expected = (
+        from_days, expected = (
             page.read(conn.execute(select(*page.measures(of, SUMMED)).select_from(of)).mappings().one(), SUMMED)
             for of in (days, direct)
         )
-    assert {SUMMED[name]: value for name, value in found.items()} == {SUMMED[n]: v for n, v in expected.items()}
+    assert {SUMMED[name]: value for name, value in from_days.items()} == {SUMMED[n]: v for n, v in expected.items()}

@@ -65,9 +65,9 @@ def shown(value: Any) -> str | None:
 def test_figures_of_production(harness: PipelineHarness, seed: int) -> None:
     harness.land(("a.csv", sample(80, 0.2, seed)), ("b.csv", sample(40, 0.2, seed + 1)), *random_arrivals(seed, 3))
     harness.run()
-    found = measured(harness.engine)
+    report = measured(harness.engine)
     for place, figures in expected_of_production(harness).items():
-        assert {name: found[place][name] for name in figures} == figures, place
+        assert {name: report[place][name] for name in figures} == figures, place
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -81,9 +81,9 @@ def test_counts_of_staging(harness: PipelineHarness, seed: int) -> None:
         key for f in staged for key, _ in f.valid.values()
     ]
     keys = Counter(key for f in staged for key, _ in f.valid.values())
-    found = measured(harness.engine)
+    report = measured(harness.engine)
     for name in COLUMNS:
-        figures = found["staging.measurements", name]
+        figures = report["staging.measurements", name]
         assert figures["total_rows"] == len(with_columns)
         assert figures["out_of_range"] == {rule: rules[rule] for rule in rules_of(name)}
         assert figures["duplicates"] == sum(count - 1 for count in keys.values())
@@ -106,16 +106,16 @@ def test_figures_of_staging(harness: PipelineHarness) -> None:
         )
     )
     harness.run()
-    found = {column: figures for (table, column), figures in measured(harness.engine).items() if table[0] == "s"}
+    report = {column: figures for (table, column), figures in measured(harness.engine).items() if table[0] == "s"}
     shown = ("total_rows", "nulls", "minimum", "maximum", "mean", "distinct_values", "duplicates")
-    assert {column: tuple(figures[name] for name in shown) for column, figures in found.items()} == {
+    assert {column: tuple(figures[name] for name in shown) for column, figures in report.items()} == {
         "station_id": (6, 0, "A", "B", None, 2, 1),
         "date": (6, 0, "2024-01-01", "2024-01-02", None, 3, 1),
         "temp_c": (6, 1, "-99", "20", -16.25, 5, 1),
         "precip_mm": (6, 1, "1", "3000", 601.2, 3, 1),
     }
-    assert found["temp_c"]["out_of_range"] == {"temp_c_is_number": 1, "temp_c_in_range": 1}
-    assert found["date"]["out_of_range"] == {"date_required": 0, "date_is_date": 1, "date_not_after_tomorrow": 0}
+    assert report["temp_c"]["out_of_range"] == {"temp_c_is_number": 1, "temp_c_in_range": 1}
+    assert report["date"]["out_of_range"] == {"date_required": 0, "date_is_date": 1, "date_not_after_tomorrow": 0}
 
 
 def test_values_out_of_range_with_space_around_them(harness: PipelineHarness) -> None:
@@ -124,9 +124,9 @@ def test_values_out_of_range_with_space_around_them(harness: PipelineHarness) ->
     harness.land(("f.csv", csv_of(*bad, *(f"A,2024-01-{n:02},1,1" for n in range(1, 32)))))
     harness.run()
     harness.check()
-    found = measured(harness.engine)
-    assert found["staging.measurements", "temp_c"]["maximum"] == str(100 + len(bad))
-    assert found["staging.measurements", "date"]["maximum"] == f"2999-01-{len(bad)}"
+    report = measured(harness.engine)
+    assert report["staging.measurements", "temp_c"]["maximum"] == str(100 + len(bad))
+    assert report["staging.measurements", "date"]["maximum"] == f"2999-01-{len(bad)}"
 
 
 def test_empty_tables(engine: Engine) -> None:
@@ -157,8 +157,8 @@ def test_a_large_table_is_measured_again_when_a_fifth_may_have_changed(
             harness.run()
         with harness.engine.begin() as conn:
             upsert_frame(conn, quality_report, frame := quality.measure(conn, weather, "run"))
-        found = {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
-        return found["production.measurements", "temp_c"]
+        rows = {(row["table_name"], row["column_name"]): row for row in frame.to_dict("records")}
+        return rows["production.measurements", "temp_c"]
 
     first = report(sample(100, 0, seed=1))
     assert first["total_rows"] == 100
@@ -182,7 +182,7 @@ def test_personal_data_is_counted_and_not_shown(engine: Engine, tmp_path: Path) 
 
 
 class Person(RowModel):
-    """Who they are and where they live, masked wherever it is shown."""
+    """Name and town of a person, masked wherever they are shown."""
 
     name: str = Field("Name", personal="mask")
     town: str = Field("Town", personal="mask")
@@ -209,15 +209,15 @@ def test_other_types(engine: Engine, tmp_path: Path) -> None:
         )
     )
     harness.run()
-    found = measured(engine, switches)
-    assert found["production.switches", "power"]["mean"] == -sys.float_info.max
-    assert found["staging.switches", "noise"]["mean"] == 0, "a quarter of the smallest float"
+    report = measured(engine, switches)
+    assert report["production.switches", "power"]["mean"] == -sys.float_info.max
+    assert report["staging.switches", "noise"]["mean"] == 0, "a quarter of the smallest float"
     with engine.connect() as conn:
         rows = conn.execute(text('SELECT name, "on", count FROM production.switches ORDER BY 1')).all()
     assert rows == [("a", True, 7), ("b", False, None)]
-    assert found["production.switches", "count"]["maximum"] == "7"
-    assert found["production.switches", "count"]["mean"] == 7
-    assert found["production.switches", "on"]["mean"] is None
-    assert found["staging.switches", "count"]["minimum"] == "-2"
-    assert found["staging.switches", "on"]["out_of_range"] == {"on_required": 0, "on_is_boolean": 1}
-    assert found["production.switches", "on"]["distinct_values"] == 2
+    assert report["production.switches", "count"]["maximum"] == "7"
+    assert report["production.switches", "count"]["mean"] == 7
+    assert report["production.switches", "on"]["mean"] is None
+    assert report["staging.switches", "count"]["minimum"] == "-2"
+    assert report["staging.switches", "on"]["out_of_range"] == {"on_required": 0, "on_is_boolean": 1}
+    assert report["production.switches", "on"]["distinct_values"] == 2

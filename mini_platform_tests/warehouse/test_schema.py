@@ -248,25 +248,27 @@ def test_a_changed_description_changes_the_comment(engine: Engine, points: Calla
 
 
 def test_comments_and_units(engine: Engine) -> None:
-    found = inspect(engine)
-    comments = {c["name"]: c["comment"] for c in found.get_columns("measurements", "production")}
+    inspector = inspect(engine)
+    comments = {c["name"]: c["comment"] for c in inspector.get_columns("measurements", "production")}
     assert comments["temp_c"].startswith("Mean air temperature [°C] (just outside the records in the WMO World Weather")
     assert comments["precip_mm"].startswith("Precipitation [mm/day] (")
-    assert {c["name"]: c["comment"] for c in found.get_columns("summary", "analytics")}["missing_days"].endswith(
+    assert {c["name"]: c["comment"] for c in inspector.get_columns("summary", "analytics")}["missing_days"].endswith(
         "[days]"
     )
     for table in tables_of(weather):
-        assert found.get_table_comment(table.name, table.schema)["text"] == table.comment
+        assert inspector.get_table_comment(table.name, table.schema)["text"] == table.comment
         assert [
-            c["name"] for c in found.get_columns(table.name, table.schema) if not c["comment"] and c["name"][0] != "_"
+            c["name"]
+            for c in inspector.get_columns(table.name, table.schema)
+            if not c["comment"] and c["name"][0] != "_"
         ] == []
 
 
 def test_keys_types_and_indexes(engine: Engine) -> None:
-    found = inspect(engine)
-    assert found.get_pk_constraint("measurements", "production")["constrained_columns"] == ["station_id", "date"]
-    assert [i["column_names"] for i in found.get_indexes("measurements", "production")] == [["date"]]
-    types = {c["name"]: (str(c["type"]), c["nullable"]) for c in found.get_columns("measurements", "production")}
+    inspector = inspect(engine)
+    assert inspector.get_pk_constraint("measurements", "production")["constrained_columns"] == ["station_id", "date"]
+    assert [i["column_names"] for i in inspector.get_indexes("measurements", "production")] == [["date"]]
+    types = {c["name"]: (str(c["type"]), c["nullable"]) for c in inspector.get_columns("measurements", "production")}
     assert types["station_id"] == ('TEXT COLLATE "C"', False)
     assert types["date"] == ("DATE", False)
     assert types["temp_c"] == types["precip_mm"] == ("DOUBLE PRECISION", True)

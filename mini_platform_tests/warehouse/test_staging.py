@@ -27,9 +27,9 @@ LINES = SLOW_BYTES // MALFORMED_BYTES + 1
 
 @pytest.fixture
 def harness(engine: Engine, tmp_path: Path) -> PipelineHarness:
-    made = PipelineHarness(engine, tmp_path / "raw")
-    made.others_first = True
-    return made
+    pipeline_harness = PipelineHarness(engine, tmp_path / "raw")
+    pipeline_harness.others_first = True
+    return pipeline_harness
 
 
 def poison(lines: int = LINES) -> bytes:
@@ -46,9 +46,9 @@ def wide(*rows: str) -> bytes:
 
 def arrive(harness: PipelineHarness, *arrivals: tuple[str, bytes]) -> list[int]:
     """Files arrive, without the oracle, which takes a minute for what cannot be read."""
-    taken = [ledger.Arrival(name, *harness.store.put(io.BytesIO(data))) for name, data in arrivals]
+    records = [ledger.Arrival(name, *harness.store.put(io.BytesIO(data))) for name, data in arrivals]
     with harness.engine.begin() as conn:
-        return [row.file_id for row in ledger.register(conn, harness.dataset.name, taken, "tests")]
+        return [row.file_id for row in ledger.register(conn, harness.dataset.name, records, "tests")]
 
 
 def good(number: int) -> tuple[str, bytes]:
@@ -124,8 +124,8 @@ def test_one_slow_file_at_a_time_while_others_arrive(harness: PipelineHarness) -
             arrived.extend(arrive(harness, good(3)))
 
     with ledger.lease(harness.worker):
-        taken = stage(harness.worker, harness.dataset, RawFiles(harness.store.path), limit=1000, progress=arrives)
-    assert taken == [one, *arrived]
+        file_ids = stage(harness.worker, harness.dataset, RawFiles(harness.store.path), limit=1000, progress=arrives)
+    assert file_ids == [one, *arrived]
     harness.load()
     assert harness.stage() == [two]
 

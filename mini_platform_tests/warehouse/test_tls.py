@@ -39,7 +39,7 @@ def environment(postgres: TlsPostgres, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def encryption() -> list[CheckResult]:
-    """What the doctor says of the connection to the database."""
+    """Return what the doctor reports on the connection to the database."""
     return [finding for finding in examine() if finding.check == "encryption" and "database" in finding.message]
 
 
@@ -66,14 +66,14 @@ def test_the_whole_platform_goes_over_verified_connections(environment: Path, po
         ("restore", environment / "b", "--replace"),
         ("psql", "-c", "SELECT 1"),
     ):
-        done = cli(*command)
-        assert done.returncode == 0, done.stdout + done.stderr
+        result = cli(*command)
+        assert result.returncode == 0, result.stdout + result.stderr
     assert [row["rows_rejected"] for row in objects(cli("files", "--json").stdout)] == [1]
     assert [(f.level, f"verified to be {NAME}" in f.message) for f in encryption()] == [("ok", True)]
 
 
 @pytest.mark.parametrize(
-    ("words", "presented", "said", "do"),
+    ("words", "presented", "expected", "do"),
     [
         ({"sslrootcert": "other_ca.pem"}, {}, "certificate verify failed (self-signed", "sslrootcert"),
         ({"sslrootcert": "nowhere.pem"}, {}, "nowhere.pem\" does not exist", "sslrootcert"),
@@ -87,43 +87,43 @@ def test_the_whole_platform_goes_over_verified_connections(environment: Path, po
     ],
 )  # fmt: skip
 def test_what_keeps_it_out_is_a_sentence(
-    environment: Path, postgres: TlsPostgres, words: dict[str, str], presented: dict[str, str], said: str, do: str
+    environment: Path, postgres: TlsPostgres, words: dict[str, str], presented: dict[str, str], expected: str, do: str
 ) -> None:
     if "sslrootcert" in words:
         words = {"sslrootcert": str(postgres.folder / words["sslrootcert"])}
-    made = engine(postgres.url(**words).replace("postgresql:", "postgresql+psycopg2:"))
+    db_engine = engine(postgres.url(**words).replace("postgresql:", "postgresql+psycopg2:"))
     with postgres.presenting(**presented) if presented else nullcontext(), pytest.raises(DatabaseAwayError) as error:
-        made.connect()
-    told = str(error.value)
-    assert said in told
-    assert do in told.partition(said)[2]
-    assert "\n" not in told
-    assert "secret" not in told
+        db_engine.connect()
+    message = str(error.value)
+    assert expected in message
+    assert do in message.partition(expected)[2]
+    assert "\n" not in message
+    assert "secret" not in message
 
 
 def test_commands_say_it_too(environment: Path, postgres: TlsPostgres) -> None:
     url = postgres.url(sslrootcert=postgres.folder / "other_ca.pem")
     for command in ("files", "doctor", "backup"):
-        done = cli(command, *([environment / "b"] if command == "backup" else []), DATABASE_URL=url)
-        assert done.returncode == 1
-        assert "certificate verify failed (self-signed" in " ".join((done.stdout + done.stderr).split())
-        assert "secret" not in done.stdout + done.stderr
+        result = cli(command, *([environment / "b"] if command == "backup" else []), DATABASE_URL=url)
+        assert result.returncode == 1
+        assert "certificate verify failed (self-signed" in " ".join((result.stdout + result.stderr).split())
+        assert "secret" not in result.stdout + result.stderr
 
 
 def test_client_certificates(environment: Path, postgres: TlsPostgres) -> None:
     theirs = {"sslcert": postgres.folder / "client.pem", "sslkey": postgres.folder / "client.pem"}
-    made = engine(postgres.url("certified", **theirs).replace("postgresql:", "postgresql+psycopg2:"))
-    with made.connect() as conn:
+    db_engine = engine(postgres.url("certified", **theirs).replace("postgresql:", "postgresql+psycopg2:"))
+    with db_engine.connect() as conn:
         assert conn.scalar(text("SELECT current_user")) == "certified"
-    made.dispose()
+    db_engine.dispose()
     (postgres.folder / "client.pem").chmod(0o644)
     with pytest.raises(DatabaseAwayError, match=r"client\.pem.*chmod 600"):
-        made.connect()
+        db_engine.connect()
     (postgres.folder / "client.pem").chmod(0o600)
 
 
 @pytest.mark.parametrize(
-    ("words", "level", "said"),
+    ("words", "level", "expected"),
     [
         ({"sslmode": "verify-ca"}, "warning", "encrypted (TLSv1.3), and it is not verified that db.example.com"),
         ({"sslmode": "prefer"}, "warning", "encrypted (TLSv1.3), and it is not verified"),
@@ -137,19 +137,19 @@ def test_the_doctor_tells_what_is_verified(
     monkeypatch: pytest.MonkeyPatch,
     words: dict[str, str],
     level: str,
-    said: str,
+    expected: str,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", postgres.url(**words))
-    assert [(finding.level, said in finding.message) for finding in encryption()] == [(level, True)]
+    assert [(finding.level, expected in finding.message) for finding in encryption()] == [(level, True)]
 
 
 def test_dumps_are_not_tried_by_programs_without_tls(
     environment: Path, postgres: TlsPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = engine(postgres.url().replace("postgresql:", "postgresql+psycopg2:"))
-    with made.connect() as conn:
+    db_engine = engine(postgres.url().replace("postgresql:", "postgresql+psycopg2:"))
+    with db_engine.connect() as conn:
         assert archive.programs(conn, 14)[0] == programs()
         monkeypatch.setenv("PATH", "/nowhere")
         with pytest.raises(archive.BackupError, match="do not support TLS"):
             archive.programs(conn, 14)
-    made.dispose()
+    db_engine.dispose()

@@ -49,7 +49,7 @@ def tables(engine: Engine) -> None:
     METADATA.create_all(engine)
 
 
-def found(engine: Engine) -> list[tuple[Any, ...]]:
+def stored_points(engine: Engine) -> list[tuple[Any, ...]]:
     with engine.connect() as conn:
         return [tuple(row) for row in conn.execute(select(POINTS).order_by(POINTS.c.name, POINTS.c.day))]
 
@@ -74,7 +74,7 @@ def test_new_rows_are_inserted_and_others_overwritten(engine: Engine) -> None:
     with engine.begin() as conn:
         assert upsert(conn, POINTS, rows_of(("a", 1, 1.5), ("b", 1, None))) == 2
         assert upsert(conn, POINTS, rows_of(("b", 1, 2.5), ("c", 1, 3.5))) == 2
-    assert found(engine) == [("a", 1, 1.5, None), ("b", 1, 2.5, None), ("c", 1, 3.5, None)]
+    assert stored_points(engine) == [("a", 1, 1.5, None), ("b", 1, 2.5, None), ("c", 1, 3.5, None)]
 
 
 @pytest.mark.parametrize("height", [1.5, None])
@@ -91,7 +91,7 @@ def test_a_value_becomes_null_and_back(engine: Engine) -> None:
     for height in (None, 1.5, None):
         with engine.begin() as conn:
             assert upsert(conn, POINTS, rows_of(("a", 1, height))) == 1
-        assert found(engine) == [("a", 1, height, None)]
+        assert stored_points(engine) == [("a", 1, height, None)]
 
 
 def test_without_the_comparison_every_row_is_written(engine: Engine) -> None:
@@ -111,7 +111,7 @@ def test_a_table_that_is_all_key(engine: Engine) -> None:
 def test_a_key_twice_in_one_select_is_an_error(engine: Engine) -> None:
     with pytest.raises(DBAPIError, match="cannot affect row a second time"), engine.begin() as conn:
         upsert(conn, POINTS, rows_of(("a", 1, 1.5), ("a", 1, 2.5)))
-    assert found(engine) == []
+    assert stored_points(engine) == []
 
 
 def test_the_key_of_a_table() -> None:
@@ -133,7 +133,7 @@ FRAME = pd.DataFrame(
 def test_a_frame_is_upserted_by_the_names_of_its_columns(engine: Engine) -> None:
     with engine.begin() as conn:
         assert upsert_frame(conn, POINTS, FRAME) == 3
-    assert found(engine) == [
+    assert stored_points(engine) == [
         ('a "b"\n\\N', 2, None, {}),
         ("x, y", 1, 1.5, {"a": [1, None]}),
         ("é😀", 3, 0.0, {"quote": 'it\'s "it"'}),
@@ -156,7 +156,7 @@ def test_one_row_of_a_frame_changed(engine: Engine) -> None:
         upsert_frame(conn, POINTS, FRAME)
         changed = FRAME.assign(more=[{"a": [2]}, {}, {"quote": 'it\'s "it"'}])
         assert upsert_frame(conn, POINTS, changed) == 1
-    assert found(engine)[1] == ("x, y", 1, 1.5, {"a": [2]})
+    assert stored_points(engine)[1] == ("x, y", 1, 1.5, {"a": [2]})
 
 
 def test_columns_that_the_frame_lacks_are_left_as_they_are(engine: Engine) -> None:
@@ -166,8 +166,8 @@ def test_columns_that_the_frame_lacks_are_left_as_they_are(engine: Engine) -> No
             upsert_frame(conn, POINTS, pd.DataFrame({"name": ["x, y", "new"], "day": [1, 1], "height": [9.0, 8.0]}))
             == 2
         )
-    assert ("x, y", 1, 9.0, {"a": [1, None]}) in found(engine)
-    assert ("new", 1, 8.0, None) in found(engine)
+    assert ("x, y", 1, 9.0, {"a": [1, None]}) in stored_points(engine)
+    assert ("new", 1, 8.0, None) in stored_points(engine)
 
 
 def test_an_empty_text_is_no_missing_value(engine: Engine) -> None:
@@ -178,14 +178,14 @@ def test_an_empty_text_is_no_missing_value(engine: Engine) -> None:
     with engine.begin() as conn:
         table.create(conn)
         upsert_frame(conn, table, texts)
-        found = conn.execute(select(table.c.text, table.c.flag).order_by(table.c.n)).all()
-    assert found == [("", True), (None, False), ("NULL", None), ("\\N", True)]
+        rows = conn.execute(select(table.c.text, table.c.flag).order_by(table.c.n)).all()
+    assert rows == [("", True), (None, False), ("NULL", None), ("\\N", True)]
 
 
 def test_an_empty_frame(engine: Engine) -> None:
     with engine.begin() as conn:
         assert upsert_frame(conn, POINTS, FRAME.iloc[:0]) == 0
-    assert found(engine) == []
+    assert stored_points(engine) == []
 
 
 def test_a_frame_with_unknown_columns(engine: Engine) -> None:
@@ -204,13 +204,13 @@ def test_a_frame_without_its_key(engine: Engine) -> None:
 def test_a_frame_with_values_of_another_type_writes_nothing(engine: Engine) -> None:
     with pytest.raises(psycopg2.DataError, match="invalid input syntax"), engine.begin() as conn:
         upsert_frame(conn, POINTS, FRAME.astype({"day": str}).assign(day=["1", "2", "three"]))
-    assert found(engine) == []
+    assert stored_points(engine) == []
 
 
 def test_a_frame_with_a_key_twice_writes_nothing(engine: Engine) -> None:
     with pytest.raises(DBAPIError, match="cannot affect row a second time"), engine.begin() as conn:
         upsert_frame(conn, POINTS, pd.concat([FRAME, FRAME]))
-    assert found(engine) == []
+    assert stored_points(engine) == []
 
 
 def test_dates_and_times(engine: Engine) -> None:

@@ -34,10 +34,10 @@ block_sizes = st.one_of(st.integers(1, 12), st.integers(13, 200), st.just(2**22)
 @example('1,"\n1,2\n",3\n', 4, ReadLimits())
 @example("x" * 21 + '"\r\n1,2', 5, ReadLimits(max_field_bytes=6, max_record_bytes=20))
 def test_two_columns(read: Reader, text: str, block_bytes: int, limits: ReadLimits) -> None:
-    found = read(f"aa,bb\n{text}".encode(), ["aa", "bb"], limits=limits, block_bytes=block_bytes)
+    result = read(f"aa,bb\n{text}".encode(), ["aa", "bb"], limits=limits, block_bytes=block_bytes)
     rows, malformed = read_reference(text, ("aa", "bb"), Csv(), limits)
-    assert found.rows == rows
-    assert [(one.line, one.rule, one.raw) for one in found.malformed] == malformed
+    assert result.rows == rows
+    assert [(one.line, one.rule, one.raw) for one in result.malformed] == malformed
 
 
 @many
@@ -46,12 +46,12 @@ def test_other_widths_and_delimiters(read: Reader, text: str, block_bytes: int, 
     names = tuple(f"long_name_{number}" for number in range(width))
     text = text.replace(",", delimiter).replace("1" + delimiter, ("1" + delimiter) * (width - 1))
     source = Csv(delimiter=delimiter)
-    found = read(f"{delimiter.join(names)}\r\n{text}".encode(), names, source=source, block_bytes=block_bytes)
+    result = read(f"{delimiter.join(names)}\r\n{text}".encode(), names, source=source, block_bytes=block_bytes)
     if text.startswith("\n"):  # not a CRLF of its own: the header's CRLF is whole
-        assert all(line > 2 for line, _ in found.rows)
+        assert all(line > 2 for line, _ in result.rows)
     rows, malformed = read_reference(text, names, source, ReadLimits())
-    assert found.rows == rows
-    assert [(one.line, one.rule, one.raw) for one in found.malformed] == malformed
+    assert result.rows == rows
+    assert [(one.line, one.rule, one.raw) for one in result.malformed] == malformed
 
 
 ODD = [
@@ -82,12 +82,12 @@ MARKS = ["E", "E\r\n", 'E"', "EE", "E,", "#", "\n#x", "\n# 1,2\n", "  ", ' "', "
 def test_odd_dialects(read: Reader, text: str, block_bytes: int, limits: ReadLimits, source: Csv) -> None:
     for mark, written in {"#": source.comment, '"': source.quote, "E": source.escape, ",": source.delimiter}.items():
         text = text.replace(mark, written or mark)
-    found = read(
+    result = read(
         f"aa{source.delimiter}bb\n{text}".encode(), ["aa", "bb"], source=source, limits=limits, block_bytes=block_bytes
     )
     rows, malformed = read_reference(text, ("aa", "bb"), source, limits)
-    assert found.rows == rows
-    assert [(one.line, one.rule, one.raw) for one in found.malformed] == malformed
+    assert result.rows == rows
+    assert [(one.line, one.rule, one.raw) for one in result.malformed] == malformed
 
 
 values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6) | st.sampled_from(
@@ -166,9 +166,9 @@ def test_what_python_writes_reads_back_equal(  # noqa: PLR0917 - by keyword
     for row in table:
         lines.append(after(text.getvalue()))
         writer.writerow(row)
-    found = read(text.getvalue().encode(encoding), NAMES, source=source, block_bytes=block_bytes)
-    assert found.malformed == []
-    assert found.rows == list(zip(lines, table, strict=True))
+    result = read(text.getvalue().encode(encoding), NAMES, source=source, block_bytes=block_bytes)
+    assert result.malformed == []
+    assert result.rows == list(zip(lines, table, strict=True))
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -212,9 +212,9 @@ def test_what_python_cannot_write_reads_back_equal(
         text += source.delimiter.join(front + quote + cell.replace(quote, quote * 2) + quote for cell in row)
         text += (source.delimiter if source.trailing_delimiter else "") + end
     assume(text)
-    found = read(text.encode(), NAMES, source=source, block_bytes=block_bytes)
-    assert found.malformed == []
-    assert found.rows == list(zip(lines[bool(source.header) :], table, strict=True))
+    result = read(text.encode(), NAMES, source=source, block_bytes=block_bytes)
+    assert result.malformed == []
+    assert result.rows == list(zip(lines[bool(source.header) :], table, strict=True))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -222,17 +222,17 @@ def test_what_python_cannot_write_reads_back_equal(
 @example(3, 0.3, 34, 1)
 @example(3, 0.32, 10, 1)
 def test_a_flipped_byte_costs_only_its_row(read: Reader, rows: int, where: float, byte: int, block_bytes: int) -> None:
-    """Where a line end is hit, it joins two rows; every other row is there, whole."""
+    """If a line end is hit, two rows are joined; every other row is there, whole."""
     whole = [(f"k{number:04}", f"v,{number}", "w") for number in range(rows)]
     body = bytearray("".join(f'{key},"{value}",{more}\n' for key, value, more in whole).encode())
     at = int(where * len(body))
     hit = body[:at].count(b"\n")
     spoiled = {hit, hit + 1} if body[at] == 10 else {hit}
     body[at] = byte
-    found = read(b"key,value,more\n" + bytes(body), ["key", "value", "more"], block_bytes=block_bytes)
-    survivors = [row for _, row in found.rows]
+    result = read(b"key,value,more\n" + bytes(body), ["key", "value", "more"], block_bytes=block_bytes)
+    survivors = [row for _, row in result.rows]
     assert [row for number, row in enumerate(whole) if number not in spoiled and row not in survivors] == []
-    assert 1 <= len(found.rows) + len(found.malformed) <= rows + 1 or (rows == 1 and at == 0)
+    assert 1 <= len(result.rows) + len(result.malformed) <= rows + 1 or (rows == 1 and at == 0)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -260,7 +260,7 @@ def test_wide(read: Reader, block_bytes: int) -> None:
     names = [f"c{number}" for number in range(10_000)]
     line = ",".join(map(str, range(10_000)))
     data = f"{','.join(names)}\n{line}\n{line},1\n{line}\n".encode()
-    found = read(data, names[::-1], block_bytes=max(block_bytes, len(data) // 3) if block_bytes < 9 else block_bytes)
+    result = read(data, names[::-1], block_bytes=max(block_bytes, len(data) // 3) if block_bytes < 9 else block_bytes)
     expected = tuple(map(str, range(9_999, -1, -1)))
-    assert found.rows == [(2, expected), (4, expected)]
-    assert [one.detail for one in found.malformed] == ["expected 10000 fields, found 10001"]
+    assert result.rows == [(2, expected), (4, expected)]
+    assert [one.detail for one in result.malformed] == ["expected 10000 fields, found 10001"]

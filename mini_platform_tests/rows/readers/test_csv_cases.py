@@ -112,9 +112,9 @@ CASES = [
 @pytest.mark.parametrize("block_bytes", SIZES)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_case(read: Reader, case: Case, block_bytes: int) -> None:
-    found = read(b"a,b\n" + case.body, block_bytes=block_bytes)
-    assert [f"{line}:{'|'.join(row)}" for line, row in found.rows] == case.rows
-    assert [(one.line, one.rule, one.raw) for one in found.malformed] == case.malformed
+    result = read(b"a,b\n" + case.body, block_bytes=block_bytes)
+    assert [f"{line}:{'|'.join(row)}" for line, row in result.rows] == case.rows
+    assert [(one.line, one.rule, one.raw) for one in result.malformed] == case.malformed
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,15 @@ def test_case(read: Reader, case: Case, block_bytes: int) -> None:
     ],
 )
 def test_detail(read: Reader, body: bytes, detail: str) -> None:
-    found = read(b"a,b\n" + body, limits=ReadLimits(max_field_bytes=4, max_record_bytes=18))
-    assert [one.detail for one in found.malformed] == [detail]
-    assert found.rows == []
+    result = read(b"a,b\n" + body, limits=ReadLimits(max_field_bytes=4, max_record_bytes=18))
+    assert [one.detail for one in result.malformed] == [detail]
+    assert result.rows == []
 
 
 def test_header_again_in_another_order_is_no_row(read: Reader) -> None:
-    found = read(b"a,b,c\nc,a,b\nb,a,a\n", "abc")
-    assert [row for _, row in found.rows] == [("b", "a", "a")]
-    assert [(one.line, one.detail) for one in found.malformed] == [
+    result = read(b"a,b,c\nc,a,b\nb,a,a\n", "abc")
+    assert [row for _, row in result.rows] == [("b", "a", "a")]
+    assert [(one.line, one.detail) for one in result.malformed] == [
         (2, "the header is repeated here, with its columns in another order")
     ]
 
@@ -152,9 +152,9 @@ def test_a_pair_of_column_names_is_a_row(read: Reader) -> None:
 
 def test_bounds_at_the_byte(read: Reader) -> None:
     limits = ReadLimits(max_field_bytes=4, max_record_bytes=9)
-    found = read(b"a,b\n1234,1234\n1234,12345\n", limits=limits)
-    assert found.rows == [(2, ("1234", "1234"))]
-    assert [(one.line, one.rule) for one in found.malformed] == [(3, BOUND)]
+    result = read(b"a,b\n1234,1234\n1234,12345\n", limits=limits)
+    assert result.rows == [(2, ("1234", "1234"))]
+    assert [(one.line, one.rule) for one in result.malformed] == [(3, BOUND)]
 
 
 @pytest.mark.parametrize("block_bytes", [2**14, 2**22])
@@ -162,51 +162,51 @@ def test_a_very_long_line_is_cut_and_the_rest_loads(read: Reader, block_bytes: i
     limits = ReadLimits(max_field_bytes=2**10, max_record_bytes=2**16)
     length = 2**14 * 13 - len("a,b\r\n1,2\r\n\r")  # a smaller block ends between CR and LF
     body = b"1,2\r\n" + b"x" * length + b"\r\n3,4\r\n" + b'"' + b"y" * 200_000 + b"\r\n5,6\r\n" + b"z" * 200_000
-    found = read(b"a,b\r\n" + body, limits=limits, block_bytes=block_bytes)
-    assert found.rows == [(2, ("1", "2")), (4, ("3", "4")), (6, ("5", "6"))]
-    assert [(one.line, one.rule, one.raw[:2]) for one in found.malformed] == [
+    result = read(b"a,b\r\n" + body, limits=limits, block_bytes=block_bytes)
+    assert result.rows == [(2, ("1", "2")), (4, ("3", "4")), (6, ("5", "6"))]
+    assert [(one.line, one.rule, one.raw[:2]) for one in result.malformed] == [
         (3, BOUND, "xx"),
         (5, BOUND, '"y'),
         (7, BOUND, "zz"),
     ]
-    assert all(len(one.raw) < 10_100 and one.raw.endswith("in the raw file)") for one in found.malformed)
+    assert all(len(one.raw) < 10_100 and one.raw.endswith("in the raw file)") for one in result.malformed)
 
 
 def test_an_open_quote_costs_one_line_of_a_large_file(read: Reader) -> None:
     rows = b"1,2\n" * 50_000
-    found = read(b"a,b\n" + rows + b'3,"4\n' + rows, limits=ReadLimits(max_record_bytes=2**16), block_bytes=2**15)
-    assert len(found.rows) == 100_000
-    assert [(one.line, one.rule) for one in found.malformed] == [(50_002, QUOTES)]
-    assert found.blocks > 10  # it did not hold the rest of the file to look for the other quote
+    result = read(b"a,b\n" + rows + b'3,"4\n' + rows, limits=ReadLimits(max_record_bytes=2**16), block_bytes=2**15)
+    assert len(result.rows) == 100_000
+    assert [(one.line, one.rule) for one in result.malformed] == [(50_002, QUOTES)]
+    assert result.blocks > 10  # it did not hold the rest of the file to look for the other quote
 
 
 def test_a_record_of_more_lines_than_a_block_may_have(read: Reader) -> None:
     text = "\n" * 300_000
-    found = read(f'a,b\n1,"{text}"\n3,4\n'.encode())
-    assert found.rows == [(2, ("1", text)), (300_003, ("3", "4"))]
+    result = read(f'a,b\n1,"{text}"\n3,4\n'.encode())
+    assert result.rows == [(2, ("1", text)), (300_003, ("3", "4"))]
     limits = ReadLimits(max_record_bytes=300_010)
     assert len(read(f'a,b\n1,"{text}"\n'.encode() + b"3,4\n" * 50_000, limits=limits).rows) == 50_001
 
 
 def test_many_short_lines_come_in_several_blocks(read: Reader) -> None:
-    found = read(b"a,b\n" + b"x\n" * 300_000)
-    assert (len(found.malformed), found.malformed[-1].line, found.blocks) == (300_000, 300_001, 2)
+    result = read(b"a,b\n" + b"x\n" * 300_000)
+    assert (len(result.malformed), result.malformed[-1].line, result.blocks) == (300_000, 300_001, 2)
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("line", [b'a,"b\n', b'x","\n', b'a,"\n', b'a,"b""\n', b'"\n', b'x,"""\n'])
 def test_hostile_quotes_take_linear_time(read: Reader, line: bytes) -> None:
     count = 60_000
-    found = read(b"a,b,c,d\n" + line * count, "abcd")
-    assert found.rows == []
-    lines = sum(one.raw.count("\n") + 1 for one in found.malformed)
+    result = read(b"a,b,c,d\n" + line * count, "abcd")
+    assert result.rows == []
+    lines = sum(one.raw.count("\n") + 1 for one in result.malformed)
     assert lines == count
 
 
 def test_one_column(read: Reader) -> None:
     """An empty line is no record, even where it could be an empty field; a quoted empty field is one."""
-    found = read(b'a\n1\n\n""\n"x\ny"\n', ["a"])
-    assert found.rows == [(2, ("1",)), (4, ("",)), (5, ("x\ny",))]
+    result = read(b'a\n1\n\n""\n"x\ny"\n', ["a"])
+    assert result.rows == [(2, ("1",)), (4, ("",)), (5, ("x\ny",))]
     assert [one.raw for one in read(b'a\n"x\n\ny",z\n', ["a"]).malformed] == ['"x\n\ny",z']
 
 
@@ -218,8 +218,8 @@ def test_other_delimiters(read: Reader) -> None:
 
 @pytest.mark.parametrize("header", [b"a,b", b"a,b\n", b"\xef\xbb\xbf\n \n\na,b\r\n\r\n"])
 def test_a_header_alone_gives_one_empty_block(read: Reader, header: bytes) -> None:
-    found = read(header)
-    assert (found.columns, found.rows, found.malformed, found.blocks) == (["a", "b"], [], [], 1)
+    result = read(header)
+    assert (result.columns, result.rows, result.malformed, result.blocks) == (["a", "b"], [], [], 1)
 
 
 def test_blank_lines_before_the_header_count(read: Reader) -> None:
@@ -228,8 +228,8 @@ def test_blank_lines_before_the_header_count(read: Reader) -> None:
 
 @pytest.mark.parametrize("block_bytes", SIZES)
 def test_a_header_of_several_lines(read: Reader, block_bytes: int) -> None:
-    found = read(b'a,"b\n(in K)",b\n1,2,3\n', block_bytes=block_bytes)
-    assert (found.columns, found.rows) == (["a", "b", "b\n(in K)"], [(3, ("1", "3", "2"))])
+    result = read(b'a,"b\n(in K)",b\n1,2,3\n', block_bytes=block_bytes)
+    assert (result.columns, result.rows) == (["a", "b", "b\n(in K)"], [(3, ("1", "3", "2"))])
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,9 @@ CASES = [
 @pytest.mark.parametrize("block_bytes", SIZES)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_case(read: Reader, case: Case, block_bytes: int) -> None:
-    found = read(case.data, source=case.source, block_bytes=block_bytes)
-    assert [f"{line}:{'|'.join(row[:2])}" for line, row in found.rows] == case.rows
-    assert [(one.line, one.rule, one.raw) for one in found.malformed] == case.malformed
+    result = read(case.data, source=case.source, block_bytes=block_bytes)
+    assert [f"{line}:{'|'.join(row[:2])}" for line, row in result.rows] == case.rows
+    assert [(one.line, one.rule, one.raw) for one in result.malformed] == case.malformed
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_case(read: Reader, case: Case, block_bytes: int) -> None:
 @pytest.mark.parametrize("block_bytes", [1, 2**22])
 def test_detail(read: Reader, source: Csv, body: bytes, detail: str, block_bytes: int) -> None:
     limits = ReadLimits(max_field_bytes=4, max_record_bytes=18)
-    found = read(b"a,b\n" + body, source=source, limits=limits, block_bytes=block_bytes)
-    assert [one.detail for one in found.malformed] == [detail]
+    result = read(b"a,b\n" + body, source=source, limits=limits, block_bytes=block_bytes)
+    assert [one.detail for one in result.malformed] == [detail]
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_hostile_quotes_take_linear_time(read: Reader, line: bytes, source: Csv)
     line = line.replace(b",", source.delimiter.encode()).replace(b'"', (source.quote or "").encode())
     data = source.delimiter.join("abcd").encode() + b"\n" + line * count
     begun = time.process_time()
-    found = read(data, "abcd", source=source)
+    result = read(data, "abcd", source=source)
     assert time.process_time() - begun < 10
-    assert len(found.rows) + len(found.malformed) > 0
+    assert len(result.rows) + len(result.malformed) > 0
 
 
 def test_a_preamble_of_open_quotes_is_searched_in_bounded_memory(read: Reader) -> None:
     preamble = b'"open\n' * 20 + b"x" * 3_000_000 + b"\n"
-    found = read(preamble + b"a,b\n1,2\n", source=FIND, limits=ReadLimits(max_record_bytes=2**16), block_bytes=2**15)
-    assert found.rows == [(23, ("1", "2"))]
+    result = read(preamble + b"a,b\n1,2\n", source=FIND, limits=ReadLimits(max_record_bytes=2**16), block_bytes=2**15)
+    assert result.rows == [(23, ("1", "2"))]

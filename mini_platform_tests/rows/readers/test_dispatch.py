@@ -1,4 +1,4 @@
-"""Which format a file's name tells."""
+"""The format that a file's name stands for."""
 
 from __future__ import annotations
 

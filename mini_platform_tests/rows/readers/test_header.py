@@ -60,9 +60,9 @@ def test_declared_columns_that_a_header_cannot_tell_apart() -> None:
 
 
 def test_extra_columns_come_last_and_keep_their_values(read: Reader) -> None:
-    found = read(b" Extra ,B,,a\n1,2,3,4\n")
-    assert found.columns == ["a", "b", "Extra", "column_3"]
-    assert found.rows == [(2, ("4", "2", "1", "3"))]
+    result = read(b" Extra ,B,,a\n1,2,3,4\n")
+    assert result.columns == ["a", "b", "Extra", "column_3"]
+    assert result.rows == [(2, ("4", "2", "1", "3"))]
 
 
 # Aliases, and columns that a file may lack

@@ -77,9 +77,9 @@ def test_what_python_writes_compactly_reads_back_equal(
     text = end.join(written) if form == "lines" else f"[{f',{end}'.join(written)}]"
     if not text:
         return
-    found = read(text.encode(), block_bytes=size)
-    assert found.malformed == []
-    assert found.rows == [(line, *expected(value)) for line, value in enumerate(table, 1)]
+    result = read(text.encode(), block_bytes=size)
+    assert result.malformed == []
+    assert result.rows == [(line, *expected(value)) for line, value in enumerate(table, 1)]
 
 
 @many
@@ -93,11 +93,11 @@ def test_what_python_writes_over_lines_reads_back_equal(
     whole = {"list": table, "page": {"next": {"d": []}, "d": {"rows": table}, "n": None}}
     assume(form != "objects" or table[0])  # alone on the first line, {} would make the file JSON lines
     text = pretty(whole[form]) if form in whole else "\n".join(map(pretty, table))
-    found = read(text.encode(), block_bytes=size, rows="d.rows" if form == "page" else None)
-    assert found.malformed == []
-    assert [row for _, *row in found.rows] == [list(expected(value)) for value in table]
+    result = read(text.encode(), block_bytes=size, rows="d.rows" if form == "page" else None)
+    assert result.malformed == []
+    assert [row for _, *row in result.rows] == [list(expected(value)) for value in table]
     lines = text.split("\n")
-    assert all(lines[line - 1].lstrip().startswith("{") for line, *_ in found.rows)
+    assert all(lines[line - 1].lstrip().startswith("{") for line, *_ in result.rows)
 
 
 PIECES = [
@@ -122,12 +122,12 @@ def test_any_text_is_answered_the_same_in_any_blocks(
         except RefusedFileError as error:
             return str(error)
 
-    found = outcome(size)
-    assert found == outcome(2**22)
-    if isinstance(found, str):
-        assert found.endswith(".")
+    result = outcome(size)
+    assert result == outcome(2**22)
+    if isinstance(result, str):
+        assert result.endswith(".")
     else:
-        assert all(one.raw and one.detail.startswith("line ") for one in found[1])
+        assert all(one.raw and one.detail.startswith("line ") for one in result[1])
 
 
 @many
@@ -145,13 +145,13 @@ def test_spoiled_lines_cost_only_themselves(
         with pytest.raises(RefusedFileError, match="UTF-8"):
             read(data, block_bytes=size)
         return
-    found = read(data, block_bytes=size)
+    result = read(data, block_bytes=size)
     good = [(line, *expected({"a": {"p": 0}, **value})) for line, value in enumerate(table, 2)]
     if b"\n" not in bytes_ and b"\r" not in bytes_:
-        others = [row for row in found.rows if row[0] not in (1, spoiled + 2)]
+        others = [row for row in result.rows if row[0] not in (1, spoiled + 2)]
         assert others == [row for row in good if row[0] != spoiled + 2]
-        assert len(found.rows) + len(found.malformed) in (len(table), len(table) + 1)
-    for one in found.malformed:
+        assert len(result.rows) + len(result.malformed) in (len(table), len(table) + 1)
+    for one in result.malformed:
         assert (one.line, one.detail.split(",")[0]) == (one.line, f"line {one.line}")
 
 
@@ -195,24 +195,24 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path, frame: tuple[byt
             file.write(between + piece)
         file.write(end)
     assert path.stat().st_size > 190 * 2**20
-    done = subprocess.run([sys.executable, "-c", LARGE, str(path)], capture_output=True, text=True, check=True)
-    rows, megabytes = map(int, done.stdout.split())
+    completed = subprocess.run([sys.executable, "-c", LARGE, str(path)], capture_output=True, text=True, check=True)
+    rows, megabytes = map(int, completed.stdout.split())
     assert rows == 200_000
     assert megabytes < 100
 
 
 def test_many_tiny_objects_come_in_several_blocks(read: Callable[..., JsonRead]) -> None:
-    found = read(b"[" + b",".join([b"{}"] * 300_000) + b"]")
-    assert len(found.rows) == 300_000
-    assert found.blocks > 1
+    result = read(b"[" + b",".join([b"{}"] * 300_000) + b"]")
+    assert len(result.rows) == 300_000
+    assert result.blocks > 1
 
 
 def test_rows_with_names_of_their_own_come_in_several_blocks(read: Callable[..., JsonRead]) -> None:
     """A thousand columns times ten thousand rows would be far more than their text."""
-    found = read(b"\n".join(b'{"b":%d,"x%d":1}' % (n, n % 1000) for n in range(10_000)))
-    assert found.blocks > 4
-    assert [(line, row[0]) for line, row, _ in found.rows] == [(n + 1, str(n)) for n in range(10_000)]
-    assert found.rows[4321][2] == {"x321": "1"}
+    result = read(b"\n".join(b'{"b":%d,"x%d":1}' % (n, n % 1000) for n in range(10_000)))
+    assert result.blocks > 4
+    assert [(line, row[0]) for line, row, _ in result.rows] == [(n + 1, str(n)) for n in range(10_000)]
+    assert result.rows[4321][2] == {"x321": "1"}
 
 
 @pytest.mark.timeout(120)
@@ -228,6 +228,6 @@ def test_rows_with_names_of_their_own_come_in_several_blocks(read: Callable[...,
 )
 def test_hostile_records_take_linear_time(read: Callable[..., JsonRead], data: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    found = read(data)
-    assert len(found.rows) + len(found.malformed) in (50_000, 200)
+    result = read(data)
+    assert len(result.rows) + len(result.malformed) in (50_000, 200)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 15

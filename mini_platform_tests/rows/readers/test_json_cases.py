@@ -39,13 +39,13 @@ class Case(NamedTuple):
     malformed: list[str] = []  # noqa: RUF012
 
 
-def shown(found: JsonRead) -> tuple[list[str], list[str]]:
+def shown(result: JsonRead) -> tuple[list[str], list[str]]:
     rows = [
         f"{line}:{'|'.join(row)}" + "".join(f"|{name}={text}" for name, text in extra.items())
-        for line, row, extra in found.rows
+        for line, row, extra in result.rows
     ]
-    places = [re.sub(r"^line ([\d,]+), column ([\d,]+):", r"\1:\2", one.detail) for one in found.malformed]
-    return rows, [f"{one.line} {one.rule} {place}" for one, place in zip(found.malformed, places, strict=True)]
+    places = [re.sub(r"^line ([\d,]+), column ([\d,]+):", r"\1:\2", one.detail) for one in result.malformed]
+    return rows, [f"{one.line} {one.rule} {place}" for one, place in zip(result.malformed, places, strict=True)]
 
 
 DEEP = b'{"a":' * 64 + b"1" + b"}" * 64
@@ -369,9 +369,9 @@ def test_case(read: Callable[..., JsonRead], case: Case, block_bytes: int) -> No
 @pytest.mark.parametrize("block_bytes", SIZES)
 def test_no_declared_columns(read: Callable[..., JsonRead], block_bytes: int) -> None:
     """Everything is extra."""
-    found = read(b'{"a":1,"b":{"c":"x"}}\n3\n{"a":2}', (), block_bytes=block_bytes)
-    assert found.rows == [(1, (), {"a": "1", "b_c": "x"}), (3, (), {"a": "2"})]
-    assert [(one.line, one.rule) for one in found.malformed] == [(2, "row_is_object")]
+    result = read(b'{"a":1,"b":{"c":"x"}}\n3\n{"a":2}', (), block_bytes=block_bytes)
+    assert result.rows == [(1, (), {"a": "1", "b_c": "x"}), (3, (), {"a": "2"})]
+    assert [(one.line, one.rule) for one in result.malformed] == [(2, "row_is_object")]
     assert read(b"[]", (), block_bytes=block_bytes).rows == []
 
 
@@ -437,7 +437,7 @@ def test_refused(read: Callable[..., JsonRead], data: bytes, words: str, block_b
     assert str(refusal.value).startswith(words)
 
 
-def test_faults_are_told_without_what_stands_in_the_file(read: Callable[..., JsonRead]) -> None:
+def test_faults_are_reported_without_text_of_the_file(read: Callable[..., JsonRead]) -> None:
     with pytest.raises(RefusedFileError) as refusal:
         read(b'[\n{"a":1,secret 2}]')
     assert refusal.value.sentence.startswith("The file cannot be read at JSON line 2, column 8: ")
@@ -457,9 +457,9 @@ def test_faults_are_told_without_what_stands_in_the_file(read: Callable[..., Jso
         b'{"a":1} secret',
         b"{'a':'secret'}",
     )
-    found = read(b"\n".join((*words, *more)))
-    assert len(found.malformed) == len(words + more)
-    assert not any("secret" in one.detail.lower() for one in found.malformed)
+    result = read(b"\n".join((*words, *more)))
+    assert len(result.malformed) == len(words + more)
+    assert not any("secret" in one.detail.lower() for one in result.malformed)
 
 
 @pytest.mark.parametrize("block_bytes", SIZES)
@@ -547,12 +547,12 @@ def test_aliases_that_clash() -> None:
 
 
 def test_raw_text_of_malformed_records(read: Callable[..., JsonRead]) -> None:
-    found = read(b'[{"a":1},\r\n {"a":\r\nNaN} , "x\0"]')
-    assert [one.raw for one in found.malformed] == ['{"a":\r\nNaN}', '"x\u2400"']
-    found = read(b'{"a":1}\r\n  {"a":NaN}  \r\n' + b"y" * 20_000)
-    assert [one.raw[:13] for one in found.malformed] == ['  {"a":NaN}  ', "y" * 13]
-    assert found.malformed[1].raw.endswith("y… (cut here; the whole is in the raw file)")
-    assert len(found.malformed[1].raw) < 10_100
+    result = read(b'[{"a":1},\r\n {"a":\r\nNaN} , "x\0"]')
+    assert [one.raw for one in result.malformed] == ['{"a":\r\nNaN}', '"x\u2400"']
+    result = read(b'{"a":1}\r\n  {"a":NaN}  \r\n' + b"y" * 20_000)
+    assert [one.raw[:13] for one in result.malformed] == ['  {"a":NaN}  ', "y" * 13]
+    assert result.malformed[1].raw.endswith("y… (cut here; the whole is in the raw file)")
+    assert len(result.malformed[1].raw) < 10_100
 
 
 @pytest.mark.parametrize("block_bytes", SIZES)
@@ -562,10 +562,10 @@ def test_fields_are_bounded_at_the_byte(read: Callable[..., JsonRead], letter: s
     good, bad = letter * (8 // len(letter.encode())), letter * (8 // len(letter.encode()) + 1)
     for frame in ('{{"a":"{}"}}\n{{"a":"{}"}}', '[{{"a":"{}"}},{{"a":"{}"}}]'):
         data = frame.format(good, bad).encode()
-        found = read(data, limits=limits, block_bytes=block_bytes)
-        assert [row for _, row, _ in found.rows] == [(good, "")]
+        result = read(data, limits=limits, block_bytes=block_bytes)
+        assert [row for _, row, _ in result.rows] == [(good, "")]
         size = len(bad.encode())
-        assert [(one.rule, one.detail.split(": ")[1]) for one in found.malformed] == [
+        assert [(one.rule, one.detail.split(": ")[1]) for one in result.malformed] == [
             (BOUND, f"a field has {size} bytes; at most 8 are allowed")
         ]
     assert [one.rule for one in read(b'{"a":[1,2,3,4]}', limits=limits).malformed] == [BOUND]
@@ -578,9 +578,9 @@ def test_records_are_bounded_at_the_byte(read: Callable[..., JsonRead], block_by
     good, bad = '{"a":"é23456789012"}', '{"a":"é234567890123"}'
     assert (len(good.encode()), len(bad.encode())) == (21, 22)
     good, bad = good.replace("2", "", 1), bad.replace("2", "", 1)
-    found = read(f"{good}\r\n{bad}\r\n{good}".encode(), limits=limits, block_bytes=block_bytes)
-    assert [line for line, _, _ in found.rows] == [1, 3]
-    assert [(one.line, one.rule, one.detail) for one in found.malformed] == [
+    result = read(f"{good}\r\n{bad}\r\n{good}".encode(), limits=limits, block_bytes=block_bytes)
+    assert [line for line, _, _ in result.rows] == [1, 3]
+    assert [(one.line, one.rule, one.detail) for one in result.malformed] == [
         (2, BOUND, "line 2, column 1: the line is longer than 20 bytes")
     ]
     assert len(read(f"[{good},{good}]".encode(), limits=limits, block_bytes=block_bytes).rows) == 2
@@ -593,34 +593,38 @@ def test_records_are_bounded_at_the_byte(read: Callable[..., JsonRead], block_by
 def test_a_very_long_line_is_cut_and_the_rest_is_read(read: Callable[..., JsonRead], block_bytes: int) -> None:
     limits = ReadLimits(max_record_bytes=2**14)
     long = b"[" * (2**12 * 5 - 11)  # a smaller block ends between CR and LF
-    found = read(b'{"a":1}\r\n' + long + b"\r\n" + b'{"a":2}\r' + b"x" * 50_000, limits=limits, block_bytes=block_bytes)
-    assert [line for line, _, _ in found.rows] == [1, 3]
-    assert [(one.line, one.rule, one.raw[:1]) for one in found.malformed] == [(2, BOUND, "["), (4, BOUND, "x")]
+    result = read(
+        b'{"a":1}\r\n' + long + b"\r\n" + b'{"a":2}\r' + b"x" * 50_000, limits=limits, block_bytes=block_bytes
+    )
+    assert [line for line, _, _ in result.rows] == [1, 3]
+    assert [(one.line, one.rule, one.raw[:1]) for one in result.malformed] == [(2, BOUND, "["), (4, BOUND, "x")]
 
 
 @pytest.mark.parametrize("block_bytes", [100, 2**12, 2**22])
 def test_unknown_names_are_bounded(read: Callable[..., JsonRead], block_bytes: int) -> None:
     one_each = b"\n".join(b'{"a":%d,"x%d":1}' % (n, n) for n in range(1002))
-    found = read(one_each, block_bytes=block_bytes)
-    assert len(found.rows) == 1000
-    assert found.rows[7] == (8, ("7", ""), {"x7": "1"})
+    result = read(one_each, block_bytes=block_bytes)
+    assert len(result.rows) == 1000
+    assert result.rows[7] == (8, ("7", ""), {"x7": "1"})
     why = "with it the file has more than 1,000 names that no column declares"
-    assert [(one.line, one.rule) for one in found.malformed] == [(1001, NAMES), (1002, NAMES)]
-    assert found.malformed[0].detail == f"line 1,001, column 1: {why}"
+    assert [(one.line, one.rule) for one in result.malformed] == [(1001, NAMES), (1002, NAMES)]
+    assert result.malformed[0].detail == f"line 1,001, column 1: {why}"
     for prefix in (b'{"x":[],', b'{"x":{'):
         many = prefix + b",".join(b'"n%d":1' % n for n in range(10_000)) + b"}" * prefix.count(b"{")
-        found = read(b'{"a":1}\n' + many + b'\n{"a":2,"y":3}', block_bytes=block_bytes)
-        assert [(one.line, one.rule, one.detail) for one in found.malformed] == [(2, NAMES, f"line 2, column 1: {why}")]
-        assert found.rows[1] == (3, ("2", ""), {"y": "3"})
+        result = read(b'{"a":1}\n' + many + b'\n{"a":2,"y":3}', block_bytes=block_bytes)
+        assert [(one.line, one.rule, one.detail) for one in result.malformed] == [
+            (2, NAMES, f"line 2, column 1: {why}")
+        ]
+        assert result.rows[1] == (3, ("2", ""), {"y": "3"})
 
 
 def test_long_names_are_bounded(read: Callable[..., JsonRead]) -> None:
     """A long name around many short ones would be many long ones."""
     name = b"n" * 1001
     within = b",".join(b'"%d":1' % n for n in range(900))
-    found = read(b'{"%b":{"a":{%b}}}\n{"a":{"%b":1}}\n{"%b":1}' % (name, within, name[1:], name[1:]))
-    assert [line for line, _, _ in found.rows] == [3]
-    assert [(one.line, one.rule) for one in found.malformed] == [(1, NAMES), (2, NAMES)]
+    result = read(b'{"%b":{"a":{%b}}}\n{"a":{"%b":1}}\n{"%b":1}' % (name, within, name[1:], name[1:]))
+    assert [line for line, _, _ in result.rows] == [3]
+    assert [(one.line, one.rule) for one in result.malformed] == [(1, NAMES), (2, NAMES)]
 
 
 def test_every_rule_is_declared() -> None:

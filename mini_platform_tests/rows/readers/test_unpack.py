@@ -134,8 +134,8 @@ def test_a_bomb_without_line_ends_is_not_held(read: Reader) -> None:
     limits = ReadLimits(max_ratio=5000, max_record_bytes=2**16)
     tracemalloc.start()
     try:
-        found = read(data, limits=limits, block_bytes=2**16)
+        result = read(data, limits=limits, block_bytes=2**16)
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:
         tracemalloc.stop()
-    assert [(one.line, one.rule) for one in found.malformed] == [(2, "row_fields_bounded")]
+    assert [(one.line, one.rule) for one in result.malformed] == [(2, "row_fields_bounded")]

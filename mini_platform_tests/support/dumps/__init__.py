@@ -32,7 +32,7 @@ from mini_platform.warehouse.connection import libpq_url
 
 FOLDER = Path(__file__).parent
 KEYS = "k1:of the dumps only"
-"""What the setting MINI_PLATFORM_PII_KEYS is: the e-mail addresses are hashed by it."""
+"""The value of the setting MINI_PLATFORM_PII_KEYS: the e-mail addresses are hashed by it."""
 SCHEMAS = ("ops", "staging", "production", "quarantine", "analytics")
 
 
@@ -117,7 +117,7 @@ EXAMPLES = {
     "bytea": "'elsewhere'",
     "ARRAY": "'{elsewhere}'",
 }
-"""Of each type of a column of `ops`, a value that stands in tables where the work above leaves nothing."""
+"""A value of each type of a column of `ops`, which stands in tables where the work above leaves nothing."""
 
 
 def numbers() -> list[str]:
@@ -167,9 +167,9 @@ def _write(target: Path) -> None:
     ).stdout
     # What servers and psql of other versions do not know.
     later = (b"\\restrict", b"\\unrestrict", b"SET transaction_timeout")
-    kept = b"".join(line for line in script.splitlines(keepends=True) if not line.startswith(later))
+    dump = b"".join(line for line in script.splitlines(keepends=True) if not line.startswith(later))
     (target / "raw").mkdir(parents=True)
-    (target / "database.sql.gz").write_bytes(gzip.compress(kept, mtime=0))
+    (target / "database.sql.gz").write_bytes(gzip.compress(dump, mtime=0))
     for name, content in (FILES | {"booked.csv": BOOKED}).items():
         (target / "raw" / name).write_text(content)
 
@@ -193,8 +193,8 @@ def main() -> None:
     """Write a dump; its number is the argument."""
     target = FOLDER / sys.argv[1].rjust(4, "0")
     with tempfile.TemporaryDirectory() as home:
-        given = {"MINI_PLATFORM_HOME": home, "MINI_PLATFORM_DATA": f"{home}/data", "MINI_PLATFORM_PII_KEYS": KEYS}
-        os.environ.update(given)
+        environment = {"MINI_PLATFORM_HOME": home, "MINI_PLATFORM_DATA": f"{home}/data", "MINI_PLATFORM_PII_KEYS": KEYS}
+        os.environ.update(environment)
         os.environ.pop("DATABASE_URL", None)
         try:
             _write(target)

@@ -50,13 +50,13 @@ def weather(pipeline: Pipeline, tmp_path: Path) -> list[int]:
 
 
 def results(client: httpx.Client, path: str, **params: Any) -> list[dict[str, Any]]:
-    """All pages."""
-    rows, url, said = [], path, params or None
+    """Return the rows of all pages."""
+    rows, url, query = [], path, params or None
     while url:
-        answer = client.get(url, params=said)
+        answer = client.get(url, params=query)
         assert answer.status_code == 200, answer.text
         rows += answer.json()["results"]
-        url, said = answer.json()["next"], None
+        url, query = answer.json()["next"], None
     return rows
 
 
@@ -99,7 +99,9 @@ def test_files_rejects_and_quality(client: httpx.Client, engine: Engine, weather
     with engine.connect() as conn:
         right = list(quarantine.rejects(conn, WEATHER))
     assert len(rejects) == 5
-    assert sorted(map(repr, [said(row) for row in rejects])) == sorted(map(repr, [said(row) for row in right]))
+    assert sorted(map(repr, [reject_values(row) for row in rejects])) == sorted(
+        map(repr, [reject_values(row) for row in right])
+    )
     assert [r["rule"] for r in results(client, "/api/datasets/weather/rejects/", column="temp_c", value="=1+1")] == [
         "temp_c_is_number"
     ]
@@ -107,7 +109,7 @@ def test_files_rejects_and_quality(client: httpx.Client, engine: Engine, weather
     assert measured == {"staging.measurements", "production.measurements"}
 
 
-def said(row: dict[str, Any]) -> tuple[Any, ...]:
+def reject_values(row: dict[str, Any]) -> tuple[Any, ...]:
     names = ("file_id", "file", "line", "column", "value", "rule")
     return (*(row[name] for name in names), row.get("sentence") or row.get("reason"))
 
@@ -359,8 +361,8 @@ def test_a_masked_key_is_in_no_cursor(contacts: FastAPI, platform: Platform) -> 
         listed = results(client, "/api/datasets/contacts/rows/", limit=3)
         assert [row["email"] for row in listed] == ["***"] * 10
         assert [row["limit"] for row in listed] == [0] * 5 + [1] * 5
-        found = client.get("/api/datasets/contacts/rows/", params={"limit": 3}).json()["next"]
-        cursor = httpx.URL(found).params["cursor"]
+        next_url = client.get("/api/datasets/contacts/rows/", params={"limit": 3}).json()["next"]
+        cursor = httpx.URL(next_url).params["cursor"]
         assert b"canary" not in base64.urlsafe_b64decode(cursor + "===")
         assert len(results(client, "/api/datasets/contacts/rows/", limit__eq=1)) == 5
         assert results(client, "/api/datasets/contacts/rows/", search="canary") == []
@@ -374,7 +376,7 @@ def test_a_search_over_what_is_no_text_is_refused(search: tuple[str, ...]) -> No
 
 
 def test_times_at_the_ends_of_the_calendar_are_shown(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
-    """What is accepted into production can be shown, whatever its year is in UTC."""
+    """Every time that is accepted into production can be shown, whatever its year is in UTC."""
     times = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-05:00"]
     path = tmp_path / "ends.json"
     signals = [

@@ -1,4 +1,4 @@
-"""Who gets in: every way to present a key, on routes of a small app behind the guard of the real one."""
+"""Access to the API: every way to present a key, on routes of a small app behind the guard of the real one."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _mistake() -> None:
 @pytest.fixture(scope="module")
 def platform(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One for all tests: each makes keys of its own, and an app."""
-    with open_platform(server, template, tmp_path_factory.mktemp("guard")) as made:
-        yield made
+    with open_platform(server, template, tmp_path_factory.mktemp("guard")) as shared_platform:
+        yield shared_platform
 
 
 @contextmanager
@@ -93,8 +93,8 @@ def open_site(platform: Platform) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def closed(platform: Platform) -> Iterator[httpx.Client]:
-    """As bound to an address that others reach."""
-    with _served(platform, host="0.0.0.0") as client:  # noqa: S104 - told, not bound
+    """Client of an app that is bound to an address that others reach."""
+    with _served(platform, host="0.0.0.0") as client:  # noqa: S104 - a setting, not bound
         yield client
 
 
@@ -213,7 +213,7 @@ def test_only_the_hash_is_kept_and_use_is_noted_to_the_minute(
     assert again.last_used_at == row.last_used_at
 
 
-def test_loopback_takes_no_key_unless_told(platform: Platform) -> None:
+def test_loopback_takes_no_key_unless_the_settings_require_one(platform: Platform) -> None:
     with _served(platform) as client:
         assert client.get("/read/customers").json()["customers"] is True
         assert client.post("/admin").status_code == 200
@@ -325,17 +325,17 @@ def test_own_pages_and_programs_may(open_site: httpx.Client, site: str) -> None:
 
 
 def test_other_sites_read_only_if_the_settings_name_them(platform: Platform) -> None:
-    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     with _served(platform) as client:
-        assert "access-control-allow-origin" not in client.get("/read/weather", headers=asked).headers
-        assert client.options("/write/weather", headers=asked).status_code == 405
+        assert "access-control-allow-origin" not in client.get("/read/weather", headers=headers).headers
+        assert client.options("/write/weather", headers=headers).status_code == 405
     with _served(platform, api_origins="https://app.example") as client:
-        assert client.get("/read/weather", headers=asked).headers["access-control-allow-origin"] == asked["Origin"]
-        preflight = client.options("/write/weather", headers=asked)
-        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, asked["Origin"])
+        assert client.get("/read/weather", headers=headers).headers["access-control-allow-origin"] == headers["Origin"]
+        preflight = client.options("/write/weather", headers=headers)
+        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, headers["Origin"])
         assert "access-control-allow-credentials" not in preflight.headers
-        assert client.post("/write/weather", headers=asked).status_code == 200
-        others = {**asked, "Origin": "https://evil.example"}
+        assert client.post("/write/weather", headers=headers).status_code == 200
+        others = {**headers, "Origin": "https://evil.example"}
         assert "access-control-allow-origin" not in client.get("/read/weather", headers=others).headers
         assert client.post("/write/weather", headers=others).status_code == 403
 
@@ -426,11 +426,11 @@ def _url(path: str, dataset: str) -> str:
 
 @pytest.fixture
 def endpoints(platform: Platform) -> Endpoints:
-    found = [
+    guarded_routes = [
         e for e in _endpoints(create_app(Site(platform)).routes) if e[1] not in PUBLIC and not e[1].startswith(FOLDERS)
     ]
-    assert ("GET", "/metrics") in found
-    return found
+    assert ("GET", "/metrics") in guarded_routes
+    return guarded_routes
 
 
 def test_every_route_takes_a_key(closed: httpx.Client, endpoints: Endpoints) -> None:
@@ -449,6 +449,6 @@ def test_every_route_with_personal_data_takes_its_scope(
 ) -> None:
     key = bearer(make("read", "write"))
     for name in ("customers", "sales"):
-        asked = [e for e in endpoints if "{dataset}" in e[1] or name in e[1]]
-        for method, path in asked:
+        personal_routes = [e for e in endpoints if "{dataset}" in e[1] or name in e[1]]
+        for method, path in personal_routes:
             assert closed.request(method, _url(path, name), headers=key).status_code == 403, (method, path)

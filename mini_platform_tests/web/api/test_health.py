@@ -78,15 +78,15 @@ def test_figures_of_files_pulls_and_runs(
     a_run(platform, "now", "STARTED", 4_200_000_000, None)
     assert client.get("/health").json()["etl_status"] == "running"
 
-    found = scraped(client)
-    assert found[sample("files", dataset="records", status="loaded")] == 1
-    assert found[sample("rows", dataset="records", outcome="inserted")] == 2
-    assert found[sample("rows", dataset="records", outcome="rejected")] == 1
-    assert found[sample("oldest_pending_file_age_seconds", dataset="records")] == 0
-    assert 0 <= found[sample("freshness_seconds", dataset="records")] < 300
-    assert found[sample("runs", dataset="records", outcome="failed")] == 1
-    assert found[sample("runs_duration_seconds", dataset="records")] == 9.5
-    assert found[sample("last_successful_run_duration_seconds", dataset="records")] == 7.5
+    metrics = scraped(client)
+    assert metrics[sample("files", dataset="records", status="loaded")] == 1
+    assert metrics[sample("rows", dataset="records", action="inserted")] == 2
+    assert metrics[sample("rows", dataset="records", action="rejected")] == 1
+    assert metrics[sample("oldest_pending_file_age_seconds", dataset="records")] == 0
+    assert 0 <= metrics[sample("freshness_seconds", dataset="records")] < 300
+    assert metrics[sample("runs", dataset="records", status="failed")] == 1
+    assert metrics[sample("runs_duration_seconds", dataset="records")] == 9.5
+    assert metrics[sample("last_successful_run_duration_seconds", dataset="records")] == 7.5
 
 
 def test_lag_is_the_age_of_what_waits(client: httpx.Client, platform: Platform) -> None:
@@ -97,9 +97,9 @@ def test_lag_is_the_age_of_what_waits(client: httpx.Client, platform: Platform) 
                 "('weather', :name, 1, '', 0, 'test', 'landed', now() - make_interval(hours => :hours))"
             )
             conn.execute(text(statement), {"name": str(hours), "hours": hours})
-    found = scraped(client)
-    assert 3 * 3600 <= found[sample("oldest_pending_file_age_seconds", dataset="weather")] < 3 * 3600 + 300
-    assert found[sample("files", dataset="weather", status="landed")] == 2
+    metrics = scraped(client)
+    assert 3 * 3600 <= metrics[sample("oldest_pending_file_age_seconds", dataset="weather")] < 3 * 3600 + 300
+    assert metrics[sample("files", dataset="weather", status="landed")] == 2
 
 
 def test_requests_are_counted_by_template_never_by_path(client: httpx.Client) -> None:
@@ -107,13 +107,13 @@ def test_requests_are_counted_by_template_never_by_path(client: httpx.Client) ->
         client.get(path)
     client.request("PROPFIND", "/health")
     client.get("/health", headers={"Host": "evil.example"})
-    found = scraped(client)
-    assert found[sample("http_requests_total", method="GET", route="/health", status="200")] == 2
-    assert found[sample("http_requests_total", method="GET", route="other", status="404")] == 2
-    assert found[sample("http_requests_total", method="GET", route="other", status="421")] == 1
-    assert found[sample("http_requests_total", method="other", route="/health", status="405")] == 1
-    assert found[sample("http_request_duration_seconds_count", method="GET", route="/health")] == 2
-    assert not [name for name in found if "nowhere" in name or "evil" in name or "PROPFIND" in name]
+    metrics = scraped(client)
+    assert metrics[sample("http_requests_total", method="GET", route="/health", status="200")] == 2
+    assert metrics[sample("http_requests_total", method="GET", route="other", status="404")] == 2
+    assert metrics[sample("http_requests_total", method="GET", route="other", status="421")] == 1
+    assert metrics[sample("http_requests_total", method="other", route="/health", status="405")] == 1
+    assert metrics[sample("http_request_duration_seconds_count", method="GET", route="/health")] == 2
+    assert not [name for name in metrics if "nowhere" in name or "evil" in name or "PROPFIND" in name]
 
 
 def a_run(platform: Platform, run_id: str, status: str, start: float, end: float | None) -> None:
@@ -159,9 +159,9 @@ def test_it_starts_and_lives_without_its_database_and_recovers(home: Path, datab
                 }
             assert client.get("/api/health/").json() == {"status": "ok"}
             assert client.get("/stats").status_code == 503
-            found = scraped(client)
-            assert found[sample("database_up")] == 0
-            assert found[sample("http_requests_total", method="GET", route="/health", status="503")] == 2
+            metrics = scraped(client)
+            assert metrics[sample("database_up")] == 0
+            assert metrics[sample("http_requests_total", method="GET", route="/health", status="503")] == 2
             with process(home.with_name("late")) as (_, late):
                 assert late.get("/health").status_code == 503
                 assert scraped(late)[sample("database_up")] == 0
@@ -173,8 +173,8 @@ def test_it_starts_and_lives_without_its_database_and_recovers(home: Path, datab
 
 def test_it_ends_on_sigterm_and_logs_neither_queries_nor_keys(home: Path) -> None:
     with process(home) as (started, client):
-        told = {"X-Request-ID": "asked-by-test", "Authorization": "Bearer mp_secret"}
-        assert client.get("/health?email=ann@example.com", headers=told).status_code == 200
+        headers = {"X-Request-ID": "asked-by-test", "Authorization": "Bearer mp_secret"}
+        assert client.get("/health?email=ann@example.com", headers=headers).status_code == 200
         client.get("/nowhere/1")
         started.send_signal(signal.SIGTERM)
         started.wait(timeout=30)
@@ -191,9 +191,9 @@ def test_it_ends_on_sigterm_and_logs_neither_queries_nor_keys(home: Path) -> Non
 def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: Platform) -> None:
     with process(home, MINI_PLATFORM_HOST="0.0.0.0") as (started, client):  # noqa: S104 - refused
         assert started.wait(timeout=30) == 1
-    said = (home / "test.log").read_text()
-    assert "mini-platform key create" in said
-    assert "Traceback" not in said
+    log = (home / "test.log").read_text()
+    assert "mini-platform key create" in log
+    assert "Traceback" not in log
     with platform.engine.begin() as conn:
         key = keys.create(conn, "test", ["read"])
     with process(home, MINI_PLATFORM_API_AUTH="always", MINI_PLATFORM_API_FAILED_KEYS="1") as (started, client):
@@ -202,7 +202,7 @@ def test_it_refuses_to_be_reached_by_others_without_a_key(home: Path, platform: 
         assert client.get("/stats").status_code == 401
         assert client.get("/stats", headers={"X-API-Key": key}).status_code == 200
         made_up = [{"X-API-Key": "x", "X-Forwarded-For": f"10.0.0.{i}"} for i in range(2)]
-        assert [client.get("/stats", headers=told).status_code for told in made_up] == [401, 429], "one address"
+        assert [client.get("/stats", headers=headers).status_code for headers in made_up] == [401, 429], "one address"
 
 
 def test_what_goes_wrong_is_logged_as_one_line_with_its_request() -> None:
@@ -216,13 +216,13 @@ with structlog.contextvars.bound_contextvars(request_id="r1"):
     except ZeroDivisionError:
         logging.getLogger("x").exception("GET / failed")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    line = json.loads(done.stderr)
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    line = json.loads(result.stderr)
     assert (line["event"], line["level"], line["request_id"]) == ("GET / failed", "error", "r1")
     assert "ZeroDivisionError" in line["exception"]
 
 
 def test_its_start_imports_nothing_heavy(home: Path) -> None:
     code = f"import sys, mini_platform.web.app as w; w.create_app(); print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

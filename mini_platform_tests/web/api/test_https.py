@@ -41,7 +41,7 @@ class Certificates:
         self.renew()
 
     def renew(self) -> str:
-        """The new certificate, PEM."""
+        """Write a new certificate and its key; return the certificate, PEM."""
         leaf = self.ca.issue_cert("localhost", "127.0.0.1")
         for path, content in (
             (self.cert, b"".join(pem.bytes() for pem in leaf.cert_chain_pems)),
@@ -53,7 +53,7 @@ class Certificates:
 
     @property
     def trusting(self) -> ssl.SSLContext:
-        """Of a client that trusts the CA, and nobody else."""
+        """TLS context of a client that trusts the CA, and nobody else."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.ca.configure_trust(context)
         return context
@@ -104,9 +104,9 @@ def test_it_is_served_to_who_trusts_its_ca(url: str, platform: Platform, certifi
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_nothing_below_tls_1_2(url: str, platform: Platform) -> None:
-    made = https.context(platform.settings)
-    assert made is not None
-    assert made.minimum_version == ssl.TLSVersion.TLSv1_2, "whatever the system's OpenSSL would take"
+    context = https.context(platform.settings)
+    assert context is not None
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2, "whatever the system's OpenSSL would take"
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.set_ciphers("ALL:@SECLEVEL=0")
@@ -119,7 +119,7 @@ def test_nothing_below_tls_1_2(url: str, platform: Platform) -> None:
             assert httpx.get(url, verify=old, timeout=PATIENCE).status_code == 200
 
 
-def test_sessions_stay_on_https_and_browsers_are_told_to(
+def test_sessions_and_browsers_stay_on_https(
     url: str, certificates: Certificates, key: str, platform: Platform
 ) -> None:
     with httpx.Client(timeout=PATIENCE, verify=certificates.trusting, headers={"Accept": "text/html"}) as client:
@@ -153,7 +153,7 @@ def test_a_renewed_certificate_is_taken_up_and_half_a_one_is_not(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("cert", None, "MINI_PLATFORM_API_TLS_CERT: {} cannot be read: No such file"),
         ("key", None, "MINI_PLATFORM_API_TLS_KEY: {} cannot be read: No such file"),
@@ -170,7 +170,7 @@ def test_what_cannot_be_used_is_a_sentence(
     certificates: Certificates,
     name: str,
     content: bytes | str | None,
-    said: str,
+    expected: str,
 ) -> None:
     path: Path = getattr(certificates, name)
     if content == "another":
@@ -189,18 +189,21 @@ def test_what_cannot_be_used_is_a_sentence(
     monkeypatch.setenv("MINI_PLATFORM_API_TLS_KEY", str(certificates.key))
     refusal = https.refusal(Settings())
     assert refusal is not None
-    assert said.format(path) in refusal
+    assert expected.format(path) in refusal
     assert [f.message for f in examine() if (f.check, f.level) == ("encryption", "problem")] == [refusal]
 
 
 def test_the_process_says_why_it_does_not_start(home: Path, certificates: Certificates) -> None:
     certificates.key.write_bytes(trustme.CA().issue_cert("x").private_key_pem.bytes())
-    told = {"MINI_PLATFORM_API_TLS_CERT": str(certificates.cert), "MINI_PLATFORM_API_TLS_KEY": str(certificates.key)}
-    with process(home, **told) as (started, _):
+    variables = {
+        "MINI_PLATFORM_API_TLS_CERT": str(certificates.cert),
+        "MINI_PLATFORM_API_TLS_KEY": str(certificates.key),
+    }
+    with process(home, **variables) as (started, _):
         assert started.wait(timeout=30) == 1
-    said = (home / "test.log").read_text()
-    assert "is not the key of" in said
-    assert "Traceback" not in said
+    log = (home / "test.log").read_text()
+    assert "is not the key of" in log
+    assert "Traceback" not in log
 
 
 def test_both_settings_or_none(certificates: Certificates) -> None:
@@ -211,7 +214,7 @@ def test_both_settings_or_none(certificates: Certificates) -> None:
     assert Settings(api_tls_cert="", api_tls_key="").api_url.startswith("http:")
 
 
-def test_who_serves_others_in_clear_is_told() -> None:
+def test_serving_others_in_clear_is_reported() -> None:
     assert "are sent unencrypted" in str(Settings(host="192.0.2.1").in_clear)
     for safe in ({}, {"host": "192.0.2.1", "api_proxies": "192.0.2.2"}, {"api_tls_cert": "/c", "api_tls_key": "/k"}):
         assert Settings(**safe).in_clear is None
@@ -230,10 +233,10 @@ def proxy(to: str, address: str) -> Iterator[str]:
         def do_GET(self) -> None:
             target = urlsplit(to)
             upstream = http.client.HTTPConnection(str(target.hostname), target.port, source_address=(address, 0))
-            said = ", ".join(filter(None, [self.headers.get("X-Forwarded-For"), self.client_address[0]]))
+            forwarded_for = ", ".join(filter(None, [self.headers.get("X-Forwarded-For"), self.client_address[0]]))
             theirs = {n: v for n, v in self.headers.items() if not n.lower().startswith("x-forwarded")}
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            forwarded = {"X-Forwarded-For": said, "X-Forwarded-Proto": "https"}
+            forwarded = {"X-Forwarded-For": forwarded_for, "X-Forwarded-Proto": "https"}
             upstream.request(self.command, self.path, body, theirs | forwarded)
             answer = upstream.getresponse()
             content = answer.read()
@@ -260,9 +263,9 @@ def proxy(to: str, address: str) -> Iterator[str]:
 
 
 def tried(url: str, client: str, **headers: str) -> int:
-    """Status that a wrong key is answered from an address of loopback."""
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=client), timeout=PATIENCE) as made:
-        return made.get(f"{url}/stats", headers={"X-API-Key": "x", **headers}).status_code
+    """Return the status of a request with a wrong key from an address of loopback."""
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=client), timeout=PATIENCE) as http_client:
+        return http_client.get(f"{url}/stats", headers={"X-API-Key": "x", **headers}).status_code
 
 
 def test_each_client_of_a_named_proxy_is_one_and_none_makes_itself_another(platform: Platform, key: str) -> None:

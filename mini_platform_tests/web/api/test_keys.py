@@ -20,11 +20,11 @@ def cli(*arguments: str) -> Result:
 
 
 def test_a_key_is_made_listed_and_revoked(engine: Engine, home: Path) -> None:
-    made = cli("create", "reports", "--scope", "read", "--scope", "read:customers", "--expires", "2999-01-31")
-    assert made.exit_code == 0, made.output
-    key = made.stdout.strip()
+    result = cli("create", "reports", "--scope", "read", "--scope", "read:customers", "--expires", "2999-01-31")
+    assert result.exit_code == 0, result.output
+    key = result.stdout.strip()
     assert keys.FORM.fullmatch(key)
-    assert "until 2999-02-01 00:00 UTC" in made.stderr
+    assert "until 2999-02-01 00:00 UTC" in result.stderr
     with engine.begin() as conn:
         assert keys.verify(conn, key).scopes == ("read", "read:customers")
 
@@ -57,7 +57,7 @@ def test_expiry_in_days_or_never(engine: Engine, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["create", "x", "--scope", "reed"], "There is no scope 'reed'"),
         (["create", "x", "--scope", "admin:customers"], "There is no scope 'admin:customers'"),
@@ -73,10 +73,10 @@ def test_expiry_in_days_or_never(engine: Engine, home: Path) -> None:
         (["revoke", "mp_nothere"], "There is no key 'mp_nothere'. See: mini-platform key list"),
     ],
 )
-def test_mistakes_are_told(engine: Engine, home: Path, arguments: list[str], said: str) -> None:
-    done = cli(*arguments)
-    assert done.exit_code == 2
-    assert said in done.stderr
+def test_mistakes_are_reported(engine: Engine, home: Path, arguments: list[str], expected: str) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert expected in result.stderr
     with engine.connect() as conn:
         assert not conn.scalar(text("SELECT count(*) FROM ops.api_keys"))
 

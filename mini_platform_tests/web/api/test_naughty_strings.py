@@ -49,8 +49,8 @@ def test_values_come_back_equal(client: httpx.Client) -> None:
         assert {int(str(row["source_id"])): (row["name"], row["description"]) for row in rows} == {
             n: (words, words) for n, words in enumerate(composed)
         }
-    found = client.get("/data", params={"source": "csv", "page_size": 100}).json()["data"]
-    assert sorted(row["name"] for row in found) == sorted(composed)
+    records = client.get("/data", params={"source": "csv", "page_size": 100}).json()["data"]
+    assert sorted(row["name"] for row in records) == sorted(composed)
     for words in composed:
         assert {row["name"] for row in listed(client, ROWS, name=words, source="csv")} == {words}
         for path in (ROWS, "/api/datasets/records/rows.csv", "/data"):

@@ -55,9 +55,9 @@ def platform(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
 def operations(web: str, samples: None) -> list[Operation]:
     """Every operation of the document, over a database with every sample."""
     document = schemathesis.openapi.from_url(f"{web}/openapi.json")
-    found = [operation.ok() for operation in document.get_all_operations()]
-    assert {one.label for one in found} >= {"GET /api/datasets/weather/rows/", "POST /ingest", "GET /metrics"}
-    return found
+    documented = [operation.ok() for operation in document.get_all_operations()]
+    assert {one.label for one in documented} >= {"GET /api/datasets/weather/rows/", "POST /ingest", "GET /metrics"}
+    return documented
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
@@ -92,20 +92,24 @@ def test_examples_are_answered_as_documented(
     with loading(platform, pipeline, "weather", "signals"):
         for operation in operations:
             raw = operation.definition.raw
-            given = {(p["in"], p["name"]): example(p) for p in raw.get("parameters", ())}
-            path = operation.path.format(**{name: value for (place, name), value in given.items() if place == "path"})
-            query = {name: value for (place, name), value in given.items() if place == "query" and value is not None}
-            asked = [body | {"params": params} for body in bodies(raw) for params in ({}, query)]
+            parameters = {(p["in"], p["name"]): example(p) for p in raw.get("parameters", ())}
+            path = operation.path.format(
+                **{name: value for (place, name), value in parameters.items() if place == "path"}
+            )
+            query = {
+                name: value for (place, name), value in parameters.items() if place == "query" and value is not None
+            }
+            requests = [body | {"params": params} for body in bodies(raw) for params in ({}, query)]
             if operation.method == "get":
-                asked += [{"headers": {"Accept": "text/csv"}}, {"headers": {"If-None-Match": "*"}}]
-            for request in asked:
+                requests += [{"headers": {"Accept": "text/csv"}}, {"headers": {"If-None-Match": "*"}}]
+            for request in requests:
                 answer = client.request(operation.method, path, **request)
                 assert answer.status_code in (200, 202, 304), (operation.label, request, answer.text)
                 operation.validate_response(answer)
 
 
 def example(parameter: dict[str, Any]) -> Any:
-    """As a URL has it; None for a cursor, which only a page can give."""
+    """Return an example in the form that a URL has; None for a cursor, which only a page can give."""
     schema = parameter["schema"]
     candidates = [parameter.get("example"), *schema.get("examples", ()), schema.get("default")]
     value = next((one for one in candidates if one is not None), None)
@@ -114,14 +118,14 @@ def example(parameter: dict[str, Any]) -> Any:
 
 
 def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What httpx sends for each body that has an example."""
+    """Yield the arguments of a request by httpx for each body that has an example."""
     content = operation.get("requestBody", {}).get("content", {"": {"example": b""}})
-    for media_type, told in content.items():
+    for media_type, media in content.items():
         if media_type == "multipart/form-data":
-            body, headers = form((b'name="file"; filename="example.csv"', told["example"]["file"].encode()))
+            body, headers = form((b'name="file"; filename="example.csv"', media["example"]["file"].encode()))
             yield {"content": body, "headers": headers}
-        elif "example" in told:
-            words = json.dumps(told["example"]) if media_type == "application/json" else told["example"]
+        elif "example" in media:
+            words = json.dumps(media["example"]) if media_type == "application/json" else media["example"]
             yield {"content": words, "headers": {"Content-Type": media_type} if media_type else {}}
 
 
@@ -134,11 +138,11 @@ def test_every_operation_is_described(client: httpx.Client) -> None:
         assert operation["summary"]
         assert len(operation["description"]) > 20, operation
         assert all(p["description"] and example(p) != "" for p in operation.get("parameters", ()))
-        problems = {status: told for status, told in operation["responses"].items() if status >= "400"}
+        problems = {status: response for status, response in operation["responses"].items() if status >= "400"}
         assert ({"401", "403", "429", "503"} <= set(problems)) == ("security" in operation), operation["summary"]
-        for status, told in problems.items():
-            if PROBLEM in told["content"]:
-                assert told["content"][PROBLEM]["example"]["status"] == int(status)
+        for status, response in problems.items():
+            if PROBLEM in response["content"]:
+                assert response["content"][PROBLEM]["example"]["status"] == int(status)
             else:
                 assert (operation["operationId"], status) == ("health_health_get", "503")
 

@@ -83,10 +83,10 @@ property_test = settings(
 
 @pytest.fixture
 def conn(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as made:
-        made.exec_driver_sql("SET timezone = 'UTC'")
-        TABLE.create(made)
-        yield made
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET timezone = 'UTC'")
+        TABLE.create(connection)
+        yield connection
 
 
 def fill(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -95,22 +95,22 @@ def fill(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
         conn.execute(insert(TABLE), list(rows))
 
 
-def asked(relation: Relation, **params: Any) -> ListQuery:
+def list_query(relation: Relation, **params: Any) -> ListQuery:
     return ListQuery.parse(relation, [(name, str(value)) for name, value in params.items()])
 
 
 def walk(conn: Connection, relation: Relation, **params: Any) -> list[ResultPage]:
-    """Every page, by `next`."""
-    pages = [page(conn, relation, asked(relation, **params))]
+    """Return every page, by `next`."""
+    pages = [page(conn, relation, list_query(relation, **params))]
     while pages[-1].next:
-        pages.append(page(conn, relation, asked(relation, **params, cursor=pages[-1].next)))
+        pages.append(page(conn, relation, list_query(relation, **params, cursor=pages[-1].next)))
     return pages
 
 
 def expected(rows: Sequence[dict[str, Any]], ordering: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Sorted as Postgres sorts: NaN above all numbers, empty values above that."""
+    """Return rows sorted as Postgres sorts: NaN above all numbers, empty values above that."""
     last = ordering[-1][0] if ordering else ""
-    ties = [(last, name) for name in ("id", "kind") if name not in [given for _, given in ordering]]
+    ties = [(last, name) for name in ("id", "kind") if name not in [sort_name for _, sort_name in ordering]]
 
     def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
         for direction, name in [*ordering, *ties]:
@@ -151,7 +151,7 @@ def test_pages_are_the_sorted_list_forward_and_back(
     assert pages[0].previous is None
     assert all(len(one.results) == limit for one in pages[:-1])
     for earlier, later in zip(reversed(pages[:-1]), reversed(pages[1:]), strict=True):
-        back = page(conn, KEYED, asked(KEYED, **params, cursor=later.previous))
+        back = page(conn, KEYED, list_query(KEYED, **params, cursor=later.previous))
         assert repr(back) == repr(earlier)
 
 
@@ -165,14 +165,14 @@ def test_rows_that_look_the_same_are_all_there_without_a_key(
     chosen = [direction + name for direction, name in ordering if name != "id"]
     params = {"limit": limit} | ({"ordering": ",".join(chosen)} if chosen else {})
     pages = walk(conn, relation, **params)
-    seen = [repr(row) for one in pages for row in one.results]
+    forward = [repr(row) for one in pages for row in one.results]
     bare = [{name: row[name] for name in COLUMNS if name != "id"} for row in rows for _ in range(copies)]
-    assert sorted(seen) == sorted(map(repr, bare))
+    assert sorted(forward) == sorted(map(repr, bare))
     back, backward = pages[-1], list(reversed([repr(row) for row in pages[-1].results]))
     while back.previous:
-        back = page(conn, relation, asked(relation, **params, cursor=back.previous))
+        back = page(conn, relation, list_query(relation, **params, cursor=back.previous))
         backward += reversed([repr(row) for row in back.results])
-    assert backward[::-1] == seen
+    assert backward[::-1] == forward
 
 
 @property_test
@@ -183,25 +183,25 @@ def test_rows_that_come_and_go_make_no_other_row_come_twice_or_never(
     fill(conn, rows)
     steady = data.draw(st.sets(st.sampled_from([key(row) for row in rows]))) if rows else set()
     params = {"limit": limit} | ({"ordering": ",".join(map("".join, ordering))} if ordering else {})
-    seen, cursor = [], None
+    visited, cursor = [], None
     for way in ("next", "previous"):
         for _ in range(40):
-            found = page(conn, KEYED, asked(KEYED, **params, **({"cursor": cursor} if cursor else {})))
-            seen += [(way, key(row)) for row in found.results]
-            if getattr(found, way) is None:
+            current_page = page(conn, KEYED, list_query(KEYED, **params, **({"cursor": cursor} if cursor else {})))
+            visited += [(way, key(row)) for row in current_page.results]
+            if getattr(current_page, way) is None:
                 break
-            cursor = getattr(found, way)
+            cursor = getattr(current_page, way)
             changing = data.draw(st.sets(st.sampled_from([key(row) for row in rows]))) - steady if rows else set()
             fill(conn, [row for row in rows if key(row) not in changing])
         if way == "next":
             fill(conn, rows)
-            cursor = found.previous
-            last = [("previous", key(row)) for row in found.results]
+            cursor = current_page.previous
+            last = [("previous", key(row)) for row in current_page.results]
             if cursor is None:
                 break
-            seen += last[::-1]
-    for way in {way for way, _ in seen}:
-        keys = [one for direction, one in seen if direction == way]
+            visited += last[::-1]
+    for way in {way for way, _ in visited}:
+        keys = [one for direction, one in visited if direction == way]
         assert steady <= set(keys)
         assert not [one for one in steady if keys.count(one) > 1]
 
@@ -228,7 +228,7 @@ def test_filters_hold_what_python_says(
     if KEYED.columns[name].type is bool and operator not in ("eq", "ne"):
         return
     words = value.isoformat() if isinstance(value, dt.date) else str(value)
-    query = asked(KEYED, **{f"{name}__{operator}": words}, limit=1000)
+    query = list_query(KEYED, **{f"{name}__{operator}": words}, limit=1000)
     holds = OPERATORS[operator]
     right = [
         key(row)
@@ -272,7 +272,7 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ([("day__gte", "2024-13-01")], "day__gte: '2024-13-01' is not a date of the form YYYY-MM-DD."),
         ([("day", "20240101")], "is not a date of the form"),
@@ -311,10 +311,10 @@ def test_contains_search_in_and_isnull(conn: Connection, rows: list[dict[str, An
         ([("cursor", "W1tbW1tbW1tbW1tb" * 2000)], "not a valid `next` or `previous`"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_with_a_sentence(params: list[tuple[str, str]], said: str) -> None:
+def test_invalid_parameters_are_refused_with_a_sentence(params: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(ProblemError) as refused:
         ListQuery.parse(KEYED, params)
-    assert said in refused.value.detail
+    assert message in refused.value.detail
     assert refused.value.status == 400
 
 
@@ -331,18 +331,18 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(params: list[tuple[str,
 )
 def test_times_are_read_as_they_are_written(conn: Connection, words: str, moment: dt.datetime) -> None:
     fill(conn, [dict.fromkeys(COLUMNS) | {"id": 1, "kind": "x", "exact": 1, "moment": moment}])
-    assert count(conn, KEYED, asked(KEYED, moment=words)) == 1
+    assert count(conn, KEYED, list_query(KEYED, moment=words)) == 1
 
 
 def test_cursor_of_another_ordering_or_filter_is_refused(conn: Connection) -> None:
     fill(conn, [dict.fromkeys(COLUMNS) | {"id": n, "kind": "x", "exact": 1} for n in range(3)])
-    cursor = page(conn, KEYED, asked(KEYED, limit=1)).next
-    assert asked(KEYED, limit=2, fields="id", cursor=cursor).cursor is not None
+    cursor = page(conn, KEYED, list_query(KEYED, limit=1)).next
+    assert list_query(KEYED, limit=2, fields="id", cursor=cursor).cursor is not None
     for other in ({"ordering": "-id"}, {"text": "a"}, {"search": "a"}):
         with pytest.raises(ProblemError, match="another listing, ordering or filter"):
-            asked(KEYED, **other, cursor=cursor)
+            list_query(KEYED, **other, cursor=cursor)
     with pytest.raises(ProblemError, match="another listing"):
-        asked(KEYLESS, cursor=cursor)
+        list_query(KEYLESS, cursor=cursor)
 
 
 @property_test
@@ -356,7 +356,7 @@ def test_tampered_cursors_are_refused_or_read(
 
     fill(conn, [])
     params = {"ordering": ",".join(map("".join, ordering))} if ordering else {}
-    query = asked(KEYED, **params)
+    query = list_query(KEYED, **params)
     anything = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["\0", "\ud800", "NaN"]),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
@@ -366,7 +366,7 @@ def test_tampered_cursors_are_refused_or_read(
     where = data.draw(st.sampled_from(["after", "from", "before", "until", None, []]))
     text = base64.urlsafe_b64encode(json.dumps([query.mark, where, *values]).encode()).decode()
     try:
-        tampered = asked(KEYED, **params, cursor=text)
+        tampered = list_query(KEYED, **params, cursor=text)
     except ProblemError:
         return
     page(conn, KEYED, tampered)

@@ -49,8 +49,8 @@ def reader(server: str, template: str, tmp_path_factory: pytest.TempPathFactory)
         (folder / "weather.csv").write_text(WEATHER)
         load_files(platform, all_datasets()["weather"], folder / "weather.csv")
         site = Site(platform)
-        with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as made:
-            yield made
+        with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as client:
+            yield client
         site.close()
 
 
@@ -99,9 +99,9 @@ def test_days_over_all_stations(reader: httpx.Client) -> None:
         if row["precip_mm"]:
             rain[row["date"]].append(float(row["precip_mm"]))
     days = sorted({row["date"] for row in ROWS})
-    found = reader.get("/api/metrics/daily/").json()
-    assert found["station_id"] is None
-    assert found["data"] == [
+    body = reader.get("/api/metrics/daily/").json()
+    assert body["station_id"] is None
+    assert body["data"] == [
         {
             "date": day,
             "temp_c": statistics.fmean(temps[day]) if temps[day] else None,
@@ -136,10 +136,10 @@ def test_download(reader: httpx.Client) -> None:
     answer = reader.get("/api/metrics/download/", params={"station_id": "B", "to": "2024-01-03"})
     assert answer.headers["content-type"].startswith("text/csv")
     assert "attachment" in answer.headers["content-disposition"]
-    found = list(csv.DictReader(io.StringIO(answer.text)))
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
     expected = [row for row in ROWS if row["station_id"] == "B"]
     numbers = ("temp_c", "precip_mm")
-    assert [{n: _number(row[n]) if n in numbers else row[n] for n in row} for row in found] == [
+    assert [{n: _number(row[n]) if n in numbers else row[n] for n in row} for row in rows] == [
         {n: _number(row[n]) if n in numbers else row[n] for n in row} for row in expected
     ]
 
@@ -173,7 +173,7 @@ def test_quality(client: httpx.Client, engine: Engine, weather: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "said"),
+    ("path", "status", "message"),
     [
         ("/api/metrics/daily/?station_id=nowhere", 404, "no station 'nowhere'"),
         ("/api/metrics/summary/?station_id=nowhere", 404, "no station 'nowhere'"),
@@ -191,11 +191,11 @@ def test_quality(client: httpx.Client, engine: Engine, weather: None) -> None:
         ("/api/customers/?ordering=shoe_size", 400, "shoe_size"),
     ],
 )
-def test_what_cannot_be_answered_says_why(reader: httpx.Client, path: str, status: int, said: str) -> None:
+def test_what_cannot_be_answered_says_why(reader: httpx.Client, path: str, status: int, message: str) -> None:
     answer = reader.get(path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
 def test_before_anything_was_loaded_there_is_no_report(client: httpx.Client) -> None:
@@ -210,16 +210,16 @@ def test_customers(client: httpx.Client, pipeline: Pipeline) -> None:
         expected = list(csv.DictReader(file))
     country = expected[0]["country"]
     of_country = sorted(row["customer_id"] for row in expected if row["country"] == country)
-    found, url = [], f"/api/customers/?country={country}&ordering=customer_id&limit=7"
+    customers, url = [], f"/api/customers/?country={country}&ordering=customer_id&limit=7"
     while url:
         page = client.get(url).json()
         assert set(page) == {"next", "previous", "results"}
-        found += page["results"]
+        customers += page["results"]
         url = page["next"]
-    assert [row["customer_id"] for row in found] == of_country
+    assert [row["customer_id"] for row in customers] == of_country
     emails = {row["customer_id"]: row["email"] for row in expected}
-    assert all(row["email"].lower() == emails[row["customer_id"]].lower() for row in found)
-    one = found[0]
+    assert all(row["email"].lower() == emails[row["customer_id"]].lower() for row in customers)
+    one = customers[0]
     searched = client.get("/api/customers/", params={"search": one["email"]}).json()["results"]
     assert [row["customer_id"] for row in searched] == [one["customer_id"]]
 
@@ -258,8 +258,8 @@ READS = (
 )
 
 
-def _asked(client: httpx.Client, headers: dict[str, str]) -> dict[str, httpx.Response]:
-    """Every path, asked once."""
+def _responses(client: httpx.Client, headers: dict[str, str]) -> dict[str, httpx.Response]:
+    """Return the response of every path to one request."""
     answers = {path: client.get(path, headers=headers) for path in READS}
     answers["/ingest"] = client.post("/ingest", json={"data": [1]}, headers=headers)
     answers["/process"] = client.post("/process", params={"wait": 0}, headers=headers)
@@ -274,10 +274,10 @@ def test_keys_as_the_replaced_systems_took_them(platform: Platform, samples: Non
         key = keys.create(conn, "test", ["read", "write", "read:customers"])
     site = Site(platform)
     with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        assert {answer.status_code for answer in _asked(client, {}).values()} == {401}
+        assert {answer.status_code for answer in _responses(client, {}).values()} == {401}
         assert all(client.get(path).status_code == 200 for path in ("/health", "/api/health/")), "for load balancers"
         name, _, value = header.format(key).partition(": ")
-        answers = _asked(client, {name: value})
+        answers = _responses(client, {name: value})
         assert {path: answer.status_code for path, answer in answers.items() if answer.status_code != 200} == {
             "/ingest": 202, "/api/import/": 202
         }  # fmt: skip
@@ -288,7 +288,7 @@ def test_without_the_database_every_path_says_so(client: httpx.Client, database_
     name = str(make_url(database_url).database)
     server = make_url(database_url).set(database="postgres").render_as_string(hide_password=False)
     with away(server, name):
-        answers = _asked(client, {})
+        answers = _responses(client, {})
     assert answers.pop("/metrics").status_code == 200, "which says that it is away"
     for path, answer in answers.items():
         assert answer.status_code == 503, (path, answer.text)

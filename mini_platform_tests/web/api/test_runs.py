@@ -45,7 +45,7 @@ def dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.C
     embedded.stop(supervised.home)
 
 
-def asked(dagster: httpx.Client, query: str, **variables: Any) -> dict[str, Any]:
+def graphql(dagster: httpx.Client, query: str, **variables: Any) -> dict[str, Any]:
     answer: dict[str, Any] = dagster.post("/graphql", json={"query": query, "variables": variables}).json()["data"]
     return answer
 
@@ -53,15 +53,15 @@ def asked(dagster: httpx.Client, query: str, **variables: Any) -> dict[str, Any]
 @pytest.mark.timeout(240)
 @pytest.mark.xdist_group("supervisor")
 def test_upload_is_loaded_by_a_run_of_its_own(dagster: httpx.Client) -> None:
-    state = asked(dagster, STATE, s=SENSOR)["sensorOrError"]["sensorState"]["id"]
-    assert asked(dagster, STOP, id=state)["stopSensor"]["__typename"] == "StopSensorMutationResult"
+    state = graphql(dagster, STATE, s=SENSOR)["sensorOrError"]["sensorState"]["id"]
+    assert graphql(dagster, STOP, id=state)["stopSensor"]["__typename"] == "StopSensorMutationResult"
     time.sleep(TICK_SECONDS)
     site = Site()
     with serving(create_app(site)) as url:
         body = {"file": ("oslo.csv", GOOD)}
         answer = httpx.post(f"{url}{URL}", params={"wait": 60}, files=body, headers={"X-Request-ID": "r-1"}, timeout=90)
         assert (answer.status_code, answer.json()["status"]) == (200, "loaded"), answer.text
-        (run,) = asked(dagster, RUNS)["runsOrError"]["results"]
+        (run,) = graphql(dagster, RUNS)["runsOrError"]["results"]
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
         assert run["jobName"] == "load_weather"
         assert tags["mini_platform/dataset"] == "weather"

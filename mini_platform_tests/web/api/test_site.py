@@ -14,7 +14,7 @@ from mini_platform_tests.support.web import serving
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         (
             "INSERT INTO ops.dirty_groups (dataset, consumer) VALUES ('weather', 'aggregate:summary')",
@@ -27,17 +27,17 @@ from mini_platform_tests.support.web import serving
     ],
 )
 def test_reads_can_do_nothing_else(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, statement: str, said: str
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, statement: str, message: str
 ) -> None:
     monkeypatch.setattr(platform.settings, "read_seconds", 1.0)
     site = Site(platform)
-    with site.read() as conn, pytest.raises(DBAPIError, match=said):
+    with site.read() as conn, pytest.raises(DBAPIError, match=message):
         conn.execute(text(statement))
     site.close()
 
 
 @pytest.mark.parametrize(
-    ("locked", "asked"),
+    ("locked", "paths"),
     [
         ("production.measurements", ["/api/datasets/weather/rows/", "/api/datasets/"] * (READERS // 2)),
         ("production.measurements", ["/api/datasets/weather/rows.csv", "/api/metrics/download/"] * (EXPORTS // 2)),
@@ -45,24 +45,24 @@ def test_reads_can_do_nothing_else(
         ("dagster.runs", ["/stats"] * READERS),
     ],
 )
-def test_what_takes_too_long_is_told_and_its_connection_serves_on(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, locked: str, asked: list[str]
+def test_what_takes_too_long_is_refused_and_its_connection_serves_on(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, locked: str, paths: list[str]
 ) -> None:
-    """As many requests at once as there are connections wait for a table that somebody has locked."""
+    """One request for each connection waits at the same time for a table that somebody has locked."""
     monkeypatch.setattr(platform.settings, "read_seconds", 0.5)
     site = Site(platform)
     with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        with ThreadPoolExecutor(len(asked)) as pool:
+        with ThreadPoolExecutor(len(paths)) as pool:
             with platform.engine.begin() as conn:
                 conn.execute(text(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE"))
-                for answer in pool.map(client.get, asked):
+                for answer in pool.map(client.get, paths):
                     assert answer.status_code == 503, answer.url
                     assert answer.headers["content-type"] == "application/problem+json"
                     assert "takes too long" in answer.json()["detail"]
                 if locked != "production.measurements":
                     health = client.get("/health")
                     assert (health.status_code, health.json()["db_connected"]) == (503, True)
-            assert {answer.status_code for answer in pool.map(client.get, asked)} == {200}
+            assert {answer.status_code for answer in pool.map(client.get, paths)} == {200}
         assert client.get("/health").status_code == 200
     site.close()
 

@@ -1,4 +1,4 @@
-"""What the API answers is what is stored: values come back as a file unchanged, and an ETag stands for one answer only."""
+"""The API answers with what is stored: values come back as a file unchanged, and an ETag stands for one answer only."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def dataset(most: int = 10, factor: int = 1, personal: Personal | None = None, u
 
 
 def test_an_etag_stands_for_one_answer(declared: Declared, opened: Opened) -> None:
-    """Whatever happens, who asks with an ETag is told 304 only if the answer would be the same."""
+    """Whatever happens, a request with an ETag is answered 304 only if the answer would be the same."""
     known: dict[str, dict[str, Any]] = {}
     unchanged: list[str] = []
 
-    def look(what: str, made: Dataset) -> None:
-        ask = opened(made)
+    def look(what: str, declaration: Dataset) -> None:
+        ask = opened(declaration)
         for path in ("rows/", "rows.csv", "analytics/total/", "analytics/total.csv"):
             now = ask(f"/api/datasets/counted/{path}", accept="*/*")
             assert now.status_code == 200
@@ -144,8 +144,8 @@ def test_what_is_exported_comes_back_unchanged(declared: Declared, opened: Opene
             trial.rejects(),
         )
         assert trial.rows(*header) == stored
-    found = {row["k"]: row["small"] for row in ask("/api/datasets/extreme/analytics/sums/").json()["results"]}
-    assert found[0] == "0.0000000001"
+    small_sums = {row["k"]: row["small"] for row in ask("/api/datasets/extreme/analytics/sums/").json()["results"]}
+    assert small_sums[0] == "0.0000000001"
     page = ask("/datasets/extreme").text
     assert "0.0000000001" in page
     assert "12,345,678.0000000001" in page

@@ -42,16 +42,16 @@ def test_form(client: httpx.Client, platform: Platform) -> None:
     answer = client.post(URL, files={"file": ("oslo.csv", GOOD, "text/csv")})
     assert answer.status_code == 202, answer.text
     (row,) = ledger(platform)
-    told = answer.json()
-    assert answer.headers["location"] == told["url"] == f"{URL}{row.file_id}/"
+    body = answer.json()
+    assert answer.headers["location"] == body["url"] == f"{URL}{row.file_id}/"
     assert (row.name, row.sha256, row.bytes, row.channel, row.status) == (
         "oslo.csv", sha256(GOOD), len(GOOD), "upload", "landed",
     )  # fmt: skip
-    assert {name: told[name] for name in ("file_id", "name", "version", "sha256", "status", "unchanged", "same_as")} == {
+    assert {name: body[name] for name in ("file_id", "name", "version", "sha256", "status", "unchanged", "same_as")} == {
         "file_id": row.file_id, "name": "oslo.csv", "version": 1, "sha256": row.sha256, "status": "landed",
         "unchanged": False, "same_as": None,
     }  # fmt: skip
-    assert told["arrived_at"].endswith("Z")
+    assert body["arrived_at"].endswith("Z")
     assert platform.store.path(row.sha256).read_bytes() == GOOD
     assert stored(platform) == [row.sha256]
 
@@ -89,7 +89,7 @@ def test_waits_until_it_is_loaded(client: httpx.Client, platform: Platform, pipe
     }  # fmt: skip
 
 
-def test_what_is_refused_is_told(client: httpx.Client, platform: Platform, pipeline: Pipeline) -> None:
+def test_refused_files_are_reported(client: httpx.Client, platform: Platform, pipeline: Pipeline) -> None:
     with loading(platform, pipeline):
         answer = client.post(URL, params={"wait": 30}, files={"file": ("oslo.csv", REFUSED)})
     assert (answer.status_code, answer.json()["status"]) == (200, "refused")
@@ -140,7 +140,7 @@ def test_dropped_by_retention_is_not_kept_again(client: httpx.Client, platform: 
 
 @pytest.mark.parametrize("escape", ["browser", "curl"])
 def test_names_are_data(client: httpx.Client, platform: Platform, escape: str) -> None:
-    """As browsers write them: only what would end the name is escaped, and by percent signs; or as curl did, by backslashes."""
+    """Browsers escape only what would end the name, and by percent signs; curl did so by backslashes."""
     before, names = set(Path.cwd().iterdir()), []
     for name, shown in NAMES:
         sent = name.replace(b"\n", b"%0A").replace(b"\r", b"%0D")
@@ -182,20 +182,20 @@ def test_folders_are_left_out(client: httpx.Client, sent: str, name: str) -> Non
 @pytest.fixture(scope="module")
 def unused(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform of which nothing is taken: one for all that is refused."""
-    with open_platform(server, template, tmp_path_factory.mktemp("refused")) as made:
-        yield made
+    with open_platform(server, template, tmp_path_factory.mktemp("refused")) as platform:
+        yield platform
 
 
 @pytest.fixture(scope="module")
 def refuser(unused: Platform) -> Iterator[httpx.Client]:
     site = Site(unused)
-    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as made:
-        yield made
+    with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
     site.close()
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "said"),
+    ("name", "status", "detail"),
     [
         ("oslo.xlsx", 415, r"end in \.csv, \.csv\.gz"),
         ("csv", 415, "end in"),
@@ -206,9 +206,11 @@ def refuser(unused: Platform) -> Iterator[httpx.Client]:
         ("é" * 126 + ".csv", 400, "255 bytes"),
     ],
 )
-def test_names_that_cannot_be_taken(refuser: httpx.Client, unused: Platform, name: str, status: int, said: str) -> None:
-    problem(refuser.post(URL, params={"name": name}, content=GOOD), status, said)
-    problem(refuser.post(URL, files={"file": (name, GOOD)}), status, said)
+def test_names_that_cannot_be_taken(
+    refuser: httpx.Client, unused: Platform, name: str, status: int, detail: str
+) -> None:
+    problem(refuser.post(URL, params={"name": name}, content=GOOD), status, detail)
+    problem(refuser.post(URL, files={"file": (name, GOOD)}), status, detail)
     assert (ledger(unused), stored(unused)) == ([], [])
 
 
@@ -217,7 +219,7 @@ WHOLE, TYPE = form((FILE, GOOD))
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "said"),
+    ("body", "headers", "detail"),
     [
         (b"", {}, "empty"),
         (form((FILE, b""))[0], TYPE, "empty"),
@@ -236,9 +238,9 @@ WHOLE, TYPE = form((FILE, GOOD))
     ],
 )
 def test_bodies_that_are_no_upload(
-    refuser: httpx.Client, unused: Platform, body: bytes, headers: dict[str, str], said: str
+    refuser: httpx.Client, unused: Platform, body: bytes, headers: dict[str, str], detail: str
 ) -> None:
-    problem(refuser.post(URL, content=body, headers=headers), 400, said)
+    problem(refuser.post(URL, content=body, headers=headers), 400, detail)
     assert (ledger(unused), stored(unused)) == ([], [])
 
 
@@ -298,7 +300,7 @@ def test_too_large(client: httpx.Client, platform: Platform, small: int) -> None
     assert stored(platform) == [sha256(fits)]
 
 
-def test_too_large_is_said_before_the_body_is_sent(web: str, small: int) -> None:
+def test_too_large_is_reported_before_the_body_is_sent(web: str, small: int) -> None:
     with connected(web) as sock:
         sock.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n" % URL.encode())
         sock.sendall(b"Expect: 100-continue\r\n\r\n")

@@ -15,8 +15,8 @@ __all__ = ["declared", "opened"]
 
 @pytest.fixture
 def browser(web: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web, timeout=60, headers={"Accept": "text/html"}) as made:
-        yield made
+    with httpx.Client(base_url=web, timeout=60, headers={"Accept": "text/html"}) as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What charts are made of: points that stand alone, and steps of time that the days shown hold only a part of."""
+"""Parts of charts: points that stand alone, and steps of time that the days shown hold only a part of."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_step_is_whole_if_all_its_days_are_shown(step: str, first: dt.date, da
     assert shown.is_whole(start) == all(first <= one <= last for one in own)
 
 
-def test_days_that_were_not_asked_for_are_not_shown() -> None:
+def test_days_that_were_not_requested_are_not_shown() -> None:
     held = (dt.date(2024, 1, 1), dt.date(2024, 12, 31))
     shown = span(dt.date(2024, 2, 2), dt.date(2025, 6, 1), "month", held)
     assert not shown.is_whole(dt.date(2024, 2, 1))

@@ -43,9 +43,10 @@ class Visit(RowModel):
     hours: float | None = Field("How long it took", unit="h")
 
 
-def visits(page: Page | None, **said: Any) -> Dataset:
+def visits(page: Page | None, **arguments: Any) -> Dataset:
     return Dataset(
-        **({"name": "visits", "table": "visits", "rows": Visit, "key": ("k",), "description": "x"} | said), page=page
+        **({"name": "visits", "table": "visits", "rows": Visit, "key": ("k",), "description": "x"} | arguments),
+        page=page,
     )
 
 
@@ -112,9 +113,9 @@ def ask(declared: Declared, opened: Opened) -> ListQuery:
 
 
 def drawn(ask: ListQuery, name: str, query: str = "") -> dict[str, Any]:
-    found = re.search(rf'id="{name}-figure">(.*?)</script>', ask(f"/visits{query}").text, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
+    match = re.search(rf'id="{name}-figure">(.*?)</script>', ask(f"/visits{query}").text, re.DOTALL)
+    assert match
+    return dict(json.loads(match[1]))
 
 
 def test_a_few_lines_are_a_page(declared: Declared, opened: Opened) -> None:
@@ -235,7 +236,7 @@ def test_a_part_of_a_step_is_no_slump(ask: ListQuery) -> None:
 
 
 def by_park(v: Any) -> Any:
-    """Of each park and day."""
+    """Select the visits of each park and day."""
     return select(v.c.park, v.c.day, func.count().label("visits")).group_by(v.c.park, v.c.day)
 
 
@@ -310,10 +311,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 """Words of a page -> the sentence that refuses them."""
 
 
-@pytest.mark.parametrize(("said", "sentence"), REFUSED)
-def test_a_page_that_cannot_be_is_refused(said: dict[str, Any], sentence: str) -> None:
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED)
+def test_a_page_that_cannot_be_is_refused(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(DeclarationError, match=sentence):
-        dataset_tables(visits(Page(**said), **COMPUTED))
+        dataset_tables(visits(Page(**arguments), **COMPUTED))
 
 
 def test_a_page_stands_at_an_address_that_is_free() -> None:
@@ -331,16 +332,16 @@ class Person(RowModel):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "arguments",
     [
         {"compare": "name", **ONE},
         {"measures": {"n": "max(name)"}, "figures": ("n",)},
         {"charts": {"names": Frequency("name", "name", "row")}},
     ],
 )
-def test_no_page_shows_personal_data(said: dict[str, Any]) -> None:
+def test_no_page_shows_personal_data(arguments: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError, match="name has personal data, which pages do not show"):
-        dataset_tables(visits(Page(**said), rows=Person))
+        dataset_tables(visits(Page(**arguments), rows=Person))
 
 
 def test_the_page_of_any_dataset_has_rows_first_and_charts_that_say_something(

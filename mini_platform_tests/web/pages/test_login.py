@@ -1,4 +1,4 @@
-"""Where keys are taken: pages send to the form, and show what the key may read."""
+"""The form that takes keys: pages send to it, and show what the key may read."""
 
 from __future__ import annotations
 

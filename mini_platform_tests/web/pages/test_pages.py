@@ -56,9 +56,9 @@ def test_pages_with_data(get: Get, samples: None) -> None:
         assert "No files yet" not in page.text
         for tag, attrs in page.tags:
             if tag == "script" and attrs.get("type") == "application/json":
-                found = re.search(rf'id="{attrs["id"]}">(.*?)</script>', page.html, re.DOTALL)
-                assert found
-                assert json.loads(found[1])["data"]
+                match = re.search(rf'id="{attrs["id"]}">(.*?)</script>', page.html, re.DOTALL)
+                assert match
+                assert json.loads(match[1])["data"]
 
 
 def test_policy_and_freshness(browser: httpx.Client) -> None:
@@ -84,10 +84,10 @@ def test_concerns(get: Get, engine: Engine, pipeline: Pipeline, tmp_path: Path) 
     good.write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1.5,0\nOSL,2026-01-02,warm,0\n")
     late.write_text(good.read_text())
     pipeline(weather, bad, good)
-    said = get("/").part("attention")
-    assert "bad.csv was refused: The header lacks" in said
-    assert "good.csv: 1 of 2 rows (50%) rejected." in said
-    assert said.index("bad.csv") < said.index("good.csv"), "what is refused stands before what is rejected"
+    attention = get("/").part("attention")
+    assert "bad.csv was refused: The header lacks" in attention
+    assert "good.csv: 1 of 2 rows (50%) rejected." in attention
+    assert attention.index("bad.csv") < attention.index("good.csv"), "what is refused stands before what is rejected"
     with engine.begin() as conn:
         conn.execute(
             text("UPDATE ops.files SET arrived_at = now() - interval '1 hour', status = 'landed' WHERE file_id = 2")
@@ -153,7 +153,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_tables_of_pages_have_their_twins(browser: httpx.Client, samples: None, name: str) -> None:
+def test_tables_of_pages_are_there_as_csv_and_json(browser: httpx.Client, samples: None, name: str) -> None:
     path, begins = TABLES[name]
     page = Page(browser.get(path).text)
     (as_csv,) = (link for link in page.links if f"_twin={name}.csv" in link)
@@ -184,8 +184,8 @@ def test_a_twin_says_what_its_table_says(browser: httpx.Client, samples: None, e
         counts = dict(conn.execute(text(summed.format(""))).tuples().all())
         file_id = conn.scalar(text("SELECT file_id FROM ops.files WHERE dataset = 'sales' ORDER BY rows_rejected DESC"))
         of_file = dict(conn.execute(text(summed.format(f"AND file_id = {file_id}"))).tuples().all())
-    told = {row["rule"]: row["rows"] for row in twin("/quality?dataset=sales", "rules") if row["rows"]}
-    assert told == counts != {}
+    reported = {row["rule"]: row["rows"] for row in twin("/quality?dataset=sales", "rules") if row["rows"]}
+    assert reported == counts != {}
     assert {row["rule"]: row["rows"] for row in twin(f"/files/{file_id}", "rules")} == of_file
     assert [row["column"] for row in twin("/datasets/sales", "columns")] == [
         c.name for c in all_datasets()["sales"].columns
@@ -341,12 +341,12 @@ def test_personal_data_is_masked_but_on_its_own_page(get: Get, pipeline: Pipelin
         assert "Canary" not in get(url).html, url
 
 
-def test_twins_answer(get: Get, browser: httpx.Client, samples: None) -> None:
-    seen = set()
+def test_links_to_the_api_answer(get: Get, browser: httpx.Client, samples: None) -> None:
+    links = set()
     for path in (*PAGES, "/files/1", "/weather?station=SEA", "/sales?category=Books", "/records?search=a&source=csv"):
-        seen |= {link for link in get(path).links if link.startswith("/api/")}
-    assert len(seen) > 40
-    for link in sorted(seen):
+        links |= {link for link in get(path).links if link.startswith("/api/")}
+    assert len(links) > 40
+    for link in sorted(links):
         answer = browser.get(link)
         assert answer.status_code == 200, (link, answer.text[:300])
         if ".csv" in link:
@@ -354,32 +354,32 @@ def test_twins_answer(get: Get, browser: httpx.Client, samples: None) -> None:
 
 
 def test_links_lead_somewhere(get: Get, browser: httpx.Client, samples: None) -> None:
-    seen = set()
+    links = set()
     for path in PAGES:
-        seen |= {
+        links |= {
             link.split("#")[0]
             for link in get(path).links
             if link.startswith("/") and not link.startswith(("/api/", "/help/"))
         }
-    for link in sorted(filter(None, seen)):
+    for link in sorted(filter(None, links)):
         assert browser.get(link).status_code == 200, link
 
 
 def test_pages_of_a_listing(get: Get, engine: Engine, samples: None) -> None:
-    seen: list[str] = []
+    names: list[str] = []
     path = "/records?ordering=-name"
     for _ in range(20):
         page = get(path)
-        seen += re.findall(r"<tr><td>[^<]*</td><td>([^<]*)</td>", page.html)
+        names += re.findall(r"<tr><td>[^<]*</td><td>([^<]*)</td>", page.html)
         after = re.search(r'rel="next" href="([^"]+)"', page.html)
         if not after:
             break
         path = after[1].replace("&amp;", "&")
-    assert len(seen) == one(engine, "SELECT count(*) FROM production.records")
+    assert len(names) == one(engine, "SELECT count(*) FROM production.records")
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "said"),
+    ("path", "status", "message"),
     [
         ("/nowhere", 404, "Not Found"),
         ("/datasets/nothing", 404, "There is no dataset 'nothing'"),
@@ -394,10 +394,10 @@ def test_pages_of_a_listing(get: Get, engine: Engine, samples: None) -> None:
         ("/quality?dataset=weather&column=nothing", 404, "has no column"),
     ],
 )
-def test_mistakes_are_pages_that_say_so(get: Get, samples: None, path: str, status: int, said: str) -> None:
+def test_mistakes_are_pages_that_say_so(get: Get, samples: None, path: str, status: int, message: str) -> None:
     page = get(path, status)
     keeps_to_itself(page)
-    assert said in page.text
+    assert message in page.text
 
 
 def test_programs_get_problems(client: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""What is shown is what is stored: figures, charts, filters and links of datasets with odd values, names and histories."""
+"""Pages show what is stored: figures, charts, filters and links of datasets with odd values, names and histories."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def shops(*lines: str) -> str:
 
 
 def chart(page: Page, name: str) -> dict[str, Any]:
-    """What is drawn."""
-    found = re.search(rf'id="chart-{name}-figure">(.*?)</script>', page.html, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
+    """Return the figure of a chart, as it is drawn."""
+    match = re.search(rf'id="chart-{name}-figure">(.*?)</script>', page.html, re.DOTALL)
+    assert match
+    return dict(json.loads(match[1]))
 
 
 def test_a_chart_says_what_it_takes_together(declared: Declared, opened: Opened) -> None:
@@ -143,9 +143,9 @@ def test_every_address_of_a_value_finds_it(declared: Declared, opened: Opened) -
     for link in links:
         there = Page(ask(link).text)
         (twin,) = {one for one in there.links if one.startswith("/api/datasets/shops/rows/?")}
-        found = {row["shop"] for row in ask(twin).json()["results"]}
-        assert len(found) == 1
-        assert f"shop is {found.pop()}" in there.read("rows")
+        shop_names = {row["shop"] for row in ask(twin).json()["results"]}
+        assert len(shop_names) == 1
+        assert f"shop is {shop_names.pop()}" in there.read("rows")
 
 
 def test_facets_follow_the_filters_beside_them(declared: Declared, opened: Opened) -> None:
@@ -194,20 +194,20 @@ def test_chips_say_what_is_filtered_and_columns_have_any_name(declared: Declared
     chip = re.compile(
         r'<li><a [^>]*>([^<]*)<svg class="icon"[^>]*><path[^>]*></svg><span class="visually-hidden">: remove'
     )
-    for query, said in CHIPS.items():
+    for query, label in CHIPS.items():
         page = Page(ask(f"/datasets/odd?{query}").text)
-        assert chip.findall(page.html) == ([said] if said else []), query
+        assert chip.findall(page.html) == ([label] if label else []), query
     for column, value in {"self": "v1", "limit": "2", "search": "2", "filter_column": "2"}.items():
         for query in (f"filter_column={column}&filter_by=eq&filter_value={value}", f"{column}__eq={value}"):
             page = Page(ask(f"/datasets/odd?{query}").text)
             assert f"{column} is {value}" in page.read("rows")
             assert "v0" not in page.read("rows")
-    for path, status in TWINS.items():
+    for path, status in DOWNLOADS.items():
         for accept in ("text/html", "application/json"):
             assert ask(path, accept=accept).status_code == status, path
 
 
-TWINS = {
+DOWNLOADS = {
     "/quality?dataset=odd&_twin=rules.csv": 200, "/quality?dataset=odd&_twin=rule.csv": 404, "/?_twin=x.csv": 404,
     "/quality?dataset=gone&_twin=rules.csv": 404, "/runs?dataset=gone&_twin=runs.json": 404,
     "/nowhere?_twin=a.csv": 404, "/datasets/odd?n=x&_twin=columns.csv": 400, "/files/99999?_twin=rules.json": 404,
@@ -247,13 +247,22 @@ def test_the_last_load_is_of_a_file_whose_rows_are_there(declared: Declared, ope
     class Wide(RowModel):
         k: int = Field("Number", le=10)
 
-    made = {model: Dataset(name="re", table="re", description="x", rows=model, key=("k",), freshness=dt.timedelta(hours=1),
-                           reject_limit=RejectLimit(rows=0))
-            for model in (Wide, Narrow)}  # fmt: skip
-    declared(made[Wide]).load("a.csv", "k\n7\n8\n")
-    assert opened(made[Wide])("/api/datasets/re/").json()["last_load"]["name"] == "a.csv"
-    declared(made[Narrow]).reprocess()
-    ask = opened(made[Narrow])
+    declarations = {
+        model: Dataset(
+            name="re",
+            table="re",
+            description="x",
+            rows=model,
+            key=("k",),
+            freshness=dt.timedelta(hours=1),
+            reject_limit=RejectLimit(rows=0),
+        )
+        for model in (Wide, Narrow)
+    }
+    declared(declarations[Wide]).load("a.csv", "k\n7\n8\n")
+    assert opened(declarations[Wide])("/api/datasets/re/").json()["last_load"]["name"] == "a.csv"
+    declared(declarations[Narrow]).reprocess()
+    ask = opened(declarations[Narrow])
     assert ask("/api/datasets/re/").json()["last_load"] is None
     assert 'last_load_timestamp_seconds{dataset="re"}' not in ask("/metrics").text
     assert "Rows 0 Last load – " in words(ask("/"))
@@ -291,11 +300,11 @@ def test_rain_is_the_mean_of_those_who_measured_it(declared: Declared, opened: O
     assert "Precipitation 2 mm" in whole
     assert "Wet days 1 " in whole
     assert "Day °C mm 1 Jan 2026 1.0 1.6 2 Jan 2026 1.0 – 3 Jan 2026 1.0 0.2" in whole
-    for stations, found in ((["A,B"], 1), (["A,B", "A"], 3)):
+    for stations, count in ((["A,B"], 1), (["A,B", "A"], 3)):
         page = Page(ask("/weather?" + "&".join(f"station={one}" for one in stations)).text)
         (link,) = {one for one in page.links if one.startswith("/api/datasets/weather/rows/")}
         rows = ask(link).json()["results"]
-        assert ({row["station_id"] for row in rows}, len(rows)) == (set(stations), found)
+        assert ({row["station_id"] for row in rows}, len(rows)) == (set(stations), count)
     assert "There is no station NUL" in words(ask("/weather?station=N%00UL"))
 
 
@@ -305,14 +314,14 @@ def aggregate_of_texts(o: Any) -> Any:
 
 
 def test_what_is_no_number_is_not_drawn(declared: Declared, opened: Opened) -> None:
-    made = Dataset(name="texts", table="texts", description="x", rows=Sold, key=("k",), aggregates=(
+    declaration = Dataset(name="texts", table="texts", description="x", rows=Sold, key=("k",), aggregates=(
         Aggregate(aggregate_of_texts, key=("k",), chart=("k", "last"), columns={"k": ("K",), "last": ("Last",)}),
     ))  # fmt: skip
-    declared(made).load("a.csv", shops("1,a,1,2020-01-01,1"))
-    assert "Drawing" not in words(opened(made)("/datasets/texts"))
+    declared(declaration).load("a.csv", shops("1,a,1,2020-01-01,1"))
+    assert "Drawing" not in words(opened(declaration)("/datasets/texts"))
 
 
-def test_a_run_stays_in_the_list_after_its_files_were_judged_again(declared: Declared, opened: Opened) -> None:
+def test_a_run_stays_in_the_list_after_its_files_were_validated_again(declared: Declared, opened: Opened) -> None:
     trial = declared(SHOPS)
     trial.load("a.csv", shops("1,a,1,2020-01-01,1", "2,b,1,2020-01-01,x"))
     ask = opened(SHOPS)
@@ -357,13 +366,13 @@ def test_what_personal_data_chooses_has_no_twin(declared: Declared, opened: Open
               "email": "a@example.org", "subscription_date": "2024-01-01"}  # fmt: skip
     declared(customers).load("a.json", json.dumps([person, {**person, "customer_id": "C2", "first_name": "Bo"}]))
     ask = opened(customers)
-    for query, has_twins in {
+    for query, has_downloads in {
         "": True, "city=Oslo": True, "ordering=-city": True, "search=Ada": False, "first_name=Ada": False,
         "last_name__isnull=true": False, "ordering=city,-email": False,
     }.items():  # fmt: skip
         page = Page(ask(f"/customers?{query}").text)
         links = [link for link in page.links if "/rows" in link]
-        assert (bool(links), "cannot be downloaded" in page.text) == (has_twins, not has_twins), query
+        assert (bool(links), "cannot be downloaded" in page.text) == (has_downloads, not has_downloads), query
         assert [link for link in links if ask(link).status_code != 200] == []
 
 
@@ -411,7 +420,7 @@ def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declar
     assert "empty.csv Refused" in page
 
 
-def test_stopped_files_are_told_in_whole_sentences(declared: Declared, opened: Opened) -> None:
+def test_stopped_files_are_reported_in_whole_sentences(declared: Declared, opened: Opened) -> None:
     trial = declared(replace(SHOPS, reject_limit=RejectLimit(share=0.5, min_rows=0)))
     trial.load("bad.csv", shops("x,a,1,2020-01-01,1"))
     ask = opened(SHOPS)
@@ -426,16 +435,16 @@ def test_stopped_files_are_told_in_whole_sentences(declared: Declared, opened: O
     assert "worse.csv failed: No. Read the log" in words(ask("/"))
 
 
-@pytest.mark.parametrize(("orders", "said"), [
+@pytest.mark.parametrize(("orders", "sentence"), [
     (1, "0% of 1 customer ordered more than once."), (2, "100% of 1 customer ordered more than once."),
 ])  # fmt: skip
-def test_one_customer(declared: Declared, opened: Opened, orders: int, said: str) -> None:
+def test_one_customer(declared: Declared, opened: Opened, orders: int, sentence: str) -> None:
     assert sales.realistic
     order = dict(sales.realistic(random.Random(1), 1))  # noqa: S311
     lines = [",".join(f'"{v}"' for v in {**order, "order_id": f"S00000000{n}"}.values()) for n in range(orders)]
     declared(sales).load("a.csv", "\n".join([",".join(order), *lines, ""]))
     page = words(opened(sales)("/sales"))
-    assert said in page
+    assert sentence in page
     assert "brings 100% of the revenue" in page
 
 

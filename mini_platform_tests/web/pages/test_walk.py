@@ -32,7 +32,7 @@ from mini_platform.web.pages.listing import ROWS
 from mini_platform_tests.support import drawn
 from mini_platform_tests.support.figures import FIGURES, LEDGER, OF_FILES, At, Params, Read, chosen, masked, rejects
 from mini_platform_tests.support.pages import Page, keeps_to_itself
-from mini_platform_tests.support.tree import Node, Tree, difference, read, squeezed, squeezed_all, twins_of
+from mini_platform_tests.support.tree import Node, Tree, difference, download_links, read, squeezed, squeezed_all
 from mini_platform_tests.support.world import EVIL, HOSTILE, World, served
 
 QUALITY = "analytics.quality_report"
@@ -67,8 +67,8 @@ def holds_no_markup(page: Page) -> None:
         assert not href.startswith(("//", "/\\")), href
     for script in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.html, re.DOTALL):
         assert not re.search("[<>&]", script)
-        for said in texts(json.loads(script)):
-            assert not re.search("[<>]", said.replace("%{customdata[0]}<br>%{customdata[1]}", "")), said
+        for value in texts(json.loads(script)):
+            assert not re.search("[<>]", value.replace("%{customdata[0]}<br>%{customdata[1]}", "")), value
 
 
 def texts(part: Any) -> Iterator[str]:
@@ -85,9 +85,9 @@ class Walk:
 
     Attributes:
         world: in which.
-        conn: where SQL is asked.
+        conn: where SQL is run.
         rng: which of several links is followed.
-        wrong: what was found.
+        wrong: messages on what is wrong.
         figures: names of those that were compared, and how often.
         api: addresses of the API that pages lead to.
         forms: that were sent.
@@ -101,7 +101,7 @@ class Walk:
     api: dict[str, None] = field(default_factory=dict)
     forms: set[Any] = field(default_factory=set)
     alike: Counter[Any] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
     pages: int = 0
@@ -111,15 +111,15 @@ class Walk:
         waiting = deque([("/", True)])
         while waiting:
             address, is_link = waiting.popleft()
-            found = list(self.visit(address, is_link=is_link))
-            self.rng.shuffle(found)
-            waiting += found
+            links = list(self.visit(address, is_link=is_link))
+            self.rng.shuffle(links)
+            waiting += links
 
     def wants(self, address: str) -> bool:
-        """Whether it is not known, nor enough that are like it."""
-        if address in self.seen:
+        """Return True for an address that is not known, unless enough are that are like it."""
+        if address in self.known:
             return False
-        self.seen.add(address)
+        self.known.add(address)
         parts = urlsplit(address)
         params = parse_qsl(parts.query, keep_blank_values=True)
         of = dict(params).get("dataset")
@@ -130,7 +130,7 @@ class Walk:
         return len(names) <= TOGETHER and self.alike[place, names] <= ALIKE and self.alike[place] <= OF_A_PLACE
 
     def visit(self, address: str, *, is_link: bool) -> Iterator[tuple[str, bool]]:
-        """Look at a page; gives where it leads."""
+        """Look at a page; yield the addresses to which it leads."""
         answer = self.world.ask.get(address, headers={"Accept": "text/html"})
         while answer.status_code == 303:
             answer = self.world.ask.get(answer.headers["location"], headers={"Accept": "text/html"})
@@ -161,7 +161,7 @@ class Walk:
         yield from self.leads(address, page, tree)
 
     def leads(self, address: str, page: Page, tree: Node) -> Iterator[tuple[str, bool]]:
-        """Where a page leads: by its links, and by its forms that are filled; addresses of tables as data are noted."""
+        """Yield the links of a page, and its forms, filled; addresses of tables as data are noted."""
         for link in page.links:
             there = link.partition("#")[0]
             if not there.startswith("/") or there.startswith("/help/") or not self.wants(there):
@@ -205,7 +205,7 @@ class Walk:
         parts = urlsplit(address)
         params = [(n, v) for n, v in parse_qsl(parts.query) if n != "_twin"]
         within = re.match(r"/datasets/(?P<dataset>[^/]+)|/files/(?P<file_id>\d+)", parts.path)
-        given = {n: v for n, v in (within.groupdict() if within else {}).items() if v}
+        path_parameters = {n: v for n, v in (within.groupdict() if within else {}).items() if v}
         for node in tree:
             name = node.attrs.get("data-figure")
             if name is None:
@@ -216,16 +216,16 @@ class Walk:
             if f"{name} {node.attrs.get('data-of')}" in FIGURES:
                 name = f"{name} {node.attrs['data-of']}"
             headings = [squeezed(cell.words) for head in node.all("thead") for cell in head.all("th")]
-            at = At(self.conn, self.world.site.datasets, unquote(parts.path), given, params,
+            at = At(self.conn, self.world.site.datasets, unquote(parts.path), path_parameters, params,
                     node.attrs.get("data-of"), node.attrs.get("data-value"), headings)  # fmt: skip
             if name not in FIGURES:
                 self.wrong.append(f"{address}: no question is known for the figure {name}")
                 continue
             self.figures[name] += 1
-            told, right = read(node), squeezed_all(FIGURES[name](at))
+            shown, right = read(node), squeezed_all(FIGURES[name](at))
             if isinstance(right, list):
-                for link in twins_of(node):
-                    self.first[link] = [str(row[0]) for row in told]
+                for link in download_links(node):
+                    self.first[link] = [str(row[0]) for row in shown]
                     self.counts[link] = sum(not headings or len(row) == len(headings) for row in right)
             hidden_key = (
                 any(column.personal for column in at.dataset.columns if column.name in at.dataset.key)
@@ -233,27 +233,27 @@ class Walk:
                 else False
             )
             if name in PAGED:
-                right = self.page_of(told, right, params, is_sorted="ordering" in dict(params) or hidden_key)
+                right = self.page_of(shown, right, params, is_sorted="ordering" in dict(params) or hidden_key)
             if name == "chart":
-                self.drawn(address, tree, str(at.of), told)
-            if told != right:
-                self.wrong.append(f"{address}: {name} of {at.of} {at.value}: {difference(told, right)}")
+                self.drawn(address, tree, str(at.of), shown)
+            if shown != right:
+                self.wrong.append(f"{address}: {name} of {at.of} {at.value}: {difference(shown, right)}")
 
-    def page_of(self, told: Read, right: Read, params: Params, *, is_sorted: bool) -> Read:
-        """Of all rows those that should stand on a page: where another order was asked for, that many of them."""
+    def page_of(self, shown: Read, right: Read, params: Params, *, is_sorted: bool) -> Read:
+        """Return the rows that should stand on a page: where another order was requested, that many of all rows."""
         if "cursor" not in dict(params) and not is_sorted:
             return right[:ROWS]
         if is_sorted:
-            enough = "cursor" in dict(params) or len(told) == min(ROWS, len(right))
-            return told if enough and not Counter(map(tuple, told)) - Counter(map(tuple, right)) else right
-        starts = [i for i, row in enumerate(right) if told and row == told[0]]
-        return next((told for i in starts if right[i : i + len(told)] == told), right)
+            enough = "cursor" in dict(params) or len(shown) == min(ROWS, len(right))
+            return shown if enough and not Counter(map(tuple, shown)) - Counter(map(tuple, right)) else right
+        starts = [i for i, row in enumerate(right) if shown and row == shown[0]]
+        return next((shown for i in starts if right[i : i + len(shown)] == shown), right)
 
-    def drawn(self, address: str, tree: Node, of: str, told: Read) -> None:
-        """What is drawn is what its table says."""
+    def drawn(self, address: str, tree: Node, of: str, shown: Read) -> None:
+        """Compare what is drawn with what its table says."""
         (script,) = (node for node in tree.all("script") if node.attrs.get("id") == f"{of}-figure")
         values = json.loads("".join(map(str, script.parts)))["data"][0]["y"]
-        right = [cell.replace(",", "").replace("−", "-") for _, cell in told if cell != "–"]
+        right = [cell.replace(",", "").replace("−", "-") for _, cell in shown if cell != "–"]
         if [value for value in values if value is not None] != pytest.approx([float(cell) for cell in right], rel=5e-3):
             self.wrong.append(f"{address}: {of} draws {values}, and says {right}")
 
@@ -269,13 +269,13 @@ class Walk:
             names = [squeezed(next(iter(row.values())))[:8] for row in rows]
             if "_twin=" in as_json and not all(map(str.startswith, self.first.get(as_json, names), names)):
                 self.wrong.append(f"{as_json}: {names}, where its table has {self.first[as_json]}")
-            told = [list(row.values()) for row in csv.DictReader(io.StringIO(exported.text, newline=""))]
-            told = [[compact(cell) if cell[:1] in "[{" else cell for cell in row] for row in told]
+            csv_rows = [list(row.values()) for row in csv.DictReader(io.StringIO(exported.text, newline=""))]
+            csv_rows = [[compact(cell) if cell[:1] in "[{" else cell for cell in row] for row in csv_rows]
             right = [[in_csv(value) for value in row.values()] for row in rows]
-            if exported.status_code != 200 or told != right:
-                self.wrong.append(f"{as_csv}: CSV against JSON: {exported.status_code} {difference(told, right)}")
-            if found := re.fullmatch(r"/api/datasets/(\w+)/(\w+)(?:/(\w+))?/", urlsplit(as_json).path):
-                self.listing(as_json, *found.groups(), rows)
+            if exported.status_code != 200 or csv_rows != right:
+                self.wrong.append(f"{as_csv}: CSV against JSON: {exported.status_code} {difference(csv_rows, right)}")
+            if match := re.fullmatch(r"/api/datasets/(\w+)/(\w+)(?:/(\w+))?/", urlsplit(as_json).path):
+                self.listing(as_json, *match.groups(), rows)
 
     def results(self, address: str) -> list[dict[str, Any]]:
         """All rows of a listing, page after page."""
@@ -309,21 +309,21 @@ class Walk:
         statement, binds = chosen(base, columns, search, params)
         right = [row._mapping for row in self.conn.execute(text(statement), binds)]
         names = [name for name in (rows[0] if rows else ()) if name in columns]
-        told, wanted = (sorted([[plain(row[name]) for name in names] for row in some]) for some in (rows, right))
-        if told != wanted or len(rows) != len(right):
-            self.wrong.append(f"{address}: API against SQL: {difference(told, wanted)}")
+        reported, expected = (sorted([[plain(row[name]) for name in names] for row in some]) for some in (rows, right))
+        if reported != expected or len(rows) != len(right):
+            self.wrong.append(f"{address}: API against SQL: {difference(reported, expected)}")
 
     def operations(self) -> None:
         """Each operation of the document: plain, by its examples, and with a hostile text wherever a text can be."""
         paths = self.world.ask.get("/openapi.json").json()["paths"]
         for path, item in paths.items():
             for method, operation in item.items():
-                given = {(p["in"], p["name"]): sample(p) for p in operation.get("parameters", ())}
-                within = {name: value for (place, name), value in given.items() if place == "path"}
-                query = {name: value for (place, name), value in given.items() if place == "query"}
+                examples = {(p["in"], p["name"]): sample(p) for p in operation.get("parameters", ())}
+                within = {name: value for (place, name), value in examples.items() if place == "path"}
+                query = {name: value for (place, name), value in examples.items() if place == "query"}
                 words, wait = self.rng.choice(HOSTILE)[:60], {"wait": "0"} if "wait" in query else {}
                 query, hostile = query | wait, dict.fromkeys(query, words) | wait
-                for place, asked in (
+                for place, params in (
                     (within, wait),
                     (within, query),
                     (within, hostile),
@@ -335,12 +335,12 @@ class Walk:
                             f"{{{name}}}", re.sub("[^A-Za-z0-9_]", lambda c: "%" + c[0].encode().hex(), str(value)[:9])
                         )
                     body = {"json": [{words: words}]} if method == "post" else {}
-                    answer = self.world.ask.request(method, address, params=asked, **body)
+                    answer = self.world.ask.request(method, address, params=params, **body)
                     if answer.status_code >= 500:
-                        self.wrong.append(f"{method} {address} {asked}: {answer.status_code}")
+                        self.wrong.append(f"{method} {address} {params}: {answer.status_code}")
 
     def changes(self) -> None:
-        """What pages can change: each form that is posted, at last."""
+        """Post each form by which pages can change something, at last."""
         ask = self.world.ask
         state = Tree(ask.get("/", headers={"Accept": "text/html"}).text).root.all("body")[0].attrs["data-state"]
         assert ask.get("/state").json()["state"] == state
@@ -407,8 +407,14 @@ def compact(cell: str) -> str:
 
 def sample(parameter: Mapping[str, Any]) -> str:
     schema = parameter["schema"]
-    found = [parameter.get("example"), *schema.get("enum", ()), *schema.get("examples", ()), schema.get("default"), "1"]
-    value = next(one for one in found if one is not None)
+    candidates = [
+        parameter.get("example"),
+        *schema.get("enum", ()),
+        *schema.get("examples", ()),
+        schema.get("default"),
+        "1",
+    ]
+    value = next(one for one in candidates if one is not None)
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
@@ -423,8 +429,10 @@ def test_every_page_says_what_the_database_says(
         conn.rollback()
         walk.operations()
         walk.changes()
-    said = f"{walk.pages} pages, {sum(walk.figures.values())} figures, {len(walk.api)} listings by seed {drawn.seed()}"
-    record_property(drawn.REPORT, f"the walk: {said}")
-    assert not walk.wrong, f"{len(walk.wrong)} of {said}:\n" + "\n".join(walk.wrong[:200])
+    summary = (
+        f"{walk.pages} pages, {sum(walk.figures.values())} figures, {len(walk.api)} listings by seed {drawn.seed()}"
+    )
+    record_property(drawn.REPORT, f"the walk: {summary}")
+    assert not walk.wrong, f"{len(walk.wrong)} of {summary}:\n" + "\n".join(walk.wrong[:200])
     assert sorted(FIGURES.keys() - walk.figures.keys()) == [], "figures that no page has"
     assert sorted(world.routes - world.reached.keys()) == [], "routes that were never reached"

@@ -1,4 +1,4 @@
-"""What pages say in numbers and words, at the edges: 0, 1, all, a part, none; very small, very large."""
+"""Numbers and words of pages, at the edges: 0, 1, all, a part, none; very small, very large."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "expected"),
     [
         (None, "–"), (0, "0%"), (1, "100%"), (0.5, "50%"), (1e-9, "<0.1%"), (0.001, "0.1%"), (0.0504, "5.0%"),
         (2999 / 3000, ">99.9%"), (1 - 1e-9, ">99.9%"), (0.995, "99.5%"), (0.949, "95%"), (1.004, "100.4%"),
@@ -38,8 +38,8 @@ HOSTILE = (
         (-2999 / 3000, "<−99.9%"), (-0.0, "0%"), (float("nan"), "–"), (float("inf"), "–"), (Decimal("0.25"), "25%"),
     ],
 )  # fmt: skip
-def test_shares(share: float | None, said: str) -> None:
-    assert percent(share) == said
+def test_shares(share: float | None, expected: str) -> None:
+    assert percent(share) == expected
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -49,7 +49,7 @@ def test_a_share_is_none_or_all_only_if_it_is(share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "digits", "said"),
+    ("value", "digits", "expected"),
     [
         (None, None, "–"), (float("nan"), None, "–"), (0, None, "0"), (-0.0, 2, "0.00"), (1, None, "1"), (-1, None, "−1"),
         (2000, None, "2,000"), (0.5, None, "0.50"), (0.005, None, "0.005"), (0.000123, 1, "0.000123"), (-0.04, 1, "−0.04"),
@@ -58,8 +58,8 @@ def test_a_share_is_none_or_all_only_if_it_is(share: float) -> None:
         (Decimal("1E+20"), None, "100,000,000,000,000,000,000"),
     ],
 )  # fmt: skip
-def test_numbers(value: Any, digits: int | None, said: str) -> None:
-    assert number(value, digits) == said
+def test_numbers(value: Any, digits: int | None, expected: str) -> None:
+    assert number(value, digits) == expected
 
 
 @given(
@@ -87,26 +87,26 @@ def test_decimals_are_plain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (None, "–"), (0, "$0.00"), (0.001, "$0.001"), (-5, "−$5.00"), (999.999, "$1,000.00"), (1234.5, "$1,234"),
         (Decimal("2.5e9"), "$2.50 bn"), (1e200, "$1e191 bn"), (float("inf"), "–"),
     ],
 )  # fmt: skip
-def test_money(value: Any, said: str) -> None:
-    assert money(value) == said
+def test_money(value: Any, expected: str) -> None:
+    assert money(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "expected"),
     [(None, "–"), (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_960, "100 kB"), (999_999, "1.0 MB"), (10**15, "1000 TB")],
 )  # fmt: skip
-def test_sizes(count: int | None, said: str) -> None:
-    assert size(count) == said
+def test_sizes(count: int | None, expected: str) -> None:
+    assert size(count) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0, "0.0 s"),
         (9.96, "10 s"),
@@ -117,8 +117,8 @@ def test_sizes(count: int | None, said: str) -> None:
         (-5, "−5.0 s"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(dt.timedelta(seconds=seconds)) == said
+def test_durations(seconds: float, expected: str) -> None:
+    assert duration(dt.timedelta(seconds=seconds)) == expected
 
 
 def test_counts() -> None:
