@@ -146,7 +146,7 @@ def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
         plain = func.btrim(value, WHITE_SPACE)
         has_value = plain.not_in(["", *(token.strip() for token in column.null_tokens)])
         if column.type is int:  # Postgres does not read `12.0` and `1E3` as whole numbers,
-            plain = plain.cast(Numeric)
+            plain = plain.cast(Numeric)  # type: ignore[assignment]
         if column.type is dt.datetime:  # a comma before the fraction, or times without minutes.
             plain = func.regexp_replace(func.replace(plain, ",", "."), "([Tt][0-9]{2})([-+Zz])", r"\1:00\2")
         value = case((texts.c.readable & has_value, plain.cast(sql_type(column))))

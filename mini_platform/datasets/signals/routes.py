@@ -88,7 +88,12 @@ async def process(
     site: SiteDep,
     limit: Annotated[
         int | None,
-        Query(ge=1, lt=2**63, description="Maximum number of payloads to wait for, the oldest first; default: all"),
+        Query(
+            ge=1,
+            lt=2**63,
+            description="Maximum number of payloads to wait for, the oldest first; default: all",
+            examples=[100],
+        ),
     ] = None,
     wait: Annotated[float, Query(ge=0, le=LONGEST_SECONDS, description="Maximum number of seconds to wait")] = 60,
 ) -> ProcessedSignals:

@@ -318,7 +318,7 @@ def _value_range(row: Any, is_number: bool) -> DateRange:
 
 def _out_of_range_counts(conn: Connection, dataset: Dataset, *, staged: bool) -> dict[str, int]:
     """Return the number of rows below and above each limit, named like `temp_c_lt_-90`."""
-    counts = {}
+    counts: dict[str, int] = {}
     for column in dataset.columns:
         if limits := column.checks.get("in_range"):
             below, above = rows_outside(conn, dataset, column, staged=staged)

@@ -1,4 +1,4 @@
-"""Responses: a relation as a page of JSON or as CSV, by content negotiation, with an ETag."""
+"""Responses: a relation as a page of JSON or as an export, by content negotiation, with an ETag."""
 
 from __future__ import annotations
 
@@ -33,33 +33,34 @@ def listing(
     site: Site,
     relation: Relation,
     *,
-    as_csv: bool = False,
+    form: export.Form | None = None,
     stored_for: Dataset | None = None,
     params: Sequence[tuple[str, str]] | None = None,
 ) -> Response:
-    """Return a page of a relation as JSON, or all of it as CSV.
+    """Return a page of a relation as JSON, or an export of all of it.
 
     Args:
         request: the request, with its parameters and headers.
         site: the site to read from.
         relation: the relation to list.
-        as_csv: return CSV, whatever the request accepts.
+        form: format of the export; None for a page, or CSV if the request prefers it.
         stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
         params: parameters of the listing, if they are not those of the request.
 
     Raises:
         ProblemError: a parameter is invalid.
     """
-    as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
+    if form is None and _prefers_csv(request.headers.get("accept", "")):
+        form = "csv"
     params = request.query_params.multi_items() if params is None else params
-    query = ListQuery.parse(relation, params, export=as_csv, cipher=partial(cipher, site.settings))
+    query = ListQuery.parse(relation, params, export=form is not None, cipher=partial(cipher, site.settings))
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:
-            etag = _etag(as_csv, relation.mark, changes.state(conn, stored_for.name))
+            etag = _etag(form, relation.mark, changes.state(conn, stored_for.name))
             if _is_known(request, etag):
                 return _unchanged(etag)
-        if not as_csv:
+        if form is None:
             result = page(conn, relation, query)
             decimals = [name for name in query.fields if relation.columns[name].type is Decimal]
             for row in result.results:
@@ -71,7 +72,7 @@ def listing(
                 "results": result.results,
             }
             return answer(request, content, etag)
-    return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}))
+    return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}), form)
 
 
 def answer(request: Request, content: Any, etag: str | None = None) -> Response:

@@ -25,7 +25,9 @@ from mini_platform.web.problems import ProblemError
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
 FORM = ("filter_column", "filter_by", "filter_value")
 """Parameters of the filter form of pages."""
-RESERVED = (*WORDS, *FORM)
+PERSONAL = "personal"
+"""Parameter of exports of rows: true to include personal data."""
+RESERVED = (*WORDS, *FORM, PERSONAL)
 """Parameter names of the API and of pages that are not columns."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000

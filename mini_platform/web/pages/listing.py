@@ -58,6 +58,16 @@ class Listing:
         return link(f"{self.api}.csv", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
 
     @property
+    def complete(self) -> str | None:
+        """Return the URL of all rows as CSV with personal data; None if they have none."""
+        if not self.relation.is_personal:
+            return None
+        return link(
+            f"{self.api}.csv",
+            [*((n, v) for n, v in self.params if n not in ("cursor", "limit")), (query.PERSONAL, "true")],
+        )
+
+    @property
     def json(self) -> str:
         """Return the URL of all rows as JSON, in pages."""
         return link(f"{self.api}/", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])

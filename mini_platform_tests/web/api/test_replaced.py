@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from pathlib import Path
-
 import httpx
 import pytest
 from sqlalchemy import make_url
 
-from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
 from mini_platform.web.site import Site
-from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.processes import away
 from mini_platform_tests.support.web import serving
 
@@ -35,34 +30,6 @@ def test_what_cannot_be_answered_says_why(client: httpx.Client, path: str, statu
     assert answer.headers["content-type"] == "application/problem+json"
     assert message in answer.json()["detail"]
     assert answer.json() | {"error": answer.json()["detail"], "status": status} == answer.json()
-
-
-def test_records_by_page(client: httpx.Client, pipeline: Pipeline, tmp_path: Path) -> None:
-    path = tmp_path / "things.csv"
-    path.write_text("id,name,value,description\n" + "".join(f"{n},thing {n:02},{n},100%_{n}\n" for n in range(25)))
-    began = dt.datetime.now(dt.UTC)
-    pipeline(all_datasets()["records"], path)
-    pages = [client.get("/data", params={"page": n, "page_size": 10}).json() for n in (1, 2, 3, 4)]
-    assert [(p["total"], p["page"], p["page_size"], p["has_more"], len(p["data"])) for p in pages] == [
-        (25, 1, 10, True, 10),
-        (25, 2, 10, True, 10),
-        (25, 3, 10, False, 5),
-        (25, 4, 10, False, 0),
-    ]
-    assert client.get("/data").json() | {"data": []} == {
-        "data": [], "total": 25, "page": 1, "page_size": 20, "has_more": True
-    }  # fmt: skip
-    assert len(client.get("/data", params={"page_size": 1}).json()["data"]) == 1
-    rows = [row for page in pages for row in page["data"]]
-    names = {"source", "source_id", "name", "value", "description", "created_at", "updated_at"}
-    assert all(set(row) == names for row in rows)
-    assert {row["source_id"]: row["value"] for row in rows} == {str(n): float(n) for n in range(25)}
-    assert all(dt.datetime.fromisoformat(row["created_at"]) >= began for row in rows)
-    # % and _ are characters as any other.
-    assert client.get("/data", params={"search": "%_7"}).json()["total"] == 1
-    assert client.get("/data", params={"search": "THING 07"}).json()["total"] == 1
-    assert client.get("/data", params={"source": "csv"}).json()["total"] == 25
-    assert client.get("/data", params={"source": "api"}).json()["total"] == 0
 
 
 READS = (
