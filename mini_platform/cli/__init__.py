@@ -20,7 +20,7 @@ from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
-from mini_platform.cli.loading import load, reprocess
+from mini_platform.cli.loading import adopt, load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
@@ -39,7 +39,7 @@ app = typer.Typer(
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Platform": (up, down, status, serve),
-    "Load": (load, sync, reprocess, forget),
+    "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),
     "Tools": (new, sample, url),

@@ -28,7 +28,7 @@ from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.readers.unpack import GZIP_MAGIC, ZIP_MAGICS, Unpacked, unpacked
-from mini_platform.rows.validation import clean_columns, parse
+from mini_platform.rows.validation import clean_columns, read_cells
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -164,9 +164,9 @@ def _shared(dataset: Dataset, others: pl.DataFrame, person: Person) -> list[pl.D
     hashed_before = len(person.keyring.keys) > 1 and any(column.is_protected for column in columns)
     if hashed_before or not all(column.is_read for column in columns):
         return [person.keys]  # The key is not in the file, or not as in the table: any of them may be shared.
-    keys = clean_columns(columns, others)
+    _, keys = read_cells(columns, others)
     stored = [protected(column, keys[column.name], person.keyring) for column in columns if column.is_protected]
-    shared = person.keys.join(keys.with_columns(stored).select(map(parse, columns)), on=list(dataset.key), how="semi")
+    shared = person.keys.join(keys.with_columns(stored), on=list(dataset.key), how="semi")
     return [] if shared.is_empty() else [shared]
 
 

@@ -28,7 +28,8 @@ REDACTED = "[redacted]"
 SHOWN_DIGITS = 4
 NOT_IDENTIFYING = (
     r"\s*(?:[+-]?[0-9]{1,6}(?:\.[0-9]{1,3})?"
-    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
+    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+    r"(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
     r"|[Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|YES|[Nn]o|NO|[TtFfYyNn])\s*"
 )
 """Texts that identify nobody: numbers that are too short for a telephone number, days, times, yes and no. Python, polars and

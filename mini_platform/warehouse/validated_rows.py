@@ -149,8 +149,9 @@ class ValidatedRows:
         self._tallies = tallies
         self._raw = raw
         self._progress = progress
-        self._columns = [column.name for column in dataset.staged_columns if not column.derived]
-        self._staged = [column.name for column in dataset.staged_columns]
+        adopted = [column.name for column in dataset.adopted_columns]
+        self._columns = [*(column.name for column in dataset.staged_columns if not column.derived), *adopted]
+        self._staged = [*(column.name for column in dataset.staged_columns), *adopted]
         self._gathered: list[_Part] = []
         self._rows = 0
 

@@ -38,7 +38,7 @@ DATASET = Dataset(
     rows=Thing,
     key=("id",),
     sources=(Csv(), Json(suffixes=(".json", ".ndjson"))),
-    reject_limit=RejectLimit(share=0),
+    reject_limit=RejectLimit(rows=0),
 )
 TEXTS = (
     *(

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 
 from mini_platform.declare.columns import normalized
-from mini_platform.declare.sources import API_CHANNEL
+from mini_platform.declare.sources import ADOPT_CHANNEL, API_CHANNEL, Json
 from mini_platform.rows.protection import MASK
 from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of, read_file
 from mini_platform.rows.readers.exports import EXTRA, HOW_TO_EXPORT, MARKS
 from mini_platform.rows.readers.header import join_names
+from mini_platform.rows.readers.json import read_json
 from mini_platform.rows.readers.json_rows import merged_objects
 from mini_platform.rows.spreadsheets import unescape_formula
 
@@ -53,8 +54,11 @@ def read_rows(dataset: Dataset, path: Path, name: str, channel: str, limits: Rea
 
 def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLimits) -> Iterator[Block]:
     read = {column.name for column in dataset.read_columns}
+    columns = [*(column for column in dataset.staged_columns if not column.derived), *dataset.adopted_columns]
+    if channel == ADOPT_CHANNEL:
+        yield from _adopted_rows(dataset, path, channel, columns, limits)
+        return
     own = {normalized(column.name): column for column in dataset.columns if not column.is_read}
-    columns = [column for column in dataset.staged_columns if not column.derived]
     only_read = len(columns) == len(read)
     api_source = channel.removeprefix(API_CHANNEL) if channel.startswith(API_CHANNEL) else None
     constants = {"file": name, "source": api_source or format_of(name, dataset.sources).name}
@@ -76,11 +80,23 @@ def _rows(dataset: Dataset, path: Path, name: str, channel: str, limits: ReadLim
         filled = [
             _filled_in(dataset, column, texts, block, places.get(str(column.system), constants.get(str(column.system))))
             for column in columns
-            if column.system
+            if column.system and column.is_staged
         ]
+        not_yet_known = pl.repeat(None, block.rows.height, dtype=pl.String, eager=True)
+        filled += [not_yet_known.alias(column.name) for column in dataset.adopted_columns]
         names = [*(column.name for column in columns), *(extra if dataset.unexpected_columns == "keep" else ())]
         rows = block.rows.drop(column for column in undeclared if column not in extra).with_columns(filled)
         yield replace(block, rows=rows.select(names), extra=unexpected, derived=_derived(dataset, texts, block))
+
+
+def _adopted_rows(
+    dataset: Dataset, path: Path, channel: str, columns: Sequence[Column], limits: ReadLimits
+) -> Iterator[Block]:
+    """Read rows of an adopted table: objects with a value for each column, also for those that the platform fills in."""
+    as_empty = [pl.col(column.name).replace("", None) for column in dataset.adopted_columns]
+    as_empty += [pl.col(column.name).replace("", channel) for column in columns if column.system == "source"]
+    for block in read_json(path, Json(), [replace(column, aliases=()) for column in columns], limits=limits):
+        yield replace(block, rows=block.rows.with_columns(as_empty))
 
 
 def _filled_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,7 @@ from mini_platform.warehouse import changes
 from mini_platform.web.api import export
 from mini_platform.web.api.query import ListQuery, page
 from mini_platform.web.api.relations import Relation
+from mini_platform.web.secret import cipher
 from mini_platform.web.site import Site
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -33,7 +35,7 @@ def listing(
     *,
     form: export.Form | None = None,
     stored_for: Dataset | None = None,
-    others: Sequence[str] = (),
+    params: Sequence[tuple[str, str]] | None = None,
 ) -> Response:
     """Return a page of a relation as JSON, or an export of all of it.
 
@@ -43,15 +45,15 @@ def listing(
         relation: the relation to list.
         form: format of the export; None for a page, or CSV if the request prefers it.
         stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
-        others: names of parameters that do not belong to the query.
+        params: parameters of the listing, if they are not those of the request.
 
     Raises:
         ProblemError: a parameter is invalid.
     """
     if form is None and _prefers_csv(request.headers.get("accept", "")):
         form = "csv"
-    params = [(name, value) for name, value in request.query_params.multi_items() if name not in others]
-    query = ListQuery.parse(relation, params, export=form is not None)
+    params = request.query_params.multi_items() if params is None else params
+    query = ListQuery.parse(relation, params, export=form is not None, cipher=partial(cipher, site.settings))
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:

@@ -15,6 +15,7 @@ from mini_platform.web.api import relations
 from mini_platform.web.api.answers import NOT_MODIFIED, answer, listing
 from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, detail
 from mini_platform.web.api.export import Form
+from mini_platform.web.api.parameters import refuse_undeclared
 from mini_platform.web.api.query import PERSONAL
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed, may
@@ -27,10 +28,14 @@ router = APIRouter(
     dependencies=[Depends(allowed("read"))],
     responses=NOT_MODIFIED | documented(400, 404, 422),
 )
+declared_parameters = [Depends(refuse_undeclared)]
+"""Dependencies of the routes that are no listings."""
 FileId = Annotated[int, Path(ge=1, lt=2**63, description="Id of the file in the ledger", examples=[1])]
 
 
-@router.get("/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None)
+@router.get(
+    "/", summary="Datasets", responses={200: {"model": Briefs}}, response_model=None, dependencies=declared_parameters
+)
 def datasets(request: Request, site: SiteDep) -> Response:
     """List the datasets that the caller may read, with their number of rows and freshness."""
     with site.read() as conn:
@@ -38,7 +43,14 @@ def datasets(request: Request, site: SiteDep) -> Response:
     return answer(request, Briefs(results=items))
 
 
-@router.get("/{dataset}/", summary="A dataset", name=DETAIL, responses={200: {"model": Detail}}, response_model=None)
+@router.get(
+    "/{dataset}/",
+    summary="A dataset",
+    name=DETAIL,
+    responses={200: {"model": Detail}},
+    response_model=None,
+    dependencies=declared_parameters,
+)
 def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
     """Return the declaration of a dataset (columns with units, rules, key, sources, analytics) and its freshness."""
     chosen = site.dataset(name)
@@ -46,7 +58,7 @@ def dataset(request: Request, site: SiteDep, name: DatasetName) -> Response:
         return answer(request, detail(conn, request, chosen))
 
 
-@router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None)
+@router.get("/{dataset}/files/{file_id}/", summary="A file", response_model=None, dependencies=declared_parameters)
 def file(request: Request, site: SiteDep, name: DatasetName, file_id: FileId) -> Response:
     """Return the ledger entry of a file: its status, and how many of its rows were inserted, updated or rejected."""
     chosen = site.dataset(name)
@@ -99,7 +111,8 @@ def _export_rows(form: Form) -> None:
     ) -> Response:
         chosen = site.dataset(name)
         relation = relations.rows(chosen, clear=personal)
-        return listing(request, site, relation, form=form, stored_for=chosen, others=(PERSONAL,))
+        params = [(name, value) for name, value in request.query_params.multi_items() if name != PERSONAL]
+        return listing(request, site, relation, form=form, stored_for=chosen, params=params)
 
     about = (
         "Download the rows of production in a file that can be loaded again. Columns of personal data are left out, and a "
@@ -132,5 +145,9 @@ def _list(kind: str, relation_of: Callable[[Dataset], Relation], about: str) -> 
 
 
 _list("files", relations.files, "The ledger: every file received, with its status and the results of its rows")
-_list("rejects", relations.rejects, "Rejected rows, one item per failed rule: file, line, column, value, rule, reason")
+_list(
+    "rejects",
+    relations.rejects,
+    "Rejected rows, one item per failed rule: file, line, record (the element of a JSON list), column, value, rule, reason",
+)
 _list("quality", relations.quality, "The quality report: one row per run, table and column, newest first")

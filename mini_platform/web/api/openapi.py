@@ -72,8 +72,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     for operation in _operations(paths):
         problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
-        responses = {str(status): response for status, response in problems.items()} | operation["responses"]
+        own = {status: answer for status, answer in operation["responses"].items() if not _is_from_fastapi(answer)}
+        responses = {str(status): response for status, response in problems.items()} | own
         operation["responses"] = dict(sorted(responses.items()))
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
     if site.datasets:
         _give_examples(document, site)
     _describe_listing(paths, "/api/audit", relations.audit())
@@ -98,6 +101,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
             paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(example))
         )
     return document
+
+
+def _is_from_fastapi(response: dict[str, Any]) -> bool:
+    """Return True if this is the response 422 that FastAPI adds to routes that document no 422; no route answers so."""
+    return bool(re.search("/HTTPValidationError\\b", json.dumps(response.get("content", {}))))
 
 
 def _give_examples(document: dict[str, Any], site: Site) -> None:

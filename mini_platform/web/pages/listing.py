@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.pages.rendering import TWIN, URLBuilder, link
+from mini_platform.web.secret import cipher
 
 ROWS = 50
 WORDS = {
@@ -164,7 +166,7 @@ def listing(
     all_params = [*params, *(fixed or {}).items()]
     if "limit" not in dict(all_params):
         all_params.append(("limit", str(ROWS)))
-    parsed = ListQuery.parse(relation, all_params)
+    parsed = ListQuery.parse(relation, all_params, cipher=partial(cipher, request.app.state.site.settings))
     result = query.page(conn, relation, parsed)
     here = URLBuilder(request)
     return Listing(

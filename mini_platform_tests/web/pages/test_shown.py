@@ -9,12 +9,13 @@ import io
 import json
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import BigInteger, Double, Text, func, select, text
 
-from mini_platform import Aggregate, Dataset, Field, RowModel, View
+from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel, View
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.load import load
 from mini_platform.warehouse.staging import stage
@@ -249,7 +250,15 @@ def test_the_last_load_is_of_a_file_whose_rows_are_there(declared: Declared, ope
         k: int = Field("Number", le=10)
 
     declarations = {
-        model: Dataset(name="re", table="re", description="x", rows=model, key=("k",), freshness=dt.timedelta(hours=1))
+        model: Dataset(
+            name="re",
+            table="re",
+            description="x",
+            rows=model,
+            key=("k",),
+            freshness=dt.timedelta(hours=1),
+            reject_limit=RejectLimit(rows=0),
+        )
         for model in (Wide, Narrow)
     }
     declared(declarations[Wide]).load("a.csv", "k\n7\n8\n")
@@ -419,7 +428,7 @@ def test_files_without_rows_are_none_that_rows_were_rejected_in(declared: Declar
 
 
 def test_stopped_files_are_reported_in_whole_sentences(declared: Declared, opened: Opened) -> None:
-    trial = declared(SHOPS)
+    trial = declared(replace(SHOPS, reject_limit=RejectLimit(share=0.5, min_rows=0)))
     trial.load("bad.csv", shops("x,a,1,2020-01-01,1"))
     ask = opened(SHOPS)
     why = "1 of 1 rows are rejected, more than the dataset allows (50%); most often: k_is_integer (1 row)."

@@ -324,6 +324,8 @@ class Walk:
 
     def operations(self) -> None:
         """Each operation of the document: plain, by its examples, and with a hostile text wherever a text can be."""
+        for address in ("/docs", "/redoc", "/api/redoc/", "/api/schema/"):  # They lead to it, and are not in it.
+            assert self.world.ask.get(address).is_redirect
         paths = self.world.ask.get("/openapi.json").json()["paths"]
         for path, item in paths.items():
             for method, operation in item.items():
