@@ -304,15 +304,12 @@ def draw(rng: random.Random, name: str) -> Plan:
     reads = list(columns)
     others = rng.sample([n for n in NAMES if n not in names], rng.choice((0, 1, 1, 2)))
     columns += [column for one in others if (column := _derived(rng, one, reads))]
-    for system in rng.sample(
-        ("file", "line", "record", "source", "first_loaded", "last_loaded"), rng.choice((0, 0, 0, 1, 3))
-    ):
-        kind = {"line": "int", "record": "int", "first_loaded": "dt.datetime", "last_loaded": "dt.datetime"}.get(
-            system, "str"
-        )
+    numbers, times = ("line", "record", "surrogate"), ("first_loaded", "last_loaded")
+    for system in rng.sample(("file", "source", *numbers, *times), rng.choice((0, 0, 0, 1, 3))):
+        kind = "int" if system in numbers else "dt.datetime" if system in times else "str"
         columns.append(Col(f"g_{system}", kind, options={"system": system}))
     telling = [c for c in columns if c.is_exact and c.type != "list[float]" and c.options.get("personal") != "redact"]
-    candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
+    candidates = [c.name for c in telling if not c.nullable and not c.name.endswith(("_loaded", "_surrogate"))]
     if rng.random() < 0.03:
         candidates = [c.name for c in columns]
     most = len(candidates) if rng.random() < 0.15 else min(rng.choice((1, 2)), len(candidates))

@@ -397,7 +397,7 @@ def _rejects(at: At, order: str, *filters: tuple[str, str]) -> list[Any]:
 
 
 def _line(row: Any) -> str:
-    return f"{row.line:,}" + (f", record {row.record:,}" if row.record > 1 else "")
+    return f"{row.line:,}" + (f", element {row.record:,}" if row.record > (row.line != 1) else "")
 
 
 def _cut(value: str | None, most: int) -> str:
