@@ -139,8 +139,10 @@ def _is_persons(dataset: Dataset, rows: pl.DataFrame, person: Person) -> pl.Seri
     is_person = none
     hashed = [column for column in dataset.read_columns if column.personal == "hash"]
     cleaned = clean_columns(hashed, rows)
+    digests = person.keyring.digests(person.text)
     for column in hashed:
-        is_person = is_person | (plain(cleaned[column.name]) == person.text).fill_null(value=False)
+        cells = cleaned[column.name]
+        is_person = is_person | ((plain(cells) == person.text) | cells.is_in(digests)).fill_null(value=False)
     # A longer name is another person's, but an address within a text is the same address.
     searched = rows if "@" in person.text else rows.drop(cleaned.columns)
     for cells in searched:

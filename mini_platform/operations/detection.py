@@ -326,10 +326,11 @@ def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: 
 
 def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
     """Yield an incident of a dataset with recent, uncorrected files whose rejected rows exceed its warning limit."""
-    limit, rejected, read = dataset.warn_limit, files.c.rows_rejected, files.c.rows_read
+    limit, rejected = dataset.warn_limit, files.c.rows_rejected
+    read = files.c.rows_read + func.coalesce(files.c.rows_erased, 0)  # As in the validation of the file.
     above = []
     if limit.share is not None:
-        above.append(rejected > Decimal(str(limit.share)) * read)
+        above.append(and_(read >= limit.min_rows, rejected > Decimal(str(limit.share)) * read))
     if limit.rows is not None:
         above.append(rejected > limit.rows)
     if not above:
@@ -343,7 +344,7 @@ def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator
             func.max(files.c.file_id).over().label("newest"),
         )
         .where(*of_dataset, or_(*above), *(moment >= func.now() - RECENT for moment in moments), not_(corrected))
-        .order_by((rejected * 1.0 / read).desc(), files.c.file_id.desc())
+        .order_by((rejected * 1.0 / files.c.rows_read).desc(), files.c.file_id.desc())
         .limit(1)
     )
     for worst in conn.execute(rejecting):

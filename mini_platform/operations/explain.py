@@ -22,6 +22,7 @@ from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.rows.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.rows.readers import Block, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.stored_values import stored_values
 from mini_platform.rows.validation import parse, read_cells, validate
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files
@@ -245,13 +246,16 @@ def _matching(
         pl.Series("_record", records),
         *(c.name for c in dataset.staged_columns if not c.derived),
     )
+    if block.derived is not None:
+        numbered = numbered.with_columns(block.derived.get_columns())
     key_is_read = not any(column.derived for column in columns)
     if key_is_read:  # Filter first: most rows have another key and need no validation.
         _, keys = read_cells(columns, numbered)
         numbered = numbered.filter(_has_key(columns, keys, key, keyring))
     if numbered.is_empty():
         return
-    results = validate(dataset, numbered)
+    stored = stored_values(dataset, numbered, keyring) if block.derived is not None else {}
+    results = validate(dataset, numbered, stored)
     broken = [(rule, fails) for rule, fails in results.broken if rule.severity == "error"]
     rows = protect(dataset, results.rows, keyring) if keyring else results.rows
     typed = rows.select(map(_typed, dataset.staged_columns))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, partial, reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Any
 
 import pandera.polars as pa
@@ -27,6 +28,7 @@ from mini_platform.declare.declared_checks import anchored_pattern
 from mini_platform.declare.rules import LINE_ONCE
 from mini_platform.rows.exact import ROW_FAULTS, evaluate, exact_expression
 from mini_platform.rows.own_rows import build_expression, other_rows
+from mini_platform.rows.protection import STORED
 from mini_platform.rows.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
@@ -221,6 +223,8 @@ def clean(column: Column, cells: pl.Series) -> pl.Series:
     if column.case:
         cleaned = composed(cleaned.str.to_lowercase() if column.case == "lower" else cleaned.str.to_uppercase())
         nothing = nothing | is_nothing(cleaned)
+    if column.case and column.personal == "hash":  # The id of the key of a stored hash keeps its case.
+        cleaned = cells.zip_with(cells.str.contains(f"^(?:{STORED['hash'].pattern})$"), cleaned)
     if column.type == list[float]:
         nothing = nothing | cleaned.str.contains(r"^\[\s*\]$")
     return cleaned.set(nothing, None)
@@ -231,8 +235,8 @@ def _is_ascii(texts: pl.Series) -> bool:
 
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
-    """Return these columns of text rows, cleaned; columns that the platform fills in are unchanged."""
-    return pl.DataFrame([rows[c.name] if c.system else clean(c, rows[c.name]) for c in columns])
+    """Return these columns of text rows, cleaned; those that the platform fills in are unchanged, except for a source."""
+    return pl.DataFrame([rows[c.name] if c.system not in (None, "source") else clean(c, rows[c.name]) for c in columns])
 
 
 def parse(column: Column) -> pl.Expr:
@@ -295,6 +299,29 @@ def _plain_time(text: pl.Expr) -> pl.Expr:
     return plain.str.replace("^([0-9-]{10})[Tt]([0-9]{2})([-+Zz])", "${1}T$2:00$3")
 
 
+def _local_time(text: pl.Expr, zone: str) -> pl.Expr:
+    """Return a time without an offset, or a date alone, with the offset of its zone; null if the clock skips or repeats it."""
+    day = _plain_date(text)
+    part = _plain_time(text + "Z").str.extract_groups(TIMESTAMP).struct
+    second, fraction = part[2].fill_null(":00"), part[3].fill_null("0")
+    moment = pl.coalesce(
+        day + "T00:00:00.0", pl.concat_str(part[0], pl.lit("T"), part[1], second, pl.lit("."), fraction)
+    )
+    local = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    placed = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
+    return placed.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+
+
+def _plain_form(column: Column) -> pl.Expr:
+    """Return the plain form of the text of a column's values."""
+    text = pl.col(column.name)
+    plain = PLAIN_FORMS[column.type](text)
+    if column.timezone:
+        has_offset = text.str.contains(r"(?:[Tt ].*[-+]|[Zz]$)")
+        plain = pl.when(has_offset).then(plain).otherwise(_local_time(text, column.timezone))
+    return plain.alias(column.name)
+
+
 PLAIN_FORMS: Mapping[Any, Callable[[pl.Expr], pl.Expr]] = {
     int: _plain_number,
     Decimal: _plain_number,
@@ -317,7 +344,7 @@ def read_cells(columns: Sequence[Column], rows: pl.DataFrame) -> tuple[pl.DataFr
         if column.type not in PLAIN_FORMS or values.null_count() == cells.null_count():
             continue
         others = (cells.is_not_null() & values.is_null()).arg_true()
-        plain = cells.gather(others).to_frame().select(PLAIN_FORMS[column.type](pl.col(column.name)).alias(column.name))
+        plain = cells.gather(others).to_frame().select(_plain_form(column))
         read = plain.select(parse(column)).to_series()
         accepted = read.is_not_null()
         others = others.filter(accepted)
@@ -504,6 +531,18 @@ def _rule_failures(
         yield rules[check.name], fails & ~unparsed
 
 
+def _of_arrived_values(
+    dataset: Dataset, failures: Iterable[tuple[Rule, pl.Series]], stored: Mapping[str, pl.Series]
+) -> Iterator[tuple[Rule, pl.Series]]:
+    """Yield the rules without the rows in which they are about a stored value that is read."""
+    read = {column.name for column in dataset.read_columns} & stored.keys()
+    roots = {custom.rule.name: build_expression(custom.holds).meta.root_names() for custom in dataset.custom_rules}
+    for rule, fails in failures:
+        for name in read.intersection((rule.column, *roots.get(rule.name, ()))):
+            fails = fails & ~stored[name]  # noqa: PLW2901
+        yield rule, fails
+
+
 def _array_literal(items: list[str]) -> str:
     quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
     return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
@@ -533,13 +572,17 @@ def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
     return masks.join(explained, on=masks.columns, how="left", maintain_order="left").select("_rules", "_reasons")
 
 
-def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
+def validate(
+    dataset: Dataset, rows: pl.DataFrame, stored: Mapping[str, pl.Series] = MappingProxyType({})
+) -> ValidationResult:
     """Validate text rows against every rule of their dataset.
 
     Args:
         dataset: dataset with the rules.
         rows: n rows; columns that are read, and staged columns that the platform fills in, as text (an empty field is "");
             other columns are passed through. Of these, `_record` is the number of each row among those on its line.
+        stored: which values of an export are stored ones (`stored_values`): rules over them do not apply, and derived columns,
+            which `rows` then has as text, are not computed from them.
 
     Raises:
         DeclarationError: an expression over its columns depends on other rows, or is wrong for any rows.
@@ -548,13 +591,19 @@ def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
     sources = [column for column in dataset.staged_columns if not column.derived]
     text, typed = read_cells(sources, rows)
     typed = _derive(dataset, typed)
+    if stored:
+        exported = rows.select(parse(column) for column in dataset.columns if column.derived and column.name in stored)
+        typed = typed.with_columns(values.zip_with(stored[values.name], typed[values.name]) for values in exported)
     if rewritten := [column for column in dataset.staged_columns if _is_staged_as_typed(column)]:
         readable = typed.select(as_text(column) for column in rewritten)
         text = text.with_columns(
             readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
         )
     records = rows.get_column("_record", default=None)
-    broken = [(rule, fails) for rule, fails in _rule_failures(dataset, text, typed, records) if fails.any()]
+    failures = _rule_failures(dataset, text, typed, records)
+    if stored:
+        failures = _of_arrived_values(dataset, failures, stored)
+    broken = [(rule, fails) for rule, fails in failures if fails.any()]
     keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
     text = text.select(column.name for column in dataset.staged_columns)

@@ -118,9 +118,25 @@ def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, st
         if stored.get(dataset.name) != expected[dataset.name]:
             _migrate(conn, dataset)
     grant(conn, all_tables(declared))
+    _make_schemas_searched(conn)
     for name, sha256 in expected.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+
+
+def _make_schemas_searched(conn: Connection) -> None:
+    """Let people who query the database leave out the schemas of tables, unless the database has another search path."""
+    is_to_set = text(
+        """
+        SELECT quote_ident(datname) FROM pg_database d
+        WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
+            SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+            WHERE setdatabase = d.oid AND setrole = 0 AND setting LIKE 'search_path=%'
+        )
+        """
+    )
+    if name := conn.scalar(is_to_set):
+        conn.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = public, analytics, production")
 
 
 def _make_platform_tables(conn: Connection) -> None:

@@ -181,6 +181,7 @@ BAD: Mapping[str, Sequence[str]] = {
     "list[float]": ("", "[1e999]", "[NaN]", "[1e-999]", "[1,]", "1", "[null]", '["1"]', "[[1]]", "[01]"),
 }
 UNKNOWN = ("extra", "Größer", "another one")
+"""Names of columns that no declaration has."""
 CELL_KINDS = (0.86, 0.10)
 """Shares of good cells and of extremes; the rest is bad."""
 
@@ -212,7 +213,7 @@ class Written:
         seed: of what its writing leaves open: quotes, encodings, spellings.
         format: how it is written.
         shown: declared columns that it has.
-        unknown: columns that nobody declared.
+        unknown: columns that are not read: nobody declared them, or the platform fills them in or derives them.
         rows: what is written.
         data: its bytes.
         records: the rows as they stand in it.
@@ -278,7 +279,13 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
         lacks.add(rng.choice(plan.read).name)
     unknown: list[str] = []
     if chosen.options.get("header", True) and rng.random() < (0.05 if plan.unexpected_columns == "refuse" else 0.25):
-        unknown = rng.sample(UNKNOWN, rng.randint(1, 2))
+        aliases = {alias.lower() for c in plan.read for alias in c.options.get("aliases", ())}
+        own = [
+            rng.choice((c.name, c.name.upper()))
+            for c in plan.columns
+            if not c.is_read and c.name.lower() not in aliases
+        ]
+        unknown = rng.sample((*UNKNOWN, *own), rng.randint(1, 2))
     if chosen.options.get("header", True) is not True:
         lacks = set()
     shown = [c for c in plan.read if c.name not in lacks] or list(plan.read)
@@ -290,7 +297,7 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
         cells = {c.name: cell(rng, c, good[c.name]) for c in shown}
         if rows and rng.random() < 0.15:  # A doubled key, with other values beside it.
             cells |= {n: v for n, v in rng.choice(rows)[0].items() if n in plan.key}
-        extra = {n: rng.choice(("", "u", "7", 'v"')) for n in unknown}
+        extra = {n: rng.choice(("", "u", "7", 'v"', " w ")) for n in unknown}
         if chosen.kind == "Json":
             extra = {n: v for n, v in extra.items() if rng.random() < 0.7}
         rows.append((cells, extra))

@@ -49,7 +49,7 @@ def differences(trial: Trial, world: World, counted: Counted, lasting: Lasting) 
     yield from _production(world.plan, expected, stored)
     now: Lasting = {}
     for c in world.plan.stored:
-        if c.options.get("system") == "first_loaded":
+        if c.options.get("system") in ("first_loaded", "surrogate"):
             now |= {(c.name, key): row[c.name] for key, row in stored.items()}
     yield from _quarantine(trial, world)
     if world.plan.aggregates:
@@ -132,8 +132,8 @@ def _production(plan: Plan, expected: Mapping[Key, Expected], stored: Mapping[Ke
             yield f"production names a wrong file: {key}: {row['_file_id']}, not one of {sorted(right.places)}"
         values = _placed(plan, right, row)
         for c in plan.stored:
-            if c.options.get("system") in ("first_loaded", "last_loaded"):
-                if not isinstance(row[c.name], dt.datetime):
+            if (system := c.options.get("system")) in ("first_loaded", "last_loaded", "surrogate"):
+                if not isinstance(row[c.name], int if system == "surrogate" else dt.datetime):
                     yield f"production, {_kind(c)}: {key}: {row[c.name]!r}"
             elif not same(c, row[c.name], values[c.name]):
                 yield f"production, {_kind(c)}: {key}, {c.name}: {row[c.name]!r}, not {values[c.name]!r}"

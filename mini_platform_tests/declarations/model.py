@@ -183,7 +183,14 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
         row.errors.add(record.malformed)
         return row
     values = row.values
-    system_values = {"file": name, "line": record.line, "record": max(1, record.number), "source": source}
+    own = {n: c for n in record.extra if (c := own_column(plan, n))}
+    sources = [cleaned(c, record.extra[n]) for n, c in own.items() if c.options.get("system") == "source"]
+    system_values = {
+        "file": name,
+        "line": record.line,
+        "record": max(1, record.number),
+        "source": next((text for text in sources if text), source),
+    }
     for c in plan.columns:
         if c.is_read:
             text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
@@ -195,11 +202,16 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
     for c in plan.columns:
         if c.protection and values[c.name] is not None:
             values[c.name] = protected(c, values[c.name])
-    if plan.unexpected_columns == "keep" and record.extra:
-        row.extra = record.extra
+    if plan.unexpected_columns == "keep":
+        row.extra = {n: v for n, v in record.extra.items() if n not in own} or None
     if not row.errors:
         row.key = key_of(plan, values)
     return row
+
+
+def own_column(plan: Plan, name: str) -> Col | None:
+    """The column of this name that the platform fills in or derives: one of a file is left out."""
+    return next((c for c in plan.columns if not c.is_read and c.name.lower() == name.lower()), None)
 
 
 def _hold(plan: Plan, row: Row) -> None:
@@ -266,7 +278,8 @@ class File:
         """Say whether it is loaded, by its limit."""
         plan = self.plan
         rejected = len(self.rejected)
-        over = plan.share != "None" and rejected > Fraction(plan.share) * (len(self.rows) + self.erased)
+        read = len(self.rows) + self.erased
+        over = plan.share != "None" and read >= plan.min_rows and rejected > Fraction(plan.share) * read
         over |= plan.most_rows is not None and rejected > plan.most_rows
         self.status = "refused" if self.unreadable or over else "loaded"
 
@@ -329,7 +342,11 @@ class World:
         file.plan = plan
         required = {c.name for c in plan.read if not c.options.get("optional")}
         lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
-        file.unreadable = written.refused or lacks or (plan.unexpected_columns == "refuse" and bool(written.unknown))
+        file.unreadable = (
+            written.refused
+            or lacks
+            or (plan.unexpected_columns == "refuse" and any(not own_column(plan, n) for n in written.unknown))
+        )
         kind = next(f for f in plan.formats if written.name.endswith(f.suffix))
         file.rows = (
             [validated(plan, r, written.name, kind.suffix[1:]) for r in written.records] if not file.unreadable else []

@@ -41,7 +41,7 @@ from mini_platform_tests.support.trial import Declared
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 CANARY = "Zacharias Canary"
-BAD = f"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,{CANARY},0\n"
+BAD = "station_id,date,temp_c,precip_mm\n" + f"OSL,2026-01-01,{CANARY},0\n" * 100
 Tick = Callable[[], str]
 
 
@@ -137,7 +137,7 @@ def test_a_refused_file_is_reported_once_and_then_its_correction(
     (mail,) = mails.mails
     assert mail["Subject"] == "Mini Platform: File refused: weather"
     body = text_of(mail)
-    assert "weather: weather__a.csv, file 1: refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
+    assert "weather: weather__a.csv, file 1: refused. 100 of 100 rows are rejected: temp_c_is_number (100)." in body
     for words in ("Since 20", " UTC", "mini-platform reprocess weather --file 1", "http://127.0.0.1:8000/files/1"):
         assert words in body
     assert CANARY not in mail.as_string()

@@ -219,13 +219,13 @@ RECORDS = [
     Case("everything wrong at once", data(GOOD, " ,2024-02-30,warm,-1"), HALF,
          ("3 station_id_required ' '", "3 date_is_date '2024-02-30'", "3 temp_c_is_number 'warm'",
           "3 precip_mm_in_range '-1'")),
-    Case("just not over the limit", data(GOOD, "a,b,c,d"), HALF,
+    Case("a row without a valid cell", data(GOOD, "a,b,c,d"), HALF,
          ("3 date_is_date 'b'", "3 temp_c_is_number 'c'", "3 precip_mm_is_number 'd'")),
-    Case("over the limit", data(GOOD, "A,x,1,0", "B,x,1,0"), "refused: 3 read, 2 rejected",
-         ("3 date_is_date 'x'", "4 date_is_date 'x'"), (),
-         "2 of 3 rows are rejected, more than the dataset allows (50%); most often: date_is_date (2 rows)"),
-    Case("nothing but rejects", data("A"), "refused: 1 read, 1 rejected", ("2 row_has_header_fields 'A'",), (),
-         "1 of 1 rows"),
+    Case("over the limit", data(*["A,x,1,0"] * 51, *[GOOD] * 49), "refused: 100 read, 51 rejected",
+         tuple(f"{line} date_is_date 'x'" for line in range(2, 53)), (),
+         "51 of 100 rows are rejected, more than the dataset allows (50% of at least 100 rows); "
+         "most often: date_is_date (51 rows)"),
+    Case("nothing but rejects", data("A"), "loaded: 1 read, 1 rejected", ("2 row_has_header_fields 'A'",), ()),
 ]  # fmt: skip
 
 HEADERS = [
@@ -347,8 +347,9 @@ KEYS = [
          rows=("B|2024-01-01|1.0|0.0", GOOD_ROW), before=(data("G,2024-01-01,7,7"), data("G,2024-01-01,8,"))),
     Case("the same in other words", data("G , 2024-01-01 ,1.0e0,-0"), "loaded: 1 read, 1 unchanged", rows=(),
          before=(data(GOOD),)),
-    Case("a refused file changes nothing of what another brought", data("G,2024-01-01,5,5", "x", "y"),
-         "refused: 3 read, 2 rejected", ("3 row_has_header_fields 'x'", "4 row_has_header_fields 'y'"), (), "2 of 3 rows",
+    Case("a refused file changes nothing of what another brought", data("G,2024-01-01,5,5", *["x"] * 99),
+         "refused: 100 read, 99 rejected", tuple(f"{line} row_has_header_fields 'x'" for line in range(3, 102)), (),
+         "99 of 100 rows",
          before=(data(GOOD),)),
 ]  # fmt: skip
 

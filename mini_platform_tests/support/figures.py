@@ -283,7 +283,9 @@ def _incidents(at: At) -> Read:
         affected = [
             f
             for f in files
-            if f.status == "loaded" and f.rows_rejected and warned.exceeded(f.rows_rejected, f.rows_read)
+            if f.status == "loaded"
+            and f.rows_rejected
+            and warned.exceeded(f.rows_rejected, f.rows_read + (f.rows_erased or 0))
         ]
         if affected:
             worst = max(affected, key=lambda f: f.rows_rejected / f.rows_read)

@@ -61,10 +61,12 @@ class Rules:
     precip_mm: tuple[float, float] = (0, 2000)
     refuse_share: float = 0.5
     refuse_rows: int | None = None
+    min_rows: int = 100
 
     def refuses(self, rejected: int, read: int) -> bool:
         """Return True if a file with this many rejected rows is refused."""
-        return rejected > self.refuse_share * read or (self.refuse_rows is not None and rejected > self.refuse_rows)
+        over_share = read >= self.min_rows and rejected > self.refuse_share * read
+        return over_share or (self.refuse_rows is not None and rejected > self.refuse_rows)
 
 
 @dataclass(frozen=True)
