@@ -70,7 +70,7 @@ class MismatchError(ValueError):
 
 
 def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
-    """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs one query.
+    """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs two queries.
 
     Runs as the owner of the schema `ops` where the database user may, so that all tables have one owner.
 
@@ -85,6 +85,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
     try:
         with engine.begin() as conn:
             is_up_to_date = _has_fingerprints(conn, expected)
+            _set_search_path(conn)
         if not is_up_to_date:
             migrations.migrate(engine)
             with engine.begin() as conn:
@@ -118,15 +119,17 @@ def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, st
         if stored.get(dataset.name) != expected[dataset.name]:
             _migrate(conn, dataset)
     grant(conn, all_tables(declared))
-    _make_schemas_searched(conn)
     for name, sha256 in expected.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
 
 
-def _make_schemas_searched(conn: Connection) -> None:
-    """Let people who query the database leave out the schemas of tables, unless the database has another search path."""
-    is_to_set = text(
+def _set_search_path(conn: Connection) -> None:
+    """Let people who query the database leave out the schemas of tables; a search path that the database has is kept.
+
+    Here and not with the tables: neither a copy of a database nor its dump has this setting.
+    """
+    unset = text(
         """
         SELECT quote_ident(datname) FROM pg_database d
         WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
@@ -135,7 +138,10 @@ def _make_schemas_searched(conn: Connection) -> None:
         )
         """
     )
-    if name := conn.scalar(is_to_set):
+    if not conn.scalar(unset):
+        return
+    advisory_lock(conn, "schema")  # Other processes may start, too.
+    if name := conn.scalar(unset):
         conn.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = public, analytics, production")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mini_platform import Csv, Dataset, Field, Json, RejectLimit, RowModel, UnexpectedColumns, rule
+from mini_platform.operations.forget import forget
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform_tests.declarations import served
 from mini_platform_tests.support.trial import Declared, Trial
@@ -154,7 +155,7 @@ OTHER_ROWS = "1;5;ada@example.org;+47 22 33 44 55;Main Street\n2;6;bo@example.or
 
 
 def test_what_an_export_lacks_is_what_is_stored(declared: Declared) -> None:
-    """What is not stored, hashed, or from another file cannot be known again; exports have one dialect."""
+    """Columns that are not stored, hashes and the file cannot be known again; exports have one dialect."""
     trial = declared(OTHER)
     assert trial.load("a.csv", OTHER_ROWS).rows_inserted == 2
     unchanged(trial, *exports(trial, "csv"), "csv")
@@ -162,6 +163,16 @@ def test_what_an_export_lacks_is_what_is_stored(declared: Declared) -> None:
         (10, "EXAMPLE.ORG", "a.csv", "***-***-4455"),
         (12, "EXAMPLE.ORG", "a.csv", None),
     ]
+    before = stored(trial)
+    trial.reprocess()
+    assert stored(trial) == before
+    platform, folder = trial.platform, trial.platform.settings.data / "things"
+    result = forget(
+        platform.engine, trial.dataset, "Ada@example.org", platform.raw_files(trial.dataset), platform.store, folder
+    )
+    assert ([file["name"] for file in result.files], result.unread) == (["a.csv", "again.csv"], [])
+    trial.run()
+    assert trial.rows("twice") == [(12,)]
 
 
 def test_a_hash_by_an_unknown_key_is_a_text(declared: Declared) -> None:

@@ -20,12 +20,12 @@ class Given(RowModel):
     file: str = Field("File", system="file")
     line: int = Field("Line", system="line")
     source: str = Field("Source", system="source")
-    made: dt.datetime = Field("Made", system="first_loaded")
+    created: dt.datetime = Field("Created", system="first_loaded")
     changed: dt.datetime = Field("Changed", system="last_loaded")
     twice: str = Field("Twice", derived=lambda col: col("id") + col("id"))
 
 
-THEIRS = {"File": "mine", "line": "8", "source": " them ", "made": "never", "changed": "", "twice": "x"}
+THEIRS = {"File": "mine", "line": "8", "source": " them ", "created": "never", "changed": "", "twice": "x"}
 ROWS = [{"id": "1", **THEIRS}, {"id": "2", **THEIRS, "source": " "}]
 GIVEN = Dataset(name="given", table="given", description="x", rows=Given, key=("id",), sources=(Csv(), Json()))
 
@@ -40,7 +40,7 @@ def forms(rows: list[dict[str, str]]) -> dict[str, str]:
 
 @pytest.mark.parametrize("unexpected_columns", ["keep", "ignore", "refuse"])
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl"])
-def test_a_column_of_a_file_is_called_as_a_given_one(
+def test_a_column_of_a_file_has_the_name_of_a_column_of_the_platform(
     declared: Declared, name: str, unexpected_columns: UnexpectedColumns
 ) -> None:
     """It is not an unexpected column; others are that."""
@@ -84,11 +84,11 @@ def test_rows_of_several_sources_are_several_rows(declared: Declared) -> None:
     ]
 
 
-def test_a_row_of_a_file_that_is_judged_again_has_its_place_of_now(declared: Declared) -> None:
+def test_a_row_of_a_file_that_is_validated_again_has_its_current_place(declared: Declared) -> None:
     trial = declared(replace(GIVEN, duplicates="last"))
     trial.load("a.csv", "id\n1\n1\n2\n")
     trial.load("b.csv", "id\n2\n")
     assert trial.rows("id", "file", "line") == [("1", "a.csv", 3), ("2", "a.csv", 4)]
     trial = declared(replace(GIVEN, duplicates="first"))
     trial.reprocess()
-    assert trial.rows("id", "file", "line") == [("1", "a.csv", 2), ("2", "a.csv", 4)], "and b said nothing new"
+    assert trial.rows("id", "file", "line") == [("1", "a.csv", 2), ("2", "a.csv", 4)], "and b has nothing new"

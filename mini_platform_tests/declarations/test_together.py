@@ -316,7 +316,7 @@ def test_first_loaded_where_a_file_is_refused_that_was_loaded(declared: Declared
     trial.load("a.csv", csv((1, BOB, 5)))
     trial.load("b.csv", csv((1, BOB, 50), (2, BOB, 60)))
     since = trial.rows("nr", "since")
-    trial.dataset = members(rows=StricterMember)
+    trial.dataset = members(rows=StricterMember, reject_limit=trial.dataset.reject_limit)
     trial.reprocess(2)
     assert trial.file(2).status == "refused"
     assert trial.rows("nr", "since") == since[:1]

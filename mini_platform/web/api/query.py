@@ -222,10 +222,11 @@ def _once(name: str, values: list[str]) -> str:
 def _names(parameter: str, value: str, known: Mapping[str, Any]) -> list[str]:
     names = [name.strip() for name in value.split(",")]
     plain = [name.removeprefix("-") if parameter == "ordering" else name for name in names]
+    to_sort = " to sort by" if parameter == "ordering" else ""
     for name in plain:
         if name not in known:
             raise ProblemError(
-                f"{parameter}: there is no column {_short(name)}. The columns are: {', '.join(known)}.",
+                f"{parameter}: there is no column {_short(name)}{to_sort}. The columns are: {', '.join(known)}.",
                 parameter=parameter,
                 allowed=list(known),
             )

@@ -1,4 +1,4 @@
-"""What is exported with nothing withheld loads again and changes nothing: each dataset, from API, dashboard and CLI."""
+"""Round trips: an export with nothing withheld loads again and changes nothing, from API, dashboard and CLI."""
 
 from __future__ import annotations
 
