@@ -125,7 +125,7 @@ def test_load_says_why_a_file_is_refused_and_loads_the_others(
     in_process_runs: None, engine: Engine, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "header.csv").write_text("a,b\n1,2\n")
-    bad = written(tmp_path / "bad.csv", "A,2020-01-01,nan,", "A,2020-01-02,999,", "A,2020-01-03,1,")
+    bad = written(tmp_path / "bad.csv", *["A,2020-01-01,nan,", "A,2020-01-02,999,"] * 49, "A,2020-01-03,1,", ",,,")
     good = written(tmp_path / "good.csv", "A,2020-01-01,1,1")
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "named so.csv").symlink_to(good)
@@ -134,7 +134,7 @@ def test_load_says_why_a_file_is_refused_and_loads_the_others(
 
     assert completed.exit_code == 1
     assert "header.csv is refused: The header lacks station_id, date, temp_c, precip_mm." in completed.stderr
-    assert "bad.csv is refused: 2 of 3 rows are rejected" in completed.stderr
+    assert "bad.csv is refused: 99 of 100 rows are rejected" in completed.stderr
     assert [row.status for row in ledger_rows(engine)] == ["refused", "refused", "loaded"]
     assert [row.name for row in ledger_rows(engine)] == ["header.csv", "bad.csv", "named so.csv"]
     assert count(engine, "production", "measurements") == 1
@@ -144,7 +144,7 @@ def test_load_says_why_a_file_is_refused_and_loads_the_others(
     assert again.exit_code == 1
     repeated, renamed = objects(again.stdout)
     assert repeated["status"] == "unchanged"
-    assert repeated["error"].startswith("it repeats file 2, which is refused: 2 of 3 rows are rejected")
+    assert repeated["error"].startswith("it repeats file 2, which is refused: 99 of 100 rows are rejected")
     assert (renamed["status"], renamed["rows_unchanged"], renamed["error"]) == ("loaded", 1, None)
 
 
@@ -295,6 +295,17 @@ def test_rejects_explain_each_broken_rule(pipeline: Pipeline, tmp_path: Path) ->
     assert all(row["sentence"] in shown for row in rows)
 
 
+def test_rejects_of_a_list_name_its_element(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"time_stamp": f"2024-01-0{day}T00:00:00Z", "data": [day]} for day in range(10)]))
+    pipeline(examples.signals, path)
+    (row,) = objects(here("rejects", "signals", "--json").stdout)
+    assert (row["line"], row["record"], row["value"]) == (1, 1, "2024-01-00T00:00:00Z")
+    assert "element" in here("rejects", "signals").stdout.splitlines()[0]
+    (row,) = csv.DictReader(io.StringIO(here("rejects", "signals", "--csv").stdout))
+    assert (row["line"], row["record"]) == ("1", "1")
+
+
 def test_rejects_as_csv_are_harmless_to_spreadsheet_programs(pipeline: Pipeline, tmp_path: Path) -> None:
     values = ("=1+1", "+x", "-2+3", "@a", "-95.5", "+1e309", "plain")
     rows = [f"A,2020-01-{day:02},{value},1" for day, value in enumerate(values, 1)]
@@ -355,9 +366,7 @@ def test_explain_tells_the_whole_story_of_a_row(
         examples.weather, written(tmp_path / "b.csv", " A ,2020-01-01,2,1", "A,2020-01-01,x,-1", "A,2020-01-01,3,1")
     )
     pipeline(examples.weather, written(tmp_path / "c.csv", "A,2020-01-01,3.0,1"))
-    pipeline(
-        examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", "A,,,", "A,,,")
-    )  # More than half is bad: refused.
+    pipeline(examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", *["A,,,"] * 99))  # refused
     waiting = folder.DroppedFile("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
     list(folder.land(engine, examples.weather, platform.store, [waiting]))
 

@@ -87,7 +87,7 @@ def test_a_success_ends_it(defs: dg.Definitions, instance: dg.DagsterInstance, d
     (home / "raw").unlink()
     assert reported_pause(tick(defs, instance))[0] == "The last 2 runs"
     assert materialize(defs, instance).success, "by hand"
-    assert tick(defs, instance) == "Nothing new in data/weather/."
+    assert tick(defs, instance) == f"Nothing new in {data}/weather/."
     (data / "weather" / "a.csv").rename(data / "weather" / "b.csv")
     assert isinstance(tick(defs, instance), dg.RunRequest)
 

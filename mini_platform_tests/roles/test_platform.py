@@ -85,6 +85,23 @@ def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
     assert result.exit_code == 0, result.stdout
 
 
+def test_the_loader_takes_over_numbers(loaded_samples: None, loader: Opened, tmp_path: Path) -> None:
+    """Rows of an adopted table have numbers, and the next ones follow them."""
+    assert loaded_samples is None
+    dataset = all_datasets()["records"]
+    (tmp_path / "old.ndjson").write_text('{"record_id": 900000, "source": "old", "source_id": "1", "name": "old"}\n')
+    adopted, later = named_file(tmp_path / "old.ndjson"), tmp_path / "later.csv"
+    later.write_text("source,id,name\nold,2,later\n")
+    list(land_files(loader, dataset, [adopted], "adopt"))
+    process(loader, dataset, run_id="test")
+    loaded(loader, dataset, later)
+    with loader.engine.connect() as conn:
+        numbers = conn.scalars(
+            text("SELECT record_id FROM production.records WHERE source = 'old' ORDER BY source_id")
+        ).all()
+    assert numbers == [900_000, 900_001]
+
+
 PAGES = [
     *("/", "/weather", "/customers", "/signals", "/records", "/sales", "/files", "/quality", "/runs", "/datasets/customers"),
     *("/api/customers/", "/api/customers/?search=a", "/api/datasets/", "/api/quality/", "/metrics", "/data"),

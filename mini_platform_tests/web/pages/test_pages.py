@@ -232,10 +232,10 @@ def test_sales_say_what_the_star_says(get: Get, samples_engine: Engine) -> None:
     assert page.figure("Customers") == f"{buyers:,}"
     top = one(samples_engine, "SELECT title FROM analytics.top_products ORDER BY rank, title LIMIT 1")
     assert page.part("products").index(str(top)) < 120
-    chosen = get("/sales", category="Books", **{"from": "2022-01-01", "to": "2023-06-30"})
+    chosen = get("/sales", product_category="Books", **{"from": "2022-01-01", "to": "2023-06-30"})
     where = (
         "FROM analytics.fact_sales JOIN analytics.dim_product USING (product_id) "
-        "WHERE category = 'Books' AND order_date BETWEEN '2022-01-01' AND '2023-06-30'"
+        "WHERE product_category = 'Books' AND order_date BETWEEN '2022-01-01' AND '2023-06-30'"
     )
     assert chosen.figure("Orders") == f"{one(samples_engine, f'SELECT count(*) {where}'):,}"
     assert "There are no orders on these days." in get("/sales", **{"from": "1999-01-01", "to": "1999-01-02"}).text
@@ -321,7 +321,7 @@ def test_strings_of_all_kinds_in_addresses_are_shown_as_they_are(browser: httpx.
     for n, words in enumerate(NAUGHTY):
         places = (
             ("/records", "search"), ("/records", "cursor"), ("/datasets/weather", "ordering"), ("/customers", words),
-            ("/weather", "station"), ("/sales", "category"), ("/files", "dataset"), ("/login", "then"),
+            ("/weather", "station"), ("/sales", "product_category"), ("/files", "dataset"), ("/login", "then"),
         )  # fmt: skip
         for path, name in places if "<" in words or '"' in words else places[n % 3 :: 3]:
             answer = browser.get(path, params={name: words})
@@ -347,7 +347,13 @@ def test_personal_data_is_masked_but_on_its_own_page(get: Get, pipeline: Pipelin
 
 def test_links_to_the_api_answer(get: Get, browser: httpx.Client, samples_engine: Engine) -> None:
     links = set()
-    for path in (*PAGES, "/files/1", "/weather?station=SEA", "/sales?category=Books", "/records?search=a&source=csv"):
+    for path in (
+        *PAGES,
+        "/files/1",
+        "/weather?station=SEA",
+        "/sales?product_category=Books",
+        "/records?search=a&source=csv",
+    ):
         links |= {link for link in get(path).links if link.startswith("/api/")}
     assert len(links) > 40
     for link in sorted(links):
