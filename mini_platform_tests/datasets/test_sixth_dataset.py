@@ -70,10 +70,10 @@ from mini_platform.cli import app
 from mini_platform.definitions import defs
 from mini_platform.web.app import create_app
 NAMES_IN
-wanted = json.loads(sys.argv[1])
-results = [CliRunner().invoke(app, arguments, catch_exceptions=False) for arguments in wanted["commands"]]
+requested = json.loads(sys.argv[1])
+results = [CliRunner().invoke(app, arguments, catch_exceptions=False) for arguments in requested["commands"]]
 with TestClient(create_app(), base_url="http://127.0.0.1:8000") as client:
-    answers = [client.get(path, headers={"Accept": wanted["accept"]}) for path in wanted["paths"]]
+    answers = [client.get(path, headers={"Accept": requested["accept"]}) for path in requested["paths"]]
 outputs = [[result.exit_code, result.stdout, result.stderr] for result in results]
 print(json.dumps([names_in(defs), outputs, [[answer.status_code, answer.text] for answer in answers]]))
 """.replace("NAMES_IN", inspect.getsource(names_in))
@@ -103,8 +103,8 @@ Session = tuple[dict[str, list[str]], list[tuple[int, str, str]], list[tuple[int
 
 def session(project: Path, commands: Sequence[str], paths: Sequence[str], accept: str) -> Session:
     """Return the names of the definitions, the results of commands, and answers of the web process afterwards."""
-    wanted = {"commands": [shlex.split(command) for command in commands], "paths": paths, "accept": accept}
-    completed = run(project, sys.executable, "-W", "ignore", "-c", SESSION, json.dumps(wanted))
+    requested = {"commands": [shlex.split(command) for command in commands], "paths": paths, "accept": accept}
+    completed = run(project, sys.executable, "-W", "ignore", "-c", SESSION, json.dumps(requested))
     assert completed.returncode == 0, completed.stderr
     names, results, answers = json.loads(completed.stdout)
     return names, [tuple(result) for result in results], [tuple(answer) for answer in answers]
