@@ -20,6 +20,16 @@ from mini_platform.warehouse.tables import inbox_files
 from mini_platform.warehouse.tables import inboxes as table
 from mini_platform_tests.support.inbox_harness import BAD, CHANGED, GOOD, InboxHarness
 
+
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
+ANY = pytest.mark.parametrize("harness", ["file"], indirect=True)
+"""Run a test on one kind of inbox, because the ledger decides what it proves, and not the server."""
+
+
 # What counts
 
 
@@ -85,6 +95,7 @@ def test_names_that_are_no_text(sftp_harness: InboxHarness, name: bytes) -> None
     assert [os.fsencode(path) for path in sftp_harness.stands()] == [b"processed/1/" + name]
 
 
+@ANY
 def test_a_file_of_the_drop_folder_may_have_the_same_name(harness: InboxHarness, pipeline: Any, tmp_path: Path) -> None:
     harness.put("a.csv")
     harness.visits()
@@ -104,6 +115,7 @@ def test_a_file_that_is_too_large_is_left_alone(harness: InboxHarness, monkeypat
     assert harness.ledger() == []
 
 
+@ANY
 def test_what_was_left_alone_is_taken_when_the_reason_goes(
     harness: InboxHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +361,7 @@ def test_an_untouched_file_costs_no_write(harness: InboxHarness) -> None:
     assert version() == before
 
 
+@ANY
 def test_one_visit_at_a_time(harness: InboxHarness) -> None:
     harness.put("a.csv")
     harness.visit()

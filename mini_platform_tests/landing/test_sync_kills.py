@@ -84,6 +84,11 @@ class SyncHarness:
 
 
 @pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
+@pytest.fixture
 def harness(platform: Platform, database_url: str, home: Path, data: Path) -> Iterator[SyncHarness]:
     with serving(page) as api:
         settings = {

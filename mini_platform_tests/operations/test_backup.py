@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -221,25 +222,28 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_backup_is_refused_by_name_and_changes_nothing(
-    platform: Platform, harness: PipelineHarness, there: Path, damage: str
+    platform: Platform, harness: PipelineHarness, there: Path, subtests: pytest.Subtests
 ) -> None:
     harness.land(*YESTERDAY)
     harness.run()
     saved = backup(platform, there, nothing)
     harness.land(*TODAY)
     harness.run()
-    before = contents(harness)
-    for path in harness.store.folder.glob("??/*"):
-        path.unlink()
-    hurt, sentence = DAMAGE[damage]
-    hurt(there, there / saved.name)
-    with pytest.raises(BackupError, match=sentence):
-        bring_back(platform, there, replace=True)
-    for sha256, data in before.items():
-        harness.store.path(sha256).write_bytes(data)
-    harness.check()
+    before, undamaged = contents(harness), there.with_name("undamaged")
+    shutil.copytree(there, undamaged)
+    for damage, (hurt, sentence) in DAMAGE.items():
+        for path in harness.store.folder.glob("??/*"):
+            path.unlink()
+        hurt(there, there / saved.name)
+        with subtests.test(damage), pytest.raises(BackupError, match=sentence):
+            bring_back(platform, there, replace=True)
+        for sha256, data in before.items():
+            harness.store.path(sha256).write_bytes(data)
+        with subtests.test(damage, then="nothing is changed"):
+            harness.check()
+        shutil.rmtree(there)
+        shutil.copytree(undamaged, there)
 
 
 def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 block_sizes = st.one_of(st.integers(1, 12), st.integers(13, 200), st.just(2**22))
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6) | st.sampled_from(
     ["", '"', "\\", "\\u0000", "\\ud800", "{", "}]", "\n", "🎉", "\u2028", "1", "null", "a,b"]
@@ -107,7 +107,7 @@ PIECES = [
 ]
 
 
-@settings(many, max_examples=1500)
+@settings(many, max_examples=700)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), block_sizes, st.sampled_from([None, 24]))
 @example('[{"a":1}\r', 1, None)
 @example("{" * 30, 3, 24)
