@@ -256,9 +256,14 @@ ALL_OF_THE_KEY: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("duplicates", "moments"), [("last", False), ("last", True), ("reject", True)], ids=["last", "moments", "reject"]
+    ("kind", "duplicates", "moments"),
+    [
+        *((kind, "last", False) for kind in ALL_OF_THE_KEY),
+        ("read", "last", True),
+        ("given", "last", True),
+        ("read", "reject", True),
+    ],
 )
-@pytest.mark.parametrize("kind", ALL_OF_THE_KEY)
 def test_all_columns_are_the_key(declared: Declared, kind: str, duplicates: Any, *, moments: bool) -> None:
     """A list of members: what is there already is unchanged, whatever the platform keeps beside it."""
     columns, rows, *key = ALL_OF_THE_KEY[kind]

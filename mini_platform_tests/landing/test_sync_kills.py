@@ -19,6 +19,8 @@ from mini_platform.warehouse.tables import checkpoints
 from mini_platform_tests.support import sync_worker
 from mini_platform_tests.support.api_server import Api, Reply, Request, serving, things
 
+pytestmark = pytest.mark.faults
+
 PAGES = 4
 ONCE = ("sync.before_begin", "sync.after_begin")
 """Points that a sync comes by once."""

@@ -24,7 +24,7 @@ from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
 from mini_platform.web.auth import keys
-from mini_platform_tests.support.command import cli
+from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.oracle import Oracle
 from mini_platform_tests.support.pipeline_harness import PipelineHarness
 
@@ -369,7 +369,7 @@ def test_the_commands(platform: Platform, harness: PipelineHarness, there: Path)
     create_all(platform.engine, all_datasets().values())
     harness.check()
     _raw(harness.store.folder.parent).unlink()
-    holey = cli("backup", there)
-    assert holey.returncode == 0  # it is in the folder already
-    lone = cli("backup", there.with_name("elsewhere"))
-    assert (lone.returncode, "1 raw files are missing or damaged" in lone.stderr) == (1, True)
+    holey = here("backup", there)
+    assert holey.exit_code == 0  # it is in the folder already
+    lone = here("backup", there.with_name("elsewhere"))
+    assert (lone.exit_code, "1 raw files are missing or damaged" in lone.stderr) == (1, True)

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform import Dataset, Field, RejectLimit
 from mini_platform.warehouse import ledger, quarantine
-from mini_platform.warehouse.load import BULK_ROWS, load
+from mini_platform.warehouse.load import load
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.staging import stage
@@ -154,15 +154,17 @@ def empty_everything(engine: Engine) -> None:
             conn.execute(text(f"TRUNCATE {table} RESTART IDENTITY"))
 
 
-def test_an_empty_table_is_filled_in_bulk(harness: PipelineHarness) -> None:
+def test_an_empty_table_is_filled_in_bulk(harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over BULK_ROWS rows another way is taken: without indexes, which must all be there afterwards."""
-    good, dirty = sample(BULK_ROWS, 0, seed=1), sample(2 * BULK_ROWS, 0.6, seed=2)
+    for module in ("aggregates", "load"):
+        monkeypatch.setattr(f"mini_platform.warehouse.{module}.BULK_ROWS", 1000)
+    good, dirty = sample(1000, 0, seed=1), sample(2000, 0.6, seed=2)
     harness.land(("good.csv", good), ("dirty.csv", dirty))
     before = indexes(harness)
     harness.run()
     harness.check(sequential=False)
     with harness.engine.connect() as conn:
-        assert (conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) or 0) > BULK_ROWS
+        assert (conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) or 0) > 1000
     assert indexes(harness) == before
     assert len(before) == 3
     harness.land(("more.csv", sample(300, 0, seed=3)))

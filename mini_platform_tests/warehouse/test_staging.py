@@ -21,7 +21,7 @@ from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.pipeline_harness import HEADER, PipelineHarness, csv_of
 
 SLOW_BYTES, GATHERED_ROWS, MANY_ROWS = 2**20, 5000, 2000
-"""What makes a file slow, a block full and a file large in these tests: a twentieth or less of what does in production."""
+"""Bounds over which a file is slow, gathered rows are validated and a file is large: a tenth or less of those in production."""
 LINES = SLOW_BYTES // MALFORMED_BYTES + 1
 
 

@@ -219,15 +219,15 @@ def test_rows_with_names_of_their_own_come_in_several_blocks(read: Callable[...,
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"[" + b",".join([b'{"a":"\\x"}'] * 50_000) + b"]", id="faults on one line"),
-        pytest.param(b"[" + b",".join([b'{"a":NaN}'] * 50_000) + b"]", id="NaN"),
-        pytest.param(b"\n".join([b'{"a":'] * 50_000), id="broken lines"),
-        pytest.param(b"[" + b",".join([b"[" * 2000 + b"]" * 2000] * 200) + b"]", id="depth bombs"),
-        pytest.param(b"\n".join([b'{"a":"\\ud83c\\udf89"}'] * 50_000), id="escaped pairs"),
+        pytest.param(b"[" + b",".join([b'{"a":"\\x"}'] * 15_000) + b"]", id="faults on one line"),
+        pytest.param(b"[" + b",".join([b'{"a":NaN}'] * 15_000) + b"]", id="NaN"),
+        pytest.param(b"\n".join([b'{"a":'] * 15_000), id="broken lines"),
+        pytest.param(b"[" + b",".join([b"[" * 2000 + b"]" * 2000] * 60) + b"]", id="depth bombs"),
+        pytest.param(b"\n".join([b'{"a":"\\ud83c\\udf89"}'] * 15_000), id="escaped pairs"),
     ],
 )
 def test_hostile_records_take_linear_time(read: Callable[..., JsonRead], data: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     result = read(data)
-    assert len(result.rows) + len(result.malformed) in (50_000, 200)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 15
+    assert len(result.rows) + len(result.malformed) in (15_000, 60)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5
