@@ -32,7 +32,7 @@ test-fast: install ## what to run after each change: no platform process, no bro
 	@$(BIN)/python -m pytest -n 2 -m "not faults and not slow" $(ARGS)
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
-	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS) mini_platform_tests/faults mini_platform_tests/landing
+	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS)
 
 faults-all: install ## the same with every pair of operations, which takes half an hour more
 	@FAULTS_PAIRS=all $(MAKE) --no-print-directory faults

@@ -10,6 +10,8 @@
     samples         every sample in data/, loaded by it
     web             URL of the web process's app on that database, served by uvicorn on a free port
     client          an HTTP client of it
+    samples_engine  on a database with every sample, which the tests of a module share: they only read
+    samples_web     URL of the web process's app on that database
 
 In-process tests of assets should build their own definitions by `build_defs(all_datasets())`: those in
 `mini_platform.definitions.defs` keep the engine of the first database that they saw.
@@ -49,6 +51,7 @@ from mini_platform_tests.support.databases import (
     copied,
     execute,
     load_files,
+    open_platform,
     set_environment,
     url_of,
 )
@@ -207,6 +210,30 @@ def samples(home: Path) -> None:
 @pytest.fixture
 def web(platform: Platform) -> Iterator[str]:
     site = Site(platform)
+    with serving(create_app(site)) as url:
+        yield url
+    site.close()
+
+
+@pytest.fixture(scope="module")
+def samples_platform(
+    server: str, template_with_samples: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    name, folder = template_with_samples
+    copy = tmp_path_factory.mktemp("read")
+    shutil.copytree(folder, copy / "home")
+    with open_platform(server, name, copy) as sample_platform:
+        yield sample_platform
+
+
+@pytest.fixture(scope="module")
+def samples_engine(samples_platform: Platform) -> Engine:
+    return samples_platform.engine
+
+
+@pytest.fixture(scope="module")
+def samples_web(samples_platform: Platform) -> Iterator[str]:
+    site = Site(samples_platform)
     with serving(create_app(site)) as url:
         yield url
     site.close()

@@ -9,7 +9,14 @@ from functools import cache
 
 from mini_platform.config.settings import PROJECT
 
-FILES = sorted(path for room in ("mini_platform", "mini_platform_tests") for path in (PROJECT / room).rglob("*.py"))
+DUMPS = PROJECT / "mini_platform_tests" / "support" / "dumps"
+"""Declarations of dumped databases, whose comments are their docstrings of then."""
+FILES = sorted(
+    path
+    for room in ("mini_platform", "mini_platform_tests")
+    for path in (PROJECT / room).rglob("*.py")
+    if DUMPS not in path.parents
+)
 NO_BEGINNING = {
     "as",
     "how",

@@ -11,7 +11,7 @@ from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support import rings
 
 TESTS = PROJECT / "mini_platform_tests"
-OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "roles"}
+OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "replaced", "roles"}
 """What runs through all rooms."""
 FILES = sorted(path for path in TESTS.rglob("*.py"))
 NO_HELPERS = {

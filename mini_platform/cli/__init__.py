@@ -15,11 +15,12 @@ from mini_platform.cli.alerting import alerts
 from mini_platform.cli.database import db, psql, url
 from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import ErrorReportingGroup
+from mini_platform.cli.exporting import export
 from mini_platform.cli.forgetting import forget
 from mini_platform.cli.inspecting import explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
-from mini_platform.cli.loading import load, reprocess
+from mini_platform.cli.loading import adopt, load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
@@ -38,8 +39,8 @@ app = typer.Typer(
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Platform": (up, down, status, serve),
-    "Load": (load, sync, reprocess, forget),
-    "Inspect": (files, sources, rejects, explain, verify),
+    "Load": (load, sync, reprocess, forget, adopt),
+    "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),
     "Tools": (new, sample, url),
 }

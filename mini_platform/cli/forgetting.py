@@ -79,7 +79,7 @@ def _show(dataset: "Dataset", result: "Forgotten") -> None:
     places += [{"where": f"data/{dataset.name}/", **item} for item in result.dropped_files]
     if places:
         typer.echo()
-        columns = {"where": "where", "name": "name", "records": "records", "outcome": "outcome"}
+        columns = {"where": "where", "name": "name", "records": "records", "action": "action"}
         print_table(columns, places, "")
     if result.queued:
         print_message(

@@ -40,6 +40,7 @@ def create(
             metavar="90d|2027-01-31|never", help="Days until it expires, or the last day on which it is valid (UTC)."
         ),
     ] = "90d",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Create a key and print it. It is shown only once: the platform does not store it."""
     from mini_platform.declare.registry import configured
@@ -54,11 +55,15 @@ def create(
         raise MistakeError("A key needs a name that says what it is for.")
     with open_platform().engine.begin() as conn:
         secret = keys.create(conn, name.strip(), scopes, expires_at)
-    typer.echo(secret)
+    prefix = secret[:11]
+    if as_json:
+        print_json(
+            [{"key": secret, "prefix": prefix, "name": name.strip(), "scopes": scopes, "expires_at": expires_at}]
+        )
+    else:
+        typer.echo(secret)
     until = f"until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else "forever"
-    print_message(
-        f"The key is shown only once. It is valid {until}; revoke it with: mini-platform key revoke {secret[:11]}"
-    )
+    print_message(f"The key is shown only once. It is valid {until}; revoke it with: mini-platform key revoke {prefix}")
 
 
 @key.command("list")

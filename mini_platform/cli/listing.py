@@ -100,6 +100,7 @@ def rejects(
         print_json(rows)
     else:
         headings = {"file_id": "id"} | {name: name for name in names if name != "file_id"}
+        headings |= {"record": "element"} if "record" in names else {}
         print_table(headings, rows, f"{chosen.name} has no rejected rows{'' if file is None else f' of file {file}'}.")
 
 

@@ -1,5 +1,6 @@
-"""Commands that load files, and load them again."""
+"""Commands that load files, load them again, and take over the rows of a replaced system."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
-from mini_platform.cli.output import print_json, print_message, print_table, progress_bar
+from mini_platform.cli.output import print_json, print_message, print_table, progress_bar, utc
 from mini_platform.cli.runs import RunResult, process
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from mini_platform.declare.dataset import Dataset
     from mini_platform.landing.folder import DroppedFile
+    from mini_platform.operations.adopt import Adoption
     from mini_platform.platform import Platform
 
 COLUMNS = {
@@ -95,6 +97,63 @@ def reprocess(
     run = process(platform, chosen, queued.file_ids, verbose=verbose)
     rows = _rows(platform, run.file_ids)
     _show(chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
+
+
+def adopt(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    url: Annotated[
+        str, typer.Option("--from", metavar="URL", help="Database of the replaced system; - reads the URL from stdin.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take over the rows of the system that a dataset replaces, with their ids and times, from its database.
+
+    What would be loaded and rejected is shown before anything is written; the other database is only read. Its rows become raw
+    files, and are loaded as any others; rows that have not changed since the last time are unchanged.
+    Exit code 1 if a file was refused or failed.
+    """
+    from mini_platform.declare.sources import ADOPT_CHANNEL
+    from mini_platform.operations.adopt import AdoptionError, adoption
+    from mini_platform.operations.landing import land_files
+
+    chosen = dataset_named(dataset)
+    platform = open_platform()
+    try:
+        with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as table:
+            _show_adoption(chosen, table)
+            if not table.files:
+                return
+            if not yes:
+                typer.confirm(f"Load these rows into {chosen.name}?", abort=True, err=True)
+            landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
+    except AdoptionError as error:
+        raise MistakeError(str(error)) from error
+    run = process(platform, chosen, [row.same_as or row.file_id for _, row in landed_files if row], verbose=verbose)
+    rows = _rows(platform, {row.file_id for _, row in landed_files if row})
+    results = [
+        _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
+    ]
+    _show(chosen, results, run, as_json=as_json)
+
+
+def _show_adoption(dataset: "Dataset", adoption: "Adoption") -> None:
+    """Show what would be taken over, to stderr."""
+    sources = ", ".join(f"{source} {rows:,}" for source, rows in adoption.sources.items())
+    print_message(f"{adoption.table} has {adoption.rows:,} rows" + (f" ({sources})." if sources else "."))
+    if adoption.first and adoption.last:
+        print_message(f"The first is of {utc(adoption.first)}, the last change of {utc(adoption.last)}.")
+    print_message(f"{adoption.rejected:,} of them would be rejected" + (":" if adoption.reasons else "."))
+    for reason, rows in adoption.reasons.items():
+        print_message(f"  {rows:,}: {reason}")
+    for name, reason in adoption.refused.items():
+        print_message(f"The file {name} would be refused: {reason}.")
+    if adoption.present:
+        print_message(
+            f"{dataset.name} has {adoption.present:,} rows already: a row with the same key gets the values of this table, and "
+            "keeps its number and the time at which it was first loaded."
+        )
 
 
 def _rows(platform: "Platform", file_ids: Iterable[int]) -> dict[int, "Row[Any]"]:

@@ -205,7 +205,8 @@ class Web(BaseModel):
     api_failed_keys: int = Field(10, ge=1)
     """Maximum number of refused keys per minute from one address; further keys get the status 429."""
     web_secret: SecretStr | None = None
-    """Secret that signs the sessions of the dashboard. By default a random one is generated and stored in `home`."""
+    """Secret that signs the sessions of the dashboard, and encrypts cursors with personal data. By default a random one is
+    generated and stored in `home`."""
     read_seconds: float = Field(10.0, gt=0)
     """Timeout of a read of the API or the dashboard."""
     dagster_port: int = 3000

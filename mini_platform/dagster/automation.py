@@ -185,7 +185,8 @@ def _evaluate(
     """
     if platform.settings.inbox:
         _visit_inboxes(dataset, platform)
-    dropped = folder.look(platform.settings.data / dataset.name, dataset)
+    drop_folder = platform.settings.data / dataset.name
+    dropped = folder.look(drop_folder, dataset)
     with platform.engine.connect() as conn:
         new = folder.changed(conn, dataset, dropped)
         pending = ledger.pending(conn, dataset.name)
@@ -198,7 +199,7 @@ def _evaluate(
             if skipped
             else ""
         )
-        return dg.SkipReason(f"Nothing new in data/{dataset.name}/.{also}{_inbox_errors(dataset, platform)}")
+        return dg.SkipReason(f"Nothing new in {drop_folder}/.{also}{_inbox_errors(dataset, platform)}")
     work = f"{len(new)} new and {pending} pending files"
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
         return dg.SkipReason(f"{work} wait for the run that is in progress.")

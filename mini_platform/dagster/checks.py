@@ -165,7 +165,11 @@ def _rule_result(
     read = sum(row.rows_read or 0 for row in rows)
     erased = sum(row.rows_erased or 0 for row in rows)
     # Limits apply to all rows of a file, as in its validation: also to those of erased persons, which were valid.
-    too_many = rule.severity == "error" and dataset.reject_limit.exceeded(count, read + erased)
+    too_many = rule.severity == "error" and any(
+        dataset.reject_limit.exceeded((row.rule_counts or {}).get(rule.name, 0), row.rows_read + (row.rows_erased or 0))
+        for row in rows
+        if row.rows_read is not None
+    )
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=rule.name,

@@ -79,13 +79,17 @@ Case = Literal["lower", "upper"]
 Personal = Literal["mask", "hash", "last4", "redact"]
 """Protection of personal data. `mask` keeps the value in the tables and hides it wherever rows are shown. The others replace
 it before it is staged, so that only the raw file has it: `hash` by its HMAC-SHA-256, `last4` by `***-***-1234`, `redact` by a
-fixed word. The cells of a rejected row may be shifted into other columns, so only the shape of its other values is shown;
-with `hash`, `last4` and `redact` only this shape is stored, too."""
-SystemColumn = Literal["file", "line", "record", "source", "first_loaded", "last_loaded"]
+fixed word. A text that has this form already, as in an export, is unchanged, if it is no hash by an unknown key. The cells of a
+rejected row may be shifted into other columns, so only the shape of its other values is shown; with `hash`, `last4` and
+`redact` only this shape is stored, too."""
+SystemColumn = Literal["file", "line", "record", "source", "first_loaded", "last_loaded", "surrogate"]
 """Values that the platform fills in. `file`: name of the file. `line`: number of the line on which the row starts. `record`:
 number of the row among the records that start on that line (always 1 in CSV and JSON lines). `source`: name of the API source,
 else of the format. `first_loaded`: when the key was first written. `last_loaded`: when the row was last changed.
-`file`, `line` and `record` together identify a row."""
+`surrogate`: a number of the key, which never changes; keys are numbered as they are first written.
+`file`, `line` and `record` together identify a row. A column of a file that has the name of such a column, or of a derived one,
+is left out, and is not unexpected. Only the value of a column with the name of a `source` column is used unless it is empty, so
+that rows of several sources can arrive in one file."""
 
 TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     float: ("is_number", "is not a number"),
@@ -140,6 +144,7 @@ class FieldSpec:
     trim: bool = True
     case: Case | None = None
     decimals: int = 2
+    timezone: str | None = None
     personal: Personal | None = None
     stored: bool = True
     system: SystemColumn | None = None
@@ -170,7 +175,12 @@ class Column(FieldSpec):
     @property
     def is_staged(self) -> bool:
         """Return True if staging has it: every column has this but those known only when the row is written."""
-        return self.system not in ("first_loaded", "last_loaded")
+        return self.system not in ("first_loaded", "last_loaded", "surrogate")
+
+    @property
+    def is_lasting(self) -> bool:
+        """Return True if a key keeps its first value, also if its row is deleted and comes back."""
+        return self.system in ("first_loaded", "surrogate")
 
     @property
     def is_protected(self) -> bool:
@@ -183,6 +193,8 @@ class Column(FieldSpec):
         if self.type not in TYPE_RULES or not self.is_read:
             return None
         name, sentence = TYPE_RULES[self.type]
+        if self.timezone:
+            sentence = f"is not an ISO 8601 date or time of {self.timezone} with at most 6 decimals"
         return Rule(f"{self.name}_{name}", self.name, sentence.format(decimals=self.decimals))
 
     @property
@@ -203,6 +215,11 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
     not annotated `X | None` has the rule `<column>_required`, and one that is not text the rule `<column>_is_…`, such as
     `_is_date`.
 
+    A cell may have any form that loses nothing: `12.0` and `1E3` as a whole number; `.50`, `99.990` and `1e2` as a decimal;
+    `2026-1-5` and a midnight without an offset, `2026-01-05T00:00:00`, as a date; the extended and the basic form of ISO 8601,
+    `20260105T060000-0400`, as a time, which needs its offset and may end with the hour or the minute. All forms of a value
+    are one value. Not accepted are `nan`, `1_0`, digits of other scripts, `20260105` and `1/5/2026`.
+
     Args:
         description: what the column contains, shown wherever the column is.
         **options: any of these options:
@@ -217,14 +234,18 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
                 after the case is changed.
             case: "lower" or "upper" converts text to this case, after Unicode normalization (NFC).
             decimals: number of digits after the point of a `Decimal`, which has 18 digits in total; the default is 2. A cell
-                with more is rejected, a derived value is rounded, half away from zero.
+                with more, zeros at its end not counted, is rejected; a derived value is rounded, half away from zero.
+            timezone: name of the time zone, such as "UTC" or "Europe/Vienna", of times without an offset; a date alone is its
+                midnight. A time that the zone's clock skips or repeats is rejected. Without this option, so are all of them.
             personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
             stored: False keeps the column out of production; it is only validated, and columns can be derived from it.
-            system: "file", "line", "record", "source", "first_loaded" or "last_loaded" makes the platform fill the column in,
-                see `SystemColumn`.
+            system: "file", "line", "record", "source", "first_loaded", "last_loaded" or "surrogate" makes the platform fill the
+                column in, see `SystemColumn`. A column of a file with its name is left out, except for "source", whose value in
+                the file is used unless it is empty.
             derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
                 computed exactly, quotients to 19 decimals. The column is empty in rows where the result cannot be computed
-                or does not fit its type, such as 1.5 in a whole number; other rows are not affected. The expression must be
+                or does not fit its type, such as 1.5 in a whole number; other rows are not affected. A column of a file with
+                its name is left out. The expression must be
                 about one row: sums, ranks, differences and the like over several rows are refused. Derived text is cleaned
                 as a cell is.
             warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
@@ -247,7 +268,8 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
             str_contains: this pattern must match somewhere in the text.
             str_startswith: the text must begin with this one.
             str_endswith: the text must end with this one.
-            email: True requires text in the form of an e-mail address; whether it exists is not checked.
+            email: True requires text in the form of an e-mail address, internal ones (`x@host.local`) included;
+                whether it exists is not checked.
 
     Raises:
         DeclarationError: the options contradict each other. Options that contradict the column's type are refused when the

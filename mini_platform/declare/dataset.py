@@ -35,7 +35,7 @@ from mini_platform.declare.pages import PLATFORM_PATHS, Page
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.row_models import columns_of, custom_rules_of
 from mini_platform.declare.rules import KEY_ONCE, LINE_ONCE, STRUCTURE_RULES
-from mini_platform.declare.sources import ApiSource, Csv, Json
+from mini_platform.declare.sources import AdoptedTable, ApiSource, Csv, Json
 
 if typing.TYPE_CHECKING:
     import random
@@ -89,7 +89,7 @@ class Dataset:
         indexes: columns with an index of their own in production (the key has one already).
         search: text columns that the search covers; None means all stored ones whose text is not replaced, () means none.
         sources: formats of its files; several formats are distinguished by the ending of a file's name.
-        api_sources: APIs from which rows are synced; their pages are read as its JSON files are.
+        api_sources: APIs from which rows are synced; their pages are read as its files are.
         unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`.
         duplicates: which of several rows of one file with the same key is loaded: the "last", the "first", or the one with the
             `KeepHighest` value of a column; "reject" rejects all of them.
@@ -101,6 +101,7 @@ class Dataset:
         views: selects over production, aggregates and earlier views.
         page: page of the dataset in the dashboard, at `/<name>`; without it the dataset has the default page.
         raw_retention: how long its raw files are kept; None means for ever. A setting can override it.
+        adopts: table of a replaced system that `mini-platform adopt` takes over.
         realistic: function that returns one valid row for a random generator and a row number, for `mini-platform sample`;
             without it values are drawn from the declared types and ranges.
     """
@@ -118,12 +119,13 @@ class Dataset:
     unexpected_columns: UnexpectedColumns = "keep"
     duplicates: Literal["last", "first", "reject"] | KeepHighest = "last"
     freshness: dt.timedelta | None = None
-    warn_limit: RejectLimit = RejectLimit(share=0)
+    warn_limit: RejectLimit = RejectLimit(rows=0)
     reject_limit: RejectLimit = RejectLimit(share=0.5)
     aggregates: tuple[Aggregate, ...] = ()
     views: tuple[View, ...] = ()
     page: Page | None = None
     raw_retention: dt.timedelta | None = None
+    adopts: AdoptedTable | None = None
     realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +199,8 @@ class Dataset:
                 )
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
+        if self.adopts is not None and not isinstance(self.adopts, AdoptedTable):
+            raise DeclarationError(f"{where}: adopts is {self.adopts!r}; it takes AdoptedTable(…)")
         for option in ("freshness", "raw_retention"):
             value = getattr(self, option)
             if value is not None and not (isinstance(value, dt.timedelta) and value > dt.timedelta(0)):
@@ -227,6 +231,19 @@ class Dataset:
                 f"dataset {self.name}: columns {unstored} are not stored, but are in the key or indexed"
             )
         self._refuse_key()
+        if len(self.surrogates) > 1:
+            raise DeclarationError(
+                f"dataset {self.name}: {' and '.join(self.surrogates)} would be the same number: declare one"
+            )
+        if self.adopts and not self.surrogates:
+            raise DeclarationError(
+                f'dataset {self.name}: adopts needs a column with system="surrogate", whose numbers order the adopted rows'
+            )
+        if self.adopts and (unknown := set(self.adopts.columns) - set(names)):
+            raise DeclarationError(
+                f"dataset {self.name}: adopts names {sorted(unknown)}, which {self.rows.__name__} lacks"
+                f"{nearest(min(unknown), names)}"
+            )
         if unsearchable := [name for name in search if name not in self._searchable]:
             raise DeclarationError(
                 f"dataset {self.name}: search names {unsearchable}, which are not stored text columns, or are protected"
@@ -282,7 +299,7 @@ class Dataset:
             )
         if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
             raise DeclarationError(f"{where}: every table of Postgres has columns called {reserved} of its own")
-        derived = [f"{self.table}_{name}" for name in self.indexes]
+        derived = [f"{self.table}_{name}" for name in (*self.indexes, *self.surrogates)]
         derived += [f"surrogates_{a.name}" for a in self.aggregates if a.surrogate]
         names = (self.name, self.table, *(c.name for c in self.computed), *columns, *derived)
         if too_long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
@@ -372,17 +389,25 @@ class Dataset:
         where = f"dataset {self.name}"
         if not self.sources:
             raise DeclarationError(f"{where}: sources is empty; it takes Csv(), Json() or both")
-        origins = [*(source.name for source in self.sources), *(source.name for source in self.api_sources)]
-        if repeated := {name for name in origins if origins.count(name) > 1}:
+        formats = {source: self.page_format(source) for source in self.api_sources}
+        api_names = [source.name for source in self.api_sources]
+        # A source with the name of the format that reads it brings the same rows as files of this format do.
+        others = [source.name for source, form in formats.items() if form is None or form.name != source.name]
+        names = [*(source.name for source in self.sources), *others]
+        if repeated := {name for listed in (names, api_names) for name in listed if listed.count(name) > 1}:
             raise DeclarationError(f"{where}: two formats or API sources have the name {min(repeated)}")
         for one, other in itertools.permutations(self.sources, 2):
             for suffix in one.suffixes:
                 if unpacked(suffix).endswith(tuple(map(unpacked, other.suffixes))):
                     raise DeclarationError(f"{where}: files that end in {suffix} could be {one.name} or {other.name}")
-        for source in self.api_sources:
-            if self.page_format(source) is None:
+        for source, form in formats.items():
+            if form is None:
                 raise DeclarationError(
-                    f"{where}: the pages of {source.name} end in {source.suffix}, and no JSON format has this ending"
+                    f"{where}: the pages of {source.name} end in {source.suffix}, and no format has this ending"
+                )
+            if source.paging is not None and not isinstance(form, Json):
+                raise DeclarationError(
+                    f"{where}: the pages of {source.name} are {form.name}, which is read without paging: declare paging=None"
                 )
 
     def _refuse_page(self, page: Page) -> None:
@@ -416,6 +441,16 @@ class Dataset:
     def staged_columns(self) -> tuple[Column, ...]:
         """Return the columns that staging and quarantine have, as text."""
         return tuple(column for column in self.columns if column.is_staged)
+
+    @cached_property
+    def adopted_columns(self) -> tuple[Column, ...]:
+        """Return the columns known once a row is written whose values an adopted table has: staging has them, too, as text."""
+        return tuple(column for column in self.columns if not column.is_staged) if self.adopts else ()
+
+    @cached_property
+    def surrogates(self) -> tuple[str, ...]:
+        """Return the name of the column with the number of the key, if it has one."""
+        return tuple(column.name for column in self.columns if column.system == "surrogate")
 
     @cached_property
     def stored_columns(self) -> tuple[Column, ...]:
@@ -522,10 +557,9 @@ class Dataset:
                     limits[column.name] = min(max_bytes, limits.get(column.name, max_bytes))
         return limits
 
-    def page_format(self, source: ApiSource) -> Json | None:
-        """Return the JSON format that reads the pages of a source; None if there is none."""
-        formats = (form for form in self.sources if isinstance(form, Json))
-        return next((form for form in formats if source.suffix in form.suffixes), None)
+    def page_format(self, source: ApiSource) -> Csv | Json | None:
+        """Return the format that reads the pages of a source; None if there is none."""
+        return next((form for form in self.sources if source.suffix in form.suffixes), None)
 
     @property
     def raw_asset(self) -> str:

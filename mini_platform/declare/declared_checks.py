@@ -427,6 +427,8 @@ def check_sentence(check: str, argument: Any, unit: str | None) -> str:
 
 def _length_sentence(check: str, bounds: Mapping[str, int]) -> str:
     match bounds:
+        case {"min_value": low, "max_value": high} if low == high:
+            return f"is not {low} character{'' if low == 1 else 's'} long"
         case {"min_value": low, "max_value": high}:
             return f"is shorter than {low} or longer than {high} characters"
         case {"min_value": low}:

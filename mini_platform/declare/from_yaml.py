@@ -107,7 +107,7 @@ class Attributes(BaseModel):
         None, description="Which of several rows of one key is loaded; by default last, or reject for a unique key."
     )
     freshness_hours: float | None = Field(None, gt=0, description="Maximum age of the newest load.")
-    warn_limit: RejectLimitOptions = RejectLimitOptions(share=0)
+    warn_limit: RejectLimitOptions = RejectLimitOptions(rows=0)
     reject_limit: RejectLimitOptions = RejectLimitOptions(share=0.5)
     aggregates: Names = Field(default=[], description="Dotted paths of Aggregates.")
     page: str | None = Field(None, description="Dotted path of its Page.")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from zoneinfo import available_timezones
 
 from mini_platform.declare.columns import (
     DECIMAL_DIGITS,
@@ -38,6 +39,7 @@ SYSTEM_TYPES: Mapping[str, Any] = {
     "source": str,
     "first_loaded": dt.datetime,
     "last_loaded": dt.datetime,
+    "surrogate": int,
 }
 FILE_OPTIONS = ("aliases", "optional")
 TEXT_OPTIONS = (*FILE_OPTIONS, "null_tokens", "trim", "case")
@@ -195,6 +197,10 @@ def _refuse_option_types(where: str, spec: FieldSpec) -> None:
             f"{where}: decimals is {spec.decimals!r}; a Decimal has {DECIMAL_DIGITS} digits in all, of which 0 to "
             f"{DECIMAL_DIGITS} can be decimals"
         )
+    if spec.timezone is not None and spec.timezone not in available_timezones():
+        raise DeclarationError(
+            f"{where}: timezone is {spec.timezone!r}; it takes the name of a time zone, such as 'UTC' or 'Europe/Vienna'"
+        )
 
 
 def _refuse_misfits(where: str, column: Column) -> None:
@@ -207,6 +213,8 @@ def _refuse_misfits(where: str, column: Column) -> None:
         raise DeclarationError(
             f"{where}: {', '.join(ineffective)} would do nothing, as the column is derived and not read"
         )
+    if column.timezone is not None and column.type is not dt.datetime:
+        raise DeclarationError(f"{where}: timezone would do nothing, as the column is not a time (datetime)")
     if "decimals" in column.explicit and column.type is not Decimal:
         raise DeclarationError(f"{where}: decimals would do nothing, as the column is not a Decimal")
     if column.personal and column.type is not str:

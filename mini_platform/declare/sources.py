@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mini_platform.declare.columns import DeclarationError, report_bad_arguments
@@ -168,6 +169,42 @@ class Json:
             _refuse_path("Json: rows", self.rows)
 
 
+ADOPT_CHANNEL = "adopt"
+"""Channel of the rows of adopted tables in the ledger."""
+
+
+@report_bad_arguments
+@dataclass(frozen=True)
+class AdoptedTable:
+    """A table of a replaced system, whose rows `mini-platform adopt` takes over with the values of their system columns.
+
+    It has a column for every column that is read from files, and for the system columns "source", "first_loaded", "last_loaded"
+    and "surrogate". Rows become raw files of the channel `adopt`: only there a file has values for these columns.
+
+    Attributes:
+        name: name of the table, with its schema if that is not the database's default.
+        columns: names of its columns by those of the dataset, where they differ.
+    """
+
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not texts.
+
+        Raises:
+            DeclarationError: an option is invalid; the sentence names it.
+        """
+        if not isinstance(self.name, str) or not self.name:
+            raise DeclarationError(f"AdoptedTable: {self.name!r} is not the name of a table")
+        if not isinstance(self.columns, Mapping) or not all(
+            isinstance(name, str) and name for item in self.columns.items() for name in item
+        ):
+            raise DeclarationError(
+                f'AdoptedTable: columns is {self.columns!r}; it takes names, as in {{"here": "there"}}'
+            )
+
+
 CRON = r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)|(?:[0-9A-Za-z*/,#?-]+ +){4,5}[0-9A-Za-z*/,#?-]+"
 """Pattern of a cron expression; Dagster parses it."""
 API_CHANNEL = "api:"
@@ -178,6 +215,9 @@ API_CHANNEL = "api:"
 @dataclass(frozen=True)
 class PageNumberPaginator:
     """Paging by number: `?page=1&limit=100`, then `page=2`; the first page without rows ends the sync.
+
+    A source that ignores page and limit, and sends all of its rows whatever they are, ends it too: its next page has the same
+    rows, and so has one with the limit 1. One that ignores the page alone fails: there may be more rows.
 
     Attributes:
         page: name of the parameter for the number of the page.
@@ -238,13 +278,15 @@ class CursorPaginator:
 class ApiSource:
     """An HTTP API that is synced page by page; each page becomes a raw file, as if it had been dropped.
 
-    The pages are read as the dataset's JSON files are. The address of the API and its credentials are settings:
+    The pages are read as the dataset's files with this ending are. The address of the API and its credentials are settings:
     `MINI_PLATFORM_API_SOURCE__<DATASET>_<NAME>__URL` and `…__HEADER`. Numbers of times are seconds.
 
     Attributes:
         name: name of the source: lower case letters, digits and single underscores; a column with `system="source"` has it.
+            It may be the name of the format of its pages, whose files then have the same value there.
         url: URL of the first page, unless a setting overrides it; None means that the source is not synced until it is set.
-        paging: how the next page is requested: a `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`.
+        paging: how the next page is requested: a `PageNumberPaginator`, `HeaderLinkPaginator` or `CursorPaginator`; None if
+            one response has all rows, as a CSV file at a URL.
         page_size: number of rows to request per page.
         since: name of the parameter that takes an ISO 8601 time and limits the response to rows changed after it; None if
             the API has none.
@@ -261,12 +303,13 @@ class ApiSource:
         sync_seconds: maximum duration of a sync in one run; a longer one is continued by the next run.
         max_pages: maximum number of pages of one sync; more are considered an endless loop.
         schedule: cron expression for the sync; None means the setting ETL_INTERVAL.
-        suffix: ending of the names of the pages; it selects one of several JSON formats of the dataset.
+        suffix: ending of the names of the pages; it selects one of the formats of the dataset: one for JSON, or, without
+            paging, one for CSV.
     """
 
     name: str
     url: str | None = None
-    paging: PageNumberPaginator | HeaderLinkPaginator | CursorPaginator = PageNumberPaginator()
+    paging: PageNumberPaginator | HeaderLinkPaginator | CursorPaginator | None = PageNumberPaginator()
     page_size: int = 100
     since: str | None = None
     overlap: dt.timedelta = dt.timedelta(minutes=5)
@@ -293,13 +336,13 @@ class ApiSource:
             raise DeclarationError(
                 f"ApiSource: {self.name!r} is not a name: use lower case letters, digits and single underscores"
             )
-        if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator):
+        if not isinstance(self.paging, PageNumberPaginator | HeaderLinkPaginator | CursorPaginator | None):
             raise DeclarationError(
                 f"ApiSource {self.name}: paging is {self.paging!r}; it takes PageNumberPaginator, "
-                "HeaderLinkPaginator or CursorPaginator"
+                "HeaderLinkPaginator, CursorPaginator or None"
             )
         self._refuse_numbers()
-        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging.limit)
+        _refuse_parameters(f"ApiSource {self.name}", self.since, self.paging.limit if self.paging else None)
         if self.url is not None and not re.match(r"https?://[^/]", str(self.url)):
             raise DeclarationError(f"ApiSource {self.name}: url is {self.url!r}; it begins with https:// or http://")
         if "#" in (self.url or ""):

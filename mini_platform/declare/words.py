@@ -6,6 +6,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import Frequency, Measure, OverTime, Page, Ranked, Recurring
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.sources import (
+    AdoptedTable,
     ApiSource,
     Csv,
     CursorPaginator,
@@ -16,6 +17,7 @@ from mini_platform.declare.sources import (
 
 # fmt: off
 __all__ = [
+    "AdoptedTable",
     "Aggregate",
     "ApiSource",
     "Case",

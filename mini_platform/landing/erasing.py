@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mini_platform.rows.protection import PROTECTIONS, Keyring, normalized, plain
+from mini_platform.rows.protection import Keyring, normalized, plain, protected
 from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.dispatch import format_of
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.readers.unpack import GZIP_MAGIC, ZIP_MAGICS, Unpacked, unpacked
-from mini_platform.rows.validation import clean_columns, parse
+from mini_platform.rows.validation import clean_columns, read_cells
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -139,8 +139,10 @@ def _is_persons(dataset: Dataset, rows: pl.DataFrame, person: Person) -> pl.Seri
     is_person = none
     hashed = [column for column in dataset.read_columns if column.personal == "hash"]
     cleaned = clean_columns(hashed, rows)
+    digests = person.keyring.digests(person.text)
     for column in hashed:
-        is_person = is_person | (plain(cleaned[column.name]) == person.text).fill_null(value=False)
+        cells = cleaned[column.name]
+        is_person = is_person | ((plain(cells) == person.text) | cells.is_in(digests)).fill_null(value=False)
     # A longer name is another person's, but an address within a text is the same address.
     searched = rows if "@" in person.text else rows.drop(cleaned.columns)
     for cells in searched:
@@ -162,13 +164,9 @@ def _shared(dataset: Dataset, others: pl.DataFrame, person: Person) -> list[pl.D
     hashed_before = len(person.keyring.keys) > 1 and any(column.is_protected for column in columns)
     if hashed_before or not all(column.is_read for column in columns):
         return [person.keys]  # The key is not in the file, or not as in the table: any of them may be shared.
-    keys = clean_columns(columns, others)
-    stored = [
-        PROTECTIONS[str(column.personal)](keys[column.name], person.keyring).alias(column.name)
-        for column in columns
-        if column.is_protected
-    ]
-    shared = person.keys.join(keys.with_columns(stored).select(map(parse, columns)), on=list(dataset.key), how="semi")
+    _, keys = read_cells(columns, others)
+    stored = [protected(column, keys[column.name], person.keyring) for column in columns if column.is_protected]
+    shared = person.keys.join(keys.with_columns(stored), on=list(dataset.key), how="semi")
     return [] if shared.is_empty() else [shared]
 
 

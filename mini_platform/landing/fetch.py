@@ -270,7 +270,11 @@ class Fetcher:
 
     @contextmanager
     def _open(self, url: str, etag: str | None) -> Iterator[httpx.Response]:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mini-platform"}
+        headers = {
+            "Accept": "application/json, */*;q=0.5",
+            "Accept-Encoding": "identity",
+            "User-Agent": "mini-platform",
+        }
         if etag:
             headers["If-None-Match"] = etag
         if self._access.header and self._access.is_own(url):

@@ -58,7 +58,7 @@ def url_of(source: ApiSource, base: str, position: str, since: dt.datetime | Non
     if isinstance(paging, HeaderLinkPaginator) and position:
         return _with_secrets(position, base)
     params: dict[str, str] = {}
-    if paging.limit:
+    if paging and paging.limit:
         params[paging.limit] = str(source.page_size)
     if source.since and since:
         params[source.since] = since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -67,7 +67,8 @@ def url_of(source: ApiSource, base: str, position: str, since: dt.datetime | Non
     elif isinstance(paging, CursorPaginator) and position:
         params[paging.parameter] = position
     try:
-        return str(httpx.URL(base).copy_merge_params(params))
+        url = httpx.URL(base)
+        return str(url.copy_merge_params(params) if params else url)  # A signed query stays as it is written.
     except httpx.InvalidURL as error:
         raise SyncError(f"The configured URL is invalid: {error}.") from error
 
@@ -93,7 +94,7 @@ def _replace_parameters(link: str, values: Mapping[tuple[str, str], str]) -> str
 
 
 def read(source: ApiSource, form: Json, base: str, position: str, answer: Answer) -> ApiPage:
-    """Parse a page: count its rows and find the position of the next page.
+    """Parse a page of JSON: count its rows and find the position of the next page.
 
     Numbers keep their text, and rows are not validated here.
 
@@ -132,6 +133,8 @@ def _next(source: ApiSource, body: Any, base: str, position: str, answer: Answer
         return str(int(position) + 1) if rows else None
     if isinstance(paging, HeaderLinkPaginator):
         return next_position(base, answer)
+    if paging is None:
+        return None
     cursor = _value_at(body, paging.path)
     if cursor in (None, "", False):
         return None

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Engine, Row
@@ -26,6 +28,7 @@ from mini_platform.declare.sources import ApiSource, HeaderLinkPaginator, Json, 
 from mini_platform.landing import paging
 from mini_platform.landing.checkpoint import Checkpoint, KnownPage, SyncOvertakenError, WaitingError, begin
 from mini_platform.landing.fetch import NOT_MODIFIED, Answer, Fetcher, RetryableError, SyncError
+from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.storage.access import Access
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.ledger import Arrival
@@ -170,7 +173,7 @@ class _Sync:
 
         def read_page(answer: Answer) -> tuple[Answer, paging.ApiPage | None]:
             if answer.status != NOT_MODIFIED:
-                return answer, paging.read(self.source, self._form, self.base, progress.position, answer)
+                return answer, self._read(progress.position, answer)
             if etag is None:
                 raise SyncError("The source answered 304 (not modified) to a request without an ETag.")
             return answer, None
@@ -187,11 +190,24 @@ class _Sync:
         """Return True if a 304 is enough to find the next page: beside the rows of a last page there may be a link by now."""
         return row.next is not None or not isinstance(self.source.paging, HeaderLinkPaginator)
 
-    @property
-    def _form(self) -> Json:
+    def _read(self, position: str, answer: Answer) -> paging.ApiPage:
         form = self.dataset.page_format(self.source)
-        assert form is not None  # noqa: S101 - the declaration was checked
-        return form
+        if isinstance(form, Json):
+            return paging.read(self.source, form, self.base, position, answer)
+        from mini_platform.rows.readers.files import read_rows  # Brings polars.
+
+        # The file's own reader distinguishes CSV from an error page that was sent with status 200.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(answer.body)
+            file.flush()
+            try:
+                blocks = read_rows(
+                    self.dataset, Path(file.name), f"page{self.source.suffix}", self.source.channel, ReadLimits()
+                )
+                rows = sum(block.rows.height + len(block.malformed) for block in blocks)
+            except RefusedFileError as error:
+                raise RetryableError(f"The page cannot be read: {error}") from error
+        return paging.ApiPage(rows, hashlib.sha256(answer.body).hexdigest(), None)
 
     def _advance_unchanged(self, known: KnownPage, answer: Answer) -> None:
         row = known.row
@@ -212,13 +228,32 @@ class _Sync:
         first, equal = self.checkpoint.equal_pages(request, page.rows_sha256)
         return first if equal >= (1 if isinstance(self.source.paging, PageNumberPaginator) else EQUAL_PAGES) else None
 
+    def _ignores_paging(self, page: paging.ApiPage) -> bool:
+        """Return True if the source sends these rows, all that it has, whatever page and limit are.
+
+        One that ignores the page but not the limit may have more rows, which it does not send.
+        """
+        numbered = self.source.paging
+        if not isinstance(numbered, PageNumberPaginator) or numbered.limit is None:
+            return False
+        position, other_size = paging.first(self.source), 2 if page.rows == 1 else 1
+        url = paging.url_of(replace(self.source, page_size=other_size), self.base, position, self.checkpoint.row.since)
+        limited = self.fetcher.fetch(url, None, lambda answer: self._read(position, answer))
+        return limited.rows_sha256 == page.rows_sha256
+
     def _land_page(self, known: KnownPage, answer: Answer, page: paging.ApiPage) -> None:
         sha256 = hashlib.sha256(answer.body).hexdigest()
-        if page.rows and (equal_page := self._repeated_page(known.request, page)):
-            raise SyncError(f"It has the same rows as page {equal_page}: the source does not advance to the next page.")
+        repeated = page.rows and self._repeated_page(known.request, page)
+        if repeated:
+            if repeated < self.checkpoint.row.pages or not self._ignores_paging(page):
+                raise SyncError(
+                    f"It has the same rows as page {repeated}: the source does not advance to the next page. If one response "
+                    "has all of its rows, declare paging=None."
+                )
+            page = replace(page, next=None)
         unchanged = known.row is not None and known.row.sha256 == sha256 and not self.checkpoint.row.whole
         arrival = None
-        if page.rows and not unchanged:
+        if page.rows and not repeated and not unchanged:
             stored, size = self.store.put(io.BytesIO(answer.body))
             failpoint("sync.page_kept")
             progress = self.checkpoint.row

@@ -15,6 +15,8 @@ from mini_platform.storage.names import display_name
 from mini_platform.storage.store import Arriving
 from mini_platform.warehouse import ledger
 
+PAYLOADS = "post"
+"""Channel of request bodies without a name: each is a file of its own, which no later version corrects."""
 NAME_BYTES = 255
 """Maximum length of a name, in bytes of UTF-8; that of a file system, so that whatever can be dropped can be uploaded."""
 

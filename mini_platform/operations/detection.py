@@ -11,15 +11,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, Row, and_, exists, func, not_, or_, select
+from sqlalchemy import Connection, Row, and_, exists, func, literal, not_, or_, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
+from mini_platform.landing.upload import PAYLOADS
 from mini_platform.operations.incidents import (
     DAGSTER_KINDS,
     KINDS,
     Incident,
     Subject,
+    open_subjects,
     reconcile,
     stored,
     unacknowledged,
@@ -119,15 +122,19 @@ def detect_in_ledger(
     loaded = [datasets[row.dataset] for row in declared_loads if row.has_loaded]
     detected = [
         *_waiting(conn, datasets, settings),
+        *_payloads(conn, datasets, settings),
         *_files(conn, datasets, settings),
         *_sources(conn, datasets, settings),
         *_late(declared_loads, datasets, settings),
         *(incident for dataset in loaded for incident in _unusual(conn, dataset, settings)),
         *(incident for dataset in loaded for incident in _rejects(conn, dataset, settings)),
     ]
-    pending = select(_first.c.file_id).select_from(_named).where(files.c.status.in_(PENDING))
+    pending = select(_first.c.file_id, files.c.dataset, files.c.channel).select_from(_named)
+    waiting = conn.execute(pending.where(files.c.status.in_(PENDING))).all()
     decided = {incident.subject for incident in detected if incident.kind == "file_refused"}
-    subjects = set(map(str, conn.scalars(pending)))
+    subjects = {str(row.file_id) for row in waiting if row.channel != PAYLOADS}
+    if posted := {f"{row.dataset}/{PAYLOADS}/" for row in waiting if row.channel == PAYLOADS}:
+        subjects |= {subject for subject in open_subjects(conn, "file_refused") if subject.startswith(tuple(posted))}
     return detected, {("file_refused", subject) for subject in subjects - decided}
 
 
@@ -167,6 +174,45 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
         )
 
 
+def _payloads(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Yield an incident per dataset and reason for posted payloads: a sender that is broken sends many a second."""
+    rule = func.jsonb_object_keys(files.c.rule_counts).column_valued("rule")
+    rules = select(func.string_agg(rule, aggregate_order_by(literal(", "), rule))).scalar_subquery().label("rules")
+    bad = (
+        select(files, rules)
+        .where(
+            files.c.status.in_(BAD),
+            files.c.channel == PAYLOADS,
+            files.c.same_as.is_(None),
+            files.c.dataset.in_(list(datasets)),
+        )
+        .subquery()
+    )
+    reasons = select(
+        bad.c.dataset,
+        bad.c.status,
+        bad.c.rules,
+        func.count().label("payloads"),
+        func.min(bad.c.arrived_at).label("since"),
+        func.max(bad.c.file_id).label("newest"),
+        func.max(bad.c.run_id).label("run_id"),
+    ).group_by(bad.c.dataset, bad.c.status, bad.c.rules)
+    for row in conn.execute(reasons.order_by(bad.c.dataset, bad.c.status, bad.c.rules)):
+        what = f"{plural(row.payloads, 'payload')} {row.status}: {row.rules or 'see the newest for the reason'}."
+        yield Incident(
+            "file_refused",
+            f"{row.dataset}/{PAYLOADS}/{row.status}/{row.rules or ''}",
+            row.dataset,
+            f"{row.newest} {row.run_id}",
+            f"{row.dataset}: {what}",
+            f"Correct what sends them; `mini-platform rejects {row.dataset} --file {row.newest}` shows the newest.",
+            f"{settings.links_url}/files/{row.newest}",
+            row.since,
+            what,
+            row.status,
+        )
+
+
 def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
     """Yield an incident per file name whose last validated version was refused or failed, the newest last."""
     same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
@@ -177,7 +223,11 @@ def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings
         select(files, _first.c.file_id.label("first"))
         .select_from(_named)
         .where(
-            files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)), ~validated_later
+            files.c.status.in_(BAD),
+            files.c.channel != PAYLOADS,
+            files.c.same_as.is_(None),
+            files.c.dataset.in_(list(datasets)),
+            ~validated_later,
         )
         .order_by(files.c.file_id)
     )
@@ -276,10 +326,11 @@ def _late(loads: Iterable[Row[Any]], datasets: Mapping[str, Dataset], settings: 
 
 def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator[Incident]:
     """Yield an incident of a dataset with recent, uncorrected files whose rejected rows exceed its warning limit."""
-    limit, rejected, read = dataset.warn_limit, files.c.rows_rejected, files.c.rows_read
+    limit, rejected = dataset.warn_limit, files.c.rows_rejected
+    read = files.c.rows_read + func.coalesce(files.c.rows_erased, 0)  # As in the validation of the file.
     above = []
     if limit.share is not None:
-        above.append(rejected > Decimal(str(limit.share)) * read)
+        above.append(and_(read >= limit.min_rows, rejected > Decimal(str(limit.share)) * read))
     if limit.rows is not None:
         above.append(rejected > limit.rows)
     if not above:
@@ -293,7 +344,7 @@ def _rejects(conn: Connection, dataset: Dataset, settings: Settings) -> Iterator
             func.max(files.c.file_id).over().label("newest"),
         )
         .where(*of_dataset, or_(*above), *(moment >= func.now() - RECENT for moment in moments), not_(corrected))
-        .order_by((rejected * 1.0 / read).desc(), files.c.file_id.desc())
+        .order_by((rejected * 1.0 / files.c.rows_read).desc(), files.c.file_id.desc())
         .limit(1)
     )
     for worst in conn.execute(rejecting):

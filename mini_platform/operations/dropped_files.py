@@ -46,10 +46,10 @@ def scratch(folder_: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def outcome_of(name: str, search: Search, *, written: bool) -> dict[str, Any]:
-    """Return name, number of records and outcome of a file with records of a person."""
-    outcome = "rewritten without them" if written else f"dropped: {search.problem}"
-    return {"name": name, "records": len(search.lines), "outcome": outcome}
+def rewriting_of(name: str, search: Search, *, written: bool) -> dict[str, Any]:
+    """Return name, number of records and action of a file with records of a person."""
+    action = "rewritten without them" if written else f"dropped: {search.problem}"
+    return {"name": name, "records": len(search.lines), "action": action}
 
 
 def _erase(erasure: Erasure) -> Erased:
@@ -78,7 +78,7 @@ def _erase(erasure: Erasure) -> Erased:
             except OSError as error:
                 result.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
                 continue
-        result.files.append(outcome_of(file.name, search, written=written))
+        result.files.append(rewriting_of(file.name, search, written=written))
         if written:
             _remember(erasure.engine, dataset, file)
     if result.files:

@@ -22,7 +22,8 @@ from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.rows.protection import Keyring, masked, protect, protected, stored_as
 from mini_platform.rows.readers import Block, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
-from mini_platform.rows.validation import clean_columns, parse, validate
+from mini_platform.rows.stored_values import stored_values
+from mini_platform.rows.validation import parse, read_cells, validate
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform.warehouse.validated_rows import RawFiles
@@ -124,8 +125,8 @@ def parse_key(dataset: Dataset, texts: Sequence[str]) -> dict[str, Any]:
             f"The key of {dataset.name} has {len(columns)} values ({', '.join(dataset.key)}), not {len(texts)}."
         )
     raw_texts = pl.DataFrame({c.name: [text] for c, text in zip(columns, texts, strict=True)})
-    cleaned = clean_columns(columns, raw_texts)
-    typed = cleaned.select(map(parse, columns)).row(0, named=True)
+    cleaned, values = read_cells(columns, raw_texts)
+    typed = values.row(0, named=True)
     for column, text in zip(columns, texts, strict=True):
         if typed[column.name] is None:
             reason = (
@@ -245,13 +246,16 @@ def _matching(
         pl.Series("_record", records),
         *(c.name for c in dataset.staged_columns if not c.derived),
     )
+    if block.derived is not None:
+        numbered = numbered.with_columns(block.derived.get_columns())
     key_is_read = not any(column.derived for column in columns)
     if key_is_read:  # Filter first: most rows have another key and need no validation.
-        keys = clean_columns(columns, numbered).select(map(parse, columns))
+        _, keys = read_cells(columns, numbered)
         numbered = numbered.filter(_has_key(columns, keys, key, keyring))
     if numbered.is_empty():
         return
-    results = validate(dataset, numbered)
+    stored = stored_values(dataset, numbered, keyring) if block.derived is not None else {}
+    results = validate(dataset, numbered, stored)
     broken = [(rule, fails) for rule, fails in results.broken if rule.severity == "error"]
     rows = protect(dataset, results.rows, keyring) if keyring else results.rows
     typed = rows.select(map(_typed, dataset.staged_columns))

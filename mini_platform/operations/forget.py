@@ -41,7 +41,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.rules import KEY_ONCE
 from mini_platform.landing import retention
 from mini_platform.landing.erasing import Person, Search, erase
-from mini_platform.operations.dropped_files import outcome_of, scratch
+from mini_platform.operations.dropped_files import rewriting_of, scratch
 from mini_platform.operations.place import Erasure
 from mini_platform.operations.places import FILES
 from mini_platform.rows.protection import normalized
@@ -65,7 +65,7 @@ class Forgotten:
 
     Attributes:
         rows: number of deleted rows by table, such as `production.orders`.
-        files: a dict per raw file with records of the person: its id, name, number of records and outcome.
+        files: a dict per raw file with records of the person: its id, name, number of records and action.
         dropped_files: a dict per file in the drop folder or another file place (`operations/places.py`), without an id.
         queued: ids of files that are loaded again, as they hold earlier values of a deleted row, or rows with its key that
             were rejected as duplicates.
@@ -297,8 +297,8 @@ def _erase(
     for item in noted:
         if item.new:
             state.versions.add((item.row.file_id, item.new.sha256))
-        outcome = outcome_of(item.row.name, item.search, written=item.new is not None)
-        result.files.append({"file_id": item.row.file_id, **outcome})
+        rewriting = rewriting_of(item.row.name, item.search, written=item.new is not None)
+        result.files.append({"file_id": item.row.file_id, **rewriting})
     lines = [
         (item.row.file_id, *line) for item in noted for line in zip(item.search.lines, item.search.records, strict=True)
     ]

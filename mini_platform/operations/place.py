@@ -65,7 +65,7 @@ class Erased:
     """The result of removing a person from a place.
 
     Attributes:
-        files: a dict per file with records of the person: its name, number of records and outcome.
+        files: a dict per file with records of the person: its name, number of records and what was done with it.
         unread: sentences about files that could not be searched.
     """
 

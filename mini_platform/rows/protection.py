@@ -28,7 +28,8 @@ REDACTED = "[redacted]"
 SHOWN_DIGITS = 4
 NOT_IDENTIFYING = (
     r"\s*(?:[+-]?[0-9]{1,6}(?:\.[0-9]{1,3})?"
-    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
+    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+    r"(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
     r"|[Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|YES|[Nn]o|NO|[TtFfYyNn])\s*"
 )
 """Texts that identify nobody: numbers that are too short for a telephone number, days, times, yes and no. Python, polars and
@@ -200,8 +201,18 @@ def protect(dataset: Dataset, rows: pl.DataFrame, keyring: Keyring) -> pl.DataFr
 
 
 def protected(column: Column, cells: pl.Series, keyring: Keyring) -> pl.Series:
-    """Return cleaned texts of a protected column as they are stored."""
-    return PROTECTIONS[str(column.personal)](cells, keyring).alias(cells.name)
+    """Return cleaned texts of a protected column as they are stored; those that have their stored form are unchanged."""
+    replaced = PROTECTIONS[str(column.personal)](cells, keyring).alias(cells.name)
+    stored = is_stored(column, cells, keyring)
+    return cells.zip_with(stored, replaced) if stored.any() else replaced
+
+
+def is_stored(column: Column, cells: pl.Series, keyring: Keyring) -> pl.Series:
+    """Return True for each text that has the stored form of a protected column; a hash must be by one of the keys."""
+    pattern = STORED[str(column.personal)].pattern
+    if column.personal == "hash":
+        pattern = rf"(?:{'|'.join(re.escape(key.id) for key in keyring.keys)}):[0-9a-f]{{64}}"
+    return cells.str.contains(f"^(?:{pattern})$").fill_null(value=False)
 
 
 def stored_as(column: Column, text: str, keyring: Keyring) -> list[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, partial, reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Any
 
 import pandera.polars as pa
@@ -27,6 +28,7 @@ from mini_platform.declare.declared_checks import anchored_pattern
 from mini_platform.declare.rules import LINE_ONCE
 from mini_platform.rows.exact import ROW_FAULTS, evaluate, exact_expression
 from mini_platform.rows.own_rows import build_expression, other_rows
+from mini_platform.rows.protection import STORED
 from mini_platform.rows.readers import Malformed
 
 DTYPES: dict[Any, pl.DataType] = {
@@ -45,15 +47,21 @@ TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 """Pattern of a JSON number: https://www.rfc-editor.org/rfc/rfc8259#section-6"""
 TIMESTAMP = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?(?:[.,]([0-9]{1,6})0*)?"
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(?:(:[0-5][0-9])(?:[.,]([0-9]{1,6})0*)?)?"
     r"(?:([+-](?:0[0-9]|1[0-4])):?([0-5][0-9])?|[Zz])$"
 )
 """Day, hour and minute, second, fraction to the microsecond, and the offset's hours and minutes; ISO 8601 and RFC 3339."""
+BASIC_TIME = r"^([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})([0-9]{2})"
+"""Day, hour and minute in the basic form of ISO 8601; seconds and the offset follow."""
+UNPADDED_OR_MIDNIGHT = r"^([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:[Tt ]00:00(?::00(?:\.0+)?)?)?$"
+"""Year, month and day, and what pandas and databases append to a date."""
+WITH_EXPONENT = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?0*[0-9]{1,3}$"
 PLAIN_EMAIL = (
     r"^[A-Za-z0-9_+-]{1,16}(?:\.[A-Za-z0-9_+-]{1,15}){0,2}@"
     r"(?:[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20})?\.){1,3}(?:com|org|net|info|biz|edu|gov|[a-z]{2})$"
 )
 """Addresses that `email_validator` is known to accept (a test checks it): calling it a million times takes half a minute."""
+INTERNAL_DOMAINS = frozenset(("local", "test"))
 MASK_BITS = 63
 
 
@@ -78,12 +86,21 @@ def dtype(column: Column) -> pl.DataType:
     return pl.Decimal(DECIMAL_DIGITS, column.decimals) if column.type is Decimal else DTYPES[column.type]
 
 
-def _is_email(address: str) -> bool:
-    from email_validator import EmailNotValidError, validate_email
+@cache
+def _email_validator() -> Any:
+    import email_validator
 
+    # Names of internal hosts. Taking them off the library's list is the way that it documents.
+    for name in INTERNAL_DOMAINS.intersection(email_validator.SPECIAL_USE_DOMAIN_NAMES):
+        email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(name)
+    return email_validator
+
+
+def _is_email(address: str) -> bool:
+    library = _email_validator()
     try:
-        validate_email(address, check_deliverability=False)
-    except EmailNotValidError:
+        library.validate_email(address, check_deliverability=False)
+    except library.EmailNotValidError:
         return False
     return True
 
@@ -206,6 +223,8 @@ def clean(column: Column, cells: pl.Series) -> pl.Series:
     if column.case:
         cleaned = composed(cleaned.str.to_lowercase() if column.case == "lower" else cleaned.str.to_uppercase())
         nothing = nothing | is_nothing(cleaned)
+    if column.case and column.personal == "hash":  # The id of the key of a stored hash keeps its case.
+        cleaned = cells.zip_with(cells.str.contains(f"^(?:{STORED['hash'].pattern})$"), cleaned)
     if column.type == list[float]:
         nothing = nothing | cleaned.str.contains(r"^\[\s*\]$")
     return cleaned.set(nothing, None)
@@ -216,8 +235,8 @@ def _is_ascii(texts: pl.Series) -> bool:
 
 
 def clean_columns(columns: Sequence[Column], rows: pl.DataFrame) -> pl.DataFrame:
-    """Return these columns of text rows, cleaned; columns that the platform fills in are unchanged."""
-    return pl.DataFrame([rows[c.name] if c.system else clean(c, rows[c.name]) for c in columns])
+    """Return these columns of text rows, cleaned; those that the platform fills in are unchanged, except for a source."""
+    return pl.DataFrame([rows[c.name] if c.system not in (None, "source") else clean(c, rows[c.name]) for c in columns])
 
 
 def parse(column: Column) -> pl.Expr:
@@ -252,6 +271,86 @@ def parse(column: Column) -> pl.Expr:
         finite = numbers.list.eval(pl.element().is_finite()).list.all()
         return pl.when(finite & ~text.map_batches(_underflow, return_dtype=pl.Boolean())).then(numbers)
     return text
+
+
+def _without_exponent(texts: pl.Series) -> pl.Series:
+    indices = texts.str.contains(WITH_EXPONENT).fill_null(value=False).arg_true()
+    return texts.scatter(indices, [f"{Decimal(text):f}" for text in texts.gather(indices)])
+
+
+def _plain_number(text: pl.Expr) -> pl.Expr:
+    """Return `1E3` as `1000`, `.50` as `0.5`, `12.0`, `12.` and `0012` as `12`."""
+    plain = text.map_batches(_without_exponent, return_dtype=pl.String())
+    plain = plain.str.replace(r"^([+-]?)\.([0-9])", "${1}0.$2").str.replace("^([+-]?)0+([0-9])", "${1}$2")
+    return plain.str.replace(r"^([+-]?[0-9]+(?:\.[0-9]*[1-9])?)\.?0*$", "$1")
+
+
+def _plain_date(text: pl.Expr) -> pl.Expr:
+    """Return `2026-1-5` and `2026-01-05T00:00:00` as `2026-01-05`."""
+    part = text.str.extract_groups(UNPADDED_OR_MIDNIGHT).struct
+    return pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-")
+
+
+def _plain_time(text: pl.Expr) -> pl.Expr:
+    """Return `20260105T060000-0400` as `2026-01-05T06:00:00-0400`, and `2026-01-05T06Z` as `2026-01-05T06:00Z`."""
+    plain = text.str.replace(f"{BASIC_TIME}([0-9]{{2}})", "$1-$2-${3}T$4:$5:$6")
+    plain = plain.str.replace(f"{BASIC_TIME}([-+Zz])", "$1-$2-${3}T$4:$5$6")
+    plain = plain.str.replace("^([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})([-+Zz])", "$1-$2-${3}T$4:00$5")
+    return plain.str.replace("^([0-9-]{10})[Tt]([0-9]{2})([-+Zz])", "${1}T$2:00$3")
+
+
+def _local_time(text: pl.Expr, zone: str) -> pl.Expr:
+    """Return a time without an offset, or a date alone, with the offset of its zone; null if the clock skips or repeats it."""
+    day = _plain_date(text)
+    part = _plain_time(text + "Z").str.extract_groups(TIMESTAMP).struct
+    second, fraction = part[2].fill_null(":00"), part[3].fill_null("0")
+    moment = pl.coalesce(
+        day + "T00:00:00.0", pl.concat_str(part[0], pl.lit("T"), part[1], second, pl.lit("."), fraction)
+    )
+    local = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    placed = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
+    return placed.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+
+
+def _plain_form(column: Column) -> pl.Expr:
+    """Return the plain form of the text of a column's values."""
+    text = pl.col(column.name)
+    plain = PLAIN_FORMS[column.type](text)
+    if column.timezone:
+        has_offset = text.str.contains(r"(?:[Tt ].*[-+]|[Zz]$)")
+        plain = pl.when(has_offset).then(plain).otherwise(_local_time(text, column.timezone))
+    return plain.alias(column.name)
+
+
+PLAIN_FORMS: Mapping[Any, Callable[[pl.Expr], pl.Expr]] = {
+    int: _plain_number,
+    Decimal: _plain_number,
+    dt.date: _plain_date,
+    dt.datetime: _plain_time,
+}
+"""Type of a column -> function that rewrites other forms of the same value in the form that `parse` and Postgres read."""
+
+
+def read_cells(columns: Sequence[Column], rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return cells as cleaned text, and as typed values, null where the text is not valid for the column's type.
+
+    A form that loses nothing, such as `12.0` as a whole number, is accepted; its text becomes that of the plain form. Only
+    cells that are not in the plain form are looked at again, so files in the plain form take no longer.
+    """
+    text = clean_columns(columns, rows)
+    typed = text.select(map(parse, columns))
+    for column in columns:
+        cells, values = text[column.name], typed[column.name]
+        if column.type not in PLAIN_FORMS or values.null_count() == cells.null_count():
+            continue
+        others = (cells.is_not_null() & values.is_null()).arg_true()
+        plain = cells.gather(others).to_frame().select(_plain_form(column))
+        read = plain.select(parse(column)).to_series()
+        accepted = read.is_not_null()
+        others = others.filter(accepted)
+        text = text.with_columns(cells.scatter(others, plain.to_series().filter(accepted)))
+        typed = typed.with_columns(values.scatter(others, read.filter(accepted)))
+    return text, typed
 
 
 def _underflow(lists: pl.Series) -> pl.Series:
@@ -432,6 +531,18 @@ def _rule_failures(
         yield rules[check.name], fails & ~unparsed
 
 
+def _of_arrived_values(
+    dataset: Dataset, failures: Iterable[tuple[Rule, pl.Series]], stored: Mapping[str, pl.Series]
+) -> Iterator[tuple[Rule, pl.Series]]:
+    """Yield the rules without the rows in which they are about a stored value that is read."""
+    read = {column.name for column in dataset.read_columns} & stored.keys()
+    roots = {custom.rule.name: build_expression(custom.holds).meta.root_names() for custom in dataset.custom_rules}
+    for rule, fails in failures:
+        for name in read.intersection((rule.column, *roots.get(rule.name, ()))):
+            fails = fails & ~stored[name]  # noqa: PLW2901
+        yield rule, fails
+
+
 def _array_literal(items: list[str]) -> str:
     quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
     return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
@@ -461,29 +572,38 @@ def _explain(broken: list[tuple[Rule, pl.Series]]) -> pl.DataFrame:
     return masks.join(explained, on=masks.columns, how="left", maintain_order="left").select("_rules", "_reasons")
 
 
-def validate(dataset: Dataset, rows: pl.DataFrame) -> ValidationResult:
+def validate(
+    dataset: Dataset, rows: pl.DataFrame, stored: Mapping[str, pl.Series] = MappingProxyType({})
+) -> ValidationResult:
     """Validate text rows against every rule of their dataset.
 
     Args:
         dataset: dataset with the rules.
         rows: n rows; columns that are read, and staged columns that the platform fills in, as text (an empty field is "");
             other columns are passed through. Of these, `_record` is the number of each row among those on its line.
+        stored: which values of an export are stored ones (`stored_values`): rules over them do not apply, and derived columns,
+            which `rows` then has as text, are not computed from them.
 
     Raises:
         DeclarationError: an expression over its columns depends on other rows, or is wrong for any rows.
     """
     refuse_other_rows(dataset)
     sources = [column for column in dataset.staged_columns if not column.derived]
-    text = clean_columns(sources, rows)
-    typed = text.select(parse(column) for column in sources)
+    text, typed = read_cells(sources, rows)
     typed = _derive(dataset, typed)
+    if stored:
+        exported = rows.select(parse(column) for column in dataset.columns if column.derived and column.name in stored)
+        typed = typed.with_columns(values.zip_with(stored[values.name], typed[values.name]) for values in exported)
     if rewritten := [column for column in dataset.staged_columns if _is_staged_as_typed(column)]:
         readable = typed.select(as_text(column) for column in rewritten)
         text = text.with_columns(
             readable[c.name] if c.derived else readable[c.name].fill_null(text[c.name]) for c in rewritten
         )
     records = rows.get_column("_record", default=None)
-    broken = [(rule, fails) for rule, fails in _rule_failures(dataset, text, typed, records) if fails.any()]
+    failures = _rule_failures(dataset, text, typed, records)
+    if stored:
+        failures = _of_arrived_values(dataset, failures, stored)
+    broken = [(rule, fails) for rule, fails in failures if fails.any()]
     keys = typed.select(dataset.key).hash_rows()
     errors = [(rule, fails) for rule, fails in broken if rule.severity == "error"]
     text = text.select(column.name for column in dataset.staged_columns)

@@ -17,7 +17,7 @@ import polars as pl
 
 from mini_platform.declare.columns import Column
 from mini_platform.declare.dataset import Dataset
-from mini_platform.rows.validation import as_text, clean, parse
+from mini_platform.rows.validation import as_text, read_cells
 
 KEPT_BYTES = 160 * 2**20
 """Size up to which different texts are kept: a million orders take 140 MB."""
@@ -146,7 +146,7 @@ def _values(column: Column, texts: pl.Series, *, are_valid: bool) -> pl.Series:
     if column.type in (str, list[float]) or column.is_protected or (column.type is dt.datetime and are_valid):
         return texts  # Valid times are all in UTC and have one format.
     # Cells of rejected rows are as they arrived.
-    values = clean(column, texts.alias(column.name)).to_frame().select(parse(column))
+    _, values = read_cells([column], texts.alias(column.name).to_frame())
     return values.select(as_text(column)).to_series() if column.type is dt.datetime else values.to_series()
 
 

@@ -42,7 +42,6 @@ from mini_platform.warehouse.bulk import filled_in_bulk, is_empty
 from mini_platform.warehouse.dirty_groups import mark
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import (
-    NOW,
     DatasetTables,
     among,
     dataset_tables,
@@ -96,10 +95,7 @@ def _split_batch(dataset: Dataset, batch: Sequence[Row[Any]]) -> list[list[Row[A
 
 def _place_columns(dataset: Dataset) -> list[str]:
     """Return the names of the columns that store the place of a row: its file, line, record, source."""
-    staged = {
-        column.name for column in dataset.staged_columns
-    }  # Without the time of loading, which only production has.
-    return [c.name for c in dataset.stored_columns if c.system and c.name in staged - set(dataset.key)]
+    return [c.name for c in dataset.stored_columns if c.system and c.is_staged and c.name not in dataset.key]
 
 
 def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch: Sequence[Row[Any]]) -> list[int]:
@@ -112,6 +108,7 @@ def _load_batch(conn: Connection, worker: ledger.Worker, dataset: Dataset, batch
     if not ids:
         return []
     first_loaded.expire(conn, dataset)
+    first_loaded.skip_adopted_numbers(conn, dataset, ids)
     valid_rows = {row.file_id: row.rows_read - row.rows_rejected for row in batch}
     # Number of different keys, if it is known: staging compares the keys of a file that is alone in its batch.
     unique_rows = valid_rows[ids[0]] if len(batch) == 1 and batch[0].keys_unique else None
@@ -183,11 +180,6 @@ def _within_file(dataset: Dataset, staging: Any) -> list[ColumnElement[Any]]:
     return last
 
 
-def _timestamp_columns(tables: DatasetTables) -> list[str]:
-    """Return the names of the columns of production that store when a row was written."""
-    return [c.name for c in tables.production.c if c.name not in tables.staging.c]
-
-
 def _fill(
     conn: Connection, dataset: Dataset, tables: DatasetTables, ids: Sequence[int], unique_rows: int | None
 ) -> defaultdict[int, defaultdict[str, int]]:
@@ -198,7 +190,7 @@ def _fill(
     production = tables.production
     name = conn.dialect.identifier_preparer.format_table(production)
     winners = _valid_rows(dataset, tables, ids, distinct=unique_rows is None)
-    rows = first_loaded.with_timestamps(conn, dataset, winners, _timestamp_columns(tables))
+    rows = first_loaded.with_written_columns(conn, dataset, winners)
     with filled_in_bulk(conn, production):
         conn.execute(insert(production).from_select([c.name for c in rows.selected_columns], rows))
         failpoint("load.rows_written")
@@ -294,16 +286,17 @@ def _merge(
     inserted, updated = (incoming.c._action == name for name in ("inserted", "updated"))
     if any(actions["inserted"] or actions["updated"] for actions in counts.values()):
         mark(conn, dataset, select(incoming).where(or_(inserted, updated)))
-        timestamps = _timestamp_columns(tables)
-        rows = select(*(incoming.c[c.name] for c in production.c if c.name not in timestamps))
+        rows = select(*(incoming.c[c.name] for c in production.c if c.name in incoming.c))
         # ON CONFLICT costs half as much again as a plain insert, and these rows are known to have no conflicts.
-        new = first_loaded.with_timestamps(conn, dataset, rows.where(inserted), timestamps)
+        new = first_loaded.with_written_columns(conn, dataset, rows.where(inserted))
         conn.execute(insert(production).from_select([c.name for c in new.selected_columns], new))
         if any(actions["updated"] for actions in counts.values()):
             incoming_key = and_(*(production.c[name] == incoming.c[name] for name in dataset.key))
             mark(conn, dataset, select(production).join(incoming, and_(incoming_key, updated)))
-            insert_only = [column.name for column in dataset.columns if column.system == "first_loaded"]
-            changed = rows.where(updated).add_columns(*(NOW.label(name) for name in timestamps))
+            insert_only = [column.name for column in dataset.columns if column.is_lasting]
+            numbered = [incoming.c[name] for name in dataset.surrogates if name in incoming.c]
+            unnumbered = rows.with_only_columns(*(c for c in rows.selected_columns if c not in numbered))
+            changed = first_loaded.with_written_columns(conn, dataset, unnumbered.where(updated))
             upsert(conn, production, changed, skip_unchanged=False, insert_only=insert_only)
         failpoint("load.rows_written")
     if reloaded:

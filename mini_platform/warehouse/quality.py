@@ -69,6 +69,22 @@ def measure(conn: Connection, dataset: Dataset, run_id: str) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(("total_rows", "nulls", "distinct_values", "duplicates"), "int64"))
 
 
+def current(conn: Connection, dataset: Dataset, *, staged: bool) -> list[dict[str, Any]]:
+    """Compute the figures of staging or of production now, a row per column, as in the report."""
+    return _staging_rows(conn, dataset) if staged else _production_rows(conn, dataset, {})
+
+
+def rows_outside(conn: Connection, dataset: Dataset, column: Column, *, staged: bool) -> tuple[int, int]:
+    """Return the number of rows below and above the limits that a column has by `in_range`."""
+    groups = (_staged_values(dataset, column) if staged else _production_values(dataset, column)).subquery("groups")
+    limits = column.checks["in_range"]
+    outside = (groups.c.value < limits["min_value"], groups.c.value > limits["max_value"])
+    below, above = conn.execute(
+        select(*(func.coalesce(func.sum(groups.c.rows).filter(one), 0) for one in outside))
+    ).one()
+    return int(below), int(above)
+
+
 def _staging_rows(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:
     staging = dataset_tables(dataset).staging
     results = select(staging.c._file_id, staging.c._rules, func.count()).group_by(staging.c._file_id, staging.c._rules)
@@ -129,6 +145,10 @@ def _staged_values(dataset: Dataset, column: Column) -> Select[Any]:
         # token.
         plain = func.btrim(value, WHITE_SPACE)
         has_value = plain.not_in(["", *(token.strip() for token in column.null_tokens)])
+        if column.type is int:  # Postgres does not read `12.0` and `1E3` as whole numbers,
+            plain = plain.cast(Numeric)  # type: ignore[assignment]
+        if column.type is dt.datetime:  # a comma before the fraction, or times without minutes.
+            plain = func.regexp_replace(func.replace(plain, ",", "."), "([Tt][0-9]{2})([-+Zz])", r"\1:00\2")
         value = case((texts.c.readable & has_value, plain.cast(sql_type(column))))
     read = select(texts.c.text, value.label("value"), texts.c.rows).subquery("read")
     unreadable_text = case((read.c.value.is_(None), read.c.text))
@@ -176,12 +196,16 @@ def _production_rows(
     counted = _counted_figures(conn, table, dataset.stored_columns, file_figures, "valid")
     result = []
     for column in dataset.stored_columns:
-        value = table.c[column.name]
-        values = select(value.label("text"), value.label("value"), func.count().label("rows")).group_by(value)
         rules = {r.name: 0 for r in dataset.rules if r.column == column.name}
-        figures = counted.get(column.name) or _figures(conn, table, column, values)
+        figures = counted.get(column.name) or _figures(conn, table, column, _production_values(dataset, column))
         result.append(figures | {"out_of_range": rules, "duplicates": 0})  # It has a key.
     return result
+
+
+def _production_values(dataset: Dataset, column: Column) -> Select[Any]:
+    """Return a select of a column's values with their row counts."""
+    value = dataset_tables(dataset).production.c[column.name]
+    return select(value.label("text"), value.label("value"), func.count().label("rows")).group_by(value)
 
 
 def _reusable_figures(conn: Connection, dataset: Dataset) -> list[dict[str, Any]]:

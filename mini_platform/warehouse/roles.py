@@ -97,7 +97,17 @@ def grants(role: str, tables: tuple[Table, ...]) -> str:
         for _, actions, columns in (item for item in privileges(table) if item[0] == role):
             column_list = f" ({', '.join(map(preparer.quote, columns))})" if columns else ""
             statements.append(f"GRANT {actions}{column_list} ON {name} TO {role}")
+        if role == LOADER:
+            statements += _sequence_grants(name, table)
     return ";\n".join(statements)
+
+
+def _sequence_grants(name: str, table: Table) -> Iterator[str]:
+    """Yield the grants on the sequences from which the loader numbers rows itself, as rows of adopted tables have numbers."""
+    for column in table.columns:
+        if column.identity is not None and not column.identity.always:
+            sequence = f"pg_get_serial_sequence('{name}', '{column.name}')"
+            yield (f"DO $$ BEGIN EXECUTE 'GRANT USAGE, UPDATE ON SEQUENCE ' || {sequence} || ' TO {LOADER}'; END $$")
 
 
 def all_grants(tables: Iterable[Table]) -> str:

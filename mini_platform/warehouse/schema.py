@@ -70,7 +70,7 @@ class MismatchError(ValueError):
 
 
 def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
-    """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs one query.
+    """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs two queries.
 
     Runs as the owner of the schema `ops` where the database user may, so that all tables have one owner.
 
@@ -85,6 +85,7 @@ def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
     try:
         with engine.begin() as conn:
             is_up_to_date = _has_fingerprints(conn, expected)
+            _set_search_path(conn)
         if not is_up_to_date:
             migrations.migrate(engine)
             with engine.begin() as conn:
@@ -121,6 +122,27 @@ def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, st
     for name, sha256 in expected.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+
+
+def _set_search_path(conn: Connection) -> None:
+    """Let people who query the database leave out the schemas of tables; a search path that the database has is kept.
+
+    Here and not with the tables: neither a copy of a database nor its dump has this setting.
+    """
+    unset = text(
+        """
+        SELECT quote_ident(datname) FROM pg_database d
+        WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
+            SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+            WHERE setdatabase = d.oid AND setrole = 0 AND setting LIKE 'search_path=%'
+        )
+        """
+    )
+    if not conn.scalar(unset):
+        return
+    advisory_lock(conn, "schema")  # Other processes may start, too.
+    if name := conn.scalar(unset):
+        conn.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = public, analytics, production")
 
 
 def _make_platform_tables(conn: Connection) -> None:

@@ -216,7 +216,7 @@ def _reject_duplicates(conn: Connection, dataset: Dataset, tallies: Mapping[int,
 
 def _copy(conn: Connection, dataset: Dataset, blocks: Iterator[bytes]) -> None:
     """COPY blocks of CSV into the staging table; a thread of its own produces them, so that both cores work."""
-    columns = (*PLATFORM_COLUMNS, *(c.name for c in dataset.staged_columns))
+    columns = (*PLATFORM_COLUMNS, *(c.name for c in (*dataset.staged_columns, *dataset.adopted_columns)))
     pipe = Pipe()
 
     def write() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.protection import Keyring, protect, shape, shapes
 from mini_platform.rows.readers import Block, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
+from mini_platform.rows.stored_values import stored_values
 from mini_platform.rows.validation import parse, validate, validate_malformed
 from mini_platform.warehouse.figures import Figures
 
@@ -148,8 +149,9 @@ class ValidatedRows:
         self._tallies = tallies
         self._raw = raw
         self._progress = progress
-        self._columns = [column.name for column in dataset.staged_columns if not column.derived]
-        self._staged = [column.name for column in dataset.staged_columns]
+        adopted = [column.name for column in dataset.adopted_columns]
+        self._columns = [*(column.name for column in dataset.staged_columns if not column.derived), *adopted]
+        self._staged = [*(column.name for column in dataset.staged_columns), *adopted]
         self._gathered: list[_Part] = []
         self._rows = 0
 
@@ -199,11 +201,15 @@ class ValidatedRows:
             if self._dataset.is_protected:
                 rows = rows.with_columns(_raw=shapes(rows["_raw"]))
             yield self._csv(rows)
-        if filled := [part for part in gathered if part.block.rows.height]:
-            yield self._csv(self._validate(filled))
+        for exported in (False, True):
+            if filled := [part for part in gathered if part.block.rows.height and part.block.is_export == exported]:
+                yield self._csv(self._validate(filled))
 
     def _validate(self, filled: Sequence[_Part]) -> pl.DataFrame:
-        """Return the rows of some blocks validated, with their file and line, and count the rules that they break."""
+        """Return the rows of some blocks validated, with their file and line, and count the rules that they break.
+
+        All of the blocks are of exports, or none is.
+        """
         blocks = [part.block for part in filled]
         rows = pl.concat([block.rows[:, : len(self._columns)] for block in blocks], rechunk=True)
         ids = pl.Series(
@@ -211,7 +217,12 @@ class ValidatedRows:
         )
         lines = pl.Series("_line", np.concatenate([block.lines for block in blocks]))
         numbers = pl.Series("_record", np.concatenate([part.numbers for part in filled]))
-        results = validate(self._dataset, rows.with_columns(ids, lines, numbers))
+        rows = rows.with_columns(ids, lines, numbers)
+        stored: Mapping[str, pl.Series] = {}
+        if derived := [block.derived for block in blocks if block.derived is not None]:
+            rows = rows.with_columns(pl.concat(derived, rechunk=True).get_columns())
+            stored = stored_values(self._dataset, rows, self._raw.keyring)
+        results = validate(self._dataset, rows, stored)
         rejected = results.rows["_rules"].is_not_null()
         for rule, fails in results.broken:
             for file_id, count in _count(ids.filter(fails)):
@@ -245,7 +256,7 @@ class ValidatedRows:
         if not names:
             return pl.repeat(None, block.rows.height, dtype=pl.String, eager=True).alias("_extra")
         if block.extra_as_json:
-            return block.extra_as_json().alias("_extra")
+            return block.extra_as_json(names).alias("_extra")
         return block.rows.select(pl.struct(names).struct.json_encode().alias("_extra")).to_series()
 
     def _csv(self, rows: pl.DataFrame) -> bytes:

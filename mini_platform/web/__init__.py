@@ -2,6 +2,7 @@
 
 app.py          the app, and the process that serves it
 site.py         state shared by all routes: settings, datasets, read-only connections
+secret.py       the secret that signs sessions and encrypts cursors
 problems.py     errors as `application/problem+json`
 envelope.py     request ids, security headers and the access log; head.py answers HEAD
 runs.py         requests runs from Dagster for files that have just been landed

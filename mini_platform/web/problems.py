@@ -109,6 +109,11 @@ def handle_problems(app: FastAPI) -> None:
         app.exception_handler(kind)(handler)
 
 
+async def response_to(request: Request, error: Exception) -> JSONResponse:
+    """Return the response to an error, made by the handler of its class or of the nearest base class."""
+    return await next(HANDLERS[kind] for kind in type(error).__mro__ if kind in HANDLERS)(request, error)
+
+
 async def _problem(_: Request, error: ProblemError) -> JSONResponse:
     return problem(error.status, error.detail, error.headers, **error.more)
 

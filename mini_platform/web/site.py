@@ -98,9 +98,20 @@ class Site:
         Raises:
             DatabaseAwayError: the database cannot be reached.
         """
-        with self.platform.engine.connect() as conn:
-            conn.execute(select(func.set_config("statement_timeout", self._timeout, True)))
+        with self.read_all() as conn:
             return run_history.summary(conn)
+
+    @contextmanager
+    def read_all(self) -> Iterator[Connection]:
+        """Open a connection that can read what the read-only role cannot see: staging, and Dagster's records.
+
+        Raises:
+            DatabaseAwayError: the database cannot be reached.
+        """
+        with self.platform.engine.connect() as conn:
+            conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            conn.execute(select(func.set_config("statement_timeout", self._timeout, True)))
+            yield conn
 
     @property
     def _timeout(self) -> str:

@@ -16,17 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from mini_platform.config.settings import PROJECT
-from mini_platform.datasets import all_datasets
-from mini_platform.platform import Platform
-from mini_platform.web.app import create_app
-from mini_platform.web.site import Site
-from mini_platform_tests.support.chromium import Look
-from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.chromium import SIZES, Look, Watched
 from mini_platform_tests.support.ports import free_port
-from mini_platform_tests.support.web import serving
 
 PAGES = (
     "/", "/weather", "/weather?station=SEA&from=2014-01-01&to=2014-03-31", "/sales", "/signals", "/customers", "/records",
@@ -36,32 +30,14 @@ SERIOUS = ("serious", "critical")
 SCREENSHOTS = PROJECT / ".screenshots"
 
 
-@pytest.fixture(scope="session")
-def shown(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a web process over a database into which `mini-platform load` brought every sample."""
-    folder = tmp_path_factory.mktemp("shown")
-    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, url, folder)
-        for name in all_datasets():
-            files = sorted((PROJECT / "data" / name).iterdir())
-            command = [sys.executable, "-m", "mini_platform.cli", "load", name, *map(str, files)]
-            result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
-            assert result.returncode in (0, 1), result.stderr  # 1 where rows were rejected
-        platform = Platform()
-        site = Site(platform)
-        with serving(create_app(site)) as address:
-            yield address
-        site.close()
-        platform.engine.dispose()
-
-
 def _name(path: str) -> str:
     return "-".join(part for part in path.translate(str.maketrans("?=&/", "    ")).split()) or "overview"
 
 
-def _unusable(page: Page) -> list[str]:
-    """Return the violations that axe-core finds and that keep people out."""
-    violations = Axe().run(page).response["violations"]
+def _unusable(page: Page, *rules: str) -> list[str]:
+    """Return the violations that axe-core finds, by all of its rules or some, and that keep people out."""
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    violations = Axe().run(page, options=options).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}): {node['target']} {node['failureSummary']}"
         for rule in violations
@@ -70,36 +46,54 @@ def _unusable(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("size", "scheme"), [("wide", "light"), ("wide", "dark"), ("phone", "light")])
+@pytest.fixture(scope="module")
+def seen(browser: Browser, samples_web: str) -> Iterator[Watched]:
+    """A page that shows one path after the other: what it has loaded once, as the charts' program, it keeps."""
+    context = browser.new_context()
+    yield Watched(context, samples_web)
+    context.close()
+
+
 @pytest.mark.parametrize("path", PAGES)
-def test_page(shown: str, look: Look, path: str, size: str, scheme: str) -> None:
-    page = look(shown, size, scheme).open(path)
+def test_page(seen: Watched, path: str) -> None:
+    """Opened on a phone in the dark, then shown on a wide screen, in the dark and in the light."""
+    page = seen.page
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size(SIZES["phone"])
+    seen.open(path)
     expect(page.locator("main h1")).to_have_count(1)
-    for chart in page.locator("[data-chart]").all():
-        expect(chart).to_have_attribute("data-drawn", "true")
-        assert chart.locator("svg.main-svg").count()
     SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{_name(path)}-{size}-{scheme}.png", full_page=True)
-    assert _unusable(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, "it scrolls sideways"
+    for size, scheme, rules in (("phone", "dark", ()), ("wide", "dark", ("color-contrast",)), ("wide", "light", ())):
+        page.set_viewport_size(SIZES[size])
+        if scheme == "light":
+            page.evaluate("document.querySelectorAll('[data-chart]').forEach(plot => delete plot.dataset.drawn)")
+            page.emulate_media(color_scheme="light")
+        for chart in page.locator("[data-chart]").all():
+            expect(chart).to_have_attribute("data-drawn", "true")
+            assert chart.locator("svg.main-svg").count()
+        page.screenshot(path=SCREENSHOTS / f"{_name(path)}-{size}-{scheme}.png", full_page=True)
+        assert _unusable(page, *rules) == [], (size, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{size}: it scrolls sideways"
+    wrong, seen.wrong = seen.wrong, []
+    assert wrong == []
 
 
-def test_every_view_is_a_link(shown: str, look: Look) -> None:
-    page = look(shown).open("/weather")
+def test_every_view_is_a_link(samples_web: str, look: Look) -> None:
+    page = look(samples_web).open("/weather")
     page.get_by_role("combobox", name="Station").fill("SEA")
     page.get_by_label("From", exact=True).fill("2014-01-01")
     page.get_by_label("To", exact=True).fill("2014-01-31")
     page.get_by_role("button", name="Show").click()
     page.wait_for_load_state("networkidle")
     heading = page.locator("main").inner_text()
-    again = look(shown).open(page.url.removeprefix(shown))
+    again = look(samples_web).open(page.url.removeprefix(samples_web))
     assert again.locator("main").inner_text() == heading
     assert "SEA" in heading
 
 
-def test_keyboard_reaches_everything(shown: str, look: Look) -> None:
+def test_keyboard_reaches_everything(samples_web: str, look: Look) -> None:
     """The first stop is a link to the content; no control is left out."""
-    page = look(shown).open("/files")
+    page = look(samples_web).open("/files")
     page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.textContent")
     assert "content" in focused.lower()
@@ -112,8 +106,8 @@ def test_keyboard_reaches_everything(shown: str, look: Look) -> None:
     assert reached >= controls - 1
 
 
-def test_colours_follow_the_system_at_once(shown: str, look: Look) -> None:
-    page = look(shown).open("/weather")
+def test_colours_follow_the_system_at_once(samples_web: str, look: Look) -> None:
+    page = look(samples_web).open("/weather")
     background = "getComputedStyle(document.body).backgroundColor"
     axis = page.locator(".xtick text").first
     light = page.evaluate(background), axis.evaluate("text => getComputedStyle(text).fill")
@@ -123,8 +117,8 @@ def test_colours_follow_the_system_at_once(shown: str, look: Look) -> None:
     assert page.evaluate(background) != light[0]
 
 
-def test_page_of_an_error_says_what_to_do(shown: str, look: Look) -> None:
-    watched = look(shown)
+def test_page_of_an_error_says_what_to_do(samples_web: str, look: Look) -> None:
+    watched = look(samples_web)
     watched.expected = {404}
     page = watched.open("/datasets/nothing")
     expect(page.locator("main")).to_contain_text("There is no dataset")

@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,16 @@ def ledger_rows(engine: Engine) -> list[Any]:
         return list(conn.execute(select(files).order_by(files.c.file_id)))
 
 
-# load, as a process of its own, with Dagster
+@pytest.fixture
+def in_process_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs of Dagster by commands in this process: definitions are made anew, as they keep the first database they see."""
+    monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
+    monkeypatch.delitem(sys.modules, "mini_platform.definitions", raising=False)
+    yield
+    sys.modules.pop("mini_platform.definitions", None)
+
+
+# load, with Dagster; as a process of its own where that matters
 
 
 def test_load_accounts_for_every_row_and_is_a_run_of_dagster(engine: Engine, home: Path) -> None:
@@ -111,56 +121,60 @@ def test_load_accounts_for_every_row_and_is_a_run_of_dagster(engine: Engine, hom
     assert count(engine, "dagster", "runs") == 1
 
 
-def test_load_says_why_a_file_is_refused_and_loads_the_others(engine: Engine, home: Path, tmp_path: Path) -> None:
+def test_load_says_why_a_file_is_refused_and_loads_the_others(
+    in_process_runs: None, engine: Engine, home: Path, tmp_path: Path
+) -> None:
     (tmp_path / "header.csv").write_text("a,b\n1,2\n")
-    bad = written(tmp_path / "bad.csv", "A,2020-01-01,nan,", "A,2020-01-02,999,", "A,2020-01-03,1,")
+    bad = written(tmp_path / "bad.csv", *["A,2020-01-01,nan,", "A,2020-01-02,999,"] * 49, "A,2020-01-03,1,", ",,,")
     good = written(tmp_path / "good.csv", "A,2020-01-01,1,1")
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "named so.csv").symlink_to(good)
 
-    completed = cli("load", "weather", tmp_path / "header.csv", bad, tmp_path / "links" / "named so.csv")
+    completed = here("load", "weather", tmp_path / "header.csv", bad, tmp_path / "links" / "named so.csv")
 
-    assert completed.returncode == 1
+    assert completed.exit_code == 1
     assert "header.csv is refused: The header lacks station_id, date, temp_c, precip_mm." in completed.stderr
-    assert "bad.csv is refused: 2 of 3 rows are rejected" in completed.stderr
+    assert "bad.csv is refused: 99 of 100 rows are rejected" in completed.stderr
     assert [row.status for row in ledger_rows(engine)] == ["refused", "refused", "loaded"]
     assert [row.name for row in ledger_rows(engine)] == ["header.csv", "bad.csv", "named so.csv"]
     assert count(engine, "production", "measurements") == 1
 
-    again = cli("load", "weather", bad, good, "--json")  # One repeats a refused file, the other has a new name.
+    again = here("load", "weather", bad, good, "--json")  # One repeats a refused file, the other has a new name.
 
-    assert again.returncode == 1
+    assert again.exit_code == 1
     repeated, renamed = objects(again.stdout)
     assert repeated["status"] == "unchanged"
-    assert repeated["error"].startswith("it repeats file 2, which is refused: 2 of 3 rows are rejected")
+    assert repeated["error"].startswith("it repeats file 2, which is refused: 99 of 100 rows are rejected")
     assert (renamed["status"], renamed["rows_unchanged"], renamed["error"]) == ("loaded", 1, None)
 
 
 def test_load_takes_up_what_waits_under_the_same_bytes_even_from_a_dead_process(
-    engine: Engine, platform: Platform, tmp_path: Path
+    in_process_runs: None, engine: Engine, platform: Platform, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "a.csv", "A,2020-01-01,1,1", "A,2020-01-02,2,2")
     list(folder.land(engine, examples.weather, platform.store, [folder.DroppedFile("a.csv", path, "")]))
     dead = ledger.Worker(engine, "the run that died", lease_seconds=4)
     assert len(ledger.claim(dead, "weather", "landed", 1)) == 1
 
-    completed = cli("load", "weather", path, "--json")
+    completed = here("load", "weather", path, "--json")
 
-    assert completed.returncode == 0
+    assert completed.exit_code == 0
     assert objects(completed.stdout)[0]["status"] == "unchanged"
     assert completed.stderr == "a.csv (file 1) is processed by run the run that died; waiting.\n"
     assert [row.status for row in ledger_rows(engine)] == ["loaded", "unchanged"]
     assert count(engine, "production", "measurements") == 2
 
 
-def test_load_of_two_files_of_one_name_makes_two_versions(engine: Engine, home: Path, tmp_path: Path) -> None:
+def test_load_of_two_files_of_one_name_makes_two_versions(
+    in_process_runs: None, engine: Engine, home: Path, tmp_path: Path
+) -> None:
     one = written(tmp_path / "one" / "a.csv", "A,2020-01-01,1,1")
     two = written(tmp_path / "two" / "a.csv", "A,2020-01-01,2,2")
     three = written(tmp_path / "three" / "a.csv", "A,2020-01-01,1,1")
 
-    completed = cli("load", "weather", one, one, two, three, "--json")
+    completed = here("load", "weather", one, one, two, three, "--json")
 
-    assert completed.returncode == 0
+    assert completed.exit_code == 0
     assert [outcome["status"] for outcome in objects(completed.stdout)] == ["loaded", "unchanged", "loaded", "loaded"]
     assert [row.version for row in ledger_rows(engine)] == [1, 1, 2, 3]
     with engine.connect() as conn:
@@ -202,7 +216,7 @@ def test_load_shows_progress_on_a_terminal_and_only_there(engine: Engine, home: 
 
 
 def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
-    engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
+    in_process_runs: None, engine: Engine, platform: Platform, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     remaining_file = written(tmp_path / "kept.csv", "A,2020-01-01,1,1", "A,2020-01-02,x,1")
     lost = written(tmp_path / "lost.csv", "A,2020-01-01,2,2")
@@ -212,18 +226,18 @@ def test_redrive_takes_refused_and_failed_files_again_and_changes_nothing_twice(
     raw = platform.store.path(ledger_rows(engine)[1].sha256)
     raw.rename(raw.with_suffix(".away"))
 
-    without = cli("reprocess", "weather", "--json")
+    without = here("reprocess", "weather", "--json")
 
-    assert without.returncode == 1
+    assert without.exit_code == 1
     first, second = objects(without.stdout)
     assert (first["status"], first["rows_superseded"], first["rows_rejected"]) == ("loaded", 1, 1)
     assert second["status"] == "failed"
     assert second["error"].startswith("its raw file is missing")
 
     raw.with_suffix(".away").rename(raw)
-    healed = cli("reprocess", "weather", "--file", "2", "--json")
+    healed = here("reprocess", "weather", "--file", "2", "--json")
 
-    assert healed.returncode == 0
+    assert healed.exit_code == 0
     assert [(o["file_id"], o["status"], o["rows_unchanged"]) for o in objects(healed.stdout)] == [(2, "loaded", 1)]
     with engine.connect() as conn:
         assert conn.execute(select(production())).all() == before
@@ -279,6 +293,17 @@ def test_rejects_explain_each_broken_rule(pipeline: Pipeline, tmp_path: Path) ->
     assert objects(here("rejects", "weather", "--json", "--limit", "2").stdout) == rows[:2]
     shown = here("rejects", "weather").stdout
     assert all(row["sentence"] in shown for row in rows)
+
+
+def test_rejects_of_a_list_name_its_element(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"time_stamp": f"2024-01-0{day}T00:00:00Z", "data": [day]} for day in range(10)]))
+    pipeline(examples.signals, path)
+    (row,) = objects(here("rejects", "signals", "--json").stdout)
+    assert (row["line"], row["record"], row["value"]) == (1, 1, "2024-01-00T00:00:00Z")
+    assert "element" in here("rejects", "signals").stdout.splitlines()[0]
+    (row,) = csv.DictReader(io.StringIO(here("rejects", "signals", "--csv").stdout))
+    assert (row["line"], row["record"]) == ("1", "1")
 
 
 def test_rejects_as_csv_are_harmless_to_spreadsheet_programs(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -341,9 +366,7 @@ def test_explain_tells_the_whole_story_of_a_row(
         examples.weather, written(tmp_path / "b.csv", " A ,2020-01-01,2,1", "A,2020-01-01,x,-1", "A,2020-01-01,3,1")
     )
     pipeline(examples.weather, written(tmp_path / "c.csv", "A,2020-01-01,3.0,1"))
-    pipeline(
-        examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", "A,,,", "A,,,")
-    )  # More than half is bad: refused.
+    pipeline(examples.weather, written(tmp_path / "d.csv", "A,2020-01-01,4,1", *["A,,,"] * 99))  # refused
     waiting = folder.DroppedFile("e.csv", written(tmp_path / "e.csv", "A,2020-01-01,5,1"), "")
     list(folder.land(engine, examples.weather, platform.store, [waiting]))
 
@@ -392,56 +415,56 @@ def test_explain_says_why_there_is_no_row(
 # Mistakes
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["load", "wether", "x.csv"], "There is no dataset 'wether'. The datasets are: "),
-        (["files", "wether"], "There is no dataset 'wether'."),
-        (["load", "weather", "/none/x.csv"], "/none/x.csv: No such file or directory"),
-        (["load", "weather", "/"], "/: it is a folder"),
-        (["load", "weather", "/dev/null"], "/dev/null: it is not a regular file"),
-        (["explain", "weather", "A"], "The key of weather has 2 values (station_id, date), not 1."),
-        (["explain", "weather", "A", "2020-02-30"], "date: '2020-02-30' is not a date of the form YYYY-MM-DD."),
-        (["explain", "weather", " ", "2020-02-03"], "station_id: ' ' is empty."),
-        (["rejects", "weather", "--file", "99"], "weather has no file 99."),
-        (["reprocess", "weather", "--file", "99"], "weather has no file 99."),
-        (["rejects", "weather", "--csv", "--json"], "Use either --csv or --json."),
-        (["files", "--status", "lost"], "lost"),
-        (["sample", "weather", "--out", "/none/x.csv"], "/none is not a folder."),
-        (["sample", "weather", "--out", "x.csv", "--dirty", "2"], "dirty"),
-    ],
+MISTAKES = (
+    (["load", "wether", "x.csv"], "There is no dataset 'wether'. The datasets are: "),
+    (["files", "wether"], "There is no dataset 'wether'."),
+    (["load", "weather", "/none/x.csv"], "/none/x.csv: No such file or directory"),
+    (["load", "weather", "/"], "/: it is a folder"),
+    (["load", "weather", "/dev/null"], "/dev/null: it is not a regular file"),
+    (["explain", "weather", "A"], "The key of weather has 2 values (station_id, date), not 1."),
+    (["explain", "weather", "A", "2020-02-30"], "date: '2020-02-30' is not a date of the form YYYY-MM-DD."),
+    (["explain", "weather", " ", "2020-02-03"], "station_id: ' ' is empty."),
+    (["rejects", "weather", "--file", "99"], "weather has no file 99."),
+    (["reprocess", "weather", "--file", "99"], "weather has no file 99."),
+    (["rejects", "weather", "--csv", "--json"], "Use either --csv or --json."),
+    (["files", "--status", "lost"], "lost"),
+    (["sample", "weather", "--out", "/none/x.csv"], "/none is not a folder."),
+    (["sample", "weather", "--out", "x.csv", "--dirty", "2"], "dirty"),
 )
-def test_a_mistake_is_a_sentence_and_exit_code_2(home: Path, arguments: list[str], sentence: str) -> None:
-    result = here(*arguments)
-
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert sentence in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "code", "sentence"),
-    [
-        (
-            "MINI_PLATFORM_LEASE_SECONDS",
-            "0",
-            2,
-            "MINI_PLATFORM_LEASE_SECONDS is not valid: Input should be greater than 0.",
-        ),
-        ("MINI_PLATFORM_DAGSTER_PORT", "x", 2, "MINI_PLATFORM_DAGSTER_PORT is not valid: "),
-        ("DATABASE_URL", "nonsense", 2, "DATABASE_URL is not valid: Value error, it should look like postgresql://"),
-        ("DATABASE_URL", "sqlite:///x.db", 2, "DATABASE_URL names a sqlite database; Postgres is required."),
-        ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/x", 1, "The database x at 127.0.0.1:1 cannot be reached"),
-    ],
+def test_a_mistake_is_a_sentence_and_exit_code_2(home: Path, subtests: pytest.Subtests) -> None:
+    for arguments, sentence in MISTAKES:
+        with subtests.test(" ".join(arguments)):
+            result = here(*arguments)
+
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert sentence in result.stderr
+
+
+WRONG_SETTINGS = (
+    (
+        "MINI_PLATFORM_LEASE_SECONDS",
+        "0",
+        2,
+        "MINI_PLATFORM_LEASE_SECONDS is not valid: Input should be greater than 0.",
+    ),
+    ("MINI_PLATFORM_DAGSTER_PORT", "x", 2, "MINI_PLATFORM_DAGSTER_PORT is not valid: "),
+    ("DATABASE_URL", "nonsense", 2, "DATABASE_URL is not valid: Value error, it should look like postgresql://"),
+    ("DATABASE_URL", "sqlite:///x.db", 2, "DATABASE_URL names a sqlite database; Postgres is required."),
+    ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/x", 1, "The database x at 127.0.0.1:1 cannot be reached"),
 )
-def test_a_wrong_setting_is_a_sentence(
-    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: int, sentence: str
-) -> None:
-    monkeypatch.setenv(name, value)
-    result = here("files")
 
-    assert (result.exit_code, result.stdout) == (code, "")
-    assert sentence in result.stderr
-    assert "secret" not in result.stderr
+
+def test_a_wrong_setting_is_a_sentence(home: Path, subtests: pytest.Subtests) -> None:
+    for name, value, code, sentence in WRONG_SETTINGS:
+        with subtests.test(f"{name}={value}"), pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, value)
+            result = here("files")
+
+            assert (result.exit_code, result.stdout) == (code, "")
+            assert sentence in result.stderr
+            assert "secret" not in result.stderr
 
 
 # Tools
@@ -500,7 +523,7 @@ def test_libpq_reads_the_url_as_sqlalchemy_does(user: str | None, password: str 
 
 
 def test_psql_takes_the_url_as_it_is_printed(engine: Engine, home: Path) -> None:
-    url = cli("url").stdout.strip()
+    url = here("url").stdout.strip()
     shown = subprocess.run(
         [binary("psql"), url, "-Atc", "SELECT current_database()"], capture_output=True, text=True, check=True
     )
@@ -542,7 +565,7 @@ def test_help_is_quick() -> None:
     heavy = {"dagster", "polars", "pandera", "pandas", "sqlalchemy", "pydantic", "psutil"}
     code = f"import sys; from mini_platform.cli import app; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    help_text = cli("--help").stdout
+    help_text = here("--help").stdout
     for command in (
         "up",
         "down",

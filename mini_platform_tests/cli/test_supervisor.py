@@ -29,12 +29,14 @@ def platform(tmp_path: Path) -> Iterator[Supervised]:
     supervised = Supervised(tmp_path / "home", tmp_path / "data", free_port(), free_port())
     supervised.data.mkdir()
     yield supervised
-    supervised.down()
+    if supervised.processes():
+        supervised.down()
     for process in supervised.processes():
         process.kill()
     embedded.stop(supervised.home)
 
 
+@pytest.mark.faults
 def test_up_down(platform: Supervised) -> None:
     strays = {path.name for path in PROJECT.iterdir()}
     up = platform.up()
@@ -70,6 +72,7 @@ def test_up_down(platform: Supervised) -> None:
     }
 
 
+@pytest.mark.faults
 def test_killed_supervisor_is_followed_by_a_clean_start(platform: Supervised) -> None:
     assert platform.up().returncode == 0
     status = platform.status()
@@ -120,6 +123,7 @@ def what_dies_is_started_again(platform: Supervised) -> None:
     assert platform.api_answers()
 
 
+@pytest.mark.faults
 def test_interrupt_in_the_foreground(platform: Supervised) -> None:
     """Started as by a script in the background, which leaves SIGINT ignored: it must stop all the same."""
     code = (

@@ -13,7 +13,7 @@ from mini_platform.config.settings import Settings, load_settings, sources
 from mini_platform.config.vault import VaultError
 from mini_platform.dagster.storage import dagster_url
 from mini_platform.operations.doctor import examine
-from mini_platform_tests.support.command import cli
+from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.vault_server import Vault, serving_vault
 
 SECRET = "mini-platform"
@@ -131,11 +131,12 @@ def test_a_file_that_cannot_be_had_is_a_sentence(
     assert [finding.level for finding in examine() if sentence in finding.message] == ["problem"]
 
 
-def test_the_command_line_says_it_in_a_sentence() -> None:
-    completed = cli("url", DATABASE_URL_FILE="/no/such/file")
+def test_the_command_line_says_it_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL_FILE", "/no/such/file")
+    completed = here("url")
     sentence = "The file /no/such/file cannot be read (DATABASE_URL_FILE names it): No such file or directory.\n"
-    assert (completed.returncode, completed.stderr) == (2, sentence)
-    completed = cli("url", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="hunter2")
+    assert (completed.exit_code, completed.stderr) == (2, sentence)
+    completed = cli("url", DATABASE_URL_FILE="", VAULT_ADDR="http://127.0.0.1:1", VAULT_TOKEN="hunter2")
     assert (completed.returncode, "Vault cannot be reached at http://127.0.0.1:1" in completed.stderr) == (1, True)
 
 
@@ -170,9 +171,10 @@ def test_the_doctor_leaves_the_variables_of_others_alone(monkeypatch: pytest.Mon
         "postgresql://me:x@host:hunter2/db",
     ],
 )
-def test_a_database_url_that_is_none_is_not_shown(url: str) -> None:
-    completed = cli("url", DATABASE_URL=url)
-    assert completed.returncode == 2
+def test_a_database_url_that_is_none_is_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    completed = here("url")
+    assert completed.exit_code == 2
     assert "DATABASE_URL is not valid" in completed.stderr
     assert "hun" not in completed.stderr
     assert "ter2" not in completed.stderr
@@ -268,9 +270,12 @@ def test_how_vault_is_reached_wrongly_is_a_sentence(
         ("VAULT_TOKEN", "hünter2"),
     ],
 )
-def test_what_is_no_address_or_token_is_named(name: str, value: str, vault: Vault) -> None:
-    completed = cli("url", **{name: value})
-    assert (completed.returncode, f"{name} is not valid" in completed.stderr, "ter2" in completed.stderr) == (
+def test_what_is_no_address_or_token_is_named(
+    name: str, value: str, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    completed = here("url")
+    assert (completed.exit_code, f"{name} is not valid" in completed.stderr, "ter2" in completed.stderr) == (
         2,
         True,
         False,

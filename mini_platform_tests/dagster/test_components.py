@@ -74,7 +74,7 @@ attributes:
   owners: team:energy
   csv: {delimiter: ";"}
   freshness_hours: 24
-  reject_limit: {share: 0.9, rows: 100}
+  reject_limit: {share: 0.9, rows: 100, min_rows: 20}
 """
 STATIONS = """\
 type: mini_platform.components.Dataset
@@ -137,7 +137,7 @@ def test_a_project_in_yaml_is_what_build_defs_makes_and_runs(
     declared = {d.name: d for name in ("meters", "stations") for d in read_yaml(yaml_of(root, name))}
     assert contents(defs) == contents(build_defs(declared))
     assert declared["meters"].sources == (Csv(delimiter=";"),)
-    assert declared["meters"].reject_limit == RejectLimit(share=0.9, rows=100)
+    assert declared["meters"].reject_limit == RejectLimit(share=0.9, rows=100, min_rows=20)
     assert declared["meters"].freshness == dt.timedelta(hours=24)
     assert declared["stations"].sources == (Json(),)
     drop(data / "meters" / "a.csv", "kWh;Meter;month\n1,5;007;2024-01-01\n-1;007;2024-02-01\n2.5;007;2024-03-01\n")
@@ -191,6 +191,7 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
         ("  key: [meter, month]\n", "", 3, "key"),
         ("owners: team:energy", "indexes: nothing", 7, "indexes names ['nothing']"),
         ("0.9", "much", 10, "share"),
+        ("min_rows: 20", "min_rows: -1", 10, "min_rows is -1"),
         ("name: meters", "name: The Meters", 3, "name"),
         ("24", "-1", 9, "freshness_hours"),
         ("owners: team:energy", "aggregates: PACKAGE.models.Station", 7, "is not an instance of Aggregate"),

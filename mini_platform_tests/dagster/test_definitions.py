@@ -279,7 +279,7 @@ def test_nothing_at_all(defs: dg.Definitions, instance: dg.DagsterInstance, data
 def test_a_refused_file_fails_its_check_and_not_the_run(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
 ) -> None:
-    drop(data, "bad.csv", b"station_id,date,temp_c,precip_mm\nA,x,1,1\nB,y,1,1\nC,2024-01-01,1,1\n")
+    drop(data, "bad.csv", b"station_id,date,temp_c,precip_mm\nC,2024-01-01,1,1\n" + b"A,x,1,1\n" * 99)
     drop(data, "header.csv", b"station,day\n")
     drop(data, "none.csv", b"station_id,date,temp_c,precip_mm\n")
     drop(data, "good.csv", b"station_id,date,temp_c,precip_mm\nD,2024-01-01,1,1\n")
@@ -289,13 +289,34 @@ def test_a_refused_file_fails_its_check_and_not_the_run(
     accepted = check_results["files_accepted"]
     assert (accepted.passed, accepted.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert {r["file"]: r["error"] for r in table(accepted, "affected_files")} == {
-        "bad.csv": "2 of 3 rows are rejected, more than the dataset allows (50%); most often: date_is_date (2 rows)",
+        "bad.csv": "99 of 100 rows are rejected, more than the dataset allows (50% of at least 100 rows); "
+        "most often: date_is_date (99 rows)",
         "header.csv": "The header lacks station_id, date, temp_c, precip_mm. "
         "Expected station_id, date, temp_c, precip_mm; found station, day.",
     }
     assert [r["file"] for r in table(check_results["files_not_empty"], "affected_files")] == ["none.csv"]
+    by_date = check_results["date_is_date"]
+    assert (by_date.passed, by_date.severity) == (False, dg.AssetCheckSeverity.ERROR)
     with engine.connect() as conn:
         assert conn.execute(text("SELECT station_id FROM production.measurements")).scalars().all() == ["D"]
+
+
+def test_small_files_of_rejects_alone_are_loaded_and_their_check_warns(
+    defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, engine: Engine
+) -> None:
+    """Together they have more rows than the limit's `min_rows`, each by itself has less."""
+    for name in ("a.csv", "b.csv"):
+        drop(data, name, b"station_id,date,temp_c,precip_mm\n" + f"{name},x,1,1\n".encode() * 60)
+    result = materialize(defs, instance)
+    assert result.success
+    check_results = checks(result)
+    assert check_results["files_accepted"].passed
+    by_date = check_results["date_is_date"]
+    assert by_date.metadata["rows_failed"].value == 120
+    assert (by_date.passed, by_date.severity) == (False, dg.AssetCheckSeverity.WARN)
+    with engine.connect() as conn:
+        loaded = conn.execute(select(files.c.status, files.c.rows_inserted, files.c.rows_rejected)).all()
+    assert loaded == [("loaded", 0, 60)] * 2
 
 
 def test_the_files_that_the_config_names(

@@ -206,7 +206,8 @@ def test_sync_and_sources(configured: Api, data: Path, engine: Engine) -> None:
     assert data.exists()
     completed = cli("sync", "records", "--json")
     assert completed.returncode == 0, completed.stderr
-    (one,) = map(json.loads, completed.stdout.splitlines())
+    one, other = map(json.loads, completed.stdout.splitlines())
+    assert (other["source"], other["state"]) == ("csv", "not configured")
     assert (one["source"], one["state"], one["pages"], one["rows"]) == ("api", "succeeded", 3, 3)
     assert ids(engine) == ["1", "2", "3"]
     configured.answer = lambda _: Reply(status=404)
@@ -214,7 +215,8 @@ def test_sync_and_sources(configured: Api, data: Path, engine: Engine) -> None:
     assert failed.returncode == 1
     assert "answered 404" in failed.stdout
     listed = cli("sources", "--json")
-    (row,) = map(json.loads, listed.stdout.splitlines())
+    row, other = map(json.loads, listed.stdout.splitlines())
+    assert (other["source"], other["configured"]) == ("csv", False)
     assert (row["dataset"], row["source"], row["configured"], row["sync"]) == ("records", "api", True, 2)
     assert "answered 404" in row["last_error"]
     assert row["last_succeeded"] is not None
@@ -227,7 +229,7 @@ def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
     assert (completed.returncode, "not configured" in completed.stdout) == (0, True)
     unknown = cli("sync", "records", "ftp")
     assert unknown.returncode == 2
-    assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api."
+    assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api, csv."
     assert cli("sync", "weather").stderr.strip() == "weather has no API sources."
 
 

@@ -105,7 +105,7 @@ def test_a_column_by_two_names(platform: Platform, pipeline: Pipeline, tmp_path:
     (tmp_path / "b.json").write_text(
         '[{"id": 1, "source_id": 2, "name": "x"}, {"id": 3, "source_id": null, "name": "y"}]'
     )
-    pipeline(replace(records, reject_limit=replace(records.reject_limit, share=0.9)), tmp_path / "b.json")
+    pipeline(records, tmp_path / "b.json")
     assert [row[:3] for row in rows(platform)] == [("json", "3", "y")]
     assert rows(platform, "SELECT name, status FROM ops.files ORDER BY 1") == [
         ("a.csv", "refused"),

@@ -51,7 +51,7 @@ print(json.dumps({
 """
 OWN_PATHS = {
     *("/api/stations/", "/api/metrics/daily/", "/api/metrics/summary/", "/api/metrics/download/", "/api/quality/"),
-    *("/api/import/", "/api/customers/", "/data", "/ingest", "/process"),
+    *("/api/import/", "/api/customers/", "/api/token-auth/", "/data", "/ingest", "/process"),
 }
 """Of the datasets that come along."""
 ANSWERS = """

@@ -79,6 +79,11 @@ EXTREME: Mapping[str, Sequence[str]] = {
         " 8 ",
         "NA",
         "3037000500",
+        "3.0",
+        "1.",
+        "2E0",
+        "40e-1",
+        "9223372036854775807.00",
     ),
     "float": (
         "1e308",
@@ -93,14 +98,48 @@ EXTREME: Mapping[str, Sequence[str]] = {
         " 8 ",
         "NA",
     ),
-    "Decimal": ("9" * 18, "-" + "9" * 18, "0.{d}", "-0.{d}", "+1", "007", "{w}.{d}", "0.5", "1.25", " 8 ", "NA", "-0"),
-    "dt.date": ("9999-12-31", "0001-01-01", "1900-03-01", " 2026-01-01 ", "NA"),
+    "Decimal": (
+        "9" * 18,
+        "-" + "9" * 18,
+        "0.{d}",
+        "-0.{d}",
+        "+1",
+        "007",
+        "{w}.{d}",
+        "0.5",
+        "1.25",
+        " 8 ",
+        "NA",
+        "-0",
+        ".50",
+        "1.",
+        "3E0",
+        "70e-1",
+        "{h}00",
+    ),
+    "dt.date": (
+        "9999-12-31",
+        "0001-01-01",
+        "1900-03-01",
+        " 2026-01-01 ",
+        "NA",
+        "2026-1-1",
+        "2026-01-2",
+        "1999-12-31T00:00:00",
+        "2026-01-01 00:00:00.000000000",
+        "2024-2-29 00:00",
+    ),
     "dt.datetime": (
         "9999-12-31T23:59:59.999999Z",
         "0001-01-01T00:00:00Z",
         "2026-03-29T02:30+01:00",
         "2026-01-01t00:00z",
         "2026-01-01T00:00:00.1234560000Z",
+        "20260101T000000Z",
+        "20260101T010000.000000000+0100",
+        "2026-01-01T01+01:00",
+        "20260101t00Z",
+        "2026-01-01T00:00:00,5Z",
         "NA",
     ),
     "bool": ("TRUE", "Yes", "f", "0", " true ", "NA"),
@@ -108,10 +147,22 @@ EXTREME: Mapping[str, Sequence[str]] = {
 }
 BAD: Mapping[str, Sequence[str]] = {
     "str": ("", "zzz", "1" * 25),
-    "int": ("", "x", "1.5", "9223372036854775808", "1e3", "0x1", "1 2", "١", "99999"),
+    "int": ("", "x", "1.5", "9223372036854775808", "1e-3", "1e19", "1_0", "0x1", "1 2", "١", "99999"),
     "float": ("", "x", "NaN", "inf", "1e999", "1e-999", "1,5", "0x1p3", "1_000"),
-    "Decimal": ("", "x", "1e2", "9" * 19, "NaN", ".", "1.", "0.{d}1", "99999"),
-    "dt.date": ("", "x", "2026-02-30", "0000-01-01", "26-01-01", "2026-1-1", "infinity", "today"),
+    "Decimal": ("", "x", "1e-19", "1e18", "9" * 19, "NaN", ".", "1_0", "0.{d}1", "99999"),
+    "dt.date": (
+        "",
+        "x",
+        "2026-02-30",
+        "0000-01-01",
+        "26-01-01",
+        "20260101",
+        "2026-001-01",
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:01",
+        "infinity",
+        "today",
+    ),
     "dt.datetime": (
         "",
         "2026-01-01",
@@ -121,12 +172,16 @@ BAD: Mapping[str, Sequence[str]] = {
         "0001-01-01T00:00:00+05:00",
         "2026-01-01T00:00:60Z",
         "2026-01-01T00:00:00.1234567Z",
+        "2026-01-01T00:30.5Z",
+        "20260101T000000",
+        "20260101T00:00:00Z",
         "now",
     ),
     "bool": ("", "maybe", "2", "wahr"),
     "list[float]": ("", "[1e999]", "[NaN]", "[1e-999]", "[1,]", "1", "[null]", '["1"]', "[[1]]", "[01]"),
 }
 UNKNOWN = ("extra", "Größer", "another one")
+"""Names of columns that no declaration has."""
 CELL_KINDS = (0.86, 0.10)
 """Shares of good cells and of extremes; the rest is bad."""
 
@@ -158,7 +213,7 @@ class Written:
         seed: of what its writing leaves open: quotes, encodings, spellings.
         format: how it is written.
         shown: declared columns that it has.
-        unknown: columns that nobody declared.
+        unknown: columns that are not read: nobody declared them, or the platform fills them in or derives them.
         rows: what is written.
         data: its bytes.
         records: the rows as they stand in it.
@@ -224,7 +279,13 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
         lacks.add(rng.choice(plan.read).name)
     unknown: list[str] = []
     if chosen.options.get("header", True) and rng.random() < (0.05 if plan.unexpected_columns == "refuse" else 0.25):
-        unknown = rng.sample(UNKNOWN, rng.randint(1, 2))
+        aliases = {alias.lower() for c in plan.read for alias in c.options.get("aliases", ())}
+        own = [
+            rng.choice((c.name, c.name.upper()))
+            for c in plan.columns
+            if not c.is_read and c.name.lower() not in aliases
+        ]
+        unknown = rng.sample((*UNKNOWN, *own), rng.randint(1, 2))
     if chosen.options.get("header", True) is not True:
         lacks = set()
     shown = [c for c in plan.read if c.name not in lacks] or list(plan.read)
@@ -236,7 +297,7 @@ def write(rng: random.Random, plan: Plan, name: str) -> Written:
         cells = {c.name: cell(rng, c, good[c.name]) for c in shown}
         if rows and rng.random() < 0.15:  # A doubled key, with other values beside it.
             cells |= {n: v for n, v in rng.choice(rows)[0].items() if n in plan.key}
-        extra = {n: rng.choice(("", "u", "7", 'v"')) for n in unknown}
+        extra = {n: rng.choice(("", "u", "7", 'v"', " w ")) for n in unknown}
         if chosen.kind == "Json":
             extra = {n: v for n, v in extra.items() if rng.random() < 0.7}
         rows.append((cells, extra))

@@ -196,8 +196,12 @@ def _yaml(plan: Plan, rng: random.Random, *, by_pandera: bool) -> str:
         "name": plan.name,
         "model": f"{OF_PANDERA if by_pandera else MODULE}.Rows",
         "key": plan.key[0] if len(plan.key) == 1 and rng.random() < 0.5 else list(plan.key),
-        "warn_limit": {"share": float(plan.warn_share)},
-        "reject_limit": {"share": None if plan.share == "None" else float(plan.share or 0), "rows": plan.most_rows},
+        "warn_limit": {"share": float(plan.warn_share), "min_rows": plan.min_rows},
+        "reject_limit": {
+            "share": None if plan.share == "None" else float(plan.share or 0),
+            "rows": plan.most_rows,
+            "min_rows": plan.min_rows,
+        },
     }
     if rng.random() < 0.5 or not by_pandera:  # Else it is what the model says.
         words |= {"description": "x", "table": plan.name, "unexpected_columns": plan.unexpected_columns}

@@ -171,6 +171,7 @@ class Plan:
     formats: tuple[Format, ...]
     indexes: tuple[str, ...] = ()
     warn_share: str = "0"
+    min_rows: int = 0
     base: Base | None = None
     aggregates: tuple[Any, ...] = ()
     views: tuple[Any, ...] = ()
@@ -231,8 +232,8 @@ class Plan:
             "sources": f"({', '.join(one.source for one in self.formats)},)",
             "unexpected_columns": repr(self.unexpected_columns),
             "duplicates": duplicates,
-            "warn_limit": f"RejectLimit(share={self.warn_share})",
-            "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows})",
+            "warn_limit": f"RejectLimit(share={self.warn_share}, min_rows={self.min_rows})",
+            "reject_limit": f"RejectLimit(share={self.share}, rows={self.most_rows}, min_rows={self.min_rows})",
         }
         if self.indexes:
             words["indexes"] = repr(self.indexes)
@@ -271,6 +272,7 @@ class Plan:
             counts["inherits and declares anew"] += self.base.anew
         counts.update(f"view {v.kind}" for v in self.views)
         counts.update({"indexes": len(self.indexes), "reject_limit rows": self.most_rows is not None})
+        counts[f"reject_limit min_rows={self.min_rows}"] += 1
         return +counts
 
 
@@ -302,15 +304,12 @@ def draw(rng: random.Random, name: str) -> Plan:
     reads = list(columns)
     others = rng.sample([n for n in NAMES if n not in names], rng.choice((0, 1, 1, 2)))
     columns += [column for one in others if (column := _derived(rng, one, reads))]
-    for system in rng.sample(
-        ("file", "line", "record", "source", "first_loaded", "last_loaded"), rng.choice((0, 0, 0, 1, 3))
-    ):
-        kind = {"line": "int", "record": "int", "first_loaded": "dt.datetime", "last_loaded": "dt.datetime"}.get(
-            system, "str"
-        )
+    numbers, times = ("line", "record", "surrogate"), ("first_loaded", "last_loaded")
+    for system in rng.sample(("file", "source", *numbers, *times), rng.choice((0, 0, 0, 1, 3))):
+        kind = "int" if system in numbers else "dt.datetime" if system in times else "str"
         columns.append(Col(f"g_{system}", kind, options={"system": system}))
     telling = [c for c in columns if c.is_exact and c.type != "list[float]" and c.options.get("personal") != "redact"]
-    candidates = [c.name for c in telling if not c.nullable and "_loaded" not in c.name]
+    candidates = [c.name for c in telling if not c.nullable and not c.name.endswith(("_loaded", "_surrogate"))]
     if rng.random() < 0.03:
         candidates = [c.name for c in columns]
     most = len(candidates) if rng.random() < 0.15 else min(rng.choice((1, 2)), len(candidates))
@@ -326,6 +325,7 @@ def draw(rng: random.Random, name: str) -> Plan:
         unexpected_columns=rng.choice(("refuse", "ignore") if protected else ("keep", "keep", "refuse", "ignore")),
         share=rng.choice(("0.5", "0.5", "0.9", "0.07", "0.29", "1", "None")),
         most_rows=rng.choice((None, None, None, 3)),
+        min_rows=rng.choice((0, 0, 4, 100)),
         formats=formats,
         indexes=tuple(n for n in rng.sample(names, 1) if rng.random() < 0.15),
         base=Base(rng.randint(1, len(columns)), rng.random() < 0.7, rng.random() < 0.4)

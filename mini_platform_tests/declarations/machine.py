@@ -199,7 +199,9 @@ def _changed(rng: random.Random, plan: Plan) -> Plan:
     """The declaration with another limit, policy or check."""
     kind = rng.choice(("share", "duplicates", "unexpected_columns", "checks", "stricter", "stricter", "rules"))
     if kind == "share":
-        return replace(plan, share=rng.choice(("0.1", "0.5", "0.9", "None")), most_rows=rng.choice((None, 1)))
+        min_rows = rng.choice((0, 0, 4))
+        share = rng.choice(("0.1", "0.5", "0.9", "None"))
+        return replace(plan, share=share, most_rows=rng.choice((None, 1)), min_rows=min_rows)
     if kind == "duplicates":
         return replace(plan, duplicates=rng.choice(("last", "first", "reject")))
     if kind == "unexpected_columns" and plan.unexpected_columns != "keep":

@@ -32,10 +32,18 @@ BLANK = (
 FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 LIST = re.compile(rf"\[\s*{JSON_NUMBER}\s*(,\s*{JSON_NUMBER}\s*)*\]")
-TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?(?:[.,]([0-9]{1,6})0*)?"
-    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2})?)"
+DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:[Tt ]00:00(?::00(?:\.0+)?)?)?")
+OFFSET = r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2})?)"
+TIMES = (
+    re.compile(
+        r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,6})0*)?)?" + OFFSET
+    ),
+    re.compile(
+        r"([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:[.,]([0-9]{1,6})0*)?)?)?" + OFFSET
+    ),
+    re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2})()()()" + OFFSET),
 )
+"""A time in the extended form, in the basic form, and without minutes."""
 KINDS = {
     "int": "integer",
     "float": "number",
@@ -87,15 +95,14 @@ def _float(text: str) -> float | None:
 
 
 def _time(text: str) -> dt.datetime | None:
-    match = TIME.fullmatch(text)
+    match = next(filter(None, (form.fullmatch(text) for form in TIMES)), None)
     if not match:
         return None
-    day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
+    *parts, fraction, sign, hours, minutes = match.groups()
     try:
         micro = int((fraction or "0").ljust(6, "0"))
-        there = dt.datetime.fromisoformat(day).replace(
-            hour=int(hour), minute=int(minute), second=int(second or 0), microsecond=micro, tzinfo=dt.UTC
-        )
+        year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+        there = dt.datetime(year, month, day, hour, minute, second, micro, dt.UTC)
         offset = dt.timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         return there - offset if sign == "+" else there + offset
     except (ValueError, OverflowError):
@@ -108,17 +115,18 @@ def parsed(column: Col, text: str) -> Any:  # noqa: PLR0911 - a line a type
         case "str":
             return text
         case "int":
-            return int(text) if re.fullmatch(r"[+-]?[0-9]+", text) and int(text) in INT64 else None
+            number = Decimal(text) if FLOAT.fullmatch(text) else None
+            is_whole = number is not None and number.adjusted() < 30 and number == number.to_integral_value()
+            return int(number) if is_whole and int(number) in INT64 else None
         case "float":
             return _float(text)
         case "Decimal":
-            d = column.decimals
-            fraction = rf"(\.[0-9]{{1,{d}}})?" if d else ""
-            whole = rf"[0-9]{{1,{18 - d}}}" if d < 18 else "0"
-            return Decimal(text) if re.fullmatch(rf"[+-]?{whole}{fraction}", text) else None
+            scaled = Decimal(text).scaleb(column.decimals) if FLOAT.fullmatch(text) else None
+            fits = scaled is not None and abs(scaled) < 10**18 and scaled == scaled.to_integral_value()
+            return Decimal(text) if fits else None
         case "dt.date":
             try:
-                return dt.date.fromisoformat(text) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else None
+                return dt.date(*map(int, match.groups())) if (match := DAY.fullmatch(text)) else None
             except ValueError:
                 return None
         case "dt.datetime":
@@ -175,7 +183,14 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
         row.errors.add(record.malformed)
         return row
     values = row.values
-    system_values = {"file": name, "line": record.line, "record": max(1, record.number), "source": source}
+    own = {n: c for n in record.extra if (c := own_column(plan, n))}
+    sources = [cleaned(c, record.extra[n]) for n, c in own.items() if c.options.get("system") == "source"]
+    system_values = {
+        "file": name,
+        "line": record.line,
+        "record": max(1, record.number),
+        "source": next((text for text in sources if text), source),
+    }
     for c in plan.columns:
         if c.is_read:
             text = row.text[c.name] = cleaned(c, record.cells.get(c.name, ""))
@@ -187,11 +202,16 @@ def validated(plan: Plan, record: Record, name: str, source: str) -> Row:
     for c in plan.columns:
         if c.protection and values[c.name] is not None:
             values[c.name] = protected(c, values[c.name])
-    if plan.unexpected_columns == "keep" and record.extra:
-        row.extra = record.extra
+    if plan.unexpected_columns == "keep":
+        row.extra = {n: v for n, v in record.extra.items() if n not in own} or None
     if not row.errors:
         row.key = key_of(plan, values)
     return row
+
+
+def own_column(plan: Plan, name: str) -> Col | None:
+    """The column of this name that the platform fills in or derives: one of a file is left out."""
+    return next((c for c in plan.columns if not c.is_read and c.name.lower() == name.lower()), None)
 
 
 def _hold(plan: Plan, row: Row) -> None:
@@ -258,7 +278,8 @@ class File:
         """Say whether it is loaded, by its limit."""
         plan = self.plan
         rejected = len(self.rejected)
-        over = plan.share != "None" and rejected > Fraction(plan.share) * (len(self.rows) + self.erased)
+        read = len(self.rows) + self.erased
+        over = plan.share != "None" and read >= plan.min_rows and rejected > Fraction(plan.share) * read
         over |= plan.most_rows is not None and rejected > plan.most_rows
         self.status = "refused" if self.unreadable or over else "loaded"
 
@@ -321,7 +342,11 @@ class World:
         file.plan = plan
         required = {c.name for c in plan.read if not c.options.get("optional")}
         lacks = written.format.kind == "Csv" and bool(required - {c.name for c in written.shown})
-        file.unreadable = written.refused or lacks or (plan.unexpected_columns == "refuse" and bool(written.unknown))
+        file.unreadable = (
+            written.refused
+            or lacks
+            or (plan.unexpected_columns == "refuse" and any(not own_column(plan, n) for n in written.unknown))
+        )
         kind = next(f for f in plan.formats if written.name.endswith(f.suffix))
         file.rows = (
             [validated(plan, r, written.name, kind.suffix[1:]) for r in written.records] if not file.unreadable else []

@@ -18,6 +18,7 @@ from mini_platform.platform import Platform
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.rows.readers.json import read_json
 from mini_platform.warehouse.places import tables_of
+from mini_platform.warehouse.quality import measure
 from mini_platform.warehouse.schema import MismatchError, create_all
 from mini_platform.warehouse.tables import ops_metadata
 from mini_platform_tests.support.trial import Declared, Trial
@@ -312,6 +313,59 @@ def test_a_row_is_of_a_file_that_says_it(declared: Declared, duplicates: Any) ->
     assert trial.rows("k", "v", "where") == [(1, 1, "b.csv"), (2, 7, "a.csv")]
 
 
+FORMS: dict[str, tuple[Any, dict[str, Any], list[str], Any]] = {
+    "int": (int, {"lt": 100}, ["12", "12.0", "1.2E1", " 012. "], "100.0"),
+    "decimal": (Decimal, {"lt": 100}, ["0.5", ".50", "5e-1", "00.500"], "1e2"),
+    "date": (
+        dt.date,
+        {"lt": dt.date(2027, 1, 1)},
+        ["2026-01-05", "2026-1-5", "2026-01-05T00:00:00.000000000"],
+        "2027-1-1",
+    ),
+    "time": (
+        dt.datetime,
+        {"lt": dt.datetime(2027, 1, 1, tzinfo=dt.UTC)},
+        ["2026-01-05T06:00:00Z", "20260105T060000Z", "2026-01-05T02-04:00", "2026-01-05T06:00:00,0Z"],
+        "2027-01-01T06Z",
+    ),
+}
+"""Type and limit of a key, a key in several forms, and one in such a form that breaks the limit."""
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_key_in_several_forms_is_one(declared: Declared, kind: str) -> None:
+    python_type, limit, forms, beyond = FORMS[kind]
+    limits = {"reject_limit": RejectLimit(share=None), "duplicates": "reject"}
+    trial = declared(dataset({"k": (python_type, limit)}, {"v": (int, {})}, **limits))
+    for number, form in enumerate(forms):
+        trial.load(f"{number}.csv", f'k,v\n"{form}",{number}.0\n"{beyond}",1\n')
+        assert [v for _, v in trial.rows("k", "v")] == [number]
+    twice = trial.load("twice.csv", "k,v\n" + "".join(f'"{form}",7\n' for form in forms))
+    assert (twice.rows_rejected, twice.rule_counts) == (len(forms), {"key_once": len(forms)})
+    assert [reject["value"] for reject in trial.rejects()][:2] == [beyond, beyond], "as it arrived"
+    for form in forms:
+        explanation = explained(trial, form)
+        assert (explanation.row or {})["v"] == len(forms) - 1
+        assert len(explanation.occurrences) == 2 * len(forms)
+    with trial.platform.engine.connect() as conn:
+        figures = measure(conn, trial.dataset, "test").set_index(["table_name", "column_name"])
+    assert figures.loc[("staging.t", "k"), "distinct_values"] == 1
+
+
+def test_values_outside_of_a_limit_are_measured_in_any_form(declared: Declared) -> None:
+    columns = {kind: (python_type, limit) for kind, (python_type, limit, *_) in FORMS.items()}
+    trial = declared(dataset({"k": (int, {})}, columns, reject_limit=RejectLimit(share=None)))
+    beyond = ",".join(f'"{cell}"' for *_, cell in FORMS.values())
+    inside = ",".join(f'"{forms[-1]}"' for _, _, forms, _ in FORMS.values())
+    trial.load("a.csv", f"k,{','.join(FORMS)}\n1,{beyond}\n2,{inside}\n")
+    with trial.platform.engine.connect() as conn:
+        figures = measure(conn, trial.dataset, "test").set_index(["table_name", "column_name"])
+    assert [figures.loc[("staging.t", kind), "maximum"] for kind in FORMS] == [
+        "100", "100.00", "2027-01-01", "2027-01-01 06:00:00+00"
+    ]  # fmt: skip
+    assert set(figures.loc[[("staging.t", kind) for kind in FORMS], "distinct_values"]) == {2}
+
+
 def placed(*key: str, **options: Any) -> Dataset:
     """A dataset of rows that are known by their place."""
     system_columns = {name: (str if name == "file" else int, {"system": name}) for name in ("file", "line", "record")}
@@ -423,5 +477,5 @@ def test_a_long_name_of_a_file_rejects_its_rows(declared: Declared) -> None:
     columns = {"file": (str, {"system": "file"}), "a": TEXT, "b": TEXT}
     trial = declared(dataset(columns, {}))
     file = trial.load(noise(900) + ".csv", "a,b\nx,y\n")
-    assert (file.status, file.rule_counts) == ("refused", {"file_indexable": 1})
+    assert (file.status, file.rule_counts) == ("loaded", {"file_indexable": 1})
     assert trial.load("a.csv", "a,b\nx,y\n").rows_inserted == 1

@@ -15,6 +15,7 @@ from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
 
 from mini_platform import (
+    AdoptedTable,
     Aggregate,
     ApiSource,
     Csv,
@@ -150,6 +151,7 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (str, {"system": "filename"}, "system is 'filename'; it can be file or line or"),
     (str, {"system": "line"}, "system='line' is int; annotate it so"),
     (str, {"system": "last_loaded"}, r"is dt\.datetime; annotate it so"),
+    (str, {"system": "surrogate"}, "system='surrogate' is int; annotate it so"),
     (str, {"system": "file", "aliases": "f"}, "aliases would do nothing, as the platform fills in the column"),
     (dt.datetime, {"system": "first_loaded", "stored": False}, "and the column is not stored"),
     (str, {"derived": lambda col: col("k"), "aliases": "y"}, "aliases would do nothing, as the column is derived"),
@@ -513,7 +515,28 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         r"\.eu\.csv\.gz could be eu or csv",
     ),
     ({"sources": (Csv(), Json(name="csv"))}, "two formats or API sources have the name csv"),
-    ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no JSON format"),
+    ({"api_sources": (ApiSource(name="p"),)}, "the pages of p end in .json, and no format"),
+    (
+        {"api_sources": (ApiSource(name="p", suffix=".csv"),)},
+        "the pages of p are csv, which is read without paging: declare paging=None",
+    ),
+    ({"adopts": "old"}, "adopts is 'old'; it takes AdoptedTable"),
+    ({"adopts": AdoptedTable("old")}, 'adopts needs a column with system="surrogate"'),
+    (
+        {
+            "rows": model(
+                k=(int, Field("K")), n=(int, Field("N", system="surrogate")), m=(int, Field("M", system="surrogate"))
+            )
+        },
+        "n and m would be equal: declare one",
+    ),
+    (
+        {
+            "rows": model(k=(int, Field("K")), n=(int, Field("N", system="surrogate"))),
+            "adopts": AdoptedTable("old", {"numer": "id"}),
+        },
+        r"adopts names \['numer'\], which .* lacks",
+    ),
     ({"table": "quality_report"}, "the table quality_report and the quality report both have the asset quality_report"),
     ({"table": "raw_csv"}, "the raw files and the table raw_csv both have the asset raw_csv"),
     ({"aggregates": (Aggregate(_selecting("t"), **DAILY),)}, "the table t and the aggregate t both have the asset t"),
@@ -566,6 +589,9 @@ def test_a_dataset_that_cannot_be_right(overrides: dict[str, Any], words: str) -
         (lambda: RejectLimit(share=float("nan")), "RejectLimit: share"),
         (lambda: RejectLimit(rows=-1), "RejectLimit: rows is -1"),
         (lambda: RejectLimit(rows=0.5), "RejectLimit: rows"),
+        (lambda: RejectLimit(min_rows=-1), "RejectLimit: min_rows is -1; it takes a whole number from 0 on"),
+        (lambda: RejectLimit(min_rows=None), "RejectLimit: min_rows is None"),
+        (lambda: RejectLimit(min_rows=True), "RejectLimit: min_rows is True"),
         (lambda: Csv(suffixes=("csv",)), "'csv' is not an ending of a file's name: use a dot and lower case letters"),
         (lambda: Csv(suffixes=(".CSV",)), "'.CSV' is not an ending"),
         (lambda: Csv(suffixes=".csv"), "suffixes is '.csv'; it takes endings"),

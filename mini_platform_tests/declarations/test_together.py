@@ -247,7 +247,7 @@ def test_a_dropped_file_that_was_read_before_it_was_cleaned(declared: Declared) 
     ("erased", "rejected_of_hers"), [(4, 0), (4, 2), (5, 0)], ids=["good rows", "rejects too", "more than half"]
 )
 def test_a_file_that_lost_rows_is_not_refused_for_it(declared: Declared, erased: int, rejected_of_hers: int) -> None:
-    trial = declared(members(reject_limit=RejectLimit(share=0.5)))
+    trial = declared(members(reject_limit=RejectLimit(share=0.5, min_rows=0)))
     hers = [(number, ANN, 1) for number in range(erased)]
     rejects = [(20 + number, ANN if number < rejected_of_hers else BOB, 1000) for number in range(4)]
     others = [(40 + number, BOB, 1) for number in range(6 - erased)]
@@ -265,7 +265,7 @@ def test_a_file_that_lost_rows_is_not_refused_for_it(declared: Declared, erased:
 
 
 def test_a_file_of_which_too_much_is_rejected_is_refused_all_the_same(declared: Declared) -> None:
-    trial = declared(MEMBERS)
+    trial = declared(members(reject_limit=RejectLimit(share=0.5, min_rows=0)))
     rows = [(1, ANN, 1), *((number, BOB, 1000) for number in range(2, 5))]
     assert trial.load("one.csv", csv(*rows)).status == "refused"
     forgetting(trial)
@@ -317,11 +317,11 @@ def test_first_loaded_where_the_key_has_another_order_than_the_columns(declared:
 
 
 def test_first_loaded_where_a_file_is_refused_that_was_loaded(declared: Declared) -> None:
-    trial = declared(members(reject_limit=RejectLimit(share=0.5)))
+    trial = declared(members(reject_limit=RejectLimit(share=0.5, min_rows=0)))
     trial.load("a.csv", csv((1, BOB, 5)))
     trial.load("b.csv", csv((1, BOB, 50), (2, BOB, 60)))
     since = trial.rows("nr", "since")
-    trial.dataset = members(rows=StricterMember)
+    trial.dataset = members(rows=StricterMember, reject_limit=trial.dataset.reject_limit)
     trial.reprocess(2)
     assert trial.file(2).status == "refused"
     assert trial.rows("nr", "since") == since[:1]

@@ -461,7 +461,16 @@ def test_a_limit_by_share_is_compared_exactly(share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0.29, "29%"), (0.5, "50%"), (1e-05, "0.001%"), (0.123456789, "12.3456789%")]
+    ("limit", "words"),
+    [
+        (RejectLimit(share=0.29, min_rows=0), "29%"),
+        (RejectLimit(share=1e-05, min_rows=1), "0.001%"),
+        (RejectLimit(share=0.123456789, min_rows=2), "12.3456789% of at least 2 rows"),
+        (RejectLimit(share=0.5), "50% of at least 100 rows"),
+        (RejectLimit(share=0.5, rows=1000), "1,000 rows or 50% of at least 100 rows"),
+        (RejectLimit(rows=1, min_rows=5), "1 row"),
+        (RejectLimit(), "no limit"),
+    ],
 )
-def test_a_limit_is_shown_as_it_was_declared(share: float, words: str) -> None:
-    assert str(RejectLimit(share=share)) == words
+def test_a_limit_is_shown_as_it_was_declared(limit: RejectLimit, words: str) -> None:
+    assert str(limit) == words

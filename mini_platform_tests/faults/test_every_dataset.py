@@ -57,7 +57,7 @@ def waves(name: str, *, big: bool) -> list[dict[str, bytes]]:
         named = [(letter, forms[ord(letter) % len(forms)], how) for letter, how in seeds.items()]
         return {f"{letter}.{form}": file(name, form, *how) for letter, form, how in named}
 
-    first = wave({"b": (1, 40, 0.2), "c": (2, 50, 0.0), "d": (3, 30, 0.3), "e": (4, 20, 0.9)})
+    first = wave({"b": (1, 40, 0.2), "c": (2, 50, 0.0), "d": (3, 30, 0.3), "e": (4, 120, 0.9)})
     copied = next(iter(first))
     first[f"f{copied[1:]}"] = first[copied]
     if big:

@@ -49,7 +49,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), seed=SEEDS, dirt=st.sampled_from((0.0, 0.1, 0.9)))
     def drop_or_replace(self, name: str, seed: int, dirt: float) -> None:
-        self._put(name, waves.file(seed, rows=15, dirt=dirt))
+        self._put(name, waves.file(seed, rows=120 if dirt > 0.5 else 15, dirt=dirt))
 
     @precondition(lambda self: self.history)
     @rule(data=st.data())

@@ -25,6 +25,7 @@ from sqlalchemy import Engine, select, text
 
 from mini_platform import (
     ApiSource,
+    Csv,
     CursorPaginator,
     Dataset,
     DeclarationError,
@@ -208,7 +209,7 @@ def test_by_cursors(channel: SyncChannel, end: Any) -> None:
         body = {"items": things(len(at)), "meta": {"next": following} if following != "left out" else {}}
         return Reply(body)
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     source = replace(QUICK, paging=CursorPaginator(path="meta.next", parameter="after", limit="n" if end else None))
     succeeded(channel.sync(source, answer))
     assert {request.query.get("n") for request in channel.api.requests} == {"100" if end else None}
@@ -232,7 +233,7 @@ def test_the_same_cursor_twice(channel: SyncChannel) -> None:
         at = request.query.get("cursor", "")
         return Reply({"items": things(len(channel.api.requests)), "next": {"": "a", "a": "b", "b": "a"}[at]})
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     result = channel.sync(replace(QUICK, paging=CursorPaginator()), answer)
     assert failed(result, "Page 4", "as page 2", "circle") == channel.checkpoint.last_error
     assert channel.ids() == [1, 2, 3]
@@ -246,12 +247,81 @@ def test_a_link_to_itself(channel: SyncChannel) -> None:
     assert channel.ids() == [1]
 
 
-def test_a_page_that_repeats(channel: SyncChannel) -> None:
-    """A server that does not know the parameter gives the first page for ever; the time beside the rows proves nothing."""
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
-    result = channel.sync(answer=lambda request: Reply({"items": things(1, 2), "at": request.at}))
-    failed(result, "Page 2", "same rows as page 1")
+def ignoring(*ignored: str, rows: int = 3) -> Callable[[Request], Reply]:
+    """A server of this many rows that ignores these parameters."""
+
+    def answer(request: Request) -> Reply:
+        limit = rows if "limit" in ignored else int(request.query["limit"])
+        start = 0 if "page" in ignored else (int(request.query["page"]) - 1) * limit
+        return Reply({"items": things(*range(rows)[start : start + limit]), "at": request.at})
+
+    return answer
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_source_that_ignores_paging_ends_with_its_second_page(channel: SyncChannel, rows: int) -> None:
+    """The time beside the rows tells nothing."""
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
+    result = succeeded(channel.sync(answer=ignoring("page", "limit", rows=rows)))
+    assert channel.ids() == list(range(rows))
+    assert (result.rows, result.pages, channel.checkpoint.position) == (rows, 2, None)
+    again = succeeded(channel.sync())
+    assert (len(channel.landed()), again.sync) == (2, 2), "the time beside the rows has changed"
+    grown = succeeded(channel.sync(answer=ignoring("page", "limit", rows=rows + 1)))
+    assert (grown.rows, len(grown.file_ids)) == (rows + 1, 1)
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_a_source_that_ignores_the_page_alone_fails(channel: SyncChannel, page_size: int) -> None:
+    """It may have more rows than it sends: no success is reported."""
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
+    result = channel.sync(replace(QUICK, page_size=page_size), ignoring("page", rows=150))
+    failed(result, "Page 2", "same rows as page 1", "paging=None")
+    assert channel.ids() == list(range(page_size))
+
+
+def test_a_page_that_repeats_later_fails(channel: SyncChannel) -> None:
+    pages = [things(1), things(2), things(1)]
+    failed(channel.sync(answer=numbered(pages)), "Page 3", "same rows as page 1")
+
+
+CSV_SOURCE = replace(QUICK, paging=None, suffix=".csv")
+CSV = b'ID,Name,VALUE,Description\n1,lamp,2.5,"on\ntwo lines"\n2,crate,,x\n'
+
+
+def csv_channel(channel: SyncChannel) -> SyncChannel:
+    channel.dataset = replace(records, api_sources=(), sources=(Csv(), Json()))
+    return channel
+
+
+def test_one_response_without_paging(channel: SyncChannel) -> None:
+    """A CSV file at a signed URL, which is requested as it is written."""
+    url = channel.api.url + "?sig=a%2Fb+c"
+    result = succeeded(csv_channel(channel).sync(CSV_SOURCE, lambda _: Reply(CSV, headers={"ETag": '"1"'}), url=url))
+    assert (result.pages, result.rows, channel.checkpoint.position) == (1, 2, None)
+    assert [dict(request.query) for request in channel.api.requests] == [{"sig": "a/b c"}]
+    with channel.engine.connect() as conn:
+        name, sha256 = conn.execute(select(files.c.name, files.c.sha256)).one()
+    assert (name, channel.store.path(sha256).read_bytes()) == ("api/1/page-000001.csv", CSV)
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(status=304), url=url)).unchanged == 1
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(CSV), url=url)).unchanged == 1
+    assert succeeded(channel.sync(CSV_SOURCE, lambda _: Reply(CSV + b"3,z,,\n"), url=url)).rows == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Down for maintenance</html>", b'{"error": "x"}', b"id,value\n1,2\n"])
+def test_a_response_that_is_not_the_csv(channel: SyncChannel, body: bytes) -> None:
+    answers = [Reply(body), Reply(CSV)]
+    succeeded(csv_channel(channel).sync(CSV_SOURCE, lambda _: answers.pop(0)))
+    failed(channel.sync(CSV_SOURCE, lambda _: Reply(body)), "The page cannot be read")
+    with channel.engine.connect() as conn:
+        assert len(conn.execute(select(files)).all()) == 1
+
+
+def test_the_one_response_of_json_has_a_list(channel: SyncChannel) -> None:
+    succeeded(channel.sync(replace(QUICK, paging=None), lambda _: Reply(things(1, 2))))
+    assert [dict(request.query) for request in channel.api.requests] == [{}]
     assert channel.ids() == [1, 2]
+    failed(channel.sync(replace(QUICK, paging=None), lambda _: Reply({"message": "wrong key"})), "no list of rows")
 
 
 def test_no_end(channel: SyncChannel) -> None:
@@ -466,7 +536,7 @@ def test_a_huge_body_is_not_taken_into_memory(channel: SyncChannel) -> None:
 
 @pytest.mark.parametrize("cursor", [{"a": 1}, ["x"], True, "a\0b", "\ud800", "x" * 10_001])
 def test_cursors_that_are_none(channel: SyncChannel, cursor: Any) -> None:
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     failed(
         channel.sync(replace(QUICK, paging=CursorPaginator()), lambda _: Reply({"items": things(1), "next": cursor}))
     )
@@ -701,7 +771,7 @@ def test_an_unchanged_page_leads_on_by_what_is_known_of_it(channel: SyncChannel)
         at = request.query.get("cursor", "a")
         return Reply({"items": things(ord(at)), "next": {"a": "b", "b": None}[at]}, headers={"ETag": f'"{at}"'})
 
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
     source = replace(QUICK, paging=CursorPaginator())
     succeeded(channel.sync(source, answer))
     for _ in range(2):
@@ -849,7 +919,7 @@ def test_what_goes_wrong_here_is_no_fault_of_the_source(channel: SyncChannel, tm
         lambda: ApiSource(name="a__b"),
         lambda: ApiSource(name="api", rate=0),
         lambda: replace(records, api_sources=(ApiSource(name="api"), ApiSource(name="api"))),
-        lambda: replace(records, api_sources=(ApiSource(name="json"),)),
+        lambda: replace(records, api_sources=(ApiSource(name="csv"),)),
         lambda: replace(records, api_sources=(ApiSource(name="api", suffix=".xml"),)),
     ],
 )
@@ -905,7 +975,7 @@ def test_a_304_leads_to_where_its_own_link_does(channel: SyncChannel) -> None:
 
 def test_a_cursor_that_ran_out_is_not_requested_again(channel: SyncChannel) -> None:
     """The page that led to it is unchanged; a 304 for it would lead there for ever."""
-    channel.dataset, alive = replace(records, sources=(Json(rows="items"),)), ["a"]
+    channel.dataset, alive = replace(records, api_sources=(), sources=(Json(rows="items"),)), ["a"]
 
     def answer(request: Request) -> Reply:
         at = request.query.get("cursor")
@@ -947,7 +1017,7 @@ def test_an_error_in_a_200(channel: SyncChannel) -> None:
 @pytest.mark.parametrize("paging", [HeaderLinkPaginator(), CursorPaginator()])
 def test_equal_pages_are_gone_through(channel: SyncChannel, paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without anything of their own: heartbeats, say. The source leads on, and the sync follows."""
-    channel.dataset = replace(records, sources=(Json(rows="items"),))
+    channel.dataset = replace(records, api_sources=(), sources=(Json(rows="items"),))
 
     def answer(request: Request, pages: int = 7) -> Reply:
         number = int(request.query.get("cursor", "1"))

@@ -195,7 +195,7 @@ POLLUTED = [
     Polluted("a delimiter at the end of every row", lines(*(f"{line}," for line in LINES)),
              source=Csv(trailing_delimiter=True)),
     Polluted("an undeclared delimiter at the end of every row", lines(*(f"{line}," for line in LINES)), (),
-             tuple(f"{n} {FIELDS}" for n in (2, 3, 5, 6)), refused="4 of 4 rows", why="never guessed"),
+             tuple(f"{n} {FIELDS}" for n in (2, 3, 5, 6)), why="never guessed"),
     Polluted("a row of nothing", lines(*LINES[:2], "", *LINES[2:]), ROWS),
     Polluted("a row of delimiters", lines(*LINES[:2], ",,,,", *LINES[2:]), ROWS, ("5 id_required",), why="no key"),
     Polluted("a row of single quotes", with_line(4, "'4','plain','007','1e3','NA'"),

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,30 @@ import pytest
 import trustme
 from sqlalchemy import Engine, func, select, text, update
 
+from mini_platform import Dataset, Field, Json, RejectLimit, RowModel
 from mini_platform.config.settings import PROJECT, load_settings
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
+from mini_platform.landing import upload
 from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
+from mini_platform.operations.detection import update_incidents
 from mini_platform.operations.doctor import examine
-from mini_platform.operations.incidents import close
+from mini_platform.operations.incidents import close, list_incidents
 from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
+from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
 from mini_platform_tests.support.api_server import Reply, numbered, serving, things
 from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
+from mini_platform_tests.support.trial import Declared
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 CANARY = "Zacharias Canary"
-BAD = f"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,{CANARY},0\n"
+BAD = "station_id,date,temp_c,precip_mm\n" + f"OSL,2026-01-01,{CANARY},0\n" * 100
 Tick = Callable[[], str]
 
 
@@ -135,7 +141,7 @@ def test_a_refused_file_is_reported_once_and_then_its_correction(
     (mail,) = mails.mails
     assert mail["Subject"] == "Mini Platform: File refused: weather"
     body = text_of(mail)
-    assert "weather: weather__a.csv, file 1: refused. 1 of 1 rows are rejected: temp_c_is_number (1)." in body
+    assert "weather: weather__a.csv, file 1: refused. 100 of 100 rows are rejected: temp_c_is_number (100)." in body
     for words in ("Since 20", " UTC", "mini-platform reprocess weather --file 1", "http://127.0.0.1:8000/files/1"):
         assert words in body
     assert CANARY not in mail.as_string()
@@ -154,8 +160,6 @@ def test_a_refused_file_is_reported_once_and_then_its_correction(
 def test_no_recovery_is_reported_while_a_file_is_validated_again(
     mails: Mailbox, tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, platform: Platform
 ) -> None:
-    from mini_platform.warehouse import ledger
-
     load(defs, instance, data, weather__a=BAD)
     tick()
     with platform.engine.begin() as conn:
@@ -490,6 +494,48 @@ def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: py
     assert "URL 2 of MINI_PLATFORM_ALERTS is not one that Apprise understands" in result.stderr
     monkeypatch.delenv("MINI_PLATFORM_ALERTS")
     assert here("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: no alerts are sent.\n"
+
+
+def test_payloads_that_are_refused_for_one_reason_are_one_incident(declared: Declared) -> None:
+    class Rows(RowModel):
+        k: int = Field("Key")
+        v: int | None = Field("Value")
+
+    limit = RejectLimit(rows=0)
+    one = Dataset("posted", "posted", Rows, ("k",), "Posted rows", sources=(Json(),), reject_limit=limit)
+    trial = declared(one)
+    platform = trial.platform
+
+    def post(*payloads: str) -> list[Any]:
+        for payload in payloads:
+            with platform.store.receive() as arriving:
+                arriving.write(payload.encode())
+                upload.land(platform.engine, one, f"payload-{uuid.uuid4().hex}.json", arriving, upload.PAYLOADS)
+        with platform.engine.begin() as conn:
+            update_incidents(conn, platform, {"posted": one})
+        trial.run()
+        with platform.engine.begin() as conn:
+            update_incidents(conn, platform, {"posted": one})
+            return [(row.message, row.times, row.closed_at) for row in list_incidents(conn, closed=True)]
+
+    bad_value = "posted: {} payload{} refused: v_is_integer."
+    assert post(*(f'{{"k": {k}, "v": "x"}}' for k in range(5))) == [(bad_value.format(5, "s"), 1, None)]
+    assert post('{"k": 6, "v": "y"}', '{"k": "x"}', "3", '{"k": 1}') == [
+        (bad_value.format(6, "s"), 2, None),
+        ("posted: 1 payload refused: k_is_integer.", 1, None),
+        ("posted: 1 payload refused: row_is_object.", 1, None),
+    ]
+    with platform.engine.begin() as conn:
+        ledger.reprocess(conn, "posted")
+        update_incidents(conn, platform, {"posted": one})
+    trial.run()
+    with platform.engine.begin() as conn:
+        update_incidents(conn, platform, {"posted": one})
+        assert [(row.times, row.closed_at) for row in list_incidents(conn, closed=True)] == [
+            (2, None),
+            (1, None),
+            (1, None),
+        ]
 
 
 def test_an_incident_that_is_closed_by_hand_stays_closed(

@@ -116,6 +116,7 @@ class Watch:
             self.leaks |= {(where, variable) for variable, value in self.canaries.items() if value.encode() in data}
 
     def _look_at_arguments(self) -> None:
+        seen: set[bytes] = set()
         while not self._over.wait(0.03):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
@@ -123,6 +124,9 @@ class Watch:
                 except OSError:  # it has ended
                     continue
                 self.looked += 1
+                if words in seen:
+                    continue
+                seen.add(words)
                 program = os.fsdecode(words.partition(b"\0")[0])
                 self.search(f"arguments of {Path(program).name}", words)
 
@@ -221,6 +225,7 @@ def echo(request: Request) -> Reply:
     )
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(1200)
 @pytest.mark.xdist_group("supervisor")
 def test_no_secret_is_anywhere(tmp_path: Path) -> None:

@@ -106,6 +106,19 @@ def test_the_dockerfile_is_lint_free() -> None:
     assert (result.stdout, result.returncode) == ("", 0)
 
 
+def test_continuous_integration_runs_the_gate() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    (gate,) = (step["run"] for step in steps if "run" in step)
+    path = PROJECT / gate
+    assert os.access(path, os.X_OK)
+    subprocess.run(["bash", "-n", path], check=True)
+    targets = set(re.findall(r"^part \w+ make (\w+)", path.read_text(), re.MULTILINE))
+    assert targets >= {"lint", "audit", "docs", "test", "faults"}
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=PROJECT, check=True, capture_output=True)
+
+
 def _bin() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

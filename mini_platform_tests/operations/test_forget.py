@@ -152,7 +152,7 @@ def test_a_person_is_gone_and_the_others_stay(
         customers = dict(conn.execute(text("SELECT email_hash, customer_id FROM analytics.dim_customer")).all())
     forgotten = forgetting()
     assert forgotten.unread == []
-    assert [(item["records"], item["outcome"]) for item in (*forgotten.files, *forgotten.dropped_files)] == [
+    assert [(item["records"], item["action"]) for item in (*forgotten.files, *forgotten.dropped_files)] == [
         (5, "rewritten without them")
     ] * 2
     # The row of ben that was sent care of her went out of the file; in production it has none of her address.
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Pa
     """UTF-16, and a file that is no table at all."""
     drop(a_csv=csv_of(HERS[0], *OTHERS).decode().encode("utf-16"), b_csv=f"some,text\nof {MARIA},1\n".encode())
     forgotten = forgetting()
-    assert [item["outcome"].split(":")[0] for item in (*forgotten.files, *forgotten.dropped_files)] == ["dropped"] * 4
+    assert [item["action"].split(":")[0] for item in (*forgotten.files, *forgotten.dropped_files)] == ["dropped"] * 4
     assert left_of_her(platform, data) == []
     assert production(platform.engine) == ["T000000001", "T000000002"], "what was loaded of it stays"
     assert list((data / "sales").iterdir()) == []
@@ -290,7 +290,7 @@ def test_json(
         rows.append(dict(zip(names, order(9, "zoe@example.org").split(","), strict=True)))
     drop(dataset, **{name.replace(".", "_"): make(rows).encode()})
     forgotten = forgetting(MARIA, dataset)
-    assert [item["outcome"].split(":")[0] for item in forgotten.files] == [outcome]
+    assert [item["action"].split(":")[0] for item in forgotten.files] == [outcome]
     assert left_of_her(platform, data) == []
     assert set(production(platform.engine)) <= {"T000000001", "T000000009"}
 

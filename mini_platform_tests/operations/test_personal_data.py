@@ -63,7 +63,7 @@ FILES = {
         {"customer_id": ""},
         more=f"{CANARY},{CANARY}@example.org",
     ),
-    "refused.csv": csv_of({"email": CANARY}, {"email": f"@{CANARY}"}, more=f"{CANARY},"),
+    "refused.csv": csv_of(*[{"email": CANARY}] * 99, {"email": f"@{CANARY}"}, more=f"{CANARY},"),
     "without-header.csv": csv_of({}, {}, header=False),
     "wider.csv": csv_of().replace(b"website\n", b"website,note\n")
     + (",".join([*(VALID | {"customer_id": "C5"}).values(), f"a note about {CANARY}"]) + "\n").encode(),

@@ -139,7 +139,8 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(arrivals=ARRIVALS)
 def test_any_arrivals(engine: Engine, raw_folder: Path, arrivals: list[tuple[str, bytes, bool]]) -> None:
     empty_everything(engine)
-    harness = PipelineHarness(engine, raw_folder)
+    harness = PipelineHarness(engine, raw_folder, under(SMALL_TOO))
+    harness.oracle = Oracle(SMALL_TOO)
     for name, data, run_now in arrivals:
         harness.land((name, data))
         if run_now:
@@ -252,15 +253,17 @@ def under(rules: Rules) -> Dataset:
             weather.rows.__bases__,
             {k: v for k, v in body.items() if k not in ("__dict__", "__weakref__")},
         ),
-        reject_limit=RejectLimit(share=rules.refuse_share, rows=rules.refuse_rows),
+        reject_limit=RejectLimit(share=rules.refuse_share, rows=rules.refuse_rows, min_rows=rules.min_rows),
     )
 
 
 STRICTER = Rules(temp_c=(-90, 20), refuse_share=1)
 LAXER = Rules(temp_c=(-90, 200), precip_mm=(-10, 2000), refuse_share=1)
+SMALL_TOO = Rules(min_rows=0)
 
 
 def test_laxer_rules_bring_rows_in(harness: PipelineHarness) -> None:
+    harness.dataset, harness.oracle = under(SMALL_TOO), Oracle(SMALL_TOO)
     (file_id,) = harness.land(("a.csv", csv_of("A,2024-01-01,99,0", "B,2024-01-01,1,0", "B,2024-01-02,1,-5")))
     harness.run()
     assert harness.status(file_id).status == "refused"
@@ -319,7 +322,7 @@ def test_a_file_that_stricter_limits_refuse_is_taken_back_whole(harness: Pipelin
     )
     harness.run()
     harness.check()
-    rules = Rules(refuse_share=0.1)
+    rules = Rules(refuse_share=0.1, min_rows=0)
     harness.reprocess(under(rules), rules=rules)
     harness.run()
     harness.check()
@@ -347,6 +350,7 @@ def test_a_redrive_of_one_file_takes_its_rows_back_and_asks_the_others(harness: 
 
 
 def test_a_file_over_its_limit_is_refused_whole(harness: PipelineHarness) -> None:
+    harness.dataset, harness.oracle = under(SMALL_TOO), Oracle(SMALL_TOO)
     over, under_it = csv_of("A,2024-01-01,x,0", "B,2024-01-01,y,0", "C,2024-01-01,1,0"), csv_of("D,2024-01-01,1,0")
     first, second = harness.land(("over.csv", over), ("under.csv", under_it))
     harness.run()
@@ -368,11 +372,12 @@ def test_a_file_over_its_limit_is_refused_whole(harness: PipelineHarness) -> Non
 @pytest.mark.parametrize(
     ("rejected", "rules", "status"),
     [
-        (1, Rules(), "loaded"),  # a half is not more than a half
-        (2, Rules(), "refused"),
-        (2, Rules(refuse_share=1), "loaded"),
-        (1, Rules(refuse_share=0), "refused"),
-        (0, Rules(refuse_share=0), "loaded"),
+        (1, SMALL_TOO, "loaded"),  # a half is not more than a half
+        (2, SMALL_TOO, "refused"),
+        (2, Rules(refuse_share=1, min_rows=0), "loaded"),
+        (1, Rules(refuse_share=0, min_rows=2), "refused"),
+        (1, Rules(refuse_share=0, min_rows=3), "loaded"),
+        (0, Rules(refuse_share=0, min_rows=0), "loaded"),
         (1, Rules(refuse_share=1, refuse_rows=1), "loaded"),
         (2, Rules(refuse_share=1, refuse_rows=1), "refused"),
     ],
@@ -384,6 +389,21 @@ def test_where_a_limit_lies(harness: PipelineHarness, rejected: int, rules: Rule
     harness.run()
     harness.check()
     assert harness.status(file_id).status == status
+
+
+def test_a_file_of_fewer_than_100_rows_is_never_refused_for_its_share(harness: PipelineHarness) -> None:
+    small, large = harness.land(*((f"{n}.csv", csv_of(*["A,2024-01-01,x,0"] * n)) for n in (99, 100)))
+    harness.run()
+    harness.check()
+    loaded, refused = harness.status(small), harness.status(large)
+    assert (loaded.status, loaded.rows_inserted, loaded.rows_rejected, loaded.error) == ("loaded", 0, 99, None)
+    assert (refused.status, refused.rows_rejected) == ("refused", 100)
+    assert refused.error.startswith(
+        "100 of 100 rows are rejected, more than the dataset allows (50% of at least 100 rows)"
+    )
+    with harness.engine.connect() as conn:
+        assert conn.scalar(text("SELECT count(*) FROM quarantine.measurements")) == 199
+        assert conn.scalar(text("SELECT count(*) FROM production.measurements")) == 0
 
 
 def test_a_file_without_rows_is_loaded(harness: PipelineHarness) -> None:

@@ -51,7 +51,7 @@ def counted(platform: Platform) -> dict[str, int]:
 def test_dropped_files_are_processed_where_dagster_cannot_be_imported(platform: Platform, data: Path) -> None:
     drop(data, "a.csv", "A,2024-01-01,1,1\nA,2024-01-02,2,1\nA,2024-01-02,3,1\nB,2024-01-01,warm,1\n")
     drop(data, "b.csv", "A,2024-01-01,9,1\n")
-    drop(data, "c.csv", "nothing,that,is,expected\n")
+    drop(data, "c.csv", "nothing,that,is,expected\n" * 100)
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     accounting: list[dict[str, Any]] = json.loads(result.stdout)
@@ -59,11 +59,11 @@ def test_dropped_files_are_processed_where_dagster_cannot_be_imported(platform: 
     assert [tuple(file[name] for name in shown) for file in accounting] == [
         ("a.csv", "loaded", 4, 1, 0, 2, 1),
         ("b.csv", "loaded", 1, 1, 0, 0, 0),
-        ("c.csv", "refused", 1, None, None, None, 1),
+        ("c.csv", "refused", 100, None, None, None, 100),
     ]
     assert counted(platform) == {
         "ops.files": 3,
-        "staging.measurements": 6,
+        "staging.measurements": 105,
         "production.measurements": 2,
         "analytics.daily_metrics": 2,
         "analytics.quality_report": 8,

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
 
 from mini_platform.config.settings import PROJECT
+from mini_platform.datasets import all_datasets
+from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
+from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import cli, here, objects
-from mini_platform_tests.support.databases import FAST, set_environment
+from mini_platform_tests.support.databases import FAST, load_files, set_environment
 from mini_platform_tests.support.roles import GROUPS, PATIENCE, SAMPLES, RolesPlatform, Server, parts_of
 
+BY_COMMAND = "weather"
+"""The dataset whose sample is loaded by a run of Dagster."""
 ADMIN_PASSWORD = "an administrator, and no superuser"
 
 
@@ -71,10 +76,16 @@ def as_loader(roles: RolesPlatform, monkeypatch: pytest.MonkeyPatch) -> RolesPla
 
 @pytest.fixture(scope="session")
 def loaded_samples(roles: RolesPlatform) -> None:
-    """Every sample, loaded by the command as a run of Dagster."""
+    """Every sample, loaded as the loader: one by the command as a run of Dagster, the others by what such a run calls."""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, roles.urls["loader"], roles.folder)
-        for name, file in SAMPLES.items():
-            result = cli("load", name, PROJECT / "data" / name / file, "--json", timeout=PATIENCE)
-            assert result.returncode == 0, (name, result.stderr)
-            assert objects(result.stdout)[0]["status"] == "loaded"
+        paths = {name: PROJECT / "data" / name / file for name, file in SAMPLES.items()}
+        result = cli("load", BY_COMMAND, paths[BY_COMMAND], "--json", timeout=PATIENCE)
+        assert result.returncode == 0, result.stderr
+        assert objects(result.stdout)[0]["status"] == "loaded"
+        platform = Platform()
+        for name in paths.keys() - {BY_COMMAND}:
+            assert len(load_files(platform, all_datasets()[name], paths[name])) == 1
+        with platform.engine.connect() as conn:
+            assert set(conn.scalars(select(files.c.status))) == {"loaded"}
+        platform.engine.dispose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pandera.polars as pa
@@ -17,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 
 from mini_platform import Column, Dataset, Field, RowModel, rule
 from mini_platform.rows.readers import Malformed
-from mini_platform.rows.validation import clean, pandera_schema, parse, validate, validate_malformed
+from mini_platform.rows.validation import pandera_schema, read_cells, validate, validate_malformed
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.oracle import COLUMNS, Oracle
 
@@ -34,9 +35,10 @@ NO_NUMBERS = listed(
     "1.5.2 1e5.0 5f 1d0 1\u200b \ufeff1 1\u00a02 true $5 5% 1'000 −5"
 )
 NO_DATES = listed(
-    "2024-02-30 2023-02-29 1900-02-29 2100-02-29 2024-00-01 2024-13-01 2024-01-00 2024-06-31 31/12/2024 20240101 2024-2-3 "
-    "24-01-01 now today yesterday epoch infinity -infinity NA 0000-01-01 -2024-01-01 12024-01-01 2024-01-01T00:00 "
-    "２０２４-01-01 2024‐01‐01 2024/01/01 2024.01.01 2024-001 2024-W01-1 2024-Jan-01"
+    "2024-02-30 2023-02-29 1900-02-29 2100-02-29 2024-00-01 2024-13-01 2024-01-00 2024-06-31 31/12/2024 20240101 "
+    "2024-002-3 24-01-01 now today yesterday epoch infinity -infinity NA 0000-01-01 -2024-01-01 12024-01-01 2024-01-01T00:00Z "
+    "２０２４-01-01 2024‐01‐01 2024/01/01 2024.01.01 2024-001 2024-W01-1 2024-Jan-01 2024-01-01T00:00:01 "
+    "2024-01-01T00:00:00.0001 2024-01-01T00:00:00+00:00 2024-01-01T00 2024-1-1T01:00 2024-2-30 2024-13-1"
 )
 
 
@@ -57,9 +59,14 @@ def verdict(**cells: str) -> tuple[list[str], dict[str, str | None]]:
 
 def values(kind: type, texts: Sequence[str]) -> list[Any]:
     """Return the values of texts, None for those that are not of the type."""
-    column = Column(name="x", type=kind, nullable=True, description="")
-    cells = clean(column, pl.Series("x", texts, pl.String))
-    return pl.DataFrame([cells]).select(parse(column))["x"].to_list()
+    return read(kind, texts)[1].to_list()
+
+
+def read(kind: type, texts: Sequence[str], **options: Any) -> tuple[pl.Series, pl.Series]:
+    """Return cells as they are staged, and their values."""
+    column = Column(name="x", type=kind, nullable=True, description="", **options)
+    cleaned, typed = read_cells([column], pl.DataFrame({"x": texts}, schema={"x": pl.String}))
+    return cleaned["x"], typed["x"]
 
 
 # Cells
@@ -125,7 +132,9 @@ def test_ranges(cell: str, expected: list[str]) -> None:
         ("", ["date_required"]),
         (" \u2003 ", ["date_required"]),
         *[(cell, ["date_is_date"]) for cell in NO_DATES],
-        ("2024-01-01 00:00", ["date_is_date"]),
+        ("2024-2-9", []),
+        ("2024-02-9T00:00:00.000000000", []),
+        ("2024-01-01 00:00", []),
         ("2024-01-01 BC", ["date_is_date"]),
         ("2024-01-01\u200b", ["date_is_date"]),
     ],
@@ -166,9 +175,13 @@ def test_station_ids(cell: str, staged: str | None, expected: list[str]) -> None
 
 @pytest.mark.parametrize(
     ("cell", "value"),
-    [("0", 0), ("-7", -7), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1), (str(-(2**63)), -(2**63))]
-    + [(cell, None) for cell in (str(2**63), "1.0", "1e3", "1_0", "0x1", "", "１", "NA", "--1", "1 1")],
-)
+    [
+        ("0", 0), ("-7", -7), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1), (str(-(2**63)), -(2**63)),
+        ("1.0", 1), ("33.", 33), ("1E3", 1000), ("-1.20e+01", -12), ("500e-2", 5), ("0e-9", 0), (f"{2**63 - 1}.00", 2**63 - 1),
+        *((cell, None) for cell in listed("1.5 1e-3 1e19 1e999 1e99999 . 1_0.0 true 1_0 0x1 １ NA --1")),
+        *((cell, None) for cell in (str(2**63), "", "1 1")),
+    ],
+)  # fmt: skip
 def test_whole_numbers(cell: str, value: int | None) -> None:
     assert values(int, [cell]) == [value]
 
@@ -181,6 +194,42 @@ def test_whole_numbers(cell: str, value: int | None) -> None:
 )
 def test_booleans(cell: str, value: bool | None) -> None:
     assert values(bool, [cell]) == [value]
+
+
+@pytest.mark.parametrize(
+    ("decimals", "cell", "value"),
+    [
+        (2, ".50", "0.50"), (2, "100.", "100.00"), (2, "1e2", "100.00"), (2, "99.990", "99.99"), (2, "-.5E+1", "-5.00"),
+        (2, "00000000000000000001.5", "1.50"), (2, f"{'9' * 16}.990", f"{'9' * 16}.99"), (3, "1E-3", "0.001"),
+        (0, "12.0", "12"), (18, ".5", "0.500000000000000000"), (2, "0e-999", "0.00"),
+        *[(2, cell, None) for cell in ("99.999", "1E-3", "1e16", ".", "e2", "1_0", "1,5", "nan", "１.0")], (0, "1.5", None),
+    ],
+)  # fmt: skip
+def test_decimals(decimals: int, cell: str, value: str | None) -> None:
+    assert read(Decimal, [cell], decimals=decimals)[1].to_list() == [value and Decimal(value)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("20190508T060000-0400", "2019-05-08T10:00:00"),
+        ("20190508T060000.5+01", "2019-05-08T05:00:00.500000"),
+        ("20190508t0600z", "2019-05-08T06:00:00"),
+        ("20190508T06-04:00", "2019-05-08T10:00:00"),
+        ("2019-05-09T06-04:00", "2019-05-09T10:00:00"),
+        ("2019-05-09T06Z", "2019-05-09T06:00:00"),
+        ("2020-01-20T00:00:00.123456000Z", "2020-01-20T00:00:00.123456"),
+        *[
+            (cell, None)
+            for cell in listed(
+                "2020-01-20T00:00:00.1234560001Z 20190508T060000 2019-05-09T06 20190508T06:00:00Z 2019-05-08T060000Z "
+                "20190508T24Z 2019-05-08T06:30.5Z 20190508 20190508Z 2019-0508T06Z 20190230T060000Z 2019-5-8T06:00:00Z"
+            )
+        ],
+    ],
+)
+def test_times(cell: str, value: str | None) -> None:
+    assert values(dt.datetime, [cell]) == [value and dt.datetime.fromisoformat(f"{value}+00:00")]
 
 
 def test_one_verdict_names_every_broken_rule_in_the_order_of_the_declaration() -> None:
@@ -342,30 +391,29 @@ IN_ONE_DATABASE = settings(max_examples=60, deadline=None, suppress_health_check
 @given(texts=st.lists(NUMBERS.filter(lambda t: "\0" not in t), min_size=1, max_size=60))
 @example(texts=["5e-324", "2.2250738585072011e-308", "1.7976931348623157e308", "-0", "5.", ".5", "\u00a01"])
 def test_postgres_reads_every_number_as_we_do(engine: Engine, texts: list[str]) -> None:
-    same_in_postgres(engine, Double, texts, values(float, texts))
+    same_in_postgres(engine, Double, texts, float)
 
 
 @IN_ONE_DATABASE
 @given(texts=st.lists(st.one_of(DATES, NUMBERS).filter(lambda t: "\0" not in t), min_size=1, max_size=60))
 def test_postgres_reads_every_date_as_we_do(engine: Engine, texts: list[str]) -> None:
-    same_in_postgres(engine, Date, texts, values(dt.date, texts))
+    same_in_postgres(engine, Date, texts, dt.date)
 
 
 @IN_ONE_DATABASE
 @given(texts=st.lists(st.one_of(st.integers().map(str), NUMBERS).filter(lambda t: "\0" not in t), min_size=1))
 def test_postgres_reads_every_whole_number_as_we_do(engine: Engine, texts: list[str]) -> None:
-    same_in_postgres(engine, BigInteger, texts, values(int, texts))
+    same_in_postgres(engine, BigInteger, texts, int)
 
 
 def test_postgres_reads_every_boolean_as_we_do(engine: Engine) -> None:
     texts = ["true", "T", "yes", "Y", "1", "FALSE", "f", "No", "n", "0", " yes "]
-    same_in_postgres(engine, Boolean, texts, values(bool, texts))
+    same_in_postgres(engine, Boolean, texts, bool)
 
 
-def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[str], read: list[Any]) -> None:
+def same_in_postgres(engine: Engine, kind: type[TypeEngine[Any]], texts: list[str], python_type: type) -> None:
     """Assert that the server casts each text that we accept, cleaned, to the same value."""
-    cleaned = clean(Column(name="x", type=float, nullable=True, description=""), pl.Series("x", texts, pl.String))
-    readable_cells = [(cell, value) for cell, value in zip(cleaned, read, strict=True) if value is not None]
+    readable_cells = [(cell, value) for cell, value in zip(*read(python_type, texts), strict=True) if value is not None]
     with engine.connect() as conn:
         cells = (
             func.unnest(cast([cell for cell, _ in readable_cells], ARRAY(Text)))
@@ -393,7 +441,7 @@ def test_pandera_accepts_what_we_accept(rows: list[dict[str, str]]) -> None:
     validated = validate(weather, frame(*rows)).rows
     for row, literal in zip(rows, validated["_rules"], strict=True):
         cells = frame(row)
-        typed = pl.DataFrame([clean(c, cells[c.name]) for c in weather.columns]).select(map(parse, weather.columns))
+        _, typed = read_cells(weather.columns, cells)
         broken = names(literal)
         if any(c.type_rule and c.type_rule.name in broken for c in weather.columns):
             continue  # Pandera sees an empty cell.

@@ -219,13 +219,13 @@ RECORDS = [
     Case("everything wrong at once", data(GOOD, " ,2024-02-30,warm,-1"), HALF,
          ("3 station_id_required ' '", "3 date_is_date '2024-02-30'", "3 temp_c_is_number 'warm'",
           "3 precip_mm_in_range '-1'")),
-    Case("just not over the limit", data(GOOD, "a,b,c,d"), HALF,
+    Case("a row without a valid cell", data(GOOD, "a,b,c,d"), HALF,
          ("3 date_is_date 'b'", "3 temp_c_is_number 'c'", "3 precip_mm_is_number 'd'")),
-    Case("over the limit", data(GOOD, "A,x,1,0", "B,x,1,0"), "refused: 3 read, 2 rejected",
-         ("3 date_is_date 'x'", "4 date_is_date 'x'"), (),
-         "2 of 3 rows are rejected, more than the dataset allows (50%); most often: date_is_date (2 rows)"),
-    Case("nothing but rejects", data("A"), "refused: 1 read, 1 rejected", ("2 row_has_header_fields 'A'",), (),
-         "1 of 1 rows"),
+    Case("over the limit", data(*["A,x,1,0"] * 51, *[GOOD] * 49), "refused: 100 read, 51 rejected",
+         tuple(f"{line} date_is_date 'x'" for line in range(2, 53)), (),
+         "51 of 100 rows are rejected, more than the dataset allows (50% of at least 100 rows); "
+         "most often: date_is_date (51 rows)"),
+    Case("nothing but rejects", data("A"), "loaded: 1 read, 1 rejected", ("2 row_has_header_fields 'A'",), ()),
 ]  # fmt: skip
 
 HEADERS = [
@@ -257,8 +257,8 @@ DATES = [
     *[
         bad("date", cell, "is_date")
         for cell in (
-            "2024-02-30", "2023-02-29", "31/12/2024", "20240101", "2024-1-1", "24-01-01", "now", "today", "yesterday",
-            "epoch", "infinity", "-infinity", "0000-01-01", "-0001-01-01", "10000-01-01", "2024-01-01T00:00:00",
+            "2024-02-30", "2023-02-29", "31/12/2024", "20240101", "2024-001-1", "24-01-01", "now", "today", "yesterday",
+            "epoch", "infinity", "-infinity", "0000-01-01", "-0001-01-01", "10000-01-01", "2024-01-01T00:00:00Z",
             "2024-01-01 24:00:00", "2024-01-01 BC", "2024-366", "２０２４-01-01", "NULL", "1704067200", "45292",
             "'2024-01-01'", "2024-01-01; DROP TABLE production.measurements",
         )
@@ -268,6 +268,8 @@ DATES = [
     bad("date", str(SOON), "not_after_tomorrow"),
     bad("date", "9999-12-31", "not_after_tomorrow"),
     fine("date", " 2024-02-29\t", "A|2024-02-29|1.0|0.0"),
+    fine("date", "2024-2-9", "A|2024-02-09|1.0|0.0"),
+    fine("date", "2024-02-29 00:00:00", "A|2024-02-29|1.0|0.0"),
     fine("date", "0001-01-01", "A|0001-01-01|1.0|0.0"),
 ]  # fmt: skip
 
@@ -345,8 +347,9 @@ KEYS = [
          rows=("B|2024-01-01|1.0|0.0", GOOD_ROW), before=(data("G,2024-01-01,7,7"), data("G,2024-01-01,8,"))),
     Case("the same in other words", data("G , 2024-01-01 ,1.0e0,-0"), "loaded: 1 read, 1 unchanged", rows=(),
          before=(data(GOOD),)),
-    Case("a refused file changes nothing of what another brought", data("G,2024-01-01,5,5", "x", "y"),
-         "refused: 3 read, 2 rejected", ("3 row_has_header_fields 'x'", "4 row_has_header_fields 'y'"), (), "2 of 3 rows",
+    Case("a refused file changes nothing of what another brought", data("G,2024-01-01,5,5", *["x"] * 99),
+         "refused: 100 read, 99 rejected", tuple(f"{line} row_has_header_fields 'x'" for line in range(3, 102)), (),
+         "99 of 100 rows",
          before=(data(GOOD),)),
 ]  # fmt: skip
 

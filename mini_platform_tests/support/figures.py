@@ -283,7 +283,9 @@ def _incidents(at: At) -> Read:
         affected = [
             f
             for f in files
-            if f.status == "loaded" and f.rows_rejected and warned.exceeded(f.rows_rejected, f.rows_read)
+            if f.status == "loaded"
+            and f.rows_rejected
+            and warned.exceeded(f.rows_rejected, f.rows_read + (f.rows_erased or 0))
         ]
         if affected:
             worst = max(affected, key=lambda f: f.rows_rejected / f.rows_read)
@@ -395,7 +397,7 @@ def _rejects(at: At, order: str, *filters: tuple[str, str]) -> list[Any]:
 
 
 def _line(row: Any) -> str:
-    return f"{row.line:,}" + (f", record {row.record:,}" if row.record > 1 else "")
+    return f"{row.line:,}" + (f", element {row.record:,}" if row.record > (row.line != 1) else "")
 
 
 def _cut(value: str | None, most: int) -> str:

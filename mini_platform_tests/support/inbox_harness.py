@@ -21,7 +21,7 @@ from mini_platform.warehouse.tables import files, inbox_files, inboxes
 from mini_platform_tests.support import examples
 
 GOOD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
-BAD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,=warm,0.3\n,,,\n"
+BAD = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,=warm,0.3\n" + b",,,\n" * 99
 CHANGED = b"station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-5.5,0.3\n"
 
 

@@ -36,7 +36,7 @@ WHITE_SPACE = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(
 )
 """Characters of Unicode's White_Space; str.strip() would take the separators U+001C to U+001F too."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:[Tt ]00:00(?::00(?:\.0+)?)?)?")
 
 
 class Key(NamedTuple):
@@ -61,10 +61,12 @@ class Rules:
     precip_mm: tuple[float, float] = (0, 2000)
     refuse_share: float = 0.5
     refuse_rows: int | None = None
+    min_rows: int = 100
 
     def refuses(self, rejected: int, read: int) -> bool:
         """Return True if a file with this many rejected rows is refused."""
-        return rejected > self.refuse_share * read or (self.refuse_rows is not None and rejected > self.refuse_rows)
+        over_share = read >= self.min_rows and rejected > self.refuse_share * read
+        return over_share or (self.refuse_rows is not None and rejected > self.refuse_rows)
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,7 @@ def _normalized(name: str) -> str:
 
 def _day(content: str) -> dt.date | None:
     try:
-        return dt.date.fromisoformat(content) if DAY.fullmatch(content) else None
+        return dt.date(*map(int, match.groups())) if (match := DAY.fullmatch(content)) else None
     except ValueError:
         return None
 

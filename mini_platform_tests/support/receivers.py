@@ -82,13 +82,14 @@ class Hook:
 
     url: str = ""
     status: int = 200
+    answer: bytes = b""
     bodies: list[Any] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
 def webhook() -> Iterator[Hook]:
-    """Serve a webhook that responds with its `status`."""
+    """Serve a webhook that responds with its `status` and `answer`."""
     hook = Hook()
 
     class Handler(BaseHTTPRequestHandler):
@@ -96,10 +97,11 @@ def webhook() -> Iterator[Hook]:
             sent = self.rfile.read(int(self.headers["Content-Length"]))
             if hook.status == 200:
                 hook.raw.append(sent)
-                if self.headers["Content-Type"] == "application/json":
+                if self.headers["Content-Type"].startswith("application/json"):
                     hook.bodies.append(json.loads(sent))
             self.send_response(hook.status)
             self.end_headers()
+            self.wfile.write(hook.answer)
 
         def log_message(self, *_: Any) -> None: ...
 

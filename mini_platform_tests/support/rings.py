@@ -22,18 +22,18 @@ SLOW = {
     },
     "nasty": {"test_cases", "test_every_dataset", "test_names", "test_polluted", "test_random"},
     "operations": {
-        "test_alerts", "test_backup", "test_canaries", "test_deployment", "test_doctor", "test_drafting", "test_forget",
+        "test_alerts", "test_backup", "test_deployment", "test_doctor", "test_drafting", "test_forget",
         "test_pipeline", "test_purge",
     },
     "roles": {"test_metabase", "test_platform"},
     "rows": {"test_against_reference", "test_csv_cases", "test_csv_dialects", "test_json", "test_shifted_rows"},
     "warehouse": {
         "test_anomalies", "test_embedded", "test_figures", "test_ledger", "test_quality", "test_schema", "test_staging",
-        "test_tls", "test_upsert",
+        "test_upsert",
     },
     "web": {
         "test_datasets", "test_declared_page", "test_guard", "test_health", "test_https", "test_login", "test_naughty_strings",
-        "test_openapi", "test_pages", "test_query", "test_replaced", "test_runs", "test_shown", "test_site", "test_uploads",
+        "test_openapi", "test_pages", "test_query", "test_replaced", "test_shown", "test_site", "test_uploads",
         "test_walk",
     },
 }  # fmt: skip

@@ -48,7 +48,7 @@ def bulk() -> bytes:
 def first(seed: int | str, *, big: bool = False) -> dict[str, bytes]:
     """Return the first files: overlapping ones, a refused one, one without rows, and a copy of another one."""
     small = {f"{name}.csv": file(f"{seed} {name}") for name in "bcde"}
-    odd = {"copy.csv": small["b.csv"], "empty.csv": HEADER.encode(), "refused.csv": file(f"{seed} refused", dirt=0.9)}
+    odd = {"copy.csv": small["b.csv"], "empty.csv": HEADER.encode(), "refused.csv": file(f"{seed} refused", 120, 0.9)}
     return ({"a.csv": bulk()} if big else {}) | small | odd
 
 

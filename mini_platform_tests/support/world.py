@@ -101,7 +101,7 @@ def evil_rows(h: Any) -> Any:
 
 HOSTILE_DATASET = Dataset(
     name="hostile", table="hostile", description=f"{EVIL} </p><x-evil>", owners=["team:evil"], rows=Hostile, key=("k",),
-    sources=(Json(),), reject_limit=RejectLimit(share=0.9), warn_limit=RejectLimit(share=0),
+    sources=(Json(),), reject_limit=RejectLimit(share=0.9, min_rows=0),
     aggregates=(
         Aggregate(evil_kinds, key=("kind", "flag"), chart=("kind", "total"), columns={
             "kind": (f"{EVIL} kind",), "flag": ("Flag",), "rows": ("Rows",), "total": (f"{EVIL} total", "</script><b>"),

@@ -34,7 +34,7 @@ def audit_rows(engine: Engine) -> list[tuple[str, str, str | None, str | None]]:
 def test_what_becomes_of_a_file(platform: Platform, pipeline: Pipeline, tmp_path: Path) -> None:
     weather = all_datasets()["weather"]
     (tmp_path / "a.csv").write_text(GOOD)
-    (tmp_path / "b.csv").write_text(GOOD.replace(",1,", ",warm,"))
+    (tmp_path / "b.csv").write_text(GOOD + "OSL,2026-01-02,warm,0\n" * 99)
     pipeline(weather, tmp_path / "a.csv", tmp_path / "b.csv")
     with platform.engine.begin() as conn:
         ledger.reprocess(conn, "weather", 1)
@@ -51,7 +51,7 @@ def test_what_becomes_of_a_file(platform: Platform, pipeline: Pipeline, tmp_path
     ], "the same bytes again are not landed"
     with platform.engine.connect() as conn:
         details = conn.execute(select(trail.c.details).where(trail.c.action == "refused")).scalar_one()
-    assert details == {"rows_read": 1, "rows_rejected": 1}
+    assert details == {"rows_read": 100, "rows_rejected": 99}
     with platform.engine.begin() as conn:
         conn.execute(text("UPDATE ops.files SET arrived_at = now() - interval '9 days'"))
     retention.drop_old(platform.engine, weather, platform.store, dt.timedelta(days=1))

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import make_url
 
 from mini_platform.warehouse import embedded
+from mini_platform_tests.support.databases import FAST
 
 
 @pytest.fixture
@@ -78,16 +79,25 @@ def test_start_gives_a_durable_utf8_database_in_utc(home: Path) -> None:
         assert ask(url, f"SHOW {name}") == value
     assert ask(url, "SHOW listen_addresses") == ""
     assert ask(url, "SELECT upper('é') || ('B' < 'a')") == "Étrue"
+    closed_to_others(home, url)
+    second_call_uses_the_same_server_and_is_fast(home, url)
 
 
-def test_second_call_uses_the_same_server_and_is_fast(home: Path) -> None:
-    url, process = embedded.ensure_running(home), embedded.pid(home)
+def closed_to_others(home: Path, url: str) -> None:
+    folder = make_url(url).query["host"]
+    assert Path(str(folder)).stat().st_mode & 0o077 == 0
+    assert embedded.data_folder(home).stat().st_mode & 0o077 == 0
+
+
+def second_call_uses_the_same_server_and_is_fast(home: Path, url: str) -> None:
+    process = embedded.pid(home)
     began = time.perf_counter()
     assert embedded.ensure_running(home) == url
     assert time.perf_counter() - began < 0.05
     assert embedded.pid(home) == process
 
 
+@pytest.mark.faults
 def test_processes_that_start_it_at_once_share_one_server(home: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from mini_platform.warehouse import embedded as e; h = Path(sys.argv[1]);"
@@ -101,6 +111,7 @@ def test_processes_that_start_it_at_once_share_one_server(home: Path) -> None:
     assert len(answers) == 1
 
 
+@pytest.mark.faults
 def test_killed_server_is_started_again_with_its_data(home: Path) -> None:
     url = embedded.ensure_running(home)
     ask(url, "CREATE TABLE kept AS SELECT 42 AS value")
@@ -113,6 +124,7 @@ def test_killed_server_is_started_again_with_its_data(home: Path) -> None:
         assert ask(embedded.ensure_running(home), "SELECT value FROM kept") == 42
 
 
+@pytest.mark.faults
 def test_busy_backend_of_a_killed_server_does_not_prevent_the_start(home: Path) -> None:
     """It does not notice that its postmaster is gone while it computes."""
     url, process = embedded.ensure_running(home), embedded.pid(home)
@@ -135,6 +147,7 @@ def test_busy_backend_of_a_killed_server_does_not_prevent_the_start(home: Path) 
     assert not thread.is_alive()
 
 
+@pytest.mark.faults
 def test_pid_file_that_names_a_foreign_process_does_not_prevent_the_start(home: Path) -> None:
     """After a restart of the machine the number in the file may belong to any process."""
     embedded.ensure_running(home)
@@ -161,6 +174,7 @@ def test_stop_leaves_no_process_and_start_finds_the_data(home: Path) -> None:
     assert ask(embedded.ensure_running(home), "SELECT value FROM kept") == 42
 
 
+@pytest.mark.faults
 def test_stop_does_not_wait_for_a_long_recovery(home: Path) -> None:
     """After the crash of a backend the log is replayed, here by a process that never gets on with it."""
     url = embedded.ensure_running(home)
@@ -208,18 +222,13 @@ def test_odd_paths(tmp_path: Path, name: str) -> None:
         embedded.stop(home)
 
 
-def test_socket_folder_is_closed_to_others(home: Path) -> None:
-    folder = make_url(embedded.ensure_running(home)).query["host"]
-    assert Path(str(folder)).stat().st_mode & 0o077 == 0
-    assert embedded.data_folder(home).stat().st_mode & 0o077 == 0
-
-
 def test_environment_of_the_user_does_not_steer_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PGPORT": "1", "PGDATA": "/nowhere", "PGHOST": "elsewhere", "LC_ALL": "xx_XX"}.items():
         monkeypatch.setenv(name, value)
     assert ask(embedded.ensure_running(home), "SELECT 1") == 1
 
 
+@pytest.mark.faults
 def test_server_outlives_the_session_of_the_process_that_started_it(home: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from mini_platform.warehouse import embedded as e;"
@@ -237,8 +246,9 @@ def test_server_outlives_the_session_of_the_process_that_started_it(home: Path) 
     assert embedded.is_running(home)
 
 
-def test_configuration_can_be_overridden(home: Path) -> None:
-    assert ask(embedded.ensure_running(home, {"work_mem": "5MB"}), "SHOW work_mem") == "5MB"
+def test_configuration_can_be_overridden(server: str) -> None:
+    """As that of all tests is."""
+    assert ask(server, "SHOW shared_buffers") == FAST["shared_buffers"]
 
 
 def test_binary() -> None:

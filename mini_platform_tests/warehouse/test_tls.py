@@ -22,6 +22,8 @@ from mini_platform_tests.support.databases import set_environment
 from mini_platform_tests.support.tls_postgres import NAME, TlsPostgres, programs, running
 from mini_platform_tests.support.web import serving
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[TlsPostgres]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import DateTime, Double, FromClause, Select, func, select
 
 from mini_platform import (
+    AdoptedTable,
     Aggregate,
     ApiSource,
     Csv,
@@ -33,6 +34,7 @@ class Record(RowModel):
     name: str = Field("Name or title", aliases=("title",), str_length={"min_value": 1, "max_value": 1000})
     value: float | None = Field("Value; 0 is a value, empty means that there is none", optional=True)
     description: str | None = Field("Description or body", aliases=("body",), optional=True)
+    record_id: int = Field("Number of the record; it never changes", system="surrogate")
     created_at: dt.datetime = Field(
         "Time at which the record was first loaded; it never changes", system="first_loaded"
     )
@@ -77,15 +79,21 @@ dataset = Dataset(
     owners=["team:records"],
     rows=Record,
     key=("source", "source_id"),
-    sources=(Csv(), Json()),
-    # Objects such as `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, requested with `?page=1&limit=100`. The URL of the
-    # API is the setting MINI_PLATFORM_API_SOURCE__RECORDS_API__URL.
-    api_sources=(ApiSource(name="api", paging=PageNumberPaginator()),),
+    indexes=("updated_at",),
+    sources=(Csv(), Json(), Json(name="pages", rows="data", suffixes=(".page",))),
+    # Objects such as `{"userId": 1, "id": 1, "title": "…", "body": "…"}`, in a list or in `{"data": […]}`, requested with
+    # `?page=1&limit=100`; and a CSV file at a URL. The URLs are the settings MINI_PLATFORM_API_SOURCE__RECORDS_API__URL and
+    # MINI_PLATFORM_API_SOURCE__RECORDS_CSV__URL.
+    api_sources=(
+        ApiSource(name="api", paging=PageNumberPaginator(), suffix=".page"),
+        ApiSource(name="csv", paging=None, suffix=".csv"),
+    ),
     # The objects of an API have more fields than are declared here (userId), and may get new ones. Raw pages keep all of them:
     # reprocessing loads a field that is declared later.
     unexpected_columns="ignore",
-    warn_limit=RejectLimit(share=0),
+    warn_limit=RejectLimit(rows=0),
     reject_limit=RejectLimit(share=0.5),
+    adopts=AdoptedTable("normalized_data", {"record_id": "id"}),
     realistic=realistic,
     aggregates=(
         Aggregate(

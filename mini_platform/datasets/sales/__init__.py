@@ -80,7 +80,7 @@ class Order(RowModel):
     )
     is_best_seller: bool = Field("True if the product is marked as a best seller")
     delivery_date: dt.date | None = Field("Day of the delivery")
-    data_collected_at: dt.datetime | None = Field("Time at which the shop wrote the row")
+    data_collected_at: dt.datetime | None = Field("Day or time at which the shop wrote the row", timezone="UTC")
     product_category: str = Field("Category of the product", str_length={"min_value": 1, "max_value": 100})
     quantity: int = Field("Number of pieces ordered", ge=1)
     order_date: dt.date = Field("Day of the order")
@@ -115,6 +115,8 @@ def dim_customer(o: FromClause) -> Select[Any]:
     return select(
         o.c.customer_email.label("email_hash"),
         func.max(o.c.customer_name, type_=Text).label("name_hash"),
+        func.max(o.c.customer_phone, type_=Text).label("phone"),
+        func.max(o.c.customer_address, type_=Text).label("address"),
         func.min(o.c.order_date).label("first_order"),
         func.max(o.c.order_date).label("last_order"),
         func.count().label("orders"),
@@ -124,8 +126,10 @@ def dim_customer(o: FromClause) -> Select[Any]:
 def dim_product(o: FromClause) -> Select[Any]:
     """Products, identified by title and category."""
     return select(
-        o.c.product_title.label("title"),
-        o.c.product_category.label("category"),
+        o.c.product_title,
+        o.c.product_category,
+        func.max(o.c.product_rating, type_=Double).label("product_rating"),
+        func.bool_or(o.c.is_best_seller, type_=Boolean).label("is_best_seller"),
         func.max(o.c.original_price, type_=Numeric).label("highest_list_price"),
         func.count().label("orders"),
     ).group_by(o.c.product_title, o.c.product_category)
@@ -157,18 +161,22 @@ def fact_sales(o: FromClause, dim_customer: FromClause, dim_product: FromClause,
             o.c.order_id,
             dim_customer.c.customer_id,
             dim_product.c.product_id,
+            dim_date.c.date_id.label("order_date_id"),
             dim_date.c.date.label("order_date"),
             o.c.delivery_date,
             o.c.quantity,
             o.c.discounted_price,
             o.c.original_price,
+            o.c.discount_percentage,
             (o.c.discounted_price * o.c.quantity).cast(Numeric).label("revenue"),
-            o.c.total_profit.label("profit"),
+            o.c.profit_per_unit.label("profit"),
+            o.c.total_profit,
         )
         .join_from(o, dim_customer, o.c.customer_email == dim_customer.c.email_hash)
         .join(
             dim_product,
-            (o.c.product_title == dim_product.c.title) & (o.c.product_category == dim_product.c.category),
+            (o.c.product_title == dim_product.c.product_title)
+            & (o.c.product_category == dim_product.c.product_category),
         )
         .join(dim_date, o.c.order_date == dim_date.c.date)
     )
@@ -183,13 +191,13 @@ def revenue_by_category(_: FromClause, fact_sales: FromClause, dim_product: From
     revenue = _sum(fact_sales.c.revenue)
     return (
         select(
-            dim_product.c.category,
+            dim_product.c.product_category.label("category"),
             func.count().label("orders"),
             revenue.label("revenue"),
-            _sum(fact_sales.c.profit).label("profit"),
+            _sum(fact_sales.c.total_profit).label("profit"),
         )
         .join_from(fact_sales, dim_product, fact_sales.c.product_id == dim_product.c.product_id)
-        .group_by(dim_product.c.category)
+        .group_by(dim_product.c.product_category)
         .order_by(revenue.desc())
     )
 
@@ -203,7 +211,7 @@ def monthly_revenue(_: FromClause, fact_sales: FromClause, dim_date: FromClause)
             func.count().label("orders"),
             func.count(fact_sales.c.customer_id.distinct()).label("customers"),
             _sum(fact_sales.c.revenue).label("revenue"),
-            _sum(fact_sales.c.profit).label("profit"),
+            _sum(fact_sales.c.total_profit).label("profit"),
         )
         .join_from(fact_sales, dim_date, fact_sales.c.order_date == dim_date.c.date)
         .group_by(month)
@@ -217,15 +225,15 @@ def top_products(_: FromClause, fact_sales: FromClause, dim_product: FromClause)
     return (
         select(
             func.rank(type_=BigInteger).over(order_by=revenue.desc()).label("rank"),
-            dim_product.c.title,
-            dim_product.c.category,
+            dim_product.c.product_title.label("title"),
+            dim_product.c.product_category.label("category"),
             _sum(fact_sales.c.quantity).label("pieces"),
             revenue.label("revenue"),
-            _sum(fact_sales.c.profit).label("profit"),
+            _sum(fact_sales.c.total_profit).label("profit"),
         )
         .join_from(fact_sales, dim_product, fact_sales.c.product_id == dim_product.c.product_id)
-        .group_by(dim_product.c.product_id, dim_product.c.title, dim_product.c.category)
-        .order_by(revenue.desc(), dim_product.c.title)
+        .group_by(dim_product.c.product_id, dim_product.c.product_title, dim_product.c.product_category)
+        .order_by(revenue.desc(), dim_product.c.product_title)
     )
 
 
@@ -334,11 +342,11 @@ def _days_between(f: FromClause) -> ColumnElement[Any]:
 
 page = Page(
     of="fact_sales",
-    filters=("dim_product.category",),
+    filters=("dim_product.product_category",),
     measures={
         "revenue": "sum(revenue)",
-        "profit": Measure("sum(profit)", note="{margin:%} of the revenue"),
-        "margin": "sum(profit) / sum(revenue)",
+        "profit": Measure("sum(total_profit)", note="{margin:%} of the revenue"),
+        "margin": "sum(total_profit) / sum(revenue)",
         "orders": Measure("count()", note="{quantity:piece}"),
         "quantity": Measure("sum(quantity)", "Pieces"),
         "per_order": Measure("sum(revenue) / count()", unit="$"),
@@ -351,13 +359,13 @@ page = Page(
     charts={
         "over-time": OverTime(lines=("revenue", "profit"), table=("orders", "revenue", "profit")),
         "by-category": Ranked(
-            "dim_product.category",
+            "dim_product.product_category",
             bars=("revenue", "profit"),
             table=("orders", "quantity", "revenue", "profit"),
             caption="{first} brings {share} of the revenue.",
         ),
         "products": Ranked(
-            ("dim_product.title", "dim_product.category"),
+            ("dim_product.product_title", "dim_product.product_category"),
             table=("quantity", "revenue", "profit"),
             order="revenue",
             most=10,
@@ -388,7 +396,7 @@ dataset = Dataset(
     indexes=("order_date", "customer_email"),
     unexpected_columns="refuse",
     freshness=dt.timedelta(days=2),
-    warn_limit=RejectLimit(share=0),
+    warn_limit=RejectLimit(rows=0),
     reject_limit=RejectLimit(share=0.5),
     raw_retention=dt.timedelta(days=90),
     realistic=realistic,
@@ -401,6 +409,8 @@ dataset = Dataset(
             columns={
                 "email_hash": ("HMAC-SHA-256 of the e-mail address, prefixed with the id of its key",),
                 "name_hash": ("HMAC-SHA-256 of the name; of one name if the customer has several",),
+                "phone": ("Last digits of the telephone number; of one number if the customer has several",),
+                "address": ("Delivery address, which is redacted",),
                 "first_order": ("Day of the first order",),
                 "last_order": ("Day of the last order",),
                 "orders": ("Number of orders of the customer",),
@@ -408,12 +418,14 @@ dataset = Dataset(
         ),
         Aggregate(
             dim_product,
-            key=("title", "category"),
+            key=("product_title", "product_category"),
             surrogate="product_id",
             chart=("product_id", "orders"),
             columns={
-                "title": ("Name of the product",),
-                "category": ("Category of the product",),
+                "product_title": ("Name of the product",),
+                "product_category": ("Category of the product",),
+                "product_rating": ("Highest mean rating in an order of the product", "stars"),
+                "is_best_seller": ("True if an order marks the product as a best seller",),
                 "highest_list_price": ("Highest list price of the product", "$"),
                 "orders": ("Number of orders of the product",),
             },
@@ -421,6 +433,7 @@ dataset = Dataset(
         Aggregate(
             dim_date,
             key=("date",),
+            surrogate="date_id",
             chart=("date", "week"),
             columns={
                 "date": ("Day",),
@@ -441,13 +454,16 @@ dataset = Dataset(
                 "order_id": ("Identifier of the order",),
                 "customer_id": ("Customer, as in dim_customer",),
                 "product_id": ("Product, as in dim_product",),
+                "order_date_id": ("Day of the order, as in dim_date",),
                 "order_date": ("Day of the order",),
                 "delivery_date": ("Day of the delivery",),
                 "quantity": ("Number of pieces ordered",),
                 "discounted_price": ("Price paid per piece", "$"),
                 "original_price": ("List price per piece", "$"),
+                "discount_percentage": ("Discount on the list price", "%"),
                 "revenue": REVENUE,
-                "profit": PROFIT,
+                "profit": ("Profit per piece", "$"),
+                "total_profit": PROFIT,
             },
         ),
     ),

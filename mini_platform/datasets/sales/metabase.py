@@ -32,7 +32,7 @@ DASHBOARDS: dict[str, tuple[Question, ...]] = {
         Question(
             "Revenue by category and quarter",
             "area",
-            "SELECT date_trunc('quarter', order_date)::date AS quarter, category, sum(revenue) AS revenue "
+            "SELECT date_trunc('quarter', order_date)::date AS quarter, product_category AS category, sum(revenue) AS revenue "
             "FROM analytics.fact_sales JOIN analytics.dim_product USING (product_id) GROUP BY 1, 2 ORDER BY 1, 2",
             ("quarter", "category"),
             ("revenue",),

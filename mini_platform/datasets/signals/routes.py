@@ -18,20 +18,20 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, select
 
 from mini_platform import Dataset
-from mini_platform.landing.upload import land
+from mini_platform.landing.upload import PAYLOADS, land
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import among, files
 from mini_platform.web.api.file_status import LONGEST_SECONDS, until
 from mini_platform.web.api.incoming import no_room, whole
+from mini_platform.web.api.replaced import ReplacedRoute
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.runs import nudge
 from mini_platform.web.site import Site, SiteDep
 
 DATASET = "signals"
-router = APIRouter(tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
+router = APIRouter(route_class=ReplacedRoute, tags=["signals"], dependencies=[Depends(allowed("write", DATASET))])
 
-CHANNEL = "post"
 PAYLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -49,7 +49,9 @@ class Accepted(BaseModel):
     """A payload that is stored, and will be loaded."""
 
     status: str = Field("accepted", examples=["accepted"])
-    raw_id: int = Field(description="Id of the file in the ledger: /api/datasets/signals/files/{raw_id}/")
+    raw_id: str = Field(
+        examples=["12"], description="Id of the file in the ledger: /api/datasets/signals/files/{raw_id}/"
+    )
 
 
 class ProcessedSignals(BaseModel):
@@ -77,22 +79,31 @@ async def ingest(request: Request, site: SiteDep) -> Accepted:
     body = await whole(request, site.settings.max_record_bytes)
     row = await run_in_threadpool(_land, site, dataset, body)
     nudge(request, dataset)
-    return Accepted(raw_id=row.file_id)
+    return Accepted(raw_id=str(row.file_id))
 
 
 @router.post("/process", summary="Wait for payloads", responses=documented(404, 422))
 async def process(
     request: Request,
     site: SiteDep,
+    limit: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            lt=2**63,
+            description="Maximum number of payloads to wait for, the oldest first; default: all",
+            examples=[100],
+        ),
+    ] = None,
     wait: Annotated[float, Query(ge=0, le=LONGEST_SECONDS, description="Maximum number of seconds to wait")] = 60,
 ) -> ProcessedSignals:
     """Start loading the pending payloads, wait until they are loaded, and count them.
 
-    Payloads that were loaded before the request are not counted, nor are those that are still pending when the wait is over.
-    If no payload is pending, all three numbers are 0.
+    Payloads that were loaded before the request are not counted, nor are those that are still pending when the wait is over,
+    nor those beyond `limit`, which are loaded, too, but not waited for. If no payload is pending, all three numbers are 0.
     """
     dataset = site.dataset(DATASET)
-    file_ids = await run_in_threadpool(_pending_files, site, dataset)
+    file_ids = await run_in_threadpool(_pending_files, site, dataset, limit)
     if not file_ids:
         return ProcessedSignals(processed=0, failed=0, checked=0)
     nudge(request, dataset)
@@ -112,14 +123,14 @@ def _land(site: Site, dataset: Dataset, body: bytes) -> Row[Any]:
         raise ProblemError(f"The body is not JSON: {reason}.") from error
     with no_room(), site.platform.store.receive() as arriving:
         arriving.write(body)
-        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, CHANNEL)
+        return land(site.platform.engine, dataset, f"payload-{uuid.uuid4().hex}.json", arriving, PAYLOADS)
 
 
-def _pending_files(site: Site, dataset: Dataset) -> Sequence[int]:
-    """Return ids of the pending payloads."""
-    pending = (files.c.dataset == dataset.name, files.c.channel == CHANNEL, files.c.status.in_(PENDING))
+def _pending_files(site: Site, dataset: Dataset, limit: int | None) -> Sequence[int]:
+    """Return ids of the pending payloads, at most `limit`, the oldest first."""
+    pending = (files.c.dataset == dataset.name, files.c.channel == PAYLOADS, files.c.status.in_(PENDING))
     with site.read() as conn:
-        return conn.execute(select(files.c.file_id).where(*pending)).scalars().all()
+        return conn.scalars(select(files.c.file_id).where(*pending).order_by(files.c.file_id).limit(limit)).all()
 
 
 def _rows(conn: Connection, file_ids: Sequence[int]) -> Sequence[Row[Any]]:

@@ -153,7 +153,7 @@ dataset = Dataset(
     rows=Measurement,
     key=("station_id", "date"),
     indexes=("date",),
-    warn_limit=RejectLimit(share=0),
+    warn_limit=RejectLimit(rows=0),
     reject_limit=RejectLimit(share=0.5),
     realistic=realistic,
     aggregates=(

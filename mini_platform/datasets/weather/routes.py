@@ -13,12 +13,15 @@ from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from mini_platform import Dataset
-from mini_platform.warehouse.tables import DatasetTables, dataset_tables, quality_report
+from mini_platform.rows.readers.header import columns_of_refused
+from mini_platform.warehouse.quality import current, rows_outside
+from mini_platform.warehouse.tables import DatasetTables, dataset_tables
 from mini_platform.web.api.answers import HEADERS
 from mini_platform.web.api.export import MEDIA_TYPE, export
-from mini_platform.web.api.file_status import LandedFile, Wait
+from mini_platform.web.api.file_status import LONGEST_SECONDS, LandedFile, Wait
 from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import rows as rows_of
+from mini_platform.web.api.replaced import BadRequestRoute
 from mini_platform.web.api.uploads import FORM, PENDING_ANSWER, outcome_of_upload
 from mini_platform.web.api.values import TEXT
 from mini_platform.web.auth.guard import allowed
@@ -26,6 +29,8 @@ from mini_platform.web.problems import NotFoundError, ProblemError, documented
 from mini_platform.web.site import Site, SiteDep
 
 DATASET = "weather"
+MOST_DAYS = 1000
+"""Maximum number of days of a page."""
 SAMPLE = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,-4.5,0.3\n"
 FORM_BODY: dict[str, Any] = {
     "requestBody": {
@@ -34,12 +39,13 @@ FORM_BODY: dict[str, Any] = {
     }
 }
 reads = APIRouter(
+    route_class=BadRequestRoute,
     prefix="/api",
     tags=["weather"],
     dependencies=[Depends(allowed("read", DATASET))],
-    responses=documented(400, 404, 422),
+    responses=documented(400, 404),
 )
-router = APIRouter()
+router = APIRouter(route_class=BadRequestRoute)
 
 Station = Annotated[
     str | None,
@@ -92,16 +98,25 @@ class DateRange(BaseModel):
     max: float | str | None
 
 
+class Duplicates(BaseModel):
+    """Rows with the key of another row."""
+
+    key: list[str] = Field(description="Columns of the key", examples=[["station_id", "date"]])
+    extra_duplicate_rows: int = Field(description="Rows whose key an earlier row has")
+
+
 class Quality(BaseModel):
-    """The last quality report of a table, by column."""
+    """Figures of a table, by column."""
 
     table: str
     total_rows: int
     null_counts: dict[str, int]
     null_rates: dict[str, float]
-    duplicates: int = Field(description="Rows whose key an earlier row has")
+    duplicates: Duplicates
     min_max: dict[str, DateRange]
-    out_of_range_counts: dict[str, int] = Field(description="Rows that break a rule about the values of the column")
+    out_of_range_counts: dict[str, int] = Field(
+        description="Rows below and above the limits of a column", examples=[{"temp_c_lt_-90": 0, "temp_c_gt_60": 0}]
+    )
 
 
 class Imported(BaseModel):
@@ -130,10 +145,11 @@ def daily(
     station_id: Station = None,
     from_: From = None,
     to: To = None,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="Days per page.")] = 100,
+    limit: Annotated[int, Query(ge=1, description=f"Days per page; more than {MOST_DAYS} are {MOST_DAYS}.")] = 100,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000, description="Days to skip.")] = 0,
 ) -> Days:
     """List temperature and precipitation by day, at one station or over all stations."""
+    limit = min(limit, MOST_DAYS)
     tables = _tables(site)
     if station_id is None:
         table = tables.aggregates["daily_metrics"]
@@ -188,7 +204,7 @@ def download(site: SiteDep, station_id: Station = None, from_: From = None, to: 
     relation = rows_of(site.dataset(DATASET))
     params = {"station_id": station_id, "date__gte": from_, "date__lte": to}
     query = [(name, str(value)) for name, value in params.items() if value is not None]
-    query.append(("fields", "station_id,date,temp_c,precip_mm"))
+    query.append(("fields", "date,station_id,temp_c,precip_mm"))
     return export(site, relation, ListQuery.parse(relation, query, export=True), HEADERS)
 
 
@@ -199,33 +215,23 @@ def quality(
         "measurements"
     ),
 ) -> Quality:
-    """Show the last quality report of the measurements, or of what was last staged."""
+    """Show the quality of the measurements, or of the rows of the last load as they were staged, as they are now."""
     dataset = site.dataset(DATASET)
-    tables = dataset_tables(dataset)
-    measured_table = tables.staging if table == "staging" else tables.production
-    of_table = quality_report.c.table_name == measured_table.fullname
-    last = select(func.max(quality_report.c.measured_at)).where(of_table).scalar_subquery()
-    # Several runs may have measured at that same time.
-    report = (
-        select(quality_report)
-        .distinct(quality_report.c.column_name)
-        .where(of_table, quality_report.c.measured_at == last)
-        .order_by(quality_report.c.column_name)
-    )
-    with site.read() as conn:
-        columns = {row["column_name"]: row for row in conn.execute(report).mappings()}
-    if not columns:
-        raise NotFoundError("There is no quality report yet: the first load creates it.")
-    number_columns = {column.name for column in dataset.columns if column.type in (int, float)}
-    first = next(iter(columns.values()))
+    staged = table == "staging"
+    # Staging is closed to the read-only role.
+    with site.read_all() if staged else site.read() as conn:
+        columns = {row["column_name"]: row for row in current(conn, dataset, staged=staged)}
+        out_of_range_counts = _out_of_range_counts(conn, dataset, staged=staged)
+    numbers = {column.name for column in dataset.columns if column.type in (int, float)}
+    first = columns[dataset.key[0]]
     return Quality(
         table=table,
         total_rows=first["total_rows"],
         null_counts={name: row["nulls"] for name, row in columns.items()},
         null_rates={name: row["null_rate"] for name, row in columns.items()},
-        duplicates=first["duplicates"],
-        min_max={name: _value_range(row, name in number_columns) for name, row in columns.items()},
-        out_of_range_counts={name: _out_of_range(dataset, row) for name, row in columns.items()},
+        duplicates=Duplicates(key=list(dataset.key), extra_duplicate_rows=first["duplicates"]),
+        min_max={name: _value_range(row, name in numbers) for name, row in columns.items()},
+        out_of_range_counts=out_of_range_counts,
     )
 
 
@@ -238,16 +244,18 @@ def quality(
     responses={
         200: {"model": Imported},
         **PENDING_ANSWER,
-        **documented(400, 404, 408, 413, 415, 422, 507),
+        **documented(400, 404, 408, 413, 507),
     },
     openapi_extra=FORM_BODY,
 )
-async def import_file(request: Request, response: Response, site: SiteDep, wait: Wait = 60) -> Imported | LandedFile:
+async def import_file(
+    request: Request, response: Response, site: SiteDep, wait: Wait = LONGEST_SECONDS
+) -> Imported | LandedFile:
     """Upload a weather file as multipart `file`, and wait until it is loaded.
 
-    `rows_upserted` counts the keys of the valid rows: inserted, updated, or already with the same values. For bytes that were
-    imported before, the response has the numbers of that import. If the file is not loaded when the wait is over, the response
-    is 202 with the file's row in the ledger.
+    From the response on, the other paths show the file. `rows_upserted` counts the keys of the valid rows: inserted, updated,
+    or already with the same values. For bytes that were imported before, the response has the numbers of that import. If the
+    file is not loaded when the wait is over, the response is 202 with the file's row in the ledger.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ProblemError("Send the file as multipart/form-data, in a part named `file`.")
@@ -257,7 +265,10 @@ async def import_file(request: Request, response: Response, site: SiteDep, wait:
     version = upload.version
     if version.status != "loaded":
         detail = f"{upload.row.name} is {version.status}: {version.error}"
-        raise ProblemError(detail, file_id=upload.row.file_id, file_status=version.status)
+        more: dict[str, Any] = {"file_id": upload.row.file_id, "file_status": version.status}
+        if columns := columns_of_refused(version.error or ""):
+            more["found"] = columns
+        raise ProblemError(detail, **more)
     return Imported(
         rows_in_file=version.rows_read,
         rows_valid=version.rows_read - version.rows_rejected,
@@ -305,13 +316,14 @@ def _value_range(row: Any, is_number: bool) -> DateRange:
     )
 
 
-def _out_of_range(dataset: Dataset, row: Any) -> int:
-    """Return how many rows break a rule about the values of the column, without rules that it is present and of its type."""
-    names = {
-        f"{column.name}_{check}"
-        for column in dataset.columns
-        if column.name == row["column_name"]
-        for check in column.checks
-    }
-    names |= {custom.rule.name for custom in dataset.custom_rules}
-    return sum(count for name, count in row["out_of_range"].items() if name in names)
+def _out_of_range_counts(conn: Connection, dataset: Dataset, *, staged: bool) -> dict[str, int]:
+    """Return the number of rows below and above each limit, named like `temp_c_lt_-90`."""
+    counts: dict[str, int] = {}
+    for column in dataset.columns:
+        if limits := column.checks.get("in_range"):
+            below, above = rows_outside(conn, dataset, column, staged=staged)
+            counts |= {
+                f"{column.name}_lt_{limits['min_value']}": below,
+                f"{column.name}_gt_{limits['max_value']}": above,
+            }
+    return counts

@@ -1,6 +1,6 @@
 """Inference of a column's declaration from its header and the texts under it.
 
-A type is chosen if the platform's own parser (`validation.parse`) reads every text as that type, so a draft validates its
+A type is chosen if the platform's own parser (`validation.read_cells`) reads every text as that type, so a draft validates its
 sample exactly as later files. In doubt the type is text, which loses nothing.
 """
 
@@ -17,7 +17,7 @@ import polars as pl
 
 from mini_platform.declare.columns import Column, normalized
 from mini_platform.operations.drafting.names import identifiers, unused, without_unit
-from mini_platform.rows.validation import clean, parse
+from mini_platform.rows.validation import clean, read_cells
 
 NULLS = (
     "NA",
@@ -159,9 +159,8 @@ def _column(kind: Any, decimals: int = 2) -> Column:
 
 def _not_of_type(texts: pl.Series, kind: Any, decimals: int = 2) -> pl.Series:
     """Return the texts that are not of this type, without those that it reads as empty."""
-    texts = clean(_column(kind, decimals), texts).drop_nulls()
-    parsed = pl.DataFrame({"cell": texts}).select(parse(_column(kind, decimals))).to_series()
-    return texts.filter(parsed.is_null())
+    cleaned, typed = read_cells([_column(kind, decimals)], pl.DataFrame({"cell": texts}))
+    return cleaned["cell"].filter(cleaned["cell"].is_not_null() & typed["cell"].is_null())
 
 
 def _typed(draft: Draft, values: pl.Series) -> Draft:
@@ -173,6 +172,8 @@ def _typed(draft: Draft, values: pl.Series) -> Draft:
         fitting = values.filter(~values.is_in(misfits)) if misfits else values
         if kind is bool and not _are_booleans(fitting):
             continue
+        if kind is int and fitting.str.contains("[.eE]").any():
+            continue  # `12.0` is a whole number, but a column of such cells is one of measurements.
         unit = without_unit(draft.header)[1] if kind in (int, float) else None
         typed = replace(draft, type=kind, null_tokens=tuple(misfits), unit=unit)
         if kind in (int, float):
@@ -251,7 +252,8 @@ def _hints(draft: Draft, values: pl.Series, rows: int) -> tuple[str, ...]:
             f'in_range={{"min_value": {_below(low)}, "max_value": {-_below(-high)}}},  # seen: {low:.15g} to {high:.15g}',
         )
     if draft.type is dt.date and draft.form is None:
-        return (f"seen: {values.min()!s} to {values.max()!s}",)
+        _, typed = read_cells([_column(dt.date)], pl.DataFrame({"cell": values}))
+        return (f"seen: {typed['cell'].min()!s} to {typed['cell'].max()!s}",)
     if draft.type is str and not draft.email:
         if len(values) <= FEW_VALUES and rows >= 4 * len(values):
             literals = ", ".join(f'"{value}"' for value in sorted(values.to_list()))

@@ -21,7 +21,7 @@ NOT_A_NUMBER = ("nan", "inf", "1e309", "1,5", "12°", "NA", "abc")
 MISTYPED: Mapping[Any, tuple[str, ...]] = {
     float: NOT_A_NUMBER,
     int: (*NOT_A_NUMBER, "1.5"),
-    Decimal: (*NOT_A_NUMBER, "1e2", "1" * (DECIMAL_DIGITS + 1)),
+    Decimal: (*NOT_A_NUMBER, f"1e{DECIMAL_DIGITS}", "1_0", "1" * (DECIMAL_DIGITS + 1)),
     dt.date: ("2024-02-30", "31/12/2024", "20240101", "now", "infinity"),
     dt.datetime: (
         "2024-01-01T12:00:00",

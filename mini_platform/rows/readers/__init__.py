@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import polars as pl
@@ -79,8 +79,10 @@ class Block:
         missing_columns: names of declared columns that the file does not have.
         records: int64, shape (n,): number of each row among the records that start on its line, from 1; None if the
             format starts each record on its own line.
-        extra_as_json: returns n JSON objects with the extra columns of each row, null if a row has none; None if every row
-            has every extra column, as text.
+        extra_as_json: takes names of extra columns and returns n JSON objects with those of each row, null if a row has
+            none; None if every row has every extra column, as text.
+        is_export: True if the file is an export of the platform.
+        derived: the derived columns of an export as text, "" where it has no value; None if the file is no export.
     """
 
     lines: np.ndarray
@@ -90,4 +92,6 @@ class Block:
     extra: tuple[str, ...] = ()
     missing_columns: tuple[str, ...] = ()
     records: np.ndarray | None = None
-    extra_as_json: Callable[[], pl.Series] | None = None
+    extra_as_json: Callable[[Sequence[str]], pl.Series] | None = None
+    is_export: bool = False
+    derived: pl.DataFrame | None = None

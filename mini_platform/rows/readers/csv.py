@@ -18,6 +18,7 @@ import polars as pl
 from mini_platform.rows.readers import Block, Malformed, ReadLimits, RefusedFileError
 from mini_platform.rows.readers.decode import utf8_pieces
 from mini_platform.rows.readers.dialect import Dialect, dialect_of
+from mini_platform.rows.readers.exports import exported_columns, is_export
 from mini_platform.rows.readers.header import ExpectedColumns, by_position, join_names, match_header
 from mini_platform.rows.readers.lines import split_lines, whole_lines
 from mini_platform.rows.readers.parse import RAW_BYTES, AmbiguousQuotesError, RowParser, raw_text
@@ -217,14 +218,18 @@ def read_csv(
             fields = _find_header(window, dialect, limits, expected)
         elif source.header:
             fields = _read_header(window, dialect, limits)
+        exported = fields is not None and is_export([field.strip() for field in fields], columns)
+        if exported:
+            expected = ExpectedColumns.of(exported_columns(columns))
         parser = _parser(fields, expected, dialect, limits)
         missing_columns = [name for name in expected.names if name not in parser.header.ordered]
         empty = True
         for block in _blocks(window, parser, raw):
             empty = False
-            yield _with_missing_columns(block, expected, missing_columns)
+            yield _with_missing_columns(replace(block, is_export=exported), expected, missing_columns)
         if empty:
-            yield _with_missing_columns(_empty_block(parser, [], raw), expected, missing_columns)
+            block = replace(_empty_block(parser, [], raw), is_export=exported)
+            yield _with_missing_columns(block, expected, missing_columns)
 
 
 def _with_missing_columns(block: Block, expected: ExpectedColumns, missing_columns: Sequence[str]) -> Block:

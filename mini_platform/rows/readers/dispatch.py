@@ -5,11 +5,16 @@ Here: that choice. Not here: the content of a file, which each format's reader c
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING
 
 from mini_platform.declare.sources import Csv, Json
+from mini_platform.rows.readers import RefusedFileError
 from mini_platform.rows.readers.csv import read_csv
+from mini_platform.rows.readers.decode import utf8_pieces
+from mini_platform.rows.readers.exports import is_export
 from mini_platform.rows.readers.json import read_json
+from mini_platform.rows.readers.unpack import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from mini_platform.rows.readers import Block, ReadLimits
 
 _PACKED = (".gz", ".zip")
+_HEAD_BYTES = 2**16
 
 
 def format_of(name: str, sources: Sequence[Csv | Json]) -> Csv | Json:
@@ -53,4 +59,18 @@ def read_file(
     if isinstance(source, Json):
         yield from read_json(path, source, columns, limits=limits)
     else:
-        yield from read_csv(path, source, columns, limits=limits)
+        yield from read_csv(path, _dialect(path, source, columns, limits), columns, limits=limits)
+
+
+def _dialect(path: Path, source: Csv, columns: Sequence[Column], limits: ReadLimits) -> Csv:
+    """Return the format of a CSV file: the standard one if it is an export, whatever the dataset declares."""
+    standard = Csv(name=source.name, suffixes=source.suffixes)
+    if source == standard:
+        return source
+    try:
+        with unpacked(path, limits) as raw:
+            head = next(utf8_pieces(raw, None, _HEAD_BYTES), b"")
+    except RefusedFileError:  # The reader will say why.
+        return source
+    header = next(csv.reader(head.decode().splitlines()[:1]), [])
+    return standard if is_export(header, columns) else source

@@ -87,6 +87,16 @@ class ExpectedColumns:
         return [name for name in self.names if name not in present and name not in self.optional]
 
 
+def columns_of_refused(sentence: str) -> list[str]:
+    """Return the columns of a header that lacks declared ones, from the message of its refusal; none for other messages."""
+    match = re.match(
+        r"The header lacks .*?; found (.*?)(?: and [0-9,]+ more)?\.(?: Is another delimiter in use\?)?\Z",
+        sentence,
+        re.S,
+    )
+    return match[1].split(", ") if match else []
+
+
 def _refuse_duplicates(texts: Sequence[str], expected: ExpectedColumns) -> None:
     text_by_name: dict[str, str] = {}
     for text in texts:

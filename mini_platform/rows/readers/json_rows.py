@@ -19,7 +19,9 @@ import polars as pl
 
 from mini_platform.declare.columns import normalized
 from mini_platform.rows.readers import Block, Malformed, ReadLimits
+from mini_platform.rows.readers.exports import EXTRA, exported_columns, is_export
 from mini_platform.rows.readers.json_faults import MAX_DEPTH
+from mini_platform.rows.readers.json_window import SCAN_ERRORS, scan
 
 if TYPE_CHECKING:
     from mini_platform.declare.columns import Column
@@ -92,7 +94,16 @@ class RowBuilder:
             ValueError: two of them, or their aliases, have the same normalized name.
         """
         self._limits = limits
+        self._read = columns
         self._columns = [column.name for column in columns]
+        self._is_export: bool | None = None
+        self._set_names(columns)
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+        self._extra_names: dict[str, str] = {}
+        self._last = (0, 0)
+        self._clear()
+
+    def _set_names(self, columns: Sequence[Column]) -> None:
         self._declared: dict[str, int] = {}
         for position, column in enumerate(columns):
             for key in {_key(name) for name in (column.name, *column.aliases)}:
@@ -100,10 +111,6 @@ class RowBuilder:
                     raise ValueError(f"two declared columns cannot be told apart: both are called {key}")
         self._lists = {key for key, position in self._declared.items() if columns[position].type == list[float]}
         self._max_names = len(self._declared) + MAX_EXTRA
-        self._plans: dict[tuple[str, ...], _Plan] = {}
-        self._extra_names: dict[str, str] = {}
-        self._last = (0, 0)
-        self._clear()
 
     def _clear(self) -> None:
         self._lines: list[int] = []
@@ -127,9 +134,14 @@ class RowBuilder:
 
         Raises:
             RowFault: the value is not a valid row.
+            RefusedFileError: the file is an export in which columns are withheld.
         """
         if type(value) is not tuple:
             raise RowFault("row_is_object", f"an object is expected, not {_KINDS.get(type(value), 'a constant')}")
+        if self._is_export is None:  # The first object decides.
+            self._is_export = is_export({name for name, _ in value}, self._read)
+            if self._is_export:
+                self._set_names(exported_columns(self._read))
         if self._lists:  # A string that looks like a list is not a list: it keeps its quotes.
             value = [(n, _string(cell) if type(cell) is str and _key(n) in self._lists else cell) for n, cell in value]
         names: tuple[str, ...]
@@ -179,7 +191,15 @@ class RowBuilder:
             }
             frame = self._frame(self._rows[start:stop], extra)
             extra_as_json = partial(_extra_as_json, extra, stop - start)
-            yield Block(lines, frame, malformed, bytes_read, records=numbers[start:stop], extra_as_json=extra_as_json)
+            yield Block(
+                lines,
+                frame,
+                malformed,
+                bytes_read,
+                records=numbers[start:stop],
+                extra_as_json=extra_as_json,
+                is_export=bool(self._is_export),
+            )
         self._clear()
 
     def _number_records(self) -> np.ndarray:
@@ -230,7 +250,7 @@ class RowBuilder:
         _check_object(pairs, depth)
         for key, cell in pairs:
             name = prefix + key
-            if type(cell) is tuple and cell:
+            if type(cell) is tuple and cell and not (self._is_export and name == EXTRA):
                 if len(name) > MAX_NAME:  # checked here already: many names may begin with it
                     raise _too_long()
                 self._flatten(cell, name + "_", depth + 1, names, cells, compacted)
@@ -382,12 +402,38 @@ def _text(cell: Any) -> str:
     return cell.decode() if type(cell) is bytes else _WORDS[cell]
 
 
-def _extra_as_json(extra: Mapping[str, Mapping[int, Any]], count: int) -> pl.Series:
+def merged_objects(texts: pl.Series, others: pl.Series) -> pl.Series:
+    """Return JSON objects with the members of two columns of them, null where both have none; others win.
+
+    A text of the first column that is not an object that Postgres can hold becomes a member `_extra`.
+    """
+
+    def merged(text: str, other: str | None) -> str | None:
+        members = [part[1:-1] for part in (_object(text), other) if part]
+        return "{" + ",".join(members) + "}" if members else None
+
+    return pl.Series(map(merged, texts, others), dtype=pl.String)
+
+
+def _object(text: str) -> str | None:
+    """Return the text of an object as compact JSON, None if it has no members."""
+    if not text:
+        return None
+    try:
+        value, stop = scan(text, 0)
+        if type(value) is tuple and stop == len(text) and _fits_postgres(text):
+            return _compact(value, 0) if value else None
+    except (RowFault, *SCAN_ERRORS):
+        pass
+    return "{" + f"{quoted(EXTRA)}:{quoted(text)}" + "}"
+
+
+def _extra_as_json(extra: Mapping[str, Mapping[int, Any]], count: int, names: Sequence[str]) -> pl.Series:
     """Return a JSON object for each row from columns of cells by row, with the values as in the file; null if it has none."""
     objects: list[list[str]] = [[] for _ in range(count)]
-    for name, cells in extra.items():
+    for name in names:
         start = quoted(name) + ":"
-        for number, cell in cells.items():
+        for number, cell in extra[name].items():
             objects[number].append(start + _json(cell))
     return pl.Series(["{" + ",".join(members) + "}" if members else None for members in objects], dtype=pl.String)
 
@@ -397,8 +443,11 @@ def _json(cell: Any) -> str:
     if type(cell) is str:
         return quoted(cell)
     text = _text(cell) or "null"
-    fits_postgres = not _HUGE.search(text) or not _HUGE.search(_STRINGS.sub("", text))
-    return text if fits_postgres else quoted(text)
+    return text if _fits_postgres(text) else quoted(text)
+
+
+def _fits_postgres(text: str) -> bool:
+    return not _HUGE.search(text) or not _HUGE.search(_STRINGS.sub("", text))
 
 
 def _first_after(malformed: list[Malformed], line: int) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Identity,
     Index,
     MetaData,
     Select,
@@ -42,6 +43,9 @@ from mini_platform.warehouse.tables.columns import (
 from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
 from mini_platform.warehouse.tables.refused import refuse_duplicate_names, refuse_long_names
 
+LASTING = {"first_loaded": "When the row was first loaded", "surrogate": "Number of the row"}
+"""System columns whose value a key keeps if its row is deleted and comes back, with their comments."""
+
 
 @dataclass(frozen=True)
 class DatasetTables:
@@ -55,7 +59,7 @@ class DatasetTables:
     surrogates: dict[str, Table]
     """Tables with the number of each key, for the aggregates that have a surrogate."""
     gone: Table | None
-    """Table of the first-loaded times of deleted rows that may come back; None if the dataset has no such column."""
+    """Table of the first-loaded times and numbers of deleted rows that may come back; None if the dataset has neither."""
     examined: dict[str, Examined]
     """Result of examining the select of each aggregate."""
 
@@ -79,7 +83,7 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     metadata = MetaData()
     production = _production(dataset, metadata)
     gone = None
-    if any(column.system == "first_loaded" for column in dataset.columns):
+    if any(column.is_lasting for column in dataset.columns):
         gone = _gone(dataset, production, metadata)
     tables = DatasetTables(
         _staging(dataset, metadata), production, _quarantine(dataset, metadata), {}, {}, {}, gone, {}
@@ -113,7 +117,7 @@ def _staging(dataset: Dataset, metadata: MetaData) -> Table:
         Column("_reasons", ARRAY(Text), comment="The same as sentences"),
         raw_column(dataset),
         extra_column(dataset),
-        *(as_text(dataset, column) for column in dataset.staged_columns),
+        *(as_text(dataset, column) for column in (*dataset.staged_columns, *dataset.adopted_columns)),
         schema="staging",
         # Unlogged: after a crash of the server, which empties it, its rows are made again from the raw files.
         prefixes=["UNLOGGED"],
@@ -129,8 +133,10 @@ def _production(dataset: Dataset, metadata: MetaData) -> Table:
             Column(
                 c.name,
                 sql_type(c),
+                *([Identity()] if c.system == "surrogate" else []),
                 primary_key=c.name in dataset.key,
-                autoincrement=False,  # Otherwise SQLAlchemy makes a key of a single number a counter.
+                # Otherwise SQLAlchemy makes a key of a single number a counter.
+                autoincrement="auto" if c.system == "surrogate" else False,
                 nullable=c.nullable,
                 comment=c.comment,
                 info=personal_info(hidden(c)),
@@ -140,7 +146,8 @@ def _production(dataset: Dataset, metadata: MetaData) -> Table:
         Column("_file_id", BigInteger, nullable=False, comment="File that brought these values: ops.files"),
         Column("_loaded_at", DateTime(timezone=True), nullable=False, comment="When they were written"),
         *([extra_column(dataset)] if dataset.unexpected_columns == "keep" else []),
-        *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes),
+        *(Index(f"{dataset.table}_{name}", name) for name in dataset.indexes if name not in dataset.surrogates),
+        *(Index(f"{dataset.table}_{name}", name, unique=True) for name in dataset.surrogates),
         schema="production",
         comment=dataset.description,
         info={"dataset": dataset.name},
@@ -159,7 +166,7 @@ def _quarantine(dataset: Dataset, metadata: MetaData) -> Table:
         raw_column(dataset),
         extra_column(dataset),
         Column("_quarantined_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        *(as_text(dataset, column) for column in dataset.staged_columns),
+        *(as_text(dataset, column) for column in (*dataset.staged_columns, *dataset.adopted_columns)),
         schema="quarantine",
         comment=f"Rejected rows with their reasons. {dataset.description}",
     )
@@ -173,7 +180,10 @@ def _gone(dataset: Dataset, production: Table, metadata: MetaData) -> Table:
             Column(c.name, c.type, primary_key=True, autoincrement=False, info=c.info)
             for c in production.primary_key.columns
         ),
-        Column("_first_loaded", DateTime(timezone=True), nullable=False, comment="When the row was first loaded"),
+        *(
+            Column(f"_{system}", sql_type(c), nullable=False, comment=LASTING[system])
+            for system, c in {str(c.system): c for c in dataset.columns if c.is_lasting}.items()
+        ),
         Column("_last_file", BigInteger, nullable=False, comment="The last file that had arrived when it was deleted"),
         schema="ops",
         comment=f"Deleted rows of production.{dataset.table} that files which wait to be loaded again may bring back",

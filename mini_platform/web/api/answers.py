@@ -1,9 +1,11 @@
-"""Responses: a relation as a page of JSON or as CSV, by content negotiation, with an ETag."""
+"""Responses: a relation as a page of JSON or as an export, by content negotiation, with an ETag."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +18,7 @@ from mini_platform.warehouse import changes
 from mini_platform.web.api import export
 from mini_platform.web.api.query import ListQuery, page
 from mini_platform.web.api.relations import Relation
+from mini_platform.web.secret import cipher
 from mini_platform.web.site import Site
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -26,29 +29,38 @@ HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 
 def listing(
-    request: Request, site: Site, relation: Relation, *, as_csv: bool = False, stored_for: Dataset | None = None
+    request: Request,
+    site: Site,
+    relation: Relation,
+    *,
+    form: export.Form | None = None,
+    stored_for: Dataset | None = None,
+    params: Sequence[tuple[str, str]] | None = None,
 ) -> Response:
-    """Return a page of a relation as JSON, or all of it as CSV.
+    """Return a page of a relation as JSON, or an export of all of it.
 
     Args:
         request: the request, with its parameters and headers.
         site: the site to read from.
         relation: the relation to list.
-        as_csv: return CSV, whatever the request accepts.
+        form: format of the export; None for a page, or CSV if the request prefers it.
         stored_for: the dataset whose state alone determines the response, for its ETag; None if only the rows do.
+        params: parameters of the listing, if they are not those of the request.
 
     Raises:
         ProblemError: a parameter is invalid.
     """
-    as_csv = as_csv or _prefers_csv(request.headers.get("accept", ""))
-    query = ListQuery.parse(relation, request.query_params.multi_items(), export=as_csv)
+    if form is None and _prefers_csv(request.headers.get("accept", "")):
+        form = "csv"
+    params = request.query_params.multi_items() if params is None else params
+    query = ListQuery.parse(relation, params, export=form is not None, cipher=partial(cipher, site.settings))
     with site.read(personal=relation.is_personal) as conn:
         etag = None
         if stored_for is not None:
-            etag = _etag(as_csv, relation.mark, changes.state(conn, stored_for.name))
+            etag = _etag(form, relation.mark, changes.state(conn, stored_for.name))
             if _is_known(request, etag):
                 return _unchanged(etag)
-        if not as_csv:
+        if form is None:
             result = page(conn, relation, query)
             decimals = [name for name in query.fields if relation.columns[name].type is Decimal]
             for row in result.results:
@@ -60,7 +72,7 @@ def listing(
                 "results": result.results,
             }
             return answer(request, content, etag)
-    return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}))
+    return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}), form)
 
 
 def answer(request: Request, content: Any, etag: str | None = None) -> Response:

@@ -32,4 +32,4 @@ def audit(request: Request, site: SiteDep) -> Response:
 @router.get("/audit.csv", summary="Audit trail as CSV", response_model=None)
 def audit_as_csv(request: Request, site: SiteDep) -> Response:
     """Download all recorded actions as a CSV file, restricted by filters and `limit`."""
-    return listing(request, site, relations.audit(), as_csv=True)
+    return listing(request, site, relations.audit(), form="csv")

@@ -1,4 +1,4 @@
-"""Exports: a listing as CSV, streamed from a server-side cursor in constant memory."""
+"""Exports: a listing as CSV or JSON, streamed from a server-side cursor in constant memory; masked columns are left out."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import csv
 import datetime as dt
 import io
 import math
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import anyio
 from fastapi.concurrency import iterate_in_threadpool, run_in_threadpool
 from pydantic_core import to_json
+from sqlalchemy import Connection
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from mini_platform.rows.readers.exports import WITHHELD
 from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.rows.wording import plain
 from mini_platform.web.api.query import ListQuery, stream
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.site import Site
 
+Form = Literal["csv", "json", "ndjson"]
+"""Format of an export: CSV, a JSON list, or one JSON object per line."""
 MEDIA_TYPE = "text/csv"
+MEDIA_TYPES: Mapping[Form, str] = {"csv": MEDIA_TYPE, "json": "application/json", "ndjson": "application/x-ndjson"}
 CHUNK_BYTES = 2**16
 STALLED_SECONDS = 60.0
 """Maximum time in which a client reads nothing, as its export holds a connection."""
@@ -42,6 +48,32 @@ def csv_stream(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterato
     yield buffer.getvalue().encode()
 
 
+def _json_stream(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, lines: bool) -> Iterator[bytes]:
+    """Yield rows as JSON objects with values as in pages: one per line, in a list unless `lines`."""
+    buffer = bytearray(b"" if lines else b"[")
+    for number, row in enumerate(rows):
+        if not lines:
+            buffer += b",\n" if number else b"\n"
+        buffer += to_json(dict(zip(columns, map(plain, row), strict=True)), inf_nan_mode="null")
+        if lines:
+            buffer += b"\n"
+        if len(buffer) > CHUNK_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer if lines else buffer + b"\n]\n")
+
+
+def exported(conn: Connection, relation: Relation, query: ListQuery, form: Form) -> Iterator[bytes]:
+    """Yield all rows of a query in chunks; masked columns are left out, and a column `_withheld` names them."""
+    withheld = [name for name in query.fields if relation.columns[name].masked]
+    columns = tuple(name for name in query.fields if name not in withheld)
+    rows: Iterable[tuple[Any, ...]] = stream(conn, relation, replace(query, fields=columns))
+    if withheld:
+        names = " ".join(withheld)
+        columns, rows = (*columns, WITHHELD), ((*row, names) for row in rows)
+    return csv_stream(columns, rows) if form == "csv" else _json_stream(columns, rows, lines=form == "ndjson")
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return escape_formula(value)
@@ -56,8 +88,10 @@ def _cell(value: Any) -> Any:
     )
 
 
-def export(site: Site, relation: Relation, query: ListQuery, headers: dict[str, str]) -> CsvResponse:
-    """Return all rows of a query as CSV. The first rows are fetched before the response starts, so that errors are reported.
+def export(
+    site: Site, relation: Relation, query: ListQuery, headers: dict[str, str], form: Form = "csv"
+) -> ExportResponse:
+    """Return all rows of a query. The first rows are fetched before the response starts, so that errors are reported.
 
     Raises:
         ProblemError: too many exports are running.
@@ -65,20 +99,21 @@ def export(site: Site, relation: Relation, query: ListQuery, headers: dict[str, 
 
     def chunks() -> Generator[bytes, None, None]:
         with site.export(personal=relation.is_personal) as conn:
-            yield from csv_stream(query.fields, stream(conn, relation, query))
+            yield from exported(conn, relation, query, form)
 
     name = relation.name.replace(".", "_").strip("_")
-    return CsvResponse(chunks(), headers | {"Content-Disposition": f'attachment; filename="{name}.csv"'})
+    disposition = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    return ExportResponse(chunks(), headers | disposition, MEDIA_TYPES[form])
 
 
-class CsvResponse(StreamingResponse):
+class ExportResponse(StreamingResponse):
     """A streaming response that always releases its connection, even if the client disconnects."""
 
-    def __init__(self, chunks: Generator[bytes, None, None], headers: dict[str, str]) -> None:
+    def __init__(self, chunks: Generator[bytes, None, None], headers: dict[str, str], media_type: str) -> None:
         """Fetch the first chunk."""
         self._chunks = chunks
         first = next(chunks)
-        super().__init__(self._body(first), headers=headers, media_type=MEDIA_TYPE)
+        super().__init__(self._body(first), headers=headers, media_type=media_type)
 
     async def _body(self, first: bytes) -> AsyncIterator[bytes]:
         yield first

@@ -24,11 +24,12 @@ from sqlalchemy import func, select
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.tables import checkpoints, files
+from mini_platform.web.api.replaced import ReplacedRoute
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import AWAY, answers_late
 from mini_platform.web.site import Site, SiteDep
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ReplacedRoute)
 
 
 class Alive(BaseModel):

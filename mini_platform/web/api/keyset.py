@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import ColumnElement, and_, false, literal, or_, true, tuple_
 from sqlalchemy import cast as sql_cast
@@ -23,12 +23,17 @@ from mini_platform.warehouse.known_sql import plain_column
 from mini_platform.web.api.relations import RelationColumn
 from mini_platform.web.api.values import packed, unpacked
 
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
 Where = Literal["after", "from", "before", "until"]
 """Where a page begins: after the row of a cursor or with it, or, walking back, before that row or with it."""
 OPPOSITE: dict[Where, Where] = {"after": "until", "before": "from"}
 """Where to page in the opposite direction from a page without rows."""
 LONGEST = 2**15
 """Maximum number of characters of a cursor; valid ones are shorter."""
+Cipher = Callable[[], "Fernet"]
+"""Returns the cipher of cursors with personal data: URLs are logged by proxies and remembered by browsers."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,16 @@ class Cursor:
         chosen = [sort.reversed for sort in sorts] if self.is_back else sorts
         return beyond(chosen, self.values, inclusive=self.where in ("from", "until"))
 
-    def text(self, mark: str) -> str:
+    def text(self, mark: str, sorts: Sequence[Sort], cipher: Cipher | None) -> str:
         """Return the cursor as text for a response; `mark` identifies the listing and its ordering."""
         content = [mark, self.where, *map(packed, self.values)]
         whole = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(whole).decode().rstrip("=")
+        fernet = _fernet(sorts, cipher)
+        encoded = fernet.encrypt(whole) if fernet else base64.urlsafe_b64encode(whole)
+        return encoded.decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str, mark: str, sorts: Sequence[Sort]) -> Cursor:
+    def read(cls, text: str, mark: str, sorts: Sequence[Sort], cipher: Cipher | None) -> Cursor:
         """Return the cursor that `text` wrote.
 
         Raises:
@@ -141,7 +148,10 @@ class Cursor:
         try:
             if len(text) > LONGEST or not text.isascii():
                 raise ValueError(text)
-            content = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+            padded = text + "=" * (-len(text) % 4)
+            fernet = _fernet(sorts, cipher)
+            whole = _decrypted(fernet, padded) if fernet else base64.b64decode(padded, b"-_", validate=True)
+            content = json.loads(whole)
             cursor_mark, where, *values = content
             if where not in ("after", "from", "before", "until"):
                 raise ValueError(where)
@@ -151,3 +161,21 @@ class Cursor:
         except (binascii.Error, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
             raise ValueError(text) from error
         raise LookupError(text)
+
+
+def _fernet(sorts: Sequence[Sort], cipher: Cipher | None) -> Fernet | None:
+    """Return the cipher of a cursor over these columns; None if its values are no personal data."""
+    if not any(sort.column.personal for sort in sorts):
+        return None
+    if cipher is None:
+        raise TypeError("A cursor with personal data needs a cipher.")
+    return cipher()
+
+
+def _decrypted(fernet: Fernet, text: str) -> bytes:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return fernet.decrypt(text)
+    except InvalidToken as error:
+        raise ValueError(text) from error

@@ -138,7 +138,7 @@ class Pipeline:
         count = _gauge("files", "Files in the ledger", "dataset", "status")
         for row in statuses:
             count.add_metric([row.dataset, row.status], row.number)
-        rows = _gauge("rows", "Rows of loaded files by outcome", "dataset", "outcome")
+        rows = _gauge("rows", "Rows of loaded files by action", "dataset", "action")
         lag = _gauge(
             "oldest_pending_file_age_seconds",
             "Age of the oldest pending file; 0 if there is none",
@@ -169,13 +169,13 @@ class Pipeline:
 
     def _of_runs(self) -> list[Metric]:
         """Return runs and their durations, from Dagster's run records."""
-        runs = _gauge("runs", "Runs by outcome", "dataset", "outcome")
+        runs = _gauge("runs", "Runs by status", "dataset", "status")
         seconds = _gauge("runs_duration_seconds", "Total duration of completed runs", "dataset")
         latest = _gauge("last_successful_run_duration_seconds", "Duration of the last successful run", "dataset")
         success = _gauge("last_successful_run_timestamp_seconds", "Time of the last successful run", "dataset")
         for dataset, row in self._site.run_history().items():
-            for outcome in ("succeeded", "failed", "running"):
-                runs.add_metric([dataset, outcome], getattr(row, outcome))
+            for status in ("succeeded", "failed", "running"):
+                runs.add_metric([dataset, status], getattr(row, status))
             seconds.add_metric([dataset], float(row.seconds))
             if row.last_succeeded is not None:
                 success.add_metric([dataset], row.last_succeeded.timestamp())

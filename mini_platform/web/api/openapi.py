@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, get_args
 
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import Csv
 from mini_platform.web.api import relations
+from mini_platform.web.api.export import MEDIA_TYPES
 from mini_platform.web.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.problems import Problem, documented
@@ -69,8 +72,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     for operation in _operations(paths):
         problems = documented(*(BEHIND_THE_GUARD if "security" in operation else BEFORE_IT))
-        responses = {str(status): response for status, response in problems.items()} | operation["responses"]
+        own = {status: answer for status, answer in operation["responses"].items() if not _is_from_fastapi(answer)}
+        responses = {str(status): response for status, response in problems.items()} | own
         operation["responses"] = dict(sorted(responses.items()))
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
     if site.datasets:
         _give_examples(document, site)
     _describe_listing(paths, "/api/audit", relations.audit())
@@ -82,14 +88,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
     ):
         if example is not None:
             _describe_listing(paths, f"/api/datasets/{{dataset}}/{kind}", relation_of(example))
-    for ending in ("/", ".csv"):
-        for generic in (
-            f"/api/datasets/{{dataset}}/rows{ending}",
-            f"/api/datasets/{{dataset}}/analytics/{{analytics}}{ending}",
-        ):
-            operation = paths.pop(generic)["get"]
+    for kind, endings in (("rows", ("/", ".csv", ".json", ".ndjson")), ("analytics/{analytics}", ("/", ".csv"))):
+        for ending in endings:
+            operation = paths.pop(f"/api/datasets/{{dataset}}/{kind}{ending}")["get"]
             for path, relation in _own_listings(site):
-                if ("analytics" in path) == ("analytics" in generic):
+                if ("analytics" in path) == ("analytics" in kind):
                     paths[path + ending] = {"get": _operation_of(operation, f"{relation.name}{ending}")}
     for path, relation in _own_listings(site):
         _describe_listing(paths, path, relation)
@@ -98,6 +101,11 @@ def _completed(document: dict[str, Any], site: Site) -> dict[str, Any]:
             paths["/api/datasets/{dataset}/files/{file_id}/"]["get"], "application/json", _row(relations.files(example))
         )
     return document
+
+
+def _is_from_fastapi(response: dict[str, Any]) -> bool:
+    """Return True if this is the response 422 that FastAPI adds to routes that document no 422; no route answers so."""
+    return bool(re.search("/HTTPValidationError\\b", json.dumps(response.get("content", {}))))
 
 
 def _give_examples(document: dict[str, Any], site: Site) -> None:
@@ -172,18 +180,24 @@ def _operation_of(operation: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the operation of one dataset, made from the generic one."""
     own: dict[str, Any] = copy.deepcopy(operation)
     own["operationId"] = f"list_{name.strip('/').replace('.', '_')}"
-    own["summary"] = f"{own['summary']}: {name.removesuffix('/').removesuffix('.csv').replace('.', ' ')}"
+    own["summary"] = f"{own['summary']}: {re.sub(r'(/|[.](csv|json|ndjson))$', '', name).replace('.', ' ')}"
     own["parameters"] = [p for p in own.get("parameters", ()) if p["in"] != "path"]
     return own
 
 
 def _describe_listing(paths: dict[str, Any], path: str, relation: Relation) -> None:
-    """Write parameters and responses of a listing into its two operations."""
-    as_json, as_csv = paths[f"{path}/"]["get"], paths[f"{path}.csv"]["get"]
-    for operation, export in ((as_json, False), (as_csv, True)):
+    """Write parameters and responses of a listing into its operations."""
+    as_json, *exports = (
+        paths[f"{path}{end}"]["get"] for end in ("/", ".csv", ".json", ".ndjson") if f"{path}{end}" in paths
+    )
+    for operation, export, media_type in (
+        (as_json, False, "text/csv"), *zip(exports, repeat(True), MEDIA_TYPES.values(), strict=False)
+    ):  # fmt: skip
         operation["parameters"] = [*operation.get("parameters", ()), *_parameters(relation, export=export)]
-        operation["responses"]["200"]["content"] = {"text/csv": {"schema": {"type": "string"}}}
+        operation["responses"]["200"]["content"] = {media_type: {"schema": {"type": "string"}}}
     rows = {"type": "array", "items": _row(relation)}
+    for operation in exports[1:2]:
+        _answers(operation, "application/json", {"type": "array", "items": _row(relation)})
     page = {"type": "object", "properties": {"next": LINK, "previous": LINK, "results": rows}}
     _answers(as_json, "application/json", page | {"required": ["next", "previous", "results"]})
 

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from mini_platform.declare.dataset import FILTERS
-from mini_platform.web.api.keyset import OPPOSITE, Cursor, Sort
+from mini_platform.web.api.keyset import OPPOSITE, Cipher, Cursor, Sort
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.problems import ProblemError
@@ -25,7 +25,9 @@ from mini_platform.web.problems import ProblemError
 WORDS = ("search", "ordering", "fields", "cursor", "limit")
 FORM = ("filter_column", "filter_by", "filter_value")
 """Parameters of the filter form of pages."""
-RESERVED = (*WORDS, *FORM)
+PERSONAL = "personal"
+"""Parameter of exports of rows: true to include personal data."""
+RESERVED = (*WORDS, *FORM, PERSONAL)
 """Parameter names of the API and of pages that are not columns."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
@@ -65,6 +67,7 @@ class ListQuery:
         cursor: start of the page; None for the first page.
         limit: maximum rows of a page or of an export; None for the default.
         mark: hash of the listing and its ordering, which cursors contain.
+        cipher: cipher of cursors; None if rows are not sorted by personal data.
     """
 
     where: tuple[ColumnElement[bool], ...]
@@ -73,15 +76,24 @@ class ListQuery:
     cursor: Cursor | None
     limit: int | None
     mark: str
+    cipher: Cipher | None = None
 
     @classmethod
-    def parse(cls, relation: Relation, params: Iterable[tuple[str, str]], *, export: bool = False) -> ListQuery:
+    def parse(
+        cls,
+        relation: Relation,
+        params: Iterable[tuple[str, str]],
+        *,
+        export: bool = False,
+        cipher: Cipher | None = None,
+    ) -> ListQuery:
         """Read the parameters of a request.
 
         Args:
             relation: relation that is listed.
             params: names and values; a name may come several times.
             export: True for an export: no cursor, and any limit.
+            cipher: cipher of cursors (`secret.cipher`), for pages of a relation that shows personal data.
 
         Raises:
             ProblemError: a parameter is unknown or its value is invalid; the message names what is allowed.
@@ -100,9 +112,11 @@ class ListQuery:
         fields = tuple(relation.columns)
         if "fields" in single:
             fields = tuple(_names("fields", single["fields"], relation.columns))
-        cursor = _cursor(single["cursor"], mark, sorts, export=export) if "cursor" in single else None
+        if export and "cursor" in single:
+            raise ProblemError("cursor: an export has no pages; omit it.", parameter="cursor")
+        cursor = _cursor(single["cursor"], mark, sorts, cipher) if "cursor" in single else None
         limit = _limit(single["limit"], export=export) if "limit" in single else None
-        return cls(tuple(filters), sorts, fields, cursor, limit, mark)
+        return cls(tuple(filters), sorts, fields, cursor, limit, mark, cipher)
 
     def rows(self, relation: Relation) -> Select[Any]:
         """Return a select of the fields, without an order."""
@@ -146,8 +160,7 @@ def page(conn: Connection, relation: Relation, query: ListQuery) -> ResultPage:
         before, after = (None, opposite) if back else (opposite, None)
     return ResultPage(
         [dict(zip(query.fields, row, strict=False)) for row in rows],
-        None if after is None else after.text(query.mark),
-        None if before is None else before.text(query.mark),
+        *(None if place is None else place.text(query.mark, sorts, query.cipher) for place in (after, before)),
     )
 
 
@@ -209,10 +222,11 @@ def _once(name: str, values: list[str]) -> str:
 def _names(parameter: str, value: str, known: Mapping[str, Any]) -> list[str]:
     names = [name.strip() for name in value.split(",")]
     plain = [name.removeprefix("-") if parameter == "ordering" else name for name in names]
+    to_sort = " to sort by" if parameter == "ordering" else ""
     for name in plain:
         if name not in known:
             raise ProblemError(
-                f"{parameter}: there is no column {_short(name)}. The columns are: {', '.join(known)}.",
+                f"{parameter}: there is no column {_short(name)}{to_sort}. The columns are: {', '.join(known)}.",
                 parameter=parameter,
                 allowed=list(known),
             )
@@ -231,11 +245,9 @@ def _sorts(relation: Relation, ordering: str | None) -> tuple[Sort, ...]:
     return (*sorts, *(Sort(column, direction) for column in relation.ties if column.name not in named))
 
 
-def _cursor(text: str, mark: str, sorts: Sequence[Sort], *, export: bool) -> Cursor:
-    if export:
-        raise ProblemError("cursor: an export has no pages; omit it.", parameter="cursor")
+def _cursor(text: str, mark: str, sorts: Sequence[Sort], cipher: Cipher | None) -> Cursor:
     try:
-        return Cursor.read(text, mark, sorts)
+        return Cursor.read(text, mark, sorts, cipher)
     except LookupError as error:
         raise ProblemError(
             "cursor: it belongs to another listing, ordering or filter; omit it to start from the first page.",

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from mini_platform.web.auth.guard import allowed
@@ -58,6 +58,16 @@ def page() -> HTMLResponse:
 def script() -> Response:
     """Return the script that starts Swagger UI."""
     return Response(SCRIPT, media_type="text/javascript")
+
+
+def _lead(old_path: str, path: str) -> None:
+    """Make a path of a replaced system lead to the reference."""
+    router.add_api_route(old_path, lambda: RedirectResponse(path), name=old_path)
+
+
+for _old_path in ("/docs", "/redoc", "/api/redoc/"):
+    _lead(_old_path, "/api/docs")
+_lead("/api/schema/", "/openapi.json")
 
 
 def serve_swagger(app: FastAPI) -> None:

@@ -16,6 +16,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.upload import UnfitNameError, UnfitSuffixError, file_name, land
 from mini_platform.web.api.file_status import FileStatus, LandedFile, Wait, status_after
 from mini_platform.web.api.incoming import Incoming, receive
+from mini_platform.web.api.parameters import refuse_undeclared
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.runs import nudge
@@ -60,7 +61,7 @@ Name = Annotated[str | None, Query(description="Name of a file that is sent as t
 
 @router.post(
     "/api/datasets/{dataset}/files/",
-    dependencies=[Depends(allowed("write"))],
+    dependencies=[Depends(allowed("write")), Depends(refuse_undeclared)],
     summary="Upload a file",
     status_code=HTTPStatus.ACCEPTED,
     response_model=LandedFile,

@@ -21,7 +21,7 @@ TEXT = r"^[^\x00]*$"
 DIGITS = 100
 """Maximum characters of a number; the longest float has 24."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:[Tt ]00:00(?::00(?:\.0+)?)?)?")
 MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})([T ]([0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?) ?(Z|[+-]?[0-9]{2}:[0-9]{2})?)?"
 )
@@ -46,9 +46,10 @@ def _text(words: str) -> str:
 
 
 def _whole(words: str) -> int:
-    if len(words) > DIGITS or not re.fullmatch(r"[+-]?[0-9]+", words):
+    """Return a whole number, in any form that a cell may have: 12, 12.0 or 1.2E1."""
+    if len(words) > DIGITS or not NUMBER.fullmatch(words) or (number := Decimal(words)) != number.to_integral_value():
         raise ValueError("is not a whole number")
-    return _bigint(int(words))
+    return _bigint(int(number))
 
 
 def _bigint(number: int) -> int:
@@ -77,9 +78,10 @@ def _truth(words: str) -> bool:
 
 
 def _day(words: str) -> dt.date:
+    """Return a date, in any form that a cell may have: 2026-01-05, 2026-1-5 or 2026-01-05T00:00:00."""
     try:
-        if DAY.fullmatch(words):
-            return dt.date.fromisoformat(words)
+        if match := DAY.fullmatch(words):
+            return dt.date(*map(int, match.groups()))
     except ValueError:
         pass  # Of the right form, but of no such day.
     raise ValueError("is not a date of the form YYYY-MM-DD")

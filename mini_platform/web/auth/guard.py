@@ -51,15 +51,17 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Envelope)
 
 
-def allowed(scope: Scope, about: About = None) -> Allowed:
+def allowed(scope: Scope, about: About = None, *, masks: bool = False) -> Allowed:
     """Return the scope that a route requires, as a dependency: `Depends(allowed("read"))`.
 
     Args:
         scope: `read`, `write` or `admin`.
         about: name of the dataset that the route is about, or a function that returns several, for all of which the scope is
             required; the default is the path parameter `dataset`, if there is one.
+        masks: True if the route masks personal data for callers without its scope (`may`): then the scope without the name of
+            a dataset suffices, too.
     """
-    return Allowed(scope, about)
+    return Allowed(scope, about, masks)
 
 
 def may(request: Request, scope: Scope, dataset: Dataset) -> bool:
@@ -79,6 +81,22 @@ def log_in(request: Request, key: str) -> Cookie:
     return sessions.make(guard.settings, api_key.key_id, secure=request.url.scheme == "https")
 
 
+def is_key(request: Request, name: str, key: str) -> bool:
+    """Return True if there is a valid key with this name and text.
+
+    Raises:
+        ProblemError: too many invalid keys were tried (429).
+    """
+    guard: Guard = request.app.state.guard
+    try:
+        guard.verified(request, key, name)
+    except ProblemError as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        return False
+    return True
+
+
 def log_out(request: Request) -> Cookie:
     """End the session of this browser: `response.set_cookie(**log_out(request))`."""
     return sessions.ended(secure=request.url.scheme == "https")
@@ -90,6 +108,7 @@ class Allowed:
 
     scope: Scope
     about: About = None
+    masks: bool = False
 
     async def __call__(
         self,
@@ -108,10 +127,11 @@ class Allowed:
             guard.count(request, caller)
             request.state.caller = caller
             audit.current_actor.set(f"key {caller.prefix}" if caller else "anybody on this machine")
-        if request.state.caller is None:
+        caller = request.state.caller
+        if caller is None or (self.masks and caller.may(self.scope)):
             return
         for dataset in self._datasets(request, guard.site(request)):
-            if not request.state.caller.may(self.scope, dataset):
+            if not caller.may(self.scope, dataset):
                 needed = keys.needed(self.scope, dataset)
                 raise ProblemError(
                     f"This key lacks the scope {needed}, which is required here.",
@@ -165,8 +185,8 @@ class Guard:
         except keys.KeyRefusedError as error:
             raise _refused(error) from None
 
-    def verified(self, request: Request, text: str) -> keys.ApiKey:
-        """Return the key with this text.
+    def verified(self, request: Request, text: str, name: str | None = None) -> keys.ApiKey:
+        """Return the key with this text, and with this name unless it is None.
 
         Raises:
             ProblemError: the key is invalid (401), or too many invalid ones came from the address (429).
@@ -174,7 +194,7 @@ class Guard:
         """
         try:
             with self.site(request).platform.engine.begin() as conn:
-                return keys.verify(conn, text)
+                return keys.verify(conn, text, name)
         except keys.KeyRefusedError as error:
             self._hit("failed", _address(request))
             raise _refused(error) from None

@@ -118,15 +118,20 @@ def revoke(conn: Connection, prefix: str) -> ApiKey | None:
     return _key(row)
 
 
-def verify(conn: Connection, text: str) -> ApiKey:
+def verify(conn: Connection, text: str, name: str | None = None) -> ApiKey:
     """Return the key with this text.
+
+    Args:
+        conn: connection that may record the use of the key.
+        text: the key.
+        name: name that the key must have; None for any.
 
     Raises:
         KeyRefusedError: the key is unknown, expired or revoked.
     """
     form = FORM.fullmatch(text)
     row = conn.execute(KEYS.where(api_keys.c.prefix == form[1])).first() if form else None
-    if row is None or not hmac.compare_digest(row.sha256, _sha256(text)):
+    if row is None or not hmac.compare_digest(row.sha256, _sha256(text)) or name not in (None, row.name):
         raise KeyRefusedError("This key is unknown.")
     return _valid(conn, row)
 

@@ -5,13 +5,12 @@ Sessions are not stored: one ends with its key, after `SESSION_SECONDS`, or when
 
 from __future__ import annotations
 
-import secrets
 from typing import Literal, TypedDict
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from mini_platform.config.settings import Settings
-from mini_platform.rows.protection import load_or_create_secret
+from mini_platform.web.secret import secret
 
 COOKIE = "mini_platform_session"
 SESSION_SECONDS = 7 * 86_400
@@ -59,10 +58,4 @@ def _cookie(value: str, max_age: int, *, secure: bool) -> Cookie:
 
 
 def _signer(settings: Settings) -> URLSafeTimedSerializer:
-    configured = settings.web_secret
-    secret = (
-        configured.get_secret_value()
-        if configured
-        else load_or_create_secret(settings.home / "web.secret", secrets.token_hex(32))
-    )
-    return URLSafeTimedSerializer(secret, salt=COOKIE)
+    return URLSafeTimedSerializer(secret(settings), salt=COOKIE)

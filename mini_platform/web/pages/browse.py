@@ -84,7 +84,7 @@ def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool 
     masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
         request, "browse.html",
-        dataset=dataset, state=state, listing=page, facets=facets, total=total, clear=clear,
+        dataset=dataset, state=state, listing=page, facets=facets, total=total,
         has_alternates=masked.isdisjoint(page.named),
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.pages.rendering import TWIN, URLBuilder, link
+from mini_platform.web.secret import cipher
 
 ROWS = 50
 WORDS = {
@@ -54,6 +56,16 @@ class Listing:
     def csv(self) -> str:
         """Return the URL of all rows as CSV."""
         return link(f"{self.api}.csv", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
+
+    @property
+    def complete(self) -> str | None:
+        """Return the URL of all rows as CSV with personal data; None if they have none."""
+        if not self.relation.is_personal:
+            return None
+        return link(
+            f"{self.api}.csv",
+            [*((n, v) for n, v in self.params if n not in ("cursor", "limit")), (query.PERSONAL, "true")],
+        )
 
     @property
     def json(self) -> str:
@@ -154,7 +166,7 @@ def listing(
     all_params = [*params, *(fixed or {}).items()]
     if "limit" not in dict(all_params):
         all_params.append(("limit", str(ROWS)))
-    parsed = ListQuery.parse(relation, all_params)
+    parsed = ListQuery.parse(relation, all_params, cipher=partial(cipher, request.app.state.site.settings))
     result = query.page(conn, relation, parsed)
     here = URLBuilder(request)
     return Listing(

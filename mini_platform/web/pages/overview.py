@@ -44,7 +44,7 @@ class Card:
         if "bad" in levels:
             return "problem"
         if self.totals["pending"]:
-            return "loading"
+            return "pending"
         if "freshness_missed" in {incident.kind for incident in self.incidents}:
             return "late"
         return "warning" if levels else "current"

@@ -19,7 +19,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from mini_platform.rows.wording import NOTHING, duration, exact, money, number, percent, plain, plural, size
+from mini_platform.rows.wording import (
+    NOTHING,
+    duration,
+    exact,
+    file_status,
+    money,
+    number,
+    percent,
+    plain,
+    plural,
+    size,
+)
 from mini_platform.web.api.answers import answer
 from mini_platform.web.api.export import MEDIA_TYPE, csv_stream
 from mini_platform.web.pages.static_files import PLOTLY, static_url
@@ -164,7 +175,7 @@ class TableData:
 FILTERS = {
     "number": number, "money": money, "percent": percent, "size": size, "day": day, "duration": duration, "ago": ago,
     "moment": moment, "cell": cell, "plural": plural, "extreme": extreme, "page_of": page_of,
-    "commands": commands,
+    "commands": commands, "file_status": file_status,
 }  # fmt: skip
 
 

@@ -401,8 +401,10 @@ def test_request_id_is_taken_over_if_it_is_one(open_site: httpx.Client) -> None:
 
 # Every route of the app
 
-PUBLIC = {"/api/health/", "/health", "/login", "/logout"}
+PUBLIC = {"/api/health/", "/health", "/login", "/logout", "/api/token-auth/"}
 """Routes that take no key."""
+MASKING = {"/api/customers/"}
+"""Routes that mask personal data for keys without its scope."""
 FOLDERS = ("/static/", "/api/swagger/", "/help/")
 """Of files that come with the platform."""
 
@@ -449,6 +451,6 @@ def test_every_route_with_personal_data_takes_its_scope(
 ) -> None:
     key = bearer(make("read", "write"))
     for name in ("customers", "sales"):
-        personal_routes = [e for e in endpoints if "{dataset}" in e[1] or name in e[1]]
+        personal_routes = [e for e in endpoints if ("{dataset}" in e[1] or name in e[1]) and e[1] not in MASKING]
         for method, path in personal_routes:
             assert closed.request(method, _url(path, name), headers=key).status_code == 403, (method, path)

@@ -80,11 +80,11 @@ def test_figures_of_files_pulls_and_runs(
 
     metrics = scraped(client)
     assert metrics[sample("files", dataset="records", status="loaded")] == 1
-    assert metrics[sample("rows", dataset="records", outcome="inserted")] == 2
-    assert metrics[sample("rows", dataset="records", outcome="rejected")] == 1
+    assert metrics[sample("rows", dataset="records", action="inserted")] == 2
+    assert metrics[sample("rows", dataset="records", action="rejected")] == 1
     assert metrics[sample("oldest_pending_file_age_seconds", dataset="records")] == 0
     assert 0 <= metrics[sample("freshness_seconds", dataset="records")] < 300
-    assert metrics[sample("runs", dataset="records", outcome="failed")] == 1
+    assert metrics[sample("runs", dataset="records", status="failed")] == 1
     assert metrics[sample("runs_duration_seconds", dataset="records")] == 9.5
     assert metrics[sample("last_successful_run_duration_seconds", dataset="records")] == 7.5
 

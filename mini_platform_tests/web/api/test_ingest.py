@@ -20,7 +20,7 @@ PAYLOAD = {"time_stamp": "2024-01-01T12:00:00+01:00", "data": [1, 2.5, 3]}
 def test_payload(client: httpx.Client, platform: Platform, pipeline: Pipeline) -> None:
     answer = client.post("/ingest", json=PAYLOAD)
     (row,) = ledger(platform)
-    assert (answer.status_code, answer.json()) == (202, {"status": "accepted", "raw_id": row.file_id})
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted", "raw_id": str(row.file_id)})
     assert (row.dataset, row.channel, stored(platform)) == ("signals", "post", [row.sha256])
     pipeline(SIGNALS)
     with platform.engine.connect() as conn:
@@ -49,7 +49,9 @@ def test_too_large(client: httpx.Client, platform: Platform) -> None:
 
 def test_many_at_once(client: httpx.Client, platform: Platform) -> None:
     with ThreadPoolExecutor(8) as pool:
-        ids = list(pool.map(lambda n: client.post("/ingest", json=PAYLOAD | {"n": n}).json()["raw_id"], range(100)))
+        ids = list(
+            pool.map(lambda n: int(client.post("/ingest", json=PAYLOAD | {"n": n}).json()["raw_id"]), range(100))
+        )
     assert sorted(ids) == [row.file_id for row in ledger(platform)]
     assert len(set(stored(platform))) == 100
 

@@ -43,6 +43,18 @@ def test_a_key_is_made_listed_and_revoked(engine: Engine, home: Path) -> None:
     assert json.loads(cli("list", "--json").stdout)["revoked_at"] == first
 
 
+def test_a_key_is_made_for_a_script(engine: Engine, home: Path) -> None:
+    created = json.loads(cli("create", "ci", "--scope", "write:weather", "--expires", "2999-01-31", "--json").stdout)
+    assert (created["name"], created["scopes"], created["expires_at"]) == (
+        "ci",
+        ["write:weather"],
+        "2999-02-01T00:00:00Z",
+    )
+    assert created["prefix"] == created["key"][:11]
+    with engine.begin() as conn:
+        assert keys.verify(conn, created["key"]).scopes == ("write:weather",)
+
+
 def test_expiry_in_days_or_never(engine: Engine, home: Path) -> None:
     for expires in ("3d", "never"):
         assert cli("create", expires, "--scope", "admin", "--expires", expires).exit_code == 0

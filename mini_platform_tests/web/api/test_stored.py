@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Numeric, func, select, text
 
-from mini_platform import Aggregate, Csv, Dataset, Field, Json, RowModel
+from mini_platform import Aggregate, Csv, Dataset, Field, Json, RejectLimit, RowModel
 from mini_platform.declare.columns import Personal
 from mini_platform_tests.support.pages import Opened
 from mini_platform_tests.support.trial import Declared
@@ -25,7 +25,7 @@ def dataset(most: int = 10, factor: int = 1, personal: Personal | None = None, u
         return select(o.c.k, func.sum(o.c.n * factor, type_=BigInteger).label("s")).group_by(o.c.k)
 
     return Dataset(
-        name="counted", table="counted", description="Counted", rows=Counted, key=("k",),
+        name="counted", table="counted", description="Counted", rows=Counted, key=("k",), reject_limit=RejectLimit(rows=0),
         aggregates=(Aggregate(total, key=("k",), columns={"k": ("K",), "s": ("S",)}, chart=("k", "s")),),
     )  # fmt: skip
 

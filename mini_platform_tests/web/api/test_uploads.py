@@ -99,6 +99,18 @@ def test_refused_files_are_reported(client: httpx.Client, platform: Platform, pi
     assert f"it repeats file {answer.json()['file_id']}, which is refused" in again.json()["error"]
 
 
+def test_a_small_file_of_rejects_alone_is_loaded(client: httpx.Client, platform: Platform, pipeline: Pipeline) -> None:
+    sent = {"file": ("oslo.csv", HEADER + b"OSL,2026-01-02,warm,0\n")}
+    with loading(platform, pipeline):
+        answer = client.post(URL, params={"wait": 30}, files=sent)
+        imported = client.post("/api/import/", files=sent)
+    known = answer.json()
+    assert (answer.status_code, known["status"], known["error"]) == (200, "loaded", None)
+    assert (known["rows_read"], known["rows_inserted"], known["rows_rejected"]) == (1, 0, 1)
+    counts = {"rows_in_file": 1, "rows_valid": 0, "rows_invalid": 1, "rows_upserted": 0}
+    assert (imported.status_code, imported.json() | counts) == (200, imported.json())
+
+
 def test_wait_comes_to_its_end(client: httpx.Client) -> None:
     answer = client.post(URL, params={"wait": 0.5}, files={"file": ("oslo.csv", GOOD)})
     assert (answer.status_code, answer.json()["status"]) == (202, "landed")

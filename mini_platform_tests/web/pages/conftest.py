@@ -14,8 +14,10 @@ __all__ = ["declared", "opened"]
 
 
 @pytest.fixture
-def browser(web: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web, timeout=60, headers={"Accept": "text/html"}) as client:
+def browser(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client of the test's own web process; of the one with samples that tests share, if it asks for `samples_engine`."""
+    name = "samples_web" if "samples_engine" in request.fixturenames else "web"
+    with httpx.Client(base_url=request.getfixturevalue(name), timeout=60, headers={"Accept": "text/html"}) as client:
         yield client
 
 

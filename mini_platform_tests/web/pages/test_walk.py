@@ -269,9 +269,15 @@ class Walk:
             names = [squeezed(next(iter(row.values())))[:8] for row in rows]
             if "_twin=" in as_json and not all(map(str.startswith, self.first.get(as_json, names), names)):
                 self.wrong.append(f"{as_json}: {names}, where its table has {self.first[as_json]}")
-            csv_rows = [list(row.values()) for row in csv.DictReader(io.StringIO(exported.text, newline=""))]
-            csv_rows = [[compact(cell) if cell[:1] in "[{" else cell for cell in row] for row in csv_rows]
-            right = [[in_csv(value) for value in row.values()] for row in rows]
+            csv_rows = [list(row.items()) for row in csv.DictReader(io.StringIO(exported.text, newline=""))]
+            withheld = dict(csv_rows[0]).get("_withheld", "").split() if csv_rows else []
+            csv_rows = [
+                [compact(cell) if cell[:1] in "[{" else cell for name, cell in row if name != "_withheld"]
+                for row in csv_rows
+            ]
+            right = [[in_csv(value) for name, value in row.items() if name not in withheld] for row in rows]
+            if shown := {row[name] for row in rows for name in withheld} - {"***", None}:
+                self.wrong.append(f"{as_csv}: {withheld} are withheld, and {shown} are shown")
             if exported.status_code != 200 or csv_rows != right:
                 self.wrong.append(f"{as_csv}: CSV against JSON: {exported.status_code} {difference(csv_rows, right)}")
             if match := re.fullmatch(r"/api/datasets/(\w+)/(\w+)(?:/(\w+))?/", urlsplit(as_json).path):
@@ -315,6 +321,8 @@ class Walk:
 
     def operations(self) -> None:
         """Each operation of the document: plain, by its examples, and with a hostile text wherever a text can be."""
+        for address in ("/docs", "/redoc", "/api/redoc/", "/api/schema/"):  # They lead to it, and are not in it.
+            assert self.world.ask.get(address).is_redirect
         paths = self.world.ask.get("/openapi.json").json()["paths"]
         for path, item in paths.items():
             for method, operation in item.items():
@@ -366,7 +374,7 @@ def endings(address: str) -> tuple[str, str]:
     """The address of a listing as JSON, and as CSV."""
     if "_twin=" in address:
         return address.replace(".csv", ".json"), address.replace(".json", ".csv")
-    path, mark, query = address.partition("?")
+    path, mark, query = address.replace("&personal=true", "").replace("?personal=true", "").partition("?")
     path = path.removesuffix("/").removesuffix(".csv")
     return f"{path}/{mark}{query}", f"{path}.csv{mark}{query}"
 

@@ -1,0 +1,54 @@
+"""The command that exports rows."""
+
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mini_platform.cli.context import dataset_named, open_platform
+from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import print_message
+
+
+class Form(StrEnum):
+    """The format of an export."""
+
+    csv = "csv"
+    json = "json"
+    ndjson = "ndjson"
+
+
+def export(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")] = Path("-"),
+    form: Annotated[Form, typer.Option("--format", help="Format of the rows.")] = Form.csv,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Include personal data, whose columns are withheld otherwise.")
+    ] = False,
+) -> None:
+    """Export all rows of a dataset, as the API does: loading the file again changes nothing.
+
+    Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
+    """
+    from mini_platform.web.api import relations
+    from mini_platform.web.api.export import exported
+    from mini_platform.web.api.query import ListQuery
+
+    chosen = dataset_named(dataset)
+    if not out.parent.is_dir():
+        raise MistakeError(f"{out.parent} is not a folder.")
+    if out.is_dir():
+        raise MistakeError(f"{out} is a folder; --out takes the name of a file.")
+    relation = relations.rows(chosen, clear=personal)
+    to_stdout = str(out) == "-"
+    with (
+        open_platform().engine.connect() as conn,
+        nullcontext(sys.stdout.buffer) if to_stdout else out.open("wb") as target,
+    ):
+        for chunk in exported(conn, relation, ListQuery.parse(relation, (), export=True), form.value):
+            target.write(chunk)
+    if withheld := [column.name for column in relation.columns.values() if column.masked]:
+        print_message(f"Withheld: {', '.join(withheld)}. --personal includes them.")
