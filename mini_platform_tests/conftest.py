@@ -2,6 +2,7 @@
 
     server          the server's URL; started when the first test needs it, stopped at the end of the session
     database_url    an empty database with every table in it, Dagster's too; dropped afterwards
+    restored_url    the database of a module, as it was when it was new; for many small tests
     engine          on that database
     home, data      folders of this test; the settings' environment points to them and to that database
     platform        the platform's resource in that environment
@@ -46,6 +47,7 @@ from mini_platform_tests.support.databases import (
     TEMPLATE_WITH_SAMPLES,
     WATCH,
     Pipeline,
+    ReusedDatabase,
     copied,
     execute,
     load_files,
@@ -147,6 +149,19 @@ def database_url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
         template = request.getfixturevalue("template")
     with copied(server, template) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def reused_database(server: str, template: str) -> Iterator[ReusedDatabase]:
+    with copied(server, template) as url:
+        yield ReusedDatabase(url)
+
+
+@pytest.fixture
+def restored_url(reused_database: ReusedDatabase) -> Iterator[str]:
+    """URL of the module's database; for modules of many small tests, which define `database_url` by it."""
+    yield reused_database.url
+    reused_database.restore()
 
 
 @pytest.fixture

@@ -47,6 +47,11 @@ from mini_platform_tests.support.trial import Declared, Trial
 LENGTH = {"min_value": 1, "max_value": 40}
 
 
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
 class Row(RowModel):
     id: str = Field("Identifier", str_length=LENGTH)
     cat: str = Field("Category", str_length=LENGTH)

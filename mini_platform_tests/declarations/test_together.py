@@ -28,6 +28,11 @@ from mini_platform_tests.support.pairs import ANN, BOB, csv
 from mini_platform_tests.support.trial import Declared, Trial
 
 
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
 class Member(pairs.Member):
     n: int = Field("Number of things", le=100)
 

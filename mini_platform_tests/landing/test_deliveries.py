@@ -32,6 +32,11 @@ LANDING, TIDYING = INBOX_POINTS[:3], INBOX_POINTS[4:]
 """Points of a visit that lands, and of one that puts away what was loaded."""
 
 
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
 class Killed(BaseException):
     """The process is gone, as far as what it does next is concerned."""
 

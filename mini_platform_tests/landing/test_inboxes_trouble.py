@@ -24,6 +24,11 @@ from mini_platform_tests.support.servers import PASSWORD, USER, Proxy, SftpServe
 HOST = re.compile(r"127\.0\.0\.1:\d+")
 
 
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
+
+
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.1)

@@ -19,6 +19,8 @@ from mini_platform.warehouse.tables import checkpoints
 from mini_platform_tests.support import sync_worker
 from mini_platform_tests.support.api_server import Api, Reply, Request, serving, things
 
+pytestmark = pytest.mark.faults
+
 PAGES = 4
 ONCE = ("sync.before_begin", "sync.after_begin")
 """Points that a sync comes by once."""
@@ -81,6 +83,11 @@ class SyncHarness:
         assert (row.position, row.pages, row.pages_landed, row.rows) == (None, PAGES + 1, PAGES, 2 * PAGES)
         assert (row.sync, row.last_error) == (sync, None)
         assert row.last_succeeded is not None
+
+
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
 
 
 @pytest.fixture

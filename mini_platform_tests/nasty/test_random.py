@@ -96,7 +96,7 @@ def lines_of(file: Written) -> set[int] | None:
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(arriving=st.lists(written(), min_size=1, max_size=4))
 def test_any_file(bench: Bench, arriving: list[Written]) -> None:
     bench.clear()

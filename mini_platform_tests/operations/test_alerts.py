@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,6 +33,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import alerts, audit, files, incidents
 from mini_platform_tests.support.api_server import Reply, numbered, serving, things
+from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
 from mini_platform_tests.support.trial import Declared
@@ -43,6 +42,11 @@ GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 CANARY = "Zacharias Canary"
 BAD = "station_id,date,temp_c,precip_mm\n" + f"OSL,2026-01-01,{CANARY},0\n" * 100
 Tick = Callable[[], str]
+
+
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
 
 
 @pytest.fixture
@@ -269,6 +273,8 @@ def test_a_check_of_severity_error_that_fails(
 ) -> None:
     load(defs, instance, data, weather__a=GOOD)
     with engine.begin() as conn:
+        constraint = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'every_row_accounted_for'"
+        definition = conn.scalar(text(constraint))
         conn.execute(text("ALTER TABLE ops.files DROP CONSTRAINT every_row_accounted_for"))
         conn.execute(update(files).values(rows_read=files.c.rows_read + 1))
     assert load(defs, instance).success
@@ -277,6 +283,7 @@ def test_a_check_of_severity_error_that_fails(
     assert "weather/measurements: the check every_row_accounted_for failed." in text_of(mail)
     with engine.begin() as conn:
         conn.execute(update(files).values(rows_read=files.c.rows_read - 1))
+        conn.execute(text(f"ALTER TABLE ops.files ADD CONSTRAINT every_row_accounted_for {definition}"))
     load(defs, instance)
     tick()
     assert known(engine) == [("check_failed", 1, False)]
@@ -378,7 +385,7 @@ def test_a_file_that_was_refused_long_ago_is_shown_by_all(
             finding.message for finding in examine() if (finding.check, finding.level) == ("incidents", "problem")
         ]
         return ["weather__a.csv" in words for words in (client.get("/").text.partition("datasets-title")[0],
-                cli("alerts", "list").stdout, " ".join(doctor))]  # fmt: skip
+                here("alerts", "list").stdout, " ".join(doctor))]  # fmt: skip
 
     with engine.begin() as conn:
         conn.execute(update(files).values(arrived_at=func.now() - dt.timedelta(days=31)))
@@ -468,13 +475,6 @@ def test_the_digest(
     assert "sales: 1 files loaded, 500 rows read, 0 rejected" in body["message"]
 
 
-def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mini_platform.cli", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=120)
-    assert "Traceback" not in result.stderr, result.stderr
-    return result
-
-
 def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = free_port()
     urls = f"{mails.url} json://{hook.url}/T0kenOfTheHook json://user:T0kenOfTheOther@127.0.0.1:{closed}/T0kenInThePath"
@@ -489,11 +489,11 @@ def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: py
         assert secret not in result.stdout + result.stderr
     assert mails.mails[0]["Subject"] == hook.bodies[0]["title"] == "Mini Platform: test"
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"{mails.url} nosuch://T0ken")
-    result = cli("alerts", "test")
-    assert (result.returncode, "T0ken" in result.stderr) == (2, False)
+    result = here("alerts", "test")
+    assert (result.exit_code, "T0ken" in result.stderr) == (2, False)
     assert "URL 2 of MINI_PLATFORM_ALERTS is not one that Apprise understands" in result.stderr
     monkeypatch.delenv("MINI_PLATFORM_ALERTS")
-    assert cli("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: no alerts are sent.\n"
+    assert here("alerts", "test").stderr == "MINI_PLATFORM_ALERTS is not set: no alerts are sent.\n"
 
 
 def test_payloads_that_are_refused_for_one_reason_are_one_incident(declared: Declared) -> None:
@@ -543,14 +543,14 @@ def test_an_incident_that_is_closed_by_hand_stays_closed(
 ) -> None:
     """A file may have been corrected under another name."""
     tick()
-    (row,) = map(json.loads, cli("alerts", "list", "--json").stdout.splitlines())
+    (row,) = map(json.loads, here("alerts", "list", "--json").stdout.splitlines())
     assert (row["kind"], row["closed_at"]) == ("file_refused", None)
     assert row["notified"] == [f"{services(load_settings())[0].name} opened"]
-    assert cli("alerts", "close", str(row["incident_id"])).returncode == 0
+    assert here("alerts", "close", str(row["incident_id"])).exit_code == 0
     tick()
     assert known(engine) == [("file_refused", 1, False)]
-    assert cli("alerts", "list", "--json").stdout == ""
-    assert "no open incident" in cli("alerts", "close", "99").stderr
+    assert here("alerts", "list", "--json").stdout == ""
+    assert "no open incident" in here("alerts", "close", "99").stderr
     assert len(mails.mails) == 1
     with engine.connect() as conn:
         assert conn.execute(select(audit.c.actor).where(audit.c.action == "closed an incident")).scalar_one()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
 from mini_platform.web.auth import keys
-from mini_platform_tests.support.command import cli
+from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.oracle import Oracle
 from mini_platform_tests.support.pipeline_harness import PipelineHarness
 
@@ -221,25 +222,28 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_backup_is_refused_by_name_and_changes_nothing(
-    platform: Platform, harness: PipelineHarness, there: Path, damage: str
+    platform: Platform, harness: PipelineHarness, there: Path, subtests: pytest.Subtests
 ) -> None:
     harness.land(*YESTERDAY)
     harness.run()
     saved = backup(platform, there, nothing)
     harness.land(*TODAY)
     harness.run()
-    before = contents(harness)
-    for path in harness.store.folder.glob("??/*"):
-        path.unlink()
-    hurt, sentence = DAMAGE[damage]
-    hurt(there, there / saved.name)
-    with pytest.raises(BackupError, match=sentence):
-        bring_back(platform, there, replace=True)
-    for sha256, data in before.items():
-        harness.store.path(sha256).write_bytes(data)
-    harness.check()
+    before, undamaged = contents(harness), there.with_name("undamaged")
+    shutil.copytree(there, undamaged)
+    for damage, (hurt, sentence) in DAMAGE.items():
+        for path in harness.store.folder.glob("??/*"):
+            path.unlink()
+        hurt(there, there / saved.name)
+        with subtests.test(damage), pytest.raises(BackupError, match=sentence):
+            bring_back(platform, there, replace=True)
+        for sha256, data in before.items():
+            harness.store.path(sha256).write_bytes(data)
+        with subtests.test(damage, then="nothing is changed"):
+            harness.check()
+        shutil.rmtree(there)
+        shutil.copytree(undamaged, there)
 
 
 def test_a_backup_of_newer_code_is_refused_and_nothing_is_changed(
@@ -365,7 +369,7 @@ def test_the_commands(platform: Platform, harness: PipelineHarness, there: Path)
     create_all(platform.engine, all_datasets().values())
     harness.check()
     _raw(harness.store.folder.parent).unlink()
-    holey = cli("backup", there)
-    assert holey.returncode == 0  # it is in the folder already
-    lone = cli("backup", there.with_name("elsewhere"))
-    assert (lone.returncode, "1 raw files are missing or damaged" in lone.stderr) == (1, True)
+    holey = here("backup", there)
+    assert holey.exit_code == 0  # it is in the folder already
+    lone = here("backup", there.with_name("elsewhere"))
+    assert (lone.exit_code, "1 raw files are missing or damaged" in lone.stderr) == (1, True)

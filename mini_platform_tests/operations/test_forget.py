@@ -7,10 +7,10 @@ import datetime as dt
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,18 +20,25 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform import Csv, Dataset, Json, RejectLimit
-from mini_platform.config.faultpoints import FORGETTING
+from mini_platform.config.faultpoints import FORGETTING, VARIABLE
 from mini_platform.landing import folder, retention
 from mini_platform.operations.forget import Forgotten, forget
 from mini_platform.operations.raw_files import raw_retention
 from mini_platform.platform import Platform
 from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, files, pending_deletes
+from mini_platform_tests.support import forget_worker
+from mini_platform_tests.support.command import here
 from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.orders import HEADER, csv_of, order
 
 MARIA = "Maria.Marker@Example.org"
+
+
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
 
 
 def gz(data: bytes) -> bytes:
@@ -294,14 +301,12 @@ def test_json(
 @pytest.mark.parametrize("point", FORGETTING)
 def test_killed_and_repeated(platform: Platform, data: Path, drop: Any, forgetting: Any, point: str) -> None:
     drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS), b_csv=csv_of(HERS[0], order(12, "eve@example.org")))
-    killed = subprocess.run(
-        [sys.executable, "-m", "mini_platform.cli", "forget", "sales", MARIA],
-        env={**os.environ, "MINI_PLATFORM_FAULT": point},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -9, killed.stderr
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([forget_worker.__name__])
+    killed = context.Process(target=forget_worker.main, args=({**os.environ, VARIABLE: point}, MARIA), daemon=True)
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
     forgetting()
     assert left_of_her(platform, data) == []
     assert production(platform.engine) == [f"T{n:09d}" for n in (1, 2, 7, 8, 9, 12)]
@@ -323,30 +328,25 @@ def test_what_a_landing_left_that_was_killed(platform: Platform, data: Path, dro
 # The command
 
 
-def cli(*arguments: str, text_input: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mini_platform.cli", *arguments]
-    return subprocess.run(command, input=text_input, capture_output=True, text=True, check=False)
-
-
 def test_the_command(platform: Platform, data: Path, drop: Any) -> None:
     drop(a_csv=csv_of(*HERS, *OTHERS, *NOT_HERS))
-    result = cli("forget", "sales", "-", "--json", text_input=MARIA + "\n")
-    assert result.returncode == 0, result.stderr
+    result = here("forget", "sales", "-", "--json", text_input=MARIA + "\n")
+    assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["rows"]["production.orders"] == 2
     assert [item["records"] for item in report["files"]] == [5]
     assert MARIA.lower() not in (result.stdout + result.stderr).lower()
-    again = cli("forget", "sales", MARIA)
-    assert (again.returncode, again.stderr.strip()) == (0, "No data of this person was found in sales.")
-    assert cli("verify", "sales", "--deep").returncode == 0
+    again = here("forget", "sales", MARIA)
+    assert (again.exit_code, again.stderr.strip()) == (0, "No data of this person was found in sales.")
+    assert here("verify", "sales", "--deep").exit_code == 0
     assert left_of_her(platform, data) == []
 
 
 def test_a_dataset_without_hashes(platform: Platform) -> None:
     assert platform.engine is not None
-    result = cli("forget", "weather", "ada")
-    assert (result.returncode, "weather has no hashed columns" in result.stderr) == (2, True)
-    assert cli("forget", "sales", " ").returncode == 2
+    result = here("forget", "weather", "ada")
+    assert (result.exit_code, "weather has no hashed columns" in result.stderr) == (2, True)
+    assert here("forget", "sales", " ").exit_code == 2
 
 
 # Retention
@@ -374,21 +374,21 @@ def test_raw_files_are_kept_for_a_while(platform: Platform, data: Path, drop: An
     consistent(platform)
     assert production(platform.engine) == ["T000000001", "T000000002", "T000000003"]
 
-    verified = cli("verify", "sales")
-    assert verified.returncode == 0
+    verified = here("verify", "sales")
+    assert verified.exit_code == 0
     assert "the raw files of 1 files were dropped" in verified.stderr
-    explained = cli("explain", "sales", "T000000001")
+    explained = here("explain", "sales", "T000000001")
     assert "its raw file was dropped on" in explained.stderr
-    reprocessed = cli("reprocess", "sales", "--json")
+    reprocessed = here("reprocess", "sales", "--json")
     assert "a.csv (file 1) cannot be validated again: its raw file was dropped on" in reprocessed.stderr
     assert [json.loads(line)["name"] for line in reprocessed.stdout.splitlines()] == ["b.csv"]
     assert production(platform.engine) == ["T000000001", "T000000002", "T000000003"]
 
     # The same bytes once more are the current version still, and are not kept anew.
-    same = cli("load", "sales", str(data / "sales" / "a.csv"), "--json")
+    same = here("load", "sales", str(data / "sales" / "a.csv"), "--json")
     assert json.loads(same.stdout)["status"] == "unchanged"
     consistent(platform)
-    forgotten = cli("forget", "sales", "ada@example.org", "--json")
+    forgotten = here("forget", "sales", "ada@example.org", "--json")
     assert json.loads(forgotten.stdout)["rows"]["production.orders"] == 1
     assert production(platform.engine) == ["T000000002", "T000000003"]
 

@@ -28,9 +28,9 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
     return result
 
 
-def here(*arguments: str | Path) -> Result:
+def here(*arguments: str | Path, text_input: str | None = None) -> Result:
     """Run the command in this process; unexpected exceptions propagate."""
-    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    return CliRunner().invoke(app, [*map(str, arguments)], input=text_input, catch_exceptions=False)
 
 
 def objects(output: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -45,6 +46,60 @@ def copied(server: str, template: str) -> Iterator[str]:
     execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # half of what logging it takes
     yield url_of(server, name)
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class ReusedDatabase:
+    """A database that several tests use one after the other; `restore` takes a fifth of what a new copy takes.
+
+    Attributes:
+        url: URL of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with _connection(url) as conn, conn.cursor() as cursor:
+            self._relations = _relations(cursor)
+            self._rows = {name: _rows(cursor, name) for name in _tables_with_rows(cursor)}
+
+    def restore(self) -> None:
+        """Drop the tables and views that were added, bring back the rows that were there, and restart the numbers."""
+        with _connection(self.url) as conn, conn.cursor() as cursor:
+            cursor.execute(DISCONNECT_OTHERS)
+            cursor.execute("SET session_replication_role = replica")  # The audit trail refuses changes by a trigger.
+            for name, kind in sorted(_relations(cursor).items()):
+                if name not in self._relations:
+                    cursor.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
+            if emptied := sorted(_tables_with_rows(cursor) - self._rows.keys()):
+                cursor.execute(f"TRUNCATE {', '.join(emptied)} RESTART IDENTITY CASCADE")
+            for name, rows in self._rows.items():
+                if _rows(cursor, name) != rows:
+                    cursor.execute(f"DELETE FROM {name}")  # noqa: S608 - quoted by the server
+                    cursor.copy_expert(f"COPY {name} FROM STDIN", io.StringIO(rows))
+
+
+DISCONNECT_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+RELATIONS = """
+SELECT format('%I.%I', nspname, relname), CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'v', 'S') AND nspname !~ '^(pg_|information_schema)'"""
+"""Quoted names and kinds of all relations but the server's own."""
+
+
+def _relations(cursor: Any) -> dict[str, str]:
+    cursor.execute(RELATIONS)
+    return dict(cursor.fetchall())
+
+
+def _tables_with_rows(cursor: Any) -> set[str]:
+    cursor.execute(f"{RELATIONS} AND relkind = 'r' AND pg_relation_size(c.oid) > 0")
+    return {name for name, _ in cursor.fetchall()}
+
+
+def _rows(cursor: Any, table: str) -> str:
+    rows = io.StringIO()
+    cursor.copy_expert(f"COPY {table} TO STDOUT", rows)
+    return rows.getvalue()
 
 
 def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:

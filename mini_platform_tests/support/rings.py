@@ -18,7 +18,7 @@ SLOW = {
     "declare": {"test_columns"},
     "landing": {
         "test_deliveries", "test_inboxes_health", "test_inboxes_landing", "test_inboxes_runs", "test_inboxes_trouble",
-        "test_raw_bucket", "test_sync", "test_sync_kills",
+        "test_raw_bucket", "test_sync",
     },
     "nasty": {"test_cases", "test_every_dataset", "test_names", "test_polluted", "test_random"},
     "operations": {

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 
-from mini_platform.warehouse import ledger
-from mini_platform.warehouse.staging import MANY_ROWS, stage
+from mini_platform.warehouse import ledger, staging, validated_rows
+from mini_platform.warehouse.staging import stage
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.validated_rows import (
-    GATHERED_ROWS,
     MALFORMED_BYTES,
-    SLOW_BYTES,
     RawFiles,
     Tally,
     ValidatedRows,
@@ -22,7 +20,25 @@ from mini_platform.warehouse.validated_rows import (
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.pipeline_harness import HEADER, PipelineHarness, csv_of
 
+SLOW_BYTES, GATHERED_ROWS, MANY_ROWS = 2**20, 5000, 2000
+"""Bounds over which a file is slow, gathered rows are validated and a file is large: a tenth or less of those in production."""
 LINES = SLOW_BYTES // MALFORMED_BYTES + 1
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, bound in (
+        (validated_rows, "SLOW_BYTES", SLOW_BYTES),
+        (validated_rows, "GATHERED_ROWS", GATHERED_ROWS),
+        (staging, "MANY_ROWS", MANY_ROWS),
+    ):
+        assert bound * 10 <= getattr(module, name)
+        monkeypatch.setattr(module, name, bound)
+
+
+@pytest.fixture
+def database_url(restored_url: str) -> str:
+    return restored_url
 
 
 @pytest.fixture
@@ -39,7 +55,7 @@ def poison(lines: int = LINES) -> bytes:
 
 def wide(*rows: str) -> bytes:
     """Slow by its size alone: its rows are padded with blanks, which are trimmed."""
-    width = 100_000
+    width = 10_000
     lines = [f"{' ' * (width - len(row))}{row}\n".encode() for row in rows]
     return HEADER.encode() + b"".join(lines * (SLOW_BYTES // width // len(rows) + 1))
 
@@ -162,7 +178,10 @@ def test_rows_of_a_large_refused_file_do_not_stay_in_staging(harness: PipelineHa
         assert conn.scalar(select(func.count()).select_from(quarantine)) == MANY_ROWS + 1
 
 
-def test_malformed_records_are_sent_on_before_they_fill_the_memory(tmp_path: Path) -> None:
+def test_malformed_records_are_sent_on_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mini_platform.rows.readers.csv._BLOCK_LINES", 4 * GATHERED_ROWS)
     (tmp_path / "slow.csv").write_bytes(poison(12 * GATHERED_ROWS))
     slow = Tally(1, "slow.csv", "tests", tmp_path / "slow.csv")
     blocks = list(ValidatedRows(weather, {1: slow}, RawFiles(lambda _: slow.path), None).as_csv())

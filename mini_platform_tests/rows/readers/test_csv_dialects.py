@@ -167,13 +167,13 @@ HOSTILE = [b'a,"b\n', b'x","\n', b'a,"\n', b'a,"b""\n', b'"\n', b'x,"""\n', b'1,
 )
 @pytest.mark.parametrize("line", HOSTILE)
 def test_hostile_quotes_take_linear_time(read: Reader, line: bytes, source: Csv) -> None:
-    """A way that looks at what is left of the file for each of its lines would take minutes."""
-    count = 60_000
+    """A way that looks at what is left of the file for each of its lines would take ten times as long."""
+    count = 20_000
     line = line.replace(b",", source.delimiter.encode()).replace(b'"', (source.quote or "").encode())
     data = source.delimiter.join("abcd").encode() + b"\n" + line * count
     begun = time.process_time()
     result = read(data, "abcd", source=source)
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < 3
     assert len(result.rows) + len(result.malformed) > 0
 
 

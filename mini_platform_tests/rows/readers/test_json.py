@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 block_sizes = st.one_of(st.integers(1, 12), st.integers(13, 200), st.just(2**22))
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6) | st.sampled_from(
     ["", '"', "\\", "\\u0000", "\\ud800", "{", "}]", "\n", "🎉", "\u2028", "1", "null", "a,b"]
@@ -107,7 +107,7 @@ PIECES = [
 ]
 
 
-@settings(many, max_examples=1500)
+@settings(many, max_examples=700)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), block_sizes, st.sampled_from([None, 24]))
 @example('[{"a":1}\r', 1, None)
 @example("{" * 30, 3, 24)
@@ -219,15 +219,15 @@ def test_rows_with_names_of_their_own_come_in_several_blocks(read: Callable[...,
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"[" + b",".join([b'{"a":"\\x"}'] * 50_000) + b"]", id="faults on one line"),
-        pytest.param(b"[" + b",".join([b'{"a":NaN}'] * 50_000) + b"]", id="NaN"),
-        pytest.param(b"\n".join([b'{"a":'] * 50_000), id="broken lines"),
-        pytest.param(b"[" + b",".join([b"[" * 2000 + b"]" * 2000] * 200) + b"]", id="depth bombs"),
-        pytest.param(b"\n".join([b'{"a":"\\ud83c\\udf89"}'] * 50_000), id="escaped pairs"),
+        pytest.param(b"[" + b",".join([b'{"a":"\\x"}'] * 15_000) + b"]", id="faults on one line"),
+        pytest.param(b"[" + b",".join([b'{"a":NaN}'] * 15_000) + b"]", id="NaN"),
+        pytest.param(b"\n".join([b'{"a":'] * 15_000), id="broken lines"),
+        pytest.param(b"[" + b",".join([b"[" * 2000 + b"]" * 2000] * 60) + b"]", id="depth bombs"),
+        pytest.param(b"\n".join([b'{"a":"\\ud83c\\udf89"}'] * 15_000), id="escaped pairs"),
     ],
 )
 def test_hostile_records_take_linear_time(read: Callable[..., JsonRead], data: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     result = read(data)
-    assert len(result.rows) + len(result.malformed) in (50_000, 200)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 15
+    assert len(result.rows) + len(result.malformed) in (15_000, 60)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5
