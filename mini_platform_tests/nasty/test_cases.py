@@ -61,10 +61,10 @@ def batches() -> list[list[Case]]:
         if case.before:
             continue
         keys = {key_of(row) for row in case.rows} - {key_of(GOOD_ROW)}
-        for cases, used_names in divided:
-            if not keys & used_names:
+        for cases, batch_keys in divided:
+            if not keys & batch_keys:
                 cases.append(case)
-                used_names.update(keys)
+                batch_keys.update(keys)
                 break
         else:
             divided.append(([case], keys))
