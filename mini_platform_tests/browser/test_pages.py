@@ -47,7 +47,7 @@ def _unusable(page: Page, *rules: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def seen(browser: Browser, samples_web: str) -> Iterator[Watched]:
+def shown(browser: Browser, samples_web: str) -> Iterator[Watched]:
     """A page that shows one path after the other: what it has loaded once, as the charts' program, it keeps."""
     context = browser.new_context()
     yield Watched(context, samples_web)
@@ -55,12 +55,12 @@ def seen(browser: Browser, samples_web: str) -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page(seen: Watched, path: str) -> None:
+def test_page(shown: Watched, path: str) -> None:
     """Opened on a phone in the dark, then shown on a wide screen, in the dark and in the light."""
-    page = seen.page
+    page = shown.page
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size(SIZES["phone"])
-    seen.open(path)
+    shown.open(path)
     expect(page.locator("main h1")).to_have_count(1)
     SCREENSHOTS.mkdir(exist_ok=True)
     for size, scheme, rules in (("phone", "dark", ()), ("wide", "dark", ("color-contrast",)), ("wide", "light", ())):
@@ -74,7 +74,7 @@ def test_page(seen: Watched, path: str) -> None:
         page.screenshot(path=SCREENSHOTS / f"{_name(path)}-{size}-{scheme}.png", full_page=True)
         assert _unusable(page, *rules) == [], (size, scheme)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{size}: it scrolls sideways"
-    wrong, seen.wrong = seen.wrong, []
+    wrong, shown.wrong = shown.wrong, []
     assert wrong == []
 
 

@@ -220,7 +220,9 @@ def test_the_samples(platform: Platform, load: Any) -> None:
     spoiled = {
         rule.name for rule in sales.rules if rule.severity == "error" and not rule.name.endswith("profit_required")
     }
-    assert kinds.keys() >= {*spoiled} - {"total_profit_required", "profit_per_unit_required", "row_fields_bounded"}
+    # No sample breaks these: a title of 500 characters is too long for the index only if they take three bytes or more.
+    unspoiled = {"total_profit_required", "profit_per_unit_required", "row_fields_bounded", "product_title_indexable"}
+    assert kinds.keys() >= spoiled - unspoiled
 
 
 def test_reloads_updates_and_redrives(platform: Platform, load: Any, pipeline: Any) -> None:

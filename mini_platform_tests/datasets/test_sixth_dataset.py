@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
 
 from mini_platform.config.settings import PROJECT
+from mini_platform.dagster.loading import load_defs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -38,51 +42,49 @@ class Station(pa.DataFrameModel):
     height_m: float = pa.Field(nullable=True, in_range={"min_value": -430, "max_value": 8850})
     country: str = pa.Field(str_length={"min_value": 2, "max_value": 2})
 '''
-NAMES = """
-import json
-from mini_platform.definitions import defs
-repository = defs.get_repository_def()
-graph = repository.asset_graph
-print(json.dumps({
-    "assets": sorted(key.to_user_string() for key in graph.get_all_asset_keys()),
-    "checks": sorted({key.asset_key.to_user_string() for key in graph.asset_check_keys}),
-    "sensors": sorted(sensor.name for sensor in repository.sensor_defs),
-}))
-"""
 OWN_PATHS = {
     *("/api/stations/", "/api/metrics/daily/", "/api/metrics/summary/", "/api/metrics/download/", "/api/quality/"),
     *("/api/import/", "/api/customers/", "/api/token-auth/", "/data", "/ingest", "/process"),
 }
 """Of the datasets that come along."""
-ANSWERS = """
-import json, httpx
-from mini_platform.web.site import Site
-from mini_platform.web.app import create_app
-from mini_platform_tests.support.web import serving
-site = Site()
-with serving(create_app(site)) as url, httpx.Client(base_url=url, timeout=60) as client:
-    answers = [client.get(path) for path in ("/openapi.json", "/health", "/stats")]
-    print(json.dumps([(answer.status_code, answer.json()) for answer in answers]))
-site.close()
-"""
 
-PAGES = """
-import sys
+
+def names_in(defs: Any) -> dict[str, list[str]]:
+    """Return the names of what Dagster is told of."""
+    repository = defs.get_repository_def()
+    graph = repository.asset_graph
+    return {
+        "assets": sorted(key.to_user_string() for key in graph.get_all_asset_keys()),
+        "checks": sorted({key.asset_key.to_user_string() for key in graph.asset_check_keys}),
+        "sensors": sorted(sensor.name for sensor in repository.sensor_defs),
+    }
+
+
+SESSION = """
+from __future__ import annotations
+import json, sys
+from typing import Any
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+from mini_platform.cli import app
+from mini_platform.definitions import defs
 from mini_platform.web.app import create_app
-ask = TestClient(create_app(), base_url="http://127.0.0.1:8000")
-for path in sys.argv[1:]:
-    answer = ask.get(path, headers={"Accept": "text/html"})
-    print(answer.status_code, " ".join(answer.text.split()))
-"""
+NAMES_IN
+requested = json.loads(sys.argv[1])
+results = [CliRunner().invoke(app, arguments, catch_exceptions=False) for arguments in requested["commands"]]
+with TestClient(create_app(), base_url="http://127.0.0.1:8000") as client:
+    answers = [client.get(path, headers={"Accept": requested["accept"]}) for path in requested["paths"]]
+outputs = [[result.exit_code, result.stdout, result.stderr] for result in results]
+print(json.dumps([names_in(defs), outputs, [[answer.status_code, answer.text] for answer in answers]]))
+""".replace("NAMES_IN", inspect.getsource(names_in))
+"""Commands one after the other, then pages, and the definitions: in one process, as the start of each takes seconds."""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project, without its data."""
     root = tmp_path / "project"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "mini_platform", root / "mini_platform", ignore=ignored)
+    shutil.copytree(PROJECT / "mini_platform", root / "mini_platform")
     for name in ("pyproject.toml", "dg.toml", "dagster.yaml", "workspace.yaml"):
         shutil.copy(PROJECT / name, root)
     return root
@@ -96,10 +98,16 @@ def run(project: Path, *command: str | Path, timeout: float = 200) -> subprocess
     )  # fmt: skip
 
 
-def platform(project: Path, *arguments: str | Path) -> str:
-    completed = run(project, sys.executable, "-m", "mini_platform.cli", *arguments)
+Session = tuple[dict[str, list[str]], list[tuple[int, str, str]], list[tuple[int, str]]]
+
+
+def session(project: Path, commands: Sequence[str], paths: Sequence[str], accept: str) -> Session:
+    """Return the names of the definitions, the results of commands, and answers of the web process afterwards."""
+    requested = {"commands": [shlex.split(command) for command in commands], "paths": paths, "accept": accept}
+    completed = run(project, sys.executable, "-W", "ignore", "-c", SESSION, json.dumps(requested))
     assert completed.returncode == 0, completed.stderr
-    return completed.stdout
+    names, results, answers = json.loads(completed.stdout)
+    return names, [tuple(result) for result in results], [tuple(answer) for answer in answers]
 
 
 def files_of(project: Path) -> dict[str, bytes]:
@@ -108,13 +116,6 @@ def files_of(project: Path) -> dict[str, bytes]:
         for path in project.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-
-
-def names(project: Path) -> dict[str, list[str]]:
-    completed = run(project, sys.executable, "-W", "ignore", "-c", NAMES)
-    assert completed.returncode == 0, completed.stderr
-    definitions: dict[str, list[str]] = json.loads(completed.stdout)
-    return definitions
 
 
 def in_python(project: Path) -> str:
@@ -134,41 +135,50 @@ def in_yaml(project: Path) -> str:
     return "mini_platform/datasets/stations/defs.yaml"
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, list[str]]:
+    """The definitions of the project as it is."""
+    return names_in(load_defs())
+
+
 @pytest.mark.parametrize("declare", [in_python, in_yaml])
-def test_one_file_is_all(declare: object, project: Path, home: Path, engine: Engine, tmp_path: Path) -> None:
+def test_one_file_is_all(
+    declare: object, known: dict[str, list[str]], project: Path, home: Path, engine: Engine, tmp_path: Path
+) -> None:
     (project / "models_of_somebody.py").write_text(MODEL)
-    before, known = files_of(project), names(project)
+    before = files_of(project)
     assert callable(declare)
     added = declare(project)
-    definitions = names(project)
+    sample = tmp_path / "more.csv"
+    definitions, results, answers = session(
+        project,
+        [f"sample stations --rows 200 --dirty 0.1 --out {sample}", f"load stations {sample} --json",
+         "rejects stations --json", "verify stations"],
+        ["/datasets/stations", *(["/stations"] if declare is in_python else [])],
+        "text/html",
+    )  # fmt: skip
     assert {kind: sorted(set(definitions[kind]) - set(known[kind])) for kind in definitions} == {
         "assets": ["stations/quality_report", "stations/raw_csv", "stations/staging_stations", "stations/stations"],
         "checks": ["stations/quality_report", "stations/raw_csv", "stations/staging_stations", "stations/stations"],
         "sensors": ["stations_files"],
     }
     assert all(set(known[kind]) <= set(definitions[kind]) for kind in known)
-
-    sample = tmp_path / "more.csv"
-    platform(project, "sample", "stations", "--rows", "200", "--dirty", "0.1", "--out", sample)
-    (outcome,) = map(json.loads, platform(project, "load", "stations", sample, "--json").splitlines())
+    assert [code for code, _, _ in results] == [0] * 4, results
+    (outcome,) = map(json.loads, results[1][1].splitlines())
     assert (outcome["status"], outcome["rows_read"], outcome["rows_inserted"]) == ("loaded", 200, 180)
     assert outcome["rows_rejected"] == 20
-    rejects = [json.loads(line) for line in platform(project, "rejects", "stations", "--json").splitlines()]
+    rejects = [json.loads(line) for line in results[2][1].splitlines()]
     assert {"height_m_is_number", "height_m_in_range", "station_id_required"} <= {row["rule"] for row in rejects}
-    platform(project, "verify", "stations")
     with engine.connect() as conn:
         assert conn.execute(text("SELECT count(*) FROM production.stations")).scalar() == 180
         assert conn.execute(text("SELECT count(*) FROM quarantine.stations")).scalar() == 20
         measured = text("SELECT count(*) FROM analytics.quality_report WHERE dataset = 'stations'")
         assert (conn.execute(measured).scalar() or 0) >= 6
-    completed = run(
-        project, sys.executable, "-c", PAGES, "/datasets/stations", *(["/stations"] if declare is in_python else [])
-    )
-    assert completed.returncode == 0, completed.stderr
-    assert [line[:3] for line in completed.stdout.splitlines()] == ["200"] * completed.stdout.count("\n")
+    assert [status for status, _ in answers] == [200] * len(answers)
     if declare is in_python:
-        assert "<dt>Stations</dt><dd>180</dd>" in completed.stdout
-        assert 'id="countries"' in completed.stdout
+        shown = " ".join(" ".join(page for _, page in answers).split())
+        assert "<dt>Stations</dt><dd>180</dd>" in shown
+        assert 'id="countries"' in shown
     after = files_of(project)
     assert set(after) - set(before) == {added}, "one file was added"
     assert {name: after[name] for name in before} == before, "and none was changed"
@@ -211,27 +221,23 @@ def alone(project: Path) -> Path:
 
 
 def test_another_dataset_alone(alone: Path, home: Path, engine: Engine, tmp_path: Path) -> None:
-    assert {name.split("/")[0] for name in names(alone)["assets"]} == {"stations"}
     sample = tmp_path / "more.csv"
-    platform(alone, "sample", "stations", "--rows", "20", "--out", sample)
-    platform(alone, "load", "stations", sample)
-    platform(alone, "verify")
-    completed = run(alone, sys.executable, "-m", "mini_platform.cli", "load", "weather", sample)
-    assert (completed.returncode, completed.stderr) == (
-        2,
-        "There is no dataset 'weather'. The datasets are: stations.\n",
-    )
-    findings = [
-        json.loads(line)
-        for line in run(alone, sys.executable, "-m", "mini_platform.cli", "doctor", "--json").stdout.splitlines()
-    ]
+    definitions, (*good, (code, _, message), (_, findings_in_json, _)), answers = session(
+        alone,
+        [f"sample stations --rows 20 --out {sample}", f"load stations {sample}", "verify", f"load weather {sample}",
+         "doctor --json"],
+        ["/openapi.json", "/health", "/stats"],
+        "application/json",
+    )  # fmt: skip
+    assert {name.split("/")[0] for name in definitions["assets"]} == {"stations"}
+    assert [code for code, _, _ in good] == [0] * 3, good
+    assert (code, message) == (2, "There is no dataset 'weather'. The datasets are: stations.\n")
+    findings = [json.loads(line) for line in findings_in_json.splitlines()]
     assert "no dataset declares" in next(
         item["message"] for item in findings if "production.measurements" in item["message"]
     )
 
-    answered = run(alone, sys.executable, "-W", "ignore", "-c", ANSWERS)
-    assert answered.returncode == 0, answered.stderr
-    (_, document), (health, how), (stats, figures) = json.loads(answered.stdout)
+    (_, document), (health, how), (stats, figures) = [(status, json.loads(body)) for status, body in answers]
     assert not OWN_PATHS & document["paths"].keys()
     assert {
         path.split("/")[3] for path in document["paths"] if path.startswith("/api/datasets/") and "{" not in path

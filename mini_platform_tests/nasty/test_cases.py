@@ -61,10 +61,10 @@ def batches() -> list[list[Case]]:
         if case.before:
             continue
         keys = {key_of(row) for row in case.rows} - {key_of(GOOD_ROW)}
-        for cases, taken in divided:
-            if not keys & taken:
+        for cases, used_names in divided:
+            if not keys & used_names:
                 cases.append(case)
-                taken.update(keys)
+                used_names.update(keys)
                 break
         else:
             divided.append(([case], keys))

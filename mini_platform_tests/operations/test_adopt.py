@@ -164,7 +164,7 @@ def test_a_deleted_row_comes_back_with_its_number(platform: Platform, old: Engin
     """A rule that rejects a row, and is then taken back, leaves id and times as they were."""
     started = dt.datetime.now(dt.UTC)
     adopt(platform, old)
-    stricter = replace(records, reject_limit=replace(records.reject_limit, share=0.1))
+    stricter = replace(records, reject_limit=replace(records.reject_limit, share=0.1, min_rows=0))
     process(platform, stricter, reprocess(platform, stricter).file_ids)
     assert rows(platform) == []
     process(platform, records, reprocess(platform, records).file_ids)

@@ -116,7 +116,7 @@ class Watch:
             self.leaks |= {(where, variable) for variable, value in self.canaries.items() if value.encode() in data}
 
     def _look_at_arguments(self) -> None:
-        seen: set[bytes] = set()
+        read_files: set[bytes] = set()
         while not self._over.wait(0.03):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
@@ -124,9 +124,9 @@ class Watch:
                 except OSError:  # it has ended
                     continue
                 self.looked += 1
-                if words in seen:
+                if words in read_files:
                     continue
-                seen.add(words)
+                read_files.add(words)
                 program = os.fsdecode(words.partition(b"\0")[0])
                 self.search(f"arguments of {Path(program).name}", words)
 

@@ -80,7 +80,7 @@ def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(
         keys = text(
             "SELECT count(*) FROM pg_constraint WHERE conrelid = 'analytics.fact_sales'::regclass AND contype = 'f'"
         )
-        assert conn.scalar(keys) == 3
+        assert conn.scalar(keys) == 4
     result = here("verify")
     assert result.exit_code == 0, result.stdout
 

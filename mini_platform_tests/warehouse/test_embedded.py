@@ -247,7 +247,7 @@ def test_server_outlives_the_session_of_the_process_that_started_it(home: Path) 
 
 
 def test_configuration_can_be_overridden(server: str) -> None:
-    """As that of all tests is."""
+    """The server of all tests has settings of its own."""
     assert ask(server, "SHOW shared_buffers") == FAST["shared_buffers"]
 
 

@@ -371,7 +371,7 @@ def kind_of(link: str) -> tuple[str, ...]:
 
 
 def test_links_lead_somewhere(get: Get, browser: httpx.Client, samples_engine: Engine) -> None:
-    """Of each kind of link the first and the last."""
+    """Open the first and the last link of each kind."""
     kinds: dict[tuple[str, ...], set[str]] = {}
     for path in PAGES:
         for link in get(path).links:

@@ -166,7 +166,10 @@ class Walk:
             there = link.partition("#")[0]
             if not there.startswith("/") or there.startswith("/help/") or not self.wants(there):
                 continue
-            if there.startswith("/api/datasets/") or "_twin=" in there:
+            if there.endswith("personal=true"):  # An export with personal data, which no page of the API shows.
+                if (answer := self.world.ask.get(there)).status_code != 200:
+                    self.wrong.append(f"{there}: {answer.status_code} {answer.text[:300]}")
+            elif there.startswith("/api/datasets/") or "_twin=" in there:
                 self.api[there] = None
             else:
                 yield there, True
@@ -374,7 +377,7 @@ def endings(address: str) -> tuple[str, str]:
     """The address of a listing as JSON, and as CSV."""
     if "_twin=" in address:
         return address.replace(".csv", ".json"), address.replace(".json", ".csv")
-    path, mark, query = address.replace("&personal=true", "").replace("?personal=true", "").partition("?")
+    path, mark, query = address.partition("?")
     path = path.removesuffix("/").removesuffix(".csv")
     return f"{path}/{mark}{query}", f"{path}.csv{mark}{query}"
 
