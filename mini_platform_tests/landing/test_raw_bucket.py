@@ -260,7 +260,7 @@ def test_who_is_forgotten_is_gone_from_the_bucket(stored: Platform, bucket: Path
     forget_copies(stored)
     raw = stored.raw_files(sales)
     forgotten = forget(stored.engine, sales, MARIA, raw, stored.store, data / "sales")
-    assert [file["outcome"] for file in forgotten.files] == ["rewritten without them"]
+    assert [file["action"] for file in forgotten.files] == ["rewritten without them"]
     (left,) = stored_objects(bucket).values()
     assert b"maria" not in left
     assert b"ben@example.org" in left

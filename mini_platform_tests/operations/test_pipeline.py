@@ -548,7 +548,7 @@ def test_workers_at_the_same_time_load_everything_once(harness: PipelineHarness,
         worker = replace(harness.worker, owner=f"worker {number}", batch_files=batch)
         try:
             barrier.wait()
-            for _ in range(30):
+            for _ in range(12):
                 with ledger.lease(worker):
                     stage(worker, weather, RawFiles(harness.store.path), limit=100)
                     load(worker, weather, limit=100)
