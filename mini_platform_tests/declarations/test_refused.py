@@ -528,7 +528,7 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
                 k=(int, Field("K")), n=(int, Field("N", system="surrogate")), m=(int, Field("M", system="surrogate"))
             )
         },
-        "n and m would be equal: declare one",
+        "n and m would be the same number: declare one",
     ),
     (
         {
@@ -612,7 +612,7 @@ def test_a_dataset_that_cannot_be_right(overrides: dict[str, Any], words: str) -
         (lambda: ApiSource(name="p", since="limit"), "parameters 'limit', 'limit' are not different names"),
         (
             lambda: ApiSource(name="p", paging="numbered"),
-            "it takes PageNumberPaginator, HeaderLinkPaginator or CursorPaginator",
+            "it takes PageNumberPaginator, HeaderLinkPaginator, CursorPaginator or None",
         ),
         (lambda: ApiSource(name="p", suffix="json"), "is not an ending"),
         (lambda: PageNumberPaginator(page="limit"), "are not different names"),
