@@ -145,6 +145,8 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     # Words that do not fit
     (float, {"decimals": 2}, "decimals would do nothing, as the column is not a Decimal"),
     (int, {"case": "lower"}, "case would do nothing"),
+    (str, {"timezone": "UTC"}, "timezone would do nothing, as the column is not a time"),
+    (dt.datetime, {"timezone": "Vienna"}, "timezone is 'Vienna'; it takes the name of a time zone"),
     (int, {"personal": "mask"}, "only text can be marked as personal data"),
     (str, {"case": "title"}, "case is 'title'; it can be lower or upper"),
     (str, {"personal": "hashed"}, "personal is 'hashed'; it can be mask or hash or last4 or redact"),
