@@ -377,7 +377,7 @@ def test_a_file_that_waits_is_requested_until_it_is_loaded(
         assert request.run_key is None, "a key is remembered for ever, and a lost run never made up for"
         assert request.tags[DATASET_TAG] == "weather"
     materialize(defs, instance)
-    assert tick(defs, instance) == "Nothing new in data/weather/."
+    assert tick(defs, instance) == f"Nothing new in {data}/weather/."
     drop(data, "more.csv", b"station_id,date,temp_c,precip_mm\n")
     assert isinstance(tick(defs, instance), dg.RunRequest)
 
@@ -395,11 +395,11 @@ def test_what_the_sensor_requests_is_everything_of_its_dataset(defs: dg.Definiti
 def test_nothing_to_do_is_reported_with_what_is_skipped(
     defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, short_ticks: None
 ) -> None:
-    assert tick(defs, instance) == "Nothing new in data/weather/."
+    assert tick(defs, instance) == f"Nothing new in {data}/weather/."
     drop(data, ".hidden.csv", b"")
     (data / "weather" / "link.csv").symlink_to("nowhere")
     assert tick(defs, instance) == (
-        "Nothing new in data/weather/. Skipped: .hidden.csv (its name starts with a dot), link.csv (it is a link)."
+        f"Nothing new in {data}/weather/. Skipped: .hidden.csv (its name starts with a dot), link.csv (it is a link)."
     )
     for n in range(10):
         drop(data, f".{n}", b"")
@@ -428,7 +428,7 @@ def test_what_an_earlier_run_left_behind_is_requested(
     with engine.begin() as conn:
         held = {"leased_by": "x", "leased_until": func.now() + dt.timedelta(minutes=1)}
         conn.execute(update(files).where(files.c.file_id == 1).values(held))
-    assert tick(defs, instance) == "Nothing new in data/weather/.", "somebody works on it"
+    assert tick(defs, instance) == f"Nothing new in {data}/weather/.", "somebody works on it"
 
 
 @pytest.mark.parametrize("status", [*automation.ACTIVE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
@@ -489,7 +489,7 @@ def test_a_dataset_is_its_declaration(
     create_all(engine, [METERS])
     defs = build_defs({"meters": METERS})
     (data / "meters").mkdir()
-    assert tick(defs, instance, "meters") == "Nothing new in data/meters/."
+    assert tick(defs, instance, "meters") == f"Nothing new in {data}/meters/."
     rows = (
         b"Meter;\nx\n",
         b"kWh,METER,month,estimated,note\n1.5,007,2024-01-01,yes,\n-1,007,2024-02-01,,\n2.5,007,2024-03-01,,x\n",
@@ -514,7 +514,7 @@ def test_a_dataset_is_its_declaration(
     assert computed == [("007", 4.0, 2.0)]
     assert rejected == [("-1", ["kwh_ge"])]
     assert len(metadata(result, "meters", "quality_report")["report"].records) == 8
-    assert tick(defs, instance, "meters") == "Nothing new in data/meters/."
+    assert tick(defs, instance, "meters") == f"Nothing new in {data}/meters/."
 
 
 def test_what_warns_and_what_is_drawn_are_what_is_declared(
