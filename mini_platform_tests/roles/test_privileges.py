@@ -35,7 +35,7 @@ STATEMENTS = {
 PERSONAL = {
     "production.customers": {"first_name", "last_name", "phone_1", "phone_2", "email", "website", "_extra"},
     "production.orders": {"customer_name", "customer_email"},
-    "analytics.dim_customer": {"email_hash", "name_hash", "phone", "address"},
+    "analytics.dim_customer": {"email_hash", "name_hash"},
     "analytics.customers_by_country": {"with_phone"},
     "ops.surrogates_dim_customer": {"email_hash"},
     "ops.dirty_groups": {"group_key"},
