@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
 import shlex
 import subprocess
@@ -21,6 +20,7 @@ from mini_platform.cli import app
 from mini_platform.config.settings import PROJECT, Settings
 from mini_platform.web.pages.help import POLICY, Help
 from mini_platform.web.problems import handle_problems
+from mini_platform_tests.support.web import listening
 
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -142,16 +142,10 @@ def test_it_is_served_and_a_missing_build_is_explained(built: Path, tmp_path: Pa
     handle_problems(site)
     site.mount("/help", Help(built))
     site.mount("/clone", Help(tmp_path / "nowhere"))
-    transport = httpx.ASGITransport(app=site)
-
-    async def ask(path: str) -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, base_url="http://help", follow_redirects=True) as client:
-            return await client.get(path)
-
-    answer = asyncio.run(ask("/help/"))
+    with listening(site) as origin, httpx.Client(base_url=f"http://{origin}", follow_redirects=True) as client:
+        answer, missing = client.get("/help/"), client.get("/clone/")
+        assert client.get("/help/reference/settings.html").status_code == 200
+        assert client.get("/help/nowhere.html").status_code == 404
     assert (answer.status_code, answer.headers["content-security-policy"]) == (200, POLICY)
     assert "<title>Mini Platform</title>" in answer.text
-    assert asyncio.run(ask("/help/reference/settings.html")).status_code == 200
-    assert asyncio.run(ask("/help/nowhere.html")).status_code == 404
-    missing = asyncio.run(ask("/clone/"))
     assert (missing.status_code, "run `make docs`" in missing.json()["detail"]) == (404, True)

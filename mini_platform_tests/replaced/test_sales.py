@@ -209,11 +209,13 @@ def test_bad_rows_are_rejected_with_their_reasons(generated_orders: Platform) ->
 
 def test_personal_data_is_hashed_shortened_and_redacted(generated_orders: Platform) -> None:
     with generated_orders.engine.connect() as conn:
-        customers = conn.execute(text("SELECT email_hash, phone, address FROM analytics.dim_customer")).all()
+        customers = conn.execute(
+            text("SELECT email_hash, customer_phone, customer_address FROM analytics.dim_customer")
+        ).all()
     expected = {row["customer_phone"][-4:] for row in valid_rows()}
     assert len({row.email_hash for row in customers}) == len(expected) == len(customers)
-    assert {row.phone for row in customers} == {f"***-***-{digits}" for digits in expected}
-    assert {row.address for row in customers} == {"[redacted]"}
+    assert {row.customer_phone for row in customers} == {f"***-***-{digits}" for digits in expected}
+    assert {row.customer_address for row in customers} == {"[redacted]"}
 
 
 def test_the_star_has_its_columns(generated_orders: Platform) -> None:

@@ -115,8 +115,8 @@ def dim_customer(o: FromClause) -> Select[Any]:
     return select(
         o.c.customer_email.label("email_hash"),
         func.max(o.c.customer_name, type_=Text).label("name_hash"),
-        func.max(o.c.customer_phone, type_=Text).label("phone"),
-        func.max(o.c.customer_address, type_=Text).label("address"),
+        func.max(o.c.customer_phone, type_=Text).label("customer_phone"),
+        func.max(o.c.customer_address, type_=Text).label("customer_address"),
         func.min(o.c.order_date).label("first_order"),
         func.max(o.c.order_date).label("last_order"),
         func.count().label("orders"),
@@ -409,8 +409,8 @@ dataset = Dataset(
             columns={
                 "email_hash": ("HMAC-SHA-256 of the e-mail address, prefixed with the id of its key",),
                 "name_hash": ("HMAC-SHA-256 of the name; of one name if the customer has several",),
-                "phone": ("Last digits of the telephone number; of one number if the customer has several",),
-                "address": ("Delivery address, which is redacted",),
+                "customer_phone": ("Last digits of the telephone number; of one number if the customer has several",),
+                "customer_address": ("Delivery address, which is redacted",),
                 "first_order": ("Day of the first order",),
                 "last_order": ("Day of the last order",),
                 "orders": ("Number of orders of the customer",),
