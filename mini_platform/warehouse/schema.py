@@ -138,10 +138,8 @@ def _set_search_path(conn: Connection) -> None:
         )
         """
     )
-    if not conn.scalar(unset):
-        return
-    advisory_lock(conn, "schema")  # Other processes may start, too.
-    if name := conn.scalar(unset):
+    # Whoever holds the lock is starting, too, or changes tables: this can wait for the next start.
+    if conn.scalar(unset) and advisory_lock(conn, "schema", wait=False) and (name := conn.scalar(unset)):
         conn.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = public, analytics, production")
 
 
