@@ -180,7 +180,8 @@ def test_it_ends_on_sigterm_and_logs_neither_queries_nor_keys(home: Path) -> Non
         started.wait(timeout=30)
     log = (home / "test.log").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
-    (line,) = (line for line in lines if line.get("request_id") == "asked-by-test")
+    ignored, line = (line for line in lines if line.get("request_id") == "asked-by-test")
+    assert (ignored["event"], ignored["parameters"]) == ("ignored parameters", ["email"])
     assert (line["method"], line["path"], line["status"], line["level"]) == ("GET", "/health", 200, "info")
     assert line["ms"] > 0
     assert "ann@example.com" not in log
