@@ -710,7 +710,7 @@ SUMS = "sum(revenue) AS revenue, sum(profit) AS profit, count(*) AS orders, sum(
 
 
 def _orders(at: At, statement: str) -> list[Any]:
-    return at.all(statement.format(ORDERS), f=at.get("from"), t=at.get("to"), k=at.get("category"))
+    return at.all(statement.format(ORDERS), f=at.get("from"), t=at.get("to"), k=at.get("product_category"))
 
 
 @figure("sales")
