@@ -8,6 +8,8 @@ import math
 import random
 import sys
 from collections.abc import Callable, Mapping
+from fractions import Fraction
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Double, FromClause, Numeric, func
@@ -24,17 +26,27 @@ TINY = sys.float_info.min
 """Smallest normal float: smaller deviations have lost digits, and dividing by them is not exact."""
 
 
-def _mean(col: Col) -> pl.Expr:
-    """Return the mean of a series.
+def _exact_mean(series: pl.Series) -> float | None:
+    """Return the mean of a series; None for an empty one.
 
-    Values are divided before they are summed, so that no sum overflows. The mean of the remaining deviations corrects the
-    rounding errors of this first mean.
+    `fsum` rounds once, and the quotient once more: what remains of the exact sum corrects it. The result is the nearest float,
+    unless the exact mean lies next to the middle between two. Sums that overflow are fractions.
     """
+    numbers = series.to_list()
+    if not numbers:
+        return None
+    try:
+        mean = math.fsum(numbers) / len(numbers)
+        return mean + math.fsum([*numbers, *repeat(-mean, len(numbers))]) / len(numbers)
+    except OverflowError:
+        return float(sum(map(Fraction, numbers)) / len(numbers))
+
+
+def _mean(col: Col) -> pl.Expr:
+    """Return the mean of a series."""
     import polars as pl
 
-    value = pl.element()
-    first_mean = (value / value.len()).sum()
-    return col("data").list.agg(first_mean + (value - first_mean).mean())
+    return col("data").map_elements(_exact_mean, return_dtype=pl.Float64)
 
 
 def _std_dev(col: Col) -> pl.Expr:
