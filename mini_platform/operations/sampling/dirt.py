@@ -36,8 +36,8 @@ MISTYPED: Mapping[Any, tuple[str, ...]] = {
 }
 """Texts that lenient parsers (Python, pandas, Postgres) accept as values of the type, and that are invalid here."""
 
-ABSURD_TIMES = ("1704067200", "now")
-"""Those of them that are no times in a column with a time zone either."""
+LOCAL_TIMES = ("2024-01-01T12:00:00", "2024-01-01")
+"""Texts among these that are valid in a column with a time zone."""
 FAR = {dt.date: ("2999-12-31", "0001-01-01"), dt.datetime: ("2999-12-31T00:00:00Z", "0001-01-01T00:00:00Z")}
 """Values to try on custom rules about time; fixed instead of relative to today, so that a seed always gives the same file."""
 
@@ -83,8 +83,9 @@ def _kinds(dataset: Dataset, writer: Writer, specimens: list[Cells]) -> dict[str
             kinds[f"{column.name}_required"] = _put({position: ""})
         if column.type == list[float] and not column.nullable:
             kinds[f"{column.name}_required:empty list"] = _put({position: "[]"})
-        for text in MISTYPED.get(column.type, ()) if not column.timezone else ABSURD_TIMES:
-            kinds[f"{column.name}_{TYPE_RULES[column.type][0]}:{text}"] = _put({position: text})
+        for text in MISTYPED.get(column.type, ()):
+            if not (column.timezone and text in LOCAL_TIMES):
+                kinds[f"{column.name}_{TYPE_RULES[column.type][0]}:{text}"] = _put({position: text})
         if column.type is Decimal:
             kinds[f"{column.name}_is_decimal:decimals"] = _put({position: f"1.{'1' * (column.decimals + 1)}"})
         for check, argument in column.checks.items():
