@@ -38,8 +38,6 @@ from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, embedded
 from mini_platform.warehouse.schema import create_all
-from mini_platform.web.app import create_app
-from mini_platform.web.site import Site
 from mini_platform_tests.support import claims, drawn, rings
 from mini_platform_tests.support.databases import (
     FAST,
@@ -55,7 +53,7 @@ from mini_platform_tests.support.databases import (
     set_environment,
     url_of,
 )
-from mini_platform_tests.support.web import serving
+from mini_platform_tests.support.web import serving_platform
 
 
 def pytest_report_header() -> str:
@@ -209,10 +207,8 @@ def samples(home: Path) -> None:
 
 @pytest.fixture
 def web(platform: Platform) -> Iterator[str]:
-    site = Site(platform)
-    with serving(create_app(site)) as url:
+    with serving_platform(platform) as url:
         yield url
-    site.close()
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +229,8 @@ def samples_engine(samples_platform: Platform) -> Engine:
 
 @pytest.fixture(scope="module")
 def samples_web(samples_platform: Platform) -> Iterator[str]:
-    site = Site(samples_platform)
-    with serving(create_app(site)) as url:
+    with serving_platform(samples_platform) as url:
         yield url
-    site.close()
 
 
 @pytest.fixture

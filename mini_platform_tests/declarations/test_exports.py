@@ -63,7 +63,7 @@ TEXTS = (
 )
 """Texts that programs take for something else."""
 EXTRA = ({"more": "=2", "_extra": "x", "Größe, €": "'"}, {"more": 1.50}, {"more": [1, {"a": "1e400"}], "b_c": True}, {})
-"""What no column declares, by row."""
+"""Undeclared members, by row."""
 
 
 def arrive(trial: Trial, *, extra: bool) -> None:

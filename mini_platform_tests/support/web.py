@@ -11,7 +11,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from mini_platform.web.app import served
+from mini_platform.platform import Platform
+from mini_platform.web.app import create_app, served
+from mini_platform.web.site import Site
 
 
 @contextmanager
@@ -20,6 +22,15 @@ def serving(app: FastAPI) -> Iterator[str]:
     settings = app.state.site.settings
     with listening(app, **served(settings)) as address:
         yield f"http{'s' if settings.api_tls_cert else ''}://{address}"
+
+
+@contextmanager
+def serving_platform(platform: Platform) -> Iterator[str]:
+    """Serve the web process's app on a platform; yields its URL."""
+    site = Site(platform)
+    with serving(create_app(site)) as url:
+        yield url
+    site.close()
 
 
 @contextmanager

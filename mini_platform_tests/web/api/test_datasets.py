@@ -32,7 +32,7 @@ from mini_platform.web.site import EXPORTS, Site
 from mini_platform_tests.support.databases import Pipeline, load_files, open_platform
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.strings import NAUGHTY
-from mini_platform_tests.support.web import serving
+from mini_platform_tests.support.web import serving, serving_platform
 
 WEATHER = weather
 HEADER = "station_id,date,temp_c,precip_mm"
@@ -67,10 +67,8 @@ def weather(server: str, template: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def weather_web(weather: Platform) -> Iterator[str]:
-    site = Site(weather)
-    with serving(create_app(site)) as url:
+    with serving_platform(weather) as url:
         yield url
-    site.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,9 @@ from mini_platform import Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import dataset_tables, files
-from mini_platform.web.app import create_app
-from mini_platform.web.site import Site
 from mini_platform_tests.support.command import here
-from mini_platform_tests.support.databases import copied, load_files, set_environment
+from mini_platform_tests.support.databases import load_files, set_environment
 from mini_platform_tests.support.pages import Page
-from mini_platform_tests.support.web import serving
 
 DATASETS = all_datasets()
 PERSONAL = [name for name, dataset in DATASETS.items() if dataset.is_personal]
@@ -67,20 +63,11 @@ class Exporting:
 
 
 @pytest.fixture(scope="module")
-def exporting(
-    server: str, template_with_samples: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Exporting]:
-    template, home = template_with_samples
-    folder = tmp_path_factory.mktemp("exports")
-    shutil.copytree(home, folder / "home")
-    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, url, folder)
-        platform = Platform()
-        site = Site(platform)
-        with serving(create_app(site)) as base, httpx.Client(base_url=base, timeout=60) as client:
-            yield Exporting(platform, client, folder)
-        site.close()
-        platform.engine.dispose()
+def exporting(samples_platform: Platform, samples_web: str) -> Iterator[Exporting]:
+    folder, url = samples_platform.settings.home.parent, samples_platform.engine.url
+    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=samples_web, timeout=60) as client:
+        set_environment(patch, url.render_as_string(hide_password=False), folder)
+        yield Exporting(samples_platform, client, folder)
 
 
 def unchanged(exporting: Exporting, name: str, content: bytes, form: str) -> None:
