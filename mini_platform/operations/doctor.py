@@ -16,12 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.markers import Marker
 from pydantic import AliasChoices, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource
+from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from mini_platform.config.setting_sources import SourceError, local
-from mini_platform.config.settings import PROJECT, Settings, invalid, load_settings, sources
+from mini_platform.config.project import project
+from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
+from mini_platform.config.settings import Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import SETTING as DATASETS_SETTING
@@ -82,11 +83,9 @@ def _versions() -> Iterator[CheckResult]:
         yield CheckResult(
             "versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13."
         )
-    path = PROJECT / "requirements.lock"
-    if not path.exists():
-        yield CheckResult(
-            "versions", "warning", f"{path} is missing: package versions are not checked", "Restore requirements.lock."
-        )
+    path = project().folder / "requirements.lock"
+    if not path.exists():  # A project need not lock its packages.
+        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}")
         return
     packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
     wrong = [
@@ -115,7 +114,7 @@ def _sources() -> Iterator[CheckResult]:
     Raises:
         SourceError: a source cannot be read.
     """
-    yield from _unknown([*os.environ, *DotEnvSettingsSource(Settings).env_vars])
+    yield from _unknown([*os.environ, *dotenv_variables(Settings)])
     by_source = sources()
     yield from _unknown(by_source.vault.resolved)
     places: dict[str, str] = {}
