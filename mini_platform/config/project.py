@@ -73,7 +73,7 @@ def project() -> Project:
         ProjectError: there is none, or its pyproject.toml is not valid.
     """
     named = os.environ.get(VARIABLE)
-    return _project_at(Path(named).expanduser().absolute()) if named else _nearest(Path.cwd())
+    return _project_at(Path(named).expanduser().resolve()) if named else _nearest(Path.cwd())
 
 
 def use_project(folder: Path) -> Project:
@@ -82,7 +82,7 @@ def use_project(folder: Path) -> Project:
     Raises:
         ProjectError: the folder is no project.
     """
-    os.environ[VARIABLE] = str(folder.expanduser().absolute())
+    os.environ[VARIABLE] = str(folder.expanduser().resolve())
     return project()
 
 

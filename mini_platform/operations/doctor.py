@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from mini_platform.config.project import project
+from mini_platform.config.project import VARIABLE, project
 from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
 from mini_platform.config.settings import Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
@@ -41,8 +41,8 @@ from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 PREFIX = "MINI_PLATFORM_"
-INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
-"""Variables that processes of the platform set for each other."""
+NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
+"""Other variables: the project, and those that processes of the platform set for each other."""
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
@@ -131,7 +131,7 @@ def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
     """Yield a warning per unknown name that looks like a setting: a misspelt one would be ignored silently."""
     known = [*_names(Settings), *_names(VaultSettings)]
     ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
-    for name in sorted({name.upper() for name in variables} - INTERNAL):
+    for name in sorted({name.upper() for name in variables} - NOT_SETTINGS):
         head = name.split("__")[0]
         stem = head.removesuffix("_FILE")
         near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.9)))
