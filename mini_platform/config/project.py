@@ -24,6 +24,8 @@ FILE, TABLE = "pyproject.toml", "mini_platform"
 MARKER = f"[tool.{TABLE}]"
 KEYS = ("package",)
 """Keys of the table."""
+DAGSTER_YAML, SETTINGS_EXAMPLE = (Path(__file__).with_name(name) for name in ("dagster.yaml", ".env.example"))
+"""Files of a new project. The first is also the instance of a project that has none."""
 HOW_TO = "Make one with `mini-platform init NAME`, change into its folder, or name it: --project FOLDER"
 
 
