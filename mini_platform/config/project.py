@@ -57,6 +57,11 @@ class Project:
         return f"{self.package}.datasets"
 
     @property
+    def datasets_folder(self) -> Path:
+        """Return the folder of that package."""
+        return self.root / self.package / "datasets"
+
+    @property
     def definitions(self) -> str:
         """Return the name of the module that Dagster loads: its own `definitions`, else the platform's."""
         own = self.root / self.package / "definitions.py"
