@@ -75,7 +75,7 @@ format: install ## write all code as the linter wants it
 	@$(BIN)/ruff format .
 
 lock: ## resolve the requirements anew (needs uv)
-	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	@uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet -o requirements.lock
 
 clean: down ## remove the environment and caches; data/ and .state/ stay

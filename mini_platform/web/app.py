@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from mini_platform.config import logs
+from mini_platform.config import extras, logs
 from mini_platform.config.settings import Settings
 from mini_platform.declare.registry import own_value
 from mini_platform.operations import https
@@ -67,8 +67,11 @@ def main() -> None:
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings
+    log = logging.getLogger(__name__)
     if settings.in_clear:
-        logging.getLogger(__name__).warning(settings.in_clear)
+        log.warning(settings.in_clear)
+    for sentence in extras.refusals(settings):
+        log.warning(sentence)
     threading.Thread(target=preload, daemon=True).start()
     uvicorn.run(
         create_app(site),
