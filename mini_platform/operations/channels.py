@@ -89,3 +89,6 @@ def notifications(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("alerts", "problem", str(error), "Until then nobody is notified: mini-platform alerts test.")
     if settings.sentry_dsn and settings.sentry_dsn.get_secret_value() and (why := refusal("sentry", "SENTRY_DSN")):
         yield CheckResult("sentry", "problem", why, "Until then errors are only in the logs.")
+
+
+CHECKS = (inboxes, raw_store, notifications)

@@ -17,12 +17,13 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 from pydantic import AliasChoices, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource
+from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from mini_platform.config.setting_sources import SourceError, local
-from mini_platform.config.settings import PROJECT, Settings, invalid, load_settings, sources
+from mini_platform.config.project import VARIABLE, project
+from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
+from mini_platform.config.settings import Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import SETTING as DATASETS_SETTING
@@ -41,8 +42,8 @@ from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 PREFIX = "MINI_PLATFORM_"
-INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
-"""Variables that processes of the platform set for each other."""
+NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
+"""Other variables: the project, and those that processes of the platform set for each other."""
 NAME, LOCK = "mini-platform", "requirements.lock"
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
@@ -75,16 +76,7 @@ def examine() -> Iterator[CheckResult]:
     except ValueError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (
-        _secrets,
-        channels.inboxes,
-        channels.raw_store,
-        channels.notifications,
-        _disk,
-        _ports,
-        _https,
-        _database,
-    ):
+    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https, _database):
         yield from check(settings)
 
 
@@ -111,7 +103,7 @@ def _versions() -> Iterator[CheckResult]:
 
 def _requirements() -> tuple[str, list[Requirement]]:
     """Return where the packages of the core are named, and these: the project's lock, else what mini-platform requires."""
-    path = PROJECT / LOCK
+    path = project().folder / LOCK
     locked = lock.runtime(path.read_text()) if path.exists() else []
     lines = [
         f"{package.name}=={package.version}{f' ; {package.marker}' if package.marker else ''}" for package in locked
@@ -134,7 +126,7 @@ def _sources() -> Iterator[CheckResult]:
     Raises:
         SourceError: a source cannot be read.
     """
-    yield from _unknown([*os.environ, *DotEnvSettingsSource(Settings).env_vars])
+    yield from _unknown([*os.environ, *dotenv_variables(Settings)])
     by_source = sources()
     yield from _unknown(by_source.vault.resolved)
     places: dict[str, str] = {}
@@ -151,7 +143,7 @@ def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
     """Yield a warning per unknown name that looks like a setting: a misspelt one would be ignored silently."""
     known = [*_names(Settings), *_names(VaultSettings)]
     ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
-    for name in sorted({name.upper() for name in variables} - INTERNAL):
+    for name in sorted({name.upper() for name in variables} - NOT_SETTINGS):
         head = name.split("__")[0]
         stem = head.removesuffix("_FILE")
         near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.9)))

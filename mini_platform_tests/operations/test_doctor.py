@@ -20,13 +20,15 @@ from sqlalchemy import Engine, FromClause, Select, func, select, text
 
 from mini_platform import Aggregate, Dataset, Field, RowModel, View
 from mini_platform.config import extras
-from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.config.project import Project
+from mini_platform.config.settings import load_settings
 from mini_platform.operations import doctor, lock
 from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.doctor import examine
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.support.command import cli, objects
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +165,7 @@ def test_folders_and_secrets(data: Path, home: Path) -> None:
 def test_outside_a_clone_packages_are_compared_with_what_the_installed_platform_requires(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(doctor, "PROJECT", tmp_path)  # no requirements.lock
+    monkeypatch.setattr(doctor, "project", lambda: Project(tmp_path, "acme"))
     (finding,) = check_results("versions", "ok")
     assert "packages as in the requirements of mini-platform" in finding.message
     (tmp_path / "requirements.lock").write_text("rich==1.0 \\\n    # via mini-platform (pyproject.toml)\n")
