@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test test-fast bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
+.PHONY: help up down install test test-fast test-wheel bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -29,7 +29,10 @@ test: install ## run every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: install ## what to run after each change: no platform process, no browser, nothing that takes long
-	@$(BIN)/python -m pytest -n 2 -m "not faults and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not faults and not wheel and not slow" $(ARGS)
+
+test-wheel: install ## install the wheel, with the core alone, into an environment of its own, and use it there; needs the network
+	@$(BIN)/python -m pytest -m wheel --durations=10 mini_platform_tests/wheel $(ARGS)
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS)
