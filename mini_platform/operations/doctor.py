@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import os
+import shlex
 import shutil
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
-from packaging.markers import Marker
+from packaging.requirements import Requirement
 from pydantic import AliasChoices, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
@@ -44,6 +45,7 @@ from mini_platform.warehouse.tls import VERIFY_FULL, link
 PREFIX = "MINI_PLATFORM_"
 NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Other variables: the project, and those that processes of the platform set for each other."""
+NAME, LOCK = "mini-platform", "requirements.lock"
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
@@ -74,7 +76,7 @@ def examine() -> Iterator[CheckResult]:
     except DeclarationError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (_secrets, channels.inboxes, channels.raw_store, _disk, _ports, _https):
+    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https):
         yield from check(settings)
     yield from _database(platform)
 
@@ -100,22 +102,32 @@ def _versions() -> Iterator[CheckResult]:
         yield CheckResult(
             "versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13."
         )
-    path = project().folder / "requirements.lock"
-    if not path.exists():  # A project need not lock its packages.
-        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}")
-        return
-    packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
-    wrong = [
-        f"{p.name} {installed or 'is missing'} ({p.version})"
-        for p in packages
-        if (installed := _installed(p.name)) != p.version
-    ]
+    origin, requirements = _requirements()
+    wrong = {
+        str(requirement): f"{requirement.name} {installed or 'is missing'} ({requirement.specifier})"
+        for requirement in requirements
+        if not (installed := _installed(requirement.name))
+        or not requirement.specifier.contains(installed, prereleases=True)
+    }
     if wrong:
-        yield CheckResult(
-            "versions", "problem", f"packages differ from requirements.lock: {', '.join(wrong[:5])}", "make install"
-        )
+        do = "make install" if origin == LOCK else f"pip install {shlex.join(wrong)}"
+        packages = ", ".join([*wrong.values()][:5])
+        yield CheckResult("versions", "problem", f"packages differ from {origin}: {packages}", do)
     else:
-        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
+        message = f"Python {sys.version.split()[0]}, {len(requirements)} packages as in {origin}"
+        yield CheckResult("versions", "ok", message)
+
+
+def _requirements() -> tuple[str, list[Requirement]]:
+    """Return where the packages of the core are named, and these: the project's lock, else what mini-platform requires."""
+    path = project().folder / LOCK
+    locked = lock.runtime(path.read_text()) if path.exists() else []
+    lines = [
+        f"{package.name}=={package.version}{f' ; {package.marker}' if package.marker else ''}" for package in locked
+    ]
+    every = map(Requirement, lines or requires(NAME) or [])
+    origin = LOCK if lines else f"the requirements of {NAME} {version(NAME)}"
+    return origin, [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def _installed(name: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from mini_platform.config import logs
+from mini_platform.config import extras, logs
 from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
@@ -63,8 +63,11 @@ def main() -> None:
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings
+    log = logging.getLogger(__name__)
     if settings.in_clear:
-        logging.getLogger(__name__).warning(settings.in_clear)
+        log.warning(settings.in_clear)
+    for sentence in extras.refusals(settings):
+        log.warning(sentence)
     app = create_app(site)
     threading.Thread(target=_prepare, args=[site], daemon=True).start()
     uvicorn.run(

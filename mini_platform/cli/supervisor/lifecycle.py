@@ -15,6 +15,7 @@ from mini_platform.cli.supervisor.preflight import api_refusal, check_ports, cre
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
 from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_state
+from mini_platform.config import extras
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
 from mini_platform.declare.registry import RegistryError, registry_of
@@ -58,11 +59,12 @@ class Supervisor:
         fail_dead_runs(settings, self._log)
         wait_until_ready(settings, self._processes)
         self._ready = True
-        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
         seconds = time.monotonic() - self._started_at
         self._log("INFO", f"ready after {seconds:.0f} s: {addresses(settings)}, drop files in {settings.data}")
-        for sentence in (*([settings.in_clear] if settings.in_clear else []), *invalid):
-            self._log("WARNING", sentence)
+        for warning in (settings.in_clear, *extras.refusals(settings), *invalid):
+            if warning:
+                self._log("WARNING", warning)
+        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
 
     def watch(self) -> None:
         """Restart processes that end, until a signal arrives.
