@@ -32,6 +32,7 @@ from mini_platform.declare.columns import (
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.declared_checks import check_sentence
 from mini_platform.declare.pages import PLATFORM_PATHS, Page
+from mini_platform.declare.pandera_models import PanderaModel, translate_model
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.row_models import columns_of, custom_rules_of
 from mini_platform.declare.rules import KEY_ONCE, LINE_ONCE, STRUCTURE_RULES
@@ -82,7 +83,7 @@ class Dataset:
     Attributes:
         name: name of the dataset, its drop folder and its asset group: lower case letters, digits and single underscores.
         table: name of its table in the schemas staging, production and quarantine, which no other dataset has.
-        rows: the row model: columns, their checks, and rules.
+        rows: the row model: columns, their checks, and rules. A Pandera model (polars or pandas) is translated to one.
         key: columns that identify a row; the row that arrives last replaces earlier ones with the same key.
         description: what a row represents, shown in the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
@@ -90,9 +91,11 @@ class Dataset:
         search: text columns that the search covers; None means all stored ones whose text is not replaced, () means none.
         sources: formats of its files; several formats are distinguished by the ending of a file's name.
         api_sources: APIs from which rows are synced; their pages are read as its files are.
-        unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`.
+        unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`; by default what a Pandera
+            model says by `strict`, else "keep".
         duplicates: which of several rows of one file with the same key is loaded: the "last", the "first", or the one with the
-            `KeepHighest` value of a column; "reject" rejects all of them.
+            `KeepHighest` value of a column; "reject" rejects all of them. The default is "last", and "reject" if a Pandera
+            model says that the key is unique.
         freshness: maximum age of the newest load, after which the dataset is late; None means any age.
         warn_limit: limit on rejected rows above which a warning is shown: by the check of a rule, for the rows of a run that
             break this rule; by the pages, for the rows of a file.
@@ -108,7 +111,7 @@ class Dataset:
 
     name: str
     table: str
-    rows: type[RowModel]
+    rows: type[RowModel] | type[PanderaModel]
     key: tuple[str, ...]
     description: str
     owners: Sequence[str] = ()
@@ -116,8 +119,8 @@ class Dataset:
     search: tuple[str, ...] | None = None
     sources: tuple[Csv | Json, ...] = (Csv(),)
     api_sources: tuple[ApiSource, ...] = ()
-    unexpected_columns: UnexpectedColumns = "keep"
-    duplicates: Literal["last", "first", "reject"] | KeepHighest = "last"
+    unexpected_columns: UnexpectedColumns | None = None
+    duplicates: Literal["last", "first", "reject"] | KeepHighest | None = None
     freshness: dt.timedelta | None = None
     warn_limit: RejectLimit = RejectLimit(rows=0)
     reject_limit: RejectLimit = RejectLimit(share=0.5)
@@ -135,6 +138,7 @@ class Dataset:
             DeclarationError: the declaration is invalid; the sentence names the dataset and what is wrong.
         """
         self._refuse_values()
+        self._take_model()
         self._refuse_computed()
         self._refuse_names()
         self._refuse_columns()
@@ -170,14 +174,35 @@ class Dataset:
         if invalid := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
             raise DeclarationError(f"{where}: owners names {invalid[0]!r}; it takes e-mail addresses and team:name")
         self._refuse_kinds(where)
-        if self.unexpected_columns not in (choices := typing.get_args(UnexpectedColumns)):
+        if self.unexpected_columns not in (None, *(choices := typing.get_args(UnexpectedColumns))):
             raise DeclarationError(
                 f"{where}: unexpected_columns is {self.unexpected_columns!r}; it can be {' or '.join(choices)}"
             )
-        if self.duplicates not in ("last", "first", "reject") and not isinstance(self.duplicates, KeepHighest):
+        if self.duplicates not in (None, "last", "first", "reject") and not isinstance(self.duplicates, KeepHighest):
             raise DeclarationError(
                 f"{where}: duplicates is {self.duplicates!r}; it can be last, first, reject or KeepHighest(…)"
             )
+
+    def _take_model(self) -> None:
+        """Translate a Pandera model, and take what it says about the dataset where the dataset says nothing."""
+        try:
+            model = translate_model(self.rows)
+        except DeclarationError as error:
+            raise DeclarationError(f"dataset {self.name}: rows: {error.sentence}", error.place) from error
+        for columns in model.unique:
+            if columns != set(self.key):
+                raise DeclarationError(
+                    f"dataset {self.name}: key is {', '.join(self.key)}, and {self.rows.__name__} declares "
+                    f"{', '.join(sorted(columns))} unique; only the key can be"
+                )
+        taken = {
+            "rows": model.rows,
+            "unexpected_columns": self.unexpected_columns or model.unexpected_columns or "keep",
+            # Pandera rejects all rows with the same value in a unique column.
+            "duplicates": self.duplicates or ("reject" if model.unique else "last"),
+        }
+        for option, value in taken.items():
+            object.__setattr__(self, option, value)
 
     def _refuse_kinds(self, where: str) -> None:
         kinds: tuple[tuple[str, Any], ...] = (

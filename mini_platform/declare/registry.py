@@ -30,6 +30,7 @@ from typing import TypeVar
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.places import Place
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
@@ -203,16 +204,17 @@ def _import_module(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
+    except DeclarationError as error:
+        raise RegistryError(error.sentence, error.place or _origin(name, error)) from error
     except Exception as error:  # A module of a user may raise anything when it is imported.
-        message = str(error) if isinstance(error, DeclarationError) else f"{type(error).__name__}: {error}"
-        raise RegistryError(f"{_origin(name, error)}: {message}") from error
+        raise RegistryError(f"{type(error).__name__}: {error}", _origin(name, error)) from error
 
 
-def _origin(name: str, error: Exception) -> str:
-    """Return the file of a module, and its line that raised an error, as `FILE, line N`."""
+def _origin(name: str, error: Exception) -> Place:
+    """Return the file of a module, and its line that raised an error."""
     spec = importlib.util.find_spec(name)
     file = str(spec.origin) if spec else name
     if isinstance(error, SyntaxError) and error.filename == file:
-        return f"{file}, line {error.lineno}"
+        return Place(file, error.lineno)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{file}, line {lines[-1]}" if lines else file
+    return Place(file, lines[-1] if lines else None)

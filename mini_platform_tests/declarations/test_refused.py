@@ -168,6 +168,8 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (str, {"null_tokens": (0,)}, "it takes texts"),
     (str, {"null_tokens": ("\0",)}, "has a NUL"),
     (str, {"unit": 5}, "unit is 5; it takes a text"),
+    (str, {"warn": "ge"}, "warn names ge, which are not among its checks"),
+    (str, {"system": "file", "ge": "a"}, "a column that the platform fills in has no checks"),
     (int, {"ge": 1, "warn": ("ge", "ge")}, "warn names ge twice"),
     # Types
     (int | str, {}, "a column has one type"),
@@ -182,7 +184,7 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
 def test_a_column_that_cannot_be_right(kind: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(DeclarationError, match=words) as refused:
         of_column(kind, **options)
-    assert str(refused.value).startswith("dataset d: R.x: ")
+    assert refused.value.sentence.startswith("dataset d: R.x: ")
 
 
 def test_a_description_is_required() -> None:
@@ -493,7 +495,7 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"rows": model(k=(str, Field("K")), b=(str, Field("K", aliases="k")))}, "k and b cannot be told apart"),
     ({"rows": model(k=(str, Field("K", aliases="x")), b=(str, Field("K", aliases="X")))}, "k and b cannot be told"),
     ({"rows": model(k=(str, Field("K", system="file")))}, "no column of R is read from files"),
-    ({"rows": Dataset}, "it takes a class that is a RowModel"),
+    ({"rows": Dataset}, "Dataset is neither a RowModel nor a Pandera model"),
     ({"key": "k"}, r"dataset d: key is 'k'; it takes texts, as in \(\"a\",\)"),
     ({"key": ("k", "k")}, "key names k twice"),
     ({"key": ("kk",)}, r"key names \['kk'\], which R lacks; did you mean k"),
