@@ -35,8 +35,9 @@ from mini_platform import (
 from mini_platform.dagster import checks as asset_checks
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import SystemColumn
-from mini_platform.declare.dataset import CHECK_NAMES, OWNER
+from mini_platform.declare.dataset import OWNER
 from mini_platform.declare.declared_checks import ARGUMENTS, WHOLE_COLUMN_CHECKS
+from mini_platform.declare.reserved import CHECK_NAMES, PARAMETERS
 from mini_platform.declare.row_models import SYSTEM_TYPES
 from mini_platform.rows.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
@@ -457,11 +458,20 @@ def _tables(**overrides: Any) -> Callable[[], Any]:
 
 DATASETS: list[tuple[dict[str, Any], str]] = [
     *(
-        ({"name": name}, "this cannot be a dataset's name")
-        for name in ("", ".", "..", "a/b", ".a", "A", "a b", "a__b", "a_", "größe", "a\0", "1a", "ops", None)
+        ({"name": name}, "name cannot be .*, as folders and other names are derived from it")
+        for name in ("", ".", "..", "a/b", ".a", "A", "a b", "a__b", "a_", "größe", "a\0", "1a", None)
     ),
-    ({"table": "a b"}, "'a b' cannot be the name of a table"),
-    ({"table": ""}, "'' cannot be the name of a table"),
+    ({"name": "files"}, "dataset files: name cannot be files, which is a name of the platform.* files_data"),
+    ({"name": "ops"}, "which is a name of the platform"),
+    ({"table": "a b"}, "table cannot be 'a b', as Dagster's names contain it"),
+    ({"table": ""}, "table cannot be ''"),
+    ({"table": "pg_class"}, "table cannot be 'pg_class', .* Postgres's own tables have it"),
+    *((_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_") for name in PARAMETERS),
+    (_named("xmin"), "every table of Postgres has a column called xmin of its own"),
+    (
+        {"aggregates": (Aggregate(daily, **DAILY, surrogate="cursor"),)},
+        "dataset d: daily: cursor cannot be the name of a column",
+    ),
     ({"table": None}, "it takes the name of its table"),
     (
         _named("größe"),

@@ -36,7 +36,6 @@ from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api import relations
-from mini_platform.web.api.query import WORDS, is_value
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import charts, reads
@@ -63,13 +62,11 @@ class Facet:
     """The most frequent values of a column, with their numbers of rows among those that other filters choose.
 
     Attributes:
-        column: name of the column.
-        parameter: parameter that filters by a value.
+        column: name of the column, which is the parameter that filters by a value, too.
         values: values with their rows, most frequent first.
     """
 
     column: str
-    parameter: str
     values: Sequence[Row[tuple[str, int]]]
 
 
@@ -144,12 +141,12 @@ def _facets(conn: Connection, dataset: Dataset, relation: Relation, page: Listin
         and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
         and measured[name]["total_rows"] <= FACET_ROWS
     ]  # fmt: skip
-    return [Facet(name, is_value(name), _values(conn, relation, name, page)) for _, name in sorted(known)[:FACETS]]
+    return [Facet(name, _values(conn, relation, name, page)) for _, name in sorted(known)[:FACETS]]
 
 
 def _values(conn: Connection, relation: Relation, name: str, page: Listing) -> Sequence[Row[tuple[str, int]]]:
     # Not by its own value: choosing another one takes its place.
-    others = page.conditions(name, f"{name}__eq") if name not in WORDS else page.conditions(f"{name}__eq")
+    others = page.conditions(name, f"{name}__eq")
     element = relation.columns[name].element
     counted = select(element.label("value"), func.count().label("rows")).select_from(relation.source)
     counted = counted.where(element.is_not(None), *others).group_by(element).order_by(func.count().desc(), element)
