@@ -249,9 +249,9 @@ def _compiled(rows: Select[Any]) -> str:
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
-    from mini_platform.rows.validation import refuse_other_rows  # Imports polars and pandera.
+    from mini_platform.rows.validation import refuse_expressions  # Imports polars and pandera.
 
-    refuse_other_rows(dataset)
+    refuse_expressions(dataset)
     tables = dataset_tables(dataset)
     advisory_lock(conn, "load", dataset.name)
     lock_aggregates(conn, dataset, *dataset.aggregates)

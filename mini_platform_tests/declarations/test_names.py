@@ -65,7 +65,7 @@ ODD = Dataset(
     reject_limit=RejectLimit(share=1),
     aggregates=(
         Aggregate(Totals, ("User",), {"User": ("Who",), **dict.fromkeys(LABELS, ("Sum", "%"))}, ("User", "max %")),
-        Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "Order"), surrogate="No."),
+        Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "No."), surrogate="No."),
     ),
     views=(View(totals_of_users, {"100%": ("All", "%"), "User": ("Who",)}, ("User", "100%")),),
 )

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
+from sqlalchemy import select
 
 from mini_platform import (
     AdoptedTable,
@@ -453,7 +454,11 @@ def _selecting(name: str) -> Any:
 
 
 def _tables(**overrides: Any) -> Callable[[], Any]:
-    return lambda: dataset_tables(dataset(aggregates=(Aggregate(daily, **DAILY | overrides),)))
+    return lambda: dataset_tables(dataset(aggregates=(Aggregate(**{"select": daily} | DAILY | overrides),)))
+
+
+def unreadable(t: Any) -> Any:
+    return select(t.c.nn)
 
 
 DATASETS: list[tuple[dict[str, Any], str]] = [
@@ -636,6 +641,13 @@ def test_a_dataset_that_cannot_be_right(overrides: dict[str, Any], words: str) -
         (lambda: Aggregate(daily, key=(), columns=DAILY["columns"], chart=("k", "s")), "daily: it needs a key"),
         (lambda: Aggregate(daily, **DAILY | {"key": "k"}), "Aggregate daily: key is 'k'"),
         (_tables(chart=("k", "sum")), "d.daily: chart names sum, which it does not select"),
+        (_tables(chart=("s", "k")), "d.daily: chart draws k, which is not a number"),
+        (_tables(columns={"k": ("K",), "sum": ("S",)}, chart=None), "columns does not describe s, which it selects"),
+        (
+            _tables(columns=DAILY["columns"] | {"ss": ("S",)}),
+            "columns describes ss, which it does not select; did you mean s",
+        ),
+        (_tables(select=unreadable), "d.unreadable: its function names nn, which its table lacks"),
         (lambda: Aggregate(daily, **DAILY | {"columns": {"k": "Key"}}), "columns describes k by 'Key'; it takes"),
         (lambda: Aggregate(lambda t: t, **DAILY), "select is '<lambda>'; it takes a function"),
         (lambda: Aggregate(_selecting("größe"), **DAILY), "select is 'größe'; it takes a function"),

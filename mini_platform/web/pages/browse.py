@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from http import HTTPStatus
 from itertools import pairwise
 from statistics import median
@@ -155,6 +154,8 @@ def _values(conn: Connection, relation: Relation, name: str, page: Listing) -> S
 
 def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
     """Return the declared chart of an aggregate or a view: a line over time, else bars; None if it would say nothing."""
+    if item.chart is None:
+        return None
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
     read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
@@ -162,7 +163,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
         return None
     x, y = (table.c[name] for name in item.chart)
-    if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
+    if x.info.get("personal") or y.info.get("personal"):
         return None
     if not page_rows.is_informative(dataset, tables, item):
         return None
