@@ -1,4 +1,4 @@
-"""Commands that inspect stored data: its consistency, and the origin of a row."""
+"""Commands that inspect declarations and stored data: their consistency, and the origin of a row."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,29 @@ from mini_platform.cli.output import print_facts, print_json, print_message, pri
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
     from mini_platform.operations.explain import Explanation
+
+
+def check(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
+) -> None:
+    """Try the declarations: derived columns and rules on drawn rows, aggregates, views, pages. It needs no database.
+
+    Exit code 1 if something is wrong; each sentence begins with file and line.
+    """
+    from mini_platform.operations.checking import check as faults_of
+
+    faults = {one.name: (one, faults_of(one)) for one in datasets_named(dataset)}
+    if as_json:
+        print_json({"dataset": name, "ok": not found, "faults": found} for name, (_, found) in faults.items())
+    else:
+        for name, (one, found) in faults.items():
+            parts = f"{len(one.columns)} columns, {len(one.rules)} rules, {len(one.computed)} aggregates and views"
+            typer.echo("\n".join(found) or f"{name}: {parts} are fine")
+    if any(found for _, found in faults.values()):
+        raise typer.Exit(1)
 
 
 def verify(
