@@ -19,7 +19,7 @@ from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import ErrorReportingGroup
 from mini_platform.cli.exporting import export
 from mini_platform.cli.forgetting import forget
-from mini_platform.cli.inspecting import explain, verify
+from mini_platform.cli.inspecting import check, explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import adopt, load, reprocess
@@ -61,7 +61,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),
-    "Tools": (new, sample, url),
+    "Tools": (new, check, sample, url),
 }
 for group, commands in GROUPS.items():
     for command in commands:

@@ -1,4 +1,4 @@
-"""Commands that inspect stored data: its consistency, and the origin of a row."""
+"""Commands that inspect declarations and stored data: their consistency, and the origin of a row."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,36 @@ from mini_platform.cli.output import print_facts, print_json, print_message, pri
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
     from mini_platform.operations.explain import Explanation
+
+
+def check(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
+) -> None:
+    """Try the declarations: derived columns and rules on drawn rows, aggregates, views, pages. It needs no database.
+
+    Exit code 1 if something is wrong; each sentence begins with file and line.
+    """
+    from mini_platform.declare.registry import configured
+    from mini_platform.operations.checking import check as faults_of
+    from mini_platform.operations.checking import check_all
+
+    datasets = configured().datasets if dataset is None else {dataset: dataset_named(dataset)}
+    faults = check_all(configured()) if dataset is None else {dataset: faults_of(datasets[dataset])}
+    if as_json:
+        print_json({"dataset": name, "ok": not sentences, "faults": sentences} for name, sentences in faults.items())
+    else:
+        for name, sentences in faults.items():
+            typer.echo("\n".join(sentences) or f"{name}: {_parts(datasets[name])} are fine")
+    if any(faults.values()):
+        raise typer.Exit(1)
+
+
+def _parts(dataset: Dataset) -> str:
+    counts = {"columns": dataset.columns, "rules": dataset.rules, "aggregates and views": dataset.computed}
+    return ", ".join(f"{len(parts)} {kind}" for kind, parts in counts.items())
 
 
 def verify(

@@ -174,7 +174,7 @@ def refreshed_metadata(
             "rows_written": refreshed.written,
             "rows_deleted": refreshed.deleted,
             "groups_computed": "all" if refreshed.groups is None else refreshed.groups,
-            "chart": line_chart(conn, table, *aggregate.chart),
+            "chart": line_chart(conn, table, *aggregate.chart) if aggregate.chart else None,
         }
     )
 
@@ -183,7 +183,8 @@ def view_metadata(conn: Connection, dataset: Dataset, view: View) -> dict[str, A
     """Return a preview of a view. The view itself was created with the tables of its dataset."""
     table = dataset_tables(dataset).views[view.name]
     with aggregates.translate_errors(dataset, view):
-        return without_none({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
+        chart = line_chart(conn, table, *view.chart) if view.chart else None
+        return without_none({**preview(conn, table), "chart": chart})
 
 
 def measured_metadata(report: pd.DataFrame) -> dict[str, Any]:

@@ -320,10 +320,10 @@ def _compiled(rows: Select[Any]) -> str:
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
-    from mini_platform.rows.validation import refuse_other_rows  # Imports polars and pandera.
+    from mini_platform.rows.validation import refuse_expressions  # Imports polars and pandera.
 
     try:
-        refuse_other_rows(dataset)
+        refuse_expressions(dataset)
     except DeclarationError:
         raise
     except Exception as error:  # A rule of a user may raise anything.

@@ -3,7 +3,7 @@
     col=  col__eq=  col__ne=  col__gt=  col__gte=  col__lt=  col__lte=  col__in=a,b  col__contains=  col__isnull=
     search=  ordering=-a,b  fields=a,b  cursor=  limit=
 
-A column named like a word of the second line is filtered by `__eq`. If `in` is repeated, each occurrence is one value, which
+No column has the name of a word of the second line. If `in` is repeated, each occurrence is one value, which
 may contain commas. `ne` also matches nulls. `contains` and `search` ignore case.
 """
 
@@ -16,19 +16,12 @@ from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from mini_platform.declare.dataset import FILTERS
+from mini_platform.declare.reserved import FILTERS, LIST_WORDS
 from mini_platform.web.api.keyset import OPPOSITE, Cipher, Cursor, Sort
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.problems import ProblemError
 
-WORDS = ("search", "ordering", "fields", "cursor", "limit")
-FORM = ("filter_column", "filter_by", "filter_value")
-"""Parameters of the filter form of pages."""
-PERSONAL = "personal"
-"""Parameter of exports of rows: true to include personal data."""
-RESERVED = (*WORDS, *FORM, PERSONAL)
-"""Parameter names of the API and of pages that are not columns."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
 """Maximum values of an `in`, and maximum of search words times columns."""
@@ -101,7 +94,7 @@ class ListQuery:
         filter_params: dict[str, list[str]] = {}
         for name, value in params:
             filter_params.setdefault(name, []).append(_read(name, str, value))
-        single = {word: _once(word, filter_params.pop(word)) for word in WORDS if word in filter_params}
+        single = {word: _once(word, filter_params.pop(word)) for word in LIST_WORDS if word in filter_params}
         filters = [condition for name in filter_params for condition in _filters(relation, name, filter_params[name])]
         if "search" in single:
             filters += _search(relation, single["search"])
@@ -180,15 +173,10 @@ def count(conn: Connection, relation: Relation, query: ListQuery) -> int:
 # Parameters
 
 
-def is_value(column: str) -> str:
-    """Return the parameter that filters a column by a value, whatever the name of the column."""
-    return f"{column}__eq" if column in RESERVED else column
-
-
 def any_of(column: str, values: Sequence[str]) -> list[tuple[str, str]]:
     """Return parameters that filter a column by any of these values; a single `in` would be split at commas."""
     if len(values) == 1:
-        return [(is_value(column), values[0])]
+        return [(column, values[0])]
     return [(f"{column}__in", value) for value in values]
 
 
@@ -298,10 +286,10 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
         can = ", ".join(f"{column}__{one}" for one in allowed[column]) or "nothing, as its values are masked"
         raise ProblemError(f"{_short(name)}: {item.name} can be filtered by {can}.", parameter=name)
     raise ProblemError(
-        f"There is no parameter {_short(name)}. Use {', '.join(WORDS)}, or a column, alone or followed by one of "
+        f"There is no parameter {_short(name)}. Use {', '.join(LIST_WORDS)}, or a column, alone or followed by one of "
         f"__{', __'.join(FILTERS)}. The columns are: {', '.join(relation.columns)}.",
         parameter=name,
-        allowed=[*WORDS, *relation.columns],
+        allowed=[*LIST_WORDS, *relation.columns],
     )
 
 
