@@ -38,7 +38,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _parts(dataset: Dataset) -> str:
+def _parts(dataset: "Dataset") -> str:
     counts = {"columns": dataset.columns, "rules": dataset.rules, "aggregates and views": dataset.computed}
     return ", ".join(f"{len(parts)} {kind}" for kind, parts in counts.items())
 
