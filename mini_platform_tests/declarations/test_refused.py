@@ -471,7 +471,10 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"table": "a b"}, "table cannot be 'a b', as Dagster's names contain it"),
     ({"table": ""}, "table cannot be ''"),
     ({"table": "pg_class"}, "table cannot be 'pg_class', .* Postgres's own tables have it"),
-    *((_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_") for name in PARAMETERS),
+    *(
+        (_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_")
+        for name in sorted(PARAMETERS)
+    ),
     (_named("xmin"), "every table of Postgres has a column called xmin of its own"),
     (
         {"aggregates": (Aggregate(daily, **DAILY, surrogate="cursor"),)},
