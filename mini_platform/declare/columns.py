@@ -79,8 +79,12 @@ def report_bad_arguments(kind: type[T]) -> type[T]:
                 signature.bind(*args, **options)
             except TypeError as error:
                 unknown = next((option for option in options if option not in signature.parameters), None)
-                hint = nearest(unknown, signature.parameters) if unknown else ""
-                raise DeclarationError(f"{kind.__name__} {error}{hint}") from error
+                reason = (
+                    f"got an unexpected keyword argument {unknown!r}{nearest(unknown, signature.parameters)}"
+                    if unknown
+                    else str(error)
+                )
+                raise DeclarationError(f"{kind.__name__} {reason}") from error
             make(self, *args, **options)
 
     kind.__init__ = init  # type: ignore[method-assign, assignment]
@@ -100,7 +104,9 @@ def text_tuple(label: str, texts: Any) -> tuple[str, ...]:
         DeclarationError: the value is a bare text, which Python would iterate by letter, or contains something that is not
             a text, or one text twice.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, str):
+        raise DeclarationError(f'{label} is {texts!r}; it takes a tuple of texts, as in ("{texts}",)')
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise DeclarationError(f'{label} is {texts!r}; it takes texts, as in ("a",) or ("a", "b")')
     if repeated := sorted({text for text in texts if texts.count(text) > 1}):
         raise DeclarationError(f"{label} names {', '.join(repeated)} twice")

@@ -57,7 +57,7 @@ def _refuse_derived(dataset: Dataset, where: str, derived: Callable[..., Any], r
     result = _type(where, expr, read, kind)
     if not _can_be(kind, result):
         name = getattr(kind, "__name__", kind)
-        raise DeclarationError(f"{where} is derived as {result}, and declared as {name}: change one of them")
+        raise DeclarationError(f"{where} is derived as {_words(result)}, and declared as {name}: change one of them")
 
 
 def _refuse_rule(dataset: Dataset, where: str, holds: Callable[..., Any], staged: Schema) -> None:
@@ -69,7 +69,9 @@ def _refuse_rule(dataset: Dataset, where: str, holds: Callable[..., Any], staged
         )
     result = _type(where, expr, staged, None)
     if result not in (pl.Boolean, pl.Null, pl.Unknown):
-        raise DeclarationError(f"{where} gives {result} for a row; a rule gives true or false, as a comparison does")
+        raise DeclarationError(
+            f"{where} gives {_words(result)} for a row; a rule gives true or false, as a comparison does"
+        )
 
 
 def _built(dataset: Dataset, where: str, declared: Callable[..., Any], schema: Schema) -> pl.Expr:
@@ -101,6 +103,12 @@ def _type(where: str, expr: pl.Expr, schema: Schema, target: Any) -> pl.DataType
     except ROW_FAULTS as error:
         (reason, *_) = str(error).splitlines() or [type(error).__name__]
         raise DeclarationError(f"{where} is not an expression over its columns: {reason}") from error
+
+
+def _words(result: pl.DataType) -> str:
+    if result.is_numeric():
+        return "a number"
+    return {pl.String: "text", pl.Boolean: "true or false"}.get(type(result), str(result))
 
 
 def _can_be(kind: Any, result: pl.DataType) -> bool:
