@@ -66,7 +66,7 @@ def files(
         statement = statement.where(ledger.c.dataset == chosen.name)
     if status is not None:
         statement = statement.where(ledger.c.status == status.value)
-    with open_platform().engine.connect() as conn:
+    with open_platform(chosen).engine.connect() as conn:
         rows = (dict(row) for row in conn.execution_options(yield_per=500).execute(statement).mappings())
         if as_json:
             print_json(rows)
