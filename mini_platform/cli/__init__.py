@@ -8,6 +8,7 @@ Modules of commands import nothing heavy at their top (Dagster, polars, SQLAlche
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import typer
 
@@ -32,10 +33,27 @@ app = typer.Typer(
     help="Load files into trusted Postgres tables. Exit codes: 0 success, 1 an error in the data or the platform, "
     "2 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mini-platform {version('mini-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options of all commands."""
+
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Platform": (up, down, status, serve),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_message
@@ -22,7 +23,7 @@ class Form(StrEnum):
 
 
 def export(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")] = Path("-"),
     form: Annotated[Form, typer.Option("--format", help="Format of the rows.")] = Form.csv,
     personal: Annotated[

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, datasets_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every raw file and compare its hash.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
@@ -59,7 +58,7 @@ def verify(
 
 
 def explain(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     key: Annotated[
         list[str], typer.Argument(metavar="KEY", help="Values of the row's key, in the order of its columns.")
     ],

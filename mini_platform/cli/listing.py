@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_csv, print_json, print_table
@@ -47,9 +48,7 @@ REJECTS = ("file", "line", "record", "column", "value", "rule", "sentence", "fil
 
 
 def files(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     status: Annotated[Status | None, typer.Option(help="Only files with this status.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
@@ -77,7 +76,7 @@ def files(
 
 
 def rejects(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     file: Annotated[int | None, typer.Option(help="Only rows of the file with this id.")] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, with formulas escaped for spreadsheet programs.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
@@ -39,7 +40,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's l
 
 
 def load(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to load, in this order.")],
     as_json: Json = False,
     verbose: Verbose = False,
@@ -72,7 +73,7 @@ def load(
 
 
 def reprocess(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     file: Annotated[int | None, typer.Option(help="Only the file with this id.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -100,7 +101,7 @@ def reprocess(
 
 
 def adopt(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     url: Annotated[
         str, typer.Option("--from", metavar="URL", help="Database of the replaced system; - reads the URL from stdin.")
     ],

@@ -6,13 +6,14 @@ from typing import IO, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_json, print_message, progress_bar
 
 
 def sample(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")],
     rows: Annotated[int, typer.Option(min=0, help="Number of rows, without the header.")] = 1000,
     dirty: Annotated[float, typer.Option(min=0, max=1, help="Fraction of invalid rows.")] = 0.0,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, datasets_named, open_platform
 from mini_platform.cli.errors import FAILED, MistakeError
 from mini_platform.cli.output import print_json, print_message, print_table
@@ -43,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 
 
 def sync(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     source: Annotated[
         str | None, typer.Argument(metavar="SOURCE", help="Name of the source; by default all of them.")
     ] = None,
@@ -107,9 +108,7 @@ def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:
 
 
 def sources(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     as_json: Json = False,
 ) -> None:
     """List the API sources with their progress, their last sync and its error."""
