@@ -28,7 +28,10 @@ def list_(
     everything: Annotated[bool, typer.Option("--all", help="Include closed incidents.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """List open incidents, and the services that were notified of them."""
+    """List open incidents, and the services that were notified of them.
+
+    Example: mini-platform alerts list --all
+    """
     from mini_platform.operations.detection import update_incidents
     from mini_platform.operations.incidents import list_incidents
 
@@ -47,6 +50,8 @@ def close(incident: Annotated[int, typer.Argument(metavar="ID", help="Id of the 
     """Close an incident that does not end by itself, such as a file that was corrected under another name.
 
     No further alert is sent about this occurrence; a new occurrence is a new incident.
+
+    Example: mini-platform alerts close 7
     """
     import getpass
 
@@ -60,7 +65,10 @@ def close(incident: Annotated[int, typer.Argument(metavar="ID", help="Id of the 
 
 @alerts.command()
 def test() -> None:
-    """Send a test message to every URL of MINI_PLATFORM_ALERTS. Exit code 1 if one of them fails."""
+    """Send a test message to every URL of MINI_PLATFORM_ALERTS. Exit code 1 if one of them fails.
+
+    Example: mini-platform alerts test
+    """
     from mini_platform.config.settings import load_settings
     from mini_platform.operations.alerts import AlertsError, services
 

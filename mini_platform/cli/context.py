@@ -47,12 +47,11 @@ def dataset_named(name: str) -> Dataset:
     Raises:
         MistakeError: there is none.
     """
-    from mini_platform.declare.registry import configured
+    from mini_platform.declare.registry import configured, unknown_dataset
 
     datasets = configured().datasets
     if name not in datasets:
-        available = f"The datasets are: {', '.join(datasets)}." if datasets else "No dataset is declared."
-        raise MistakeError(f"There is no dataset {name!r}. {available}")
+        raise MistakeError(unknown_dataset(name, datasets))
     return datasets[name]
 
 

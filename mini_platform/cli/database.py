@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def url() -> None:
-    """Print the URL of the database for psql and other programs. It contains the password, if there is one."""
+    """Print the URL of the database for psql and other programs. It contains the password, if there is one.
+
+    Example: mini-platform url
+    """
     from mini_platform.warehouse.connection import libpq_url
 
     typer.echo(libpq_url(_database()))
@@ -27,7 +30,10 @@ def url() -> None:
 def psql(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", help="Arguments of psql.")] = None,
 ) -> None:
-    """Open psql on the database; arguments are passed to psql, as in: mini-platform psql -c 'SELECT 1'."""
+    """Open psql on the database; arguments are passed to psql.
+
+    Example: mini-platform psql -c 'SELECT count(*) FROM production.measurements'
+    """
     from mini_platform.config.settings import load_settings
     from mini_platform.warehouse import embedded
     from mini_platform.warehouse.connection import libpq_url
@@ -65,6 +71,8 @@ def init() -> None:
     """Create the roles and the tables, and grant each role its privileges. Run it again after each change of the declarations.
 
     DATABASE_URL should be an administrator's the first time, and the owner's from then on. Existing objects stay as they are.
+
+    Example: mini-platform db init
     """
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
@@ -95,7 +103,10 @@ def login(
         typer.Option(help="File with the password; - reads stdin. Without it, a password is generated."),
     ] = None,
 ) -> None:
-    """Create a login, or set its password. A generated password is printed once and stored nowhere."""
+    """Create a login, or set its password. A generated password is printed once and stored nowhere.
+
+    Example: mini-platform db login dashboards --role bi
+    """
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import make_login
 

@@ -24,6 +24,8 @@ def new(
     """Draft a dataset from a sample: types, keys, empty values, file format. Review it, then load the sample.
 
     The draft is a file to be edited. It runs as it is, and accepts every well-formed row of its sample.
+
+    Example: mini-platform new stations --from stations.csv
     """
     from mini_platform.operations.drafting import infer
     from mini_platform.platform import Platform

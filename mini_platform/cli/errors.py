@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from mini_platform.cli.examples import end_with_example
+
 FAILED, USAGE = 1, 2
 """Exit codes: an error in the data or the platform; an error in the arguments or the settings."""
 
@@ -21,6 +23,10 @@ class MistakeError(Exception):
 
 class ErrorReportingGroup(TyperGroup):
     """The group of all commands; reports expected errors as sentences."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        end_with_example(self)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an expected error ends it with its exit code. Others are bugs, and propagate."""

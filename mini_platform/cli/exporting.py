@@ -33,6 +33,8 @@ def export(
     """Export all rows of a dataset, as the API does: loading the file again changes nothing.
 
     Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
+
+    Example: mini-platform export weather --out weather.csv
     """
     from mini_platform.web.api import relations
     from mini_platform.web.api.export import exported

@@ -30,6 +30,8 @@ def forget(
 
     Raw files are rewritten without the person's records, or dropped if that is not possible; the ledger records it. The value
     must be the original one, except for case and spaces. Exit code 1 if a file could not be searched.
+
+    Example: mini-platform forget customers jane@example.com
     """
     from sqlalchemy import func, select
 

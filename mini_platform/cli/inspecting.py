@@ -22,6 +22,8 @@ def verify(
     """Compute every aggregate again from production and compare; check that every raw file exists. Nothing is written.
 
     Exit code 1 if there is a difference.
+
+    Example: mini-platform verify weather --deep
     """
     from mini_platform.operations import verify as operation
 
@@ -67,6 +69,8 @@ def explain(
     """Show the origin of a production row, and every occurrence of its key in the raw files.
 
     Exit code 1 if there is no such row; occurrences in files, and why they were rejected, are shown even then.
+
+    Example: mini-platform explain weather seattle 2015-06-01
     """
     from sqlalchemy import func, select
 

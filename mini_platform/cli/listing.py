@@ -52,7 +52,10 @@ def files(
     status: Annotated[Status | None, typer.Option(help="Only files with this status.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows."""
+    """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows.
+
+    Example: mini-platform files weather --status refused
+    """
     from sqlalchemy import select
 
     from mini_platform.rows.wording import file_status
@@ -84,7 +87,10 @@ def rejects(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
     limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of lines.")] = None,
 ) -> None:
-    """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence."""
+    """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence.
+
+    Example: mini-platform rejects weather --file 12 --csv
+    """
     if as_csv and as_json:
         raise MistakeError("Use either --csv or --json.")
     chosen = dataset_named(dataset)

@@ -49,6 +49,8 @@ def load(
 
     A file whose bytes are already the current version of its name is unchanged, and needs no run.
     Exit code 1 if a file was refused or failed.
+
+    Example: mini-platform load weather june.csv july.csv
     """
     from mini_platform.operations.landing import FileError, land_files, named_file
 
@@ -81,6 +83,8 @@ def reprocess(
     """Validate and load files again with the current rules, from their raw files; also refused and failed ones.
 
     Running it twice changes nothing more. Exit code 1 if a file was refused or failed.
+
+    Example: mini-platform reprocess weather --file 12
     """
     from mini_platform.operations.reprocessing import reprocess
 
@@ -114,6 +118,8 @@ def adopt(
     What would be loaded and rejected is shown before anything is written; the other database is only read. Its rows become raw
     files, and are loaded as any others; rows that have not changed since the last time are unchanged.
     Exit code 1 if a file was refused or failed.
+
+    Example: mini-platform adopt records --from postgresql://reader@old.example.com/records
     """
     from mini_platform.declare.sources import ADOPT_CHANNEL
     from mini_platform.operations.adopt import AdoptionError, adoption

@@ -26,6 +26,8 @@ def backup(
 
     Raw files are copied once, however many backups are in DIR. A backup contains all data in clear: protect it
     like the database. Exit code 1 if a raw file is missing or damaged in the store: the rest is backed up.
+
+    Example: mini-platform backup /mnt/backups --keep 7
     """
     from mini_platform.operations.backup import backup as create_backup
     from mini_platform.operations.backup import expire
@@ -76,7 +78,10 @@ def restore(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the platform from a backup in DIR. Stop the platform first; a failure leaves its tables as they were."""
+    """Restore the platform from a backup in DIR. Stop the platform first; a failure leaves its tables as they were.
+
+    Example: mini-platform restore /mnt/backups --replace
+    """
     from mini_platform.operations import archive
     from mini_platform.operations.restore import restore as restore_backup
     from mini_platform.platform import Platform
@@ -120,6 +125,8 @@ def purge(
     """Remove what is older than its retention: raw files, rejected rows, quality reports, Dagster's runs.
 
     The job `purge` does the same every night. Retention is set by MINI_PLATFORM_RAW_RETENTION and the settings beside it.
+
+    Example: mini-platform purge --dry-run
     """
     from mini_platform.cli.context import datasets_named
     from mini_platform.operations.purge import days
@@ -151,6 +158,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one
     """Check settings, database, inboxes, clock, disk, versions and ports, and give advice for each problem.
 
     Nothing is changed. Exit code 1 if there is a problem.
+
+    Example: mini-platform doctor
     """
     from mini_platform.operations.doctor import examine
 
@@ -185,6 +194,9 @@ def metabase(
     """Connect Metabase to the database as a role that reads no personal data, and create the dashboards of the datasets.
 
     A second run creates what is missing, and changes only questions that differ from their declaration.
+
+    Example: mini-platform metabase http://127.0.0.1:3001 --database postgresql://bi@db/data --email me@example.com
+    --password-file admin.txt --database-password-file bi.txt
     """
     from sqlalchemy import make_url
 

@@ -24,7 +24,10 @@ def sample(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Write a realistic sample file of a dataset; --dirty spoils a fraction of its rows by each kind of error in turn."""
+    """Write a realistic sample file of a dataset; --dirty spoils a fraction of its rows by each kind of error in turn.
+
+    Example: mini-platform sample weather --out june.csv --rows 100 --dirty 0.1
+    """
     from mini_platform.operations.sampling import FORMS, form_of, write_sample
 
     chosen = dataset_named(dataset)

@@ -18,14 +18,20 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Start Postgres, Dagster and the API, and load files that are dropped into the data folders. Ctrl-C stops everything."""
+    """Start Postgres, Dagster and the API, and load files that are dropped into the data folders. Ctrl-C stops everything.
+
+    Example: mini-platform up --detach
+    """
     from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.up(detach=detach))
 
 
 def down() -> None:
-    """Stop the platform, and check that none of its processes is left."""
+    """Stop the platform, and check that none of its processes is left.
+
+    Example: mini-platform down
+    """
     from mini_platform.cli.supervisor import commands
 
     raise typer.Exit(commands.down())
@@ -34,7 +40,10 @@ def down() -> None:
 def serve(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
 ) -> None:
-    """Run one service of the platform in the foreground, as in a container; `up` runs all of them."""
+    """Run one service of the platform in the foreground, as in a container; `up` runs all of them.
+
+    Example: mini-platform serve api
+    """
     from mini_platform.cli import service as services
     from mini_platform.config.settings import load_settings
 
@@ -44,7 +53,10 @@ def serve(
 
 
 def status(as_json: Json = False) -> None:
-    """Show the processes of the platform, and their addresses."""
+    """Show the processes of the platform, and their addresses.
+
+    Example: mini-platform status --json
+    """
     from mini_platform.cli.supervisor import commands
 
     facts = commands.status()

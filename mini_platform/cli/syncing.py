@@ -54,6 +54,8 @@ def sync(
     """Sync the API sources of a dataset in this process, and load the new pages.
 
     Exit code 1 if a source failed, or a page was not loaded.
+
+    Example: mini-platform sync records
     """
     chosen = dataset_named(dataset)
     api_sources = _api_sources(chosen, source)
@@ -111,7 +113,10 @@ def sources(
     dataset: DatasetNameOrAll = None,
     as_json: Json = False,
 ) -> None:
-    """List the API sources with their progress, their last sync and its error."""
+    """List the API sources with their progress, their last sync and its error.
+
+    Example: mini-platform sources records
+    """
     from mini_platform.landing.checkpoint import load_checkpoints
     from mini_platform.operations.sources import is_configured
 

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from mini_platform.declare.collisions import refuse_collisions
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.dataset import Dataset
 
 SETTING = "MINI_PLATFORM_DATASETS"
@@ -58,6 +58,15 @@ def configured() -> Registry:
     from mini_platform.config.settings import load_settings  # Imports pydantic.
 
     return registry_of(load_settings().datasets)
+
+
+def unknown_dataset(name: str, datasets: Iterable[str]) -> str:
+    """Return the message that there is no dataset with this name, with the most similar name and all names."""
+    names = list(datasets)
+    hint = nearest(name, names) or "."
+    return f"There is no dataset {name!r}{hint} " + (
+        f"The datasets are: {', '.join(names)}." if names else "No dataset is declared."
+    )
 
 
 class Registry:

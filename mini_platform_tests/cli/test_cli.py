@@ -416,9 +416,11 @@ def test_explain_says_why_there_is_no_row(
 
 
 MISTAKES = (
-    (["load", "wether", "x.csv"], "There is no dataset 'wether'. The datasets are: "),
-    (["files", "wether"], "There is no dataset 'wether'."),
+    (["load", "wether", "x.csv"], "There is no dataset 'wether'; did you mean weather? The datasets are: "),
+    (["files", "x"], "There is no dataset 'x'. The datasets are: "),
+    (["lod", "weather"], "Did you mean 'load'?"),
     (["load", "weather", "/none/x.csv"], "/none/x.csv: No such file or directory"),
+    (["load", "weather", f"{SAMPLES}/seatle.csv"], "seatle.csv: No such file or directory; did you mean seattle.csv?"),
     (["load", "weather", "/"], "/: it is a folder"),
     (["load", "weather", "/dev/null"], "/dev/null: it is not a regular file"),
     (["explain", "weather", "A"], "The key of weather has 2 values (station_id, date), not 1."),

@@ -1,0 +1,86 @@
+"""Help, examples, the version, and what a shell completes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mini_platform.cli import app
+from mini_platform.cli.completion import dataset_names
+from mini_platform.datasets import all_datasets
+from mini_platform_tests.support.command import here
+
+
+def walk(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command and group with its words."""
+    yield path, command
+    for name, member in getattr(command, "commands", {}).items():
+        yield from walk(member, *path, name)
+
+
+COMMANDS = dict(walk(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_each_help_ends_with_an_example_that_parses(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    *_, last_line = here(*path, "--help").stdout.strip().splitlines()
+    program, *words = shlex.split(last_line.strip().removeprefix("Example: "))
+    assert program == "mini-platform"
+    assert words[: len(path)] == list(path) or hasattr(COMMANDS[path], "commands")
+    command = COMMANDS[()]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    for name in (word for word in words if word.endswith((".txt", ".csv"))):
+        (tmp_path / name).touch()
+    command.make_context(None, words).close()
+
+
+def test_version() -> None:
+    assert here("--version").stdout == f"mini-platform {version('mini-platform')}\n"
+
+
+def completed(line: str, **environment: str) -> list[str]:
+    """Return what bash would offer for the last word of a line."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_MINI_PLATFORM_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-m", "mini_platform.cli"]
+    result = subprocess.run(
+        command, env={**os.environ, **words, **environment}, capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+def test_a_shell_completes_commands_options_and_datasets(tmp_path: Path) -> None:
+    assert completed("mini-platform expl") == ["explain"]
+    assert "--dry-run" in completed("mini-platform purge --")
+    assert completed("mini-platform load we") == ["weather"]
+    (tmp_path / "meters.py").write_text("import polars, nothing\ndataset = Dataset(name='water', table='meters')\n")
+    (tmp_path / "gas.py").write_text("dataset: Dataset = Dataset(name=NAME)\n")
+    (tmp_path / "broken.py").write_text("dataset = (")
+    (tmp_path / "heat").mkdir()
+    (tmp_path / "heat" / "defs.yaml").write_text("type: x\nattributes:\n  name: heat\n---\n- nonsense\n")
+    assert completed("mini-platform files ", MINI_PLATFORM_DATASETS=f"{tmp_path}/") == ["gas", "heat", "water"]
+    assert completed("mini-platform files ", MINI_PLATFORM_API_PORT="nonsense") == []
+
+
+def test_datasets_are_completed_without_importing_them() -> None:
+    assert dataset_names() == sorted(all_datasets())
+    code = "import sys; from mini_platform.cli.completion import dataset_names as f; print(len(f()), *sys.modules)"
+    count, *modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(count) == len(all_datasets())
+    assert not {"polars", "dagster", "sqlalchemy", "pandera"} & set(modules)
