@@ -7,7 +7,7 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_json, print_message, print_table
+from mini_platform.cli.output import doing, print_json, print_message, print_table
 
 COLUMNS = {
     "incident_id": "id",
@@ -36,7 +36,7 @@ def list_(
     from mini_platform.operations.incidents import list_incidents
 
     platform = open_platform()
-    with platform.engine.begin() as conn:
+    with doing("Looking for incidents"), platform.engine.begin() as conn:
         update_incidents(conn, platform, platform.datasets)
         rows = [dict(row._mapping) for row in list_incidents(conn, closed=everything)]
     if as_json:
@@ -80,9 +80,11 @@ def test() -> None:
     if not alert_services:
         raise MistakeError("MINI_PLATFORM_ALERTS is not set: no alerts are sent.")
     body = f"This is a test alert, sent by `mini-platform alerts test` on {os.uname().nodename}."
-    failures = {
-        service.name: service.send("Mini Platform: test", f"{body}\n{settings.links_url}") for service in alert_services
-    }
+    with doing("Sending a test message"):
+        failures = {
+            service.name: service.send("Mini Platform: test", f"{body}\n{settings.links_url}")
+            for service in alert_services
+        }
     for name, failure in failures.items():
         typer.echo(f"{name}: {failure or 'sent'}")
     if any(failures.values()):

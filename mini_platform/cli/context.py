@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import doing
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -19,9 +20,11 @@ def checked_url(platform: Platform) -> str:
     """
     from sqlalchemy import make_url
 
-    if (kind := make_url(platform.url).get_backend_name()) != "postgresql":
+    with doing("Opening the database" if platform.settings.database_url else "Starting Postgres"):
+        url = platform.url
+    if (kind := make_url(url).get_backend_name()) != "postgresql":
         raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is required.")
-    return platform.url
+    return url
 
 
 def open_platform() -> Platform:
@@ -35,7 +38,8 @@ def open_platform() -> Platform:
     platform = Platform()
     checked_url(platform)
     try:
-        platform.engine.connect().close()
+        with doing("Opening the database"):
+            platform.engine.connect().close()
     except ValueError as error:
         raise MistakeError(str(error)) from error
     return platform
@@ -49,7 +53,8 @@ def dataset_named(name: str) -> Dataset:
     """
     from mini_platform.declare.registry import configured, unknown_dataset
 
-    datasets = configured().datasets
+    with doing("Reading the declarations of the datasets"):
+        datasets = configured().datasets
     if name not in datasets:
         raise MistakeError(unknown_dataset(name, datasets))
     return datasets[name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_message
+from mini_platform.cli.output import doing, print_message
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -80,12 +80,13 @@ def init() -> None:
 
     platform = Platform()
     db_engine = _engine(platform)
-    if not has_dagster(db_engine):
-        from mini_platform.dagster.storage import PlatformStorage
-
-        PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
     try:
-        initialize(db_engine, platform.datasets.values())
+        with doing("Creating roles and tables"):
+            if not has_dagster(db_engine):
+                from mini_platform.dagster.storage import PlatformStorage
+
+                PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
+            initialize(db_engine, platform.datasets.values())
     except ValueError as error:
         raise MistakeError(str(error)) from error
     db_engine.dispose()

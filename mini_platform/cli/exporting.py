@@ -11,7 +11,7 @@ import typer
 from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_message
+from mini_platform.cli.output import doing, print_message
 
 
 class Form(StrEnum):
@@ -49,6 +49,7 @@ def export(
     to_stdout = str(out) == "-"
     with (
         open_platform().engine.connect() as conn,
+        doing(f"Writing {'rows' if to_stdout else out.name}"),
         nullcontext(sys.stdout.buffer) if to_stdout else out.open("wb") as target,
     ):
         for chunk in exported(conn, relation, ListQuery.parse(relation, (), export=True), form.value):

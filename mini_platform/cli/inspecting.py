@@ -29,7 +29,9 @@ def verify(
 
     chosen = datasets_named(dataset)
     platform = open_platform()
-    with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
+    with progress_bar(
+        "Comparing raw files and tables", operation.raw_bytes(platform, chosen) if deep else None
+    ) as advance:
         comparisons = [
             comparison
             for one in chosen

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
-from mini_platform.cli.output import print_json, print_message, print_table, progress_bar, utc
+from mini_platform.cli.output import doing, print_json, print_message, print_table, progress_bar, utc
 from mini_platform.cli.runs import RunResult, process
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def load(
 
     Example: mini-platform load weather june.csv july.csv
     """
-    from mini_platform.operations.landing import FileError, land_files, named_file
-
     chosen = dataset_named(dataset)
+    with doing("Looking at the files"):
+        from mini_platform.operations.landing import FileError, land_files, named_file
     try:
         dropped = [named_file(path) for path in paths]
     except FileError as error:
@@ -128,13 +129,17 @@ def adopt(
     chosen = dataset_named(dataset)
     platform = open_platform()
     try:
-        with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as table:
+        with ExitStack() as stack:
+            source = sys.stdin.readline().strip() if url == "-" else url
+            with doing("Reading and validating the table of the replaced system"):
+                table = stack.enter_context(adoption(platform, chosen, source))
             _show_adoption(chosen, table)
             if not table.files:
                 return
             if not yes:
                 typer.confirm(f"Load these rows into {chosen.name}?", abort=True, err=True)
-            landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
+            with doing("Storing its rows"):
+                landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
     except AdoptionError as error:
         raise MistakeError(str(error)) from error
     run = process(platform, chosen, [row.same_as or row.file_id for _, row in landed_files if row], verbose=verbose)

@@ -8,7 +8,7 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, printable, progress_bar
+from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, printable, progress_bar
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of backups.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -133,14 +133,16 @@ def purge(
     from mini_platform.operations.purge import purge as remove
 
     platform = open_platform()
-    results = list(remove(platform, datasets_named(None), dry_run=dry_run))
+    with doing("Looking for what is older than its retention"):
+        results = list(remove(platform, datasets_named(None), dry_run=dry_run))
     if age := days(platform.settings.run_retention):
         from mini_platform.config.settings import PROJECT
 
         os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
-        from mini_platform.dagster.purging import purge_runs_here
+        with doing("Looking for Dagster's old runs"):
+            from mini_platform.dagster.purging import purge_runs_here
 
-        results.append(purge_runs_here(age, dry_run=dry_run))
+            results.append(purge_runs_here(age, dry_run=dry_run))
     rows = [item.as_dict() for item in results if item.items]
     if as_json:
         print_json(rows)
@@ -161,10 +163,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one
 
     Example: mini-platform doctor
     """
-    from mini_platform.operations.doctor import examine
+    with doing("Checking versions and settings"):
+        from mini_platform.operations.doctor import examine
 
+        checks = examine()
+        result = next(checks, None)
     results = []
-    for result in examine():
+    while result is not None:
         results.append(result)
         if as_json:
             print_json([result.as_dict()])
@@ -172,6 +177,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one
             typer.echo(printable(f"{result.level:<8} {result.check:<9} {result.message}"))
             if result.advice:
                 typer.echo(printable(f"{'':<18} → {result.advice}"))
+        with doing("Checking"):
+            result = next(checks, None)
     if any(result.level == "problem" for result in results):
         raise typer.Exit(1)
 
@@ -206,7 +213,7 @@ def metabase(
     registry = configured()
     dashboards = dashboards_of(registry, registry.datasets)
     target = make_url(database).set(password=database_password_file.read().strip())
-    with Metabase(url, email, password_file.read().strip()) as session:
+    with doing("Setting up Metabase"), Metabase(url, email, password_file.read().strip()) as session:
         changes = session.set_up(target, dashboards)
     if not dashboards:
         print_message("No dataset declares dashboards: only the database was connected.")

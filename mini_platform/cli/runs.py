@@ -89,7 +89,7 @@ def _run(dataset: Dataset, rows: Sequence[Row[Any]], *, verbose: bool) -> str | 
     label = rows[0].name if len(rows) == 1 else f"{len(rows)} files"
     total = sum(row.bytes for row in rows if row.status == "landed")
     os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
-    with progress_bar(f"Starting a run for {label}", total or None) as advance, warnings.catch_warnings():
+    with progress_bar(f"Starting Dagster to load {label}", total or None) as advance, warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
         read = 0

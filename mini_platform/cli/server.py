@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json
+from mini_platform.cli.output import doing, print_facts, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -22,8 +22,8 @@ def up(
 
     Example: mini-platform up --detach
     """
-    from mini_platform.cli.supervisor import commands
-
+    with doing("Starting"):
+        from mini_platform.cli.supervisor import commands
     raise typer.Exit(commands.up(detach=detach))
 
 
@@ -32,8 +32,8 @@ def down() -> None:
 
     Example: mini-platform down
     """
-    from mini_platform.cli.supervisor import commands
-
+    with doing("Stopping"):
+        from mini_platform.cli.supervisor import commands
     raise typer.Exit(commands.down())
 
 
@@ -57,9 +57,10 @@ def status(as_json: Json = False) -> None:
 
     Example: mini-platform status --json
     """
-    from mini_platform.cli.supervisor import commands
+    with doing("Looking at the processes"):
+        from mini_platform.cli.supervisor import commands
 
-    facts = commands.status()
+        facts = commands.status()
     if as_json:
         print_json([facts])
     else:

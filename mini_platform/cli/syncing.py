@@ -1,5 +1,6 @@
 """Commands that sync API sources and list their progress."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, datasets_named, open_platform
 from mini_platform.cli.errors import FAILED, MistakeError
-from mini_platform.cli.output import print_json, print_message, print_table
+from mini_platform.cli.output import doing, print_json, print_message, print_table
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def _sync_source(platform: "Platform", dataset: "Dataset", source: "ApiSource", 
         if verbose:
             print_message(f"{source.name}: {sentence}")
 
-    return sync(platform, dataset, source, log)
+    # With --verbose, each try is a line of its own.
+    with nullcontext() if verbose else doing(f"Syncing {source.name}"):
+        return sync(platform, dataset, source, log)
 
 
 def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:

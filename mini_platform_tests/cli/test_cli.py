@@ -75,7 +75,9 @@ def in_process_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_load_accounts_for_every_row_and_is_a_run_of_dagster(engine: Engine, home: Path) -> None:
     completed = cli("load", "weather", SAMPLES / "seattle.csv", SAMPLES / "dirty.csv", "--json")
 
-    assert (completed.returncode, completed.stderr) == (0, "")
+    progress = completed.stderr.splitlines()
+    assert (completed.returncode, progress[-1]) == (0, "Starting Dagster to load 2 files…")
+    assert all(line.endswith("…") for line in progress)
     good, dirty = objects(completed.stdout)
     assert list(good) == KEYS
     assert list(dirty) == KEYS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -84,3 +85,30 @@ def test_datasets_are_completed_without_importing_them() -> None:
     ).stdout.split()
     assert int(count) == len(all_datasets())
     assert not {"polars", "dagster", "sqlalchemy", "pandera"} & set(modules)
+
+
+SLOW_STEP = """
+import sys, time
+from mini_platform.cli import output
+output.SILENT_SECONDS = output.BRIEF_SECONDS = 0.1
+with output.doing("Sleeping"):
+    time.sleep(1)
+with output.doing("Nothing"):
+    pass
+with output.progress_bar("Reading", None):
+    time.sleep(0.4)
+output.print_message("Done.")
+"""
+
+
+def test_what_takes_long_says_so_and_a_terminal_forgets_it() -> None:
+    piped = subprocess.run([sys.executable, "-c", SLOW_STEP], capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == ("", "Sleeping…\nReading…\nDone.\n")
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", SLOW_STEP], stderr=theirs, check=True, env={**os.environ, "TERM": "xterm"})
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert shown.startswith("Sleeping…\r\x1b[2K")
+    assert "Nothing" not in shown
+    assert "Reading" in shown
