@@ -15,20 +15,25 @@ from typing import Annotated
 
 import typer
 
+from mini_platform.config.project import project, use_project
 
-def dataset_names() -> list[str]:
+
+def dataset_names(context: typer.Context) -> list[str]:
     """Return the names of the datasets that can be read from the declarations; none, and no error, where they cannot."""
     # Whatever goes wrong, an error would be printed into the user's command line.
     with contextlib.suppress(Exception):
         from mini_platform.config.settings import load_settings
 
+        if folder := context.find_root().params.get("folder"):
+            use_project(Path(folder))
+        project().make_importable()
         place = load_settings().datasets
         if "/" in place:
-            folder = Path(place)
+            datasets = Path(place)
         else:
             spec = importlib.util.find_spec(place)
-            folder = Path(next(iter((spec and spec.submodule_search_locations) or ())))
-        return sorted({*_in_python(folder), *_in_yaml(folder), *_in_yaml(folder.parent / "defs")})
+            datasets = Path(next(iter((spec and spec.submodule_search_locations) or ())))
+        return sorted({*_in_python(datasets), *_in_yaml(datasets), *_in_yaml(datasets.parent / "defs")})
     return []
 
 

@@ -16,7 +16,6 @@ import pytest
 import typer
 
 from mini_platform.cli import app
-from mini_platform.cli.completion import dataset_names
 from mini_platform.datasets import all_datasets
 from mini_platform_tests.support.command import here
 
@@ -78,13 +77,23 @@ def test_a_shell_completes_commands_options_and_datasets(tmp_path: Path) -> None
 
 
 def test_datasets_are_completed_without_importing_them() -> None:
-    assert dataset_names() == sorted(all_datasets())
-    code = "import sys; from mini_platform.cli.completion import dataset_names as f; print(len(f()), *sys.modules)"
-    count, *modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert int(count) == len(all_datasets())
-    assert not {"polars", "dagster", "sqlalchemy", "pandera"} & set(modules)
+    code = (
+        "import sys; from typer import Context; from typer.core import TyperGroup; from mini_platform.cli.completion "
+        "import dataset_names as names; print(*names(Context(TyperGroup()))); print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, modules = result.stdout.splitlines()
+    assert names.split() == sorted(all_datasets())
+    assert not {"polars", "dagster", "sqlalchemy", "pandera"} & set(modules.split())
+
+
+def test_datasets_of_another_project_are_completed(tmp_path: Path) -> None:
+    (tmp_path / "acme" / "datasets").mkdir(parents=True)
+    (tmp_path / "acme" / "__init__.py").touch()
+    (tmp_path / "acme" / "datasets" / "water.py").write_text("dataset = Dataset(name='water')\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.mini_platform]\npackage = 'acme'\n")
+    assert completed(f"mini-platform --project {tmp_path} load ") == ["water"]
+    assert completed(f"mini-platform --project {tmp_path}/nowhere load ") == []
 
 
 SLOW_STEP = """
