@@ -33,15 +33,15 @@ class ErrorReportingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            report = _sentence(error)
+            report = sentence(error)
             if report is None:
                 raise
-            sentence, code = report
-        typer.echo(sentence, err=True)
+            message, code = report
+        typer.echo(message, err=True)
         raise typer.Exit(code)
 
 
-def _sentence(error: Exception) -> tuple[str, int] | None:
+def sentence(error: Exception) -> tuple[str, int] | None:
     """Return the message and the exit code of an expected error; None for a bug."""
     if isinstance(error, MistakeError):
         return str(error), USAGE
@@ -57,6 +57,7 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.PlatformError",
         "mini_platform.RawStoreAwayError",
         "mini_platform.RolesError",
+        "mini_platform.SocketFolderError",
         "mini_platform.VaultError",
     }:
         return str(error), FAILED

@@ -19,21 +19,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import signal
-import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+
+from mini_platform.config.sockets import socket_folder
 
 DATABASE = "mini_platform"
 USER = "postgres"
@@ -78,8 +76,6 @@ RECOVERY_STOP_SECONDS = 5.0
 RETRY_SECONDS = 20.0
 """Longest time that a start is retried while processes of a killed server are still ending."""
 LOG_BYTES = 10 * 2**20
-SOCKET_PATH_BYTES = 90
-"""Longest path of a socket's folder. A socket's path may have 107 bytes on Linux and 103 on macOS; its name takes 15."""
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -133,6 +129,7 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
 
     Raises:
         EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
+        SocketFolderError: the folder for its socket belongs to another user.
     """
     if url := _ready_url(home):
         return url
@@ -277,22 +274,7 @@ def _configure(home: Path, overrides: Mapping[str, str]) -> None:
 
 
 def _socket_folder(home: Path) -> Path:
-    """Return a private folder for the socket; one outside of home if home's path is too long or has special characters."""
-    folder = data_folder(home).with_name("socket")
-    if len(os.fsencode(folder)) > SOCKET_PATH_BYTES or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
-        name = f"mini-platform-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-        temporary = Path(tempfile.gettempdir())
-        # The user's TMPDIR may be unusable for the same reasons.
-        is_usable = len(os.fsencode(temporary)) < SOCKET_PATH_BYTES / 2 and re.fullmatch(r"[\w./+-]+", str(temporary))
-        folder = (temporary if is_usable else Path("/tmp")) / name  # noqa: S108 - 0700, and its owner is checked
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise EmbeddedPostgresError(
-            f"{folder}, the folder for the socket of Postgres, belongs to another user: remove it."
-        )
-    folder.chmod(0o700)
-    return folder
+    return socket_folder(data_folder(home).with_name("socket"))
 
 
 def _start(home: Path) -> None:
