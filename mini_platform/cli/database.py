@@ -74,6 +74,7 @@ def init() -> None:
 
     Example: mini-platform db init
     """
+    from mini_platform.dagster.upgrade import upgrade
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
     from mini_platform.warehouse.roles import ROLES
@@ -86,6 +87,7 @@ def init() -> None:
                 from mini_platform.dagster.storage import PlatformStorage
 
                 PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
+            upgrade(platform.settings, lambda _: None)
             initialize(db_engine, platform.datasets.values())
     except ValueError as error:
         raise MistakeError(str(error)) from error

@@ -51,6 +51,7 @@ def sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.BackupError",
         "mini_platform.DatabaseAwayError",
         "mini_platform.EmbeddedPostgresError",
+        "mini_platform.HistoryError",
         "mini_platform.MetabaseError",
         "mini_platform.MismatchError",
         "mini_platform.NewerDatabaseError",

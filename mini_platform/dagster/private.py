@@ -35,6 +35,9 @@ DAEMON = "dagster._daemon"
 COMMAND = "dagster._cli.api"
 """Module that is imported by the process from which runs are forked: this import takes most of the start of a run."""
 
+REVISIONS = "_core/storage/alembic/versions"
+"""Folder of the migrations of Dagster's tables, each a file: their names are compared with the one in the database."""
+
 MODULES = {
     # The return type of `define_asset_job` has no public name.
     "UnresolvedAssetJobDefinition": "dagster._core.definitions.unresolved_asset_job_definition",

@@ -37,6 +37,7 @@ from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
+from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
@@ -281,7 +282,11 @@ def _clock(conn: Connection) -> Iterator[CheckResult]:
 
 def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
     try:
+        refuse_newer(conn)
         current = is_current(conn, datasets)
+    except NewerDatabaseError as error:
+        yield CheckResult("tables", "problem", str(error), "See the page Upgrade of the documentation.")
+        return
     except ValueError as error:
         yield CheckResult("tables", "problem", str(error), "Correct the declaration.")
         return

