@@ -38,7 +38,7 @@ def dataset_names(context: typer.Context) -> list[str]:
 
 
 def _in_python(folder: Path) -> Iterator[str]:
-    """Yield the name in each `dataset = Dataset(name="weather", …)`; that of the file if the name is computed."""
+    """Yield the name in each `dataset = Dataset(name="stations", …)`; that of the file if the name is computed."""
     for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
         with contextlib.suppress(OSError, SyntaxError, ValueError):
             for node in ast.parse(path.read_bytes()).body:

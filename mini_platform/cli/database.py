@@ -32,7 +32,7 @@ def psql(
 ) -> None:
     """Open psql on the database; arguments are passed to psql.
 
-    Example: mini-platform psql -c 'SELECT count(*) FROM production.measurements'
+    Example: mini-platform psql -c 'SELECT count(*) FROM production.stations'
     """
     from mini_platform.config.settings import load_settings
     from mini_platform.warehouse import embedded

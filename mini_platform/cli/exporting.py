@@ -34,7 +34,7 @@ def export(
 
     Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
 
-    Example: mini-platform export weather --out weather.csv
+    Example: mini-platform export stations --out stations.csv
     """
     from mini_platform.web.api import relations
     from mini_platform.web.api.export import exported

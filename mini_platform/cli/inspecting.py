@@ -23,7 +23,7 @@ def verify(
 
     Exit code 1 if there is a difference.
 
-    Example: mini-platform verify weather --deep
+    Example: mini-platform verify stations --deep
     """
     from mini_platform.operations import verify as operation
 
@@ -72,7 +72,7 @@ def explain(
 
     Exit code 1 if there is no such row; occurrences in files, and why they were rejected, are shown even then.
 
-    Example: mini-platform explain weather seattle 2015-06-01
+    Example: mini-platform explain stations S1 2026-06-01
     """
     from sqlalchemy import func, select
 

@@ -54,7 +54,7 @@ def files(
 ) -> None:
     """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows.
 
-    Example: mini-platform files weather --status refused
+    Example: mini-platform files stations --status refused
     """
     from sqlalchemy import select
 
@@ -89,7 +89,7 @@ def rejects(
 ) -> None:
     """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence.
 
-    Example: mini-platform rejects weather --file 12 --csv
+    Example: mini-platform rejects stations --file 12 --csv
     """
     if as_csv and as_json:
         raise MistakeError("Use either --csv or --json.")

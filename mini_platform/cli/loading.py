@@ -51,7 +51,7 @@ def load(
     A file whose bytes are already the current version of its name is unchanged, and needs no run.
     Exit code 1 if a file was refused or failed.
 
-    Example: mini-platform load weather june.csv july.csv
+    Example: mini-platform load stations june.csv july.csv
     """
     chosen = dataset_named(dataset)
     with doing("Looking at the files"):
@@ -85,7 +85,7 @@ def reprocess(
 
     Running it twice changes nothing more. Exit code 1 if a file was refused or failed.
 
-    Example: mini-platform reprocess weather --file 12
+    Example: mini-platform reprocess stations --file 12
     """
     from mini_platform.operations.reprocessing import reprocess
 

@@ -26,7 +26,7 @@ def sample(
 ) -> None:
     """Write a realistic sample file of a dataset; --dirty spoils a fraction of its rows by each kind of error in turn.
 
-    Example: mini-platform sample weather --out june.csv --rows 100 --dirty 0.1
+    Example: mini-platform sample stations --out june.csv --rows 100 --dirty 0.1
     """
     from mini_platform.operations.sampling import FORMS, form_of, write_sample
 

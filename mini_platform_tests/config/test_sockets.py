@@ -22,10 +22,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["plain", "a" * 120, "a folder, été"])
 def test_a_socket_can_be_bound_whatever_the_path(short: Path, name: str) -> None:
-    wanted = short / name
-    folder = socket_folder(wanted)
-    assert (folder == wanted) is (name == "plain")
-    assert folder == socket_folder(wanted) != socket_folder(short / f"{name}2")
+    inside = short / name
+    folder = socket_folder(inside)
+    assert (folder == inside) is (name == "plain")
+    assert folder == socket_folder(inside) != socket_folder(short / f"{name}2")
     assert folder.stat().st_mode & 0o777 == 0o700
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "code_server.sock"))

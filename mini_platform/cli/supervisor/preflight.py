@@ -29,9 +29,9 @@ def choose_ports(settings: Settings, log: Log) -> tuple[Settings, list[socket.so
     """
     reservations = []
     for name, server in PORTS.items():
-        wanted = port = getattr(settings, name)
+        first = port = getattr(settings, name)
         while (reservation := _reserve(settings.host, port)) is None:
-            if is_set(name) or port >= wanted + MOST_PORTS:
+            if is_set(name) or port >= first + MOST_PORTS:
                 variable = f"{PREFIX}{name.upper()}"
                 raise PlatformError(
                     f"Port {port} is used by another program: stop it, or set {variable} to a free port."
@@ -39,9 +39,9 @@ def choose_ports(settings: Settings, log: Log) -> tuple[Settings, list[socket.so
             port += 1
         reservations.append(reservation)
         settings = settings.model_copy(update={name: port})
-        if port != wanted:
+        if port != first:
             url = settings.api_url if name == "api_port" else settings.dagster_url
-            log("INFO", f"port {wanted} is busy (another program or project): {server} is at {url}")
+            log("INFO", f"port {first} is busy (another program or project): {server} is at {url}")
     return settings, reservations
 
 
