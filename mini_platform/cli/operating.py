@@ -128,13 +128,13 @@ def purge(
 
     Example: mini-platform purge --dry-run
     """
-    from mini_platform.cli.context import datasets_named
+    from mini_platform.cli.context import open_datasets
     from mini_platform.operations.purge import days
     from mini_platform.operations.purge import purge as remove
 
-    platform = open_platform()
+    platform, datasets = open_datasets(None)
     with doing("Looking for what is older than its retention"):
-        results = list(remove(platform, datasets_named(None), dry_run=dry_run))
+        results = list(remove(platform, datasets, dry_run=dry_run))
     if age := days(platform.settings.run_retention):
         from mini_platform.dagster.instance import prepare_instance
 
@@ -213,6 +213,8 @@ def metabase(
     registry = configured()
     dashboards = dashboards_of(registry, registry.datasets)
     target = make_url(database).set(password=database_password_file.read().strip())
+    for invalid in registry.invalid:
+        print_message(f"Left out: {invalid.message}")
     with doing("Setting up Metabase"), Metabase(url, email, password_file.read().strip()) as session:
         changes = session.set_up(target, dashboards)
     if not dashboards:
