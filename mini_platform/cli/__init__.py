@@ -36,10 +36,17 @@ app = typer.Typer(
     help="Load files into trusted Postgres tables. Exit codes: 0 success, 1 an error in the data or the platform, "
     "2 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(f"mini-platform {version('mini-platform')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -50,6 +57,9 @@ def use(
             "--project", metavar="FOLDER", help="Folder of the project; by default the nearest one upwards.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Choose the project."""
     if folder is not None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
@@ -44,20 +45,22 @@ def _parts(dataset: "Dataset") -> str:
 
 
 def verify(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every raw file and compare its hash.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Compute every aggregate again from production and compare; check that every raw file exists. Nothing is written.
 
     Exit code 1 if there is a difference.
+
+    Example: mini-platform verify stations --deep
     """
     from mini_platform.operations import verify as operation
 
     platform, chosen = open_datasets(dataset)
-    with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
+    with progress_bar(
+        "Comparing raw files and tables", operation.raw_bytes(platform, chosen) if deep else None
+    ) as advance:
         comparisons = [
             comparison
             for one in chosen
@@ -88,7 +91,7 @@ def verify(
 
 
 def explain(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     key: Annotated[
         list[str], typer.Argument(metavar="KEY", help="Values of the row's key, in the order of its columns.")
     ],
@@ -97,6 +100,8 @@ def explain(
     """Show the origin of a production row, and every occurrence of its key in the raw files.
 
     Exit code 1 if there is no such row; occurrences in files, and why they were rejected, are shown even then.
+
+    Example: mini-platform explain stations S1 2026-06-01
     """
     from sqlalchemy import func, select
 

@@ -33,7 +33,7 @@ from typing import TypeVar
 
 from mini_platform.config.project import project
 from mini_platform.declare.collisions import collisions
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.places import Place
 
@@ -90,6 +90,15 @@ class _Declared:
     dataset: Dataset
     file: Path
     module: ModuleType | None = None
+
+
+def unknown_dataset(name: str, datasets: Iterable[str]) -> str:
+    """Return the message that there is no dataset with this name, with the most similar name and all names."""
+    names = list(datasets)
+    hint = nearest(name, names) or "."
+    return f"There is no dataset {name!r}{hint} " + (
+        f"The datasets are: {', '.join(names)}." if names else "No dataset is declared."
+    )
 
 
 class Registry:

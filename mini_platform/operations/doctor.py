@@ -22,8 +22,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mini_platform.config.project import VARIABLE, project
+from mini_platform.config.running import running
 from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
-from mini_platform.config.settings import Settings, invalid, load_settings, sources
+from mini_platform.config.settings import Settings, invalid, is_set, load_settings, sources
 from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -38,6 +39,7 @@ from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
+from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
@@ -214,19 +216,22 @@ def _level(amount: float, bounds: tuple[float, float]) -> int:
 
 def _ports(settings: Settings) -> Iterator[CheckResult]:
     """Check that each port is free, or that our own server answers on it."""
-    for server, port, is_ours in (
-        ("Dagster", settings.dagster_port, dagster_answers),
-        ("the API", settings.api_port, api_answers),
+    for server, name, port, is_ours in (
+        ("Dagster", "dagster_port", settings.dagster_port, dagster_answers),
+        ("the API", "api_port", settings.api_port, api_answers),
     ):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.host, port))
             except OSError as error:
-                if is_ours(settings):
+                if not is_set(name) and not running(settings.home):
+                    message = f"port {port} is busy: mini-platform up takes the next free one for {server}"
+                    yield CheckResult("ports", "ok", message)
+                elif is_ours(settings):
                     yield CheckResult("ports", "ok", f"{server} answers on port {port}")
                 else:
-                    do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if server == 'Dagster' else 'API'}_PORT to a free port."
+                    do = f"Stop it, or set {PREFIX}{name.upper()} to a free port."
                     yield CheckResult(
                         "ports", "problem", f"port {port} of {server} is not available: {error.strerror}", do
                     )
@@ -307,6 +312,11 @@ def _clock(conn: Connection) -> Iterator[CheckResult]:
 
 def _tables(conn: Connection, platform: Platform) -> Iterator[CheckResult]:
     datasets = platform.datasets.values()
+    try:
+        refuse_newer(conn)
+    except NewerDatabaseError as error:
+        yield CheckResult("tables", "problem", str(error), "See the page Upgrade of the documentation.")
+        return
     if is_current(conn, datasets):
         yield CheckResult("tables", "ok", "they match the declarations of the datasets")
     else:

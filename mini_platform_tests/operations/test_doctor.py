@@ -151,7 +151,11 @@ def test_a_port_that_somebody_else_has_is_a_problem(monkeypatch: pytest.MonkeyPa
         assert [finding.message.split()[:4] for finding in check_results("ports", "problem")] == [
             ["port", str(other.getsockname()[1]), "of", "Dagster"]
         ]
+        # A default port that is busy is none: `up` takes the next one.
         assert [finding.message.startswith("the API answers") for finding in check_results("ports", "ok")] == [True]
+        # A default port that is busy is none: `up` takes the next one.
+        monkeypatch.setattr("mini_platform.operations.doctor.is_set", lambda name: name == "api_port")
+        assert not check_results("ports", "problem")
 
 
 def test_folders_and_secrets(data: Path, home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 
 from mini_platform.cli.supervisor.child import end, marked
-from mini_platform.cli.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
+from mini_platform.cli.supervisor.preflight import api_refusal, choose_ports, create_schemas, fail_dead_runs
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
-from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_state
+from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_ports, write_state
 from mini_platform.config import extras
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
+from mini_platform.dagster.upgrade import upgrade
 from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
 
@@ -32,6 +34,7 @@ class Supervisor:
         self._processes = Processes(settings, self._log)
         self._declarations: dict[Path, int] = {}
         self._ready = False
+        self._reservations: list[socket.socket] = []
         self._owns_postgres = False
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
@@ -47,9 +50,12 @@ class Supervisor:
         # when everything answers is the state file written as ready, for which `up --detach` waits.
         settings = self._settings
         self._end_orphans()
-        check_ports(settings)
+        settings, self._reservations = choose_ports(settings, self._log)
+        write_ports(settings)
+        self._settings, self._processes = settings, Processes(settings, self._log)
         self._announce_postgres()
         invalid = create_schemas(self._log)
+        upgrade(settings, lambda message: self._log("INFO", message))
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
         self._log("INFO", "starting Dagster and the API…")
@@ -97,6 +103,8 @@ class Supervisor:
         if self._owns_postgres:
             embedded.stop(self._settings.home, lambda message: self._log("WARNING", message))
         remove_state(self._settings.home)
+        for reservation in self._reservations:
+            reservation.close()
         if remaining:
             raise PlatformError(f"These processes cannot be ended: {remaining}")
         self._log("INFO", "stopped")

@@ -18,6 +18,7 @@ from typing import Any, get_args
 from fastapi import FastAPI
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.registry import unknown_dataset
 from mini_platform.declare.sources import Csv
 from mini_platform.web.api import relations
 from mini_platform.web.api.export import MEDIA_TYPES
@@ -147,7 +148,7 @@ def _problem_details(datasets: Mapping[str, Dataset], example: Dataset) -> dict[
     misspelt = f"{example.name[:2]}{example.name[3:]}"
     return {
         "403": f"This key lacks the scope read:{personal.name}, which is required here.",
-        "404": f"There is no dataset '{misspelt}'. The datasets are: {', '.join(datasets)}.",
+        "404": unknown_dataset(misspelt, datasets),
         "415": f"Files of {example.name} have names that end in {', '.join(example.suffixes[:2])}.",
     }
 
