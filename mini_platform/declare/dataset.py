@@ -57,8 +57,9 @@ DATASET_NAME = r"[a-z](?:_?[a-z0-9])*"
 """Pattern of names of datasets; they are also names of folders, and parts of names of settings, whose separator is `__`."""
 FILTERS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "contains", "isnull")
 """Operators of the API's filters: a parameter is the name of a column, `__` and an operator."""
-RESERVED_DATASETS = frozenset(("ops",))
-"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`."""
+RESERVED_DATASETS = frozenset(("ops", "samples"))
+"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`, and `samples` is a folder
+beside the drop folders."""
 CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
 """Names of the checks that every staging asset has besides its rules."""
 OWNER = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+"
@@ -102,8 +103,9 @@ class Dataset:
         page: page of the dataset in the dashboard, at `/<name>`; without it the dataset has the default page.
         raw_retention: how long its raw files are kept; None means for ever. A setting can override it.
         adopts: table of a replaced system that `mini-platform adopt` takes over.
-        realistic: function that returns one valid row for a random generator and a row number, for `mini-platform sample`;
-            without it values are drawn from the declared types and ranges.
+        realistic: function that returns one valid row as texts, for samples, from a random generator, a row number, which is
+            the part of the key that differs, and the last day of the sample, from which its dates count back; without it values
+            are drawn from the declared types and ranges.
     """
 
     name: str
@@ -126,7 +128,7 @@ class Dataset:
     page: Page | None = None
     raw_retention: dt.timedelta | None = None
     adopts: AdoptedTable | None = None
-    realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
+    realistic: Callable[[random.Random, int, dt.date], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an invalid declaration at its place in the code, and not when the first file arrives.
