@@ -56,6 +56,29 @@ def create_schemas(settings: Settings, log: Log) -> None:
     db_engine.dispose()
 
 
+def drop_samples(settings: Settings, log: Log) -> None:
+    """Create the drop folders, and put sample data into those of a new platform that wants it."""
+    from mini_platform.operations import sample_data
+    from mini_platform.warehouse.connection import database_url, engine
+
+    datasets = registry_of(settings.datasets).datasets
+    db_engine = engine(database_url(settings))
+    try:
+        for name in datasets:
+            (settings.data / name).mkdir(parents=True, exist_ok=True)
+        with db_engine.connect() as connection:
+            dropped = sample_data.drop_clean(connection, settings.data, datasets.values())
+    except OSError as error:  # Perhaps the platform may only read it.
+        log("INFO", f"{settings.data} has no drop folder for every dataset: {error}")
+        return
+    finally:
+        db_engine.dispose()
+    if dropped:
+        samples = settings.data / sample_data.FOLDER
+        names = ", ".join(dataset.name for dataset in dropped)
+        log("INFO", f"put sample data of {names} into {settings.data}; without the folder {samples} it starts empty")
+
+
 def fail_dead_runs(settings: Settings, log: Log) -> None:
     """Mark runs as failed in Dagster that are in progress but have no process: they would block their dataset.
 
