@@ -8,6 +8,7 @@ from the declaration when the first row is checked).
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import itertools
 import re
 import typing
@@ -199,6 +200,14 @@ class Dataset:
                 raise DeclarationError(
                     f"{where}: {option} is {value!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
                 )
+        if self.realistic is not None:
+            try:
+                inspect.signature(self.realistic).bind(None, 0, None)
+            except (TypeError, ValueError):
+                raise DeclarationError(
+                    f"{where}: realistic is {self.realistic!r}; it takes a function of a random generator, a row number and "
+                    "the last day of the sample"
+                ) from None
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
         if self.adopts is not None and not isinstance(self.adopts, AdoptedTable):

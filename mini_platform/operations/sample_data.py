@@ -30,33 +30,30 @@ CLEAN, DIRTY = "sample", "dirty"
 CLEAN_ROWS, DIRTY_ROWS, DIRTY_SHARE = 1_800, 120, 0.3
 
 
-def drop_clean(conn: Connection, data: Path, datasets: Iterable[Dataset]) -> list[Dataset]:
-    """Drop a clean file of each dataset with realistic rows into its drop folder, if no file has ever arrived.
+def without_files(conn: Connection, data: Path, datasets: Iterable[Dataset]) -> list[Dataset]:
+    """Return the datasets that get sample data: those with realistic rows and an empty drop folder.
 
-    Drop folders with files stay as they are. Files with invalid rows are written to the folder of samples.
-
-    Args:
-        conn: connection to the database.
-        data: the data folder.
-        datasets: all datasets.
-
-    Returns:
-        The datasets with a new file.
+    None does if a file has ever arrived at the platform, or if the project wants no sample data.
     """
-    dropped: list[Dataset] = []
     if not (data / FOLDER).is_dir() or conn.scalar(select(exists().select_from(files))):
-        return dropped
-    for dataset in datasets:
-        target, beside = data / dataset.name, data / FOLDER / dataset.name
-        if dataset.realistic is None or (target.is_dir() and any(path.name[0] != "." for path in target.iterdir())):
-            continue
-        beside.mkdir(exist_ok=True)
-        if _dirty_file(data, dataset) is None:
-            _write_dirty(dataset, beside)
-        target.mkdir(exist_ok=True)
-        write_sample(dataset, target / f"{CLEAN}{suffix_of(dataset)}", CLEAN_ROWS)
-        dropped.append(dataset)
-    return dropped
+        return []
+    return [dataset for dataset in datasets if dataset.realistic and not _has_files(data / dataset.name)]
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+
+
+def drop_clean(data: Path, dataset: Dataset) -> Path:
+    """Drop a clean file into the drop folder of a dataset, and write one with invalid rows to the folder of samples."""
+    target, beside = data / dataset.name, data / FOLDER / dataset.name
+    for folder in (target, beside):
+        folder.mkdir(exist_ok=True)
+    if _dirty_file(data, dataset) is None:
+        _write_dirty(dataset, beside)
+    path = target / f"{CLEAN}{suffix_of(dataset)}"
+    write_sample(dataset, path, CLEAN_ROWS)
+    return path
 
 
 def has_samples_only(conn: Connection, data: Path, names: Collection[str]) -> set[str]:

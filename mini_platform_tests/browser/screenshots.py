@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mini_platform.config.settings import PROJECT
-from mini_platform.operations.sample_data import drop_clean
+from mini_platform.operations.sample_data import drop_clean, without_files
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.web_load import web_process
 from mini_platform_tests.support.chromium import SIZES, launched
+from mini_platform_tests.support.repository import PROJECT
 
 PICTURES = PROJECT / ".github"
 SHOTS = (
@@ -49,9 +49,9 @@ def main() -> None:
         try:
             platform = Platform()
             with platform.engine.connect() as conn:
-                dropped = drop_clean(conn, data, platform.datasets.values())
-            for dataset in dropped:
-                _command("load", dataset.name, *(data / dataset.name).iterdir())
+                new = without_files(conn, data, platform.datasets.values())
+            for dataset in new:
+                _command("load", dataset.name, drop_clean(data, dataset))
             with web_process() as url, launched() as browser:
                 for shot, path, size, scheme in SHOTS:
                     if shot == "file":
@@ -59,7 +59,7 @@ def main() -> None:
                     page = browser.new_context(
                         viewport=SIZES[size], color_scheme=scheme, device_scale_factor=1
                     ).new_page()
-                    page.goto(url + path.format(last=len(dropped) + 1), wait_until="networkidle")
+                    page.goto(url + path.format(last=len(new) + 1), wait_until="networkidle")
                     page.screenshot(path=PICTURES / f"{shot}.png")
         finally:
             embedded.stop(folder / "home")

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from mini_platform import Dataset, RejectLimit
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.processing import process
-from mini_platform.operations.sample_data import drop_clean, land_dirty
+from mini_platform.operations.sample_data import drop_clean, land_dirty, without_files
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import dataset_tables, files
 from mini_platform_tests.support.databases import Pipeline
@@ -35,7 +35,8 @@ def data(data: Path) -> Path:
 
 def dropped(platform: Platform, data: Path) -> list[str]:
     with platform.engine.connect() as conn:
-        return [dataset.name for dataset in drop_clean(conn, data, all_datasets().values())]
+        new = without_files(conn, data, all_datasets().values())
+    return [drop_clean(data, dataset).parent.name for dataset in new]
 
 
 def loaded(platform: Platform, data: Path, dataset: Dataset) -> dict[str, object]:

@@ -9,8 +9,8 @@ import sys
 
 from mini_platform.cli.supervisor.child import Log
 from mini_platform.cli.supervisor.state import PlatformError
-from mini_platform.config.settings import PROJECT, Settings
-from mini_platform.declare.registry import registry_of
+from mini_platform.config.project import project
+from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 
 
@@ -41,42 +41,51 @@ def api_refusal(settings: Settings) -> str | None:
     return refusal
 
 
-def create_schemas(settings: Settings, log: Log) -> None:
-    """Create or change the tables of the declared datasets, and log tables that are no longer declared."""
-    from mini_platform.warehouse.connection import database_url, engine
-    from mini_platform.warehouse.schema import create_all, undeclared
+def create_schemas(log: Log) -> list[str]:
+    """Create or change the tables of the declared datasets, and log tables that are no longer declared.
 
-    db_engine = engine(database_url(settings))
+    Returns:
+        A sentence for each declaration that cannot be used.
+    """
+    from mini_platform.platform import Platform
+    from mini_platform.warehouse.schema import undeclared
+
+    platform = Platform()
     log("INFO", "creating schemas…")
-    datasets = registry_of(settings.datasets).datasets.values()
-    create_all(db_engine, datasets)
-    with db_engine.connect() as connection:
-        if sentences := undeclared(connection, datasets):
+    with platform.engine.connect() as connection:
+        invalid = [declaration.message for declaration in platform.invalid]
+        # The tables of an invalid dataset are not declared now, and are to stay.
+        if not invalid and (sentences := undeclared(connection, platform.datasets.values())):
             log("WARNING", ". ".join(sentences))
-    db_engine.dispose()
+    platform.engine.dispose()
+    return invalid
 
 
 def drop_samples(settings: Settings, log: Log) -> None:
     """Create the drop folders, and put sample data into those of a new platform that wants it."""
     from mini_platform.operations import sample_data
-    from mini_platform.warehouse.connection import database_url, engine
+    from mini_platform.platform import Platform
 
-    datasets = registry_of(settings.datasets).datasets
-    db_engine = engine(database_url(settings))
+    platform = Platform()
+    dropped: list[str] = []
     try:
-        for name in datasets:
-            (settings.data / name).mkdir(parents=True, exist_ok=True)
-        with db_engine.connect() as connection:
-            dropped = sample_data.drop_clean(connection, settings.data, datasets.values())
-    except OSError as error:  # Perhaps the platform may only read it.
+        with platform.engine.connect() as connection:
+            for name in platform.datasets:
+                (settings.data / name).mkdir(parents=True, exist_ok=True)
+            for dataset in sample_data.without_files(connection, settings.data, platform.datasets.values()):
+                try:
+                    sample_data.drop_clean(settings.data, dataset)
+                    dropped.append(dataset.name)
+                except OSError:
+                    raise
+                except Exception as error:  # `realistic` is a user's code, and the others go on.
+                    log("INFO", f"no sample data of {dataset.name}: its function realistic failed, {error}")
+    except OSError as error:  # Perhaps the platform may only read the folder.
         log("INFO", f"{settings.data} has no drop folder for every dataset: {error}")
-        return
-    finally:
-        db_engine.dispose()
+    platform.engine.dispose()
     if dropped:
         samples = settings.data / sample_data.FOLDER
-        names = ", ".join(dataset.name for dataset in dropped)
-        log("INFO", f"put sample data of {names} into {settings.data}; without the folder {samples} it starts empty")
+        log("INFO", f"put sample data of {', '.join(dropped)} into {settings.data}; without {samples} it starts empty")
 
 
 def fail_dead_runs(settings: Settings, log: Log) -> None:
@@ -99,6 +108,8 @@ def fail_dead_runs(settings: Settings, log: Log) -> None:
     if count:
         command = [sys.executable, "-m", "mini_platform.dagster.run_launcher"]
         environment = os.environ | {"DAGSTER_HOME": str(settings.home / "dagster")}
-        result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=project().folder, env=environment, capture_output=True, text=True, check=False
+        )
         for line in result.stdout.splitlines():
             log("WARNING", line)
