@@ -53,6 +53,7 @@ from mini_platform_tests.support.databases import (
     url_of,
 )
 from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 from mini_platform_tests.support.web import serving_platform
 
 
@@ -133,7 +134,7 @@ def template_with_samples(server: str, template: str, tmp_path_factory: pytest.T
             load_files(
                 sample_platform,
                 dataset,
-                *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."),
+                *sorted(path for path in (SAMPLE_FILES / name).iterdir() if path.name[0] != "."),
             )
         sample_platform.engine.dispose()
     return TEMPLATE_WITH_SAMPLES, folder / "home"

@@ -72,7 +72,7 @@ def load(
     results = [
         _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
     ]
-    _show(chosen, results, run, as_json=as_json)
+    _show(platform, chosen, results, run, as_json=as_json)
 
 
 def reprocess(
@@ -102,7 +102,7 @@ def reprocess(
         return
     run = process(platform, chosen, queued.file_ids, verbose=verbose)
     rows = _rows(platform, run.file_ids)
-    _show(chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
+    _show(platform, chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
 
 
 def adopt(
@@ -147,7 +147,7 @@ def adopt(
     results = [
         _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
     ]
-    _show(chosen, results, run, as_json=as_json)
+    _show(platform, chosen, results, run, as_json=as_json)
 
 
 def _show_adoption(dataset: "Dataset", adoption: "Adoption") -> None:
@@ -200,7 +200,9 @@ def _never_landed(file: "DroppedFile") -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
 
 
-def _show(dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult, *, as_json: bool) -> None:
+def _show(
+    platform: "Platform", dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult, *, as_json: bool
+) -> None:
     if as_json:
         print_json(results)
     else:
@@ -213,7 +215,8 @@ def _show(dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult,
             elif file["rows_rejected"]:
                 rejected = f"{file['rows_rejected']:,} of {file['rows_read']:,} rows were rejected"
                 print_message(
-                    f"{file['name']}: {rejected}, see: mini-platform rejects {dataset.name} --file {file['file_id']}"
+                    f"{file['name']}: {rejected}, see {platform.settings.links_url}/files/{file['file_id']} or: "
+                    f"mini-platform rejects {dataset.name} --file {file['file_id']}"
                 )
     if run.failure:
         print_message(f"The run did not finish: {run.failure}")

@@ -17,7 +17,9 @@ def sample(
     out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")],
     rows: Annotated[int, typer.Option(min=0, help="Number of rows, without the header.")] = 1000,
     dirty: Annotated[float, typer.Option(min=0, max=1, help="Fraction of invalid rows.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the random values; the same seed gives the same file.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random values; a day's files of the same seed are the same.")
+    ] = 0,
     form: Annotated[
         str | None,
         typer.Option("--format", help="csv, jsonl (lines) or json (a list); by default derived from the file's name."),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mini_platform.declare.columns import Column, DeclarationError, placed
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.dirt import MISTYPED
-from mini_platform.operations.sampling.rows import clean_rows, generator
+from mini_platform.operations.sampling.rows import clean_rows, generator, yesterday
 
 if TYPE_CHECKING:
     import polars as pl
@@ -140,7 +140,7 @@ def _refuse_sample(dataset: Dataset) -> None:
 
     where = f"dataset {dataset.name}: realistic"
     try:
-        cells = clean_rows(dataset, generator(0, "rows"))(range(ROWS))
+        cells = clean_rows(dataset, generator(0, "rows"), yesterday())(range(ROWS))
     except KeyError as error:
         raise DeclarationError(f"{where} lacks the column {error.args[0]}") from error
     except Exception as error:  # A function of a user may raise anything.

@@ -30,12 +30,13 @@ from mini_platform_tests.support import examples
 from mini_platform_tests.support.command import cli, here, objects
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 if TYPE_CHECKING:
     from mini_platform.platform import Platform
 
 
-SAMPLES = PROJECT / "data" / "weather"
+SAMPLES = SAMPLE_FILES / "weather"
 HEADER = "station_id,date,temp_c,precip_mm\n"
 KEYS = ["file_id", "name", "status", "rows_read", *COUNTERS, "error"]
 

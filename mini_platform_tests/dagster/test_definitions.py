@@ -25,7 +25,7 @@ from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.support import examples
 from mini_platform_tests.support.definitions import drop, materialize, settled, tick
 from mini_platform_tests.support.oracle import Oracle, differences
-from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 STAGING = dg.AssetKey(["weather", "staging_measurements"])
 PRODUCTION = dg.AssetKey(["weather", "measurements"])
@@ -66,7 +66,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def drop_samples(data: Path) -> None:
     for name in ("seattle.csv", "dirty.csv"):
-        settled(Path(shutil.copy(PROJECT / "data" / "weather" / name, data / "weather" / name)))
+        settled(Path(shutil.copy(SAMPLE_FILES / "weather" / name, data / "weather" / name)))
 
 
 def checks(result: Any) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     oracle = Oracle()
     with engine.connect() as conn:
         for row in conn.execute(select(files).order_by(files.c.file_id)):
-            oracle.arrive(row.name, (PROJECT / "data" / "weather" / row.name).read_bytes(), row.file_id)
+            oracle.arrive(row.name, (SAMPLE_FILES / "weather" / row.name).read_bytes(), row.file_id)
         assert differences(conn, oracle) == []
         dirty = conn.execute(select(files).where(files.c.name == "dirty.csv")).one()
     assert {name: getattr(dirty, name) for name in ("rows_read", *COUNTERS)} == {

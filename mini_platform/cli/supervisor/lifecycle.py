@@ -12,7 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from mini_platform.cli.supervisor.child import end, marked
-from mini_platform.cli.supervisor.preflight import api_refusal, choose_ports, create_schemas, fail_dead_runs
+from mini_platform.cli.supervisor.preflight import (
+    api_refusal,
+    choose_ports,
+    create_schemas,
+    drop_samples,
+    fail_dead_runs,
+)
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
 from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_ports, write_state
@@ -58,6 +64,7 @@ class Supervisor:
         upgrade(settings, lambda message: self._log("INFO", message))
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
+        drop_samples(settings, self._log)
         self._log("INFO", "starting Dagster and the API…")
         prepare_instance(settings)
         self._declarations = self._declaration_times()

@@ -101,6 +101,33 @@ def create_schemas(log: Log) -> list[str]:
     return invalid
 
 
+def drop_samples(settings: Settings, log: Log) -> None:
+    """Create the drop folders, and put sample data into those of a new platform that wants it."""
+    from mini_platform.operations import sample_data
+    from mini_platform.platform import Platform
+
+    platform = Platform()
+    dropped: list[str] = []
+    try:
+        with platform.engine.connect() as connection:
+            for name in platform.datasets:
+                (settings.data / name).mkdir(parents=True, exist_ok=True)
+            for dataset in sample_data.without_files(connection, settings.data, platform.datasets.values()):
+                try:
+                    sample_data.drop_clean(settings.data, dataset)
+                    dropped.append(dataset.name)
+                except OSError:
+                    raise
+                except Exception as error:  # `realistic` is a user's code, and the others go on.
+                    log("INFO", f"no sample data of {dataset.name}: its function realistic failed, {error}")
+    except OSError as error:  # Perhaps the platform may only read the folder.
+        log("INFO", f"{settings.data} has no drop folder for every dataset: {error}")
+    platform.engine.dispose()
+    if dropped:
+        samples = settings.data / sample_data.FOLDER
+        log("INFO", f"put sample data of {', '.join(dropped)} into {settings.data}; without {samples} it starts empty")
+
+
 def fail_dead_runs(settings: Settings, log: Log) -> None:
     """Mark runs as failed in Dagster that are in progress but have no process: they would block their dataset.
 

@@ -145,7 +145,12 @@ def declared_page(request: Request, conn: Connection, rows: PageRows) -> Respons
         ProblemError: a parameter is invalid.
     """
     page, dataset = rows.page, rows.dataset
-    context: dict[str, Any] = {"dataset": dataset, "page": page, "state": reads.state(conn)}
+    context: dict[str, Any] = {
+        "dataset": dataset,
+        "page": page,
+        "state": reads.state(conn),
+        "sampled": reads.sampled(request, conn, [dataset]),
+    }
     compared = _compared(request, conn, rows, page.compare) if page.compare else None
     side_by_side = {page.compare: compared.chosen} if compared and compared.chosen and page.compare else {}
     first, last = conn.execute(rows.time_range(side_by_side)).one()
