@@ -8,6 +8,8 @@ Modules of commands import nothing heavy at their top (Dagster, polars, SQLAlche
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -25,6 +27,7 @@ from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
 from mini_platform.cli.syncing import sources, sync
+from mini_platform.config.project import use_project
 
 app = typer.Typer(
     name="mini-platform",
@@ -36,6 +39,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def use(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--project", metavar="FOLDER", help="Folder of the project; by default the nearest one upwards.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Choose the project."""
+    if folder is not None:
+        use_project(folder)
+
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Platform": (up, down, status, serve),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from mini_platform.config.settings import PROJECT
+from mini_platform.config.project import project
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs, dataset_defs
 from mini_platform.dagster.purging import purge_defs
@@ -25,7 +25,7 @@ def _dataset_defs(registry: Registry) -> dg.Definitions:
         shared_by,  # Takes half a second: only imported if there are components.
     )
 
-    tree = dg.ComponentTree.for_project(PROJECT)
+    tree = dg.ComponentTree.for_project(project().folder)
     loaded_by_tree = {d for d, path in registry.in_yaml.items() if path.is_relative_to(tree.defs_module_path)}
     if not loaded_by_tree:
         return build_defs(registry.datasets)

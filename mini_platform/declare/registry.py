@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from mini_platform.config.project import project
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -170,6 +171,7 @@ def _package_named(name: str) -> ModuleType:
     Raises:
         RegistryError: the package does not exist, or is a module.
     """
+    project().make_importable()
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
