@@ -34,6 +34,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.wording import number, plain, plural
 from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.exactness import as_double
+from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api import relations
 from mini_platform.web.api.query import WORDS, is_value
@@ -165,7 +166,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
         return None
     x, y = (table.c[name] for name in item.chart)
-    if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
+    if x.info.get("personal") or y.info.get("personal") or python_type(y) not in (int, float, Decimal):
         return None
     if not page_rows.is_informative(dataset, tables, item):
         return None
