@@ -86,10 +86,11 @@ class PostgresIOManager(dg.IOManager):
             else:
                 self._write(context, *declared, obj)
         except DeclarationError as error:
-            raise dg.Failure(f"{context.asset_key.to_user_string()}: {error}.", allow_retries=False) from error
+            raise _failure(context.asset_key, error) from error
 
     def _write(self, context: dg.OutputContext, dataset: Dataset, declared: Aggregate | View | None, obj: Any) -> None:
         platform = self._platform
+        platform.require(dataset)
         if isinstance(obj, StagedFiles):
             self._show(context, loaded_metadata, dataset, load(platform, dataset, context.run_id, obj.only))
         elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, Aggregate):
@@ -128,7 +129,7 @@ class PostgresIOManager(dg.IOManager):
             try:
                 table = self._read(conn, context.asset_key)
             except (DeclarationError, UnreadableError) as error:
-                raise dg.Failure(f"{context.asset_key.to_user_string()}: {error}.", allow_retries=False) from error
+                raise _failure(context.asset_key, error) from error
         annotation = context.dagster_type.typing_type
         return to_polars(table) if getattr(annotation, "__module__", "").startswith("polars") else to_pandas(table)
 
@@ -141,6 +142,10 @@ class PostgresIOManager(dg.IOManager):
         if asset_key.path[-1] == quality_report.name:
             rows = select(quality_report).where(quality_report.c.dataset == dataset.name)
         return read_arrow(conn, rows)
+
+
+def _failure(key: dg.AssetKey, error: ValueError) -> dg.Failure:
+    return dg.Failure(f"{key.to_user_string()}: {str(error).removesuffix('.')}.", allow_retries=False)
 
 
 def _key_columns(value: Any) -> tuple[str, ...]:
