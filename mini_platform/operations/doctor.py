@@ -37,6 +37,7 @@ from mini_platform.operations.detection import current
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
+from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
 from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
@@ -366,7 +367,7 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
         ("warning", missing_privileges),
     )
     for level, phrases in kinds:
-        for phrase in phrases(conn, all_tables(datasets)):
+        for phrase in phrases(conn, [*all_tables(datasets), *frame_tables(conn)]):
             yield CheckResult(
                 "roles", level, phrase, "Run mini-platform db init to grant what is declared; REVOKE the rest."
             )

@@ -7,7 +7,6 @@ here: validating rows (`rows/validation.py`), reading files (`rows/readers/`).
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -20,9 +20,10 @@ from fastapi import FastAPI
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import unknown_dataset
 from mini_platform.declare.sources import Csv
+from mini_platform.warehouse.filters import COMPARISONS
 from mini_platform.web.api import relations
 from mini_platform.web.api.export import MEDIA_TYPES
-from mini_platform.web.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
+from mini_platform.web.api.query import MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.problems import Problem, documented
 from mini_platform.web.site import Site
