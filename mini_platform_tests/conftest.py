@@ -33,7 +33,6 @@ from sqlalchemy import Engine
 
 pytest.register_assert_rewrite("mini_platform_tests.support")
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, embedded
@@ -53,6 +52,7 @@ from mini_platform_tests.support.databases import (
     set_environment,
     url_of,
 )
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.web import serving_platform
 
 

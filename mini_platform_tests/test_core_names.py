@@ -10,8 +10,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
+from mini_platform_tests.support.repository import PROJECT
 
 CORE = PROJECT / "mini_platform"
 PLAIN = frozenset(

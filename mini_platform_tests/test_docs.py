@@ -17,9 +17,10 @@ from fastapi import FastAPI
 
 from mini_platform import Dataset
 from mini_platform.cli import app
-from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.config.settings import Settings
 from mini_platform.web.pages.help import POLICY, Help
 from mini_platform.web.problems import handle_problems
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.web import listening
 
 PAGES = [

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from mini_platform.config.settings import PROJECT
+from mini_platform_tests.support.repository import PROJECT
 
 DUMPS = PROJECT / "mini_platform_tests" / "support" / "dumps"
 """Declarations of dumped databases, whose comments are their docstrings of then."""

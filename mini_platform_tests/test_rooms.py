@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support import rings
+from mini_platform_tests.support.repository import PROJECT
 
 TESTS = PROJECT / "mini_platform_tests"
 OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "replaced", "roles"}

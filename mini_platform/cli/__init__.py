@@ -8,6 +8,8 @@ Modules of commands import nothing heavy at their top (Dagster, polars, SQLAlche
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -24,7 +26,9 @@ from mini_platform.cli.loading import adopt, load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
+from mini_platform.cli.starting import init
 from mini_platform.cli.syncing import sources, sync
+from mini_platform.config.project import use_project
 
 app = typer.Typer(
     name="mini-platform",
@@ -37,8 +41,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+@app.callback()
+def use(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--project", metavar="FOLDER", help="Folder of the project; by default the nearest one upwards.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Choose the project."""
+    if folder is not None:
+        use_project(folder)
+
+
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Platform": (up, down, status, serve),
+    "Platform": (init, up, down, status, serve),
     "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),

@@ -128,9 +128,9 @@ def purge(
     platform, datasets = open_datasets(None)
     results = list(remove(platform, datasets, dry_run=dry_run))
     if age := days(platform.settings.run_retention):
-        from mini_platform.config.settings import PROJECT
+        from mini_platform.dagster.instance import prepare_instance
 
-        os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
+        os.environ.setdefault("DAGSTER_HOME", str(prepare_instance(platform.settings)))
         from mini_platform.dagster.purging import purge_runs_here
 
         results.append(purge_runs_here(age, dry_run=dry_run))

@@ -84,11 +84,12 @@ def _pending(platform: Platform, dataset: Dataset, file_ids: Collection[int]) ->
 
 def _run(dataset: Dataset, rows: Sequence[Row[Any]], *, verbose: bool) -> str | None:
     """Execute one Dagster run over these files; return its error, or None."""
-    from mini_platform.config.settings import PROJECT
+    from mini_platform.config.settings import load_settings
+    from mini_platform.dagster.instance import prepare_instance
 
     label = rows[0].name if len(rows) == 1 else f"{len(rows)} files"
     total = sum(row.bytes for row in rows if row.status == "landed")
-    os.environ.setdefault("DAGSTER_HOME", str(PROJECT))
+    os.environ.setdefault("DAGSTER_HOME", str(prepare_instance(load_settings())))
     with progress_bar(f"Starting a run for {label}", total or None) as advance, warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")

@@ -13,7 +13,8 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from mini_platform.config.setting_sources import PROJECT, SECRETS
+from mini_platform.config.project import project
+from mini_platform.config.setting_sources import SECRETS
 
 CRON_FIELDS = 5
 INTERVAL_SECONDS = (60, 86_400)
@@ -121,7 +122,7 @@ def between_commas(value: str) -> list[str]:
 
 def absolute(value: Path | None) -> Path | None:
     """Return a path as absolute; relative ones are relative to the project, not to the working directory."""
-    return value if value is None or value.is_absolute() else PROJECT / value
+    return value if value is None or value.is_absolute() else project().folder / value
 
 
 class Locations(BaseModel):
@@ -135,8 +136,9 @@ class Locations(BaseModel):
     """Folder of state that users never edit: raw files, the embedded database, Dagster's local artifacts, pid files."""
     data: Path = Path("data")
     """The watched folder, with a drop folder for each dataset."""
-    datasets: str = "mini_platform.datasets"
-    """Location of the declarations of datasets: name of a package, or path of a folder, which has a / in it."""
+    datasets: str = Field(default_factory=lambda: project().datasets)
+    """Location of the declarations of datasets: name of a package, or path of a folder, which has a / in it; by default the
+    package `datasets` in that of the project."""
 
     _absolute_folders = field_validator("home", "data", mode="after")(absolute)
 
@@ -145,7 +147,7 @@ class Locations(BaseModel):
     def _package_or_folder(cls, value: str) -> str:
         """Return the path of a folder as absolute; the name of a package as it is."""
         if "/" in value:
-            return str((PROJECT / Path(value).expanduser()).resolve())
+            return str((project().folder / Path(value).expanduser()).resolve())
         if not all(part.isidentifier() for part in value.split(".")):
             raise ValueError("it should be the name of a package, or the path of a folder with a / in it")
         return value

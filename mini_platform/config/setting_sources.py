@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-"""The project's folder, with workspace.yaml, dagster.yaml, `data/` and `.state/`."""
+from mini_platform.config.project import project
+
 SUFFIX = "_file"
 """Suffix of variables that name the file with the value of a setting."""
 SECRETS = Path("/run/secrets")
@@ -90,12 +90,17 @@ def local(settings_cls: type[BaseSettings]) -> Sources:
     """
     probe = Variables(settings_cls, {})
     environment, files = _split_files(probe, EnvSettingsSource(settings_cls).env_vars, "the environment")
-    dotenv, dotenv_files = _split_files(probe, DotEnvSettingsSource(settings_cls).env_vars, ".env")
+    dotenv, dotenv_files = _split_files(probe, dotenv_variables(settings_cls), ".env")
     folder = environment.get("mini_platform_secrets_dir") or dotenv.get("mini_platform_secrets_dir")
-    secrets = _secrets(probe, PROJECT / folder.value if folder else SECRETS)
+    secrets = _secrets(probe, project().folder / folder.value if folder else SECRETS)
     return Sources(
         *(Variables(settings_cls, values) for values in (environment, files, secrets, {}, dotenv, dotenv_files))
     )
+
+
+def dotenv_variables(settings_cls: type[BaseSettings]) -> Mapping[str, str | None]:
+    """Return the variables of the project's `.env`, by names in lower case."""
+    return DotEnvSettingsSource(settings_cls, env_file=project().folder / ".env").env_vars
 
 
 def _split_files(
@@ -109,7 +114,7 @@ def _split_files(
             continue
         if setting != name and probe.setting(name) is None and probe.setting(setting):
             if value:  # Compose passes variables that are not set as empty ones.
-                path = PROJECT / Path(value).expanduser()
+                path = project().folder / Path(value).expanduser()
                 files[setting] = ResolvedSetting(
                     content(path, f"{name.upper()} names it"), f"{path}, by {name.upper()} in {place}"
                 )

@@ -19,15 +19,12 @@ from mini_platform.config.sections import Ingestion, Limits, Locations, Notifica
 from mini_platform.config.setting_sources import Sources, Variables
 from mini_platform.config.vault import VaultSettings, settings_in_vault
 
-PROJECT = setting_sources.PROJECT
-
 
 class Settings(Ingestion, Limits, RetentionSettings, Notifications, Web, Locations, BaseSettings):
     """The settings of the platform."""
 
     model_config = SettingsConfigDict(
         env_prefix="MINI_PLATFORM_",
-        env_file=PROJECT / ".env",
         env_nested_delimiter="__",
         extra="ignore",
         hide_input_in_errors=True,  # it may be a password

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mini_platform.config.setting_sources import PROJECT, ResolvedSetting, SourceError, local
+from mini_platform.config.setting_sources import ResolvedSetting, SourceError, local
 
 if TYPE_CHECKING:
     import httpx
@@ -37,9 +37,7 @@ class VaultError(SourceError):
 class VaultSettings(BaseSettings):
     """The connection to Vault: variables with the names that its own tools use, from all sources of settings but Vault."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VAULT_", env_file=PROJECT / ".env", extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="VAULT_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     addr: str = ""
     """URL of Vault, such as `https://vault.example.com:8200`; without one Vault is not used."""

@@ -13,7 +13,7 @@ from itertools import groupby
 
 import dagster as dg
 
-from mini_platform.config.settings import PROJECT
+from mini_platform.config.project import project
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs
 from mini_platform.dagster.purging import purge_defs
@@ -73,7 +73,7 @@ def _dataset_defs(
         return build_defs(datasets), []
     from mini_platform.dagster.components import project_defs  # Takes half a second: only if there are components.
 
-    tree = dg.ComponentTree.for_project(PROJECT)
+    tree = dg.ComponentTree.for_project(project().folder)
     of_datasets = {*registry.file_of.values(), *(declaration.file for declaration in registry.invalid)}
     if not any(path in of_datasets and path.is_relative_to(tree.defs_module_path) for path in registry.yaml_files):
         return build_defs(datasets), []

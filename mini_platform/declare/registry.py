@@ -31,6 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from mini_platform.config.project import project
 from mini_platform.declare.collisions import collisions
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -142,6 +143,7 @@ class Registry:
 
     @cached_property
     def _read(self) -> tuple[list[_Declared], list[InvalidDeclaration]]:
+        project().make_importable()
         declared: list[_Declared] = []
         invalid: list[InvalidDeclaration] = []
         for item in (*self._in_python(), *self._in_yaml()):
@@ -166,6 +168,8 @@ class Registry:
         return valid, invalid
 
     def _in_python(self) -> Iterator[_Declared | InvalidDeclaration]:
+        if not self.folder.is_dir():
+            return
         package = _package_of(self.folder) if "/" in self.place else _package_named(self.place)
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"):
             try:
@@ -201,6 +205,11 @@ class Registry:
             RegistryError: the package or folder does not exist.
         """
         if "/" not in self.place:
+            # A project may have none yet, or, as one of create-dagster, declare all of them in YAML.
+            project().make_importable()
+            own = project().datasets_folder
+            if self.place == project().datasets and own.parent.is_dir() and not own.exists():
+                return own
             return Path(next(iter(_package_named(self.place).__path__)))
         if not Path(self.place).is_dir():
             raise RegistryError(f"{SETTING} names the folder {self.place}, which does not exist.")

@@ -16,12 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.markers import Marker
 from pydantic import AliasChoices, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource
+from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from mini_platform.config.setting_sources import SourceError, local
-from mini_platform.config.settings import PROJECT, Settings, invalid, load_settings, sources
+from mini_platform.config.project import VARIABLE, project
+from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
+from mini_platform.config.settings import Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -41,8 +42,8 @@ from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 
 PREFIX = "MINI_PLATFORM_"
-INTERNAL = {"MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
-"""Variables that processes of the platform set for each other."""
+NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
+"""Other variables: the project, and those that processes of the platform set for each other."""
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
@@ -99,11 +100,9 @@ def _versions() -> Iterator[CheckResult]:
         yield CheckResult(
             "versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13."
         )
-    path = PROJECT / "requirements.lock"
-    if not path.exists():
-        yield CheckResult(
-            "versions", "warning", f"{path} is missing: package versions are not checked", "Restore requirements.lock."
-        )
+    path = project().folder / "requirements.lock"
+    if not path.exists():  # A project need not lock its packages.
+        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}")
         return
     packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
     wrong = [
@@ -132,7 +131,7 @@ def _sources() -> Iterator[CheckResult]:
     Raises:
         SourceError: a source cannot be read.
     """
-    yield from _unknown([*os.environ, *DotEnvSettingsSource(Settings).env_vars])
+    yield from _unknown([*os.environ, *dotenv_variables(Settings)])
     by_source = sources()
     yield from _unknown(by_source.vault.resolved)
     places: dict[str, str] = {}
@@ -149,7 +148,7 @@ def _unknown(variables: Iterable[str]) -> Iterator[CheckResult]:
     """Yield a warning per unknown name that looks like a setting: a misspelt one would be ignored silently."""
     known = [*_names(Settings), *_names(VaultSettings)]
     ours, others = ([name for name in known if name.startswith(PREFIX) is of_ours] for of_ours in (True, False))
-    for name in sorted({name.upper() for name in variables} - INTERNAL):
+    for name in sorted({name.upper() for name in variables} - NOT_SETTINGS):
         head = name.split("__")[0]
         stem = head.removesuffix("_FILE")
         near = difflib.get_close_matches(stem, *((ours, 1) if name.startswith(PREFIX) else (others, 1, 0.9)))

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.bench import HERE, MILLION, Bench
 from mini_platform_tests.benchmarks.web_load import serving
+from mini_platform_tests.support.repository import PROJECT
 
 CASES: dict[str, Callable[[Bench], tuple[str, Sequence[Path], bool]]] = {
     "first_1m_inside": lambda bench: ("weather", [bench.part(MILLION, 0, MILLION, 0.01)], False),

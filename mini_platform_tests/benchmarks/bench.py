@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, make_url, text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sampling import write_sample
 from mini_platform.warehouse import embedded
+from mini_platform_tests.support.repository import PROJECT
 
 HERE = "mini_platform_tests.benchmarks"
 CONSOLE = Console(stderr=True)

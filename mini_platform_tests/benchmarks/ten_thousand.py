@@ -40,10 +40,10 @@ from rich.table import Table
 from sqlalchemy import Engine, text
 
 from mini_platform.cli.supervisor.child import end, marked
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets.weather import dataset as weather
 from mini_platform.operations.sampling import write_sample
 from mini_platform.warehouse import connection, embedded
+from mini_platform_tests.support.repository import PROJECT
 
 CONSOLE = Console(stderr=True)
 GIVE_UP_SECONDS = 1800.0

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx
 
-from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 
 RATE, SECONDS = 50, 20
 CLIENTS = 32

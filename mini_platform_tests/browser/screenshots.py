@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.benchmarks.web_load import web_process
 from mini_platform_tests.support.chromium import SIZES, launched
+from mini_platform_tests.support.repository import PROJECT
 
 PICTURES = PROJECT / ".github"
 ROWS = {"weather": 400_000, "customers": 2_000, "signals": 3_000, "records": 1_500, "sales": 20_000}

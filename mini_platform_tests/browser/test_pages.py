@@ -18,9 +18,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support.chromium import SIZES, Look, Watched
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 
 PAGES = (
     "/", "/weather", "/weather?station=SEA&from=2014-01-01&to=2014-03-31", "/sales", "/signals", "/customers", "/records",

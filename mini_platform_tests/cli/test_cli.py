@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from sqlalchemy import URL, Engine, Table, func, select, table, text
 
 from mini_platform.cli.listing import Status
-from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.connection import libpq_url
@@ -30,6 +29,7 @@ from mini_platform.warehouse.tables import COUNTERS, STATUSES, dataset_tables, f
 from mini_platform_tests.support import examples
 from mini_platform_tests.support.command import cli, here, objects
 from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.repository import PROJECT
 
 if TYPE_CHECKING:
     from mini_platform.platform import Platform

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from mini_platform.cli.supervisor.child import worth_showing
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import embedded
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.supervised import Supervised
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("supervisor")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.config.settings import PROJECT
+from mini_platform_tests.support.repository import PROJECT
 
 LOAD = """
 import sys

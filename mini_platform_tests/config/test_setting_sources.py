@@ -28,7 +28,8 @@ def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MINI_PLATFORM_SECRETS_DIR", str(tmp_path / "secrets"))
     (tmp_path / "secrets").mkdir()
-    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    (tmp_path / "pyproject.toml").write_text("[tool.mini_platform]")
+    monkeypatch.setenv("MINI_PLATFORM_PROJECT", str(tmp_path))
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import Double, Engine, FromClause, Select, func, select, text, update
 
 from mini_platform import Aggregate, Dataset, Field, RejectLimit, RowModel, View
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster import automation
 from mini_platform.dagster.automation import DATASET_TAG
 from mini_platform.dagster.checks import USUAL
@@ -26,6 +25,7 @@ from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.support import examples
 from mini_platform_tests.support.definitions import drop, materialize, settled, tick
 from mini_platform_tests.support.oracle import Oracle, differences
+from mini_platform_tests.support.repository import PROJECT
 
 STAGING = dg.AssetKey(["weather", "staging_measurements"])
 PRODUCTION = dg.AssetKey(["weather", "measurements"])

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster import private as dagster_private
+from mini_platform_tests.support.repository import PROJECT
 
 
 def test_they_are_named_in_one_file() -> None:

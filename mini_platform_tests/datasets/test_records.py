@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import select, text
 
 from mini_platform import ApiSource, Dataset
-from mini_platform.config.settings import PROJECT
 from mini_platform.landing.sync import SyncResult, sync
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
@@ -23,6 +22,7 @@ from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.support.api_server import Api, numbered, serving, things
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import records
+from mini_platform_tests.support.repository import PROJECT
 
 QUICK = ApiSource(name="api", rate=1000, tries=2, backoff=0.01)
 ROW = "SELECT source, source_id, name, value, description FROM production.records ORDER BY source, source_id"

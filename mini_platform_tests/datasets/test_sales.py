@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, FromClause, Select, func, inspect, select, text
 
 from mini_platform import Aggregate, Dataset, View
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.definitions import build_defs
 from mini_platform.platform import Platform
@@ -34,6 +33,7 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files
 from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.orders import csv_of, order
+from mini_platform_tests.support.repository import PROJECT
 
 Cells = dict[str, str]
 GOOD = dict(zip((c.name for c in sales.read_columns), order(1, "ada@example.org").split(","), strict=True))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.loading import load_defs
+from mini_platform_tests.support.repository import PROJECT
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -94,7 +94,8 @@ def run(project: Path, *command: str | Path, timeout: float = 200) -> subprocess
     """A program of this environment, in the copy."""
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, cwd=project, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(project), "NO_COLOR": "1", "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": str(project), "MINI_PLATFORM_PROJECT": str(project),
+             "NO_COLOR": "1", "COLUMNS": "200"},
     )  # fmt: skip
 
 

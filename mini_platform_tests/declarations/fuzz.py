@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse import embedded
 from mini_platform_tests.declarations.draw import NOT_YET
 from mini_platform_tests.declarations.machine import Find, counted, ground, run
 from mini_platform_tests.support.databases import FAST, WATCH
+from mini_platform_tests.support.repository import PROJECT
 
 
 @dataclass

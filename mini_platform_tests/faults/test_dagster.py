@@ -17,11 +17,11 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.cli.supervisor.child import marked
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import connection, embedded
 from mini_platform_tests.support import waves
 from mini_platform_tests.support.crash_harness import CrashHarness
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.survivors import Survives
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.support import waves
 from mini_platform_tests.support.crash_harness import PATIENT, CrashHarness
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.survivors import Survives
 
 pytestmark = pytest.mark.faults

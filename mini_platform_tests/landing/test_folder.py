@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select, text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.landing import folder
 from mini_platform.landing.folder import DroppedFile
 from mini_platform.storage.names import display_name
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.repository import PROJECT
 
 
 class Drop:
@@ -400,7 +400,7 @@ from pathlib import Path
 from mini_platform_tests.support.examples import weather as dataset
 from mini_platform.landing import folder
 from mini_platform.storage.store import RawStore
-from mini_platform.config.settings import PROJECT
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform.warehouse import connection
 
 path, raw, url = sys.argv[1:]

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.config.settings import load_settings
 from mini_platform.dagster import automation
 from mini_platform.dagster.automation import _evaluate
 from mini_platform.dagster.build import build_defs
@@ -24,6 +24,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import audit
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.inbox_harness import CHANGED, GOOD, INBOX, InboxHarness
+from mini_platform_tests.support.repository import PROJECT
 
 
 @pytest.fixture

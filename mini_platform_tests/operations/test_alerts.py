@@ -18,7 +18,7 @@ import trustme
 from sqlalchemy import Engine, func, select, text, update
 
 from mini_platform import Dataset, Field, Json, RejectLimit, RowModel
-from mini_platform.config.settings import PROJECT, load_settings
+from mini_platform.config.settings import load_settings
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs
 from mini_platform.datasets import all_datasets
@@ -36,6 +36,7 @@ from mini_platform_tests.support.api_server import Reply, numbered, serving, thi
 from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.trial import Declared
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"

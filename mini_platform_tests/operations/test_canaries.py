@@ -27,12 +27,13 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
 from mini_platform.config.sections import ApiSourceSettings
-from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.config.settings import Settings
 from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
 from mini_platform_tests.support.api_server import Reply, Request, serving
 from mini_platform_tests.support.databases import FAST
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.vault_server import Vault, serving_vault
 
 SMELL = re.compile(

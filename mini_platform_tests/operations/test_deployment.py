@@ -25,10 +25,10 @@ from compose_spec import PyCompose
 from sqlalchemy import Engine, select
 
 from mini_platform.cli.service import SERVICES
-from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.uploads import GOOD, URL
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<words>[^}]*))?\}")

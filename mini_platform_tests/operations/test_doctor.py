@@ -18,13 +18,13 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import Engine, FromClause, Select, func, select, text
 
 from mini_platform import Aggregate, Dataset, Field, RowModel, View
-from mini_platform.config.settings import PROJECT
 from mini_platform.operations import lock
 from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.doctor import examine
 from mini_platform.warehouse.schema import create_all
 from mini_platform_tests.support.command import cli, objects
 from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.repository import PROJECT
 
 
 @pytest.fixture(autouse=True)

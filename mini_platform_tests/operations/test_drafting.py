@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 
 from mini_platform import Csv, Json
 from mini_platform.cli import app
-from mini_platform.config.settings import PROJECT
 from mini_platform.definitions import build_defs
 from mini_platform.operations.drafting import Inferred, infer, load_draft
 from mini_platform.operations.drafting.names import identifiers, snake
@@ -33,6 +32,7 @@ from mini_platform.rows.readers import ReadLimits, RefusedFileError
 from mini_platform.rows.readers.files import read_rows
 from mini_platform.rows.validation import validate
 from mini_platform.warehouse.schema import create_all
+from mini_platform_tests.support.repository import PROJECT
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

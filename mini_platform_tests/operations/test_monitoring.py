@@ -14,9 +14,9 @@ import httpx
 import pytest
 import yaml
 
-from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.repository import PROJECT
 
 FOLDER = PROJECT / "mini_platform" / "operations" / "monitoring"
 MISSING = "promtool is missing, so no rule was checked: apt-get install prometheus"

@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, func, insert, select, text, update
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.dagster.build import build_defs
 from mini_platform.dagster.purging import purge_defs, purge_runs
 from mini_platform.operations.place import Purged
@@ -22,6 +21,7 @@ from mini_platform.warehouse.tables import dataset_tables, files, quality_report
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.pipeline_harness import HEADER, PipelineHarness
+from mini_platform_tests.support.repository import PROJECT
 
 QUARANTINE = dataset_tables(weather).quarantine
 BAD = "".join(f"OSL,2026-01-{day:02},warm,0\n" for day in range(1, 11))

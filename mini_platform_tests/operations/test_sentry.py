@@ -18,10 +18,10 @@ import pytest
 import sentry_sdk
 from sqlalchemy import Engine, text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.web import serving
 
 CANARY = "CANARY-4711"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.config.settings import PROJECT
 from mini_platform_tests.support.claims import SYSTEMS, Claim
+from mini_platform_tests.support.repository import PROJECT
 
 FOLDER = PROJECT / "mini_platform_tests"
 

@@ -10,13 +10,13 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url, select
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import cli, here, objects
 from mini_platform_tests.support.databases import FAST, load_files, set_environment
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.roles import GROUPS, PATIENCE, SAMPLES, RolesPlatform, Server, parts_of
 
 BY_COMMAND = "weather"

@@ -21,12 +21,12 @@ from fastapi import Body, Depends, FastAPI, Header, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.declare.registry import configured
 from mini_platform.operations.metabase import dashboards_of
 from mini_platform.warehouse.connection import engine as engine_of
 from mini_platform_tests.support.command import here
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.roles import RolesPlatform
 from mini_platform_tests.support.web import listening
 

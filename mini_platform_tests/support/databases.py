@@ -21,6 +21,7 @@ from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import files
+from mini_platform_tests.support.repository import PROJECT
 
 TEMPLATE, TEMPLATE_WITH_SAMPLES = "template_platform", "template_samples"
 
@@ -105,6 +106,7 @@ def _rows(cursor: Any, table: str) -> str:
 def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
     for name in [n for n in os.environ if n.startswith(("MINI_PLATFORM_", "DAGSTER_", "DATABASE_URL", "VAULT_"))]:
         patch.delenv(name)
+    patch.setenv("MINI_PLATFORM_PROJECT", str(PROJECT))  # also for tests that change the folder
     patch.setenv("DATABASE_URL", url)
     patch.setenv("MINI_PLATFORM_HOME", str(folder / "home"))
     patch.setenv("MINI_PLATFORM_DATA", str(folder / "data"))

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 from sqlalchemy import text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.warehouse.connection import engine
+from mini_platform_tests.support.repository import PROJECT
 
 
 @contextmanager

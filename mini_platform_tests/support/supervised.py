@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from mini_platform.cli.supervisor.child import MARK
-from mini_platform.config.settings import PROJECT
+from mini_platform_tests.support.repository import PROJECT
 
 
 @dataclass

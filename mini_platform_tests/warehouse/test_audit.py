@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.datasets import all_datasets
 from mini_platform.landing import retention
 from mini_platform.operations.forget import forget
@@ -20,6 +19,7 @@ from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.web.auth import keys
 from mini_platform_tests.support.databases import Pipeline
+from mini_platform_tests.support.repository import PROJECT
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 ME = f"user {getpass.getuser()}"

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, text
 
 from mini_platform.config.faultpoints import UPGRADING, VARIABLE
-from mini_platform.config.settings import PROJECT
 from mini_platform.operations.processing import process
 from mini_platform.operations.verify import verify
 from mini_platform.platform import Platform
@@ -25,6 +24,7 @@ from mini_platform.warehouse.tables import COUNTERS, dataset_tables, files, migr
 from mini_platform_tests.support import dumps
 from mini_platform_tests.support.catalog import catalog
 from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.repository import PROJECT
 
 FIRST = "0000"
 EMPTY = "template1"

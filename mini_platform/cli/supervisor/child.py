@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from mini_platform.config.settings import PROJECT
+from mini_platform.config.project import project
 
 MARK = "MINI_PLATFORM_SUPERVISED"
 """Environment variable of every supervised process and, by inheritance, of its descendants; its value is the home."""
@@ -79,7 +79,7 @@ class ChildProcess:
         environment = os.environ | {"DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1", MARK: str(home)}
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=PROJECT,
+            cwd=project().folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

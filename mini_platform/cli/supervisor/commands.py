@@ -17,7 +17,8 @@ from mini_platform.cli.supervisor.child import end, marked
 from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.readiness import addresses
 from mini_platform.cli.supervisor.state import PlatformError, pid_file_lock, read_state, remove_state, supervisor_pid
-from mini_platform.config.settings import PROJECT, Settings, load_settings
+from mini_platform.config.project import project
+from mini_platform.config.settings import Settings, load_settings
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.warehouse import embedded
 
@@ -165,7 +166,7 @@ def _up_in_background(settings: Settings, console: Console) -> int:
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mini_platform.cli.supervisor"],
-            cwd=PROJECT,
+            cwd=project().folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

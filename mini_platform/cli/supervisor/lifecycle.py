@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ from mini_platform.cli.supervisor.preflight import api_refusal, check_ports, cre
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
 from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_state
-from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.config.settings import Settings
+from mini_platform.dagster.instance import prepare_instance
 from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
 
@@ -52,9 +52,7 @@ class Supervisor:
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
         self._log("INFO", "starting Dagster and the API…")
-        (settings.home / "dagster").mkdir(exist_ok=True)
-        # Dagster creates folders for its telemetry in DAGSTER_HOME even if telemetry is off: not in the project's folder.
-        shutil.copy(PROJECT / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
+        prepare_instance(settings)
         self._declarations = self._declaration_times()
         self._processes.launch_all()
         fail_dead_runs(settings, self._log)

@@ -9,7 +9,8 @@ import sys
 
 from mini_platform.cli.supervisor.child import Log
 from mini_platform.cli.supervisor.state import PlatformError
-from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.config.project import project
+from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 
 
@@ -80,6 +81,8 @@ def fail_dead_runs(settings: Settings, log: Log) -> None:
     if count:
         command = [sys.executable, "-m", "mini_platform.dagster.run_launcher"]
         environment = os.environ | {"DAGSTER_HOME": str(settings.home / "dagster")}
-        result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=project().folder, env=environment, capture_output=True, text=True, check=False
+        )
         for line in result.stdout.splitlines():
             log("WARNING", line)

@@ -11,7 +11,8 @@ import psutil
 
 from mini_platform.cli.supervisor.child import ChildProcess, Log, end
 from mini_platform.cli.supervisor.state import PlatformError
-from mini_platform.config.settings import PROJECT, Settings
+from mini_platform.config.project import project
+from mini_platform.config.settings import Settings
 from mini_platform.dagster import private
 
 RESTARTS = 5
@@ -76,18 +77,18 @@ class Processes:
 
     def _commands(self) -> dict[str, list[str]]:
         """Return name -> arguments of Python, in the order in which the processes start."""
-        settings = self._settings
+        settings, location = self._settings, project()
         workspace = settings.home / "workspace.yaml"
         workspace.write_text(
-            f"load_from:\n  - grpc_server: {{socket: {json.dumps(str(self._socket))}, location_name: mini_platform}}\n"
+            f"load_from:\n  - grpc_server: {{socket: {json.dumps(str(self._socket))}, location_name: {location.package}}}\n"
         )
-        module = ["--module-name", "mini_platform.definitions", "--working-directory", str(PROJECT)]
+        module = ["--module-name", location.definitions, "--working-directory", str(location.root)]
         return {
             # Not `dagster code-server start`, which puts a second process before this one: two seconds more to start.
             # Lazy: it listens before it has loaded the definitions, and lives on to report an error in them.
             "code_server": [
                 "-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", str(self._socket), *module,
-                "--location-name", "mini_platform", "--log-level", "warning",
+                "--location-name", location.package, "--log-level", "warning",
             ],
             "webserver": [
                 "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port),

@@ -13,11 +13,11 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url, text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.platform import Platform
 from mini_platform.web.auth import keys
 from mini_platform_tests.support import examples
 from mini_platform_tests.support.processes import away, back, process
+from mini_platform_tests.support.repository import PROJECT
 
 HEAVY = ("dagster", "plotly", "polars", "pandas", "pandera", "pyarrow")
 

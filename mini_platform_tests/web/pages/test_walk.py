@@ -24,7 +24,6 @@ from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit
 import pytest
 from sqlalchemy import Connection, text
 
-from mini_platform.config.settings import PROJECT
 from mini_platform.rows.spreadsheets import escape_formula
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.pages import rendering, svg
@@ -32,6 +31,7 @@ from mini_platform.web.pages.listing import ROWS
 from mini_platform_tests.support import drawn
 from mini_platform_tests.support.figures import FIGURES, LEDGER, OF_FILES, At, Params, Read, chosen, masked, rejects
 from mini_platform_tests.support.pages import Page, keeps_to_itself
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.tree import Node, Tree, difference, download_links, read, squeezed, squeezed_all
 from mini_platform_tests.support.world import EVIL, HOSTILE, World, served
 
