@@ -237,7 +237,7 @@ def loaded(run: Callable[..., Result]) -> dict[str, Result]:
     return {name: run(command, "healthy") for name, command in TAKING.items()}
 
 
-def said(lines: list[dict[str, Any]], *names: str) -> str:
+def values_of(lines: list[dict[str, Any]], *names: str) -> str:
     """The values with these names, as lines."""
     return "\n".join(str(line[name]) for line in lines for name in names)
 
@@ -284,13 +284,13 @@ def test_each_is_a_finding_of_the_doctor_an_incident_and_a_fact_of_the_status(ru
     assert {one["dataset"] for one in incidents} == KINDS.keys()
     (facts,) = objects(run("status --json").stdout)
     for name, kind in KINDS.items():
-        assert re.search(kind.why, said(problems, "message")), name
-        assert re.search(kind.why, said(incidents, "message")), name
+        assert re.search(kind.why, values_of(problems, "message")), name
+        assert re.search(kind.why, values_of(incidents, "message")), name
         # Nothing is running that the status could look at: what only the database refuses is not known.
         assert bool(re.search(kind.why, "\n".join(facts["invalid_declarations"]))) is (kind.refused_by != "database"), (
             name
         )
-    assert "DROP" not in said(findings, "advice"), "the tables of an invalid dataset may have rows"
+    assert "DROP" not in values_of(findings, "advice"), "the tables of an invalid dataset may have rows"
 
 
 # Dagster

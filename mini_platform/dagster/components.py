@@ -85,12 +85,12 @@ def _component_places(folder: Path) -> Iterator[Path]:
 def _definitions_at(tree: dg.ComponentTree, path: Path) -> dg.Definitions:
     """Return the definitions of a part of a tree, for which Dagster has only the way by the whole tree."""
     place = private.ComponentPath.from_path(path)
-    found = private.build_filesystem_component_decl_from_context(tree.decl_load_context.for_component_loc(place))
-    if found is None:
+    part = private.build_filesystem_component_decl_from_context(tree.decl_load_context.for_component_loc(place))
+    if part is None:
         return dg.Definitions()
-    for inner, declared in found.iterate_loc_component_decl_pairs():
+    for inner, declared in part.iterate_loc_component_decl_pairs():
         tree.state_tracker.set_cache_data(inner, component_decl=declared)
-    return tree.build_defs(found.loc)
+    return tree.build_defs(part.loc)
 
 
 def _first_cause(error: BaseException) -> BaseException:

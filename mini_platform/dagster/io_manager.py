@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+IO_MANAGER = "postgres_io_manager"
+"""Key of the IO manager of datasets. The default one, `io_manager`, may be another one of the project."""
 KEY = "mini_platform/key"
 """Metadata of an asset: name or names of the columns that identify a row of its DataFrame."""
 

@@ -39,6 +39,8 @@ from mini_platform.declare.places import Place
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
+IN_FOLDERS = (YAML_FILE, "__init__.py")
+"""Files whose folder has the name of the dataset."""
 YAML_FOLDER = "defs"
 """Folder of the components in a project that `create-dagster` made: beside the datasets."""
 
@@ -131,9 +133,9 @@ class Registry:
 
     def why_invalid(self, name: str) -> str | None:
         """Return why the declaration with this name, or in the file or folder with this name, is invalid; else None."""
-        for invalid in self.invalid:
-            names = {invalid.name, *((invalid.file.stem, invalid.file.parent.name) if invalid.file else ())}
-            if name in names:
+        for invalid in self._read[1]:
+            file = invalid.file
+            if name == invalid.name or (file and name == (file.parent.name if file.name in IN_FOLDERS else file.stem)):
                 return invalid.message
         return None
 
