@@ -26,6 +26,7 @@ from mini_platform.cli.loading import adopt, load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
+from mini_platform.cli.starting import init
 from mini_platform.cli.syncing import sources, sync
 from mini_platform.config.project import use_project
 
@@ -56,7 +57,7 @@ def use(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Platform": (up, down, status, serve),
+    "Platform": (init, up, down, status, serve),
     "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_message
 
 if TYPE_CHECKING:
@@ -76,14 +75,13 @@ def init() -> None:
         from mini_platform.dagster.storage import PlatformStorage
 
         PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
-    try:
-        initialize(db_engine, platform.datasets.values())
-    except ValueError as error:
-        raise MistakeError(str(error)) from error
+    refused = initialize(db_engine, platform.datasets.values())
     db_engine.dispose()
     for name, meaning in ROLES.items():
         typer.echo(f"{name:<24} {meaning}")
     print_message("Create logins with: mini-platform db login NAME --role loader")
+    for sentence in (*(invalid.message for invalid in platform.invalid), *map(str, refused.values())):
+        print_message(f"Left out: {sentence}")
 
 
 @db.command()

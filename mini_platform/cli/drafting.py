@@ -41,7 +41,7 @@ def new(
     target = out or platform.registry.folder / f"{name}.py"
     if target.exists():
         raise MistakeError(f"{target} exists already; nothing was written.")
-    if not target.parent.is_dir():
+    if not target.parent.is_dir() and out is not None:
         raise MistakeError(f"{target.parent} is not a folder.")
     if not sample.is_file():
         raise MistakeError(f"{sample} is not a file.")
@@ -49,6 +49,9 @@ def new(
         draft = infer(sample, name, table, platform.read_limits)
     except RefusedFileError as refusal:
         raise MistakeError(f"{sample.name}: {refusal}") from refusal
+    if not target.parent.is_dir():
+        target.parent.mkdir()
+        (target.parent / "__init__.py").write_text('"""The datasets of this project: each file declares one."""\n')
     with target.open("x", encoding="utf-8") as file:
         file.write(draft.text)
     for sentence in draft.notes:

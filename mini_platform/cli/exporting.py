@@ -42,10 +42,11 @@ def export(
         raise MistakeError(f"{out.parent} is not a folder.")
     if out.is_dir():
         raise MistakeError(f"{out} is a folder; --out takes the name of a file.")
+    platform = open_platform(chosen)
     relation = relations.rows(chosen, clear=personal)
     to_stdout = str(out) == "-"
     with (
-        open_platform().engine.connect() as conn,
+        platform.engine.connect() as conn,
         nullcontext(sys.stdout.buffer) if to_stdout else out.open("wb") as target,
     ):
         for chunk in exported(conn, relation, ListQuery.parse(relation, (), export=True), form.value):

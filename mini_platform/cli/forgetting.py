@@ -36,7 +36,7 @@ def forget(
     from mini_platform.warehouse.tables import files
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     text = sys.stdin.readline().strip() if value == "-" else value
     stored_bytes = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == chosen.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)

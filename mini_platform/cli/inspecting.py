@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mini_platform.cli.context import dataset_named, datasets_named, open_platform
+from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
 
@@ -26,8 +26,7 @@ def verify(
     """
     from mini_platform.operations import verify as operation
 
-    chosen = datasets_named(dataset)
-    platform = open_platform()
+    platform, chosen = open_datasets(dataset)
     with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
         comparisons = [
             comparison
@@ -79,7 +78,7 @@ def explain(
         values = parse_key(chosen, key)
     except KeyTextError as error:
         raise MistakeError(str(error)) from error
-    platform = open_platform()
+    platform = open_platform(chosen)
     raw_bytes = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == chosen.name, files.c.same_as.is_(None)
     )

@@ -48,7 +48,8 @@ def create(
 
     expires_at = _expiry(expires)
     try:
-        scopes = keys.checked_scopes(scope, configured().datasets)
+        registry = configured()
+        scopes = keys.checked_scopes(scope, [*registry.datasets, *(invalid.name for invalid in registry.invalid)])
     except ValueError as error:
         raise MistakeError(str(error)) from error
     if not name.strip():

@@ -89,7 +89,7 @@ def rejects(
     if as_csv and as_json:
         raise MistakeError("Use either --csv or --json.")
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     if file is not None:
         ledger_row(platform, chosen, file)
     names = [name for name in REJECTS if name != "record" or chosen.may_share_lines]

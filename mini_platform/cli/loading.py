@@ -56,7 +56,7 @@ def load(
         dropped = [named_file(path) for path in paths]
     except FileError as error:
         raise MistakeError(str(error)) from error
-    platform = open_platform()
+    platform = open_platform(chosen)
     label = dropped[0].name if len(dropped) == 1 else f"{len(dropped)} files"
     with progress_bar(f"Storing {label}", sum(path.stat().st_size for path in paths)) as advance:
         landed_files = []
@@ -84,7 +84,7 @@ def reprocess(
     from mini_platform.operations.reprocessing import reprocess
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     if file is not None:
         ledger_row(platform, chosen, file)
     queued = reprocess(platform, chosen, file)
@@ -119,7 +119,7 @@ def adopt(
     from mini_platform.operations.landing import land_files
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     try:
         with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as table:
             _show_adoption(chosen, table)

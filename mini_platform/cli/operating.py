@@ -121,12 +121,12 @@ def purge(
 
     The job `purge` does the same every night. Retention is set by MINI_PLATFORM_RAW_RETENTION and the settings beside it.
     """
-    from mini_platform.cli.context import datasets_named
+    from mini_platform.cli.context import open_datasets
     from mini_platform.operations.purge import days
     from mini_platform.operations.purge import purge as remove
 
-    platform = open_platform()
-    results = list(remove(platform, datasets_named(None), dry_run=dry_run))
+    platform, datasets = open_datasets(None)
+    results = list(remove(platform, datasets, dry_run=dry_run))
     if age := days(platform.settings.run_retention):
         from mini_platform.dagster.instance import prepare_instance
 
@@ -194,6 +194,8 @@ def metabase(
     registry = configured()
     dashboards = dashboards_of(registry, registry.datasets)
     target = make_url(database).set(password=database_password_file.read().strip())
+    for invalid in registry.invalid:
+        print_message(f"Left out: {invalid.message}")
     with Metabase(url, email, password_file.read().strip()) as session:
         changes = session.set_up(target, dashboards)
     if not dashboards:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mini_platform.cli.context import dataset_named, datasets_named, open_platform
+from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import FAILED, MistakeError
 from mini_platform.cli.output import print_json, print_message, print_table
 from mini_platform.cli.runs import process
@@ -56,7 +56,7 @@ def sync(
     """
     chosen = dataset_named(dataset)
     api_sources = _api_sources(chosen, source)
-    platform = open_platform()
+    platform = open_platform(chosen)
     results = [_sync_source(platform, chosen, item, verbose=verbose) for item in api_sources]
     file_ids = [file_id for item in results for file_id in item.file_ids]
     failure = process(platform, chosen, file_ids, verbose=verbose).failure if file_ids else None
@@ -116,8 +116,7 @@ def sources(
     from mini_platform.landing.checkpoint import load_checkpoints
     from mini_platform.operations.sources import is_configured
 
-    chosen = datasets_named(dataset)
-    platform = open_platform()
+    platform, chosen = open_datasets(dataset)
     with platform.engine.connect() as conn:
         known = {(row.dataset, row.source): row._asdict() for row in load_checkpoints(conn)}
     rows: list[dict[str, Any]] = [

@@ -22,6 +22,7 @@ class Shared:
 
     Attributes:
         datasets: datasets by name; the platform has the tables of those that are declared when it is opened.
+        of_registry: True if the definitions of all datasets are built from the registry, and not by their components.
         definitions: the resources and the executor.
         build_platform: platform with the settings at the time definitions are built: schedules of syncs, URL of the dashboard.
             The platform of the resources reads the settings when it is used.
@@ -30,6 +31,7 @@ class Shared:
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         """Create the resources for these datasets; more can be added to `datasets`."""
         self.datasets = dict(datasets)
+        self.of_registry = False
         self.build_platform = Platform()
         platform = Platform(self.datasets)
         self.definitions = dg.Definitions(

@@ -5,16 +5,19 @@ https://docs.dagster.io/guides/build/components
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import dagster as dg
 
+from mini_platform.dagster import private
 from mini_platform.dagster.build import Shared, dataset_defs
 from mini_platform.declare import dataset as declaration
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.from_yaml import Attributes, dataset_of
+from mini_platform.declare.registry import InvalidDeclaration, Registry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,6 +29,61 @@ _SHARED: WeakKeyDictionary[object, Shared] = WeakKeyDictionary()
 def shared_by(tree: dg.ComponentTree) -> Shared:
     """Return the shared parts of a project's datasets: Dagster merges definitions only if their resources are identical."""
     return _SHARED.setdefault(tree.state_tracker, Shared({}))
+
+
+def other_components(tree: dg.ComponentTree, registry: Registry) -> tuple[dg.Definitions, list[InvalidDeclaration]]:
+    """Return the definitions of a component tree without those of datasets, which are built from the registry.
+
+    Dagster loads a tree as a whole. If a part of it cannot be loaded, each folder with components is loaded by itself; of a
+    part that is no declaration of a dataset, this returns the reason, too.
+    """
+    shared = shared_by(tree)
+    shared.datasets.update(registry.datasets)
+    shared.of_registry = True
+    try:
+        return tree.build_defs(), []
+    except Exception:  # Any component may raise anything.
+        known = {declaration.file for declaration in registry.invalid}
+    parts: list[dg.Definitions] = []
+    failed: list[InvalidDeclaration] = []
+    for path in _component_places(tree.defs_module_path):
+        try:
+            parts += [_definitions_at(tree, path)]
+        except Exception as error:
+            file = path / "defs.yaml" if path.is_dir() else path
+            if file not in known:
+                cause = _first_cause(error)
+                message = f"{file}: {type(cause).__name__}: {' '.join(str(cause).split())}"
+                failed.append(InvalidDeclaration(path.stem, file, message))
+    return dg.Definitions.merge(*parts), failed
+
+
+def _component_places(folder: Path) -> Iterator[Path]:
+    """Yield folders with a YAML file of components, and Python files elsewhere, as Dagster's loader walks them."""
+    for path in sorted(folder.iterdir()):
+        if path.name == "__pycache__" or path.name.startswith("."):
+            continue
+        if path.is_dir() and not any((path / name).exists() for name in ("defs.yaml", "defs.yml", "component.yaml")):
+            yield from _component_places(path)
+        elif path.is_dir() or path.suffix == ".py":
+            yield path
+
+
+def _definitions_at(tree: dg.ComponentTree, path: Path) -> dg.Definitions:
+    """Return the definitions of a part of a tree, for which Dagster has only the way by the whole tree."""
+    place = private.ComponentPath.from_path(path)
+    found = private.build_filesystem_component_decl_from_context(tree.decl_load_context.for_component_loc(place))
+    if found is None:
+        return dg.Definitions()
+    for inner, declared in found.iterate_loc_component_decl_pairs():
+        tree.state_tracker.set_cache_data(inner, component_decl=declared)
+    return tree.build_defs(found.loc)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 class Dataset(dg.Component):
@@ -73,6 +131,8 @@ class Dataset(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the same definitions that `build_defs` returns for this dataset."""
         shared = shared_by(context.component_tree)
+        if shared.of_registry:
+            return dg.Definitions()
         others = [other for other in shared.datasets.values() if other.name != self.dataset.name]
         refuse_collisions([*others, self.dataset])
         shared.datasets[self.dataset.name] = self.dataset

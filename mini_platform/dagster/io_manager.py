@@ -73,6 +73,7 @@ class PostgresIOManager(dg.IOManager):
         if obj is None:
             return
         platform, (dataset, declared) = self._platform, self._declared(context.asset_key)
+        platform.require(dataset)
         if isinstance(obj, StagedFiles):
             self._show(context, loaded_metadata, dataset, load(platform, dataset, context.run_id, obj.only))
         elif isinstance(obj, Select | CompoundSelect) and isinstance(declared, Aggregate):

@@ -43,6 +43,7 @@ SHORT = 4
 """Minimum length of a URL part that is masked: shorter parts are not secrets, and would hide half of a message."""
 SAYS_WHY = ("WARNING", "ERROR", "CRITICAL")
 LEADS = {
+    "declaration_invalid": "Declaration invalid",
     "run_failed": "Run failed",
     "file_refused": "File refused",
     "check_failed": "Check failed",

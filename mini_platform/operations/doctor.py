@@ -12,7 +12,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -25,9 +25,10 @@ from mini_platform.config.project import VARIABLE, project
 from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
 from mini_platform.config.settings import Settings, invalid, load_settings, sources
 from mini_platform.config.vault import VaultSettings
+from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import SETTING as DATASETS_SETTING
-from mini_platform.declare.registry import registry_of
+from mini_platform.declare.registry import InvalidDeclaration
 from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
@@ -69,15 +70,31 @@ def examine() -> Iterator[CheckResult]:
         yield CheckResult("settings", "problem", str(error), "Restore that source, or set the setting elsewhere.")
         return
     yield CheckResult("settings", "ok", f"all are valid; home is {settings.home}, data is {settings.data}")
+    platform = Platform()
     try:
-        if not registry_of(settings.datasets).datasets:
-            do = "Draft one: mini-platform new NAME --from FILE."
-            yield CheckResult("datasets", "warning", f"{settings.datasets} declares no dataset", do)
-    except ValueError as error:
+        yield from _declarations(platform)
+    except DeclarationError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https, _database):
+    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https):
         yield from check(settings)
+    yield from _database(platform)
+
+
+def _declarations(platform: Platform) -> Iterator[CheckResult]:
+    """Yield the declarations that cannot be used, whatever is in the database, and further modules of datasets likewise."""
+    registry = platform.registry
+    for module, variable in (("routes", "router"), ("metabase", "DASHBOARDS")):
+        registry.own_values(module, variable, object, registry.datasets)
+    yield from map(_invalid, platform.invalid)
+    if not platform.invalid and not platform.datasets:
+        do = "Draft one: mini-platform new NAME --from FILE."
+        yield CheckResult("datasets", "warning", f"{registry.place} declares no dataset", do)
+
+
+def _invalid(declaration: InvalidDeclaration) -> CheckResult:
+    do = f"Correct it: until then {declaration.name} is left out. The other datasets are not affected."
+    return CheckResult("datasets", "problem", declaration.message.removesuffix("."), do)
 
 
 def _versions() -> Iterator[CheckResult]:
@@ -230,7 +247,8 @@ def _https(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("encryption", "ok", f"the API is meant for {clients} only, over http")
 
 
-def _database(settings: Settings) -> Iterator[CheckResult]:
+def _database(platform: Platform) -> Iterator[CheckResult]:
+    settings, known = platform.settings, platform.invalid
     if settings.database_url is None and not embedded.is_running(settings.home):
         yield CheckResult("database", "warning", "the embedded server does not run", "Start it: mini-platform up.")
         return
@@ -238,13 +256,13 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
     try:
         database = engine(database_url(settings))
         with database.connect() as conn:
-            declared = registry_of(settings.datasets).datasets
-            datasets = declared.values()
             for check in (_server, _encryption, _clock):
                 yield from check(conn)
-            yield from _tables(conn, datasets)
-            yield from _roles(conn, datasets)
-            yield from _incidents(conn, declared)
+            platform.examine(database)
+            yield from (_invalid(declaration) for declaration in platform.invalid if declaration not in known)
+            yield from _tables(conn, platform)
+            yield from _roles(conn, platform.datasets.values())
+            yield from _incidents(conn, platform)
     except DatabaseAwayError as error:
         yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
@@ -287,13 +305,9 @@ def _clock(conn: Connection) -> Iterator[CheckResult]:
     yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
 
 
-def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
-    try:
-        current = is_current(conn, datasets)
-    except ValueError as error:
-        yield CheckResult("tables", "problem", str(error), "Correct the declaration.")
-        return
-    if current:
+def _tables(conn: Connection, platform: Platform) -> Iterator[CheckResult]:
+    datasets = platform.datasets.values()
+    if is_current(conn, datasets):
         yield CheckResult("tables", "ok", "they match the declarations of the datasets")
     else:
         yield CheckResult(
@@ -302,18 +316,20 @@ def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRe
             "they do not match the declarations of the datasets yet",
             "Update them: mini-platform up.",
         )
-    if warning := undeclared(conn, datasets):
+    # The tables of an invalid dataset are not declared now, and are to stay.
+    if not platform.invalid and (warning := undeclared(conn, datasets)):
         yield CheckResult("tables", "warning", *warning)
 
 
-def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[CheckResult]:
+def _incidents(conn: Connection, platform: Platform) -> Iterator[CheckResult]:
     """Yield the open incidents of files, sources and datasets, as the overview and the alerts show them."""
+    datasets = platform.datasets
     try:
         if not is_current(conn, datasets.values()):
             return
-        incidents = current(conn, Platform(datasets), datasets)
+        incidents = [one for one in current(conn, platform, datasets) if one.kind != "declaration_invalid"]
     except ValueError:
-        return  # Reported by the check of the tables, or of the inboxes.
+        return  # Reported by the check of the inboxes.
     for incident in incidents:
         do = f"{incident.advice} Or close it by its id: mini-platform alerts list."
         yield CheckResult("incidents", incident.level, incident.message, do)

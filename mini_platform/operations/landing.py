@@ -76,6 +76,7 @@ def land(
         files: ids of landed files that the run is limited to; if set, no new files are landed.
         visit_inboxes: False if another process visits them all the time.
     """
+    platform.require(dataset)
     with audit.on_behalf_of(platform.worker(run_id).actor):
         file_ids, skipped = _land_dropped(platform, dataset) if files is None else ([], [])
         if files is None and visit_inboxes:
@@ -133,6 +134,7 @@ def land_files(
     Yields:
         Each file with its ledger row; or with None, and the reason, if it cannot be landed.
     """
+    platform.require(dataset)
     for batch in _by_distinct_names(named):
         for first_try, first_row in folder.land(platform.engine, dataset, platform.store, batch, channel):
             file, row = first_try, first_row
@@ -175,6 +177,7 @@ def sync(
     """
     from mini_platform.landing.sync import sync  # Brings httpx.
 
+    platform.require(dataset)
     access = access_to(platform, dataset, source)
     with audit.on_behalf_of(platform.worker(run_id).actor) if run_id else nullcontext():
         return sync(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -16,7 +17,6 @@ from fastapi import APIRouter, FastAPI
 
 from mini_platform.config import extras, logs
 from mini_platform.config.settings import Settings
-from mini_platform.declare.registry import own_value
 from mini_platform.operations import https
 from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
 from mini_platform.web.api.openapi import describe
@@ -37,11 +37,7 @@ STOP_SECONDS = 10
 
 
 def create_app(site: Site | None = None) -> FastAPI:
-    """Return the app for a site; by default for the platform of the settings.
-
-    Raises:
-        RegistryError: a dataset's own routes cannot be imported.
-    """
+    """Return the app for a site; by default for the platform of the settings."""
     app = FastAPI(
         title="Mini Platform", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -54,8 +50,8 @@ def create_app(site: Site | None = None) -> FastAPI:
     reference.serve_swagger(app)
     for room in (datasets, uploads, health, metrics, audit, reference):
         app.include_router(room.router)
-    for own in app.state.site.platform.registry.own_modules("routes", app.state.site.datasets):
-        app.include_router(own_value(own, "router", APIRouter))
+    for router in app.state.site.platform.registry.own_values("routes", "router", APIRouter, app.state.site.datasets):
+        app.include_router(router)
     describe(app, app.state.site)
     return app
 
@@ -72,15 +68,25 @@ def main() -> None:
         log.warning(settings.in_clear)
     for sentence in extras.refusals(settings):
         log.warning(sentence)
-    threading.Thread(target=preload, daemon=True).start()
+    app = create_app(site)
+    threading.Thread(target=_prepare, args=[site], daemon=True).start()
     uvicorn.run(
-        create_app(site),
+        app,
         host=settings.host,
         port=settings.api_port,
         log_config=None,
         timeout_graceful_shutdown=STOP_SECONDS,
         **served(settings),
     )
+
+
+def _prepare(site: Site) -> None:
+    """Do what need not delay the start: prepare pages, and log declarations that cannot be used."""
+    preload()
+    with suppress(*AWAY):
+        site.platform.engine  # noqa: B018 - opened: it may refuse datasets
+    for invalid in site.platform.invalid:
+        logging.getLogger(__name__).warning(invalid.message)
 
 
 def served(settings: Settings) -> dict[str, Any]:

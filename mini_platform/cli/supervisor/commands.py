@@ -99,12 +99,13 @@ def status() -> dict[str, Any]:
     """Return the facts for `mini-platform status`: primitive values only, no password."""
     settings = load_settings()
     running, state = supervisor_pid(settings.home), read_state(settings.home)
+    answers = api_answers(settings)
     return {
         "running": running is not None,
         "pid": running,
         "since": state.get("since") if running else None,
         "api_url": settings.api_url,
-        "api_answers": api_answers(settings),
+        "api_answers": answers,
         "dagster_url": settings.dagster_url,
         "dagster_answers": dagster_answers(settings),
         "processes": {process.pid: _command_words(process) for process in marked(settings.home)},
@@ -112,7 +113,28 @@ def status() -> dict[str, Any]:
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
         "home": str(settings.home),
         "data": str(settings.data),
+        "invalid_declarations": _invalid_declarations(settings, is_running=answers),
     }
+
+
+def _invalid_declarations(settings: Settings, *, is_running: bool) -> list[str]:
+    """Return a sentence for each declaration that cannot be used; those that the database refuses only if it is running."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mini_platform.declare.columns import DeclarationError
+    from mini_platform.platform import Platform
+    from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
+
+    platform = Platform()
+    try:
+        if is_running:
+            with contextlib.suppress(DatabaseAwayError, SQLAlchemyError):
+                database = engine(database_url(settings))
+                platform.examine(database)
+                database.dispose()
+        return [declaration.message for declaration in platform.invalid]
+    except DeclarationError as error:
+        return [str(error)]
 
 
 def _console() -> Console:

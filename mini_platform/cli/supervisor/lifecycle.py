@@ -18,7 +18,7 @@ from mini_platform.cli.supervisor.state import PlatformError, read_state, remove
 from mini_platform.config import extras
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
-from mini_platform.declare.registry import registry_of
+from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
 
 
@@ -49,7 +49,7 @@ class Supervisor:
         self._end_orphans()
         check_ports(settings)
         self._announce_postgres()
-        create_schemas(settings, self._log)
+        invalid = create_schemas(self._log)
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
         self._log("INFO", "starting Dagster and the API…")
@@ -61,7 +61,7 @@ class Supervisor:
         self._ready = True
         seconds = time.monotonic() - self._started_at
         self._log("INFO", f"ready after {seconds:.0f} s: {addresses(settings)}, drop files in {settings.data}")
-        for warning in (settings.in_clear, *extras.refusals(settings)):
+        for warning in (settings.in_clear, *extras.refusals(settings), *invalid):
             if warning:
                 self._log("WARNING", warning)
         write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
@@ -137,16 +137,22 @@ class Supervisor:
             self._processes.launch([child.name])
 
     def _declaration_times(self) -> dict[Path, int]:
-        """Return the files that declare datasets, with the times of their last change."""
-        return {path: path.stat().st_mtime_ns for path in registry_of(self._settings.datasets).files()}
+        """Return the files that declare datasets, with the times at which their contents or permissions last changed."""
+        times = {}
+        with contextlib.suppress(RegistryError):  # The folder is gone.
+            for path in registry_of(self._settings.datasets).files():
+                with contextlib.suppress(FileNotFoundError):  # It was just removed, or is a link to nothing.
+                    times[path] = path.stat().st_ctime_ns
+        return times
 
     def _reload_declarations(self) -> None:
-        """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on."""
+        """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on.
+
+        Both change the tables, and log declarations that are invalid now: this process has the modules of its own start.
+        """
         times = self._declaration_times()
         if times == self._declarations:
             return
         self._log("INFO", "the datasets changed: reloading them")
         self._declarations = times
-        ended = self._processes.end(("code_server", "api"))
-        create_schemas(self._settings, self._log)
-        self._processes.launch(ended)
+        self._processes.launch(self._processes.end(("code_server", "api")))

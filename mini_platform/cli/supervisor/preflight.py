@@ -11,7 +11,6 @@ from mini_platform.cli.supervisor.child import Log
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.project import project
 from mini_platform.config.settings import Settings
-from mini_platform.declare.registry import registry_of
 from mini_platform.operations import https
 
 
@@ -42,19 +41,24 @@ def api_refusal(settings: Settings) -> str | None:
     return refusal
 
 
-def create_schemas(settings: Settings, log: Log) -> None:
-    """Create or change the tables of the declared datasets, and log tables that are no longer declared."""
-    from mini_platform.warehouse.connection import database_url, engine
-    from mini_platform.warehouse.schema import create_all, undeclared
+def create_schemas(log: Log) -> list[str]:
+    """Create or change the tables of the declared datasets, and log tables that are no longer declared.
 
-    db_engine = engine(database_url(settings))
+    Returns:
+        A sentence for each declaration that cannot be used.
+    """
+    from mini_platform.platform import Platform
+    from mini_platform.warehouse.schema import undeclared
+
+    platform = Platform()
     log("INFO", "creating schemas…")
-    datasets = registry_of(settings.datasets).datasets.values()
-    create_all(db_engine, datasets)
-    with db_engine.connect() as connection:
-        if sentences := undeclared(connection, datasets):
+    with platform.engine.connect() as connection:
+        invalid = [declaration.message for declaration in platform.invalid]
+        # The tables of an invalid dataset are not declared now, and are to stay.
+        if not invalid and (sentences := undeclared(connection, platform.datasets.values())):
             log("WARNING", ". ".join(sentences))
-    db_engine.dispose()
+    platform.engine.dispose()
+    return invalid
 
 
 def fail_dead_runs(settings: Settings, log: Log) -> None:
