@@ -25,14 +25,14 @@ def check(
     """
     from mini_platform.operations.checking import check as faults_of
 
-    faults = {one.name: (one, faults_of(one)) for one in datasets_named(dataset)}
+    faults = {one: faults_of(one) for one in datasets_named(dataset)}
     if as_json:
-        print_json({"dataset": name, "ok": not found, "faults": found} for name, (_, found) in faults.items())
+        print_json({"dataset": one.name, "ok": not why, "faults": why} for one, why in faults.items())
     else:
-        for name, (one, found) in faults.items():
+        for one, why in faults.items():
             parts = f"{len(one.columns)} columns, {len(one.rules)} rules, {len(one.computed)} aggregates and views"
-            typer.echo("\n".join(found) or f"{name}: {parts} are fine")
-    if any(found for _, found in faults.values()):
+            typer.echo("\n".join(why) or f"{one.name}: {parts} are fine")
+    if any(faults.values()):
         raise typer.Exit(1)
 
 
