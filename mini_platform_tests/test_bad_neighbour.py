@@ -1,6 +1,6 @@
 """One bad declaration stops itself only: each kind of it beside a healthy dataset, in every command, page and asset.
 
-A new kind is one more entry of `KINDS`. A kind is seen once: its project is looked at by one test, in one database.
+A new kind is one more entry of `KINDS`. All stand in one project, whose database and web process the tests share.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import html
 import re
 import sys
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import dagster as dg
 import httpx
 import pytest
 import typer
-from sqlalchemy import Engine
 from typer.testing import Result
 
 from mini_platform.cli import app
@@ -27,6 +26,7 @@ from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
 from mini_platform_tests.support.command import here, objects
+from mini_platform_tests.support.databases import copied, execute, set_environment
 from mini_platform_tests.support.web import endpoints_of, serving
 
 HEALTHY = """
@@ -48,7 +48,8 @@ dataset = Dataset(
     aggregates=(Aggregate(usage, ("meter",), {"meter": ("Meter",), "most": ("Most",)}, ("meter", "most")),),
 )
 """
-BROKEN = """
+COMPUTING = HEALTHY.replace('"healthy"', '"NAME"').replace('"meters"', '"NAME_table"')
+PLAIN = """
 from mini_platform import Dataset, Field, RowModel
 
 
@@ -56,7 +57,7 @@ class Thing(RowModel):
     thing: str = Field("Number of the thing", str_length={"max_value": 20})
 
 
-dataset = Dataset(name="broken", table="things", description="Things.", rows=Thing, key=("thing",))
+dataset = Dataset(name="NAME", table="NAME_table", description="Things.", rows=Thing, key=("thing",))
 """
 WIDE = """
 from mini_platform import Dataset, Field, RowModel
@@ -66,37 +67,40 @@ hints = {"thing": "str"} | dict.fromkeys(fields, "int | None")
 key = {"thing": Field("Number of the thing", str_length={"max_value": 20})}
 Thing = type("Thing", (RowModel,), {"__annotations__": hints, "__module__": __name__, **key, **fields})
 
-dataset = Dataset(name="broken", table="things", description="Things.", rows=Thing, key=("thing",))
+dataset = Dataset(name="NAME", table="NAME_table", description="Things.", rows=Thing, key=("thing",))
 """
-YAML = "type: mini_platform.components.Dataset\nattributes: {name: broken, model: MODEL, key: meter}\n"
+YAML = """\
+type: mini_platform.components.Dataset
+attributes: {name: NAME, table: NAME_table, model: acme_bad_neighbour.a_healthy.Meter, key: meter}
+"""
+SHAPED = """
+CREATE TABLE production.NAME_table (thing int PRIMARY KEY, _file_id bigint NOT NULL, _loaded_at timestamptz NOT NULL);
+COMMENT ON TABLE production.NAME_table IS 'Things'
+"""
 
 
-def python(content: str, name: str = "broken") -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / f"{name}.py").write_text(content)
+Writer = Callable[[Path, str], None]
+"""Writes the declaration of a dataset with a name into the folder of datasets."""
+
+
+def python(content: str) -> Writer:
+    return lambda folder, name: [(folder / f"{name}.py").write_text(content.replace("NAME", name))].clear()
+
+
+def in_yaml(content: str) -> Writer:
+    def write(folder: Path, name: str) -> None:
+        (folder / name).mkdir()
+        (folder / name / "defs.yaml").write_text(content.replace("NAME", name))
 
     return write
 
 
-def later(content: str) -> Callable[[Path], None]:
-    """Declare it in a file that comes after the healthy one."""
-    return python(content, "later")
+def in_another_encoding(folder: Path, name: str) -> None:
+    (folder / f"{name}.py").write_bytes("x = 'Zähler'\n".encode("latin-1"))
 
 
-def in_yaml(content: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / "broken").mkdir()
-        (folder / "broken" / "defs.yaml").write_text(content.replace("MODEL", f"{folder.name}.healthy.Meter"))
-
-    return write
-
-
-def bytes_of_another_encoding(folder: Path) -> None:
-    (folder / "broken.py").write_bytes("x = 'Zähler'\n".encode("latin-1"))
-
-
-def link_to_nothing(folder: Path) -> None:
-    (folder / "broken.py").symlink_to(folder / "nowhere.py")
+def link_to_nothing(folder: Path, name: str) -> None:
+    (folder / f"{name}.py").symlink_to(folder / "nowhere.py")
 
 
 @dataclass(frozen=True)
@@ -104,59 +108,64 @@ class Kind:
     """A kind of bad declaration.
 
     Attributes:
-        write: writes it into the folder of datasets; the dataset is called `broken`.
+        write: writes it.
         why: what the sentence about it says, as a regular expression.
         in_database: statement that is executed before, for what only the database can refuse.
-        has_assets: True if Dagster has its assets, as only the database refuses it.
+        refused_by: what refuses it: the registry, its tables as they would be made, or the database, as they are.
     """
 
-    write: Callable[[Path], None]
+    write: Writer
     why: str
     in_database: str | None = None
-    has_assets: bool = False
+    refused_by: Literal["registry", "tables", "database"] = "registry"
 
 
 KINDS = {
-    "syntax": Kind(python("x = 1\nx = ("), r"broken\.py, line 2: SyntaxError: "),
-    "does not import": Kind(python("import not_there"), r"broken\.py, line 1: ModuleNotFoundError: .*not_there"),
-    "ends the process": Kind(python("import sys\nsys.exit(7)"), r"broken\.py, line 2: SystemExit: 7"),
-    "declares none": Kind(python("x = 1"), r"broken\.py declares no dataset: it should say `dataset = Dataset"),
-    "wrong type": Kind(python("dataset = 7"), r"broken\.py: `dataset` is of the type int, and should be of Dataset"),
-    "invalid": Kind(python(BROKEN.replace('("thing",)', '("day",)')), r"broken\.py.*, line \d+: .*day"),
-    "another encoding": Kind(bytes_of_another_encoding, r"broken\.py.*SyntaxError: .*(utf-8|unicode)"),
-    "unreadable": Kind(link_to_nothing, r"broken\.py.*(ModuleNotFound|No such file)"),
-    "yaml broken": Kind(in_yaml("type: [\n"), r"broken/defs\.yaml, line 2: "),
-    "yaml invalid": Kind(in_yaml(YAML.replace("key", "keys")), r"broken/defs\.yaml, line 2: keys: is not known here"),
-    "yaml model": Kind(
-        in_yaml(YAML.replace("MODEL", "not_there.Meter")), r"defs\.yaml, line 2: not_there cannot be imp"
+    "syntax": Kind(python("x = 1\nx = ("), r"syntax\.py, line 2: SyntaxError: "),
+    "no_import": Kind(python("import not_there"), r"no_import\.py, line 1: ModuleNotFoundError: .*not_there"),
+    "ends_the_process": Kind(python("import sys\nsys.exit(7)"), r"process\.py, line 2: SystemExit: 7"),
+    "declares_none": Kind(python("x = 1"), r"none\.py declares no dataset: it should say `dataset = Dataset"),
+    "wrong_type": Kind(
+        python("dataset = 7"), r"wrong_type\.py: `dataset` is of the type int, and should be of Dataset"
     ),
-    "one table": Kind(
-        later(BROKEN.replace('"things"', '"meters"')),
-        r"later\.py: the table of dataset healthy and the table of dataset broken would have one name, meters, .*healthy\.py",
+    "invalid": Kind(python(PLAIN.replace('("thing",)', '("day",)')), r"invalid\.py.*, line \d+: .*day"),
+    "encoding": Kind(in_another_encoding, r"encoding\.py.*SyntaxError: .*(utf-8|unicode)"),
+    "unreadable": Kind(link_to_nothing, r"unreadable"),
+    "yaml_broken": Kind(in_yaml("type: [\n"), r"yaml_broken/defs\.yaml, line 2: "),
+    "yaml_invalid": Kind(
+        in_yaml(YAML.replace("key:", "keys:")), r"invalid/defs\.yaml, line 2: keys: is not known here"
     ),
-    "no select": Kind(
-        python(HEALTHY.replace("healthy", "broken").replace('"meters"', '"things"').replace("m.c.kwh", "m.c.nope")),
-        r"broken\.py: .*nope",
+    "yaml_model": Kind(
+        in_yaml(YAML.replace("acme_", "not_")), r"model/defs\.yaml, line 2: not_bad.* cannot be imported"
     ),
-    "one aggregate": Kind(
-        later(HEALTHY.replace("healthy", "broken").replace('"meters"', '"things"')),
-        r"would have one name, usage, as a table or view of the schema analytics",
+    "one_table": Kind(
+        python(PLAIN.replace("NAME_table", "meters")),
+        r"one_table\.py: the table of dataset healthy and the table of dataset one_table would have one name, meters.*; the "
+        r"other one is declared in .*healthy\.py",
     ),
-    "too wide": Kind(python(WIDE), r"broken\.py: .*columns", has_assets=True),
-    "table taken": Kind(
-        python(BROKEN),
-        r"broken\.py: production\.things exists already, and the platform did not make it",
-        "CREATE TABLE production.things (thing text PRIMARY KEY)",
-        has_assets=True,
+    "one_aggregate": Kind(
+        python(COMPUTING), r"one_aggregate\.py: .* one name, usage, as a table or view of .* analytics"
     ),
-    "table of another shape": Kind(
-        python(BROKEN),
-        r"broken\.py: production\.things.thing is INTEGER in the database and TEXT in the declaration",
-        "CREATE TABLE production.things (thing int PRIMARY KEY, _file_id bigint NOT NULL, _loaded_at timestamptz NOT NULL);"
-        "COMMENT ON TABLE production.things IS 'Things'",
-        has_assets=True,
+    "no_select": Kind(
+        python(COMPUTING.replace("usage", "used").replace("m.c.kwh", "m.c.nope")),
+        r"no_select\.py: .*nope",
+        refused_by="tables",
+    ),
+    "too_wide": Kind(python(WIDE), r"too_wide\.py: .*at most 1600 columns", refused_by="database"),
+    "table_taken": Kind(
+        python(PLAIN),
+        r"table_taken\.py: production\.table_taken_table exists already, and the platform did not make it",
+        "CREATE TABLE production.NAME_table (thing text PRIMARY KEY)",
+        refused_by="database",
+    ),
+    "other_shape": Kind(
+        python(PLAIN),
+        r"other_shape\.py: production\.other_shape_table\.thing is INTEGER in the database and TEXT",
+        SHAPED,
+        refused_by="database",
     ),
 }
+BAD = pytest.mark.parametrize("name", KINDS)
 
 TAKING = {
     "load": "load NAME FILE --json",
@@ -165,7 +174,7 @@ TAKING = {
     "reprocess": "reprocess NAME --json",
     "explain": "explain NAME m1 --json",
     "export": "export NAME --out OUT",
-    "sample": "sample NAME --out OUT",
+    "sample": "sample NAME --out OUT --rows 5",
     "verify": "verify NAME --json",
     "sync": "sync NAME",
     "sources": "sources NAME",
@@ -175,50 +184,65 @@ TAKING = {
 """Every command that takes a dataset, in this order."""
 OF_HEALTHY = {"forget": USAGE, "adopt": USAGE}
 """Exit codes for the healthy dataset other than 0: it has no personal data, and no other system's table."""
-OF_DECLARED = {"sample": 0}
-"""Exit codes for a dataset that only the database refuses: this command does without it."""
-LISTING = (
-    "files --json",
-    "verify --json",
-    "sources",
-    "alerts list --json",
-    "key list",
-    "purge --dry-run",
-    "backup OUT2",
-)
-"""Commands about all datasets."""
+WITHOUT_TABLES = ("sample",)
+"""Commands that do without tables, and so for a dataset whose declaration is valid by itself."""
+LISTING = ("files --json", "sources", "alerts list --json", "key list", "backup BACKUPS")
+"""Commands about the whole platform."""
+SAYING = ("verify", "purge --dry-run")
+"""Commands about all datasets that say which ones are left out."""
 ABOUT_ALL = (
     "/", "/files", "/quality", "/runs", "/state", "/stats", "/metrics", "/openapi.json", "/api/datasets/", "/api/health/",
 )  # fmt: skip
 
 
-@pytest.fixture
-def database_url(restored_url: str) -> str:
-    return restored_url
-
-
-@pytest.fixture
-def folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The datasets of a project, of which one is healthy."""
-    package = tmp_path / f"acme_{uuid.uuid4().hex}"
+@pytest.fixture(scope="module")
+def folder(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a project with a healthy dataset and a bad one of each kind, whose environment is set."""
+    root = tmp_path_factory.mktemp("project")
+    package = root / "acme_bad_neighbour"
     package.mkdir()
-    (package / "healthy.py").write_text(HEALTHY)
-    (home.with_name("data") / "healthy").mkdir(parents=True)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("MINI_PLATFORM_DATASETS", package.name)
-    monkeypatch.delitem(sys.modules, "mini_platform.definitions", raising=False)
-    return package
+    (package / "a_healthy.py").write_text(HEALTHY)
+    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
+        for name, kind in KINDS.items():
+            kind.write(package, name)
+            if kind.in_database:
+                execute(url, kind.in_database.replace("NAME", name))
+        set_environment(patch, url, root)
+        (root / "data" / "healthy").mkdir(parents=True)
+        (root / "readings.csv").write_text("meter,kwh\nm1,1.5\nm2,-1\n")
+        patch.syspath_prepend(str(root))
+        patch.setenv("MINI_PLATFORM_DATASETS", package.name)
+        patch.delitem(sys.modules, "mini_platform.definitions", raising=False)
+        yield root
+        sys.modules.pop("mini_platform.definitions", None)  # It has these datasets.
 
 
-def run(command: str, name: str, tmp_path: Path) -> Result:
-    readings = tmp_path / "readings.csv"
-    readings.write_text("meter,kwh\nm1,1.5\nm2,-1\n")
-    words = {"NAME": name, "FILE": str(readings), "OUT": str(tmp_path / "out.csv"), "OUT2": str(tmp_path / "backups")}
-    result = here(
-        *(words.get(word, word) for word in command.split()), text_input="postgresql://nobody@127.0.0.1:1/none"
-    )
-    assert "Traceback" not in result.output
-    return result
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Callable[..., Result]:
+    """Called with a command, and the name of the dataset that it is about."""
+
+    def call(command: str, name: str = "") -> Result:
+        files = {"FILE": "readings.csv", "OUT": "out.csv", "BACKUPS": "backups"}
+        words = {"NAME": name} | {word: str(folder / file) for word, file in files.items()}
+        result = here(*(words.get(word, word) for word in command.split()), text_input="postgresql://127.0.0.1:1/none")
+        assert "Traceback" not in result.output
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Callable[..., Result]) -> dict[str, Result]:
+    """The results of every command that takes a dataset, for the healthy one; its file is loaded by the first."""
+    return {name: run(command, "healthy") for name, command in TAKING.items()}
+
+
+def values_of(lines: list[dict[str, Any]], *names: str) -> str:
+    """The values with these names, as lines."""
+    return "\n".join(str(line[name]) for line in lines for name in names)
+
+
+# Commands
 
 
 def test_every_command_that_takes_a_dataset_is_looked_at() -> None:
@@ -227,91 +251,127 @@ def test_every_command_that_takes_a_dataset_is_looked_at() -> None:
     assert takes == TAKING.keys()
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
-def test_a_bad_declaration_stops_itself_only(kind: Kind, folder: Path, engine: Engine, tmp_path: Path) -> None:
-    kind.write(folder)
-    if kind.in_database:
-        with engine.begin() as conn:
-            conn.exec_driver_sql(kind.in_database)
-    _commands(kind, tmp_path)
-    _dagster(kind)
-    _web(kind)
-
-
-def _commands(kind: Kind, tmp_path: Path) -> None:
-    for name, command in TAKING.items():
-        healthy = run(command, "healthy", tmp_path)
-        assert healthy.exit_code == OF_HEALTHY.get(name, 0), (name, healthy.output)
-        assert not re.search(kind.why, healthy.stdout), name
-        broken = run(command, "broken", tmp_path)
-        expected = OF_DECLARED.get(name, USAGE) if kind.has_assets else USAGE
-        assert broken.exit_code == expected, (name, broken.output)
-        assert (broken.exit_code == 0) is not bool(re.search(kind.why, broken.stderr)), (name, broken.stderr)
-    (file,) = objects(run("files healthy --json", "", tmp_path).stdout)
+def test_the_healthy_one_is_as_without_bad_ones(run: Callable[..., Result], loaded: dict[str, Result]) -> None:
+    assert {name: result.exit_code for name, result in loaded.items()} == dict.fromkeys(TAKING, 0) | OF_HEALTHY
+    (file,) = objects(run("files healthy --json").stdout)
     assert (file["status"], file["rows_read"], file["rows_unchanged"], file["rows_rejected"]) == ("loaded", 2, 1, 1)
-    for command in LISTING:
-        result = run(command, "", tmp_path)
+
+
+@BAD
+def test_a_command_about_a_bad_one_says_why(name: str, run: Callable[..., Result]) -> None:
+    for command, arguments in TAKING.items():
+        result = run(arguments, name)
+        if KINDS[name].refused_by != "registry" and command in WITHOUT_TABLES:
+            assert result.exit_code == 0, result.output
+        else:
+            assert (result.exit_code, result.stdout) == (USAGE, ""), command
+            assert re.search(KINDS[name].why, result.stderr), command
+
+
+def test_commands_about_all(run: Callable[..., Result], loaded: dict[str, Result]) -> None:
+    for command in (*LISTING, *SAYING):
+        result = run(command)
         assert result.exit_code == 0, (command, result.output)
-    (incident,) = [one for one in objects(run("alerts list --json", "", tmp_path).stdout) if one["dataset"] == "broken"]
-    assert incident["kind"] == "declaration_invalid"
-    assert re.search(kind.why, incident["message"])
-    findings = objects(run("doctor --json", "", tmp_path).stdout)
-    (finding,) = [one for one in findings if one["check"] == "datasets"]
-    assert finding["level"] == "problem"
-    assert re.search(kind.why, finding["message"])
-    assert not any("DROP" in one["advice"] for one in findings), "the tables of an invalid dataset may have rows"
-    (sentence,) = objects(run("status --json", "", tmp_path).stdout)[0]["invalid_declarations"] or [""]
-    assert kind.has_assets or re.search(kind.why, sentence), "nothing is running that it could ask for the database"
+        if command in SAYING:
+            assert all(re.search(kind.why, result.stderr) for kind in KINDS.values()), command
 
 
-def _dagster(kind: Kind) -> None:
-    defs = load_defs()
+def test_each_is_a_finding_of_the_doctor_an_incident_and_a_fact_of_the_status(run: Callable[..., Result]) -> None:
+    findings = objects(run("doctor --json").stdout)
+    problems = [one for one in findings if one["check"] == "datasets" and one["level"] == "problem"]
+    incidents = [one for one in objects(run("alerts list --json").stdout) if one["kind"] == "declaration_invalid"]
+    assert len(problems) == len(KINDS)
+    assert {one["dataset"] for one in incidents} == KINDS.keys()
+    (facts,) = objects(run("status --json").stdout)
+    for name, kind in KINDS.items():
+        assert re.search(kind.why, values_of(problems, "message")), name
+        assert re.search(kind.why, values_of(incidents, "message")), name
+        # Nothing is running that the status could look at: what only the database refuses is not known.
+        assert bool(re.search(kind.why, "\n".join(facts["invalid_declarations"]))) is (kind.refused_by != "database"), (
+            name
+        )
+    assert "DROP" not in values_of(findings, "advice"), "the tables of an invalid dataset may have rows"
+
+
+# Dagster
+
+
+@pytest.fixture(scope="module")
+def defs(folder: Path) -> dg.Definitions:
+    return load_defs()
+
+
+def test_the_assets_of_the_healthy_one_materialize(defs: dg.Definitions) -> None:
+    assert defs.resolve_job_def("load_healthy").execute_in_process(raise_on_error=False).success
+
+
+@BAD
+def test_a_bad_one_is_an_asset_that_says_why(name: str, defs: dg.Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
-    of_broken = {key for key in graph.get_all_asset_keys() if key.path[0] == "broken"}
-    assert graph.get(dg.AssetKey(["healthy", "meters"])).is_materializable
-    result = defs.resolve_job_def("load_healthy").execute_in_process(raise_on_error=False)
-    assert result.success
-    if not kind.has_assets:
-        (key,) = of_broken
-        assert not graph.get(key).is_materializable
-        assert re.search(kind.why, graph.get(key).description or "")
-        assert "invalid" in graph.get(key).kinds
+    keys = {key for key in graph.get_all_asset_keys() if key.path[0] == name}
+    if KINDS[name].refused_by != "database":
+        (asset,) = map(graph.get, keys)
+        assert (asset.is_materializable, asset.group_name) == (False, name)
+        assert re.search(KINDS[name].why, asset.description or "")
+        assert "invalid" in asset.kinds
         return
-    for key in of_broken:
-        step = defs.get_implicit_global_asset_job_def()
-        failed = step.execute_in_process(raise_on_error=False, asset_selection=[key])
-        (error,) = [event.step_failure_data.error for event in failed.get_step_failure_events()]
+    with dg.build_sensor_context(resources={"platform": Platform()}) as context:
+        (sensor,) = [one for one in defs.sensors or () if one.name == f"{name}_files"]
+        assert re.search(KINDS[name].why, sensor(context).skip_message)
+    job = defs.resolve_implicit_global_asset_job_def()
+    for key in keys:
+        failed = job.execute_in_process(raise_on_error=False, asset_selection=[key])
+        (step,) = failed.get_step_failure_events()
+        error = step.step_failure_data.error
         while error.cause:
             error = error.cause
-        assert re.search(kind.why, error.message), key
-    (sensor,) = [one for one in defs.sensors or () if one.name == "broken_files"]
-    with dg.build_sensor_context(resources={"platform": Platform()}) as context:
-        assert re.search(kind.why, sensor(context).skip_message)
+        assert re.search(KINDS[name].why, error.message), key
 
 
-def _web(kind: Kind) -> None:
+# Web
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, loaded: dict[str, Result]) -> Iterator[tuple[httpx.Client, list[str]]]:
+    """A client of the web process's app, and the paths of datasets that it serves."""
     platform = Platform()
-    site = create_app(Site(platform))
-    paths = sorted({path for method, path in endpoints_of(site.routes) if method == "GET" and "{dataset}" in path})
-    with serving(site) as url, httpx.Client(base_url=url, timeout=60) as client:
-        for path in paths:  # First those of the bad one: nothing was asked that would have opened the database.
-            answer = client.get(path.format(dataset="broken", analytics="usage", file_id=1))
-            assert answer.status_code == 503, (path, answer.text)
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert re.search(kind.why, answer.json()["detail"]), path
-            answer = client.get(path.format(dataset="healthy", analytics="usage", file_id=1))
-            assert answer.status_code == 200, (path, answer.text)
-        upload = client.post("/api/datasets/broken/files/", files={"file": ("a.csv", b"meter\nm3\n")})
-        assert (upload.status_code, upload.headers["Content-Type"]) == (503, "application/problem+json")
-        for path in ABOUT_ALL:
-            assert client.get(path).status_code == 200, path
-        assert [one["name"] for one in client.get("/api/datasets/").json()["results"]] == ["healthy"]
-        health = client.get("/health")
-        assert (health.status_code, health.json()["status"]) == (200, "degraded")
-        assert health.json()["declarations_invalid"] == ["broken"]
-        overview = html.unescape(client.get("/", headers={"Accept": "text/html"}).text)
-        assert re.search(kind.why, overview)
-        page = client.get("/datasets/broken", headers={"Accept": "text/html"})
-        assert page.status_code == 503
-        assert re.search(kind.why, html.unescape(page.text))
+    served = create_app(Site(platform))
+    paths = sorted({path for method, path in endpoints_of(served.routes) if method == "GET" and "{dataset}" in path})
+    with serving(served) as url, httpx.Client(base_url=url, timeout=60) as client:
+        # The first request of all, before anything has opened the database.
+        assert client.get("/api/datasets/too_wide/rows/").status_code == 503
+        yield client, paths
     platform.engine.dispose()
+
+
+def test_pages_and_paths_of_the_healthy_one(site: tuple[httpx.Client, list[str]]) -> None:
+    client, paths = site
+    for path in paths:
+        assert client.get(path.format(dataset="healthy", analytics="usage", file_id=1)).status_code == 200, path
+
+
+@BAD
+def test_pages_and_paths_of_a_bad_one_say_why(name: str, site: tuple[httpx.Client, list[str]]) -> None:
+    client, paths = site
+    answers = [client.get(path.format(dataset=name, analytics="usage", file_id=1)) for path in paths]
+    answers.append(client.post(f"/api/datasets/{name}/files/", files={"file": ("a.csv", b"meter\nm3\n")}))
+    for answer in answers:
+        assert answer.status_code == 503, answer.request.url
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert re.search(KINDS[name].why, answer.json()["detail"]), answer.request.url
+    for path in (f"/datasets/{name}", *([] if KINDS[name].refused_by == "database" else [f"/{name}"])):
+        page = client.get(path, headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+        assert re.search(KINDS[name].why, html.unescape(page.text))
+
+
+def test_pages_and_paths_about_all(site: tuple[httpx.Client, list[str]]) -> None:
+    client, _ = site
+    for path in ABOUT_ALL:
+        assert client.get(path).status_code == 200, path
+    assert [one["name"] for one in client.get("/api/datasets/").json()["results"]] == ["healthy"]
+    health = client.get("/health")
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    assert set(health.json()["declarations_invalid"]) == KINDS.keys()
+    overview = html.unescape(client.get("/", headers={"Accept": "text/html"}).text)
+    assert [name for name, kind in KINDS.items() if not re.search(kind.why, overview)] == []

@@ -13,9 +13,11 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -31,6 +33,12 @@ SHORT, FOLDED, GAP = 20, 12, 2
 """On a terminal: the widest column that is never folded, the minimum width of a folded one, the space between columns."""
 WIDE = 100_000
 """Width of a table in a pipe or on a terminal that is too narrow for it: nothing is cut off."""
+
+STARTED = time.monotonic()
+SILENT_SECONDS, BRIEF_SECONDS = 0.7, 0.2
+"""A command says what it is doing from this age on, but nothing about a step that ends sooner than the second."""
+ERASE = "\r\x1b[2K"
+"""Erases the line of a terminal."""
 
 Row = Mapping[str, Any]
 
@@ -151,9 +159,49 @@ def isatty(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
+def _stderr() -> TextIO:
+    """Return a copy of stderr: Dagster turns the process's own into a file while steps run. Without a descriptor, stderr."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    except (OSError, ValueError):
+        return sys.stderr
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say on stderr what the command is doing, if that takes longer than a moment.
+
+    On a terminal the line is erased at the end; in a pipe or a log it stays. Nothing else is to be printed meanwhile.
+    """
+    stream = _stderr()
+    transient = isatty(stream) and os.environ.get("TERM") != "dumb"
+    shown = threading.Event()
+
+    def show() -> None:
+        shown.set()
+        with suppress(OSError, ValueError):  # a closed pipe is no reason to fail
+            stream.write(f"{what}…" if transient else f"{what}…\n")
+            stream.flush()
+
+    timer = threading.Timer(max(BRIEF_SECONDS, STARTED + SILENT_SECONDS - time.monotonic()), show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        with suppress(OSError, ValueError):
+            if shown.is_set() and transient:
+                stream.write(ERASE)
+                stream.flush()
+            if stream is not sys.stderr:
+                stream.close()
+
+
 @contextmanager
 def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int, str | None], None]]:
-    """Show a progress bar on stderr if that is a terminal.
+    """Show a progress bar on stderr if that is a terminal, else what the command is doing.
 
     Args:
         what: description of the work.
@@ -164,13 +212,13 @@ def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iter
         A function that takes the additional amount of work done, and optionally a new description.
     """
     if not isatty(sys.stderr):
-        yield _ignore_progress
+        with doing(what):
+            yield _ignore_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    # A copy of the terminal's descriptor: Dagster turns the process's own stderr into a file while steps run.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:
+    with _stderr() as terminal:
         console: Console = Console(file=terminal, highlight=False)
         counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), counted, TimeElapsedColumn())

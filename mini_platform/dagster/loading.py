@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 
 import dagster as dg
@@ -16,24 +16,30 @@ import dagster as dg
 from mini_platform.config.project import project
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs
+from mini_platform.dagster.io_manager import PostgresIOManager
 from mini_platform.dagster.purging import purge_defs
+from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import InvalidDeclaration, Registry
 from mini_platform.platform import Platform
 
+DEFAULT_IO_MANAGER = "io_manager"
 INVALID = "invalid_declaration"
 """Last part of the key of the asset that stands for an invalid declaration."""
 
 
 def load_defs() -> dg.Definitions:
-    """Return the definitions of all valid datasets, with the nightly purge and the alerts."""
+    """Return the definitions of all valid datasets, with the nightly purge, the alerts, and the IO manager as the default."""
     platform = Platform()
     datasets, invalid = platform.datasets, platform.invalid
-    others, failed = _other_components(platform.registry)
+    defs, failed = _dataset_defs(datasets, platform.registry)
     for declaration in (*invalid, *failed):
         logging.getLogger(__name__).warning(declaration.message)
+    # Assets of the project return DataFrames to the default IO manager, unless the project has declared another one.
+    if DEFAULT_IO_MANAGER not in (defs.resources or {}):
+        manager = PostgresIOManager(platform, datasets)
+        defs = dg.Definitions.merge(defs, dg.Definitions(resources={DEFAULT_IO_MANAGER: manager}))
     return dg.Definitions.merge(
-        build_defs(datasets),
-        others,
+        defs,
         purge_defs(datasets),
         alert_defs(datasets),
         invalid_defs([*invalid, *failed], datasets),
@@ -65,14 +71,16 @@ def invalid_defs(declarations: Iterable[InvalidDeclaration], datasets: Collectio
     return dg.Definitions(assets=specs)
 
 
-def _other_components(registry: Registry) -> tuple[dg.Definitions, list[InvalidDeclaration]]:
-    """Return what Dagster's component loader finds beside datasets in YAML, and the components that it cannot load."""
+def _dataset_defs(
+    datasets: Mapping[str, Dataset], registry: Registry
+) -> tuple[dg.Definitions, list[InvalidDeclaration]]:
+    """Return the definitions of the datasets; with YAML, also all that Dagster's component loader finds beside it."""
     if not registry.yaml_files:
-        return dg.Definitions(), []
-    from mini_platform.dagster.components import other_components  # Takes half a second: only if there are components.
+        return build_defs(datasets), []
+    from mini_platform.dagster.components import project_defs  # Takes half a second: only if there are components.
 
     tree = dg.ComponentTree.for_project(project().folder)
     of_datasets = {*registry.file_of.values(), *(declaration.file for declaration in registry.invalid)}
     if not any(path in of_datasets and path.is_relative_to(tree.defs_module_path) for path in registry.yaml_files):
-        return dg.Definitions(), []
-    return other_components(tree, registry)
+        return build_defs(datasets), []
+    return project_defs(tree, datasets, registry)

@@ -200,16 +200,6 @@ def test_the_commands_of_dg_know_the_component(project: Path, home: Path) -> Non
     assert "'keys'" in bad.stdout + bad.stderr
 
 
-def test_a_mistake_in_yaml_is_a_sentence_of_every_command(project: Path, home: Path) -> None:
-    in_yaml(project)
-    completed = run(project, sys.executable, "-m", "mini_platform.cli", "files")
-    assert completed.returncode == 2
-    assert completed.stderr.startswith(
-        f"{project}/mini_platform/datasets/stations/defs.yaml, line 4: models_of_somebody cannot be"
-    )
-    assert "Traceback" not in completed.stderr
-
-
 @pytest.fixture
 def alone(project: Path) -> Path:
     """A copy in which the datasets that come along are removed, with all that is their own, and another one is declared."""

@@ -7,7 +7,6 @@ here: validating rows (`rows/validation.py`), reading files (`rows/readers/`).
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import IO
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.dirt import SPECIMENS, Dirt
 from mini_platform.operations.sampling.formats import FORMS, Form, form_of, suffix_of, writer_of
-from mini_platform.operations.sampling.rows import clean_rows, generator
+from mini_platform.operations.sampling.rows import clean_rows, generator, yesterday
 
 __all__ = ["FORMS", "Form", "SampleSummary", "form_of", "suffix_of", "write_sample"]
 
@@ -72,7 +71,7 @@ def write_sample(
     numbers = range(rows) if isinstance(rows, int) else rows
     if (isinstance(rows, int) and rows < 0) or not 0 <= dirty <= 1:
         raise ValueError(f"rows must be 0 or more and dirty between 0 and 1, not {rows} and {dirty}")
-    writer, last_day = writer_of(dataset, form), dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    writer, last_day = writer_of(dataset, form), yesterday()
     generate = clean_rows(dataset, generator(seed, "rows"), last_day)
     spoiled = round(len(numbers) * dirty)
     specimens = clean_rows(dataset, generator(seed, "specimens"), last_day)(numbers[: SPECIMENS if spoiled else 0])

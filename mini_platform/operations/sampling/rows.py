@@ -53,6 +53,11 @@ def generator(seed: int, purpose: str) -> random.Random:
     return random.Random(f"{seed}/{purpose}")  # noqa: S311 - sample data, not secrets
 
 
+def yesterday() -> dt.date:
+    """Return the last day in UTC that is over."""
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
 def clean_rows(dataset: Dataset, rng: random.Random, last_day: dt.date) -> Callable[[range], list[Cells]]:
     """Return a function that generates valid rows for a range of row numbers, cells in the order of the read columns.
 

@@ -28,10 +28,10 @@ from mini_platform.declare.pages import (
     words_of,
 )
 from mini_platform.rows.wording import plural
+from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api.query import any_of
-from mini_platform.web.api.relations import python_type
 from mini_platform.web.api.values import read
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import browse, reads
