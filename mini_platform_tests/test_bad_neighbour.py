@@ -64,7 +64,7 @@ WIDE = """
 from mini_platform import Dataset, Field, RowModel
 
 fields = {f"c{number}": Field(f"Column {number}") for number in range(1600)}
-hints = {"thing": "str"} | dict.fromkeys(fields, "int | None")
+hints = {"thing": "str"} | dict.fromkeys(fields, "str | None")
 key = {"thing": Field("Number of the thing", str_length={"max_value": 20})}
 Thing = type("Thing", (RowModel,), {"__annotations__": hints, "__module__": __name__, **key, **fields})
 
