@@ -1,4 +1,4 @@
-"""What `up` prepares before anything runs, without the processes."""
+"""Preparations of `up` before anything runs, without the processes."""
 
 from __future__ import annotations
 
