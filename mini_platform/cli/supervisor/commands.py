@@ -110,7 +110,7 @@ def status() -> dict[str, Any]:
         "pid": running,
         "since": state.get("since") if running else None,
         "api_url": settings.api_url,
-        "api_answers": api_answers(settings),
+        "api_answers": answers,
         "dagster_url": settings.dagster_url,
         "dagster_answers": running is not None and dagster_answers(settings),
         "processes": {process.pid: _command_words(process) for process in marked(settings.home)},
