@@ -19,6 +19,7 @@ from mini_platform import Dataset
 from mini_platform.cli import app
 from mini_platform.config import project
 from mini_platform.config.settings import Settings
+from mini_platform.operations.checking import check
 from mini_platform.web.pages.help import POLICY, Help
 from mini_platform.web.problems import handle_problems
 from mini_platform_tests.support.repository import PROJECT
@@ -91,12 +92,19 @@ def test_settings_are_there(page: Path) -> None:
         assert variable.removesuffix("_FILE").partition("__")[0] in VARIABLES, variable
 
 
-@pytest.mark.parametrize("page", [PROJECT / "README.md", PROJECT / "docs" / "how-to" / "declare-a-dataset.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        PROJECT / "README.md",
+        *(PROJECT / "docs" / "how-to" / name for name in ("declare-a-dataset.md", "use-a-pandera-model.md")),
+    ],
+)
 def test_the_example_is_a_dataset(page: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "stations"}
     exec(compile(example, str(page), "exec"), names)  # noqa: S102 - our own example
     assert isinstance(names["dataset"], Dataset)
+    assert check(names["dataset"]) == []
 
 
 @each_page

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mini_platform.cli.examples import end_with_example
+from mini_platform.cli.output import doing
 
 FAILED, USAGE = 1, 2
 """Exit codes: an error in the data or the platform; an error in the arguments or the settings."""
@@ -31,7 +32,8 @@ class ErrorReportingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an expected error ends it with its exit code. Others are bugs, and propagate."""
         try:
-            return super().invoke(ctx)
+            with doing("Starting"):
+                return super().invoke(ctx)
         except Exception as error:
             report = sentence(error)
             if report is None:

@@ -8,6 +8,7 @@ from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.rows.wording import plural
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -40,8 +41,9 @@ def check(
 
 
 def _parts(dataset: "Dataset") -> str:
-    counts = {"columns": dataset.columns, "rules": dataset.rules, "aggregates and views": dataset.computed}
-    return ", ".join(f"{len(parts)} {kind}" for kind, parts in counts.items())
+    counts = {"column": dataset.columns, "rule": dataset.rules, "aggregate or view": dataset.computed}
+    plurals = {"aggregate or view": "aggregates and views"}
+    return ", ".join(plural(len(parts), kind, plurals.get(kind)) for kind, parts in counts.items() if parts)
 
 
 def verify(

@@ -45,6 +45,7 @@ Row = Mapping[str, Any]
 
 def print_message(sentence: str) -> None:
     """Print a message that is not part of the result, to stderr."""
+    end_step()
     typer.echo(printable(sentence), err=True)
 
 
@@ -80,11 +81,13 @@ def print_json(rows: Iterable[Row]) -> None:
         return str(plain(value))
 
     for row in rows:
+        end_step()
         typer.echo(json.dumps(row, default=encode))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Print CSV with formulas escaped, so that a spreadsheet program does not run them."""
+    end_step()
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -109,6 +112,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], empty_message: 
     from rich.table import Table
     from rich.text import Text
 
+    end_step()
     terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     widths: dict[str, int] = {}
     incoming = iter(rows)
@@ -145,6 +149,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], empty_message: 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Print names and values, one pair per line."""
+    end_step()
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {text(value)}".rstrip())
@@ -167,36 +172,61 @@ def _stderr() -> TextIO:
         return sys.stderr
 
 
+class _Step:
+    """What the command is doing: a line on stderr, if it takes longer than a moment."""
+
+    current: _Step | None = None
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._stream = _stderr()
+        self._is_copy = self._stream is not sys.stderr
+        self._is_transient = isatty(self._stream) and os.environ.get("TERM") != "dumb"
+        self._is_shown = False
+        self._timer = threading.Timer(max(BRIEF_SECONDS, STARTED + SILENT_SECONDS - time.monotonic()), self._show)
+        self._timer.daemon = True
+        _Step.current = self
+        self._timer.start()
+
+    def _show(self) -> None:
+        self._is_shown = True
+        self._write(f"{self._what}…" if self._is_transient else f"{self._what}…\n")
+
+    def end(self) -> None:
+        """Show nothing any more, and erase the line on a terminal."""
+        _Step.current = None
+        self._timer.cancel()
+        self._timer.join()
+        if self._is_shown and self._is_transient:
+            self._write(ERASE)
+        if self._is_copy:
+            self._stream.close()
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a closed pipe is no reason to fail
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def end_step() -> None:
+    """End what the command is doing, if anything, so that something else can be printed."""
+    if _Step.current:
+        _Step.current.end()
+
+
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Say on stderr what the command is doing, if that takes longer than a moment.
+    """Say on stderr what the command is doing, if that takes longer than a moment, until the next step or output.
 
-    On a terminal the line is erased at the end; in a pipe or a log it stays. Nothing else is to be printed meanwhile.
+    On a terminal the line is erased at the end; in a pipe or a log it stays.
     """
-    stream = _stderr()
-    transient = isatty(stream) and os.environ.get("TERM") != "dumb"
-    shown = threading.Event()
-
-    def show() -> None:
-        shown.set()
-        with suppress(OSError, ValueError):  # a closed pipe is no reason to fail
-            stream.write(f"{what}…" if transient else f"{what}…\n")
-            stream.flush()
-
-    timer = threading.Timer(max(BRIEF_SECONDS, STARTED + SILENT_SECONDS - time.monotonic()), show)
-    timer.daemon = True
-    timer.start()
+    end_step()
+    step = _Step(what)
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()
-        with suppress(OSError, ValueError):
-            if shown.is_set() and transient:
-                stream.write(ERASE)
-                stream.flush()
-            if stream is not sys.stderr:
-                stream.close()
+        if _Step.current is step:
+            step.end()
 
 
 @contextmanager
@@ -216,6 +246,8 @@ def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iter
             yield _ignore_progress
         return
     from rich.console import Console
+
+    end_step()
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with _stderr() as terminal:

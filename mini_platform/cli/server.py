@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import doing, print_facts, print_json
+from mini_platform.cli.output import doing, end_step, print_facts, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -49,6 +49,7 @@ def serve(
 
     if service not in services.SERVICES:
         raise MistakeError(f"There is no service {service!r}. The services are: {', '.join(services.SERVICES)}.")
+    end_step()
     services.serve(service, load_settings())
 
 

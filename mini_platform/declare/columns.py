@@ -292,7 +292,7 @@ def Field(  # noqa: N802, PLR0913 - a class for who reads it, with every word
     stored: bool = True,
     system: SystemColumn | None = None,
     derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None,
-    warn: CheckName | Collection[CheckName] = (),
+    warn: CheckName | Sequence[CheckName] = (),
     ge: V | float | Decimal | None = None,
     gt: V | float | Decimal | None = None,
     le: V | float | Decimal | None = None,

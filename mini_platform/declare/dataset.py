@@ -192,13 +192,13 @@ class Dataset:
                     f"dataset {self.name}: key is {', '.join(self.key)}, and {self.rows.__name__} declares "
                     f"{', '.join(sorted(columns))} unique; only the key can be"
                 )
-        taken = {
+        values = {
             "rows": model.rows,
             "unexpected_columns": self.unexpected_columns or model.unexpected_columns or "keep",
             # Pandera rejects all rows with the same value in a unique column.
             "duplicates": self.duplicates or ("reject" if model.unique else "last"),
         }
-        for option, value in taken.items():
+        for option, value in values.items():
             object.__setattr__(self, option, value)
 
     def _refuse_kinds(self, where: str) -> None:

@@ -67,8 +67,8 @@ def _place_in_class(kind: type, name: str | None) -> Place | None:
         (body,) = ast.parse(textwrap.dedent("".join(lines))).body
     except (OSError, TypeError, SyntaxError, ValueError):  # It was made by `type(…)`, or its source is gone.
         return None
-    found = [node for node in getattr(body, "body", ()) if name in _names(node)]
-    return Place(str(file), first + found[-1].lineno - 1 if found else first)
+    statements = [node for node in getattr(body, "body", ()) if name in _names(node)]
+    return Place(str(file), first + statements[-1].lineno - 1 if statements else first)
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -543,7 +543,7 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         "the pages of p are csv, which is read without paging: declare paging=None",
     ),
     ({"realistic": lambda _, row: {"k": str(row)}}, "a row number and the last day of the sample"),
-    ({"name": "samples"}, "name cannot be samples, which is a name of the platform's own"),
+    ({"name": "samples"}, "name cannot be samples, which is a name of the platform"),
     ({"adopts": "old"}, "adopts is 'old'; it takes AdoptedTable"),
     ({"adopts": AdoptedTable("old")}, 'adopts needs a column with system="surrogate"'),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,7 @@ from mini_platform.operations.reading import Reader, Rows
 from mini_platform.platform import Platform
 from mini_platform.warehouse.arrow import UnreadableError
 from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.repository import PROJECT
 
 
 class Visit(RowModel):
@@ -232,6 +234,16 @@ def test_the_project_is_that_of_the_folder(platform: Platform, tmp_path: Path, m
         connect(project=tmp_path)
     with pytest.raises(UnreadableError, match="takes the URL of a Postgres database"):
         connect(str(folder))
+
+
+def test_the_example_of_the_documentation_runs(samples: None, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (PROJECT / "docs" / "how-to" / "use-the-data.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, "notebook", "exec"), names)  # noqa: S102 - our own example
+    assert len(names["days"]) > len(names["hot"].df()) > 0
+    assert "'weather'" in capsys.readouterr().out
+    names["data"].close()
 
 
 def test_it_is_public() -> None:
