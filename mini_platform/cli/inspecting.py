@@ -7,12 +7,8 @@ import typer
 from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
-<<<<<<< HEAD
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
-from mini_platform.rows.wording import plural
-=======
 from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, progress_bar, text, utc
->>>>>>> h_C
+from mini_platform.rows.wording import plural
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
