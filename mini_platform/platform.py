@@ -36,7 +36,7 @@ class Platform:
     def __init__(self, datasets: Mapping[str, Dataset] | None = None) -> None:
         """Use these datasets, or all that are declared; more may be added until the database is opened."""
         self._datasets = datasets
-        self._next_try = 0.0
+        self._tried_at = 0.0
 
     @cached_property
     def settings(self) -> Settings:
@@ -118,11 +118,11 @@ class Platform:
 
     def _try_again(self) -> None:
         """Make the tables of refused datasets, as the database may have been corrected; at most every few seconds."""
-        if time.monotonic() >= self._next_try:
+        if time.monotonic() - self._tried_at >= PAUSE_SECONDS:
             self._create_tables(self.engine)
 
     def _create_tables(self, database: Engine) -> None:
-        self._next_try = time.monotonic() + PAUSE_SECONDS
+        self._tried_at = time.monotonic()
         self.refused = self._sentences(create_all(database, self._declared.values()))
 
     @cached_property

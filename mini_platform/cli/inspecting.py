@@ -7,7 +7,7 @@ import typer
 from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, progress_bar, text, utc
 from mini_platform.rows.wording import plural
 
 if TYPE_CHECKING:
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 
 
 def check(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Try the declarations: derived columns and rules on drawn rows, aggregates, views, pages. It needs no database.
 
     Exit code 1 if something is wrong; each sentence begins with file and line.
+
+    Example: mini-platform check stations
     """
     from mini_platform.declare.registry import configured
-    from mini_platform.operations.checking import check as faults_of
-    from mini_platform.operations.checking import check_all
 
     datasets = configured().datasets if dataset is None else {dataset: dataset_named(dataset)}
-    faults = check_all(configured()) if dataset is None else {dataset: faults_of(datasets[dataset])}
+    with doing("Trying the declarations"):
+        from mini_platform.operations.checking import check as faults_of
+        from mini_platform.operations.checking import check_all
+
+        faults = check_all(configured()) if dataset is None else {dataset: faults_of(datasets[dataset])}
     if as_json:
         print_json({"dataset": name, "ok": not sentences, "faults": sentences} for name, sentences in faults.items())
     else:

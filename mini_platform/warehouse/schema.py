@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from psycopg2 import sql
@@ -288,7 +289,8 @@ def _platform_fingerprint() -> dict[str, str]:
     return {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
 
 
-def _dataset_fingerprints(dataset: Dataset) -> dict[str, str]:
+@cache
+def _dataset_fingerprints(dataset: Dataset) -> Mapping[str, str]:
     tables = dataset_tables(dataset)
     selects = [_compiled(tables.rows(computed)) for computed in dataset.computed]
     return {

@@ -61,7 +61,7 @@ class Site:
             NotFoundError: no dataset has this name.
             ProblemError: its declaration is invalid, or the database refuses its tables.
         """
-        if name in self.datasets:
+        if name in self.datasets or name in self.platform.refused:
             with suppress(*AWAY):
                 self.platform.refusal(name)  # The database may refuse it.
         if name not in self.datasets and (sentence := self.platform.why_invalid(name)):

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner, Result
 
-from mini_platform.cli import app, output
+from mini_platform.cli import app
 
 
 def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,10 +29,8 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
 
 
 def here(*arguments: str | Path, text_input: str | None = None) -> Result:
-    """Run the command in this process, without progress, which depends on time; unexpected exceptions propagate."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "BRIEF_SECONDS", 1e6)
-        return CliRunner().invoke(app, [*map(str, arguments)], input=text_input, catch_exceptions=False)
+    """Run the command in this process; unexpected exceptions propagate."""
+    return CliRunner().invoke(app, [*map(str, arguments)], input=text_input, catch_exceptions=False)
 
 
 def objects(output: str) -> list[dict[str, Any]]:

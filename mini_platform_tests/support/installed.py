@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Environment:
         """Run a command of the environment with no other variables than these settings; it has no traceback."""
         binaries = self.folder / "bin"
         result = subprocess.run(
-            [*self.as_a_user, str(binaries / command), *map(str, arguments)],
+            [*self.as_a_user, str(shutil.which(command, path=f"{binaries}:/usr/bin:/bin")), *map(str, arguments)],
             cwd=cwd,
             env={"PATH": f"{binaries}:/usr/bin:/bin", "HOME": str(cwd), "LANG": "C.UTF-8"} | settings,
             capture_output=True,

@@ -118,12 +118,13 @@ def status() -> dict[str, Any]:
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
         "home": str(settings.home),
         "data": str(settings.data),
-        "invalid_declarations": _invalid_declarations(settings, is_running=answers),
+        "invalid_declarations": _invalid_declarations(settings),
     }
 
 
-def _invalid_declarations(settings: Settings, *, is_running: bool) -> list[str]:
-    """Return a sentence for each declaration that cannot be used; those that the database refuses only if it is running."""
+def _invalid_declarations(settings: Settings) -> list[str]:
+    """Return a sentence for each declaration that cannot be used; those that the database refuses only if it answers."""
+    from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     from mini_platform.declare.columns import DeclarationError
@@ -132,11 +133,13 @@ def _invalid_declarations(settings: Settings, *, is_running: bool) -> list[str]:
 
     platform = Platform()
     try:
-        if is_running:
+        if settings.database_url or embedded.is_running(settings.home):
             with contextlib.suppress(DatabaseAwayError, SQLAlchemyError):
-                database = engine(database_url(settings))
-                platform.examine(database)
-                database.dispose()
+                url = database_url(settings)
+                if make_url(url).get_backend_name() == "postgresql":
+                    database = engine(url)
+                    platform.examine(database)
+                    database.dispose()
         return [declaration.message for declaration in platform.invalid]
     except DeclarationError as error:
         return [str(error)]
