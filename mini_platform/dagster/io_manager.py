@@ -114,7 +114,7 @@ class PostgresIOManager(dg.IOManager):
                 f"it returns a {type(obj).__name__}, and only a DataFrame of pandas or polars can be stored: return one, or "
                 "None, or give the asset an io_manager_key of its own"
             )
-        if context.has_partition_key and not key:
+        if context.has_asset_partitions and not key:
             raise FrameError(
                 f"it is partitioned, and the frame of one partition would replace those of the others: name the columns that "
                 f'identify a row, as metadata={{"{KEY}": …}}'

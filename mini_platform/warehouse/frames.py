@@ -125,6 +125,7 @@ def store_frame(conn: Connection, asset: str, columns: Sequence[FrameColumn], ke
             f"the asset's name {name} is longer than the {MOST_NAME_BYTES} bytes that Postgres takes for a table"
         )
     advisory_lock(conn, "frame", name)
+    conn.execute(text("SET LOCAL work_mem = '256MB'"))
     become_owner(conn)
     with _explained(f"{SCHEMA}.{name}"):
         table = _owned(conn, asset, name)

@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 import polars as pl
 import pytest
-from sqlalchemy import Engine, Select, Table, select, text
+from sqlalchemy import Engine, Select, Table, func, select, text
 
 from mini_platform import Aggregate, Dataset, Field, RowModel
 from mini_platform.dagster.io_manager import KEY, PostgresIOManager
@@ -36,10 +36,10 @@ class Site(RowModel):
 
 
 def prices(sites: Table) -> Select[Any]:
-    return select(sites.c.site).group_by(sites.c.site)
+    return select(sites.c.site, func.count().label("n")).group_by(sites.c.site)
 
 
-AGGREGATE = Aggregate(prices, ("site",), {"site": ("Site",)}, ("site", "site"))
+AGGREGATE = Aggregate(prices, ("site",), {"site": ("Site",), "n": ("Rows",)}, ("site", "n"))
 SITES = Dataset("sites", "sites", Site, ("site",), "Sites", aggregates=(AGGREGATE,))
 
 
