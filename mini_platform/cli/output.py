@@ -173,7 +173,7 @@ def _stderr() -> TextIO:
 
 
 class _Step:
-    """What the command is doing: a line on stderr, if it takes longer than a moment."""
+    """A step of a command, which is shown by a line on stderr if it takes longer than a moment."""
 
     current: _Step | None = None
 

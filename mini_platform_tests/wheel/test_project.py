@@ -60,11 +60,11 @@ def busy_ports() -> Iterator[None]:
     """Somebody listens at the default ports."""
     with ExitStack() as stack:
         for port in (API, DAGSTER):
-            taken = stack.enter_context(socket.socket())
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener = stack.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):  # Somebody does already.
-                taken.bind(("127.0.0.1", int(port)))
-                taken.listen()
+                listener.bind(("127.0.0.1", int(port)))
+                listener.listen()
         yield
 
 
