@@ -166,6 +166,10 @@ KINDS = {
         refused_by="database",
     ),
 }
+INCIDENT = """
+INSERT INTO ops.incidents (kind, subject, dataset, evidence, message, advice, link, since)
+VALUES ('file_refused', '1', 'syntax', 'refused', 'syntax: file 1 is refused.', '', '', now())
+"""
 BAD = pytest.mark.parametrize("name", KINDS)
 
 TAKING = {
@@ -289,6 +293,15 @@ def test_each_is_a_finding_of_the_doctor_an_incident_and_a_fact_of_the_status(ru
         assert re.search(kind.why, values_of(incidents, "message")), name
         assert re.search(kind.why, "\n".join(facts["invalid_declarations"])), name
     assert "DROP" not in values_of(findings, "advice"), "the tables of an invalid dataset may have rows"
+
+
+def test_what_was_wrong_before_is_not_reported_as_corrected(run: Callable[..., Result]) -> None:
+    with Platform().engine.begin() as conn:
+        conn.exec_driver_sql(INCIDENT)
+    run("alerts list")
+    with Platform().engine.begin() as conn:
+        closed = conn.exec_driver_sql("SELECT closed_at FROM ops.incidents WHERE kind = 'file_refused'").scalars().all()
+    assert closed == [None]
 
 
 # Dagster
