@@ -1,8 +1,8 @@
 """Mini Platform: one declaration of a dataset turns arriving files into validated tables.
 
 The names of a declaration are imported from here, as in `from mini_platform import Dataset, Field, RowModel`, and what uses
-datasets: `load_defs`. They are imported on first access, so that `import mini_platform` is fast. No package of the platform
-imports from here.
+datasets: `load_defs`, and `connect`, which opens their tables for reading. They are imported on first access, so that
+`import mini_platform` is fast. No package of the platform imports from here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors
     from mini_platform.dagster.loading import load_defs as load_defs
     from mini_platform.declare.words import *  # noqa: F403
+    from mini_platform.operations.reading import connect as connect
 
-USES = {"load_defs": "mini_platform.dagster.loading"}
+USES = {"connect": "mini_platform.operations.reading", "load_defs": "mini_platform.dagster.loading"}
 """Names that are not of a declaration, with their modules."""
 
 

@@ -17,7 +17,9 @@ from fastapi import FastAPI
 
 from mini_platform import Dataset
 from mini_platform.cli import app
+from mini_platform.config import project
 from mini_platform.config.settings import Settings
+from mini_platform.operations.checking import check
 from mini_platform.web.pages.help import POLICY, Help
 from mini_platform.web.problems import handle_problems
 from mini_platform_tests.support.repository import PROJECT
@@ -33,7 +35,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 COMMAND = re.compile(r"(?:^|[`\s|])mini-platform ([a-z][^`\n#|]*)")
 MAKE = re.compile(r"(?:^ {4}|`)make ([a-z-]+)(?: ARGS=\"?([^`\"\n#]*))?", re.MULTILINE)
 VARIABLE = re.compile(r"\bMINI_PLATFORM_[A-Z0-9_]+(?<!_)\b")
-VARIABLES = {
+VARIABLES = {project.VARIABLE} | {
     str(getattr(field.validation_alias, "choices", [field.validation_alias or f"MINI_PLATFORM_{name}"])[0]).upper()
     for name, field in Settings.model_fields.items()
 }
@@ -90,12 +92,19 @@ def test_settings_are_there(page: Path) -> None:
         assert variable.removesuffix("_FILE").partition("__")[0] in VARIABLES, variable
 
 
-@pytest.mark.parametrize("page", [PROJECT / "README.md", PROJECT / "docs" / "how-to" / "declare-a-dataset.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        PROJECT / "README.md",
+        *(PROJECT / "docs" / "how-to" / name for name in ("declare-a-dataset.md", "use-a-pandera-model.md")),
+    ],
+)
 def test_the_example_is_a_dataset(page: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "stations"}
     exec(compile(example, str(page), "exec"), names)  # noqa: S102 - our own example
     assert isinstance(names["dataset"], Dataset)
+    assert check(names["dataset"]) == []
 
 
 @each_page

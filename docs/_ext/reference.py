@@ -69,6 +69,15 @@ def default_of(field: dataclasses.Field[Any]) -> str:
     return short(field.default)
 
 
+def parameter(taken: inspect.Parameter) -> str:
+    """Return a parameter of a function with its type and default as code; that of a function of any words as its name alone."""
+    if taken.kind is inspect.Parameter.VAR_KEYWORD:
+        return "any other word"
+    default = "" if taken.default in (inspect.Parameter.empty, None, ()) else f" = {code(repr(taken.default))}"
+    kind = str(taken.annotation).removesuffix(" | None").replace("V | float | Decimal", "value")
+    return f"`{taken.name}`: {code(kind)}{default}"
+
+
 def sentence(text: str) -> str:
     """Return a text that begins in upper case and ends with a stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
@@ -101,7 +110,10 @@ class Words(SphinxDirective):
                     for name, field in known.items()
                 ]
             else:
-                terms = [(code(word), meaning) for word, meaning in words.items()]
+                known_words = inspect.signature(documented).parameters
+                terms = [
+                    (parameter(known_words[word]), meaning) for word, meaning in words.items() if word in known_words
+                ]
             listing = definitions(terms)
             made += self.parse_text_to_nodes(f"## `{name}`\n\n{about}\n\n{listing}\n", allow_section_headings=True)
         return made
@@ -181,6 +193,8 @@ class Commands(SphinxDirective):
                 names = ", ".join(map(code, item.opts)) if is_option else code(str(item.metavar or item.name).upper())
                 terms.append((names, getattr(item, "help", None) or ""))
             yield definitions(terms) + "\n"
+            if command.epilog:
+                yield f"```sh\n{command.epilog.removeprefix('Example: ')}\n```\n"
 
         return self.parse_text_to_nodes("\n".join(walk(typer.main.get_command(app), "")), allow_section_headings=True)
 

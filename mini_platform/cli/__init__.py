@@ -19,7 +19,7 @@ from mini_platform.cli.drafting import new
 from mini_platform.cli.errors import ErrorReportingGroup
 from mini_platform.cli.exporting import export
 from mini_platform.cli.forgetting import forget
-from mini_platform.cli.inspecting import explain, verify
+from mini_platform.cli.inspecting import check, explain, verify
 from mini_platform.cli.keys import key
 from mini_platform.cli.listing import files, rejects
 from mini_platform.cli.loading import adopt, load, reprocess
@@ -36,10 +36,17 @@ app = typer.Typer(
     help="Load files into trusted Postgres tables. Exit codes: 0 success, 1 an error in the data or the platform, "
     "2 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(f"mini-platform {version('mini-platform')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -50,6 +57,9 @@ def use(
             "--project", metavar="FOLDER", help="Folder of the project; by default the nearest one upwards.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Choose the project."""
     if folder is not None:
@@ -61,7 +71,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),
-    "Tools": (new, sample, url),
+    "Tools": (new, check, sample, url),
 }
 for group, commands in GROUPS.items():
     for command in commands:

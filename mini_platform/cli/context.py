@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import doing
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -19,9 +20,11 @@ def checked_url(platform: Platform) -> str:
     """
     from sqlalchemy import make_url
 
-    if (kind := make_url(platform.url).get_backend_name()) != "postgresql":
+    with doing("Opening the database" if platform.settings.database_url else "Starting Postgres"):
+        url = platform.url
+    if (kind := make_url(url).get_backend_name()) != "postgresql":
         raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is required.")
-    return platform.url
+    return url
 
 
 def open_platform(dataset: Dataset | None = None) -> Platform:
@@ -37,9 +40,10 @@ def open_platform(dataset: Dataset | None = None) -> Platform:
 
     platform = Platform()
     checked_url(platform)
-    platform.engine.connect().close()
-    if dataset is not None:
-        platform.require(dataset)
+    with doing("Opening the database"):
+        platform.engine.connect().close()
+        if dataset is not None:
+            platform.require(dataset)
     return platform
 
 
@@ -49,15 +53,15 @@ def dataset_named(name: str) -> Dataset:
     Raises:
         MistakeError: there is none, or its declaration is invalid.
     """
-    from mini_platform.declare.registry import configured
+    from mini_platform.declare.registry import configured, unknown_dataset
 
-    registry = configured()
-    datasets = registry.datasets
+    with doing("Reading the declarations of the datasets"):
+        registry = configured()
+        datasets = registry.datasets
     if name not in datasets:
         if sentence := registry.why_invalid(name):
             raise MistakeError(f"The dataset {name!r} cannot be used. {sentence}")
-        available = f"The datasets are: {', '.join(datasets)}." if datasets else "No dataset is declared."
-        raise MistakeError(f"There is no dataset {name!r}. {available}")
+        raise MistakeError(unknown_dataset(name, datasets))
     return datasets[name]
 
 

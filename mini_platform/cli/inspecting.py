@@ -1,33 +1,70 @@
-"""Commands that inspect stored data: its consistency, and the origin of a row."""
+"""Commands that inspect declarations and stored data: their consistency, and the origin of a row."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.rows.wording import plural
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
     from mini_platform.operations.explain import Explanation
 
 
+def check(
+    dataset: DatasetNameOrAll = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
+) -> None:
+    """Try the declarations: derived columns and rules on drawn rows, aggregates, views, pages. It needs no database.
+
+    Exit code 1 if something is wrong; each sentence begins with file and line.
+
+    Example: mini-platform check stations
+    """
+    from mini_platform.declare.registry import configured
+
+    datasets = configured().datasets if dataset is None else {dataset: dataset_named(dataset)}
+    with doing("Trying the declarations"):
+        from mini_platform.operations.checking import check as faults_of
+        from mini_platform.operations.checking import check_all
+
+        faults = check_all(configured()) if dataset is None else {dataset: faults_of(datasets[dataset])}
+    if as_json:
+        print_json({"dataset": name, "ok": not sentences, "faults": sentences} for name, sentences in faults.items())
+    else:
+        for name, sentences in faults.items():
+            typer.echo("\n".join(sentences) or f"{name}: {_parts(datasets[name])} are fine")
+    if any(faults.values()):
+        raise typer.Exit(1)
+
+
+def _parts(dataset: "Dataset") -> str:
+    counts = {"column": dataset.columns, "rule": dataset.rules, "aggregate or view": dataset.computed}
+    plurals = {"aggregate or view": "aggregates and views"}
+    return ", ".join(plural(len(parts), kind, plurals.get(kind)) for kind, parts in counts.items() if parts)
+
+
 def verify(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every raw file and compare its hash.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Compute every aggregate again from production and compare; check that every raw file exists. Nothing is written.
 
     Exit code 1 if there is a difference.
+
+    Example: mini-platform verify stations --deep
     """
     from mini_platform.operations import verify as operation
 
     platform, chosen = open_datasets(dataset)
-    with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
+    with progress_bar(
+        "Comparing raw files and tables", operation.raw_bytes(platform, chosen) if deep else None
+    ) as advance:
         comparisons = [
             comparison
             for one in chosen
@@ -58,7 +95,7 @@ def verify(
 
 
 def explain(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     key: Annotated[
         list[str], typer.Argument(metavar="KEY", help="Values of the row's key, in the order of its columns.")
     ],
@@ -67,6 +104,8 @@ def explain(
     """Show the origin of a production row, and every occurrence of its key in the raw files.
 
     Exit code 1 if there is no such row; occurrences in files, and why they were rejected, are shown even then.
+
+    Example: mini-platform explain stations S1 2026-06-01
     """
     from sqlalchemy import func, select
 

@@ -15,7 +15,10 @@ def init(
         bool, typer.Option("--example", help="Bring the five datasets that come with the platform, and their samples.")
     ] = False,
 ) -> None:
-    """Make a project: a folder with an example dataset, its sample and test, and what Dagster, Docker and CI need."""
+    """Make a project: a folder with an example dataset, its sample and test, and what Dagster, Docker and CI need.
+
+    Example: mini-platform init acme
+    """
     from mini_platform.operations.scaffold import ScaffoldError, scaffold
 
     try:

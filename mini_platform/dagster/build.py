@@ -10,7 +10,7 @@ import dagster as dg
 from mini_platform.dagster.assets import dataset_assets
 from mini_platform.dagster.automation import file_sensor, sync_schedule
 from mini_platform.dagster.checks import accounting_check, anomaly_checks
-from mini_platform.dagster.io_manager import PostgresIOManager
+from mini_platform.dagster.io_manager import IO_MANAGER, PostgresIOManager
 from mini_platform.dagster.metadata import dashboard_link
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.dataset import Dataset
@@ -38,7 +38,7 @@ class Shared:
         self.build_platform = Platform()
         platform = Platform(self.datasets)
         self.definitions = dg.Definitions(
-            resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
+            resources={"platform": platform, IO_MANAGER: PostgresIOManager(platform, self.datasets)},
             executor=dg.in_process_executor,
         )
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 import dagster as dg
-from sqlalchemy import Connection, Integer, Numeric, Select, Table, func, select
+from sqlalchemy import Connection, Numeric, Select, Table, func, select
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.wording import number
@@ -37,10 +37,10 @@ def files_chart(conn: Connection, dataset: Dataset, counters: Sequence[str]) -> 
 def line_chart(conn: Connection, table: Table, x: str, y: str) -> dg.MarkdownMetadataValue | None:
     """Return a line of the mean of `y` over `x`, in at most CHART_POINTS steps with the same number of rows.
 
-    None if `y` is not a number, a column is personal, or there are fewer than two points. Means are computed as numeric:
-    sums of floats may overflow.
+    None if a column is personal, or there are fewer than two points. Means are computed as numeric: sums of floats may
+    overflow.
     """
-    if not isinstance(table.c[y].type, Numeric | Integer) or any(table.c[name].info.get("personal") for name in (x, y)):
+    if any(table.c[name].info.get("personal") for name in (x, y)):
         return None
     steps = select(
         table.c[x].label("x"), table.c[y].label("y"), func.ntile(CHART_POINTS).over(order_by=table.c[x]).label("step")

@@ -16,7 +16,8 @@ from mini_platform.dagster import private
 from mini_platform.dagster.build import Shared, dataset_defs
 from mini_platform.declare import dataset as declaration
 from mini_platform.declare.collisions import refuse_collisions
-from mini_platform.declare.from_yaml import Attributes, dataset_of
+from mini_platform.declare.from_yaml import Attributes, YamlError, dataset_of
+from mini_platform.declare.places import Place
 from mini_platform.declare.registry import InvalidDeclaration, Registry
 
 if TYPE_CHECKING:
@@ -129,16 +130,16 @@ class Dataset(dg.Component):
         """
         tree = context.resolution_context.source_position_tree
 
-        def place(attribute: str) -> str:
+        def places(attribute: str) -> Place:
             if tree is None:
-                return str(context.path)
+                return Place(str(context.path))
             parent = tree.children.get("attributes", tree)
             position = parent.children.get(attribute, parent).position
-            return f"{Path(position.filename)}, line {position.start.line}"
+            return Place(str(position.filename), position.start.line)
 
         if attributes is None:
-            raise ValueError(f"{place('attributes')}: attributes are missing.")
-        return cls(dataset_of(attributes, place))
+            raise YamlError("attributes are missing", places("attributes"))
+        return cls(dataset_of(attributes, places))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the same definitions that `build_defs` returns for this dataset."""

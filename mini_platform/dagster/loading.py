@@ -16,22 +16,28 @@ import dagster as dg
 from mini_platform.config.project import project
 from mini_platform.dagster.alerting import alert_defs
 from mini_platform.dagster.build import build_defs
+from mini_platform.dagster.io_manager import PostgresIOManager
 from mini_platform.dagster.purging import purge_defs
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import InvalidDeclaration, Registry
 from mini_platform.platform import Platform
 
+DEFAULT_IO_MANAGER = "io_manager"
 INVALID = "invalid_declaration"
 """Last part of the key of the asset that stands for an invalid declaration."""
 
 
 def load_defs() -> dg.Definitions:
-    """Return the definitions of all valid datasets, with the nightly purge and the alerts."""
+    """Return the definitions of all valid datasets, with the nightly purge, the alerts, and the IO manager as the default."""
     platform = Platform()
     datasets, invalid = platform.datasets, platform.invalid
     defs, failed = _dataset_defs(datasets, platform.registry)
     for declaration in (*invalid, *failed):
         logging.getLogger(__name__).warning(declaration.message)
+    # Assets of the project return DataFrames to the default IO manager, unless the project has declared another one.
+    if DEFAULT_IO_MANAGER not in (defs.resources or {}):
+        manager = PostgresIOManager(platform, datasets)
+        defs = dg.Definitions.merge(defs, dg.Definitions(resources={DEFAULT_IO_MANAGER: manager}))
     return dg.Definitions.merge(
         defs,
         purge_defs(datasets),

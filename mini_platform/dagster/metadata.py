@@ -21,6 +21,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import DroppedFile
 from mini_platform.rows.wording import file_status, plain
 from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.frames import StoredFrame
 from mini_platform.warehouse.tables import (
     COUNTERS,
     among,
@@ -174,7 +175,7 @@ def refreshed_metadata(
             "rows_written": refreshed.written,
             "rows_deleted": refreshed.deleted,
             "groups_computed": "all" if refreshed.groups is None else refreshed.groups,
-            "chart": line_chart(conn, table, *aggregate.chart),
+            "chart": line_chart(conn, table, *aggregate.chart) if aggregate.chart else None,
         }
     )
 
@@ -183,7 +184,15 @@ def view_metadata(conn: Connection, dataset: Dataset, view: View) -> dict[str, A
     """Return a preview of a view. The view itself was created with the tables of its dataset."""
     table = dataset_tables(dataset).views[view.name]
     with aggregates.translate_errors(dataset, view):
-        return without_none({**preview(conn, table), "chart": line_chart(conn, table, *view.chart)})
+        chart = line_chart(conn, table, *view.chart) if view.chart else None
+        return without_none({**preview(conn, table), "chart": chart})
+
+
+def frame_metadata(conn: Connection, stored: StoredFrame) -> dict[str, Any]:
+    """Return the table of a user's own asset, its number of rows, and the numbers of rows that this run changed."""
+    count = conn.scalar(select(func.count()).select_from(stored.table)) or 0
+    counters = {f"rows_{name}": getattr(stored, name) for name in ("inserted", "updated", "unchanged", "deleted")}
+    return {"dagster/row_count": count, **table_metadata(stored.table), **counters}
 
 
 def measured_metadata(report: pd.DataFrame) -> dict[str, Any]:

@@ -39,6 +39,9 @@ DAEMON = "dagster._daemon"
 COMMAND = "dagster._cli.api"
 """Module that is imported by the process from which runs are forked: this import takes most of the start of a run."""
 
+REVISIONS = "_core/storage/alembic/versions"
+"""Folder of the migrations of Dagster's tables, each a file: their names are compared with the one in the database."""
+
 MODULES = {
     # A part of a component tree, if another part of it cannot be loaded.
     "build_filesystem_component_decl_from_context": "dagster.components.core.decl",

@@ -12,37 +12,80 @@ import inspect
 import re
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Never, NotRequired, TypedDict, TypeVar
+
+from mini_platform.declare.places import Place, place_of, place_of_caller
 
 if typing.TYPE_CHECKING:
     import polars as pl
 
 
 T = TypeVar("T")
+V = TypeVar("V")
+"""Type of a column."""
 
 
 class DeclarationError(ValueError):
-    """A declaration is invalid; the message is a sentence that gives the reason, and what to declare instead."""
+    """A declaration is invalid; the message begins with its place, if that is known.
+
+    Attributes:
+        sentence: the reason, and what to declare instead.
+        place: file and line of what is wrong.
+    """
+
+    def __init__(self, sentence: str, place: Place | None = None) -> None:
+        """Store the sentence and the place."""
+        super().__init__(sentence)
+        self.sentence, self.place = sentence, place
+
+    def __str__(self) -> str:
+        """Return the sentence with its place."""
+        return f"{self.place}: {self.sentence}" if self.place else self.sentence
+
+
+@contextmanager
+def placed(declared: Any, name: str | None = None) -> Iterator[None]:
+    """Give a `DeclarationError` that is raised inside the place of a declaration, unless it has a better one.
+
+    See `place_of` for the arguments.
+    """
+    try:
+        yield
+    except DeclarationError as error:
+        error.place = error.place or place_of(declared, name)
+        raise
 
 
 def report_bad_arguments(kind: type[T]) -> type[T]:
-    """Make a class raise a `DeclarationError` with one sentence for an unknown or missing argument, not a `TypeError`."""
+    """Make a class store the place of each call, and raise a `DeclarationError` with it for what is wrong there.
+
+    An unknown or missing argument is one sentence, too, and not a `TypeError`.
+    """
     signature, make = inspect.signature(kind), kind.__init__
 
     @wraps(make)
     def init(self: T, *args: Any, **options: Any) -> None:
-        if type(self) is kind:
+        if type(self) is not kind:
+            make(self, *args, **options)
+            return
+        vars(self)["place"] = place_of_caller()
+        with placed(self):
             try:
                 signature.bind(*args, **options)
             except TypeError as error:
                 unknown = next((option for option in options if option not in signature.parameters), None)
-                hint = nearest(unknown, signature.parameters) if unknown else ""
-                raise DeclarationError(f"{kind.__name__} {error}{hint}") from error
-        make(self, *args, **options)
+                reason = (
+                    f"got an unexpected keyword argument {unknown!r}{nearest(unknown, signature.parameters)}"
+                    if unknown
+                    else str(error)
+                )
+                raise DeclarationError(f"{kind.__name__} {reason}") from error
+            make(self, *args, **options)
 
     kind.__init__ = init  # type: ignore[method-assign, assignment]
     return kind
@@ -61,7 +104,9 @@ def text_tuple(label: str, texts: Any) -> tuple[str, ...]:
         DeclarationError: the value is a bare text, which Python would iterate by letter, or contains something that is not
             a text, or one text twice.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, str):
+        raise DeclarationError(f'{label} is {texts!r}; it takes a tuple of texts, as in ("{texts}",)')
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise DeclarationError(f'{label} is {texts!r}; it takes texts, as in ("a",) or ("a", "b")')
     if repeated := sorted({text for text in texts if texts.count(text) > 1}):
         raise DeclarationError(f"{label} names {', '.join(repeated)} twice")
@@ -90,6 +135,31 @@ else of the format. `first_loaded`: when the key was first written. `last_loaded
 `file`, `line` and `record` together identify a row. A column of a file that has the name of such a column, or of a derived one,
 is left out, and is not unexpected. Only the value of a column with the name of a `source` column is used unless it is empty, so
 that rows of several sources can arrive in one file."""
+
+CheckName = Literal[
+    "ge", "gt", "le", "lt", "in_range", "eq", "ne", "isin", "notin", "str_length", "str_matches", "str_contains",
+    "str_startswith", "str_endswith", "email", "greater_than_or_equal_to", "greater_than", "less_than_or_equal_to",
+    "less_than", "between", "equal_to", "not_equal_to",
+]  # fmt: skip
+"""Names of the checks of a column."""
+
+
+class InRange(TypedDict):
+    """Arguments of the check `in_range`."""
+
+    min_value: Any
+    max_value: Any
+    include_min: NotRequired[bool]
+    include_max: NotRequired[bool]
+
+
+class StrLength(TypedDict, total=False):
+    """Arguments of the check `str_length`."""
+
+    min_value: int | None
+    max_value: int | None
+    exact_value: int | None
+
 
 TYPE_RULES: Mapping[Any, tuple[str, str]] = {
     float: ("is_number", "is not a number"),
@@ -150,7 +220,7 @@ class FieldSpec:
     system: SystemColumn | None = None
     derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None
     explicit: frozenset[str] = frozenset()
-    """Names of the options that were passed, also those passed with their default."""
+    """Names of the options that differ from their default, and of `decimals` if it was passed."""
 
 
 FIELD_OPTIONS = tuple(
@@ -206,14 +276,54 @@ class Column(FieldSpec):
         return f"{self.description}{unit}{source}{personal}"
 
 
-def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
+def Field(  # noqa: N802, PLR0913 - a class for who reads it, with every word
+    description: str = "",
+    *,
+    unit: str | None = None,
+    source: str | None = None,
+    aliases: str | Collection[str] = (),
+    optional: bool = False,
+    trim: bool = True,
+    null_tokens: str | Collection[str] = (),
+    case: Case | None = None,
+    decimals: int | None = None,
+    timezone: str | None = None,
+    personal: Personal | None = None,
+    stored: bool = True,
+    system: SystemColumn | None = None,
+    derived: Callable[[Callable[[str], pl.Expr]], pl.Expr] | None = None,
+    warn: CheckName | Sequence[CheckName] = (),
+    ge: V | float | Decimal | None = None,
+    gt: V | float | Decimal | None = None,
+    le: V | float | Decimal | None = None,
+    lt: V | float | Decimal | None = None,
+    in_range: InRange | None = None,
+    eq: V | float | Decimal | None = None,
+    ne: V | float | Decimal | None = None,
+    isin: Collection[V | float | Decimal] | None = None,
+    notin: Collection[V | float | Decimal] | None = None,
+    str_length: StrLength | int | None = None,
+    str_matches: str | re.Pattern[str] | None = None,
+    str_contains: str | re.Pattern[str] | None = None,
+    str_startswith: str | None = None,
+    str_endswith: str | None = None,
+    email: Literal[True] | None = None,
+    greater_than_or_equal_to: V | float | Decimal | None = None,
+    greater_than: V | float | Decimal | None = None,
+    less_than_or_equal_to: V | float | Decimal | None = None,
+    less_than: V | float | Decimal | None = None,
+    between: InRange | None = None,
+    equal_to: V | float | Decimal | None = None,
+    not_equal_to: V | float | Decimal | None = None,
+    **unknown: Never,
+) -> V:
     """Declare a column of a `RowModel`, as `Field` of Pandera and pydantic do.
 
     `height_m: float | None = Field("Height above the sea", unit="m", in_range={"min_value": -430, "max_value": 8850})`
 
     Each check is a rule with the name `<column>_<check>`, and a row that breaks it is rejected. In addition a column that is
     not annotated `X | None` has the rule `<column>_required`, and one that is not text the rule `<column>_is_…`, such as
-    `_is_date`.
+    `_is_date`. Most checks are Pandera's. They apply to values that are not empty; their values are of the column's type.
 
     A cell may have any form that loses nothing: `12.0` and `1E3` as a whole number; `.50`, `99.990` and `1e2` as a decimal;
     `2026-1-5` and a midnight without an offset, `2026-01-05T00:00:00`, as a date; the extended and the basic form of ISO 8601,
@@ -222,71 +332,75 @@ def Field(description: str = "", **options: Any) -> Any:  # noqa: N802
 
     Args:
         description: what the column contains, shown wherever the column is.
-        **options: any of these options:
-
-            unit: unit of the values, shown beside the description and in messages about limits.
-            source: where the limits come from, such as a standard or a data sheet; shown beside the description.
-            aliases: other names of the column in files, also paths of nested JSON joined by `_`; upper case, space, - and _
-                make no difference.
-            optional: True accepts files without the column; it is empty in their rows.
-            trim: False keeps white space around a value, which is removed by default.
-            null_tokens: texts that stand for an empty value, such as `("NA", "-")`; compared exactly as written, before and
-                after the case is changed.
-            case: "lower" or "upper" converts text to this case, after Unicode normalization (NFC).
-            decimals: number of digits after the point of a `Decimal`, which has 18 digits in total; the default is 2. A cell
-                with more, zeros at its end not counted, is rejected; a derived value is rounded, half away from zero.
-            timezone: name of the time zone, such as "UTC" or "Europe/Vienna", of times without an offset; a date alone is its
-                midnight. A time that the zone's clock skips or repeats is rejected. Without this option, so are all of them.
-            personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
-            stored: False keeps the column out of production; it is only validated, and columns can be derived from it.
-            system: "file", "line", "record", "source", "first_loaded", "last_loaded" or "surrogate" makes the platform fill the
-                column in, see `SystemColumn`. A column of a file with its name is left out, except for "source", whose value in
-                the file is used unless it is empty.
-            derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
-                computed exactly, quotients to 19 decimals. The column is empty in rows where the result cannot be computed
-                or does not fit its type, such as 1.5 in a whole number; other rows are not affected. A column of a file with
-                its name is left out. The expression must be
-                about one row: sums, ranks, differences and the like over several rows are refused. Derived text is cleaned
-                as a cell is.
-            warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
-
-            Checks, most of them Pandera's, are options, too. They apply to values that are not empty. An argument is a value
-            of the column's type, or a dict of arguments by name.
-
-            ge, greater_than_or_equal_to: the value must not be below this one.
-            gt, greater_than: the value must be above this one.
-            le, less_than_or_equal_to: the value must not be above this one.
-            lt, less_than: the value must be below this one.
-            in_range, between: the value must be from `min_value` to `max_value`; `include_min` and `include_max`, if False,
-                exclude these two.
-            eq, equal_to: the value must equal this one.
-            ne, not_equal_to: the value must not equal this one.
-            isin: the value must be one of these, which are compared with cleaned values.
-            notin: the value must not be one of these.
-            str_length: the text must have from `min_value` to `max_value` characters, or exactly this number of them.
-            str_matches: the text must match this pattern from its beginning, not necessarily to its end.
-            str_contains: this pattern must match somewhere in the text.
-            str_startswith: the text must begin with this one.
-            str_endswith: the text must end with this one.
-            email: True requires text in the form of an e-mail address, internal ones (`x@host.local`) included;
-                whether it exists is not checked.
-
-    Raises:
-        DeclarationError: the options contradict each other. Options that contradict the column's type are refused when the
-            dataset is declared.
+        unit: unit of the values, shown beside the description and in messages about limits.
+        source: where the limits come from, such as a standard or a data sheet; shown beside the description.
+        aliases: other names of the column in files, also paths of nested JSON joined by `_`; upper case, space, - and _
+            make no difference.
+        optional: True accepts files without the column; it is empty in their rows.
+        trim: False keeps white space around a value, which is removed by default.
+        null_tokens: texts that stand for an empty value, such as `("NA", "-")`; compared exactly as written, before and
+            after the case is changed.
+        case: "lower" or "upper" converts text to this case, after Unicode normalization (NFC).
+        decimals: number of digits after the point of a `Decimal`, which has 18 digits in total; the default is 2. A cell
+            with more, zeros at its end not counted, is rejected; a derived value is rounded, half away from zero.
+        timezone: name of the time zone, such as "UTC" or "Europe/Vienna", of times without an offset; a date alone is its
+            midnight. A time that the zone's clock skips or repeats is rejected. Without this option, so are all of them.
+        personal: "mask", "hash", "last4" or "redact" protects personal data, see `Personal`.
+        stored: False keeps the column out of production; it is only validated, and columns can be derived from it.
+        system: "file", "line", "record", "source", "first_loaded", "last_loaded" or "surrogate" makes the platform fill the
+            column in, see `SystemColumn`. A column of a file with its name is left out, except for "source", whose value in
+            the file is used unless it is empty.
+        derived: a function that takes `col` (polars.col) and returns an expression over the columns that are read. It is
+            computed exactly, quotients to 19 decimals. The column is empty in rows where the result cannot be computed
+            or does not fit its type, such as 1.5 in a whole number; other rows are not affected. A column of a file with
+            its name is left out. The expression must be
+            about one row: sums, ranks, differences and the like over several rows are refused. Derived text is cleaned
+            as a cell is.
+        warn: names of those of its checks that only warn: rows that fail them are counted, and loaded.
+        ge: the value must not be below this one.
+        gt: the value must be above this one.
+        le: the value must not be above this one.
+        lt: the value must be below this one.
+        in_range: the value must be from `min_value` to `max_value`; `include_min` and `include_max`, if False, exclude these
+            two.
+        eq: the value must equal this one.
+        ne: the value must not equal this one.
+        isin: the value must be one of these, which are compared with cleaned values.
+        notin: the value must not be one of these.
+        str_length: the text must have from `min_value` to `max_value` characters, or exactly this number of them.
+        str_matches: the text must match this pattern from its beginning, not necessarily to its end.
+        str_contains: this pattern must match somewhere in the text.
+        str_startswith: the text must begin with this one.
+        str_endswith: the text must end with this one.
+        email: True requires text in the form of an e-mail address, internal ones (`x@host.local`) included;
+            whether it exists is not checked.
+        greater_than_or_equal_to: the same as `ge`.
+        greater_than: the same as `gt`.
+        less_than_or_equal_to: the same as `le`.
+        less_than: the same as `lt`.
+        between: the same as `in_range`.
+        equal_to: the same as `eq`.
+        not_equal_to: the same as `ne`.
+        unknown: any other word is refused when the dataset is declared, as are words that contradict each other or the type.
     """
-    settings = {name: options.pop(name) for name in FIELD_OPTIONS if name in options}
-    for name in ("aliases", "null_tokens", "warn"):
-        if isinstance(settings.get(name), str):
-            settings[name] = (settings[name],)
-        elif isinstance(settings.get(name), list | set | frozenset):
-            settings[name] = tuple(settings[name])
-    spec = FieldSpec(description, checks=options, explicit=frozenset(settings), **settings)
-    if spec.system and (spec.derived or spec.checks):
-        raise DeclarationError(f"{description!r}: a column that the platform fills in has no checks and is not derived")
-    if unknown := set(spec.warn) - set(options):
-        raise DeclarationError(f"{description!r}: warn names {sorted(unknown)}, which are not among its checks")
-    return spec
+    words = {**locals(), **unknown}
+    del words["unknown"]
+    options = {word: words.pop(word) for word in FIELD_OPTIONS}
+    for word in ("aliases", "null_tokens", "warn"):
+        if isinstance(options[word], str):
+            options[word] = (options[word],)
+        elif isinstance(options[word], list | set | frozenset):
+            options[word] = tuple(options[word])
+    defaults = FieldSpec.__dataclass_fields__
+    explicit = {word for word, value in options.items() if value != defaults[word].default and value is not None}
+    if decimals is None:
+        options["decimals"] = defaults["decimals"].default
+    else:
+        explicit.add("decimals")
+    del words["description"]
+    checks = {word: value for word, value in words.items() if value is not None}
+    spec = FieldSpec(description, checks=checks, explicit=frozenset(explicit), **options)
+    return typing.cast("V", spec)  # Type checkers compare the checks with the type of the column.
 
 
 @dataclass(frozen=True)
@@ -317,9 +431,11 @@ def rule(
         DeclarationError: the sentence is missing, or the severity is unknown.
     """
     if not isinstance(sentence, str) or not sentence.strip():
-        raise DeclarationError('@rule takes a sentence: @rule("is after tomorrow", column="date")')
+        raise DeclarationError('@rule takes a sentence: @rule("is after tomorrow", column="date")', place_of_caller())
     if severity not in (options := typing.get_args(Severity)):
-        raise DeclarationError(f"the rule {sentence!r}: severity is {severity!r}; it can be {' or '.join(options)}")
+        raise DeclarationError(
+            f"the rule {sentence!r}: severity is {severity!r}; it can be {' or '.join(options)}", place_of_caller()
+        )
 
     def decorate(function: Callable[..., Any]) -> CustomRule:
         name = f"{column}_{function.__name__}" if column else function.__name__
@@ -337,7 +453,9 @@ class _DeclaredOnce(dict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if isinstance(self.get(name), FieldSpec | CustomRule):
-            raise DeclarationError(f"{self._model}.{name} is declared twice; give one of them another name")
+            raise DeclarationError(
+                f"{self._model}.{name} is declared twice; give one of them another name", place_of_caller()
+            )
         super().__setitem__(name, value)
 
 

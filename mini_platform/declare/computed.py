@@ -23,7 +23,7 @@ class Computed:
 
     select: Callable[..., Select[Any]]
     columns: Mapping[str, tuple[str, ...]]
-    chart: tuple[str, str]
+    chart: tuple[str, str] | None
 
     def __post_init__(self) -> None:
         """Refuse options that no table can have; the selected columns are checked in `warehouse/tables/`.
@@ -50,7 +50,7 @@ class Computed:
                     f'{kind} {name}: columns describes {column} by {texts!r}; it takes ("what it holds",) or '
                     '("what it holds", "unit")'
                 )
-        if not isinstance(self.chart, tuple | list) or len(self.chart) != 2:
+        if self.chart is not None and (not isinstance(self.chart, tuple | list) or len(self.chart) != 2):
             raise DeclarationError(f"{kind} {name}: chart is {self.chart!r}; it takes the names of two columns")
 
     @property
@@ -93,14 +93,14 @@ class Aggregate(Computed):
             `func.coalesce(x, …)`), a list or an object. To have only dirty groups computed, select plain columns of
             production, under any name.
         columns: description of each selected column; the unit may follow as a second item.
-        chart: (x, y) columns of the small chart shown in the Dagster UI.
+        chart: (x, y) columns of a small chart in the Dagster UI and on the page of the table; y is a number. None: no chart.
         surrogate: name of an additional column with a number for each key, which never changes.
     """
 
     select: Callable[..., Select[Any]]
     key: tuple[str, ...]
     columns: Mapping[str, tuple[str, ...]]
-    chart: tuple[str, str]
+    chart: tuple[str, str] | None = None
     surrogate: str | None = None
 
     def __post_init__(self) -> None:
@@ -128,9 +128,9 @@ class View(Computed):
     Attributes:
         select: a function as that of an `Aggregate`, whose further parameters may name views, too.
         columns: description of each selected column; the unit may follow as a second item.
-        chart: (x, y) columns of the small chart shown in the Dagster UI.
+        chart: (x, y) columns of a small chart in the Dagster UI and on the page of the table; y is a number. None: no chart.
     """
 
     select: Callable[..., Select[Any]]
     columns: Mapping[str, tuple[str, ...]]
-    chart: tuple[str, str]
+    chart: tuple[str, str] | None = None

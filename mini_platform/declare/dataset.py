@@ -8,6 +8,7 @@ from the declaration when the first row is checked).
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import itertools
 import re
 import typing
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from mini_platform.declare import reserved
 from mini_platform.declare.columns import (
     PLAIN_NAME,
     Column,
@@ -26,12 +28,15 @@ from mini_platform.declare.columns import (
     Severity,
     nearest,
     normalized,
+    placed,
     report_bad_arguments,
     text_tuple,
 )
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.declared_checks import check_sentence
-from mini_platform.declare.pages import PLATFORM_PATHS, Page
+from mini_platform.declare.pages import Page
+from mini_platform.declare.pandera_models import PanderaModel, translate_model
+from mini_platform.declare.places import Place, place_of
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.row_models import columns_of, custom_rules_of
 from mini_platform.declare.rules import KEY_ONCE, LINE_ONCE, STRUCTURE_RULES
@@ -49,18 +54,8 @@ ENTRY_HEADER, TEXT_HEADER, OTHER_VALUE = 16, 8, 24
 """Most bytes of the other parts of an index entry: its header, the header of a text, and a value that is not a text."""
 UTF8_BYTES = 4
 """Most bytes of a character."""
-SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
-"""Names of the columns that every table of Postgres has: https://www.postgresql.org/docs/current/ddl-system-columns.html"""
-NAME_BYTES = 63
-"""Most bytes of a name in Postgres, which truncates longer ones."""
 DATASET_NAME = r"[a-z](?:_?[a-z0-9])*"
 """Pattern of names of datasets; they are also names of folders, and parts of names of settings, whose separator is `__`."""
-FILTERS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "contains", "isnull")
-"""Operators of the API's filters: a parameter is the name of a column, `__` and an operator."""
-RESERVED_DATASETS = frozenset(("ops",))
-"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`."""
-CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
-"""Names of the checks that every staging asset has besides its rules."""
 OWNER = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+"
 """Pattern of owners that Dagster accepts."""
 
@@ -82,7 +77,7 @@ class Dataset:
     Attributes:
         name: name of the dataset, its drop folder and its asset group: lower case letters, digits and single underscores.
         table: name of its table in the schemas staging, production and quarantine, which no other dataset has.
-        rows: the row model: columns, their checks, and rules.
+        rows: the row model: columns, their checks, and rules. A Pandera model (polars or pandas) is translated to one.
         key: columns that identify a row; the row that arrives last replaces earlier ones with the same key.
         description: what a row represents, shown in the UI and the docs.
         owners: e-mail addresses or `team:name`, shown in the UI.
@@ -90,9 +85,11 @@ class Dataset:
         search: text columns that the search covers; None means all stored ones whose text is not replaced, () means none.
         sources: formats of its files; several formats are distinguished by the ending of a file's name.
         api_sources: APIs from which rows are synced; their pages are read as its files are.
-        unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`.
+        unexpected_columns: what happens to columns that are not declared, see `UnexpectedColumns`; by default what a Pandera
+            model says by `strict`, else "keep".
         duplicates: which of several rows of one file with the same key is loaded: the "last", the "first", or the one with the
-            `KeepHighest` value of a column; "reject" rejects all of them.
+            `KeepHighest` value of a column; "reject" rejects all of them. The default is "last", and "reject" if a Pandera
+            model says that the key is unique.
         freshness: maximum age of the newest load, after which the dataset is late; None means any age.
         warn_limit: limit on rejected rows above which a warning is shown: by the check of a rule, for the rows of a run that
             break this rule; by the pages, for the rows of a file.
@@ -102,13 +99,14 @@ class Dataset:
         page: page of the dataset in the dashboard, at `/<name>`; without it the dataset has the default page.
         raw_retention: how long its raw files are kept; None means for ever. A setting can override it.
         adopts: table of a replaced system that `mini-platform adopt` takes over.
-        realistic: function that returns one valid row for a random generator and a row number, for `mini-platform sample`;
-            without it values are drawn from the declared types and ranges.
+        realistic: function that returns one valid row as texts, for samples, from a random generator, a row number, which is
+            the part of the key that differs, and the last day of the sample, from which its dates count back; without it values
+            are drawn from the declared types and ranges.
     """
 
     name: str
     table: str
-    rows: type[RowModel]
+    rows: type[RowModel] | type[PanderaModel]
     key: tuple[str, ...]
     description: str
     owners: Sequence[str] = ()
@@ -116,8 +114,8 @@ class Dataset:
     search: tuple[str, ...] | None = None
     sources: tuple[Csv | Json, ...] = (Csv(),)
     api_sources: tuple[ApiSource, ...] = ()
-    unexpected_columns: UnexpectedColumns = "keep"
-    duplicates: Literal["last", "first", "reject"] | KeepHighest = "last"
+    unexpected_columns: UnexpectedColumns | None = None
+    duplicates: Literal["last", "first", "reject"] | KeepHighest | None = None
     freshness: dt.timedelta | None = None
     warn_limit: RejectLimit = RejectLimit(rows=0)
     reject_limit: RejectLimit = RejectLimit(share=0.5)
@@ -126,7 +124,7 @@ class Dataset:
     page: Page | None = None
     raw_retention: dt.timedelta | None = None
     adopts: AdoptedTable | None = None
-    realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
+    realistic: Callable[[random.Random, int, dt.date], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an invalid declaration at its place in the code, and not when the first file arrives.
@@ -135,13 +133,15 @@ class Dataset:
             DeclarationError: the declaration is invalid; the sentence names the dataset and what is wrong.
         """
         self._refuse_values()
+        self._take_model()
         self._refuse_computed()
         self._refuse_names()
         self._refuse_columns()
         self._refuse_rules()
         self._refuse_sources()
         if self.page is not None:
-            self._refuse_page(self.page)
+            with placed(self.page):
+                self._refuse_page(self.page)
 
     @property
     def computed(self) -> tuple[Aggregate | View, ...]:
@@ -150,14 +150,15 @@ class Dataset:
 
     def _refuse_values(self) -> None:
         """Refuse options with values that they do not take."""
-        if (
-            not isinstance(self.name, str)
-            or not re.fullmatch(DATASET_NAME, self.name)
-            or self.name in RESERVED_DATASETS
-        ):
+        if not isinstance(self.name, str) or not re.fullmatch(DATASET_NAME, self.name):
             raise DeclarationError(
-                f"dataset {self.name!r}: this cannot be a dataset's name, as folders and other names are derived from it; use "
+                f"dataset {self.name!r}: name cannot be {self.name!r}, as folders and other names are derived from it; use "
                 "lower case letters, digits and single underscores, such as orders_2024"
+            )
+        if self.name in reserved.DATASETS:
+            raise DeclarationError(
+                f"dataset {self.name}: name cannot be {self.name}, which is a name of the platform's own; use another, such as "
+                f"{self.name}_data"
             )
         where = f"dataset {self.name}"
         if not isinstance(self.table, str):
@@ -170,14 +171,35 @@ class Dataset:
         if invalid := [owner for owner in self.owners if not re.fullmatch(OWNER, owner)]:
             raise DeclarationError(f"{where}: owners names {invalid[0]!r}; it takes e-mail addresses and team:name")
         self._refuse_kinds(where)
-        if self.unexpected_columns not in (choices := typing.get_args(UnexpectedColumns)):
+        if self.unexpected_columns not in (None, *(choices := typing.get_args(UnexpectedColumns))):
             raise DeclarationError(
                 f"{where}: unexpected_columns is {self.unexpected_columns!r}; it can be {' or '.join(choices)}"
             )
-        if self.duplicates not in ("last", "first", "reject") and not isinstance(self.duplicates, KeepHighest):
+        if self.duplicates not in (None, "last", "first", "reject") and not isinstance(self.duplicates, KeepHighest):
             raise DeclarationError(
                 f"{where}: duplicates is {self.duplicates!r}; it can be last, first, reject or KeepHighest(…)"
             )
+
+    def _take_model(self) -> None:
+        """Translate a Pandera model, and take what it says about the dataset where the dataset says nothing."""
+        try:
+            model = translate_model(self.rows)
+        except DeclarationError as error:
+            raise DeclarationError(f"dataset {self.name}: rows: {error.sentence}", error.place) from error
+        for columns in model.unique:
+            if columns != set(self.key):
+                raise DeclarationError(
+                    f"dataset {self.name}: key is {', '.join(self.key)}, and {self.rows.__name__} declares "
+                    f"{', '.join(sorted(columns))} unique; only the key can be"
+                )
+        values = {
+            "rows": model.rows,
+            "unexpected_columns": self.unexpected_columns or model.unexpected_columns or "keep",
+            # Pandera rejects all rows with the same value in a unique column.
+            "duplicates": self.duplicates or ("reject" if model.unique else "last"),
+        }
+        for option, value in values.items():
+            object.__setattr__(self, option, value)
 
     def _refuse_kinds(self, where: str) -> None:
         kinds: tuple[tuple[str, Any], ...] = (
@@ -197,6 +219,14 @@ class Dataset:
                 raise DeclarationError(
                     f"{where}: {option} is {value!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
                 )
+        if self.realistic is not None:
+            try:
+                inspect.signature(self.realistic).bind(None, 0, None)
+            except (TypeError, ValueError):
+                raise DeclarationError(
+                    f"{where}: realistic is {self.realistic!r}; it takes a function of a random generator, a row number and "
+                    "the last day of the sample"
+                ) from None
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
         if self.adopts is not None and not isinstance(self.adopts, AdoptedTable):
@@ -291,54 +321,78 @@ class Dataset:
     def _refuse_names(self) -> None:
         """Refuse names that are taken, that Postgres would truncate, or that are not valid everywhere they are used."""
         where = f"dataset {self.name}"
-        computed = [name for c in self.computed for name in (*c.columns, *c.extra_columns)]
-        columns = [*(column.name for column in self.columns), *computed]
-        if reserved := sorted(name for name in columns if name.startswith("_")):
+        if not re.fullmatch(PLAIN_NAME, self.table) or self.table.startswith(reserved.SYSTEM_TABLES):
             raise DeclarationError(
-                f"{where}: names with a leading underscore are reserved for the platform: {reserved}"
+                f"{where}: table cannot be {self.table!r}, as Dagster's names contain it; use ASCII letters, digits and "
+                f"underscores, but not {reserved.SYSTEM_TABLES} in front, as Postgres's own tables have it"
             )
-        if reserved := sorted(SYSTEM_COLUMNS.intersection(columns)):
-            raise DeclarationError(f"{where}: every table of Postgres has columns called {reserved} of its own")
+        for column in self.columns:
+            with placed(self.rows, column.name):
+                self._refuse_column_name(where, column.name)
+                if not re.fullmatch(PLAIN_NAME, column.name):
+                    raise DeclarationError(
+                        f"{where}: {column.name!r} cannot be the name of a column, as Dagster's names contain it: use ASCII "
+                        "letters, digits and underscores; a file can use this name if it is declared as an alias"
+                    )
+        for computed in self.computed:
+            with placed(computed):
+                for name in (*computed.columns, *computed.extra_columns):
+                    self._refuse_column_name(f"{where}: {computed.name}", name)
         derived = [f"{self.table}_{name}" for name in (*self.indexes, *self.surrogates)]
         derived += [f"surrogates_{a.name}" for a in self.aggregates if a.surrogate]
-        names = (self.name, self.table, *(c.name for c in self.computed), *columns, *derived)
-        if too_long := sorted(name for name in names if len(name.encode()) > NAME_BYTES):
-            raise DeclarationError(f"{where}: Postgres takes names of up to {NAME_BYTES} bytes: {too_long} are longer")
-        identifiers = {self.table: "table", **{column.name: "column" for column in self.columns}}
-        if (invalid := next((name for name in identifiers if not re.fullmatch(PLAIN_NAME, name)), None)) is not None:
-            also = (
-                "; a file can use this name if it is declared as an alias" if identifiers[invalid] == "column" else ""
-            )
+        names = (self.name, self.table, *(c.name for c in self.computed), *derived)
+        if too_long := sorted(name for name in names if len(name.encode()) > reserved.NAME_BYTES):
             raise DeclarationError(
-                f"{where}: {invalid!r} cannot be the name of a {identifiers[invalid]}, as Dagster's names contain it: use "
-                f"ASCII letters, digits and underscores{also}"
+                f"{where}: Postgres takes names of up to {reserved.NAME_BYTES} bytes: {too_long} are longer"
             )
-        if (invalid := next((name for name in computed if not name or not name.isprintable()), None)) is not None:
-            raise DeclarationError(f"{where}: {invalid!r} cannot be the name of a column: it cannot be printed")
         # An alias may be the name of a column that is not read: of the number that is derived from a text, for example.
         self._refuse_filters()
         self._refuse_alike([(column.name, column) for column in self.columns])
         self._refuse_alike([(text, column) for column in self.read_columns for text in (column.name, *column.aliases)])
         self._refuse_assets()
 
+    @staticmethod
+    def _refuse_column_name(where: str, name: str) -> None:
+        """Refuse a name that no column of any table can have."""
+        if not name or not name.isprintable():
+            raise DeclarationError(f"{where}: {name!r} cannot be the name of a column: it cannot be printed")
+        if name.startswith("_"):
+            raise DeclarationError(f"{where}: names with a leading underscore are reserved for the platform: {name}")
+        if name in reserved.SYSTEM_COLUMNS:
+            raise DeclarationError(f"{where}: every table of Postgres has a column called {name} of its own")
+        if name in reserved.PARAMETERS:
+            raise DeclarationError(
+                f"{where}: {name} cannot be the name of a column, as lists of the API have a parameter {name}; use another, "
+                f"such as {name}_, and declare {name} as its alias"
+            )
+        if len(name.encode()) > reserved.NAME_BYTES:
+            raise DeclarationError(
+                f"{where}: Postgres takes names of up to {reserved.NAME_BYTES} bytes: {name} is longer"
+            )
+
     def _refuse_filters(self) -> None:
         """Refuse columns with the name of a filter on another column."""
-        for names in ([c.name for c in self.columns], *([*c.columns, *c.extra_columns] for c in self.computed)):
+        tables: list[tuple[Any, Sequence[str]]] = [(self.rows, [column.name for column in self.columns])]
+        tables += [(c, (*c.columns, *c.extra_columns)) for c in self.computed]
+        for declared, names in tables:
             for name in names:
                 other, _, word = name.rpartition("__")
-                if other in names and word in FILTERS:
-                    raise DeclarationError(
-                        f"dataset {self.name}: the API filters {other} by {name}, which is a column, too: rename one of them"
-                    )
+                if other in names and word in reserved.FILTERS:
+                    with placed(declared, name):
+                        raise DeclarationError(
+                            f"dataset {self.name}: the API filters {other} by {name}, which is a column, too: rename one of "
+                            "them"
+                        )
 
     def _refuse_alike(self, texts: Sequence[tuple[str, Column]]) -> None:
         known: dict[str, str] = {}
         for text, column in texts:
             if (other := known.setdefault(normalized(text), column.name)) != column.name:
-                raise DeclarationError(
-                    f"dataset {self.name}: the columns {other} and {column.name} cannot be told apart in a file by {text!r}: "
-                    "upper case, space, - and _ make no difference there"
-                )
+                with placed(self.rows, column.name):
+                    raise DeclarationError(
+                        f"dataset {self.name}: the columns {other} and {column.name} cannot be told apart in a file by "
+                        f"{text!r}: upper case, space, - and _ make no difference there"
+                    )
 
     def _refuse_assets(self) -> None:
         owners = [
@@ -361,27 +415,37 @@ class Dataset:
         """Refuse two rules of one name: the later would replace the other wherever rules are looked up."""
         rules: dict[str, Rule] = {}
         for rule in self.rules:
-            if not re.fullmatch(PLAIN_NAME, rule.name) or rule.name in CHECK_NAMES:
+            if not re.fullmatch(PLAIN_NAME, rule.name) or rule.name in reserved.CHECK_NAMES:
                 raise DeclarationError(
                     f"dataset {self.name}: {rule.name!r} ({rule.message}) cannot be the name of a rule; use ASCII letters, "
-                    f"digits and underscores, but not {', '.join(sorted(CHECK_NAMES))}"
+                    f"digits and underscores, but not {', '.join(sorted(reserved.CHECK_NAMES))}",
+                    self._place_of_rule(rule),
                 )
             if other := rules.get(rule.name):
                 raise DeclarationError(
                     f"dataset {self.name}: two rules have the name {rule.name}: {_describe_rule(other)} and "
-                    f"{_describe_rule(rule)}; give the function of the @rule, or a column, another name"
+                    f"{_describe_rule(rule)}; give the function of the @rule, or a column, another name",
+                    self._place_of_rule(rule),
                 )
             rules[rule.name] = rule
+
+    def _place_of_rule(self, rule: Rule) -> Place | None:
+        """Return where the function of a rule is written, else its column."""
+        functions = {custom.rule: custom.holds for custom in self.custom_rules}
+        return place_of(functions[rule]) if rule in functions else place_of(self.rows, rule.column)
 
     def _refuse_computed(self) -> None:
         known: set[str] = set()
         for computed in self.computed:
             if unknown := set(computed.reads) - known:
                 raise DeclarationError(
-                    f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it"
+                    f"dataset {self.name}: {computed.name} reads {sorted(unknown)}, which are not declared before it",
+                    place_of(computed),
                 )
             if computed.name in known:
-                raise DeclarationError(f"dataset {self.name}: two aggregates or views have the name {computed.name}")
+                raise DeclarationError(
+                    f"dataset {self.name}: two aggregates or views have the name {computed.name}", place_of(computed)
+                )
             known.add(computed.name)
 
     def _refuse_sources(self) -> None:
@@ -413,8 +477,6 @@ class Dataset:
     def _refuse_page(self, page: Page) -> None:
         """Refuse a page whose address is taken, or that names columns or tables that do not exist."""
         where = f"dataset {self.name}: page"
-        if self.name in PLATFORM_PATHS:
-            raise DeclarationError(f"{where}: its address would be /{self.name}, which is an address of the platform")
         computed = {item.name: item for item in self.computed}
         if page.of is not None and page.of not in computed:
             hint = nearest(page.of, computed)

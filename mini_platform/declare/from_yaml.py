@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mini_platform.declare.columns import DeclarationError, FieldSpec
+from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.computed import Aggregate
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.pages import Page
-from mini_platform.declare.pandera_models import ModelError, TranslatedModel, translate_model
+from mini_platform.declare.pandera_models import description_of
+from mini_platform.declare.places import Place
 from mini_platform.declare.policies import KeepHighest, RejectLimit, UnexpectedColumns
 from mini_platform.declare.sources import Csv, Json
 
@@ -40,8 +42,8 @@ OTHER_KEYS = {"template_vars_module", "requirements", "post_processing"}
 _FORBID = ConfigDict(extra="forbid", frozen=True)
 
 
-class YamlError(ValueError):
-    """A file does not declare a valid dataset; the message begins with its name and the line.
+class YamlError(DeclarationError):
+    """A file does not declare a valid dataset.
 
     Attributes:
         name: name of the dataset, if it is known.
@@ -119,51 +121,38 @@ class Attributes(BaseModel):
     page: str | None = Field(None, description="Dotted path of its Page.")
 
 
-Place = Callable[[str], str]
-"""A function that takes the name of an attribute, and returns its file and line."""
+Places = Callable[[str], Place]
+"""A function that takes the name of an attribute, and returns its place in the file."""
 
 
-def dataset_of(attributes: Attributes, place: Place) -> Dataset:
+def dataset_of(attributes: Attributes, places: Places) -> Dataset:
     """Return the dataset that attributes declare.
 
     Args:
         attributes: values of the file, as pydantic has read them.
-        place: function that returns the file and the line of an attribute, for the message.
+        places: function that returns the place of an attribute, for the message.
 
     Raises:
         YamlError: the attributes contradict each other or the model, or name something that does not exist.
     """
-    try:
-        model = translate_model(_import_path(attributes.model, place("model")))
-    except (ModelError, DeclarationError) as error:
-        raise YamlError(f"{place('model')}: {error}") from error
-    key = tuple(attributes.key)
-    for columns in model.unique:
-        if columns != set(key):
-            raise YamlError(
-                f"{place('key')}: {attributes.model} declares {', '.join(sorted(columns))} unique; only the key can be."
-            )
-    missing = [name for name in key if not isinstance(getattr(model.rows, name, None), FieldSpec)]
-    if missing:
-        raise YamlError(f"{place('key')}: {attributes.model} has no column {', '.join(missing)}.")
+    model = _import_path(attributes.model, places("model"))
     sources = tuple(_to_declaration(source) for source in (attributes.csv, attributes.json_) if source is not None)
     freshness = None if attributes.freshness_hours is None else dt.timedelta(hours=attributes.freshness_hours)
-    # Pandera rejects all rows with the same value in a unique column.
-    duplicates = attributes.duplicates or ("reject" if model.unique else "last")
-    aggregates = tuple(_import_instance(path, place("aggregates"), Aggregate) for path in attributes.aggregates)
-    page = None if attributes.page is None else _import_instance(attributes.page, place("page"), Page)
+    duplicates = attributes.duplicates
+    aggregates = tuple(_import_instance(path, places("aggregates"), Aggregate) for path in attributes.aggregates)
+    page = None if attributes.page is None else _import_instance(attributes.page, places("page"), Page)
     try:
-        return Dataset(
+        dataset = Dataset(
             name=attributes.name,
             table=attributes.table or attributes.name,
-            rows=model.rows,
-            key=key,
-            description=_description(attributes, model),
+            rows=model,
+            key=tuple(attributes.key),
+            description=attributes.description or description_of(model) or attributes.name,
             owners=tuple(attributes.owners),
             indexes=tuple(attributes.indexes),
             search=None if attributes.search is None else tuple(attributes.search),
             sources=sources or (Csv(),),
-            unexpected_columns=attributes.unexpected_columns or model.unexpected_columns or "keep",
+            unexpected_columns=attributes.unexpected_columns,
             duplicates=KeepHighest(duplicates.highest) if isinstance(duplicates, KeepHighestOptions) else duplicates,
             freshness=freshness,
             warn_limit=_to_declaration(attributes.warn_limit),
@@ -171,20 +160,12 @@ def dataset_of(attributes: Attributes, place: Place) -> Dataset:
             aggregates=aggregates,
             page=page,
         )
-    except (ValueError, TypeError) as error:
-        attribute = next(
-            (
-                attribute
-                for attribute in ("key", "indexes", "search", "duplicates", "page")
-                if f": {attribute}" in str(error)
-            ),
-            "model",
-        )
-        raise YamlError(f"{place(attribute)}: {error}.") from error
-
-
-def _description(attributes: Attributes, model: TranslatedModel) -> str:
-    return attributes.description or model.description or attributes.name
+    except DeclarationError as error:
+        # A sentence about an option begins with the dataset and the option.
+        options = (name for name in type(attributes).model_fields if re.match(rf"[^:]*: {name}\b", error.sentence))
+        raise YamlError(error.sentence, error.place or places(next(options, "model"))) from error
+    vars(dataset)["place"] = places("name")
+    return dataset
 
 
 def _to_declaration(options: Any) -> Any:
@@ -193,22 +174,24 @@ def _to_declaration(options: Any) -> Any:
     return kind(**{item.name: getattr(options, item.name) for item in fields(kind)})
 
 
-def _import_path(path: str, place: str) -> Any:
+def _import_path(path: str, place: Place) -> Any:
     module, _, name = path.rpartition(".")
     if not module:
-        raise YamlError(f"{place}: {path} is not a dotted path, such as package.module.Model.")
+        raise YamlError(f"{path} is not a dotted path, such as package.module.Model", place)
     try:
         return getattr(importlib.import_module(module), name)
     except AttributeError as error:
-        raise YamlError(f"{place}: {module} has no {name}.") from error
+        raise YamlError(f"{module} has no {name}", place) from error
+    except DeclarationError as error:
+        raise YamlError(error.sentence, error.place or place) from error
     except Exception as error:  # A module of a user may raise anything when it is imported.
-        raise YamlError(f"{place}: {module} cannot be imported: {type(error).__name__}: {error}") from error
+        raise YamlError(f"{module} cannot be imported: {type(error).__name__}: {error}", place) from error
 
 
-def _import_instance(path: str, place: str, kind: type[T]) -> T:
+def _import_instance(path: str, place: Place, kind: type[T]) -> T:
     value = _import_path(path, place)
     if not isinstance(value, kind):
-        raise YamlError(f"{place}: {path} is not an instance of {kind.__name__}.")
+        raise YamlError(f"{path} is not an instance of {kind.__name__}", place)
     return value
 
 
@@ -237,16 +220,15 @@ def read_each(path: Path) -> Iterator[Dataset | YamlError]:
         documents = list(yaml.compose_all(path.read_text(encoding="utf-8"), yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
         reason = error.strerror if isinstance(error, OSError) else getattr(error, "problem", None)
-        yield YamlError(f"{path}{line}: {reason or error}")
+        yield YamlError(str(reason or error), Place(str(path), mark.line + 1 if mark else None))
         return
     for document in documents:
         try:
             dataset = _declared(document, path)
         except Exception as error:  # What a document names may raise anything.
-            reason = f"{path}, line {_line_of(document)}: {type(error).__name__}: {error}"
-            invalid = error if isinstance(error, YamlError) else YamlError(reason)
+            reason = f"{type(error).__name__}: {error}"
+            invalid = error if isinstance(error, YamlError) else YamlError(reason, _place_of(document, path))
             invalid.name = _name_in(document)
             yield invalid
         else:
@@ -262,9 +244,9 @@ def _declared(document: yaml.Node, path: Path) -> Dataset | None:
     if "type" not in content or content["type"].value != TYPE:
         return None
     if unknown := [name for name in content if name not in {"type", "attributes", *OTHER_KEYS}]:
-        raise YamlError(f"{path}, line {_line_of(content[unknown[0]])}: {unknown[0]} is not known here.")
+        raise YamlError(f"{unknown[0]} is not known here", _place_of(content[unknown[0]], path))
     if "attributes" not in content:
-        raise YamlError(f"{path}, line {_line_of(document)}: attributes are missing.")
+        raise YamlError("attributes are missing", _place_of(document, path))
     return _dataset(content["attributes"], path)
 
 
@@ -279,8 +261,8 @@ def _name_in(document: yaml.Node) -> str | None:
 
 
 def _dataset(node: yaml.Node, path: Path) -> Dataset:
-    def place(attribute: str) -> str:
-        return f"{path}, line {_line_of(members.get(attribute, node))}"
+    def places(attribute: str) -> Place:
+        return _place_of(members.get(attribute, node), path)
 
     members = _members_of(node, path)
     try:
@@ -288,18 +270,26 @@ def _dataset(node: yaml.Node, path: Path) -> Dataset:
     except ValidationError as error:
         raise YamlError("\n".join(_describe_errors(error, node, path))) from error
     except RecursionError as error:
-        raise YamlError(f"{path}, line {_line_of(node)}: the value contains itself.") from error
-    return dataset_of(attributes, place)
+        raise YamlError("the value contains itself", _place_of(node, path)) from error
+    return dataset_of(attributes, places)
 
 
 def _describe_errors(error: ValidationError, node: yaml.Node, path: Path) -> Iterator[str]:
     for item in error.errors(include_url=False):
         nearest_node = _node_at(node, item["loc"], path)
         where = ".".join(map(str, item["loc"]))
-        message = {"extra_forbidden": "is not known here", "unexpected_keyword_argument": "is not known here"}.get(
-            item["type"], item["msg"].removeprefix("Value error, ").lower()
-        )
-        yield f"{path}, line {_line_of(nearest_node)}: {where}: {message}."
+        message = item["msg"].removeprefix("Value error, ").lower()
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            message = f"is not known here{nearest(str(item['loc'][-1]), _words(*item['loc'][:-1]))}"
+        yield f"{_place_of(nearest_node, path)}: {where}: {message}"
+
+
+def _words(attribute: str | int = "", *_: str | int) -> Iterable[str]:
+    """Return the words that an attribute takes, or the names of all attributes."""
+    kinds = {"csv": Csv, "json": Json, "warn_limit": RejectLimit, "reject_limit": RejectLimit}
+    if attribute in kinds:
+        return (item.name for item in fields(kinds[str(attribute)]))
+    return Attributes.model_json_schema()["properties"] if not attribute else KeepHighestOptions.model_fields
 
 
 def _node_at(node: yaml.Node, location: Sequence[str | int], path: Path) -> yaml.Node:
@@ -319,11 +309,11 @@ def _members_of(node: yaml.Node, path: Path) -> dict[str, yaml.Node]:
     import yaml
 
     if not isinstance(node, yaml.MappingNode):
-        raise YamlError(f"{path}, line {_line_of(node)}: names with values are expected.")
+        raise YamlError("names with values are expected", _place_of(node, path))
     members: dict[str, yaml.Node] = {}
     for key, value in node.value:
         if str(key.value) in members:
-            raise YamlError(f"{path}, line {_line_of(key)}: {key.value} appears a second time.")
+            raise YamlError(f"{key.value} appears a second time", _place_of(key, path))
         members[str(key.value)] = value
     return members
 
@@ -340,9 +330,8 @@ def _value_of(node: yaml.Node, path: Path) -> Any:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         message = getattr(error, "problem", None) or error
-        raise YamlError(f"{path}, line {_line_of(node)}: {message}.") from error
+        raise YamlError(str(message), _place_of(node, path)) from error
 
 
-def _line_of(node: yaml.Node) -> int:
-    line: int = node.start_mark.line
-    return line + 1
+def _place_of(node: yaml.Node, path: Path) -> Place:
+    return Place(str(path), node.start_mark.line + 1)

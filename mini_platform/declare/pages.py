@@ -32,23 +32,6 @@ PAGE_IDS = frozenset(("by", "choice", "figures", "from", "live", "main", "nav-da
 """Ids of elements that every page has."""
 PARAMETERS = frozenset(("from", "to", "by"))
 """Parameters of the address of every page."""
-PLATFORM_PATHS = frozenset(
-    (
-        "api",
-        "datasets",
-        "files",
-        "health",
-        "login",
-        "logout",
-        "metrics",
-        "openapi",
-        "quality",
-        "runs",
-        "state",
-        "static",
-    )
-)
-"""Addresses of the platform, which no page of a dataset can have."""
 COVERAGE = "coverage"
 """A name that a note can use besides measures: the number of days with rows, and of days without."""
 MAX_COMPARED = 5

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from mini_platform.declare.columns import DECIMAL_DIGITS, DeclarationError, Field, FieldSpec, RowModel
+from mini_platform.declare.columns import DECIMAL_DIGITS, DeclarationError, Field, FieldSpec, RowModel, placed
 from mini_platform.declare.policies import UnexpectedColumns
 from mini_platform.declare.row_models import columns_of
 
@@ -89,8 +89,12 @@ AS_RULE = "write it as a @rule of a RowModel"
 NAIVE = "has times without a time zone, which are ambiguous; give it one, or make it a date"
 
 
-class ModelError(Exception):
-    """A model cannot be used; the message is a sentence."""
+class PanderaModel(Protocol):
+    """A `DataFrameModel` of `pandera.polars` or `pandera.pandas`."""
+
+    @classmethod
+    def to_schema(cls) -> Any:
+        """Return the schema of the model."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,11 @@ class TranslatedModel:
 
     Attributes:
         rows: the row model.
-        description: description of the model; empty if it has none.
         unexpected_columns: policy for columns that the model does not have; None if it has no policy.
         unique: sets of columns that the model declares unique; only the key can be one.
     """
 
     rows: type[RowModel]
-    description: str
     unexpected_columns: UnexpectedColumns | None = None
     unique: tuple[frozenset[str], ...] = ()
 
@@ -114,38 +116,48 @@ def translate_model(model: Any) -> TranslatedModel:
     """Return a `RowModel` as it is, and a Pandera model translated to one.
 
     Raises:
-        ModelError: the model is neither, or has something that cannot be translated.
+        DeclarationError: the model is neither, or has something that cannot be translated.
     """
     if isinstance(model, type) and issubclass(model, RowModel) and model is not RowModel:
-        return TranslatedModel(model, _first_paragraph(model))
+        return TranslatedModel(model)
     if not isinstance(model, type) or not any(base.__module__.startswith("pandera.") for base in model.__mro__):
-        raise ModelError(f"{_display_name(model)} is not a Pandera model: neither a RowModel nor a DataFrameModel.")
+        raise DeclarationError(f"{_display_name(model)} is neither a RowModel nor a Pandera model")
+    with placed(model):
+        return _translated(model)
+
+
+def description_of(model: Any) -> str:
+    """Return the first paragraph of a model's own docstring, else the description in its `Config`; empty without both."""
+    text = vars(model).get("__doc__") if isinstance(model, type) else None
+    config = getattr(model, "__config__", None)
+    return inspect.cleandoc(text or getattr(config, "description", None) or "").split("\n\n")[0]
+
+
+def _translated(model: type) -> TranslatedModel:
     schema = _schema(model)
     of_pandas = type(schema).__module__.startswith("pandera.api.pandas.")
     names: dict[str, str] = {}
     specs: dict[str, FieldSpec] = {}
     hints: dict[str, Any] = {}
     for label, column in schema.columns.items():
-        name = _identifier(model, label)
-        if name in specs:
-            raise ModelError(f"{model.__name__}: two columns are called {name}.")
-        where = f"{model.__name__}.{label}"
-        try:
-            kind, specs[name] = _FieldTranslator(where, column, of_pandas).spec((label,) if name != label else ())
-        except DeclarationError as error:
-            raise ModelError(f"{where}: {error}.") from error
+        with placed(model, label):
+            name = _identifier(model, label)
+            if name in specs:
+                raise DeclarationError(f"{model.__name__}: two columns are called {name}")
+            translator = _FieldTranslator(f"{model.__name__}.{label}", column, of_pandas)
+            kind, specs[name] = translator.spec((label,) if name != label else ())
         hints[name] = kind | None if column.nullable else kind
         names[label] = name
     unique = [[label] for label, column in schema.columns.items() if column.unique]
     unique += [schema.unique] if schema.unique else []
-    doc = _first_paragraph(model) or schema.description or ""
-    namespace = {"__annotations__": hints, "__doc__": doc or model.__name__, "__module__": model.__module__, **specs}
-    rows = type(model.__name__, (RowModel,), namespace)
+    # With module and qualified name it has the source of the model, for messages about its columns.
+    source = {"__module__": model.__module__, "__qualname__": model.__qualname__, "__doc__": description_of(model)}
+    rows = type(model.__name__, (RowModel,), {"__annotations__": hints, **source, **specs})
     _refuse_unusable_checks(rows)
     if not of_pandas:
         _refuse_inapplicable_checks(model, schema)
     return TranslatedModel(
-        rows, doc, STRICT[schema.strict], tuple(frozenset(names[label] for label in labels) for labels in unique)
+        rows, STRICT[schema.strict], tuple(frozenset(names[label] for label in labels) for labels in unique)
     )
 
 
@@ -158,22 +170,22 @@ def _schema(model: type) -> Any:
         hints = typing.get_type_hints(model, include_extras=True)
     except (SchemaInitError, TypeError, ValueError, AttributeError, NameError) as error:
         message = str(error).split("\n")[0]
-        raise ModelError(
-            f"Pandera cannot make a schema of {model.__name__}: {type(error).__name__}: {message}."
+        raise DeclarationError(
+            f"Pandera cannot make a schema of {model.__name__}: {type(error).__name__}: {message}"
         ) from error
     if not type(schema).__module__.startswith(("pandera.api.pandas.", "pandera.api.polars.")):
-        raise ModelError(
-            f"{model.__name__} is a model of {type(schema).__module__}; known are those of pandas and polars."
+        raise DeclarationError(
+            f"{model.__name__} is a model of {type(schema).__module__}; known are those of pandas and polars"
         )
     for name, hint in hints.items():
         if len(kinds := set(typing.get_args(_union(hint))) - {types.NoneType}) > 1:
-            raise ModelError(
-                f"{model.__name__}.{name} has {len(kinds)} types, of which Pandera takes the first: declare one."
+            raise DeclarationError(
+                f"{model.__name__}.{name} has {len(kinds)} types, of which Pandera takes the first: declare one"
             )
     if schema.checks:
         named = ", ".join(str(check.name) for check in schema.checks)
-        raise ModelError(
-            f"{model.__name__} has the check {named} of whole rows, which cannot be translated; {AS_RULE}."
+        raise DeclarationError(
+            f"{model.__name__} has the check {named} of whole rows, which cannot be translated; {AS_RULE}"
         )
     _refuse_unknown(model.__name__, schema, type(schema)(), SCHEMA_ATTRIBUTES)
     return schema
@@ -194,8 +206,8 @@ def _refuse_unknown(where: str, thing: Any, plain: Any, known: frozenset[str]) -
         # Types are compared, too: a default value of 0 is not the same as no default, though it equals False.
         if attribute in known or value is default or (type(value) is type(default) and value == default):
             continue
-        raise ModelError(
-            f"{where} has {DISPLAY_NAMES.get(attribute, attribute.strip('_'))}, which cannot be translated."
+        raise DeclarationError(
+            f"{where} has {DISPLAY_NAMES.get(attribute, attribute.strip('_'))}, which cannot be translated"
         )
 
 
@@ -204,11 +216,7 @@ def _refuse_unusable_checks(rows: type[RowModel]) -> None:
     import pandera.polars as pa
     import polars as pl
 
-    try:
-        columns = columns_of(rows)
-    except DeclarationError as error:
-        raise ModelError(f"{error}.") from error
-    for column in columns:
+    for column in columns_of(rows):
         special = {
             Decimal: pl.Decimal(DECIMAL_DIGITS, column.decimals),
             dt.datetime: pl.Datetime("us", "UTC"),
@@ -220,10 +228,11 @@ def _refuse_unusable_checks(rows: type[RowModel]) -> None:
             make = getattr(pa.Check, name)
             check = partial(make, **argument) if isinstance(argument, dict) else partial(make, argument)
             if message := _polars_error(check, special.get(column.type, column.type)):
-                raise ModelError(
-                    f"{rows.__name__}.{column.name}: {name}={_display(argument)} cannot be used by polars for a "
-                    f"column of type {_display_name(column.type)}: {message}."
-                )
+                with placed(rows, column.name):
+                    raise DeclarationError(
+                        f"{rows.__name__}.{column.name}: {name}={_display(argument)} cannot be used by polars for a "
+                        f"column of type {_display_name(column.type)}: {message}"
+                    )
 
 
 def _refuse_inapplicable_checks(model: type, schema: Any) -> None:
@@ -231,9 +240,10 @@ def _refuse_inapplicable_checks(model: type, schema: Any) -> None:
     for label, column in schema.columns.items():
         for check in column.checks:
             if message := _polars_error(partial(lambda check_object: check_object, check), column.dtype.type):
-                raise ModelError(
-                    f"{model.__name__}.{label} has {check.error or check.name}, which Pandera cannot apply: {message}."
-                )
+                with placed(model, label):
+                    raise DeclarationError(
+                        f"{model.__name__}.{label} has {check.error or check.name}, which Pandera cannot apply: {message}"
+                    )
 
 
 def _polars_error(make: Callable[[], Any], kind: Any) -> str | None:
@@ -251,22 +261,18 @@ def _display(argument: Any) -> str:
     return str(getattr(argument, "pattern", argument))[:100]
 
 
-def _first_paragraph(model: type) -> str:
-    return inspect.cleandoc(vars(model).get("__doc__") or "").split("\n\n")[0]
-
-
 def _display_name(thing: Any) -> str:
     return getattr(thing, "__qualname__", None) or repr(thing)[:100]
 
 
 def _identifier(model: type, label: Any) -> str:
     if not isinstance(label, str):
-        raise ModelError(f"{model.__name__}: the name of the column {label!r} is not text.")
+        raise DeclarationError(f"{model.__name__}: the name of the column {label!r} is not text")
     if label.isidentifier() and label.isascii() and not label.startswith("_"):
         return label
     name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
     if not name.isidentifier():
-        raise ModelError(f"{model.__name__}: the column {label!r} cannot be made an identifier.")
+        raise DeclarationError(f"{model.__name__}: the column {label!r} cannot be made an identifier")
     return name
 
 
@@ -305,7 +311,7 @@ class _FieldTranslator:
             warn += [name] if check.raise_warning else []
         metadata = {k: v for k, v in (column.metadata or {}).items() if k in FieldSpec.__dataclass_fields__}
         if misplaced := RESERVED_METADATA & set(metadata):
-            raise ModelError(f"{self.where}: metadata cannot contain {', '.join(sorted(misplaced))}.")
+            raise DeclarationError(f"{self.where}: metadata cannot contain {', '.join(sorted(misplaced))}")
         declared_aliases = metadata.pop("aliases", ())
         aliases += (declared_aliases,) if isinstance(declared_aliases, str) else tuple(declared_aliases)
         description = column.description or column.title or column.name.replace("_", " ").capitalize()
@@ -314,8 +320,8 @@ class _FieldTranslator:
         options |= {} if column.required else {"optional": True}
         return kind, Field(description, **metadata, **options, **checks)
 
-    def _error(self, reason: str) -> ModelError:
-        return ModelError(f"{self.where} {reason}.")
+    def _error(self, reason: str) -> DeclarationError:
+        return DeclarationError(f"{self.where} {reason}")
 
     def _type(self, name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Return the type for the name of a Pandera type, and the options and the checks that follow from it."""

@@ -33,8 +33,9 @@ from typing import TypeVar
 
 from mini_platform.config.project import project
 from mini_platform.declare.collisions import collisions
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.places import Place
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
@@ -47,16 +48,7 @@ T = TypeVar("T")
 
 
 class RegistryError(DeclarationError):
-    """The package or folder of the datasets cannot be used, or one of its files is invalid; the message is a sentence.
-
-    Attributes:
-        file: the invalid file, and its line, if they are known.
-    """
-
-    def __init__(self, message: str, file: Path | None = None, line: int | None = None) -> None:
-        """Create an error; see the attributes."""
-        super().__init__(message)
-        self.file, self.line = file, line
+    """The package or folder of the datasets cannot be used, or one of its files is invalid."""
 
 
 @cache
@@ -100,6 +92,15 @@ class _Declared:
     dataset: Dataset
     file: Path
     module: ModuleType | None = None
+
+
+def unknown_dataset(name: str, datasets: Iterable[str]) -> str:
+    """Return the message that there is no dataset with this name, with the most similar name and all names."""
+    names = list(datasets)
+    hint = nearest(name, names) or "."
+    return f"There is no dataset {name!r}{hint} " + (
+        f"The datasets are: {', '.join(names)}." if names else "No dataset is declared."
+    )
 
 
 class Registry:
@@ -178,9 +179,8 @@ class Registry:
                 module = _import_module(f"{package.__name__}.{name}")
                 yield _Declared(_dataset_in(module), Path(str(module.__file__)), module)
             except RegistryError as error:
-                named = re.search(r": dataset (\w+): ", str(error))  # As `Dataset` names itself.
-                file = error.file or self.folder / f"{name}.py"
-                yield InvalidDeclaration(named[1] if named else name, file, str(error), error.line)
+                named = re.match(r"dataset (\w+): ", error.sentence)  # As `Dataset` names itself.
+                yield _invalid(named[1] if named else name, self.folder / f"{name}.py", error)
 
     def _in_yaml(self) -> Iterator[_Declared | InvalidDeclaration]:
         if not self.yaml_files:
@@ -192,7 +192,7 @@ class Registry:
                 if isinstance(item, Dataset):
                     yield _Declared(item, path)
                 else:
-                    yield InvalidDeclaration(item.name or path.parent.name, path, str(item), _line_in(str(item), path))
+                    yield _invalid(item.name or path.parent.name, path, item)
 
     @cached_property
     def yaml_files(self) -> tuple[Path, ...]:
@@ -241,8 +241,14 @@ class Registry:
             try:
                 values.append(own_value(_import_module(full_name), variable, kind))
             except RegistryError as error:
-                self._invalid_modules[file] = InvalidDeclaration(declared.dataset.name, file, str(error), error.line)
+                self._invalid_modules[file] = _invalid(declared.dataset.name, file, error)
         return values
+
+
+def _invalid(name: str, file: Path, error: DeclarationError) -> InvalidDeclaration:
+    """Return an invalid declaration by its error, which may be at a place outside of the file that declares the dataset."""
+    place = error.place or Place(str(file))
+    return InvalidDeclaration(name, Path(place.file), str(error), place.line)
 
 
 def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
@@ -253,14 +259,13 @@ def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
     """
     if not hasattr(module, variable):
         raise RegistryError(
-            f"{module.__file__} does not define `{variable}`, which should be of the type {kind.__name__}.",
-            Path(str(module.__file__)),
+            f"it does not define `{variable}`, which should be of the type {kind.__name__}", Place(str(module.__file__))
         )
     value = getattr(module, variable)
     if not isinstance(value, kind):
         raise RegistryError(
-            f"{module.__file__}: `{variable}` is of the type {type(value).__name__}, and should be of {kind.__name__}.",
-            Path(str(module.__file__)),
+            f"`{variable}` is of the type {type(value).__name__}, and should be of {kind.__name__}",
+            Place(str(module.__file__)),
         )
     return value
 
@@ -268,9 +273,9 @@ def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
 def _dataset_in(module: ModuleType) -> Dataset:
     if not hasattr(module, "dataset"):
         raise RegistryError(
-            f"{module.__file__} declares no dataset: it should say `dataset = Dataset(…)`. If it is not meant to declare "
-            "one, let its name begin with an underscore.",
-            Path(str(module.__file__)),
+            "it declares no dataset: it should say `dataset = Dataset(…)`. If it is not meant to declare one, let its name "
+            "begin with an underscore",
+            Place(str(module.__file__)),
         )
     return own_value(module, "dataset", Dataset)
 
@@ -327,25 +332,17 @@ def _import_module(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
+    except DeclarationError as error:
+        raise RegistryError(error.sentence, error.place or _origin(name, error)) from error
     except (Exception, SystemExit) as error:  # A module of a user may raise anything when it is imported.
-        file, line = _origin(name, error)
-        place = f"{file}, line {line}" if line else str(file or name)
-        message = str(error) if isinstance(error, DeclarationError) else f"{type(error).__name__}: {error}"
-        raise RegistryError(message if message.startswith(str(file)) else f"{place}: {message}", file, line) from error
+        raise RegistryError(f"{type(error).__name__}: {error}", _origin(name, error)) from error
 
 
-def _origin(name: str, error: BaseException) -> tuple[Path | None, int | None]:
+def _origin(name: str, error: BaseException) -> Place:
     """Return the file of a module, and its line that raised an error, as far as they are known."""
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        return None, None
-    if isinstance(error, SyntaxError) and error.filename == spec.origin:
-        return Path(spec.origin), error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
-    return Path(spec.origin), lines[-1] if lines else None
-
-
-def _line_in(message: str, file: Path) -> int | None:
-    """Return the line that a message of a file begins with."""
-    line = re.match(rf"{re.escape(str(file))}, line (\d+)", message)
-    return int(line[1]) if line else None
+    file = str(spec.origin) if spec else name
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return Place(file, error.lineno)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return Place(file, lines[-1] if lines else None)

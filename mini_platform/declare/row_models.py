@@ -28,9 +28,11 @@ from mini_platform.declare.columns import (
     RowModel,
     SystemColumn,
     nearest,
+    placed,
     text_tuple,
 )
 from mini_platform.declare.declared_checks import with_exact_arguments
+from mini_platform.declare.places import place_of
 
 SYSTEM_TYPES: Mapping[str, Any] = {
     "file": str,
@@ -46,7 +48,7 @@ TEXT_OPTIONS = (*FILE_OPTIONS, "null_tokens", "trim", "case")
 """Options about finding a column in a file; these and the options about cleaning its text."""
 
 
-def columns_of(model: type[RowModel], dataset: str = "") -> tuple[Column, ...]:
+def columns_of(model: type[Any], dataset: str = "") -> tuple[Column, ...]:
     """Return the columns that a row model declares, those of its bases first; one that is declared again keeps its place.
 
     Args:
@@ -61,21 +63,23 @@ def columns_of(model: type[RowModel], dataset: str = "") -> tuple[Column, ...]:
     declared = _declared(model, dataset)
     hints = _hints(model, dataset)
     where = f"{dataset}{model.__name__}"
-    if bare := sorted(name for name in hints if not isinstance(declared.get(name), FieldSpec)):
-        raise DeclarationError(
-            f'{where}: {", ".join(bare)} has a type and no Field; write `{bare[0]}: … = Field("what it holds")`'
-        )
+    for name in hints:
+        if not isinstance(declared.get(name), FieldSpec):
+            with placed(model, name):
+                raise DeclarationError(
+                    f'{where}: {name} has a type and no Field; write `{name}: … = Field("what it holds")`'
+                )
     columns = []
     for name, spec in declared.items():
-        if not isinstance(spec, FieldSpec):
-            continue
-        if name not in hints:
-            raise DeclarationError(f"{where}.{name} has a Field and no type; write `{name}: str = Field(…)`")
-        columns.append(_column(f"{where}.{name}", name, spec, hints[name]))
+        if isinstance(spec, FieldSpec):
+            with placed(model, name):
+                if name not in hints:
+                    raise DeclarationError(f"{where}.{name} has a Field and no type; write `{name}: str = Field(…)`")
+                columns.append(_column(f"{where}.{name}", name, spec, hints[name]))
     return tuple(columns)
 
 
-def custom_rules_of(model: type[RowModel], dataset: str = "") -> tuple[CustomRule, ...]:
+def custom_rules_of(model: type[Any], dataset: str = "") -> tuple[CustomRule, ...]:
     """Return the rules that a row model declares as methods, those of its bases first.
 
     Raises:
@@ -89,7 +93,8 @@ def custom_rules_of(model: type[RowModel], dataset: str = "") -> tuple[CustomRul
             known = [name for name, value in declared.items() if isinstance(value, FieldSpec)]
             raise DeclarationError(
                 f"{dataset}{model.__name__}: the rule {custom.rule.name} names the column {column!r}, which is not "
-                f"declared{nearest(str(column), known)}"
+                f"declared{nearest(str(column), known)}",
+                place_of(custom.holds),
             )
     return tuple(rules)
 
@@ -112,23 +117,26 @@ def _declared(model: type, dataset: str) -> dict[str, FieldSpec | CustomRule]:
     declared: dict[str, FieldSpec | CustomRule] = {}
     for base in _declaring_classes(model):
         for name, value in vars(base).items():
-            where = f"{dataset}{model.__name__}.{name}"
-            inherited = declared.get(name)
-            if isinstance(value, FieldSpec | CustomRule):
-                if inherited is not None and type(value) is not type(inherited):
-                    raise DeclarationError(f"{where} is a column here and a rule there; give one of them another name")
-                declared[name] = value
-            elif inherited is not None:
-                raise DeclarationError(
-                    f"{where} is declared by a base and cannot be taken away; declare it again, or remove it from the base"
-                )
-            elif isinstance(value, staticmethod | classmethod) and isinstance(value.__func__, CustomRule):
-                raise DeclarationError(f"{where}: @rule must be used alone, without @{type(value).__name__}")
-            elif type(value).__module__.split(".")[0] == "pandera":
-                raise DeclarationError(
-                    f"{where} is an object of Pandera; a RowModel takes Field and @rule of mini_platform"
-                )
+            with placed(base, name):
+                _declare(declared, f"{dataset}{model.__name__}.{name}", name, value)
     return declared
+
+
+def _declare(declared: dict[str, FieldSpec | CustomRule], where: str, name: str, value: Any) -> None:
+    """Add what a class has under a name to what its bases declare, if it is a column or a rule."""
+    inherited = declared.get(name)
+    if isinstance(value, FieldSpec | CustomRule):
+        if inherited is not None and type(value) is not type(inherited):
+            raise DeclarationError(f"{where} is a column here and a rule there; give one of them another name")
+        declared[name] = value
+    elif inherited is not None:
+        raise DeclarationError(
+            f"{where} is declared by a base and cannot be taken away; declare it again, or remove it from the base"
+        )
+    elif isinstance(value, staticmethod | classmethod) and isinstance(value.__func__, CustomRule):
+        raise DeclarationError(f"{where}: @rule must be used alone, without @{type(value).__name__}")
+    elif type(value).__module__.split(".")[0] == "pandera":
+        raise DeclarationError(f"{where} is an object of Pandera; a RowModel takes Field and @rule of mini_platform")
 
 
 def _hints(model: type, dataset: str) -> dict[str, Any]:
@@ -137,7 +145,9 @@ def _hints(model: type, dataset: str) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(model)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
-        raise DeclarationError(f"{dataset}{model.__name__}: a type annotation of it cannot be read: {error}") from error
+        raise DeclarationError(
+            f"{dataset}{model.__name__}: a type annotation of it cannot be read: {error}", place_of(model)
+        ) from error
     return {
         name: hints[name] for name in hints if name in names and typing.get_origin(hints[name]) is not typing.ClassVar
     }

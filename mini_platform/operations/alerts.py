@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from mini_platform.config.extras import require
 from mini_platform.config.settings import Settings
 from mini_platform.operations.incidents import ALERTED_KINDS
 from mini_platform.warehouse import run_history
@@ -53,7 +54,7 @@ LEADS = {
 
 
 class AlertsError(ValueError):
-    """The setting cannot be understood; the message does not quote it."""
+    """The setting cannot be used; the message does not quote it."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,11 @@ def services(settings: Settings) -> list[Service]:
     """Return the services that the settings name.
 
     Raises:
-        AlertsError: one of the URLs is not one that Apprise knows.
+        AlertsError: one of the URLs is not one that Apprise knows, or Apprise is not installed.
     """
     if settings.alerts is None or not settings.alerts.get_secret_value().strip():
         return []
+    require("alerts", "MINI_PLATFORM_ALERTS", AlertsError)
     import apprise
     from apprise.utils.parse import parse_urls
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mini_platform.declare.columns import nearest
 from mini_platform.landing import folder, retention
 from mini_platform.landing.folder import DroppedFile
 from mini_platform.operations.raw_files import raw_retention
@@ -117,7 +118,9 @@ def named_file(path: Path) -> DroppedFile:
         status = target.stat()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or "it is a loop of links"
-        raise FileError(f"{path}: {reason}") from error
+        siblings = (sibling.name for sibling in path.parent.iterdir()) if path.parent.is_dir() else ()
+        hint = nearest(path.name, siblings) if isinstance(error, FileNotFoundError) else ""
+        raise FileError(f"{path}: {reason}{hint}") from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise FileError(f"{path}: it is {kind}")

@@ -26,8 +26,9 @@ from mini_platform.declare.columns import DECIMAL_DIGITS, Column, CustomRule, De
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.declared_checks import anchored_pattern
 from mini_platform.declare.rules import LINE_ONCE
+from mini_platform.rows import expressions
 from mini_platform.rows.exact import ROW_FAULTS, evaluate, exact_expression
-from mini_platform.rows.own_rows import build_expression, other_rows
+from mini_platform.rows.own_rows import build_expression
 from mini_platform.rows.protection import STORED
 from mini_platform.rows.readers import Malformed
 
@@ -171,26 +172,21 @@ def pandera_schema(dataset: Dataset) -> pa.DataFrameSchema:
 
 
 @cache
-def refuse_other_rows(dataset: Dataset) -> None:
-    """Refuse expressions that depend on other rows: files are validated in blocks, and a row may be repeated in another file.
+def expression_faults(dataset: Dataset) -> tuple[DeclarationError, ...]:
+    """Return what is wrong with the derived columns and rules of a dataset, whatever the rows."""
+    return tuple(expressions.expression_faults(dataset, {c.name: dtype(c) for c in dataset.staged_columns}))
+
+
+def refuse_expressions(dataset: Dataset) -> None:
+    """Refuse expressions that are wrong for any row, or that depend on other rows.
+
+    Files are validated in blocks, and a row may be repeated in another file.
 
     Raises:
-        DeclarationError: a derived column or a rule depends on other rows.
+        DeclarationError: the first fault.
     """
-    read = {column.name: dtype(column) for column in dataset.staged_columns if not column.derived}
-    staged = {column.name: dtype(column) for column in dataset.staged_columns}
-    for column in dataset.columns:
-        if column.derived and (part := other_rows(build_expression(column.derived), read)):
-            raise DeclarationError(
-                f"dataset {dataset.name}: {column.name} is derived from other rows, by {part}; a derived column is a value of "
-                "its own row: compute it in an aggregate or a view"
-            )
-    for custom in dataset.custom_rules:
-        if part := other_rows(build_expression(custom.holds), staged):
-            raise DeclarationError(
-                f"dataset {dataset.name}: the rule {custom.rule.name} looks at other rows, by {part}; a rule is about one row: "
-                'duplicates="reject" compares keys, and an aggregate or a view the rest'
-            )
+    for fault in expression_faults(dataset):
+        raise fault.with_traceback(None)
 
 
 def clean(column: Column, cells: pl.Series) -> pl.Series:
@@ -587,7 +583,7 @@ def validate(
     Raises:
         DeclarationError: an expression over its columns depends on other rows, or is wrong for any rows.
     """
-    refuse_other_rows(dataset)
+    refuse_expressions(dataset)
     sources = [column for column in dataset.staged_columns if not column.derived]
     text, typed = read_cells(sources, rows)
     typed = _derive(dataset, typed)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
     ASSUMED_ROLES,
@@ -93,7 +94,8 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> dict[str, Value
             advisory_lock(conn, "schema")
             conn.execute(text(TAKE_OVER))  # For what `create_all` created.
             become_owner(conn)
-            grant(conn, all_tables(dataset for dataset in datasets if dataset.name not in refused))
+            declared = all_tables(dataset for dataset in datasets if dataset.name not in refused)
+            grant(conn, [*declared, *frame_tables(conn)])
             if conn.scalar(text("SELECT to_regnamespace(:name)"), {"name": DAGSTER}):
                 conn.exec_driver_sql(DAGSTER_GRANTS)
     except ProgrammingError as error:

@@ -434,7 +434,7 @@ def is_informative(dataset: Dataset, tables: Tables, computed: Computed) -> bool
     A chart of surrogates is not, nor one of values that follow from the group alone: the week of a day only rises and falls
     with the calendar.
     """
-    if {aggregate.surrogate for aggregate in dataset.aggregates}.intersection(computed.chart):
+    if not computed.chart or {aggregate.surrogate for aggregate in dataset.aggregates}.intersection(computed.chart):
         return False
     rows = tables.rows(computed)
     key = computed.key if isinstance(computed, Aggregate) else ()

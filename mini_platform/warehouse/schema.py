@@ -54,6 +54,7 @@ from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.bulk import is_empty
+from mini_platform.warehouse.frames import SCHEMA, frame_owners, frame_tables
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
@@ -168,7 +169,8 @@ def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, st
         if stored.get(name) != sha256 and name.partition(":")[0] not in refused
     }
     if changed:
-        grant(conn, all_tables(dataset for dataset in declared if dataset.name not in refused))
+        tables = all_tables(dataset for dataset in declared if dataset.name not in refused)
+        grant(conn, [*tables, *frame_tables(conn)])
     for name, sha256 in changed.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
@@ -242,6 +244,7 @@ def undeclared(conn: Connection, datasets: Collection[Dataset]) -> tuple[str, st
     None if there are none. They are never dropped automatically: they may hold the only copy of data.
     """
     declared = {(table.schema, table.name) for table in all_tables(datasets)}
+    declared |= {(SCHEMA, name) for name in frame_owners(conn)}
     relations = [row for row in conn.execute(DATASET_RELATIONS) if (row.schema, row.name) not in declared]
     if not relations:
         return None
@@ -322,10 +325,10 @@ def _compiled(rows: Select[Any]) -> str:
 
 
 def _migrate(conn: Connection, dataset: Dataset) -> None:
-    from mini_platform.rows.validation import refuse_other_rows  # Imports polars and pandera.
+    from mini_platform.rows.validation import refuse_expressions  # Imports polars and pandera.
 
     try:
-        refuse_other_rows(dataset)
+        refuse_expressions(dataset)
     except DeclarationError:
         raise
     except Exception as error:  # A rule of a user may raise anything.
@@ -341,6 +344,7 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
             _alter_table(conn, table)
         else:
             table.create(conn)
+    _refuse_names_of_frames(conn, dataset)
     _drop_computed(conn, tables)
     dirty_groups.clear_aggregates(conn, dataset)
     for table in tables_of(dataset, "keys"):
@@ -385,6 +389,16 @@ def _try_select(conn: Connection, dataset: Dataset, computed: Aggregate | View, 
             raise
         message = " ".join(str(error.orig).split("LINE 1")[0].split())
         raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres rejects its select: {message}") from error
+
+
+def _refuse_names_of_frames(conn: Connection, dataset: Dataset) -> None:
+    owners = frame_owners(conn)
+    for computed in dataset.computed:
+        if computed.name in owners:
+            raise MismatchError(
+                f"{dataset.name}.{computed.name}: {SCHEMA}.{computed.name} is the table of the asset {owners[computed.name]}: "
+                "give one of them another name"
+            )
 
 
 def _drop_computed(conn: Connection, tables: DatasetTables) -> None:

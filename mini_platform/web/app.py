@@ -15,9 +15,11 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from mini_platform.config import logs
+from mini_platform.config import extras, logs
 from mini_platform.config.settings import Settings
 from mini_platform.operations import https
+from mini_platform.warehouse.connection import engine
+from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
 from mini_platform.web.api.openapi import describe
 from mini_platform.web.auth import keys
@@ -63,8 +65,11 @@ def main() -> None:
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings
+    log = logging.getLogger(__name__)
     if settings.in_clear:
-        logging.getLogger(__name__).warning(settings.in_clear)
+        log.warning(settings.in_clear)
+    for sentence in extras.refusals(settings):
+        log.warning(sentence)
     app = create_app(site)
     threading.Thread(target=_prepare, args=[site], daemon=True).start()
     uvicorn.run(
@@ -106,10 +111,19 @@ def served(settings: Settings) -> dict[str, Any]:
 
 def _refusal(site: Site) -> str | None:
     """Return why the server must not start; None also while the database is unreachable, when every request is refused."""
-    if (refusal := https.refusal(site.settings)) or not site.settings.needs_keys:
-        return refusal  # without asking the database
+    if refusal := https.refusal(site.settings):
+        return refusal
+    database = engine(site.platform.url)
     try:
-        with site.platform.engine.connect() as conn:
-            return keys.refusal(conn, site.settings)
+        with database.connect() as conn:
+            refuse_newer(conn)
+        if site.settings.needs_keys:
+            with site.platform.engine.connect() as conn:
+                return keys.refusal(conn, site.settings)
+    except NewerDatabaseError as error:
+        return str(error)
     except AWAY:
-        return None
+        pass
+    finally:
+        database.dispose()
+    return None

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.registry import unknown_dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME, engine
@@ -66,8 +67,7 @@ class Site:
         if name not in self.datasets and (sentence := self.platform.why_invalid(name)):
             raise ProblemError(f"The dataset {name!r} cannot be used. {sentence}", HTTPStatus.SERVICE_UNAVAILABLE)
         if name not in self.datasets:
-            hint = f"The datasets are: {', '.join(self.datasets)}." if self.datasets else "None is declared."
-            raise NotFoundError(f"There is no dataset {name!r}. {hint}")
+            raise NotFoundError(unknown_dataset(name, self.datasets))
         return self.datasets[name]
 
     @contextmanager

@@ -18,12 +18,12 @@ import pytest
 from pandera.engines import pandas_engine
 from sqlalchemy import text
 
-from mini_platform import Csv, Dataset, Field, Json, RejectLimit, RowModel
+from mini_platform import Csv, Dataset, DeclarationError, Field, Json, RejectLimit, RowModel
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
 from mini_platform.dagster.components import project_defs
 from mini_platform.declare.from_yaml import YamlError, read_yaml
-from mini_platform.declare.pandera_models import ModelError, translate_model
+from mini_platform.declare.pandera_models import description_of, translate_model
 from mini_platform.declare.registry import Registry
 from mini_platform.rows.validation import validate
 
@@ -202,15 +202,14 @@ def test_a_bad_component_stops_itself_only(project: Callable[..., Path]) -> None
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("table:", "tabel:", 4, "tabel: is not known here"),
-        ("delimiter", "delimter", 8, "delimter"),
+        ("table:", "tabel:", 4, "tabel: is not known here; did you mean table?"),
+        ("delimiter", "delimter", 8, "delimter: is not known here; did you mean delimiter?"),
         ('";"', '"\\n"', 8, "the delimiter"),
         ("PACKAGE.models.Reading", "nowhere.Reading", 5, "nowhere cannot be imported: ModuleNotFoundError"),
         ("models.Reading", "models.Writing", 5, "has no Writing"),
         ("PACKAGE.models.Reading", "Reading", 5, "is not a dotted path"),
-        ("models.Reading", "models.model", 5, "is not a Pandera model"),
-        ("models.Reading", "models.Clever", 5, "has the check even, which is not a built-in check"),
-        ("[meter, month]", "[meter, day]", 6, "has no column day"),
+        ("models.Reading", "models.model", 5, "is neither a RowModel nor a Pandera model"),
+        ("[meter, month]", "[meter, day]", 6, "key names ['day'], which Reading lacks"),
         ("[meter, month]", "[meter, kwh]", 6, "key columns ['kwh'] may not be empty"),
         ("[meter, month]", "[]", 6, "key"),
         ("  key: [meter, month]\n", "", 3, "key"),
@@ -316,13 +315,13 @@ def within(low: int, high: int) -> dict[str, Any]:
 
 
 def dataset_of(model: Any) -> Dataset:
-    return Dataset(name="things", table="things", description="Things.", rows=translate_model(model).rows, key=("id",))
+    return Dataset(name="things", table="things", description="Things.", rows=model, key=("id",))
 
 
 def test_a_polars_model_is_translated() -> None:
     translated = translate_model(Polars)
     columns = {c.name: c for c in dataset_of(Polars).columns}
-    assert (translated.description, translated.unexpected_columns, translated.unique) == (
+    assert (description_of(Polars), translated.unexpected_columns, translated.unique) == (
         "Things.",
         "refuse",
         (frozenset({"id"}),),
@@ -454,12 +453,12 @@ class Misplaced(pa.DataFrameModel):
         (Ordered, "has ordered columns"),
         (Pattern, "has regex"),
         (Misplaced, "metadata cannot contain checks"),
-        (RowModel, "not a Pandera model"),
-        (7, "7 is not a Pandera model"),
-        (int, "int is not a Pandera model"),
+        (RowModel, "neither a RowModel nor a Pandera model"),
+        (7, "7 is neither a RowModel nor a Pandera model"),
+        (int, "int is neither a RowModel nor a Pandera model"),
     ],
 )
 def test_what_cannot_be_translated_is_reported(model: Any, words: str) -> None:
-    with pytest.raises(ModelError) as refusal:
+    with pytest.raises(DeclarationError) as refusal:
         translate_model(model)
     assert words in str(refusal.value)

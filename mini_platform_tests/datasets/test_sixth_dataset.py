@@ -66,10 +66,11 @@ import json, sys
 from typing import Any
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
-from mini_platform.cli import app
+from mini_platform.cli import app, output
 from mini_platform.definitions import defs
 from mini_platform.web.app import create_app
 NAMES_IN
+output.BRIEF_SECONDS = 1e6  # no progress, which depends on time
 requested = json.loads(sys.argv[1])
 results = [CliRunner().invoke(app, arguments, catch_exceptions=False) for arguments in requested["commands"]]
 with TestClient(create_app(), base_url="http://127.0.0.1:8000") as client:

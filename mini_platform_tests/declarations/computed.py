@@ -49,11 +49,10 @@ class Drawn:
     @property
     def declared(self) -> str:
         columns = dict.fromkeys(self.columns, ("x",))
-        chart = (self.columns[0], self.columns[-1])
         if self.is_view:
-            return f"View({self.name}, columns={columns!r}, chart={chart!r})"
+            return f"View({self.name}, columns={columns!r})"
         more = f", surrogate={self.surrogate!r}" if self.surrogate else ""
-        return f"Aggregate({self.name}, key={self.columns[: self.width]!r}, columns={columns!r}, chart={chart!r}{more})"
+        return f"Aggregate({self.name}, key={self.columns[: self.width]!r}, columns={columns!r}{more})"
 
 
 def draw(rng: random.Random, plan: Plan) -> Plan:

@@ -17,7 +17,7 @@ WORDS = (
     "Order",
     "user",
     "group",
-    "limit",
+    "json",
     "excluded",
     "position",
     "value",
@@ -65,7 +65,7 @@ ODD = Dataset(
     reject_limit=RejectLimit(share=1),
     aggregates=(
         Aggregate(Totals, ("User",), {"User": ("Who",), **dict.fromkeys(LABELS, ("Sum", "%"))}, ("User", "max %")),
-        Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "Order"), surrogate="No."),
+        Aggregate(Numbers, ("who?",), {"who?": ("Who",), "Order": ("Last",)}, ("who?", "No."), surrogate="No."),
     ),
     views=(View(totals_of_users, {"100%": ("All", "%"), "User": ("Who",)}, ("User", "100%")),),
 )
@@ -74,7 +74,7 @@ ODD = Dataset(
 def test_names_that_are_odd_and_allowed(declared: Declared) -> None:
     trial = declared(ODD)
     quoted = [label.replace('"', '""') for label in LABELS]
-    header = "User,Anzahl %,select,table,ORDER,group,limit,excluded,position,value,index,name,N2--X,Un known %\n"
+    header = "User,Anzahl %,select,table,ORDER,group,json,excluded,position,value,index,name,N2--X,Un known %\n"
     file = trial.load(
         "a.csv", f"{header}u1,5,x,x,b,x,x,x,x,x,x,x,7,1\nu2,6,x,x,b,x,x,x,x,x,x,x,,2\nu3,-1,A,x,b,x,x,x,x,x,x,x,,3\n"
     )

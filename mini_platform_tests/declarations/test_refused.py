@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from pandera.api.base.checks import MetaCheck
 from pandera.polars import Check
+from sqlalchemy import select
 
 from mini_platform import (
     AdoptedTable,
@@ -35,8 +36,9 @@ from mini_platform import (
 from mini_platform.dagster import checks as asset_checks
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.columns import SystemColumn
-from mini_platform.declare.dataset import CHECK_NAMES, OWNER
+from mini_platform.declare.dataset import OWNER
 from mini_platform.declare.declared_checks import ARGUMENTS, WHOLE_COLUMN_CHECKS
+from mini_platform.declare.reserved import CHECK_NAMES, PARAMETERS
 from mini_platform.declare.row_models import SYSTEM_TYPES
 from mini_platform.rows.validation import CHECKS, pandera_schema
 from mini_platform.warehouse.tables import dataset_tables
@@ -168,6 +170,8 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
     (str, {"null_tokens": (0,)}, "it takes texts"),
     (str, {"null_tokens": ("\0",)}, "has a NUL"),
     (str, {"unit": 5}, "unit is 5; it takes a text"),
+    (str, {"warn": "ge"}, "warn names ge, which are not among its checks"),
+    (str, {"system": "file", "ge": "a"}, "a column that the platform fills in has no checks"),
     (int, {"ge": 1, "warn": ("ge", "ge")}, "warn names ge twice"),
     # Types
     (int | str, {}, "a column has one type"),
@@ -182,7 +186,7 @@ COLUMNS: list[tuple[Any, dict[str, Any], str]] = [
 def test_a_column_that_cannot_be_right(kind: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(DeclarationError, match=words) as refused:
         of_column(kind, **options)
-    assert str(refused.value).startswith("dataset d: R.x: ")
+    assert refused.value.sentence.startswith("dataset d: R.x: ")
 
 
 def test_a_description_is_required() -> None:
@@ -450,16 +454,32 @@ def _selecting(name: str) -> Any:
 
 
 def _tables(**overrides: Any) -> Callable[[], Any]:
-    return lambda: dataset_tables(dataset(aggregates=(Aggregate(daily, **DAILY | overrides),)))
+    return lambda: dataset_tables(dataset(aggregates=(Aggregate(**{"select": daily} | DAILY | overrides),)))
+
+
+def unreadable(t: Any) -> Any:
+    return select(t.c.nn)
 
 
 DATASETS: list[tuple[dict[str, Any], str]] = [
     *(
-        ({"name": name}, "this cannot be a dataset's name")
-        for name in ("", ".", "..", "a/b", ".a", "A", "a b", "a__b", "a_", "größe", "a\0", "1a", "ops", None)
+        ({"name": name}, "name cannot be .*, as folders and other names are derived from it")
+        for name in ("", ".", "..", "a/b", ".a", "A", "a b", "a__b", "a_", "größe", "a\0", "1a", None)
     ),
-    ({"table": "a b"}, "'a b' cannot be the name of a table"),
-    ({"table": ""}, "'' cannot be the name of a table"),
+    ({"name": "files"}, "dataset files: name cannot be files, which is a name of the platform.* files_data"),
+    ({"name": "ops"}, "which is a name of the platform"),
+    ({"table": "a b"}, "table cannot be 'a b', as Dagster's names contain it"),
+    ({"table": ""}, "table cannot be ''"),
+    ({"table": "pg_class"}, "table cannot be 'pg_class', .* Postgres's own tables have it"),
+    *(
+        (_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_")
+        for name in sorted(PARAMETERS)
+    ),
+    (_named("xmin"), "every table of Postgres has a column called xmin of its own"),
+    (
+        {"aggregates": (Aggregate(daily, **DAILY, surrogate="cursor"),)},
+        "dataset d: daily: cursor cannot be the name of a column",
+    ),
     ({"table": None}, "it takes the name of its table"),
     (
         _named("größe"),
@@ -493,13 +513,13 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"rows": model(k=(str, Field("K")), b=(str, Field("K", aliases="k")))}, "k and b cannot be told apart"),
     ({"rows": model(k=(str, Field("K", aliases="x")), b=(str, Field("K", aliases="X")))}, "k and b cannot be told"),
     ({"rows": model(k=(str, Field("K", system="file")))}, "no column of R is read from files"),
-    ({"rows": Dataset}, "it takes a class that is a RowModel"),
-    ({"key": "k"}, r"dataset d: key is 'k'; it takes texts, as in \(\"a\",\)"),
+    ({"rows": Dataset}, "Dataset is neither a RowModel nor a Pandera model"),
+    ({"key": "k"}, r"dataset d: key is 'k'; it takes a tuple of texts, as in \(\"k\",\)"),
     ({"key": ("k", "k")}, "key names k twice"),
     ({"key": ("kk",)}, r"key names \['kk'\], which R lacks; did you mean k"),
     ({"indexes": "n"}, "indexes is 'n'"),
     ({"indexes": ("n", "n")}, "indexes names n twice"),
-    ({"owners": "team:x"}, "owners is 'team:x'; it takes texts"),
+    ({"owners": "team:x"}, "owners is 'team:x'; it takes a tuple of texts"),
     ({"owners": ("somebody",)}, "owners names 'somebody'; it takes e-mail addresses and team:name"),
     ({"search": "k"}, "search is 'k'"),
     ({"description": " "}, "say what a row is about"),
@@ -522,6 +542,8 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         {"api_sources": (ApiSource(name="p", suffix=".csv"),)},
         "the pages of p are csv, which is read without paging: declare paging=None",
     ),
+    ({"realistic": lambda _, row: {"k": str(row)}}, "a row number and the last day of the sample"),
+    ({"name": "samples"}, "name cannot be samples, which is a name of the platform"),
     ({"adopts": "old"}, "adopts is 'old'; it takes AdoptedTable"),
     ({"adopts": AdoptedTable("old")}, 'adopts needs a column with system="surrogate"'),
     (
@@ -624,6 +646,13 @@ def test_a_dataset_that_cannot_be_right(overrides: dict[str, Any], words: str) -
         (lambda: Aggregate(daily, key=(), columns=DAILY["columns"], chart=("k", "s")), "daily: it needs a key"),
         (lambda: Aggregate(daily, **DAILY | {"key": "k"}), "Aggregate daily: key is 'k'"),
         (_tables(chart=("k", "sum")), "d.daily: chart names sum, which it does not select"),
+        (_tables(chart=("s", "k")), "d.daily: chart draws k, which is not a number"),
+        (_tables(columns={"k": ("K",), "sum": ("S",)}, chart=None), "columns does not describe s, which it selects"),
+        (
+            _tables(columns=DAILY["columns"] | {"ss": ("S",)}),
+            "columns describes ss, which it does not select; did you mean s",
+        ),
+        (_tables(select=unreadable), "d.unreadable: its function names nn, which its table lacks"),
         (lambda: Aggregate(daily, **DAILY | {"columns": {"k": "Key"}}), "columns describes k by 'Key'; it takes"),
         (lambda: Aggregate(lambda t: t, **DAILY), "select is '<lambda>'; it takes a function"),
         (lambda: Aggregate(_selecting("größe"), **DAILY), "select is 'größe'; it takes a function"),

@@ -375,18 +375,6 @@ def test_columns_that_nobody_declared(
         assert conn.execute(text("SELECT error FROM ops.files")).scalars().all() == [error]
 
 
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"system": "file", "ge": 0}, "has no checks"),
-        ({"warn": "ge"}, "are not among its checks"),
-    ],
-)
-def test_contradictions_of_a_field(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        Field("x", **options)
-
-
 def test_contradictions_of_a_dataset() -> None:
     class Secret(RowModel):
         k: str = Field("Key")

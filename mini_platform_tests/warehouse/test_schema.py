@@ -337,7 +337,7 @@ def test_an_aggregate_column_without_a_type() -> None:
 
 def test_an_aggregate_column_without_a_description() -> None:
     aggregate = dataclasses.replace(POINTS.aggregates[0], columns={"name": ("n",), "heigth": ("h",)})
-    with pytest.raises(ValueError, match=r"points\.highest: selected and described columns differ in .*heigth"):
+    with pytest.raises(ValueError, match=r"points\.highest: columns does not describe .*"):
         dataset_tables(dataclasses.replace(POINTS, aggregates=(aggregate,)))
 
 

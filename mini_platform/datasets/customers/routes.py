@@ -16,10 +16,11 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from mini_platform.declare.reserved import LIST_WORDS
 from mini_platform.web.api.answers import NOT_MODIFIED, listing
 from mini_platform.web.api.export import MEDIA_TYPE
 from mini_platform.web.api.incoming import whole
-from mini_platform.web.api.query import WORDS, condition
+from mini_platform.web.api.query import condition
 from mini_platform.web.api.relations import Relation, rows
 from mini_platform.web.api.replaced import BadRequestRoute, ReplacedRoute
 from mini_platform.web.api.values import read
@@ -43,7 +44,7 @@ class CustomersRoute(BadRequestRoute):
     def ignored(self, request: Request) -> Sequence[str]:
         """Return the names of the query parameters that are neither declared nor filter a column."""
         relation = rows(request.app.state.site.dataset(DATASET), clear=True)
-        return [name for name in super().ignored(request) if name not in WORDS and not _filters(relation, name)]
+        return [name for name in super().ignored(request) if name not in LIST_WORDS and not _filters(relation, name)]
 
 
 router = APIRouter(route_class=ReplacedRoute)
@@ -172,7 +173,7 @@ def _params(request: Request) -> Iterator[tuple[str, str]]:
             yield _loaded(name, value)
         elif name == "search":
             yield name, value.replace(",", " ")
-        elif name in WORDS or _filters(relation, name):
+        elif name in LIST_WORDS or _filters(relation, name):
             yield name, value
 
 

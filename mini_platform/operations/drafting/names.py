@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from mini_platform.declare import reserved
 from mini_platform.declare.columns import normalized
-from mini_platform.declare.dataset import SYSTEM_COLUMNS
 
 LONGEST = 40
 """Maximum length of a name: with the name of a rule appended, it still fits the 63 bytes of a Postgres identifier."""
@@ -34,7 +34,8 @@ RESERVED = {
     *("bool", "dt", "float", "int", "list", "pl", "str"),  # used by annotations that follow in the same class
     *("day", "number", "rule"),  # used by functions that follow in the same class
     "l",  # linters take it for a 1
-    *SYSTEM_COLUMNS,
+    *reserved.SYSTEM_COLUMNS,
+    *reserved.PARAMETERS,
 }
 UNIT = re.compile(r"(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]\s*")
 

@@ -17,7 +17,9 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    Integer,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     Select,
     String,
@@ -29,8 +31,8 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.types import NullType, TypeEngine
 
-from mini_platform.declare.columns import DeclarationError
-from mini_platform.declare.computed import Aggregate, View
+from mini_platform.declare.columns import DeclarationError, nearest
+from mini_platform.declare.computed import Aggregate, Computed, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dependence import FILLED, Examined, Other
 from mini_platform.warehouse.exactness import stored_type
@@ -97,11 +99,12 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
     selected = rows.selected_columns
     if untyped := [c.name for c in selected if isinstance(c.type, NullType)]:
         raise DeclarationError(f"{where}: give {untyped} a type, as in func.avg(x, type_=Double)")
-    if undescribed := {c.name for c in selected} ^ set(computed.columns):
-        raise DeclarationError(f"{where}: selected and described columns differ in {undescribed}")
-    if unknown := [name for name in computed.chart if name not in (*computed.columns, *computed.extra_columns)]:
+    names = [column.name for column in selected]
+    if undescribed := [name for name in names if name not in computed.columns]:
+        raise DeclarationError(f"{where}: columns does not describe {', '.join(undescribed)}, which it selects")
+    if unselected := [name for name in computed.columns if name not in names]:
         raise DeclarationError(
-            f"{dataset.name}.{computed.name}: chart names {', '.join(unknown)}, which it does not select"
+            f"{where}: columns describes {', '.join(unselected)}, which it does not select{nearest(unselected[0], names)}"
         )
     columns = []
     for column, *other_branches in zip(*(branch.selected_columns for branch in branches(rows)), strict=True):
@@ -124,7 +127,22 @@ def _computed_columns(dataset: Dataset, computed: Aggregate | View, rows: Select
         columns.append(
             Column(column.name, column_type, comment=comment, info=personal_info(personal), autoincrement=False)
         )
+    _refuse_chart(where, computed, {column.name: column.type for column in columns})
     return columns
+
+
+def _refuse_chart(where: str, computed: Computed, types: Mapping[str, TypeEngine[Any]]) -> None:
+    if computed.chart is None:
+        return
+    if unknown := [name for name in computed.chart if name not in (*types, *computed.extra_columns)]:
+        known = (*types, *computed.extra_columns)
+        raise DeclarationError(
+            f"{where}: chart names {', '.join(unknown)}, which it does not select{nearest(unknown[0], known)}"
+        )
+    if not isinstance(types.get(computed.chart[1], BigInteger()), Numeric | Integer):
+        raise DeclarationError(
+            f"{where}: chart draws {computed.chart[1]}, which is not a number; draw another column, or leave the chart out"
+        )
 
 
 def _postgres_name(type_: TypeEngine[Any]) -> str:

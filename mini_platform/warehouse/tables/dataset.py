@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.columns import DeclarationError, placed
 from mini_platform.declare.computed import Computed
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dependence import Examined, Other
@@ -91,19 +91,23 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
     )
     others: dict[Table, Other] = {}
     for aggregate in dataset.aggregates:
-        rows = tables.rows(aggregate)
-        table, examined = aggregate_table(dataset, aggregate, rows, production, others, metadata)
+        with placed(aggregate):
+            rows = _selected(dataset, aggregate, tables)
+            table, examined = aggregate_table(dataset, aggregate, rows, production, others, metadata)
         if aggregate.surrogate:
             tables.surrogates[aggregate.name] = surrogates(aggregate, table, metadata)
         tables.examined[aggregate.name] = examined
         tables.aggregates[aggregate.name] = table
         others[table] = Other(aggregate, examined)
     for view in dataset.views:
-        tables.views[view.name] = view_table(dataset, view, tables.rows(view))
-    refuse_duplicate_names(computed_names(dataset, tables))
-    refuse_long_names(dataset, tables.aggregates)
+        with placed(view):
+            tables.views[view.name] = view_table(dataset, view, _selected(dataset, view, tables))
+    with placed(dataset):
+        refuse_duplicate_names(computed_names(dataset, tables))
+        refuse_long_names(dataset, tables.aggregates)
     if dataset.page is not None:
-        PageRows(dataset, dataset.page, tables)  # Raises if it cannot be made.
+        with placed(dataset.page):
+            PageRows(dataset, dataset.page, tables)  # Raises if it cannot be made.
     return tables
 
 
@@ -122,6 +126,20 @@ def without_tables(datasets: Iterable[Dataset]) -> dict[str, DeclarationError]:
         except Exception as error:  # A select of a user may raise anything.
             refused[dataset.name] = DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}")
     return refused
+
+
+def _selected(dataset: Dataset, computed: Computed, tables: DatasetTables) -> Select[Any]:
+    """Return the select of an aggregate or a view; refuse one whose function fails, as on a column that does not exist."""
+    try:
+        return tables.rows(computed)
+    except Exception as error:  # A function of a user may raise anything.
+        where = f"{dataset.name}.{computed.name}"
+        reason = (
+            f"names {error.args[0]}, which its table lacks"
+            if isinstance(error, AttributeError | KeyError)
+            else f"fails with {type(error).__name__}: {error}"
+        )
+        raise DeclarationError(f"{where}: its function {reason}") from error
 
 
 def _staging(dataset: Dataset, metadata: MetaData) -> Table:

@@ -15,7 +15,8 @@ from sqlalchemy.types import JSON
 
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.computed import Aggregate
-from mini_platform.declare.dataset import INDEX_BYTES, NAME_BYTES, UTF8_BYTES, Dataset
+from mini_platform.declare.dataset import INDEX_BYTES, UTF8_BYTES, Dataset
+from mini_platform.declare.reserved import NAME_BYTES
 from mini_platform.warehouse.dependence import Examined, Other, examine
 from mini_platform.warehouse.known_sql import bare, branches, plain_column
 from mini_platform.warehouse.tables.columns import columns_read

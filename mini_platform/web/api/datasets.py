@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import select
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.reserved import PERSONAL
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.warehouse.tables import files as ledger
 from mini_platform.web.api import relations
@@ -16,7 +17,6 @@ from mini_platform.web.api.answers import NOT_MODIFIED, answer, listing
 from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, detail
 from mini_platform.web.api.export import Form
 from mini_platform.web.api.parameters import refuse_undeclared
-from mini_platform.web.api.query import PERSONAL
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed, may
 from mini_platform.web.problems import NotFoundError, documented

@@ -3,57 +3,36 @@
     col=  col__eq=  col__ne=  col__gt=  col__gte=  col__lt=  col__lte=  col__in=a,b  col__contains=  col__isnull=
     search=  ordering=-a,b  fields=a,b  cursor=  limit=
 
-A column named like a word of the second line is filtered by `__eq`. If `in` is repeated, each occurrence is one value, which
+No column has the name of a word of the second line. If `in` is repeated, each occurrence is one value, which
 may contain commas. `ne` also matches nulls. `contains` and `search` ignore case.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from mini_platform.declare.dataset import FILTERS
+from mini_platform.declare.reserved import FILTERS, LIST_WORDS
+from mini_platform.warehouse.filters import contains, filter_condition, operators_of
 from mini_platform.web.api.keyset import OPPOSITE, Cipher, Cursor, Sort
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
 from mini_platform.web.problems import ProblemError
 
-WORDS = ("search", "ordering", "fields", "cursor", "limit")
-FORM = ("filter_column", "filter_by", "filter_value")
-"""Parameters of the filter form of pages."""
-PERSONAL = "personal"
-"""Parameter of exports of rows: true to include personal data."""
-RESERVED = (*WORDS, *FORM, PERSONAL)
-"""Parameter names of the API and of pages that are not columns."""
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
 """Maximum values of an `in`, and maximum of search words times columns."""
 CHUNK = 2000
 """Rows of an export per fetch; each fetch has the whole time limit of a statement."""
 
-COMPARISONS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
-    "eq": lambda element, value: element == value,
-    "ne": lambda element, value: element.is_distinct_from(value),
-    "gt": lambda element, value: element > value,
-    "gte": lambda element, value: element >= value,
-    "lt": lambda element, value: element < value,
-    "lte": lambda element, value: element <= value,
-}
-
 
 def operators(column: RelationColumn) -> tuple[str, ...]:
     """Return the operators by which a column can be filtered."""
-    if column.masked:
-        return ()
-    if column.type is dict or get_args(column.type):
-        return ("isnull",)
-    if column.type is bool:
-        return ("eq", "ne", "isnull")
-    return (*COMPARISONS, "in", *(["contains"] if column.type is str else []), "isnull")
+    return () if column.masked else operators_of(column.type)
 
 
 @dataclass(frozen=True)
@@ -101,7 +80,7 @@ class ListQuery:
         filter_params: dict[str, list[str]] = {}
         for name, value in params:
             filter_params.setdefault(name, []).append(_read(name, str, value))
-        single = {word: _once(word, filter_params.pop(word)) for word in WORDS if word in filter_params}
+        single = {word: _once(word, filter_params.pop(word)) for word in LIST_WORDS if word in filter_params}
         filters = [condition for name in filter_params for condition in _filters(relation, name, filter_params[name])]
         if "search" in single:
             filters += _search(relation, single["search"])
@@ -180,15 +159,10 @@ def count(conn: Connection, relation: Relation, query: ListQuery) -> int:
 # Parameters
 
 
-def is_value(column: str) -> str:
-    """Return the parameter that filters a column by a value, whatever the name of the column."""
-    return f"{column}__eq" if column in RESERVED else column
-
-
 def any_of(column: str, values: Sequence[str]) -> list[tuple[str, str]]:
     """Return parameters that filter a column by any of these values; a single `in` would be split at commas."""
     if len(values) == 1:
-        return [(is_value(column), values[0])]
+        return [(column, values[0])]
     return [(f"{column}__in", value) for value in values]
 
 
@@ -270,19 +244,14 @@ def _limit(value: str, *, export: bool) -> int:
 
 def _filters(relation: Relation, name: str, values: list[str]) -> Iterator[ColumnElement[bool]]:
     column, operator = _column(relation, name)
-    element = column.element
-    if operator == "isnull":
-        for value in values:
-            yield element.is_(None) if _read(name, bool, value) else element.is_not(None)
-    elif operator == "contains":
-        yield from (_contains(element, value) for value in values)
-    elif operator == "in":
+    if operator == "in":
         texts = values[0].split(",") if len(values) == 1 else values
         if len(texts) > MOST_VALUES:
             raise ProblemError(f"{name} has more than {MOST_VALUES} values.", parameter=name)
-        yield element.in_([_read(name, column.type, text) for text in texts])
-    else:
-        yield from (COMPARISONS[operator](element, _read(name, column.type, value)) for value in values)
+        yield filter_condition(column.element, operator, [_read(name, column.type, text) for text in texts])
+        return
+    kind = bool if operator == "isnull" else column.type
+    yield from (filter_condition(column.element, operator, _read(name, kind, value)) for value in values)
 
 
 def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
@@ -298,16 +267,11 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
         can = ", ".join(f"{column}__{one}" for one in allowed[column]) or "nothing, as its values are masked"
         raise ProblemError(f"{_short(name)}: {item.name} can be filtered by {can}.", parameter=name)
     raise ProblemError(
-        f"There is no parameter {_short(name)}. Use {', '.join(WORDS)}, or a column, alone or followed by one of "
+        f"There is no parameter {_short(name)}. Use {', '.join(LIST_WORDS)}, or a column, alone or followed by one of "
         f"__{', __'.join(FILTERS)}. The columns are: {', '.join(relation.columns)}.",
         parameter=name,
-        allowed=[*WORDS, *relation.columns],
+        allowed=[*LIST_WORDS, *relation.columns],
     )
-
-
-def _contains(element: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    # By the collation of the database: that of the columns, C, knows no case but ASCII's.
-    return element.collate("default").icontains(text, autoescape=True)
 
 
 def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
@@ -319,4 +283,4 @@ def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
     if len(words) * len(columns) > MOST_VALUES:
         raise ProblemError(f"search: {len(words)} words are too many.", parameter="search")
     for word in words:
-        yield or_(*(_contains(column, word) for column in columns))
+        yield or_(*(contains(column, word) for column in columns))

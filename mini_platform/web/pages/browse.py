@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from http import HTTPStatus
 from itertools import pairwise
 from statistics import median
@@ -36,7 +35,6 @@ from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api import relations
-from mini_platform.web.api.query import WORDS, is_value
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import charts, reads
@@ -63,13 +61,11 @@ class Facet:
     """The most frequent values of a column, with their numbers of rows among those that other filters choose.
 
     Attributes:
-        column: name of the column.
-        parameter: parameter that filters by a value.
+        column: name of the column, which is the parameter that filters by a value, too.
         values: values with their rows, most frequent first.
     """
 
     column: str
-    parameter: str
     values: Sequence[Row[tuple[str, int]]]
 
 
@@ -81,10 +77,11 @@ def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool 
         state = reads.state(conn)
         page, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
         total = reads.rows_of(conn, dataset_tables(dataset).production)
+        sampled = reads.sampled(request, conn, [dataset])
     masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
         request, "browse.html",
-        dataset=dataset, state=state, listing=page, facets=facets, total=total,
+        dataset=dataset, state=state, listing=page, facets=facets, total=total, sampled=sampled,
         has_alternates=masked.isdisjoint(page.named),
     )  # fmt: skip
 
@@ -102,6 +99,7 @@ def dataset_page(request: Request, site: SiteDep, dataset: str) -> Response:
             "total": reads.rows_of(conn, dataset_tables(chosen).production),
             "charts": [chart for item in chosen.computed if (chart := _chart(conn, chosen, item))],
             "files": reads.last_files(conn, chosen, 5),
+            "sampled": reads.sampled(request, conn, [chosen]),
             "quality": reads.latest_quality(conn, dataset_tables(chosen).production.fullname),
         }
     tables = {"columns": _columns(chosen, context["quality"]), "computed": _computed(chosen)}
@@ -144,12 +142,12 @@ def _facets(conn: Connection, dataset: Dataset, relation: Relation, page: Listin
         and 2 <= measured[name]["distinct_values"] <= min(MOST_DISTINCT, measured[name]["total_rows"] / 3)
         and measured[name]["total_rows"] <= FACET_ROWS
     ]  # fmt: skip
-    return [Facet(name, is_value(name), _values(conn, relation, name, page)) for _, name in sorted(known)[:FACETS]]
+    return [Facet(name, _values(conn, relation, name, page)) for _, name in sorted(known)[:FACETS]]
 
 
 def _values(conn: Connection, relation: Relation, name: str, page: Listing) -> Sequence[Row[tuple[str, int]]]:
     # Not by its own value: choosing another one takes its place.
-    others = page.conditions(name, f"{name}__eq") if name not in WORDS else page.conditions(f"{name}__eq")
+    others = page.conditions(name, f"{name}__eq")
     element = relation.columns[name].element
     counted = select(element.label("value"), func.count().label("rows")).select_from(relation.source)
     counted = counted.where(element.is_not(None), *others).group_by(element).order_by(func.count().desc(), element)
@@ -158,6 +156,8 @@ def _values(conn: Connection, relation: Relation, name: str, page: Listing) -> S
 
 def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart | None:
     """Return the declared chart of an aggregate or a view: a line over time, else bars; None if it would say nothing."""
+    if item.chart is None:
+        return None
     tables = dataset_tables(dataset)
     table = (tables.aggregates | tables.views)[item.name]
     read = [tables.aggregates.get(name, tables.production) for name in item.reads or ("",)]
@@ -165,7 +165,7 @@ def _chart(conn: Connection, dataset: Dataset, item: Aggregate | View) -> Chart 
     if any(reads.rows_of(conn, one).count > CHART_ROWS for one in read):
         return None
     x, y = (table.c[name] for name in item.chart)
-    if x.info.get("personal") or y.info.get("personal") or relations.python_type(y) not in (int, float, Decimal):
+    if x.info.get("personal") or y.info.get("personal"):
         return None
     if not page_rows.is_informative(dataset, tables, item):
         return None

@@ -28,10 +28,10 @@ from mini_platform.declare.pages import (
     words_of,
 )
 from mini_platform.rows.wording import plural
+from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api.query import any_of
-from mini_platform.web.api.relations import python_type
 from mini_platform.web.api.values import read
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import browse, reads
@@ -145,7 +145,12 @@ def declared_page(request: Request, conn: Connection, rows: PageRows) -> Respons
         ProblemError: a parameter is invalid.
     """
     page, dataset = rows.page, rows.dataset
-    context: dict[str, Any] = {"dataset": dataset, "page": page, "state": reads.state(conn)}
+    context: dict[str, Any] = {
+        "dataset": dataset,
+        "page": page,
+        "state": reads.state(conn),
+        "sampled": reads.sampled(request, conn, [dataset]),
+    }
     compared = _compared(request, conn, rows, page.compare) if page.compare else None
     side_by_side = {page.compare: compared.chosen} if compared and compared.chosen and page.compare else {}
     first, last = conn.execute(rows.time_range(side_by_side)).one()

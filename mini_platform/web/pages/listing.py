@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from sqlalchemy import ColumnElement, Connection
 
+from mini_platform.declare.reserved import FORM_WORDS, PERSONAL
 from mini_platform.web.api import query
 from mini_platform.web.api.query import ListQuery
 from mini_platform.web.api.relations import Relation, RelationColumn
@@ -64,7 +65,7 @@ class Listing:
             return None
         return link(
             f"{self.api}.csv",
-            [*((n, v) for n, v in self.params if n not in ("cursor", "limit")), (query.PERSONAL, "true")],
+            [*((n, v) for n, v in self.params if n not in ("cursor", "limit")), (PERSONAL, "true")],
         )
 
     @property
@@ -127,16 +128,16 @@ class Listing:
 
 def filtered(request: Request) -> str | None:
     """Return the URL with the filter of the submitted form; None if no filter was submitted."""
-    column, by, value = (request.query_params.get(name, "") for name in query.FORM)
+    column, by, value = (request.query_params.get(name, "") for name in FORM_WORDS)
     if not column:
         return None
     here = URLBuilder(request)
-    here.params = [(name, old) for name, old in here.params if name not in query.FORM]
+    here.params = [(name, old) for name, old in here.params if name not in FORM_WORDS]
     if by == "isnull" or (not value and by in ("eq", "ne")):
         return here(**{f"{column}__isnull": "false" if by == "ne" else "true"})
     if not value:  # There is no value to compare with.
         return here()
-    return here(**{query.is_value(column) if by not in WORDS or by == "eq" else f"{column}__{by}": value})
+    return here(**{column if by not in WORDS or by == "eq" else f"{column}__{by}": value})
 
 
 def listing(

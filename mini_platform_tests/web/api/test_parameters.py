@@ -5,6 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from mini_platform.declare import reserved
+from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
+from mini_platform.web.pages.routes import ROUTERS
+
 UNKNOWN = {"shoe_size": "43"}
 OURS = ("/api/datasets/", "/api/audit")
 
@@ -37,3 +41,15 @@ def test_error_names_the_parameters_of_the_path(client: httpx.Client) -> None:
     assert client.get("/api/datasets/?page=2").json()["detail"] == (
         "There is no parameter 'page'. This path has no parameters."
     )
+
+
+def test_no_dataset_or_column_can_have_a_name_that_the_platform_serves() -> None:
+    """`declare/reserved.py` has the addresses and parameters of every route."""
+    rooms = (audit, datasets, health, metrics, reference, uploads)
+    routes = [route for router in (*ROUTERS, *(room.router for room in rooms)) for route in router.routes]
+    first = {str(getattr(route, "path", "")).split("/")[1].partition(".")[0] for route in routes}
+    assert first - {""} <= reserved.PLATFORM_PATHS
+    lists = [route for route in routes if "/{dataset}/rows" in str(getattr(route, "path", ""))]
+    parameters = {field.alias for route in lists for field in getattr(route, "dependant").query_params}  # noqa: B009
+    assert parameters
+    assert parameters <= reserved.PARAMETERS

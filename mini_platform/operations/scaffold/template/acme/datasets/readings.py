@@ -35,10 +35,10 @@ def daily_energy(readings: FromClause) -> Select[Any]:
     ).group_by(readings.c.day)  # fmt: skip
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """Return a plausible row for the sample: the row's number in, texts out."""
+def realistic(rng: random.Random, row: int, last_day: dt.date) -> Mapping[str, str]:
+    """Return a plausible row for the sample: its number and the last day in, texts out."""
     day, meter = divmod(row, 5)
-    date = dt.date(2025, 1, 1) + dt.timedelta(days=day)
+    date = last_day - dt.timedelta(days=day)
     use = (8 + 2 * meter) * (0.8 if date.weekday() < 5 else 1.2) * rng.uniform(0.8, 1.2)
     return {"meter": f"M{meter:03}", "day": date.isoformat(), "kwh": f"{use:.2f}"}
 
