@@ -181,7 +181,9 @@ class Registry:
             except RegistryError as error:
                 named = re.match(r"dataset (\w+): ", error.sentence)  # As `Dataset` names itself.
                 file = self.folder / name / "__init__.py"
-                yield _invalid(named[1] if named else name, file if file.exists() else self.folder / f"{name}.py", error)
+                yield _invalid(
+                    named[1] if named else name, file if file.exists() else self.folder / f"{name}.py", error
+                )
 
     def _in_yaml(self) -> Iterator[_Declared | InvalidDeclaration]:
         if not self.yaml_files:
