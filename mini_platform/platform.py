@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from mini_platform.config.settings import Settings, load_settings
 from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.places import place_of
 from mini_platform.rows.protection import Keyring
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.storage.store import RawStore
@@ -73,9 +75,11 @@ class Platform:
         return self._sentences(without_tables(self._declared.values()))
 
     def _sentences(self, errors: Mapping[str, ValueError]) -> dict[str, str]:
-        files = self.registry.file_of if errors else {}
+        """Return the messages of errors of datasets, each with the place of the error or of the dataset."""
         return {
-            name: f"{files[name]}: " * (name in files) + str(error).removesuffix(".") + "."
+            name: str(error)
+            if getattr(error, "place", None) or not (place := place_of(self._declared[name]))
+            else f"{place}: {error}"
             for name, error in errors.items()
         }
 
@@ -86,8 +90,10 @@ class Platform:
 
         if self.refused and "engine" in vars(self):
             self._try_again()
-        files = self.registry.file_of
-        refused = (InvalidDeclaration(name, files.get(name), why) for name, why in self.refused.items())
+        refused = []
+        for name, message in self.refused.items():
+            place = place_of(self._declared[name])
+            refused.append(InvalidDeclaration(name, Path(place.file) if place else None, message, place and place.line))
         return [*self.registry.invalid, *refused]
 
     def why_invalid(self, name: str) -> str | None:

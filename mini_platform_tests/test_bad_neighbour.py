@@ -21,7 +21,7 @@ from typer.testing import Result
 
 from mini_platform import platform as platform_module
 from mini_platform.cli import app
-from mini_platform.cli.errors import USAGE
+from mini_platform.cli.errors import FAILED, USAGE
 from mini_platform.dagster.loading import load_defs
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
@@ -125,13 +125,13 @@ KINDS = {
     "syntax": Kind(python("x = 1\nx = ("), r"syntax\.py, line 2: SyntaxError: "),
     "no_import": Kind(python("import not_there"), r"no_import\.py, line 1: ModuleNotFoundError: .*not_there"),
     "ends_the_process": Kind(python("import sys\nsys.exit(7)"), r"process\.py, line 2: SystemExit: 7"),
-    "declares_none": Kind(python("x = 1"), r"none\.py declares no dataset: it should say `dataset = Dataset"),
+    "declares_none": Kind(python("x = 1"), r"none\.py: it declares no dataset: it should say `dataset = Dataset"),
     "wrong_type": Kind(
         python("dataset = 7"), r"wrong_type\.py: `dataset` is of the type int, and should be of Dataset"
     ),
     "invalid": Kind(python(PLAIN.replace('("thing",)', '("day",)')), r"invalid\.py.*, line \d+: .*day"),
     "encoding": Kind(in_another_encoding, r"encoding\.py.*SyntaxError: .*(utf-8|unicode)"),
-    "unreadable": Kind(link_to_nothing, r"unreadable"),
+    "unreadable": Kind(link_to_nothing, r"bad_neighbour/unreadable\.py: ModuleNotFoundError"),
     "yaml_broken": Kind(in_yaml("type: [\n"), r"yaml_broken/defs\.yaml, line 2: "),
     "yaml_invalid": Kind(
         in_yaml(YAML.replace("key:", "keys:")), r"invalid/defs\.yaml, line 2: keys: is not known here"
@@ -141,31 +141,35 @@ KINDS = {
     ),
     "one_table": Kind(
         python(PLAIN.replace("NAME_table", "meters")),
-        r"one_table\.py: the table of dataset healthy and the table of dataset one_table would have one name, meters.*; the "
-        r"other one is declared in .*healthy\.py",
+        r"one_table\.py, line 9: the table of dataset healthy and the table of dataset one_table would have one name, meters"
+        r".*; the other one is declared in .*healthy\.py, line 15",
     ),
     "one_aggregate": Kind(
-        python(COMPUTING), r"one_aggregate\.py: .* one name, usage, as a table or view of .* analytics"
+        python(COMPUTING), r"one_aggregate\.py, line 15: .* one name, usage, as a table or view of .* analytics"
     ),
     "no_select": Kind(
         python(COMPUTING.replace("usage", "used").replace("m.c.kwh", "m.c.nope")),
-        r"no_select\.py: .*nope",
+        r"no_select\.py.*: .*nope",
         refused_by="tables",
     ),
-    "too_wide": Kind(python(WIDE), r"too_wide\.py: .*at most 1600 columns", refused_by="database"),
+    "too_wide": Kind(python(WIDE), r"too_wide\.py.*: .*at most 1600 columns", refused_by="database"),
     "table_taken": Kind(
         python(PLAIN),
-        r"table_taken\.py: production\.table_taken_table exists already, and the platform did not make it",
+        r"table_taken\.py, line 9: production\.table_taken_table exists already, and the platform did not make it",
         "CREATE TABLE production.NAME_table (thing text PRIMARY KEY)",
         refused_by="database",
     ),
     "other_shape": Kind(
         python(PLAIN),
-        r"other_shape\.py: production\.other_shape_table\.thing is INTEGER in the database and TEXT",
+        r"other_shape\.py, line 9: production\.other_shape_table\.thing is INTEGER in the database and TEXT",
         SHAPED,
         refused_by="database",
     ),
 }
+INCIDENT = """
+INSERT INTO ops.incidents (kind, subject, dataset, evidence, message, advice, link, since)
+VALUES ('file_refused', '1', 'syntax', 'refused', 'syntax: file 1 is refused.', '', '', now())
+"""
 BAD = pytest.mark.parametrize("name", KINDS)
 
 TAKING = {
@@ -176,6 +180,7 @@ TAKING = {
     "explain": "explain NAME m1 --json",
     "export": "export NAME --out OUT",
     "sample": "sample NAME --out OUT --rows 5",
+    "check": "check NAME",
     "verify": "verify NAME --json",
     "sync": "sync NAME",
     "sources": "sources NAME",
@@ -185,8 +190,8 @@ TAKING = {
 """Every command that takes a dataset, in this order."""
 OF_HEALTHY = {"forget": USAGE, "adopt": USAGE}
 """Exit codes for the healthy dataset other than 0: it has no personal data, and no other system's table."""
-WITHOUT_TABLES = ("sample",)
-"""Commands that do without tables, and so for a dataset whose declaration is valid by itself."""
+WITHOUT_DATABASE = ("check", "sample")
+"""Commands that do without the database, and so for a dataset whose declaration is valid by itself."""
 LISTING = ("files --json", "sources", "alerts list --json", "key list", "backup BACKUPS")
 """Commands about the whole platform."""
 SAYING = ("verify", "purge --dry-run")
@@ -262,7 +267,10 @@ def test_the_healthy_one_is_as_without_bad_ones(run: Callable[..., Result], load
 def test_a_command_about_a_bad_one_says_why(name: str, run: Callable[..., Result]) -> None:
     for command, arguments in TAKING.items():
         result = run(arguments, name)
-        if KINDS[name].refused_by != "registry" and command in WITHOUT_TABLES:
+        if KINDS[name].refused_by == "tables" and command == "check":
+            assert result.exit_code == FAILED
+            assert re.search(KINDS[name].why, result.stdout)
+        elif KINDS[name].refused_by != "registry" and command in WITHOUT_DATABASE:
             assert result.exit_code == 0, result.output
         else:
             assert (result.exit_code, result.stdout) == (USAGE, ""), command
@@ -270,6 +278,9 @@ def test_a_command_about_a_bad_one_says_why(name: str, run: Callable[..., Result
 
 
 def test_commands_about_all(run: Callable[..., Result], loaded: dict[str, Result]) -> None:
+    faults = run("check")
+    assert faults.exit_code == FAILED
+    assert all(re.search(kind.why, faults.stdout) for kind in KINDS.values() if kind.refused_by != "database")
     for command in (*LISTING, *SAYING):
         result = run(command)
         assert result.exit_code == 0, (command, result.output)
@@ -289,6 +300,15 @@ def test_each_is_a_finding_of_the_doctor_an_incident_and_a_fact_of_the_status(ru
         assert re.search(kind.why, values_of(incidents, "message")), name
         assert re.search(kind.why, "\n".join(facts["invalid_declarations"])), name
     assert "DROP" not in values_of(findings, "advice"), "the tables of an invalid dataset may have rows"
+
+
+def test_what_was_wrong_before_is_not_reported_as_corrected(run: Callable[..., Result]) -> None:
+    with Platform().engine.begin() as conn:
+        conn.exec_driver_sql(INCIDENT)
+    run("alerts list")
+    with Platform().engine.begin() as conn:
+        closed = conn.exec_driver_sql("SELECT closed_at FROM ops.incidents WHERE kind = 'file_refused'").scalars().all()
+    assert closed == [None]
 
 
 # Dagster

@@ -35,7 +35,7 @@ from mini_platform.config.project import project
 from mini_platform.declare.collisions import collisions
 from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.dataset import Dataset
-from mini_platform.declare.places import Place
+from mini_platform.declare.places import Place, place_of
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
@@ -161,12 +161,12 @@ class Registry:
         refused = collisions(files)
         for item in declared:
             if collision := refused.get(item.dataset):
-                other = f"; the other one is declared in {files[collision.other]}" if collision.other in files else ""
-                message = f"{item.file}: {collision.message}{other}."
-                invalid.append(InvalidDeclaration(item.dataset.name, item.file, message))
+                other = f"; the other one is declared in {place_of(collision.other)}" if collision.other else ""
+                error = DeclarationError(f"{collision.message}{other}", place_of(item.dataset))
+                invalid.append(_invalid(item.dataset.name, item.file, error))
             elif files[item.dataset] != item.file:
-                message = f"{item.file}: `dataset` is the dataset {item.dataset.name} of {files[item.dataset]}."
-                invalid.append(InvalidDeclaration(item.dataset.name, item.file, message))
+                error = DeclarationError(f"`dataset` is the dataset {item.dataset.name} of {files[item.dataset]}")
+                invalid.append(_invalid(item.dataset.name, item.file, error))
         valid = [item for item in declared if item.dataset not in refused and files[item.dataset] == item.file]
         return valid, invalid
 
@@ -180,7 +180,10 @@ class Registry:
                 yield _Declared(_dataset_in(module), Path(str(module.__file__)), module)
             except RegistryError as error:
                 named = re.match(r"dataset (\w+): ", error.sentence)  # As `Dataset` names itself.
-                yield _invalid(named[1] if named else name, self.folder / f"{name}.py", error)
+                file = self.folder / name / "__init__.py"
+                yield _invalid(
+                    named[1] if named else name, file if file.exists() else self.folder / f"{name}.py", error
+                )
 
     def _in_yaml(self) -> Iterator[_Declared | InvalidDeclaration]:
         if not self.yaml_files:
@@ -247,8 +250,8 @@ class Registry:
 
 def _invalid(name: str, file: Path, error: DeclarationError) -> InvalidDeclaration:
     """Return an invalid declaration by its error, which may be at a place outside of the file that declares the dataset."""
-    place = error.place or Place(str(file))
-    return InvalidDeclaration(name, Path(place.file), str(error), place.line)
+    place = error.place = error.place or Place(str(file))
+    return InvalidDeclaration(name, file, str(error), place.line if place.file == str(file) else None)
 
 
 def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
@@ -341,7 +344,9 @@ def _import_module(name: str) -> ModuleType:
 def _origin(name: str, error: BaseException) -> Place:
     """Return the file of a module, and its line that raised an error, as far as they are known."""
     spec = importlib.util.find_spec(name)
-    file = str(spec.origin) if spec else name
+    folder, _, leaf = name.rpartition(".")
+    # A link to nothing has a name, but no module.
+    file = str(spec.origin if spec else Path(sys.modules[folder].__path__[0]) / f"{leaf}.py")
     if isinstance(error, SyntaxError) and error.filename == file:
         return Place(file, error.lineno)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
