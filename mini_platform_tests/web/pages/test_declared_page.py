@@ -250,7 +250,7 @@ COMPUTED: dict[str, Any] = {
         Aggregate(
             by_park, ("park", "day"), {"park": ("P",), "day": ("D",), "visits": ("V", "visits")}, ("day", "visits")
         ),
-        Aggregate(reading, ("park",), {"park": ("P",), "last": ("L",)}, ("park", "last")),
+        Aggregate(reading, ("park",), {"park": ("P",), "last": ("L",)}),
     ),
 }
 ONE: dict[str, Any] = {"measures": {"n": "count()"}, "figures": ("n",)}
@@ -318,9 +318,7 @@ def test_a_page_that_cannot_be_is_refused(arguments: dict[str, Any], sentence: s
 
 
 def test_a_page_stands_at_an_address_that_is_free() -> None:
-    with pytest.raises(
-        DeclarationError, match="dataset files: page: its address would be /files, which is an address of the"
-    ):
+    with pytest.raises(DeclarationError, match="dataset files: name cannot be files, which is a name of the platform"):
         visits(FEW, name="files")
     with pytest.raises(DeclarationError, match="dataset visits: page is 'x'; it takes Page"):
         visits("x")  # type: ignore[arg-type]
