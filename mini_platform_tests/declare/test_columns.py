@@ -409,9 +409,7 @@ def test_names_that_postgres_would_cut() -> None:
         {"rows": rows("ä" * 32), "key": ("ä" * 32,)},
         {"table": "t" * 64},
     ):
-        with pytest.raises(
-            ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: \['(k|ä|t)+'\] are longer"
-        ):
+        with pytest.raises(ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: (k|ä|t)+ is longer"):
             Dataset(**({"name": "d", "table": "t", "rows": rows("k"), "key": ("k",), "description": "x"} | overrides))
 
 

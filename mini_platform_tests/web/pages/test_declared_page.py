@@ -269,7 +269,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"filters": ("park", "gust"), **ONE}, r"filters names gust, which is not a column of it; did you mean guest\?"),
     ({"of": "reading", "filters": ("guest",), **ONE}, "filters names guest, which is not a column of it"),
     ({"of": "by_park", "filters": ("reading.last",), **ONE}, "reading.last is a column of another table, to which by_park"),
-    ({"filters": "park", **ONE}, "Page: filters is 'park'; it takes texts"),
+    ({"filters": "park", **ONE}, "Page: filters is 'park'; it takes a tuple of texts"),
     ({"compare": "park", "filters": ("park",), **ONE}, "Page: two choices would have the parameter park"),
     ({"measures": {"n": "total(k)"}}, r"Page: measure n: its value is 'total\(k\)'; it takes count\(\), or one of"),
     ({"measures": {"n": "sum()"}}, r"Page: measure n: sum\(\) lacks its column"),
