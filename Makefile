@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test test-fast bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
+.PHONY: help up down install test test-fast test-wheel bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -29,7 +29,10 @@ test: install ## run every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: install ## what to run after each change: no platform process, no browser, nothing that takes long
-	@$(BIN)/python -m pytest -n 2 -m "not faults and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not faults and not wheel and not slow" $(ARGS)
+
+test-wheel: install ## install the wheel, with the core alone, into an environment of its own, and use it there; needs the network
+	@$(BIN)/python -m pytest -m wheel --durations=10 mini_platform_tests/wheel $(ARGS)
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS)
@@ -75,7 +78,7 @@ format: install ## write all code as the linter wants it
 	@$(BIN)/ruff format .
 
 lock: ## resolve the requirements anew (needs uv)
-	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	@uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet -o requirements.lock
 
 clean: down ## remove the environment and caches; data/ and .state/ stay

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from mini_platform.config.settings import Settings, load_settings
+from mini_platform.declare.columns import DeclarationError
 from mini_platform.rows.protection import Keyring
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
-from mini_platform.warehouse.schema import create_all
+from mini_platform.warehouse.schema import create_all, refusals
+from mini_platform.warehouse.tables import without_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mini_platform.declare.dataset import Dataset
-    from mini_platform.declare.registry import Registry
+    from mini_platform.declare.registry import InvalidDeclaration, Registry
     from mini_platform.warehouse.validated_rows import RawFiles
+
+
+PAUSE_SECONDS = 5.0
+"""Time until the tables of refused datasets are tried again."""
 
 
 class Platform:
@@ -29,6 +36,7 @@ class Platform:
     def __init__(self, datasets: Mapping[str, Dataset] | None = None) -> None:
         """Use these datasets, or all that are declared; more may be added until the database is opened."""
         self._datasets = datasets
+        self._tried_at = 0.0
 
     @cached_property
     def settings(self) -> Settings:
@@ -44,12 +52,78 @@ class Platform:
 
     @property
     def datasets(self) -> Mapping[str, Dataset]:
-        """Return the datasets of this platform by name: those passed to it, or all that are declared.
+        """Return the usable datasets by name: those passed to the platform or all that are declared, without `refused` ones.
 
         Raises:
-            DeclarationError: a declaration is invalid.
+            RegistryError: the package or folder of the datasets cannot be used.
         """
+        declared = self._declared
+        return {name: declared[name] for name in declared if name not in self.refused}
+
+    @property
+    def _declared(self) -> Mapping[str, Dataset]:
         return self.registry.datasets if self._datasets is None else self._datasets
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """Return why datasets cannot be used, by name, although their declarations are valid by themselves.
+
+        These are the ones for which no tables can be made, and, once the database is open, those whose tables it refuses.
+        """
+        return self._sentences(without_tables(self._declared.values()))
+
+    def _sentences(self, errors: Mapping[str, ValueError]) -> dict[str, str]:
+        files = self.registry.file_of if errors else {}
+        return {
+            name: f"{files[name]}: " * (name in files) + str(error).removesuffix(".") + "."
+            for name, error in errors.items()
+        }
+
+    @property
+    def invalid(self) -> list[InvalidDeclaration]:
+        """Return the declarations that cannot be used: those of the registry, and `refused`."""
+        from mini_platform.declare.registry import InvalidDeclaration
+
+        if self.refused and "engine" in vars(self):
+            self._try_again()
+        files = self.registry.file_of
+        refused = (InvalidDeclaration(name, files.get(name), why) for name, why in self.refused.items())
+        return [*self.registry.invalid, *refused]
+
+    def why_invalid(self, name: str) -> str | None:
+        """Return why the dataset with this name cannot be used; None if it can, or if there is none."""
+        if name in self._declared:
+            return self.refused.get(name)
+        return self.registry.why_invalid(name)
+
+    def refusal(self, dataset: str) -> str | None:
+        """Open the database, and return why the dataset with this name cannot be used; None if it can."""
+        self.engine  # noqa: B018 - opened
+        if dataset in self.refused:
+            self._try_again()
+        return self.refused.get(dataset)
+
+    def require(self, dataset: Dataset) -> None:
+        """Open the database.
+
+        Raises:
+            DeclarationError: it refuses the tables of this dataset.
+        """
+        if sentence := self.refusal(dataset.name):
+            raise DeclarationError(sentence)
+
+    def examine(self, database: Engine) -> None:
+        """Learn which datasets the database refuses, without changing anything."""
+        self.refused = self._sentences(refusals(database, self._declared.values()))
+
+    def _try_again(self) -> None:
+        """Make the tables of refused datasets, as the database may have been corrected; at most every few seconds."""
+        if time.monotonic() - self._tried_at >= PAUSE_SECONDS:
+            self._create_tables(self.engine)
+
+    def _create_tables(self, database: Engine) -> None:
+        self._tried_at = time.monotonic()
+        self.refused = self._sentences(create_all(database, self._declared.values()))
 
     @cached_property
     def url(self) -> str:
@@ -58,16 +132,15 @@ class Platform:
 
     @cached_property
     def engine(self) -> Engine:
-        """Return the database, with every declared table in it.
+        """Return the database, with every declared table in it, except those of `refused` datasets.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
-            MismatchError: the declarations do not fit the existing tables.
             NewerDatabaseError: the database was changed by newer code than this.
             RolesError: the tables differ from their declaration, and this user of the database may not change them.
         """
         opened = engine(self.url)
-        create_all(opened, self.datasets.values())
+        self._create_tables(opened)
         return opened
 
     @cached_property

@@ -33,6 +33,7 @@ from sqlalchemy import Engine
 
 pytest.register_assert_rewrite("mini_platform_tests.support")
 
+from mini_platform.cli import output
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.warehouse import connection, embedded
@@ -53,6 +54,7 @@ from mini_platform_tests.support.databases import (
     url_of,
 )
 from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 from mini_platform_tests.support.web import serving_platform
 
 
@@ -91,6 +93,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)  # After `-m` has chosen.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     drawn.deselect(config, items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress() -> None:
+    """In this process commands do not say what they are doing, as that depends on time."""
+    output.BRIEF_SECONDS = 1e6
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +141,7 @@ def template_with_samples(server: str, template: str, tmp_path_factory: pytest.T
             load_files(
                 sample_platform,
                 dataset,
-                *sorted(path for path in (PROJECT / "data" / name).iterdir() if path.name[0] != "."),
+                *sorted(path for path in (SAMPLE_FILES / name).iterdir() if path.name[0] != "."),
             )
         sample_platform.engine.dispose()
     return TEMPLATE_WITH_SAMPLES, folder / "home"

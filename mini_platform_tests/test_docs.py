@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from mini_platform import Dataset
 from mini_platform.cli import app
+from mini_platform.config import project
 from mini_platform.config.settings import Settings
 from mini_platform.operations.checking import check
 from mini_platform.web.pages.help import POLICY, Help
@@ -34,7 +35,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 COMMAND = re.compile(r"(?:^|[`\s|])mini-platform ([a-z][^`\n#|]*)")
 MAKE = re.compile(r"(?:^ {4}|`)make ([a-z-]+)(?: ARGS=\"?([^`\"\n#]*))?", re.MULTILINE)
 VARIABLE = re.compile(r"\bMINI_PLATFORM_[A-Z0-9_]+(?<!_)\b")
-VARIABLES = {
+VARIABLES = {project.VARIABLE} | {
     str(getattr(field.validation_alias, "choices", [field.validation_alias or f"MINI_PLATFORM_{name}"])[0]).upper()
     for name, field in Settings.model_fields.items()
 }

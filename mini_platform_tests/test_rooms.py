@@ -11,7 +11,7 @@ from mini_platform_tests.support import rings
 from mini_platform_tests.support.repository import PROJECT
 
 TESTS = PROJECT / "mini_platform_tests"
-OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "replaced", "roles"}
+OTHERS = {"support", "faults", "browser", "benchmarks", "declarations", "nasty", "replaced", "roles", "wheel"}
 """What runs through all rooms."""
 FILES = sorted(path for path in TESTS.rglob("*.py"))
 NO_HELPERS = {

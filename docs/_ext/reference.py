@@ -193,6 +193,8 @@ class Commands(SphinxDirective):
                 names = ", ".join(map(code, item.opts)) if is_option else code(str(item.metavar or item.name).upper())
                 terms.append((names, getattr(item, "help", None) or ""))
             yield definitions(terms) + "\n"
+            if command.epilog:
+                yield f"```sh\n{command.epilog.removeprefix('Example: ')}\n```\n"
 
         return self.parse_text_to_nodes("\n".join(walk(typer.main.get_command(app), "")), allow_section_headings=True)
 

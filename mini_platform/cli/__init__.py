@@ -26,6 +26,7 @@ from mini_platform.cli.loading import adopt, load, reprocess
 from mini_platform.cli.operating import backup, doctor, metabase, purge, restore
 from mini_platform.cli.sampling import sample
 from mini_platform.cli.server import down, serve, status, up
+from mini_platform.cli.starting import init
 from mini_platform.cli.syncing import sources, sync
 from mini_platform.config.project import use_project
 
@@ -35,10 +36,17 @@ app = typer.Typer(
     help="Load files into trusted Postgres tables. Exit codes: 0 success, 1 an error in the data or the platform, "
     "2 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(f"mini-platform {version('mini-platform')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -49,6 +57,9 @@ def use(
             "--project", metavar="FOLDER", help="Folder of the project; by default the nearest one upwards.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Choose the project."""
     if folder is not None:
@@ -56,7 +67,7 @@ def use(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Platform": (up, down, status, serve),
+    "Platform": (init, up, down, status, serve),
     "Load": (load, sync, reprocess, forget, adopt),
     "Inspect": (files, sources, rejects, explain, verify, export),
     "Operate": (doctor, backup, restore, purge, metabase),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mini_platform.cli.errors import MistakeError
+from mini_platform.cli.output import doing
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -19,25 +20,30 @@ def checked_url(platform: Platform) -> str:
     """
     from sqlalchemy import make_url
 
-    if (kind := make_url(platform.url).get_backend_name()) != "postgresql":
+    with doing("Opening the database" if platform.settings.database_url else "Starting Postgres"):
+        url = platform.url
+    if (kind := make_url(url).get_backend_name()) != "postgresql":
         raise MistakeError(f"DATABASE_URL names a {kind} database; Postgres is required.")
-    return platform.url
+    return url
 
 
-def open_platform() -> Platform:
+def open_platform(dataset: Dataset | None = None) -> Platform:
     """Open the platform, and create the declared tables that are missing.
 
+    Args:
+        dataset: the dataset that the command is about.
+
     Raises:
-        MistakeError: the declarations of the datasets do not fit the existing tables.
+        DeclarationError: the database refuses the tables of this dataset.
     """
     from mini_platform.platform import Platform
 
     platform = Platform()
     checked_url(platform)
-    try:
+    with doing("Opening the database"):
         platform.engine.connect().close()
-    except ValueError as error:
-        raise MistakeError(str(error)) from error
+        if dataset is not None:
+            platform.require(dataset)
     return platform
 
 
@@ -45,19 +51,33 @@ def dataset_named(name: str) -> Dataset:
     """Return the dataset with this name.
 
     Raises:
-        MistakeError: there is none.
+        MistakeError: there is none, or its declaration is invalid.
     """
-    from mini_platform.declare.registry import configured
+    from mini_platform.declare.registry import configured, unknown_dataset
 
-    datasets = configured().datasets
+    with doing("Reading the declarations of the datasets"):
+        registry = configured()
+        datasets = registry.datasets
     if name not in datasets:
-        available = f"The datasets are: {', '.join(datasets)}." if datasets else "No dataset is declared."
-        raise MistakeError(f"There is no dataset {name!r}. {available}")
+        if sentence := registry.why_invalid(name):
+            raise MistakeError(f"The dataset {name!r} cannot be used. {sentence}")
+        raise MistakeError(unknown_dataset(name, datasets))
     return datasets[name]
 
 
-def datasets_named(name: str | None) -> list[Dataset]:
-    """Return the dataset with this name, or all datasets."""
-    from mini_platform.declare.registry import configured
+def open_datasets(name: str | None) -> tuple[Platform, list[Dataset]]:
+    """Open the platform, and return it with the dataset of this name, or with all datasets; print which ones are left out.
 
-    return list(configured().datasets.values()) if name is None else [dataset_named(name)]
+    Raises:
+        MistakeError: there is no such dataset, or its declaration is invalid.
+        DeclarationError: the database refuses its tables.
+    """
+    if name is not None:
+        dataset = dataset_named(name)
+        return open_platform(dataset), [dataset]
+    from mini_platform.cli.output import print_message
+
+    platform = open_platform()
+    for invalid in platform.invalid:
+        print_message(f"Left out: {invalid.message}")
+    return platform, list(platform.datasets.values())

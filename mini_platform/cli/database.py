@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_message
+from mini_platform.cli.output import doing, print_message
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -18,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def url() -> None:
-    """Print the URL of the database for psql and other programs. It contains the password, if there is one."""
+    """Print the URL of the database for psql and other programs. It contains the password, if there is one.
+
+    Example: mini-platform url
+    """
     from mini_platform.warehouse.connection import libpq_url
 
     typer.echo(libpq_url(_database()))
@@ -27,7 +29,10 @@ def url() -> None:
 def psql(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", help="Arguments of psql.")] = None,
 ) -> None:
-    """Open psql on the database; arguments are passed to psql, as in: mini-platform psql -c 'SELECT 1'."""
+    """Open psql on the database; arguments are passed to psql.
+
+    Example: mini-platform psql -c 'SELECT count(*) FROM production.stations'
+    """
     from mini_platform.config.settings import load_settings
     from mini_platform.warehouse import embedded
     from mini_platform.warehouse.connection import libpq_url
@@ -65,25 +70,29 @@ def init() -> None:
     """Create the roles and the tables, and grant each role its privileges. Run it again after each change of the declarations.
 
     DATABASE_URL should be an administrator's the first time, and the owner's from then on. Existing objects stay as they are.
+
+    Example: mini-platform db init
     """
+    from mini_platform.dagster.upgrade import upgrade
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
     from mini_platform.warehouse.roles import ROLES
 
     platform = Platform()
     db_engine = _engine(platform)
-    if not has_dagster(db_engine):
-        from mini_platform.dagster.storage import PlatformStorage
+    with doing("Creating roles and tables"):
+        if not has_dagster(db_engine):
+            from mini_platform.dagster.storage import PlatformStorage
 
-        PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
-    try:
-        initialize(db_engine, platform.datasets.values())
-    except ValueError as error:
-        raise MistakeError(str(error)) from error
+            PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
+        upgrade(platform.settings, lambda _: None)
+        refused = initialize(db_engine, platform.datasets.values())
     db_engine.dispose()
     for name, meaning in ROLES.items():
         typer.echo(f"{name:<24} {meaning}")
     print_message("Create logins with: mini-platform db login NAME --role loader")
+    for sentence in (*(invalid.message for invalid in platform.invalid), *map(str, refused.values())):
+        print_message(f"Left out: {sentence}")
 
 
 @db.command()
@@ -95,7 +104,10 @@ def login(
         typer.Option(help="File with the password; - reads stdin. Without it, a password is generated."),
     ] = None,
 ) -> None:
-    """Create a login, or set its password. A generated password is printed once and stored nowhere."""
+    """Create a login, or set its password. A generated password is printed once and stored nowhere.
+
+    Example: mini-platform db login dashboards --role bi
+    """
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import make_login
 

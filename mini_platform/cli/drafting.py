@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_message
+from mini_platform.cli.output import doing, print_message
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 TAKEN_TABLES = ("quality_report", "raw_csv", "raw_json", "raw_files")
@@ -24,6 +24,8 @@ def new(
     """Draft a dataset from a sample: types, keys, empty values, file format. Review it, then load the sample.
 
     The draft is a file to be edited. It runs as it is, and accepts every well-formed row of its sample.
+
+    Example: mini-platform new stations --from stations.csv
     """
     from mini_platform.operations.drafting import infer
     from mini_platform.platform import Platform
@@ -41,14 +43,18 @@ def new(
     target = out or platform.registry.folder / f"{name}.py"
     if target.exists():
         raise MistakeError(f"{target} exists already; nothing was written.")
-    if not target.parent.is_dir():
+    if not target.parent.is_dir() and out is not None:
         raise MistakeError(f"{target.parent} is not a folder.")
     if not sample.is_file():
         raise MistakeError(f"{sample} is not a file.")
     try:
-        draft = infer(sample, name, table, platform.read_limits)
+        with doing(f"Reading {sample.name}"):
+            draft = infer(sample, name, table, platform.read_limits)
     except RefusedFileError as refusal:
         raise MistakeError(f"{sample.name}: {refusal}") from refusal
+    if not target.parent.is_dir():
+        target.parent.mkdir()
+        (target.parent / "__init__.py").write_text('"""The datasets of this project: each file declares one."""\n')
     with target.open("x", encoding="utf-8") as file:
         file.write(draft.text)
     for sentence in draft.notes:

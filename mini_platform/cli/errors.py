@@ -8,6 +8,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from mini_platform.cli.examples import end_with_example
+from mini_platform.cli.output import doing
+
 FAILED, USAGE = 1, 2
 """Exit codes: an error in the data or the platform; an error in the arguments or the settings."""
 
@@ -22,20 +25,25 @@ class MistakeError(Exception):
 class ErrorReportingGroup(TyperGroup):
     """The group of all commands; reports expected errors as sentences."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        end_with_example(self)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an expected error ends it with its exit code. Others are bugs, and propagate."""
         try:
-            return super().invoke(ctx)
+            with doing("Starting"):
+                return super().invoke(ctx)
         except Exception as error:
-            report = _sentence(error)
+            report = sentence(error)
             if report is None:
                 raise
-            sentence, code = report
-        typer.echo(sentence, err=True)
+            message, code = report
+        typer.echo(message, err=True)
         raise typer.Exit(code)
 
 
-def _sentence(error: Exception) -> tuple[str, int] | None:
+def sentence(error: Exception) -> tuple[str, int] | None:
     """Return the message and the exit code of an expected error; None for a bug."""
     if isinstance(error, MistakeError):
         return str(error), USAGE
@@ -45,12 +53,14 @@ def _sentence(error: Exception) -> tuple[str, int] | None:
         "mini_platform.BackupError",
         "mini_platform.DatabaseAwayError",
         "mini_platform.EmbeddedPostgresError",
+        "mini_platform.HistoryError",
         "mini_platform.MetabaseError",
         "mini_platform.MismatchError",
         "mini_platform.NewerDatabaseError",
         "mini_platform.PlatformError",
         "mini_platform.RawStoreAwayError",
         "mini_platform.RolesError",
+        "mini_platform.SocketFolderError",
         "mini_platform.VaultError",
     }:
         return str(error), FAILED

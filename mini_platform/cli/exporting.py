@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_message
+from mini_platform.cli.output import doing, print_message
 
 
 class Form(StrEnum):
@@ -22,7 +23,7 @@ class Form(StrEnum):
 
 
 def export(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")] = Path("-"),
     form: Annotated[Form, typer.Option("--format", help="Format of the rows.")] = Form.csv,
     personal: Annotated[
@@ -32,6 +33,8 @@ def export(
     """Export all rows of a dataset, as the API does: loading the file again changes nothing.
 
     Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
+
+    Example: mini-platform export stations --out stations.csv
     """
     from mini_platform.web.api import relations
     from mini_platform.web.api.export import exported
@@ -42,10 +45,12 @@ def export(
         raise MistakeError(f"{out.parent} is not a folder.")
     if out.is_dir():
         raise MistakeError(f"{out} is a folder; --out takes the name of a file.")
+    platform = open_platform(chosen)
     relation = relations.rows(chosen, clear=personal)
     to_stdout = str(out) == "-"
     with (
-        open_platform().engine.connect() as conn,
+        platform.engine.connect() as conn,
+        doing(f"Writing {'rows' if to_stdout else out.name}"),
         nullcontext(sys.stdout.buffer) if to_stdout else out.open("wb") as target,
     ):
         for chunk in exported(conn, relation, ListQuery.parse(relation, (), export=True), form.value):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_json, print_message, print_table, progress_bar
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def forget(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     value: Annotated[
         str,
         typer.Argument(
@@ -29,6 +30,8 @@ def forget(
 
     Raw files are rewritten without the person's records, or dropped if that is not possible; the ledger records it. The value
     must be the original one, except for case and spaces. Exit code 1 if a file could not be searched.
+
+    Example: mini-platform forget customers jane@example.com
     """
     from sqlalchemy import func, select
 
@@ -36,7 +39,7 @@ def forget(
     from mini_platform.warehouse.tables import files
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     text = sys.stdin.readline().strip() if value == "-" else value
     stored_bytes = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == chosen.name, files.c.same_as.is_(None), files.c.raw_dropped_at.is_(None)

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mini_platform.cli.context import dataset_named, datasets_named, open_platform
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
+from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, progress_bar, text, utc
+from mini_platform.rows.wording import plural
 
 if TYPE_CHECKING:
     from mini_platform.declare.dataset import Dataset
@@ -14,44 +16,54 @@ if TYPE_CHECKING:
 
 
 def check(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Try the declarations: derived columns and rules on drawn rows, aggregates, views, pages. It needs no database.
 
     Exit code 1 if something is wrong; each sentence begins with file and line.
-    """
-    from mini_platform.operations.checking import check as faults_of
 
-    faults = {one: faults_of(one) for one in datasets_named(dataset)}
+    Example: mini-platform check stations
+    """
+    from mini_platform.declare.registry import configured
+
+    datasets = configured().datasets if dataset is None else {dataset: dataset_named(dataset)}
+    with doing("Trying the declarations"):
+        from mini_platform.operations.checking import check as faults_of
+        from mini_platform.operations.checking import check_all
+
+        faults = check_all(configured()) if dataset is None else {dataset: faults_of(datasets[dataset])}
     if as_json:
-        print_json({"dataset": one.name, "ok": not why, "faults": why} for one, why in faults.items())
+        print_json({"dataset": name, "ok": not sentences, "faults": sentences} for name, sentences in faults.items())
     else:
-        for one, why in faults.items():
-            parts = f"{len(one.columns)} columns, {len(one.rules)} rules, {len(one.computed)} aggregates and views"
-            typer.echo("\n".join(why) or f"{one.name}: {parts} are fine")
+        for name, sentences in faults.items():
+            typer.echo("\n".join(sentences) or f"{name}: {_parts(datasets[name])} are fine")
     if any(faults.values()):
         raise typer.Exit(1)
 
 
+def _parts(dataset: "Dataset") -> str:
+    counts = {"column": dataset.columns, "rule": dataset.rules, "computed table": dataset.computed}
+    return ", ".join(plural(len(parts), kind) for kind, parts in counts.items() if parts)
+
+
 def verify(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every raw file and compare its hash.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Compute every aggregate again from production and compare; check that every raw file exists. Nothing is written.
 
     Exit code 1 if there is a difference.
+
+    Example: mini-platform verify stations --deep
     """
     from mini_platform.operations import verify as operation
 
-    chosen = datasets_named(dataset)
-    platform = open_platform()
-    with progress_bar("Reading raw files", operation.raw_bytes(platform, chosen) if deep else None) as advance:
+    platform, chosen = open_datasets(dataset)
+    with progress_bar(
+        "Comparing raw files and tables", operation.raw_bytes(platform, chosen) if deep else None
+    ) as advance:
         comparisons = [
             comparison
             for one in chosen
@@ -82,7 +94,7 @@ def verify(
 
 
 def explain(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     key: Annotated[
         list[str], typer.Argument(metavar="KEY", help="Values of the row's key, in the order of its columns.")
     ],
@@ -91,6 +103,8 @@ def explain(
     """Show the origin of a production row, and every occurrence of its key in the raw files.
 
     Exit code 1 if there is no such row; occurrences in files, and why they were rejected, are shown even then.
+
+    Example: mini-platform explain stations S1 2026-06-01
     """
     from sqlalchemy import func, select
 
@@ -102,7 +116,7 @@ def explain(
         values = parse_key(chosen, key)
     except KeyTextError as error:
         raise MistakeError(str(error)) from error
-    platform = open_platform()
+    platform = open_platform(chosen)
     raw_bytes = select(func.coalesce(func.sum(files.c.bytes), 0)).where(
         files.c.dataset == chosen.name, files.c.same_as.is_(None)
     )

@@ -42,13 +42,17 @@ def create(
     ] = "90d",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Create a key and print it. It is shown only once: the platform does not store it."""
+    """Create a key and print it. It is shown only once: the platform does not store it.
+
+    Example: mini-platform key create dashboard --scope read --expires 30d
+    """
     from mini_platform.declare.registry import configured
     from mini_platform.web.auth import keys
 
     expires_at = _expiry(expires)
     try:
-        scopes = keys.checked_scopes(scope, configured().datasets)
+        registry = configured()
+        scopes = keys.checked_scopes(scope, [*registry.datasets, *(invalid.name for invalid in registry.invalid)])
     except ValueError as error:
         raise MistakeError(str(error)) from error
     if not name.strip():
@@ -68,7 +72,10 @@ def create(
 
 @key.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False) -> None:
-    """List all keys, also expired and revoked ones, without their secret parts."""
+    """List all keys, also expired and revoked ones, without their secret parts.
+
+    Example: mini-platform key list
+    """
     from mini_platform.web.auth import keys
 
     with open_platform().engine.connect() as conn:
@@ -83,7 +90,10 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one 
 def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="First characters of the key, as listed.")],
 ) -> None:
-    """Revoke a key at once. It stays in the list."""
+    """Revoke a key at once. It stays in the list.
+
+    Example: mini-platform key revoke mp_3fa2c1d
+    """
     from mini_platform.web.auth import keys
 
     match = keys.FORM.fullmatch(prefix)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_csv, print_json, print_table
@@ -47,13 +48,14 @@ REJECTS = ("file", "line", "record", "column", "value", "rule", "sentence", "fil
 
 
 def files(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     status: Annotated[Status | None, typer.Option(help="Only files with this status.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows."""
+    """List the files of the ledger: every file that ever arrived, its status, and the counts of its rows.
+
+    Example: mini-platform files stations --status refused
+    """
     from sqlalchemy import select
 
     from mini_platform.rows.wording import file_status
@@ -66,7 +68,7 @@ def files(
         statement = statement.where(ledger.c.dataset == chosen.name)
     if status is not None:
         statement = statement.where(ledger.c.status == status.value)
-    with open_platform().engine.connect() as conn:
+    with open_platform(chosen).engine.connect() as conn:
         rows = (dict(row) for row in conn.execution_options(yield_per=500).execute(statement).mappings())
         if as_json:
             print_json(rows)
@@ -77,7 +79,7 @@ def files(
 
 
 def rejects(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     file: Annotated[int | None, typer.Option(help="Only rows of the file with this id.")] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, with formulas escaped for spreadsheet programs.")
@@ -85,11 +87,14 @@ def rejects(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
     limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of lines.")] = None,
 ) -> None:
-    """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence."""
+    """List rejected rows, one line per broken rule: file, line, column, value, rule, and the rule as a sentence.
+
+    Example: mini-platform rejects stations --file 12 --csv
+    """
     if as_csv and as_json:
         raise MistakeError("Use either --csv or --json.")
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     if file is not None:
         ledger_row(platform, chosen, file)
     names = [name for name in REJECTS if name != "record" or chosen.may_share_lines]

@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named, open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.listing import ledger_row
-from mini_platform.cli.output import print_json, print_message, print_table, progress_bar, utc
+from mini_platform.cli.output import doing, print_json, print_message, print_table, progress_bar, utc
 from mini_platform.cli.runs import RunResult, process
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's l
 
 
 def load(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to load, in this order.")],
     as_json: Json = False,
     verbose: Verbose = False,
@@ -48,15 +50,17 @@ def load(
 
     A file whose bytes are already the current version of its name is unchanged, and needs no run.
     Exit code 1 if a file was refused or failed.
-    """
-    from mini_platform.operations.landing import FileError, land_files, named_file
 
+    Example: mini-platform load stations june.csv july.csv
+    """
     chosen = dataset_named(dataset)
+    with doing("Looking at the files"):
+        from mini_platform.operations.landing import FileError, land_files, named_file
     try:
         dropped = [named_file(path) for path in paths]
     except FileError as error:
         raise MistakeError(str(error)) from error
-    platform = open_platform()
+    platform = open_platform(chosen)
     label = dropped[0].name if len(dropped) == 1 else f"{len(dropped)} files"
     with progress_bar(f"Storing {label}", sum(path.stat().st_size for path in paths)) as advance:
         landed_files = []
@@ -68,11 +72,11 @@ def load(
     results = [
         _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
     ]
-    _show(chosen, results, run, as_json=as_json)
+    _show(platform, chosen, results, run, as_json=as_json)
 
 
 def reprocess(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     file: Annotated[int | None, typer.Option(help="Only the file with this id.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -80,11 +84,13 @@ def reprocess(
     """Validate and load files again with the current rules, from their raw files; also refused and failed ones.
 
     Running it twice changes nothing more. Exit code 1 if a file was refused or failed.
+
+    Example: mini-platform reprocess stations --file 12
     """
     from mini_platform.operations.reprocessing import reprocess
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     if file is not None:
         ledger_row(platform, chosen, file)
     queued = reprocess(platform, chosen, file)
@@ -96,11 +102,11 @@ def reprocess(
         return
     run = process(platform, chosen, queued.file_ids, verbose=verbose)
     rows = _rows(platform, run.file_ids)
-    _show(chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
+    _show(platform, chosen, [_file_result(platform, row, run) for row in rows.values()], run, as_json=as_json)
 
 
 def adopt(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     url: Annotated[
         str, typer.Option("--from", metavar="URL", help="Database of the replaced system; - reads the URL from stdin.")
     ],
@@ -113,21 +119,27 @@ def adopt(
     What would be loaded and rejected is shown before anything is written; the other database is only read. Its rows become raw
     files, and are loaded as any others; rows that have not changed since the last time are unchanged.
     Exit code 1 if a file was refused or failed.
+
+    Example: mini-platform adopt records --from postgresql://reader@old.example.com/records
     """
     from mini_platform.declare.sources import ADOPT_CHANNEL
     from mini_platform.operations.adopt import AdoptionError, adoption
     from mini_platform.operations.landing import land_files
 
     chosen = dataset_named(dataset)
-    platform = open_platform()
+    platform = open_platform(chosen)
     try:
-        with adoption(platform, chosen, sys.stdin.readline().strip() if url == "-" else url) as table:
+        with ExitStack() as stack:
+            source = sys.stdin.readline().strip() if url == "-" else url
+            with doing("Reading and validating the table of the replaced system"):
+                table = stack.enter_context(adoption(platform, chosen, source))
             _show_adoption(chosen, table)
             if not table.files:
                 return
             if not yes:
                 typer.confirm(f"Load these rows into {chosen.name}?", abort=True, err=True)
-            landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
+            with doing("Storing its rows"):
+                landed_files = list(land_files(platform, chosen, table.files, ADOPT_CHANNEL))
     except AdoptionError as error:
         raise MistakeError(str(error)) from error
     run = process(platform, chosen, [row.same_as or row.file_id for _, row in landed_files if row], verbose=verbose)
@@ -135,7 +147,7 @@ def adopt(
     results = [
         _file_result(platform, rows[row.file_id], run) if row else _never_landed(file) for file, row in landed_files
     ]
-    _show(chosen, results, run, as_json=as_json)
+    _show(platform, chosen, results, run, as_json=as_json)
 
 
 def _show_adoption(dataset: "Dataset", adoption: "Adoption") -> None:
@@ -188,7 +200,9 @@ def _never_landed(file: "DroppedFile") -> dict[str, Any]:
     return {**dict.fromkeys(COLUMNS, 0), "file_id": None, "name": file.name, "status": "failed", "error": error}
 
 
-def _show(dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult, *, as_json: bool) -> None:
+def _show(
+    platform: "Platform", dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult, *, as_json: bool
+) -> None:
     if as_json:
         print_json(results)
     else:
@@ -201,7 +215,8 @@ def _show(dataset: "Dataset", results: Sequence[dict[str, Any]], run: RunResult,
             elif file["rows_rejected"]:
                 rejected = f"{file['rows_rejected']:,} of {file['rows_read']:,} rows were rejected"
                 print_message(
-                    f"{file['name']}: {rejected}, see: mini-platform rejects {dataset.name} --file {file['file_id']}"
+                    f"{file['name']}: {rejected}, see {platform.settings.links_url}/files/{file['file_id']} or: "
+                    f"mini-platform rejects {dataset.name} --file {file['file_id']}"
                 )
     if run.failure:
         print_message(f"The run did not finish: {run.failure}")

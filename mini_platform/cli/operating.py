@@ -8,7 +8,7 @@ import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
-from mini_platform.cli.output import print_facts, print_json, print_message, print_table, printable, progress_bar
+from mini_platform.cli.output import doing, print_facts, print_json, print_message, print_table, printable, progress_bar
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of backups.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -26,6 +26,8 @@ def backup(
 
     Raw files are copied once, however many backups are in DIR. A backup contains all data in clear: protect it
     like the database. Exit code 1 if a raw file is missing or damaged in the store: the rest is backed up.
+
+    Example: mini-platform backup /mnt/backups --keep 7
     """
     from mini_platform.operations.backup import backup as create_backup
     from mini_platform.operations.backup import expire
@@ -76,7 +78,10 @@ def restore(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the platform from a backup in DIR. Stop the platform first; a failure leaves its tables as they were."""
+    """Restore the platform from a backup in DIR. Stop the platform first; a failure leaves its tables as they were.
+
+    Example: mini-platform restore /mnt/backups --replace
+    """
     from mini_platform.operations import archive
     from mini_platform.operations.restore import restore as restore_backup
     from mini_platform.platform import Platform
@@ -120,20 +125,24 @@ def purge(
     """Remove what is older than its retention: raw files, rejected rows, quality reports, Dagster's runs.
 
     The job `purge` does the same every night. Retention is set by MINI_PLATFORM_RAW_RETENTION and the settings beside it.
+
+    Example: mini-platform purge --dry-run
     """
-    from mini_platform.cli.context import datasets_named
+    from mini_platform.cli.context import open_datasets
     from mini_platform.operations.purge import days
     from mini_platform.operations.purge import purge as remove
 
-    platform = open_platform()
-    results = list(remove(platform, datasets_named(None), dry_run=dry_run))
+    platform, datasets = open_datasets(None)
+    with doing("Looking for what is older than its retention"):
+        results = list(remove(platform, datasets, dry_run=dry_run))
     if age := days(platform.settings.run_retention):
         from mini_platform.dagster.instance import prepare_instance
 
         os.environ.setdefault("DAGSTER_HOME", str(prepare_instance(platform.settings)))
-        from mini_platform.dagster.purging import purge_runs_here
+        with doing("Looking for Dagster's old runs"):
+            from mini_platform.dagster.purging import purge_runs_here
 
-        results.append(purge_runs_here(age, dry_run=dry_run))
+            results.append(purge_runs_here(age, dry_run=dry_run))
     rows = [item.as_dict() for item in results if item.items]
     if as_json:
         print_json(rows)
@@ -151,11 +160,16 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one
     """Check settings, database, inboxes, clock, disk, versions and ports, and give advice for each problem.
 
     Nothing is changed. Exit code 1 if there is a problem.
-    """
-    from mini_platform.operations.doctor import examine
 
+    Example: mini-platform doctor
+    """
+    with doing("Checking versions and settings"):
+        from mini_platform.operations.doctor import examine
+
+        checks = examine()
+        result = next(checks, None)
     results = []
-    for result in examine():
+    while result is not None:
         results.append(result)
         if as_json:
             print_json([result.as_dict()])
@@ -163,6 +177,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one
             typer.echo(printable(f"{result.level:<8} {result.check:<9} {result.message}"))
             if result.advice:
                 typer.echo(printable(f"{'':<18} → {result.advice}"))
+        with doing("Checking"):
+            result = next(checks, None)
     if any(result.level == "problem" for result in results):
         raise typer.Exit(1)
 
@@ -185,6 +201,9 @@ def metabase(
     """Connect Metabase to the database as a role that reads no personal data, and create the dashboards of the datasets.
 
     A second run creates what is missing, and changes only questions that differ from their declaration.
+
+    Example: mini-platform metabase http://127.0.0.1:3001 --database postgresql://bi@db/data --email me@example.com
+    --password-file admin.txt --database-password-file bi.txt
     """
     from sqlalchemy import make_url
 
@@ -194,7 +213,9 @@ def metabase(
     registry = configured()
     dashboards = dashboards_of(registry, registry.datasets)
     target = make_url(database).set(password=database_password_file.read().strip())
-    with Metabase(url, email, password_file.read().strip()) as session:
+    for invalid in registry.invalid:
+        print_message(f"Left out: {invalid.message}")
+    with doing("Setting up Metabase"), Metabase(url, email, password_file.read().strip()) as session:
         changes = session.set_up(target, dashboards)
     if not dashboards:
         print_message("No dataset declares dashboards: only the database was connected.")

@@ -13,9 +13,11 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -32,11 +34,18 @@ SHORT, FOLDED, GAP = 20, 12, 2
 WIDE = 100_000
 """Width of a table in a pipe or on a terminal that is too narrow for it: nothing is cut off."""
 
+STARTED = time.monotonic()
+SILENT_SECONDS, BRIEF_SECONDS = 0.7, 0.2
+"""A command says what it is doing from this age on, but nothing about a step that ends sooner than the second."""
+ERASE = "\r\x1b[2K"
+"""Erases the line of a terminal."""
+
 Row = Mapping[str, Any]
 
 
 def print_message(sentence: str) -> None:
     """Print a message that is not part of the result, to stderr."""
+    end_step()
     typer.echo(printable(sentence), err=True)
 
 
@@ -72,11 +81,13 @@ def print_json(rows: Iterable[Row]) -> None:
         return str(plain(value))
 
     for row in rows:
+        end_step()
         typer.echo(json.dumps(row, default=encode))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Print CSV with formulas escaped, so that a spreadsheet program does not run them."""
+    end_step()
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -101,6 +112,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], empty_message: 
     from rich.table import Table
     from rich.text import Text
 
+    end_step()
     terminal = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     widths: dict[str, int] = {}
     incoming = iter(rows)
@@ -137,6 +149,7 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Row], empty_message: 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Print names and values, one pair per line."""
+    end_step()
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {text(value)}".rstrip())
@@ -151,9 +164,74 @@ def isatty(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
+def _stderr() -> TextIO:
+    """Return a copy of stderr: Dagster turns the process's own into a file while steps run. Without a descriptor, stderr."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    except (OSError, ValueError):
+        return sys.stderr
+
+
+class _Step:
+    """A step of the command, shown by a line on stderr if it takes longer than a moment."""
+
+    current: _Step | None = None
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._stream = _stderr()
+        self._is_copy = self._stream is not sys.stderr
+        self._is_transient = isatty(self._stream) and os.environ.get("TERM") != "dumb"
+        self._is_shown = False
+        self._timer = threading.Timer(max(BRIEF_SECONDS, STARTED + SILENT_SECONDS - time.monotonic()), self._show)
+        self._timer.daemon = True
+        _Step.current = self
+        self._timer.start()
+
+    def _show(self) -> None:
+        self._is_shown = True
+        self._write(f"{self._what}…" if self._is_transient else f"{self._what}…\n")
+
+    def end(self) -> None:
+        """Show nothing any more, and erase the line on a terminal."""
+        _Step.current = None
+        self._timer.cancel()
+        self._timer.join()
+        if self._is_shown and self._is_transient:
+            self._write(ERASE)
+        if self._is_copy:
+            self._stream.close()
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a closed pipe is no reason to fail
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def end_step() -> None:
+    """End what the command is doing, if anything, so that something else can be printed."""
+    if _Step.current:
+        _Step.current.end()
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say on stderr what the command is doing, if that takes longer than a moment, until the next step or output.
+
+    On a terminal the line is erased at the end; in a pipe or a log it stays.
+    """
+    end_step()
+    step = _Step(what)
+    try:
+        yield
+    finally:
+        if _Step.current is step:
+            step.end()
+
+
 @contextmanager
 def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int, str | None], None]]:
-    """Show a progress bar on stderr if that is a terminal.
+    """Show a progress bar on stderr if that is a terminal, else what the command is doing.
 
     Args:
         what: description of the work.
@@ -164,13 +242,15 @@ def progress_bar(what: str, total: int | None, *, in_bytes: bool = True) -> Iter
         A function that takes the additional amount of work done, and optionally a new description.
     """
     if not isatty(sys.stderr):
-        yield _ignore_progress
+        with doing(what):
+            yield _ignore_progress
         return
     from rich.console import Console
+
+    end_step()
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    # A copy of the terminal's descriptor: Dagster turns the process's own stderr into a file while steps run.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:
+    with _stderr() as terminal:
         console: Console = Console(file=terminal, highlight=False)
         counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), counted, TimeElapsedColumn())

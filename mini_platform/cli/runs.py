@@ -86,11 +86,13 @@ def _run(dataset: Dataset, rows: Sequence[Row[Any]], *, verbose: bool) -> str | 
     """Execute one Dagster run over these files; return its error, or None."""
     from mini_platform.config.settings import load_settings
     from mini_platform.dagster.instance import prepare_instance
+    from mini_platform.dagster.upgrade import upgrade
 
     label = rows[0].name if len(rows) == 1 else f"{len(rows)} files"
     total = sum(row.bytes for row in rows if row.status == "landed")
-    os.environ.setdefault("DAGSTER_HOME", str(prepare_instance(load_settings())))
-    with progress_bar(f"Starting a run for {label}", total or None) as advance, warnings.catch_warnings():
+    settings = load_settings()
+    os.environ.setdefault("DAGSTER_HOME", str(prepare_instance(settings)))
+    with progress_bar(f"Starting Dagster to load {label}", total or None) as advance, warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
         read = 0
@@ -104,6 +106,7 @@ def _run(dataset: Dataset, rows: Sequence[Row[Any]], *, verbose: bool) -> str | 
             from mini_platform.dagster.in_process import execute
             from mini_platform.definitions import defs
 
+        upgrade(settings, lambda _: None)
         return execute(defs, dataset, [row.file_id for row in rows], None if verbose else report)
 
 

@@ -6,24 +6,30 @@ from typing import IO, Annotated
 
 import typer
 
+from mini_platform.cli.completion import DatasetName
 from mini_platform.cli.context import dataset_named
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_json, print_message, progress_bar
 
 
 def sample(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     out: Annotated[Path, typer.Option(help="File to write; - writes to stdout.")],
     rows: Annotated[int, typer.Option(min=0, help="Number of rows, without the header.")] = 1000,
     dirty: Annotated[float, typer.Option(min=0, max=1, help="Fraction of invalid rows.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the random values; the same seed gives the same file.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random values; a day's files of the same seed are the same.")
+    ] = 0,
     form: Annotated[
         str | None,
         typer.Option("--format", help="csv, jsonl (lines) or json (a list); by default derived from the file's name."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Write a realistic sample file of a dataset; --dirty spoils a fraction of its rows by each kind of error in turn."""
+    """Write a realistic sample file of a dataset; --dirty spoils a fraction of its rows by each kind of error in turn.
+
+    Example: mini-platform sample stations --out june.csv --rows 100 --dirty 0.1
+    """
     from mini_platform.operations.sampling import FORMS, form_of, write_sample
 
     chosen = dataset_named(dataset)

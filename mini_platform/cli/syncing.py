@@ -1,12 +1,14 @@
 """Commands that sync API sources and list their progress."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mini_platform.cli.context import dataset_named, datasets_named, open_platform
+from mini_platform.cli.completion import DatasetName, DatasetNameOrAll
+from mini_platform.cli.context import dataset_named, open_datasets, open_platform
 from mini_platform.cli.errors import FAILED, MistakeError
-from mini_platform.cli.output import print_json, print_message, print_table
+from mini_platform.cli.output import doing, print_json, print_message, print_table
 from mini_platform.cli.runs import process
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 
 
 def sync(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset.")],
+    dataset: DatasetName,
     source: Annotated[
         str | None, typer.Argument(metavar="SOURCE", help="Name of the source; by default all of them.")
     ] = None,
@@ -53,10 +55,12 @@ def sync(
     """Sync the API sources of a dataset in this process, and load the new pages.
 
     Exit code 1 if a source failed, or a page was not loaded.
+
+    Example: mini-platform sync records
     """
     chosen = dataset_named(dataset)
     api_sources = _api_sources(chosen, source)
-    platform = open_platform()
+    platform = open_platform(chosen)
     results = [_sync_source(platform, chosen, item, verbose=verbose) for item in api_sources]
     file_ids = [file_id for item in results for file_id in item.file_ids]
     failure = process(platform, chosen, file_ids, verbose=verbose).failure if file_ids else None
@@ -86,7 +90,9 @@ def _sync_source(platform: "Platform", dataset: "Dataset", source: "ApiSource", 
         if verbose:
             print_message(f"{source.name}: {sentence}")
 
-    return sync(platform, dataset, source, log)
+    # With --verbose, each try is a line of its own.
+    with nullcontext() if verbose else doing(f"Syncing {source.name}"):
+        return sync(platform, dataset, source, log)
 
 
 def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:
@@ -107,17 +113,17 @@ def _not_loaded(platform: "Platform", file_ids: list[int]) -> str | None:
 
 
 def sources(
-    dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset; by default all of them.")
-    ] = None,
+    dataset: DatasetNameOrAll = None,
     as_json: Json = False,
 ) -> None:
-    """List the API sources with their progress, their last sync and its error."""
+    """List the API sources with their progress, their last sync and its error.
+
+    Example: mini-platform sources records
+    """
     from mini_platform.landing.checkpoint import load_checkpoints
     from mini_platform.operations.sources import is_configured
 
-    chosen = datasets_named(dataset)
-    platform = open_platform()
+    platform, chosen = open_datasets(dataset)
     with platform.engine.connect() as conn:
         known = {(row.dataset, row.source): row._asdict() for row in load_checkpoints(conn)}
     rows: list[dict[str, Any]] = [

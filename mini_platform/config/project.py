@@ -24,6 +24,8 @@ FILE, TABLE = "pyproject.toml", "mini_platform"
 MARKER = f"[tool.{TABLE}]"
 KEYS = ("package",)
 """Keys of the table."""
+DAGSTER_YAML, SETTINGS_EXAMPLE = (Path(__file__).with_name(name) for name in ("dagster.yaml", ".env.example"))
+"""Files of a new project. The first is also the instance of a project that has none."""
 HOW_TO = "Make one with `mini-platform init NAME`, change into its folder, or name it: --project FOLDER"
 
 
@@ -53,6 +55,11 @@ class Project:
     def datasets(self) -> str:
         """Return the name of the package that declares its datasets."""
         return f"{self.package}.datasets"
+
+    @property
+    def datasets_folder(self) -> Path:
+        """Return the folder of that package."""
+        return self.root / self.package / "datasets"
 
     @property
     def definitions(self) -> str:

@@ -6,7 +6,10 @@ quote a row, nor values of variables, nor anything of a request except its metho
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
+
+from mini_platform.config.extras import refusal
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -18,7 +21,7 @@ HIDDEN = "not sent: it may quote a row"
 
 
 def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False, **tags: str) -> None:
-    """Send an exception to Sentry; do nothing without a DSN.
+    """Send an exception to Sentry; do nothing without a DSN, and only log it if Sentry's package is not installed.
 
     Args:
         dsn: address of Sentry.
@@ -27,6 +30,9 @@ def capture(dsn: SecretStr | None, error: BaseException, *, flush: bool = False,
         **tags: ids, such as that of the run.
     """
     if dsn is None or not dsn.get_secret_value():
+        return
+    if sentence := refusal("sentry", "SENTRY_DSN"):
+        logging.getLogger(__name__).warning(sentence)
         return
     import sentry_sdk  # The import takes a tenth of a second.
 

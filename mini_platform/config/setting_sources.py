@@ -80,10 +80,11 @@ class Sources(NamedTuple):
     vault: Variables
     dotenv: Variables
     dotenv_files: Variables
+    running: Variables
 
 
 def local(settings_cls: type[BaseSettings]) -> Sources:
-    """Read the sources on this machine now; that of Vault is empty.
+    """Read the sources on this machine now; those of Vault and of the running platform are empty.
 
     Raises:
         SourceError: a file that a variable names, or a secret, cannot be read.
@@ -94,7 +95,7 @@ def local(settings_cls: type[BaseSettings]) -> Sources:
     folder = environment.get("mini_platform_secrets_dir") or dotenv.get("mini_platform_secrets_dir")
     secrets = _secrets(probe, project().folder / folder.value if folder else SECRETS)
     return Sources(
-        *(Variables(settings_cls, values) for values in (environment, files, secrets, {}, dotenv, dotenv_files))
+        *(Variables(settings_cls, values) for values in (environment, files, secrets, {}, dotenv, dotenv_files, {}))
     )
 
 

@@ -1,7 +1,7 @@
 """All settings of the platform.
 
 If a setting has several values, the first of these sources counts: a variable of the environment; a file that one names, as
-`DATABASE_URL_FILE`; Docker's secrets; Vault; `.env` in the project's folder.
+`DATABASE_URL_FILE`; Docker's secrets; Vault; `.env` in the project's folder; for ports, those that the running platform uses.
 
 Nothing is read at import; call `load_settings()` where a setting is needed.
 """
@@ -15,9 +15,13 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mini_platform.config import setting_sources
+from mini_platform.config.project import project
+from mini_platform.config.running import running
 from mini_platform.config.sections import Ingestion, Limits, Locations, Notifications, RetentionSettings, Web
-from mini_platform.config.setting_sources import Sources, Variables
+from mini_platform.config.setting_sources import ResolvedSetting, Sources, Variables
 from mini_platform.config.vault import VaultSettings, settings_in_vault
+
+HOME, DEFAULT_HOME = "mini_platform_home", str(Locations.model_fields["home"].default)
 
 
 class Settings(Ingestion, Limits, RetentionSettings, Notifications, Web, Locations, BaseSettings):
@@ -54,7 +58,26 @@ def sources(settings_cls: type[BaseSettings] = Settings) -> Sources:
     Raises:
         SourceError: a source cannot be read.
     """
-    return setting_sources.local(settings_cls)._replace(vault=Variables(settings_cls, settings_in_vault()))
+    chosen = setting_sources.local(settings_cls)._replace(vault=Variables(settings_cls, settings_in_vault()))
+    home = next((str(source.resolved[HOME].value) for source in chosen if HOME in source.resolved), DEFAULT_HOME)
+    return chosen._replace(running=Variables(settings_cls, _ports(project().folder / home)))
+
+
+def is_set(name: str) -> bool:
+    """Return True if somebody has set a setting, in whatever source; the ports of a running platform do not count.
+
+    Raises:
+        SourceError: a source cannot be read.
+    """
+    *set_by_user, _ = sources()
+    return any(f"mini_platform_{name}" in source.resolved for source in set_by_user)
+
+
+def _ports(home: Path) -> dict[str, ResolvedSetting]:
+    """Return the ports of the running platform."""
+    platform = running(home)
+    place = f"the platform that runs (process {platform.pid})" if platform else ""
+    return {name.lower(): ResolvedSetting(port, place) for name, port in (platform.ports if platform else {}).items()}
 
 
 def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import select
 
+from mini_platform.dagster.io_manager import IO_MANAGER
 from mini_platform.dagster.metadata import table_value, without_none
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.sources import ApiSource
@@ -41,6 +42,7 @@ def api_source_asset(dataset: Dataset, source: ApiSource) -> dg.AssetsDefinition
     @dg.asset(
         name=source.asset,
         key_prefix=dataset.name,
+        io_manager_key=IO_MANAGER,
         group_name=dataset.name,
         owners=list(dataset.owners),
         kinds={"http", "json"},

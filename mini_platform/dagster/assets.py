@@ -21,7 +21,7 @@ from mini_platform.config.sentry import capture
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster import checks
 from mini_platform.dagster.api_sources import api_source_asset, api_source_keys
-from mini_platform.dagster.io_manager import StagedFiles
+from mini_platform.dagster.io_manager import IO_MANAGER, StagedFiles
 from mini_platform.dagster.metadata import (
     MAX_LISTED,
     column_lineage,
@@ -84,6 +84,7 @@ def _common(dataset: Dataset, *kinds: str) -> dict[str, Any]:
     return {
         "hooks": _hooks(),
         "key_prefix": dataset.name,
+        "io_manager_key": IO_MANAGER,
         "group_name": dataset.name,
         "owners": list(dataset.owners),
         "kinds": set(kinds),

@@ -131,6 +131,8 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     def files_arrived(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> dg.RunRequest | dg.SkipReason:
+        if sentence := platform.refusal(dataset.name):
+            return dg.SkipReason(sentence)
         end = time.monotonic() + TICK_SECONDS
         while isinstance(result := _evaluate(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
             time.sleep(CHECK_SECONDS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import dagster as dg
 
 from mini_platform.dagster.assets import dataset_assets
 from mini_platform.dagster.automation import file_sensor, sync_schedule
 from mini_platform.dagster.checks import accounting_check, anomaly_checks
-from mini_platform.dagster.io_manager import PostgresIOManager
+from mini_platform.dagster.io_manager import IO_MANAGER, PostgresIOManager
 from mini_platform.dagster.metadata import dashboard_link
 from mini_platform.declare.collisions import refuse_collisions
 from mini_platform.declare.dataset import Dataset
@@ -22,6 +23,8 @@ class Shared:
 
     Attributes:
         datasets: datasets by name; the platform has the tables of those that are declared when it is opened.
+        files: the file of each dataset that components may build; None if any component may.
+        built: names of the datasets among them that were built.
         definitions: the resources and the executor.
         build_platform: platform with the settings at the time definitions are built: schedules of syncs, URL of the dashboard.
             The platform of the resources reads the settings when it is used.
@@ -30,10 +33,12 @@ class Shared:
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         """Create the resources for these datasets; more can be added to `datasets`."""
         self.datasets = dict(datasets)
+        self.files: Mapping[str, Path] | None = None
+        self.built: set[str] = set()
         self.build_platform = Platform()
         platform = Platform(self.datasets)
         self.definitions = dg.Definitions(
-            resources={"platform": platform, "io_manager": PostgresIOManager(platform, self.datasets)},
+            resources={"platform": platform, IO_MANAGER: PostgresIOManager(platform, self.datasets)},
             executor=dg.in_process_executor,
         )
 

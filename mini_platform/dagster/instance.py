@@ -9,19 +9,15 @@ import os
 import shutil
 from pathlib import Path
 
-from mini_platform.config.project import project
+from mini_platform.config.project import DAGSTER_YAML, project
 from mini_platform.config.settings import Settings
-
-FILE = "dagster.yaml"
-DEFAULT = Path(__file__).with_name(FILE)
-"""The instance of a project that has no dagster.yaml; `init` copies it into a new one."""
 
 
 def prepare_instance(settings: Settings) -> Path:
     """Write the project's dagster.yaml into the home, and return the folder for DAGSTER_HOME."""
-    folder, own = settings.home / "dagster", project().folder / FILE
+    folder, own = settings.home / "dagster", project().folder / DAGSTER_YAML.name
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / FILE, (own if own.is_file() else DEFAULT).read_text())
+    replace_file(folder / own.name, (own if own.is_file() else DAGSTER_YAML).read_text())
     return folder
 
 

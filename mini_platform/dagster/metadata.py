@@ -21,6 +21,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.landing.folder import DroppedFile
 from mini_platform.rows.wording import file_status, plain
 from mini_platform.warehouse import aggregates, ledger
+from mini_platform.warehouse.frames import StoredFrame
 from mini_platform.warehouse.tables import (
     COUNTERS,
     among,
@@ -185,6 +186,13 @@ def view_metadata(conn: Connection, dataset: Dataset, view: View) -> dict[str, A
     with aggregates.translate_errors(dataset, view):
         chart = line_chart(conn, table, *view.chart) if view.chart else None
         return without_none({**preview(conn, table), "chart": chart})
+
+
+def frame_metadata(conn: Connection, stored: StoredFrame) -> dict[str, Any]:
+    """Return the table of a user's own asset, its number of rows, and the numbers of rows that this run changed."""
+    count = conn.scalar(select(func.count()).select_from(stored.table)) or 0
+    counters = {f"rows_{name}": getattr(stored, name) for name in ("inserted", "updated", "unchanged", "deleted")}
+    return {"dagster/row_count": count, **table_metadata(stored.table), **counters}
 
 
 def measured_metadata(report: pd.DataFrame) -> dict[str, Any]:

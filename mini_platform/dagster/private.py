@@ -29,13 +29,23 @@ if TYPE_CHECKING:
     from dagster._core.storage.root import LocalArtifactStorage as LocalArtifactStorage
     from dagster._grpc.types import ExecuteRunArgs as ExecuteRunArgs
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
+    from dagster.components.core.decl import (
+        build_filesystem_component_decl_from_context as build_filesystem_component_decl_from_context,
+    )
+    from dagster.components.core.defs_module import ComponentPath as ComponentPath
 
 DAEMON = "dagster._daemon"
 """Module that is run by this same Python; the script `dagster-daemon` may belong to another environment."""
 COMMAND = "dagster._cli.api"
 """Module that is imported by the process from which runs are forked: this import takes most of the start of a run."""
 
+REVISIONS = "_core/storage/alembic/versions"
+"""Folder of the migrations of Dagster's tables, each a file: their names are compared with the one in the database."""
+
 MODULES = {
+    # A part of a component tree, if another part of it cannot be loaded.
+    "build_filesystem_component_decl_from_context": "dagster.components.core.decl",
+    "ComponentPath": "dagster.components.core.defs_module",
     # The return type of `define_asset_job` has no public name.
     "UnresolvedAssetJobDefinition": "dagster._core.definitions.unresolved_asset_job_definition",
     # The command that executes a run, called in a forked process: a new Python takes 3 s more.

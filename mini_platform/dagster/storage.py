@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateSchema
 
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster.private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
+from mini_platform.dagster.upgrade import is_current
 from mini_platform.warehouse.connection import database_url, engine
 
 SCHEMA = "dagster"
@@ -56,6 +57,7 @@ class PlatformStorage(DagsterPostgresStorage):
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
+            NewerDatabaseError: the tables are of a newer version of Dagster.
         """
         os.environ.pop("PGTZ", None)  # In libpq it takes precedence over the time zone in the URL.
         database = engine(database_url(load_settings()))
@@ -64,6 +66,8 @@ class PlatformStorage(DagsterPostgresStorage):
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
                 if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}):
                     connection.execute(CreateSchema(SCHEMA))
+                connection.commit()
+                is_current(connection)  # or it is refused
                 connection.commit()
                 return cls(postgres_url=dagster_url(), inst_data=inst_data)
         finally:

@@ -6,6 +6,7 @@ Not here: clashes of names within one dataset (`dataset.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -28,13 +29,38 @@ def refuse_collisions(datasets: Iterable[Dataset]) -> None:
     Raises:
         DeclarationError: two of them would have the same name where it must be unique.
     """
-    known: dict[tuple[str, str], str] = dict(RESERVED_NAMES)
+    for collision in collisions(datasets).values():
+        raise DeclarationError(collision.message)
+
+
+@dataclass(frozen=True)
+class Collision:
+    """A name that a dataset would share: the sentence about it, and the other dataset; None if the platform has the name."""
+
+    message: str
+    other: Dataset | None
+
+
+def collisions(datasets: Iterable[Dataset]) -> dict[Dataset, Collision]:
+    """Return the datasets that would share a name with an earlier one, which keeps it, or with the platform."""
+    used: dict[tuple[str, str], tuple[str, Dataset | None]] = {
+        name: (owner, None) for name, owner in RESERVED_NAMES.items()
+    }
+    refused: dict[Dataset, Collision] = {}
     for dataset in datasets:
+        own: dict[tuple[str, str], tuple[str, Dataset | None]] = {}
         for namespace, name, owner in _names(dataset):
-            if (other := known.setdefault((namespace, name), owner)) is not owner:
-                raise DeclarationError(
-                    f"{other} and {owner} would have one name, {name}, as a {NAMESPACES[namespace]}; give one of them another"
+            other_owner, other = used.get((namespace, name)) or own.setdefault((namespace, name), (owner, dataset))
+            if other_owner is not owner:
+                refused[dataset] = Collision(
+                    f"{other_owner} and {owner} would have one name, {name}, as a {NAMESPACES[namespace]}; give one of them "
+                    "another",
+                    other,
                 )
+                break
+        else:
+            used |= own
+    return refused
 
 
 def _names(dataset: Dataset) -> Iterator[tuple[str, str, str]]:

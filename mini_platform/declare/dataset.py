@@ -8,6 +8,7 @@ from the declaration when the first row is checked).
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import itertools
 import re
 import typing
@@ -98,8 +99,9 @@ class Dataset:
         page: page of the dataset in the dashboard, at `/<name>`; without it the dataset has the default page.
         raw_retention: how long its raw files are kept; None means for ever. A setting can override it.
         adopts: table of a replaced system that `mini-platform adopt` takes over.
-        realistic: function that returns one valid row for a random generator and a row number, for `mini-platform sample`;
-            without it values are drawn from the declared types and ranges.
+        realistic: function that returns one valid row as texts, for samples, from a random generator, a row number, which is
+            the part of the key that differs, and the last day of the sample, from which its dates count back; without it values
+            are drawn from the declared types and ranges.
     """
 
     name: str
@@ -122,7 +124,7 @@ class Dataset:
     page: Page | None = None
     raw_retention: dt.timedelta | None = None
     adopts: AdoptedTable | None = None
-    realistic: Callable[[random.Random, int], Mapping[str, str]] | None = None
+    realistic: Callable[[random.Random, int, dt.date], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an invalid declaration at its place in the code, and not when the first file arrives.
@@ -217,6 +219,14 @@ class Dataset:
                 raise DeclarationError(
                     f"{where}: {option} is {value!r}; it takes RejectLimit(share=…) or RejectLimit(rows=…)"
                 )
+        if self.realistic is not None:
+            try:
+                inspect.signature(self.realistic).bind(None, 0, None)
+            except (TypeError, ValueError):
+                raise DeclarationError(
+                    f"{where}: realistic is {self.realistic!r}; it takes a function of a random generator, a row number and "
+                    "the last day of the sample"
+                ) from None
         if self.page is not None and not isinstance(self.page, Page):
             raise DeclarationError(f"{where}: page is {self.page!r}; it takes Page(…)")
         if self.adopts is not None and not isinstance(self.adopts, AdoptedTable):

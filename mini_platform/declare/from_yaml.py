@@ -43,7 +43,13 @@ _FORBID = ConfigDict(extra="forbid", frozen=True)
 
 
 class YamlError(DeclarationError):
-    """A file does not declare a valid dataset."""
+    """A file does not declare a valid dataset.
+
+    Attributes:
+        name: name of the dataset, if it is known.
+    """
+
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,25 +204,60 @@ def read_yaml(path: Path) -> list[Dataset]:
     Raises:
         YamlError: the file cannot be read, or declares an invalid dataset.
     """
+    datasets = []
+    for item in read_each(path):
+        if isinstance(item, YamlError):
+            raise item
+        datasets.append(item)
+    return datasets
+
+
+def read_each(path: Path) -> Iterator[Dataset | YamlError]:
+    """Yield the datasets that a file declares, and for each document that declares an invalid one its error."""
     import yaml
 
     try:
         documents = list(yaml.compose_all(path.read_text(encoding="utf-8"), yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = Place(str(path), mark.line + 1 if mark else None)
-        raise YamlError(str(getattr(error, "problem", None) or error), place) from error
-    datasets = []
+        reason = error.strerror if isinstance(error, OSError) else getattr(error, "problem", None)
+        yield YamlError(str(reason or error), Place(str(path), mark.line + 1 if mark else None))
+        return
     for document in documents:
-        content = _members_of(document, path) if isinstance(document, yaml.MappingNode) else {}
-        if "type" not in content or content["type"].value != TYPE:
-            continue
-        if unknown := [name for name in content if name not in {"type", "attributes", *OTHER_KEYS}]:
-            raise YamlError(f"{unknown[0]} is not known here", _place_of(content[unknown[0]], path))
-        if "attributes" not in content:
-            raise YamlError("attributes are missing", _place_of(document, path))
-        datasets.append(_dataset(content["attributes"], path))
-    return datasets
+        try:
+            dataset = _declared(document, path)
+        except Exception as error:  # What a document names may raise anything.
+            reason = f"{type(error).__name__}: {error}"
+            invalid = error if isinstance(error, YamlError) else YamlError(reason, _place_of(document, path))
+            invalid.name = _name_in(document)
+            yield invalid
+        else:
+            if dataset is not None:
+                yield dataset
+
+
+def _declared(document: yaml.Node, path: Path) -> Dataset | None:
+    """Return the dataset that a document declares; None if it declares something else."""
+    import yaml
+
+    content = _members_of(document, path) if isinstance(document, yaml.MappingNode) else {}
+    if "type" not in content or content["type"].value != TYPE:
+        return None
+    if unknown := [name for name in content if name not in {"type", "attributes", *OTHER_KEYS}]:
+        raise YamlError(f"{unknown[0]} is not known here", _place_of(content[unknown[0]], path))
+    if "attributes" not in content:
+        raise YamlError("attributes are missing", _place_of(document, path))
+    return _dataset(content["attributes"], path)
+
+
+def _name_in(document: yaml.Node) -> str | None:
+    """Return the name of the dataset that a document declares, if it has one."""
+    members: Any = document
+    for step in ("attributes", "name"):
+        value = members.value if isinstance(getattr(members, "value", None), list) else []
+        members = next((item[1] for item in value if isinstance(item, tuple) and item[0].value == step), None)
+    name = getattr(members, "value", None)
+    return name if isinstance(name, str) and name else None
 
 
 def _dataset(node: yaml.Node, path: Path) -> Dataset:

@@ -1,5 +1,7 @@
 """The registry: the declared datasets, the file of each, and the further modules that belong to it.
 
+An invalid declaration stops itself only: it is listed with the reason, and the other datasets are as they are without it.
+
 Here: finding them in a package or a folder, as the setting names it, in Python and in YAML, and the further modules of a
 dataset that is a folder. Not here: the content of a declaration (`dataset.py`, `from_yaml.py`), nor its use.
 
@@ -18,9 +20,11 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -28,13 +32,15 @@ from types import ModuleType
 from typing import TypeVar
 
 from mini_platform.config.project import project
-from mini_platform.declare.collisions import refuse_collisions
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.collisions import collisions
+from mini_platform.declare.columns import DeclarationError, nearest
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.places import Place
 
 SETTING = "MINI_PLATFORM_DATASETS"
 YAML_FILE = "defs.yaml"
+IN_FOLDERS = (YAML_FILE, "__init__.py")
+"""Files whose folder has the name of the dataset."""
 YAML_FOLDER = "defs"
 """Folder of the components in a project that `create-dagster` made: beside the datasets."""
 
@@ -42,7 +48,7 @@ T = TypeVar("T")
 
 
 class RegistryError(DeclarationError):
-    """The package or folder of the datasets does not exist, or one of its files is invalid; the message is a sentence."""
+    """The package or folder of the datasets cannot be used, or one of its files is invalid."""
 
 
 @cache
@@ -62,39 +68,131 @@ def configured() -> Registry:
     return registry_of(load_settings().datasets)
 
 
+@dataclass(frozen=True)
+class InvalidDeclaration:
+    """A declaration that cannot be used.
+
+    Attributes:
+        name: name of the dataset; that of its file if it is not known.
+        file: the file; None for a dataset that no file of the registry declares.
+        message: the reason as a sentence, which names the file.
+        line: the line of the file, if it is known.
+    """
+
+    name: str
+    file: Path | None
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """A dataset, its file, and its module if it is declared in Python."""
+
+    dataset: Dataset
+    file: Path
+    module: ModuleType | None = None
+
+
+def unknown_dataset(name: str, datasets: Iterable[str]) -> str:
+    """Return the message that there is no dataset with this name, with the most similar name and all names."""
+    names = list(datasets)
+    hint = nearest(name, names) or "."
+    return f"There is no dataset {name!r}{hint} " + (
+        f"The datasets are: {', '.join(names)}." if names else "No dataset is declared."
+    )
+
+
 class Registry:
     """The datasets that are declared in one package or folder. Modules are imported on first access."""
 
     def __init__(self, place: str) -> None:
         """Store the name of a package, or the path of a folder, which has a / in it."""
         self.place = place
+        self._invalid_modules: dict[Path, InvalidDeclaration] = {}
 
-    @cached_property
+    @property
     def datasets(self) -> dict[str, Dataset]:
-        """Return every declared dataset by name: those in Python, in the order of their files, then those in YAML.
+        """Return every valid dataset by name: those in Python, in the order of their files, then those in YAML.
 
         Raises:
-            RegistryError: a Python file does not declare a valid dataset.
-            YamlError: a YAML file does not declare a valid dataset.
-            DeclarationError: two datasets would share a name that must be unique.
+            RegistryError: the package or folder cannot be used.
         """
-        declared = [*self.in_python, *self.in_yaml]
-        refuse_collisions(declared)
-        return {dataset.name: dataset for dataset in declared}
+        return {declared.dataset.name: declared.dataset for declared in self._read[0]}
+
+    @property
+    def invalid(self) -> list[InvalidDeclaration]:
+        """Return the declarations that cannot be used, and the further modules of datasets that could not be imported so far.
+
+        Of two datasets that would share a name that must be unique, the later one is invalid.
+
+        Raises:
+            RegistryError: the package or folder cannot be used.
+        """
+        return [*self._read[1], *self._invalid_modules.values()]
+
+    def why_invalid(self, name: str) -> str | None:
+        """Return why the declaration with this name, or in the file or folder with this name, is invalid; else None."""
+        for invalid in self._read[1]:
+            file = invalid.file
+            if name == invalid.name or (file and name == (file.parent.name if file.name in IN_FOLDERS else file.stem)):
+                return invalid.message
+        return None
+
+    @property
+    def file_of(self) -> dict[str, Path]:
+        """Return the files of the valid datasets by name."""
+        return {declared.dataset.name: declared.file for declared in self._read[0]}
 
     @cached_property
-    def in_python(self) -> dict[Dataset, ModuleType]:
-        """Return the datasets that are declared in Python, each with its module."""
-        return {_dataset_in(module): module for module in self._modules()}
+    def _read(self) -> tuple[list[_Declared], list[InvalidDeclaration]]:
+        project().make_importable()
+        declared: list[_Declared] = []
+        invalid: list[InvalidDeclaration] = []
+        for item in (*self._in_python(), *self._in_yaml()):
+            if isinstance(item, _Declared):
+                declared.append(item)
+            else:
+                invalid.append(item)
+        # A dataset that two modules declare, as one imports it from the other, is the same object: the first one declares it.
+        files: dict[Dataset, Path] = {}
+        for item in declared:
+            files.setdefault(item.dataset, item.file)
+        refused = collisions(files)
+        for item in declared:
+            if collision := refused.get(item.dataset):
+                other = f"; the other one is declared in {files[collision.other]}" if collision.other in files else ""
+                message = f"{item.file}: {collision.message}{other}."
+                invalid.append(InvalidDeclaration(item.dataset.name, item.file, message))
+            elif files[item.dataset] != item.file:
+                message = f"{item.file}: `dataset` is the dataset {item.dataset.name} of {files[item.dataset]}."
+                invalid.append(InvalidDeclaration(item.dataset.name, item.file, message))
+        valid = [item for item in declared if item.dataset not in refused and files[item.dataset] == item.file]
+        return valid, invalid
 
-    @cached_property
-    def in_yaml(self) -> dict[Dataset, Path]:
-        """Return the datasets that are declared in YAML, each with its file."""
+    def _in_python(self) -> Iterator[_Declared | InvalidDeclaration]:
+        if not self.folder.is_dir():
+            return
+        package = _package_of(self.folder) if "/" in self.place else _package_named(self.place)
+        for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"):
+            try:
+                module = _import_module(f"{package.__name__}.{name}")
+                yield _Declared(_dataset_in(module), Path(str(module.__file__)), module)
+            except RegistryError as error:
+                named = re.match(r"dataset (\w+): ", error.sentence)  # As `Dataset` names itself.
+                yield _invalid(named[1] if named else name, self.folder / f"{name}.py", error)
+
+    def _in_yaml(self) -> Iterator[_Declared | InvalidDeclaration]:
         if not self.yaml_files:
-            return {}
-        from mini_platform.declare.from_yaml import read_yaml  # Imports pydantic and yaml.
+            return
+        from mini_platform.declare.from_yaml import read_each  # Imports pydantic and yaml.
 
-        return {dataset: path for path in self.yaml_files for dataset in read_yaml(path)}
+        for path in self.yaml_files:
+            for item in read_each(path):
+                if isinstance(item, Dataset):
+                    yield _Declared(item, path)
+                else:
+                    yield _invalid(item.name or path.parent.name, path, item)
 
     @cached_property
     def yaml_files(self) -> tuple[Path, ...]:
@@ -109,6 +207,11 @@ class Registry:
             RegistryError: the package or folder does not exist.
         """
         if "/" not in self.place:
+            # A project may have none yet, or, as one of create-dagster, declare all of them in YAML.
+            project().make_importable()
+            own = project().datasets_folder
+            if self.place == project().datasets and own.parent.is_dir() and not own.exists():
+                return own
             return Path(next(iter(_package_named(self.place).__path__)))
         if not Path(self.place).is_dir():
             raise RegistryError(f"{SETTING} names the folder {self.place}, which does not exist.")
@@ -118,20 +221,34 @@ class Registry:
         """Return the files of datasets that exist now, with those of their further modules; none is imported."""
         return [*sorted(self.folder.rglob("*.py")), *_yaml_files(self.folder)]
 
-    def own_modules(self, name: str, datasets: Iterable[str]) -> list[ModuleType]:
-        """Return the modules of this name, such as `routes`, in the folders of these datasets.
+    def own_values(self, name: str, variable: str, kind: type[T], datasets: Iterable[str]) -> list[T]:
+        """Return the value of a variable of each module of this name, such as `routes`, in the folders of these datasets.
 
-        Raises:
-            RegistryError: a module cannot be imported.
+        A module that cannot be imported, or does not have the variable, is left out, and is among `invalid` from then on.
         """
-        folders = {dataset.name: module for dataset, module in self.in_python.items() if hasattr(module, "__path__")}
-        names = [f"{folders[dataset].__name__}.{name}" for dataset in datasets if dataset in folders]
-        return [_import_module(full_name) for full_name in names if importlib.util.find_spec(full_name)]
+        values = []
+        chosen = set(datasets)
+        for declared in self._read[0]:
+            if (
+                declared.dataset.name not in chosen
+                or declared.module is None
+                or not hasattr(declared.module, "__path__")
+            ):
+                continue
+            full_name, file = f"{declared.module.__name__}.{name}", declared.file.with_name(f"{name}.py")
+            if importlib.util.find_spec(full_name) is None:
+                continue
+            try:
+                values.append(own_value(_import_module(full_name), variable, kind))
+            except RegistryError as error:
+                self._invalid_modules[file] = _invalid(declared.dataset.name, file, error)
+        return values
 
-    def _modules(self) -> list[ModuleType]:
-        package = _package_of(self.folder) if "/" in self.place else _package_named(self.place)
-        names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
-        return [_import_module(f"{package.__name__}.{name}") for name in names]
+
+def _invalid(name: str, file: Path, error: DeclarationError) -> InvalidDeclaration:
+    """Return an invalid declaration by its error, which may be at a place outside of the file that declares the dataset."""
+    place = error.place or Place(str(file))
+    return InvalidDeclaration(name, Path(place.file), str(error), place.line)
 
 
 def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
@@ -142,12 +259,13 @@ def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
     """
     if not hasattr(module, variable):
         raise RegistryError(
-            f"{module.__file__} does not define `{variable}`, which should be of the type {kind.__name__}."
+            f"it does not define `{variable}`, which should be of the type {kind.__name__}", Place(str(module.__file__))
         )
     value = getattr(module, variable)
     if not isinstance(value, kind):
         raise RegistryError(
-            f"{module.__file__}: `{variable}` is of the type {type(value).__name__}, and should be of {kind.__name__}."
+            f"`{variable}` is of the type {type(value).__name__}, and should be of {kind.__name__}",
+            Place(str(module.__file__)),
         )
     return value
 
@@ -155,8 +273,9 @@ def own_value(module: ModuleType, variable: str, kind: type[T]) -> T:
 def _dataset_in(module: ModuleType) -> Dataset:
     if not hasattr(module, "dataset"):
         raise RegistryError(
-            f"{module.__file__} declares no dataset: it should say `dataset = Dataset(…)`. If it is not meant to declare "
-            "one, let its name begin with an underscore."
+            "it declares no dataset: it should say `dataset = Dataset(…)`. If it is not meant to declare one, let its name "
+            "begin with an underscore",
+            Place(str(module.__file__)),
         )
     return own_value(module, "dataset", Dataset)
 
@@ -172,12 +291,13 @@ def _package_named(name: str) -> ModuleType:
     Raises:
         RegistryError: the package does not exist, or is a module.
     """
-    project().make_importable()
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
         reason = f"there is no module {error.name}. The path of a folder has a / in it."
         raise RegistryError(f"{SETTING} names the package {name}, and {reason}") from error
+    except (Exception, SystemExit) as error:  # It may raise anything.
+        raise RegistryError(f"{SETTING} names {name}, which fails: {type(error).__name__}: {error}.") from error
     if not hasattr(package, "__path__"):
         raise RegistryError(f"{SETTING} names {name}, which is the file {package.__file__} and not a package.")
     return package
@@ -194,7 +314,13 @@ def _package_of(folder: Path) -> ModuleType:
         spec.submodule_search_locations = [str(folder)]
         sys.modules[name] = importlib.util.module_from_spec(spec)
         if loader is not None:
-            loader.exec_module(sys.modules[name])
+            try:
+                loader.exec_module(sys.modules[name])
+            except (Exception, SystemExit) as error:  # It may raise anything.
+                del sys.modules[name]
+                raise RegistryError(
+                    f"{SETTING} names {folder}, whose {init.name} fails: {type(error).__name__}: {error}."
+                ) from error
     return sys.modules[name]
 
 
@@ -208,12 +334,12 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except DeclarationError as error:
         raise RegistryError(error.sentence, error.place or _origin(name, error)) from error
-    except Exception as error:  # A module of a user may raise anything when it is imported.
+    except (Exception, SystemExit) as error:  # A module of a user may raise anything when it is imported.
         raise RegistryError(f"{type(error).__name__}: {error}", _origin(name, error)) from error
 
 
-def _origin(name: str, error: Exception) -> Place:
-    """Return the file of a module, and its line that raised an error."""
+def _origin(name: str, error: BaseException) -> Place:
+    """Return the file of a module, and its line that raised an error, as far as they are known."""
     spec = importlib.util.find_spec(name)
     file = str(spec.origin) if spec else name
     if isinstance(error, SyntaxError) and error.filename == file:

@@ -28,7 +28,8 @@ PLATFORM_PATHS = frozenset(
     )
 )
 """Addresses of the platform: a dataset's page has its name as its address."""
-DATASETS = PLATFORM_PATHS | {"ops"}
-"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`."""
+DATASETS = PLATFORM_PATHS | {"ops", "samples"}
+"""Names that no dataset can have: `ops` stands for the platform's own tables in `ops.fingerprints`, and `samples` is a folder
+beside the drop folders."""
 CHECK_NAMES = frozenset(("columns_as_declared", "files_accepted", "files_not_empty"))
 """Names of the checks that every staging asset has besides its rules."""

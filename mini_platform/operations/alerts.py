@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from mini_platform.config.extras import require
 from mini_platform.config.settings import Settings
 from mini_platform.operations.incidents import ALERTED_KINDS
 from mini_platform.warehouse import run_history
@@ -42,6 +43,7 @@ SHORT = 4
 """Minimum length of a URL part that is masked: shorter parts are not secrets, and would hide half of a message."""
 SAYS_WHY = ("WARNING", "ERROR", "CRITICAL")
 LEADS = {
+    "declaration_invalid": "Declaration invalid",
     "run_failed": "Run failed",
     "file_refused": "File refused",
     "check_failed": "Check failed",
@@ -52,7 +54,7 @@ LEADS = {
 
 
 class AlertsError(ValueError):
-    """The setting cannot be understood; the message does not quote it."""
+    """The setting cannot be used; the message does not quote it."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,11 @@ def services(settings: Settings) -> list[Service]:
     """Return the services that the settings name.
 
     Raises:
-        AlertsError: one of the URLs is not one that Apprise knows.
+        AlertsError: one of the URLs is not one that Apprise knows, or Apprise is not installed.
     """
     if settings.alerts is None or not settings.alerts.get_secret_value().strip():
         return []
+    require("alerts", "MINI_PLATFORM_ALERTS", AlertsError)
     import apprise
     from apprise.utils.parse import parse_urls
 

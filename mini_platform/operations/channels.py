@@ -1,4 +1,4 @@
-"""Checks of the doctor on where files come from and are kept: drop folders, remote inboxes, the bucket of raw files."""
+"""Checks of the doctor on what the platform exchanges with others: drop folders, remote inboxes, the bucket, notifications."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from mini_platform.config.extras import refusal
 from mini_platform.config.settings import Settings
+from mini_platform.operations.alerts import AlertsError, services
 from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.sources import remote_inboxes
 from mini_platform.platform import Platform
@@ -76,3 +78,17 @@ def raw_store(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("raw store", "problem", str(error), do)
     else:
         yield CheckResult("raw store", "ok", f"{settings.raw_url} answers")
+
+
+def notifications(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the settings of alerts and of Sentry, if there are any, can be used; nothing is sent."""
+    try:
+        if names := ", ".join(service.name for service in services(settings)):
+            yield CheckResult("alerts", "ok", f"they are sent to {names}")
+    except AlertsError as error:
+        yield CheckResult("alerts", "problem", str(error), "Until then nobody is notified: mini-platform alerts test.")
+    if settings.sentry_dsn and settings.sentry_dsn.get_secret_value() and (why := refusal("sentry", "SENTRY_DSN")):
+        yield CheckResult("sentry", "problem", why, "Until then errors are only in the logs.")
+
+
+CHECKS = (inboxes, raw_store, notifications)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from mini_platform.declare.columns import Column, DeclarationError, placed
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.dirt import MISTYPED
-from mini_platform.operations.sampling.rows import clean_rows, generator
+from mini_platform.operations.sampling.rows import clean_rows, generator, yesterday
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from mini_platform.declare.registry import Registry
 
 ROWS = 200
 """Number of rows on which rules and derived columns are tried, and of those that the sample would have."""
@@ -38,11 +40,19 @@ def check_project() -> list[str]:
     """Return what is wrong with the declarations of this project, a sentence each; empty if nothing is.
 
     Raises:
-        DeclarationError: a declaration cannot be read.
+        RegistryError: the package or folder of the datasets cannot be used.
     """
     from mini_platform.declare.registry import configured
 
-    return [fault for dataset in configured().datasets.values() for fault in check(dataset)]
+    return [fault for faults in check_all(configured()).values() for fault in faults]
+
+
+def check_all(registry: Registry) -> dict[str, list[str]]:
+    """Return what is wrong with each dataset of a registry by name, also with those that are invalid."""
+    faults = {name: check(dataset) for name, dataset in registry.datasets.items()}
+    for invalid in registry.invalid:
+        faults.setdefault(invalid.name, []).append(invalid.message)
+    return faults
 
 
 def check(dataset: Dataset) -> list[str]:
@@ -130,7 +140,7 @@ def _refuse_sample(dataset: Dataset) -> None:
 
     where = f"dataset {dataset.name}: realistic"
     try:
-        cells = clean_rows(dataset, generator(0, "rows"))(range(ROWS))
+        cells = clean_rows(dataset, generator(0, "rows"), yesterday())(range(ROWS))
     except KeyError as error:
         raise DeclarationError(f"{where} lacks the column {error.args[0]}") from error
     except Exception as error:  # A function of a user may raise anything.

@@ -6,7 +6,9 @@ Not here: how incidents are stored (`incidents.py`), failed runs and checks, whi
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -22,6 +24,7 @@ from mini_platform.operations.incidents import (
     KINDS,
     Incident,
     Subject,
+    open_of,
     open_subjects,
     reconcile,
     stored,
@@ -34,6 +37,7 @@ from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
 from mini_platform.warehouse.tables import checkpoints, files
 
 if TYPE_CHECKING:
+    from mini_platform.declare.registry import InvalidDeclaration
     from mini_platform.platform import Platform
 
 ADVICE = {
@@ -105,10 +109,36 @@ def update_incidents(conn: Connection, platform: Platform, datasets: Mapping[str
 def detect(
     conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]
 ) -> tuple[list[Incident], set[Subject]]:
-    """Return the incidents that the database shows now, closed by hand or not, and the subjects that are undecided."""
-    detected, undecided = detect_in_ledger(conn, datasets, platform.settings)
-    states = inbox_states(platform, conn, datasets.values())
-    return [*detected, *(_inbox(row, platform.settings) for row in states if row.last_error is not None)], undecided
+    """Return the incidents that the database shows now, closed by hand or not, and the subjects that are undecided.
+
+    Nothing is known of a dataset whose declaration is invalid: that is an incident itself, and its others are undecided.
+    """
+    settings, invalid = platform.settings, platform.invalid
+    usable = {name: dataset for name, dataset in datasets.items() if name not in platform.refused}
+    detected, undecided = detect_in_ledger(conn, usable, settings)
+    states = inbox_states(platform, conn, usable.values())
+    detected += [_inbox(row, settings) for row in states if row.last_error is not None]
+    declarations = [_invalid(declaration, settings) for declaration in invalid]
+    unknown = open_of(conn, {declaration.name for declaration in invalid} - usable.keys())
+    undecided |= {subject for subject in unknown if subject[0] != "declaration_invalid"}
+    return [*declarations, *detected], undecided
+
+
+def _invalid(declaration: InvalidDeclaration, settings: Settings) -> Incident:
+    """Return the incident of a declaration that cannot be used, which began when its file was changed."""
+    since = dt.datetime.now(dt.UTC)
+    with suppress(OSError):
+        since = dt.datetime.fromtimestamp(declaration.file.stat().st_mtime, dt.UTC) if declaration.file else since
+    return Incident(
+        "declaration_invalid",
+        "/".join([declaration.name, *([declaration.file.name] if declaration.file else [])]),
+        declaration.name,
+        hashlib.sha256(declaration.message.encode()).hexdigest()[:16],
+        f"{declaration.name}: {declaration.message}",
+        "Correct it; the other datasets are not affected. `mini-platform doctor` checks it.",
+        f"{settings.links_url}/datasets/{quote(declaration.name)}",
+        since,
+    )
 
 
 def detect_in_ledger(

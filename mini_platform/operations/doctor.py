@@ -8,25 +8,28 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import os
+import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
 
-from packaging.markers import Marker
+from packaging.requirements import Requirement
 from pydantic import AliasChoices, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mini_platform.config.project import VARIABLE, project
+from mini_platform.config.running import running
 from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
-from mini_platform.config.settings import Settings, invalid, load_settings, sources
+from mini_platform.config.settings import Settings, invalid, is_set, load_settings, sources
 from mini_platform.config.vault import VaultSettings
+from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import SETTING as DATASETS_SETTING
-from mini_platform.declare.registry import registry_of
+from mini_platform.declare.registry import InvalidDeclaration
 from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
@@ -34,8 +37,10 @@ from mini_platform.operations.detection import current
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
+from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
+from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
@@ -43,6 +48,7 @@ from mini_platform.warehouse.tls import VERIFY_FULL, link
 PREFIX = "MINI_PLATFORM_"
 NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Other variables: the project, and those that processes of the platform set for each other."""
+NAME, LOCK = "mini-platform", "requirements.lock"
 LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
@@ -67,15 +73,31 @@ def examine() -> Iterator[CheckResult]:
         yield CheckResult("settings", "problem", str(error), "Restore that source, or set the setting elsewhere.")
         return
     yield CheckResult("settings", "ok", f"all are valid; home is {settings.home}, data is {settings.data}")
+    platform = Platform()
     try:
-        if not registry_of(settings.datasets).datasets:
-            do = "Draft one: mini-platform new NAME --from FILE."
-            yield CheckResult("datasets", "warning", f"{settings.datasets} declares no dataset", do)
-    except ValueError as error:
+        yield from _declarations(platform)
+    except DeclarationError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (_secrets, channels.inboxes, channels.raw_store, _disk, _ports, _https, _database):
+    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https):
         yield from check(settings)
+    yield from _database(platform)
+
+
+def _declarations(platform: Platform) -> Iterator[CheckResult]:
+    """Yield the declarations that cannot be used, whatever is in the database, and further modules of datasets likewise."""
+    registry = platform.registry
+    for module, variable in (("routes", "router"), ("metabase", "DASHBOARDS")):
+        registry.own_values(module, variable, object, registry.datasets)
+    yield from map(_invalid, platform.invalid)
+    if not platform.invalid and not platform.datasets:
+        do = "Draft one: mini-platform new NAME --from FILE."
+        yield CheckResult("datasets", "warning", f"{registry.place} declares no dataset", do)
+
+
+def _invalid(declaration: InvalidDeclaration) -> CheckResult:
+    do = f"Correct it: until then {declaration.name} is left out. The other datasets are not affected."
+    return CheckResult("datasets", "problem", declaration.message.removesuffix("."), do)
 
 
 def _versions() -> Iterator[CheckResult]:
@@ -83,22 +105,32 @@ def _versions() -> Iterator[CheckResult]:
         yield CheckResult(
             "versions", "problem", f"Python is {sys.version.split()[0]}", "Use Python 3.11, 3.12 or 3.13."
         )
-    path = project().folder / "requirements.lock"
-    if not path.exists():  # A project need not lock its packages.
-        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}")
-        return
-    packages = [p for p in lock.runtime(path.read_text()) if p.marker is None or Marker(p.marker).evaluate()]
-    wrong = [
-        f"{p.name} {installed or 'is missing'} ({p.version})"
-        for p in packages
-        if (installed := _installed(p.name)) != p.version
-    ]
+    origin, requirements = _requirements()
+    wrong = {
+        str(requirement): f"{requirement.name} {installed or 'is missing'} ({requirement.specifier})"
+        for requirement in requirements
+        if not (installed := _installed(requirement.name))
+        or not requirement.specifier.contains(installed, prereleases=True)
+    }
     if wrong:
-        yield CheckResult(
-            "versions", "problem", f"packages differ from requirements.lock: {', '.join(wrong[:5])}", "make install"
-        )
+        do = "make install" if origin == LOCK else f"pip install {shlex.join(wrong)}"
+        packages = ", ".join([*wrong.values()][:5])
+        yield CheckResult("versions", "problem", f"packages differ from {origin}: {packages}", do)
     else:
-        yield CheckResult("versions", "ok", f"Python {sys.version.split()[0]}, {len(packages)} packages as locked")
+        message = f"Python {sys.version.split()[0]}, {len(requirements)} packages as in {origin}"
+        yield CheckResult("versions", "ok", message)
+
+
+def _requirements() -> tuple[str, list[Requirement]]:
+    """Return where the packages of the core are named, and these: the project's lock, else what mini-platform requires."""
+    path = project().folder / LOCK
+    locked = lock.runtime(path.read_text()) if path.exists() else []
+    lines = [
+        f"{package.name}=={package.version}{f' ; {package.marker}' if package.marker else ''}" for package in locked
+    ]
+    every = map(Requirement, lines or requires(NAME) or [])
+    origin = LOCK if lines else f"the requirements of {NAME} {version(NAME)}"
+    return origin, [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def _installed(name: str) -> str | None:
@@ -185,19 +217,22 @@ def _level(amount: float, bounds: tuple[float, float]) -> int:
 
 def _ports(settings: Settings) -> Iterator[CheckResult]:
     """Check that each port is free, or that our own server answers on it."""
-    for server, port, is_ours in (
-        ("Dagster", settings.dagster_port, dagster_answers),
-        ("the API", settings.api_port, api_answers),
+    for server, name, port, is_ours in (
+        ("Dagster", "dagster_port", settings.dagster_port, dagster_answers),
+        ("the API", "api_port", settings.api_port, api_answers),
     ):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.host, port))
             except OSError as error:
-                if is_ours(settings):
+                if not is_set(name) and not running(settings.home):
+                    message = f"port {port} is busy: mini-platform up takes the next free one for {server}"
+                    yield CheckResult("ports", "ok", message)
+                elif is_ours(settings):
                     yield CheckResult("ports", "ok", f"{server} answers on port {port}")
                 else:
-                    do = f"Stop it, or set MINI_PLATFORM_{'DAGSTER' if server == 'Dagster' else 'API'}_PORT to a free port."
+                    do = f"Stop it, or set {PREFIX}{name.upper()} to a free port."
                     yield CheckResult(
                         "ports", "problem", f"port {port} of {server} is not available: {error.strerror}", do
                     )
@@ -218,7 +253,8 @@ def _https(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("encryption", "ok", f"the API is meant for {clients} only, over http")
 
 
-def _database(settings: Settings) -> Iterator[CheckResult]:
+def _database(platform: Platform) -> Iterator[CheckResult]:
+    settings, known = platform.settings, platform.invalid
     if settings.database_url is None and not embedded.is_running(settings.home):
         yield CheckResult("database", "warning", "the embedded server does not run", "Start it: mini-platform up.")
         return
@@ -226,13 +262,13 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
     try:
         database = engine(database_url(settings))
         with database.connect() as conn:
-            declared = registry_of(settings.datasets).datasets
-            datasets = declared.values()
             for check in (_server, _encryption, _clock):
                 yield from check(conn)
-            yield from _tables(conn, datasets)
-            yield from _roles(conn, datasets)
-            yield from _incidents(conn, declared)
+            platform.examine(database)
+            yield from (_invalid(declaration) for declaration in platform.invalid if declaration not in known)
+            yield from _tables(conn, platform)
+            yield from _roles(conn, platform.datasets.values())
+            yield from _incidents(conn, platform)
     except DatabaseAwayError as error:
         yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
@@ -275,13 +311,14 @@ def _clock(conn: Connection) -> Iterator[CheckResult]:
     yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
 
 
-def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckResult]:
+def _tables(conn: Connection, platform: Platform) -> Iterator[CheckResult]:
+    datasets = platform.datasets.values()
     try:
-        current = is_current(conn, datasets)
-    except ValueError as error:
-        yield CheckResult("tables", "problem", str(error), "Correct the declaration.")
+        refuse_newer(conn)
+    except NewerDatabaseError as error:
+        yield CheckResult("tables", "problem", str(error), "See the page Upgrade of the documentation.")
         return
-    if current:
+    if is_current(conn, datasets):
         yield CheckResult("tables", "ok", "they match the declarations of the datasets")
     else:
         yield CheckResult(
@@ -290,18 +327,20 @@ def _tables(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRe
             "they do not match the declarations of the datasets yet",
             "Update them: mini-platform up.",
         )
-    if warning := undeclared(conn, datasets):
+    # The tables of an invalid dataset are not declared now, and are to stay.
+    if not platform.invalid and (warning := undeclared(conn, datasets)):
         yield CheckResult("tables", "warning", *warning)
 
 
-def _incidents(conn: Connection, datasets: Mapping[str, Dataset]) -> Iterator[CheckResult]:
+def _incidents(conn: Connection, platform: Platform) -> Iterator[CheckResult]:
     """Yield the open incidents of files, sources and datasets, as the overview and the alerts show them."""
+    datasets = platform.datasets
     try:
         if not is_current(conn, datasets.values()):
             return
-        incidents = current(conn, Platform(datasets), datasets)
+        incidents = [one for one in current(conn, platform, datasets) if one.kind != "declaration_invalid"]
     except ValueError:
-        return  # Reported by the check of the tables, or of the inboxes.
+        return  # Reported by the check of the inboxes.
     for incident in incidents:
         do = f"{incident.advice} Or close it by its id: mini-platform alerts list."
         yield CheckResult("incidents", incident.level, incident.message, do)
@@ -328,7 +367,7 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
         ("warning", missing_privileges),
     )
     for level, phrases in kinds:
-        for phrase in phrases(conn, all_tables(datasets)):
+        for phrase in phrases(conn, [*all_tables(datasets), *frame_tables(conn)]):
             yield CheckResult(
                 "roles", level, phrase, "Run mini-platform db init to grant what is declared; REVOKE the rest."
             )

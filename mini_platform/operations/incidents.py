@@ -21,6 +21,7 @@ from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import alerts, incidents
 
 Kind = Literal[
+    "declaration_invalid",
     "files_waiting",
     "run_failed",
     "file_refused",
@@ -34,7 +35,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 """Ordered by severity: what stops everything, then a whole file, then what may be in order."""
 WARNINGS: tuple[Kind, ...] = ("freshness_missed", "figures_unusual", "rows_rejected")
 """Kinds of level warning; all others are problems."""
-ALERTED_KINDS: tuple[Kind, ...] = ("run_failed", "file_refused", "source_down", "check_failed", "freshness_missed")
+ALERTED_KINDS: tuple[Kind, ...] = (
+    "declaration_invalid", "run_failed", "file_refused", "source_down", "check_failed", "freshness_missed",
+)  # fmt: skip
 """Kinds that are sent as alerts; the others are only shown."""
 DAGSTER_KINDS: tuple[Kind, ...] = ("run_failed", "check_failed")
 """Kinds that only Dagster knows."""
@@ -166,6 +169,12 @@ def stored(
     matching = select(incidents.c.seen_at, *columns).where(is_open(), or_(incidents.c.kind.in_(kinds), of_subject))
     rows = conn.execute(matching.order_by(incidents.c.incident_id)).all()
     return [(Incident(*values), seen_at) for seen_at, *values in rows]
+
+
+def open_of(conn: Connection, datasets: Collection[str]) -> set[Subject]:
+    """Return kind and subject of the open incidents of these datasets."""
+    rows = select(incidents.c.kind, incidents.c.subject).where(is_open(), incidents.c.dataset.in_(datasets))
+    return {(kind, subject) for kind, subject in conn.execute(rows).tuples()} if datasets else set()
 
 
 def open_subjects(conn: Connection, kind: Kind) -> set[str]:

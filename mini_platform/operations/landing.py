@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mini_platform.declare.columns import nearest
 from mini_platform.landing import folder, retention
 from mini_platform.landing.folder import DroppedFile
 from mini_platform.operations.raw_files import raw_retention
@@ -76,6 +77,7 @@ def land(
         files: ids of landed files that the run is limited to; if set, no new files are landed.
         visit_inboxes: False if another process visits them all the time.
     """
+    platform.require(dataset)
     with audit.on_behalf_of(platform.worker(run_id).actor):
         file_ids, skipped = _land_dropped(platform, dataset) if files is None else ([], [])
         if files is None and visit_inboxes:
@@ -116,7 +118,9 @@ def named_file(path: Path) -> DroppedFile:
         status = target.stat()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or "it is a loop of links"
-        raise FileError(f"{path}: {reason}") from error
+        siblings = (sibling.name for sibling in path.parent.iterdir()) if path.parent.is_dir() else ()
+        hint = nearest(path.name, siblings) if isinstance(error, FileNotFoundError) else ""
+        raise FileError(f"{path}: {reason}{hint}") from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise FileError(f"{path}: it is {kind}")
@@ -133,6 +137,7 @@ def land_files(
     Yields:
         Each file with its ledger row; or with None, and the reason, if it cannot be landed.
     """
+    platform.require(dataset)
     for batch in _by_distinct_names(named):
         for first_try, first_row in folder.land(platform.engine, dataset, platform.store, batch, channel):
             file, row = first_try, first_row
@@ -175,6 +180,7 @@ def sync(
     """
     from mini_platform.landing.sync import sync  # Brings httpx.
 
+    platform.require(dataset)
     access = access_to(platform, dataset, source)
     with audit.on_behalf_of(platform.worker(run_id).actor) if run_id else nullcontext():
         return sync(platform.engine, dataset, source, platform.store, access, log or (lambda _: None))

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from sqlalchemy import URL
 
-from mini_platform.declare.registry import Registry, own_value
+from mini_platform.declare.registry import Registry
 
 NAME = "Mini Platform"
 """Name of the collection, and of the database as people see it in Metabase."""
@@ -63,14 +63,10 @@ class Question:
 
 
 def dashboards_of(registry: Registry, datasets: Iterable[str]) -> dict[str, Sequence[Question]]:
-    """Return the dashboards that these datasets have, by name.
-
-    Raises:
-        RegistryError: a file does not define `DASHBOARDS`.
-    """
+    """Return the dashboards that these datasets have, by name."""
     dashboards: dict[str, Sequence[Question]] = {}
-    for module in registry.own_modules("metabase", datasets):
-        dashboards |= own_value(module, "DASHBOARDS", dict)
+    for declared in registry.own_values("metabase", "DASHBOARDS", dict, datasets):
+        dashboards |= declared
     return dashboards
 
 

@@ -90,6 +90,7 @@ def stage(
     """
     from mini_platform.warehouse.staging import stage as stage_landed  # Brings polars and Pandera: 2 s.
 
+    platform.require(dataset)
     worker = replace(platform.worker(run_id), others_first=others_first)
     limit, raw = platform.settings.run_files, platform.raw_files(dataset)
     with ledger.lease(worker):
@@ -98,6 +99,7 @@ def stage(
 
 def load(platform: Platform, dataset: Dataset, run_id: str, files: Sequence[int] | None = None) -> list[int]:
     """Upsert staged files into production, as many as a run takes; return the ids of those that were loaded."""
+    platform.require(dataset)
     worker = platform.worker(run_id)
     with ledger.lease(worker):
         return load_staged(worker, dataset, limit=platform.settings.run_files, only=files)
@@ -110,6 +112,7 @@ def refresh(
     rows: Select[Any] | CompoundSelect[Any] | None = None,
 ) -> Refreshed:
     """Update the table of an aggregate from production; `rows` is its select by default."""
+    platform.require(dataset)
     selected: Any = dataset_tables(dataset).rows(aggregate) if rows is None else rows
     with platform.engine.begin() as conn:
         refreshed = aggregates.refresh(conn, dataset, aggregate, selected)
@@ -120,6 +123,7 @@ def refresh(
 
 def measure(platform: Platform, dataset: Dataset, run_id: str) -> pd.DataFrame:
     """Return the quality report of staging and production, a row per column."""
+    platform.require(dataset)
     with platform.engine.connect() as conn:
         return quality.measure(conn, dataset, run_id)
 

@@ -29,6 +29,8 @@ def purge(platform: Platform, datasets: list[Dataset], *, dry_run: bool) -> Iter
     """
     database, settings = platform.engine, platform.settings
     for dataset in datasets:
+        if dataset.name in platform.refused:
+            continue
         yield from (place.purge(platform, dataset, dry_run) for place in FILES if place.purge)
         yield _staged(platform, dataset, dry_run=dry_run)
         yield from _old_rows(platform, dataset, dry_run=dry_run)

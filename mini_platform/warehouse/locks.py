@@ -4,7 +4,7 @@ A transaction acquires the locks that it needs in this order, and locks rows and
 `schema`, `sync`, `register`, `load`, then `aggregate` for each aggregate of a dataset in the order of declaration. A process
 that computes an aggregate also has the locks of all aggregates that it reads, directly or not: rows that are deleted there
 delete rows here (foreign keys). Marks of an aggregate in `ops.dirty_groups` are removed only under its lock. The locks
-`incidents` and those of the raw store are acquired alone.
+`incidents`, `frame` and those of the raw store are acquired alone.
 """
 
 from __future__ import annotations

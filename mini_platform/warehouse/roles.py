@@ -13,7 +13,7 @@ from functools import cache
 
 from sqlalchemy import Column, Connection, Table, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 OWNER = "mini_platform_owner"
 LOADER = "mini_platform_loader"
@@ -188,7 +188,7 @@ def may_become_readers(conn: Connection) -> bool:
     return set(ASSUMED_ROLES) <= set(existing(conn)) and all(_may_become(conn, name) for name in ASSUMED_ROLES)
 
 
-def is_refused(error: ProgrammingError) -> bool:
+def is_refused(error: DBAPIError) -> bool:
     """True if the server refused a statement for lack of a privilege."""
     return getattr(error.orig, "pgcode", None) == INSUFFICIENT_PRIVILEGE
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from psycopg2 import sql
@@ -27,7 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import DataError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import (
     AddConstraint,
@@ -46,17 +54,17 @@ from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.bulk import is_empty
+from mini_platform.warehouse.frames import SCHEMA, frame_owners, frame_tables
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
 from mini_platform.warehouse.tables import (
     SCHEMAS,
     DatasetTables,
-    computed_names,
     dataset_tables,
     fingerprints,
     platform_tables,
-    refuse_duplicate_names,
+    without_tables,
 )
 
 NOT_OWNER = (
@@ -65,23 +73,29 @@ NOT_OWNER = (
 )
 
 
+REFUSING = ("0A", "22", "23", "2B", "42", "54")
+"""Classes of SQLSTATE by which a declaration is refused: what is asked for is impossible, and not the server in trouble."""
+LOCK_SECONDS = 2
+
+
 class MismatchError(ValueError):
     """A table differs from its declaration, and cannot be changed without losing data. The message is a sentence."""
 
 
-def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
+def create_all(engine: Engine, datasets: Iterable[Dataset]) -> dict[str, ValueError]:
     """Bring the database to what the datasets declare. If nothing has changed since the last time, this costs two queries.
 
     Runs as the owner of the schema `ops` where the database user may, so that all tables have one owner.
 
+    Returns:
+        The datasets whose tables cannot be made or changed, by name, each with an error whose message is the reason. Their
+        tables stay as they are; the other datasets are not affected. The next call tries again.
+
     Raises:
-        MismatchError: a declared change cannot be made without losing data (a type or a key changed).
         NewerDatabaseError: the database was changed by a newer version of the code.
         RolesError: the database user may not change tables.
     """
-    declared = list(datasets)
-    refuse_duplicate_names(name for dataset in declared for name in computed_names(dataset, dataset_tables(dataset)))
-    expected = _expected_fingerprints(declared)
+    declared, expected, refused = _possible(datasets)
     try:
         with engine.begin() as conn:
             is_up_to_date = _has_fingerprints(conn, expected)
@@ -89,18 +103,48 @@ def create_all(engine: Engine, datasets: Iterable[Dataset]) -> None:
         if not is_up_to_date:
             migrations.migrate(engine)
             with engine.begin() as conn:
-                _apply(conn, declared, expected)
+                refused |= _apply(conn, declared, expected)
                 failpoint("schema.before_commit")
     except ProgrammingError as error:
         if is_refused(error):
             raise RolesError(NOT_OWNER) from error
         raise
+    return refused
 
 
-def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, str]) -> None:
+def refusals(engine: Engine, datasets: Iterable[Dataset]) -> dict[str, ValueError]:
+    """Return what `create_all` would return, without changing anything; a dataset whose tables are locked is left out."""
+    declared, expected, refused = _possible(datasets)
+    with engine.connect() as conn:  # Never committed.
+        if _has_fingerprints(conn, expected):
+            return refused
+        conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+        try:
+            return refused | _apply(conn, declared, expected)
+        except (ProgrammingError, OperationalError):
+            return refused
+
+
+def _possible(datasets: Iterable[Dataset]) -> tuple[list[Dataset], dict[str, str], dict[str, ValueError]]:
+    """Return the datasets that can have tables, whatever the database has, their fingerprints, and the errors of the others."""
+    declared = list(datasets)
+    refused: dict[str, ValueError] = dict(without_tables(declared))
+    possible, expected = [], _platform_fingerprint()
+    for dataset in declared:
+        if dataset.name not in refused:
+            try:
+                expected |= _dataset_fingerprints(dataset)
+                possible.append(dataset)
+            except SQLAlchemyError as error:  # Its select cannot be written as SQL.
+                refused[dataset.name] = DeclarationError(f"dataset {dataset.name}: {error}")
+    return possible, expected, refused
+
+
+def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, str]) -> dict[str, ValueError]:
     # The lock makes other processes wait, as several may start at once. A fingerprint (a hash of the DDL and selects) is stored
     # per dataset, so that only datasets that changed are migrated; those of the grants are separate, as a changed grant needs
-    # no rebuilding. All of this is one transaction: fingerprints are stored if and only if the tables are.
+    # no rebuilding. All of this is one transaction: fingerprints are stored if and only if the tables are. Each dataset has a
+    # savepoint in it, to which a dataset that is refused is rolled back; its fingerprints are not stored.
     advisory_lock(conn, "schema")
     make_readers(conn)
     become_owner(conn)
@@ -115,13 +159,37 @@ def _apply(conn: Connection, declared: Iterable[Dataset], expected: dict[str, st
     if stored.get("ops") != expected["ops"]:
         for table in platform_tables():
             _comment(conn, table)
+    refused: dict[str, ValueError] = {}
     for dataset in declared:
-        if stored.get(dataset.name) != expected[dataset.name]:
-            _migrate(conn, dataset)
-    grant(conn, all_tables(declared))
-    for name, sha256 in expected.items():
+        if stored.get(dataset.name) != expected[dataset.name] and (error := _try_to_migrate(conn, dataset)):
+            refused[dataset.name] = error
+    changed = {
+        name: sha256
+        for name, sha256 in expected.items()
+        if stored.get(name) != sha256 and name.partition(":")[0] not in refused
+    }
+    if changed:
+        tables = all_tables(dataset for dataset in declared if dataset.name not in refused)
+        grant(conn, [*tables, *frame_tables(conn)])
+    for name, sha256 in changed.items():
         statement = upsert(fingerprints).values(name=name, sha256=sha256)
         conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha256": sha256}))
+    return refused
+
+
+def _try_to_migrate(conn: Connection, dataset: Dataset) -> ValueError | None:
+    """Bring the tables of a dataset to its declaration; if that is impossible, change nothing and return the reason."""
+    try:
+        with conn.begin_nested():
+            _migrate(conn, dataset)
+    except (MismatchError, DeclarationError) as error:
+        return error
+    except DBAPIError as error:
+        cause: Any = error.orig
+        if is_refused(error) or (getattr(cause, "pgcode", None) or "")[:2] not in REFUSING:
+            raise
+        return MismatchError(f"Postgres refuses its tables: {cause.diag.message_primary}")  # Without any value.
+    return None
 
 
 def _set_search_path(conn: Connection) -> None:
@@ -176,6 +244,7 @@ def undeclared(conn: Connection, datasets: Collection[Dataset]) -> tuple[str, st
     None if there are none. They are never dropped automatically: they may hold the only copy of data.
     """
     declared = {(table.schema, table.name) for table in all_tables(datasets)}
+    declared |= {(SCHEMA, name) for name in frame_owners(conn)}
     relations = [row for row in conn.execute(DATASET_RELATIONS) if (row.schema, row.name) not in declared]
     if not relations:
         return None
@@ -209,13 +278,26 @@ DATASET_RELATIONS = text(
 
 
 def _expected_fingerprints(datasets: Iterable[Dataset]) -> dict[str, str]:
-    numbers = [f"{migration.number}: {migration.name}" for migration in migrations.MIGRATIONS]
-    expected = {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
+    expected = _platform_fingerprint()
     for dataset in datasets:
-        expected[dataset.name] = _dataset_fingerprint(dataset)
-        # Separate, as a changed grant needs no recomputation.
-        expected[f"{dataset.name}:grants"] = hashlib.sha256(all_grants(_tables_and_views(dataset)).encode()).hexdigest()
+        expected |= _dataset_fingerprints(dataset)
     return expected
+
+
+def _platform_fingerprint() -> dict[str, str]:
+    numbers = [f"{migration.number}: {migration.name}" for migration in migrations.MIGRATIONS]
+    return {"ops": _fingerprint(platform_tables(), all_grants(platform_tables()), *numbers)}
+
+
+@cache
+def _dataset_fingerprints(dataset: Dataset) -> Mapping[str, str]:
+    tables = dataset_tables(dataset)
+    selects = [_compiled(tables.rows(computed)) for computed in dataset.computed]
+    return {
+        dataset.name: _fingerprint(_tables_and_views(dataset), *selects),
+        # Separate, as a changed grant needs no recomputation.
+        f"{dataset.name}:grants": hashlib.sha256(all_grants(_tables_and_views(dataset)).encode()).hexdigest(),
+    }
 
 
 def _has_fingerprints(conn: Connection, expected: dict[str, str]) -> bool:
@@ -236,12 +318,6 @@ def _fingerprint(tables: Iterable[Table], *extra: str) -> str:
     return hashlib.sha256("\n".join([*parts, *extra]).encode()).hexdigest()
 
 
-def _dataset_fingerprint(dataset: Dataset) -> str:
-    tables = dataset_tables(dataset)
-    selects = [_compiled(tables.rows(computed)) for computed in dataset.computed]
-    return _fingerprint(_tables_and_views(dataset), *selects)
-
-
 def _compiled(rows: Select[Any]) -> str:
     """Return the SQL of a select with its values inlined."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -251,8 +327,14 @@ def _compiled(rows: Select[Any]) -> str:
 def _migrate(conn: Connection, dataset: Dataset) -> None:
     from mini_platform.rows.validation import refuse_expressions  # Imports polars and pandera.
 
-    refuse_expressions(dataset)
+    try:
+        refuse_expressions(dataset)
+    except DeclarationError:
+        raise
+    except Exception as error:  # A rule of a user may raise anything.
+        raise DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}") from error
     tables = dataset_tables(dataset)
+    _refuse_taken(conn, _tables_and_views(dataset))
     advisory_lock(conn, "load", dataset.name)
     lock_aggregates(conn, dataset, *dataset.aggregates)
     changes.note(conn, dataset.name, changes.DECLARATION)
@@ -262,6 +344,7 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
             _alter_table(conn, table)
         else:
             table.create(conn)
+    _refuse_names_of_frames(conn, dataset)
     _drop_computed(conn, tables)
     dirty_groups.clear_aggregates(conn, dataset)
     for table in tables_of(dataset, "keys"):
@@ -280,6 +363,23 @@ def _migrate(conn: Connection, dataset: Dataset) -> None:
         _create_view(conn, tables.views[view.name], tables.rows(view))
 
 
+def _refuse_taken(conn: Connection, tables: Iterable[Table]) -> None:
+    """Refuse tables that others made, which would be changed or dropped; all tables of the platform have a comment."""
+    for table in tables:
+        if conn.scalar(WITHOUT_COMMENT, {"schema": table.schema, "name": table.name}):
+            raise MismatchError(
+                f"{table.fullname} exists already, and the platform did not make it: rename it, or what is declared"
+            )
+
+
+WITHOUT_COMMENT = text(
+    """
+    SELECT true FROM pg_class WHERE relnamespace = to_regnamespace(:schema) AND relname = :name
+        AND obj_description(oid, 'pg_class') IS NULL
+    """
+)
+
+
 def _try_select(conn: Connection, dataset: Dataset, computed: Aggregate | View, rows: Select[Any]) -> Any:
     """Return the first value of a select; raise DeclarationError if Postgres rejects it, now instead of in every run."""
     try:
@@ -289,6 +389,16 @@ def _try_select(conn: Connection, dataset: Dataset, computed: Aggregate | View, 
             raise
         message = " ".join(str(error.orig).split("LINE 1")[0].split())
         raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres rejects its select: {message}") from error
+
+
+def _refuse_names_of_frames(conn: Connection, dataset: Dataset) -> None:
+    owners = frame_owners(conn)
+    for computed in dataset.computed:
+        if computed.name in owners:
+            raise MismatchError(
+                f"{dataset.name}.{computed.name}: {SCHEMA}.{computed.name} is the table of the asset {owners[computed.name]}: "
+                "give one of them another name"
+            )
 
 
 def _drop_computed(conn: Connection, tables: DatasetTables) -> None:

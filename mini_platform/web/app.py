@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from mini_platform.config import logs
+from mini_platform.config import extras, logs
 from mini_platform.config.settings import Settings
-from mini_platform.declare.registry import own_value
 from mini_platform.operations import https
+from mini_platform.warehouse.connection import engine
+from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
 from mini_platform.web.api.openapi import describe
 from mini_platform.web.auth import keys
@@ -37,11 +39,7 @@ STOP_SECONDS = 10
 
 
 def create_app(site: Site | None = None) -> FastAPI:
-    """Return the app for a site; by default for the platform of the settings.
-
-    Raises:
-        RegistryError: a dataset's own routes cannot be imported.
-    """
+    """Return the app for a site; by default for the platform of the settings."""
     app = FastAPI(
         title="Mini Platform", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -54,8 +52,8 @@ def create_app(site: Site | None = None) -> FastAPI:
     reference.serve_swagger(app)
     for room in (datasets, uploads, health, metrics, audit, reference):
         app.include_router(room.router)
-    for own in app.state.site.platform.registry.own_modules("routes", app.state.site.datasets):
-        app.include_router(own_value(own, "router", APIRouter))
+    for router in app.state.site.platform.registry.own_values("routes", "router", APIRouter, app.state.site.datasets):
+        app.include_router(router)
     describe(app, app.state.site)
     return app
 
@@ -67,17 +65,30 @@ def main() -> None:
     if refusal := _refusal(site):
         sys.exit(refusal)
     settings = site.settings
+    log = logging.getLogger(__name__)
     if settings.in_clear:
-        logging.getLogger(__name__).warning(settings.in_clear)
-    threading.Thread(target=preload, daemon=True).start()
+        log.warning(settings.in_clear)
+    for sentence in extras.refusals(settings):
+        log.warning(sentence)
+    app = create_app(site)
+    threading.Thread(target=_prepare, args=[site], daemon=True).start()
     uvicorn.run(
-        create_app(site),
+        app,
         host=settings.host,
         port=settings.api_port,
         log_config=None,
         timeout_graceful_shutdown=STOP_SECONDS,
         **served(settings),
     )
+
+
+def _prepare(site: Site) -> None:
+    """Do what need not delay the start: prepare pages, and log declarations that cannot be used."""
+    preload()
+    with suppress(*AWAY):
+        site.platform.engine  # noqa: B018 - opened: it may refuse datasets
+    for invalid in site.platform.invalid:
+        logging.getLogger(__name__).warning(invalid.message)
 
 
 def served(settings: Settings) -> dict[str, Any]:
@@ -100,10 +111,19 @@ def served(settings: Settings) -> dict[str, Any]:
 
 def _refusal(site: Site) -> str | None:
     """Return why the server must not start; None also while the database is unreachable, when every request is refused."""
-    if (refusal := https.refusal(site.settings)) or not site.settings.needs_keys:
-        return refusal  # without asking the database
+    if refusal := https.refusal(site.settings):
+        return refusal
+    database = engine(site.platform.url)
     try:
-        with site.platform.engine.connect() as conn:
-            return keys.refusal(conn, site.settings)
+        with database.connect() as conn:
+            refuse_newer(conn)
+        if site.settings.needs_keys:
+            with site.platform.engine.connect() as conn:
+                return keys.refusal(conn, site.settings)
+    except NewerDatabaseError as error:
+        return str(error)
     except AWAY:
-        return None
+        pass
+    finally:
+        database.dispose()
+    return None

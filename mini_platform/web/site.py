@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from http import HTTPStatus
 from threading import BoundedSemaphore
@@ -14,11 +14,12 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.registry import unknown_dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME, engine
 from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
-from mini_platform.web.problems import NotFoundError, ProblemError
+from mini_platform.web.problems import AWAY, NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
 
 READERS = 16
@@ -32,13 +33,13 @@ class Site:
 
     Attributes:
         platform: the database as its owner, and the raw store; only for landing files and rows of `ops`.
-        datasets: datasets by name.
     """
 
     def __init__(self, platform: Platform | None = None, datasets: Mapping[str, Dataset] | None = None) -> None:
         """Serve these datasets, or those of the platform. No connection is opened yet."""
         self.platform = platform or Platform(datasets)
-        self.datasets = dict(self.platform.datasets if datasets is None else datasets)
+        self._datasets = datasets
+        self.platform.datasets  # noqa: B018 - fails now if there is no package or folder of them
         self._exports = BoundedSemaphore(EXPORTS)
 
     @property
@@ -46,15 +47,27 @@ class Site:
         """Return the settings."""
         return self.platform.settings
 
+    @property
+    def datasets(self) -> Mapping[str, Dataset]:
+        """Return the usable datasets by name."""
+        if self._datasets is None:
+            return self.platform.datasets
+        return {name: one for name, one in self._datasets.items() if name not in self.platform.refused}
+
     def dataset(self, name: str) -> Dataset:
         """Return the dataset of this name.
 
         Raises:
             NotFoundError: no dataset has this name.
+            ProblemError: its declaration is invalid, or the database refuses its tables.
         """
+        if name in self.datasets or name in self.platform.refused:
+            with suppress(*AWAY):
+                self.platform.refusal(name)  # The database may refuse it.
+        if name not in self.datasets and (sentence := self.platform.why_invalid(name)):
+            raise ProblemError(f"The dataset {name!r} cannot be used. {sentence}", HTTPStatus.SERVICE_UNAVAILABLE)
         if name not in self.datasets:
-            hint = f"The datasets are: {', '.join(self.datasets)}." if self.datasets else "None is declared."
-            raise NotFoundError(f"There is no dataset {name!r}. {hint}")
+            raise NotFoundError(unknown_dataset(name, self.datasets))
         return self.datasets[name]
 
     @contextmanager

@@ -30,12 +30,13 @@ from mini_platform_tests.support import examples
 from mini_platform_tests.support.command import cli, here, objects
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 if TYPE_CHECKING:
     from mini_platform.platform import Platform
 
 
-SAMPLES = PROJECT / "data" / "weather"
+SAMPLES = SAMPLE_FILES / "weather"
 HEADER = "station_id,date,temp_c,precip_mm\n"
 KEYS = ["file_id", "name", "status", "rows_read", *COUNTERS, "error"]
 
@@ -75,7 +76,9 @@ def in_process_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_load_accounts_for_every_row_and_is_a_run_of_dagster(engine: Engine, home: Path) -> None:
     completed = cli("load", "weather", SAMPLES / "seattle.csv", SAMPLES / "dirty.csv", "--json")
 
-    assert (completed.returncode, completed.stderr) == (0, "")
+    progress = completed.stderr.splitlines()
+    assert (completed.returncode, progress[-1]) == (0, "Starting Dagster to load 2 files…")
+    assert all(line.endswith("…") for line in progress)
     good, dirty = objects(completed.stdout)
     assert list(good) == KEYS
     assert list(dirty) == KEYS
@@ -416,9 +419,11 @@ def test_explain_says_why_there_is_no_row(
 
 
 MISTAKES = (
-    (["load", "wether", "x.csv"], "There is no dataset 'wether'. The datasets are: "),
-    (["files", "wether"], "There is no dataset 'wether'."),
+    (["load", "wether", "x.csv"], "There is no dataset 'wether'; did you mean weather? The datasets are: "),
+    (["files", "x"], "There is no dataset 'x'. The datasets are: "),
+    (["lod", "weather"], "Did you mean 'load'?"),
     (["load", "weather", "/none/x.csv"], "/none/x.csv: No such file or directory"),
+    (["load", "weather", f"{SAMPLES}/seatle.csv"], "seatle.csv: No such file or directory; did you mean seattle.csv?"),
     (["load", "weather", "/"], "/: it is a folder"),
     (["load", "weather", "/dev/null"], "/dev/null: it is not a regular file"),
     (["explain", "weather", "A"], "The key of weather has 2 values (station_id, date), not 1."),

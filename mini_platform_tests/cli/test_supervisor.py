@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,13 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mini_platform.cli.supervisor.child import worth_showing
+from mini_platform.cli.supervisor.preflight import choose_ports
+from mini_platform.cli.supervisor.state import PlatformError, pid_file_lock, write_ports
+from mini_platform.config.settings import load_settings
 from mini_platform.dagster.private import DAEMON
+from mini_platform.operations.doctor import examine
 from mini_platform.warehouse import embedded
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.repository import PROJECT
@@ -146,6 +152,69 @@ def test_interrupt_in_the_foreground(platform: Supervised) -> None:
     started.stdout.close()
     assert not platform.processes()
     assert embedded.pid(platform.home) is None
+
+
+@pytest.mark.faults
+def test_two_projects_that_start_together_do_not_meet(tmp_path: Path) -> None:
+    """Both with the default ports, which are busy, and in a folder whose path is too long for a socket."""
+    deep = tmp_path / ("a folder " + "x" * 80)
+    with contextlib.ExitStack() as stack:
+        for port in (8000, 3000):
+            with contextlib.suppress(OSError):  # busy already
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        projects = [Supervised(deep / name / "home", deep / name / "data", None, None) for name in ("one", "two")]
+        for project in projects:
+            project.data.mkdir(parents=True)
+            stack.callback(embedded.stop, project.home)
+            stack.callback(project.down)
+        with ThreadPoolExecutor() as threads:
+            starts = list(threads.map(Supervised.up, projects))
+        assert [up.returncode for up in starts] == [0, 0], [up.stdout + up.stderr for up in starts]
+        states = [project.status() for project in projects]
+        urls = [str(state[name]) for state in states for name in ("api_url", "dagster_url")]
+        assert len({*urls, "http://127.0.0.1:8000", "http://127.0.0.1:3000"}) == 6
+        assert all(state["api_answers"] and state["dagster_answers"] for state in states)
+        for up, state in zip(starts, states, strict=True):
+            assert (
+                f"port 8000 is busy (another program or project): the dashboard is at {state['api_url']}" in up.stdout
+            )
+            assert (
+                f"port 3000 is busy (another program or project): Dagster's UI is at {state['dagster_url']}"
+                in up.stdout
+            )
+        os.kill(int(str(states[0]["pid"])), signal.SIGKILL)
+        assert projects[0].status()["api_url"] == "http://127.0.0.1:8000", "what a killed one wrote counts no more"
+        assert [project.down().returncode for project in projects] == [0, 0]
+
+
+def test_a_busy_default_port_is_replaced_by_one_that_every_process_knows(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MINI_PLATFORM_DAGSTER_PORT")
+    home.mkdir(exist_ok=True)
+    messages: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as other, pid_file_lock(home):
+        busy = other.getsockname()[1]
+        default = load_settings().model_copy(update={"api_port": busy, "dagster_port": busy})
+        chosen, reservations = choose_ports(default, lambda _, message: messages.append(message))
+        other_project, more = choose_ports(default, lambda *_: None)  # at the same time
+        ports = [settings for one in (chosen, other_project) for settings in (one.api_port, one.dagster_port)]
+        assert len({busy, *ports}) == 5
+        assert messages[0].endswith(f"the dashboard is at {chosen.api_url}")
+        write_ports(chosen)
+        known = load_settings()
+        assert (known.api_url, known.dagster_url) == (chosen.api_url, chosen.dagster_url)
+        place = (
+            f"from the platform that runs (process {os.getpid()}): MINI_PLATFORM_API_PORT, MINI_PLATFORM_DAGSTER_PORT"
+        )
+        assert place in [result.message for result in examine()]
+        monkeypatch.setenv("MINI_PLATFORM_API_PORT", str(busy))
+        with pytest.raises(PlatformError, match=f"Port {busy} is used .* set MINI_PLATFORM_API_PORT"):
+            choose_ports(load_settings(), lambda *_: None)
+        monkeypatch.delenv("MINI_PLATFORM_API_PORT")
+        for reservation in (*reservations, *more):
+            reservation.close()
+    assert load_settings().api_port == 8000, "it runs no more"
 
 
 @pytest.mark.parametrize("setting", ["MINI_PLATFORM_DAGSTER_PORT", "MINI_PLATFORM_API_PORT"])

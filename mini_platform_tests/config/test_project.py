@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mini_platform.config.project import VARIABLE, ProjectError, project, use_project
+from mini_platform.config.project import DAGSTER_YAML, VARIABLE, ProjectError, project, use_project
 from mini_platform.config.settings import load_settings
-from mini_platform.dagster.instance import DEFAULT, prepare_instance
+from mini_platform.dagster.instance import prepare_instance
 from mini_platform_tests.support.repository import PROJECT
 
 
@@ -33,7 +33,7 @@ def test_this_repository_is_a_project(monkeypatch: pytest.MonkeyPatch) -> None:
         "mini_platform.datasets",
         "mini_platform.definitions",
     )
-    assert (PROJECT / "dagster.yaml").read_text() == DEFAULT.read_text()
+    assert (PROJECT / "dagster.yaml").read_text() == DAGSTER_YAML.read_text()
 
 
 def test_the_nearest_folder_with_the_table_is_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_the_nearest_folder_with_the_table_is_the_project(tmp_path: Path, monkey
     assert use_project(Path("../..")).folder == outer
     settings = load_settings()
     assert (settings.home, settings.datasets) == (outer / ".state", "outer.datasets")
-    assert (prepare_instance(settings) / "dagster.yaml").read_text() == DEFAULT.read_text()
+    assert (prepare_instance(settings) / "dagster.yaml").read_text() == DAGSTER_YAML.read_text()
 
 
 def test_a_project_of_create_dagster_has_its_package_in_src(tmp_path: Path) -> None:

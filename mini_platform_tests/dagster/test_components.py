@@ -21,8 +21,10 @@ from sqlalchemy import text
 from mini_platform import Csv, Dataset, DeclarationError, Field, Json, RejectLimit, RowModel
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
+from mini_platform.dagster.components import project_defs
 from mini_platform.declare.from_yaml import YamlError, read_yaml
 from mini_platform.declare.pandera_models import description_of, translate_model
+from mini_platform.declare.registry import Registry
 from mini_platform.rows.validation import validate
 
 if TYPE_CHECKING:
@@ -172,6 +174,29 @@ def test_where_a_definition_came_from_is_shown(project: Callable[..., Path]) -> 
 
 
 # Mistakes
+
+
+def test_a_bad_component_stops_itself_only(project: Callable[..., Path]) -> None:
+    root = project(
+        meters=METERS,
+        stations=STATIONS.replace("key:", "keys:"),
+        unknown="type: nowhere.Component\n",
+        unparsed="type: [\n",
+        weather=STATIONS.replace("name: stations", "name: weather, table: readings"),
+    )
+    defs_folder = root / root.name / "defs"
+    (defs_folder / "own.py").write_text("import dagster as dg\n\n@dg.asset\ndef own(): ...\n")
+    (defs_folder / "wrong.py").write_text("import not_there\n")
+    registry = Registry(str(defs_folder.parent / "datasets"))
+    (defs_folder.parent / "datasets").mkdir()
+    defs, failed = project_defs(dg.ComponentTree.for_project(root), registry.datasets, registry)
+    assert sorted(declared.name for declared in registry.invalid) == ["stations", "unparsed", "weather"]
+    assert {declared.name: declared.message.partition(": ")[2] for declared in failed} == {
+        "unknown": "ModuleNotFoundError: No module named 'nowhere'",
+        "wrong": "ModuleNotFoundError: No module named 'not_there'",
+    }
+    names = {key.path[0] for key in defs.get_repository_def().asset_graph.get_all_asset_keys()}
+    assert names == {"meters", "own"}
 
 
 @pytest.mark.parametrize(

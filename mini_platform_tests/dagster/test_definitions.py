@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from mini_platform_tests.support import examples
 from mini_platform_tests.support.definitions import drop, materialize, settled, tick
 from mini_platform_tests.support.oracle import Oracle, differences
 from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 STAGING = dg.AssetKey(["weather", "staging_measurements"])
 PRODUCTION = dg.AssetKey(["weather", "measurements"])
@@ -66,7 +68,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def drop_samples(data: Path) -> None:
     for name in ("seattle.csv", "dirty.csv"):
-        settled(Path(shutil.copy(PROJECT / "data" / "weather" / name, data / "weather" / name)))
+        settled(Path(shutil.copy(SAMPLE_FILES / "weather" / name, data / "weather" / name)))
 
 
 def checks(result: Any) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def test_the_samples(defs: dg.Definitions, instance: dg.DagsterInstance, data: P
     oracle = Oracle()
     with engine.connect() as conn:
         for row in conn.execute(select(files).order_by(files.c.file_id)):
-            oracle.arrive(row.name, (PROJECT / "data" / "weather" / row.name).read_bytes(), row.file_id)
+            oracle.arrive(row.name, (SAMPLE_FILES / "weather" / row.name).read_bytes(), row.file_id)
         assert differences(conn, oracle) == []
         dirty = conn.execute(select(files).where(files.c.name == "dirty.csv")).one()
     assert {name: getattr(dirty, name) for name in ("rows_read", *COUNTERS)} == {
@@ -556,3 +558,16 @@ def test_an_aggregate_that_fails_for_the_rows_stops_no_other(
     assert "meters.inverse: Postgres cannot compute its select" in str(failed.step_failure_data.error)
     with engine.connect() as conn:
         assert conn.execute(text("TABLE analytics.by_meter")).all() == [("007", 0.0, 0.0)]
+
+
+def test_own_assets_of_the_documentation_read_what_datasets_have(samples: None, engine: Engine) -> None:
+    page = (PROJECT / "docs" / "how-to" / "your-own-assets.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "definitions"}
+    exec(compile(example, "definitions.py", "exec"), names)  # noqa: S102 - our own example
+    job = names["defs"].resolve_implicit_global_asset_job_def()
+    own = [dg.AssetKey("monthly_weather"), dg.AssetKey("warm_months")]
+    assert job.execute_in_process(asset_selection=own).success
+    with engine.connect() as conn:
+        months, warm = (conn.scalar(text(f"SELECT count(*) FROM analytics.{key.path[-1]}")) for key in own)  # noqa: S608
+    assert months > warm > 0

@@ -229,8 +229,8 @@ def test_sync_without_a_url_and_of_what_there_is_not(home: Path) -> None:
     assert (completed.returncode, "not configured" in completed.stdout) == (0, True)
     unknown = cli("sync", "records", "ftp")
     assert unknown.returncode == 2
-    assert unknown.stderr.strip() == "records has no source 'ftp'. Its sources are: api, csv."
-    assert cli("sync", "weather").stderr.strip() == "weather has no API sources."
+    assert unknown.stderr.splitlines()[-1] == "records has no source 'ftp'. Its sources are: api, csv."
+    assert cli("sync", "weather").stderr.splitlines()[-1] == "weather has no API sources."
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform_tests.support.api_server import Api, numbered, serving, things
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.examples import records
-from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 QUICK = ApiSource(name="api", rate=1000, tries=2, backoff=0.01)
 ROW = "SELECT source, source_id, name, value, description FROM production.records ORDER BY source, source_id"
@@ -159,7 +159,7 @@ def test_what_pages_hold_is_validated_as_of_any_file(platform: Platform, api: Ap
 
 
 def test_the_samples(platform: Platform, pipeline: Pipeline) -> None:
-    for path in sorted((PROJECT / "data" / "records").iterdir()):
+    for path in sorted((SAMPLE_FILES / "records").iterdir()):
         pipeline(records, path)
     read = "SELECT name, status, rows_read, rows_inserted, rows_superseded, rows_rejected FROM ops.files ORDER BY 1"
     assert rows(platform, read) == [

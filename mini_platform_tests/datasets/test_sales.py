@@ -33,7 +33,7 @@ from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import dataset_tables, dirty_groups, files
 from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.orders import csv_of, order
-from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 Cells = dict[str, str]
 GOOD = dict(zip((c.name for c in sales.read_columns), order(1, "ada@example.org").split(","), strict=True))
@@ -211,7 +211,7 @@ def load(tmp_path: Path, pipeline: Any) -> Callable[..., list[int]]:
 
 
 def test_the_samples(platform: Platform, load: Any) -> None:
-    samples = {path.stem: path.read_bytes() for path in sorted((PROJECT / "data" / "sales").glob("*.csv"))}
+    samples = {path.stem: path.read_bytes() for path in sorted((SAMPLE_FILES / "sales").glob("*.csv"))}
     assert set(samples) == {"dirty", "shop"}
     load(**samples)
     right(platform.engine)

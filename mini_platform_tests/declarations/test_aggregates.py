@@ -677,7 +677,7 @@ def test_no_dataset_drops_what_is_computed_for_another(declared: Declared) -> No
     with pytest.raises(
         DeclarationError, match=r"two\.daily: analytics\.daily would be made for it, and for one\.daily"
     ):
-        create_all(first.platform.engine, [first.dataset, second])
+        raise create_all(first.platform.engine, [first.dataset, second])["two"]
     assert first.table("analytics.daily", "c", "n") == [("a", 1)]
     # It moves from one to the other, which has rows already; then it becomes a view.
     moved = declared(dataset(name="two"))

@@ -108,8 +108,8 @@ AS_TRIED = [
     ('chart=("k", "sum")', 'chart=("sum", "k")', AGGREGATE, "things.by_key: chart draws k, which is not a number"),
     ("t.c.n,", "t.c.m,", AGGREGATE, "things.by_key: its function names m, which its table lacks"),
     ('"sum(n)"', '"sum(k)"', PAGE, "dataset things: page: measure total: sum(k) is not possible, as k is not a number"),
-    (CALL, f"{CALL}, realistic=lambda rng, number: {{'k': 'x'}}", DATASET, "dataset things: realistic lacks the column n"),
-    (CALL, f"{CALL}, realistic=lambda rng, number: {{'k': 'x', 'n': '-2'}}", DATASET,
+    (CALL, f"{CALL}, realistic=lambda rng, n, last: {{'k': 'x'}}", DATASET, "dataset things: realistic lacks the column n"),
+    (CALL, f"{CALL}, realistic=lambda rng, n, last: {{'k': 'x', 'n': '-2'}}", DATASET,
      "dataset things: realistic gives rows that are not valid: n is below 0"),
 ]  # fmt: skip
 YAML = """\
@@ -204,7 +204,7 @@ def test_what_is_right_is_fine(package: Path, monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(app, ["check"])
     assert result.exit_code == 1
     fine, fault = result.stdout.splitlines()
-    assert fine == "things: 3 columns, 10 rules, 1 aggregates and views are fine"
+    assert fine == "things: 3 columns, 10 rules, 1 computed table are fine"
     assert fault.startswith(
         f"{place(package / 'wrong.py', PYTHON, HALF)}dataset wrong: half is derived from other rows"
     )

@@ -471,7 +471,10 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
     ({"table": "a b"}, "table cannot be 'a b', as Dagster's names contain it"),
     ({"table": ""}, "table cannot be ''"),
     ({"table": "pg_class"}, "table cannot be 'pg_class', .* Postgres's own tables have it"),
-    *((_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_") for name in PARAMETERS),
+    *(
+        (_named(name), f"lists of the API have a parameter {name}; use another, such as {name}_")
+        for name in sorted(PARAMETERS)
+    ),
     (_named("xmin"), "every table of Postgres has a column called xmin of its own"),
     (
         {"aggregates": (Aggregate(daily, **DAILY, surrogate="cursor"),)},
@@ -539,6 +542,8 @@ DATASETS: list[tuple[dict[str, Any], str]] = [
         {"api_sources": (ApiSource(name="p", suffix=".csv"),)},
         "the pages of p are csv, which is read without paging: declare paging=None",
     ),
+    ({"realistic": lambda _, row: {"k": str(row)}}, "a row number and the last day of the sample"),
+    ({"name": "samples"}, "name cannot be samples, which is a name of the platform"),
     ({"adopts": "old"}, "adopts is 'old'; it takes AdoptedTable"),
     ({"adopts": AdoptedTable("old")}, 'adopts needs a column with system="surrogate"'),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from mini_platform.cli import app
 from mini_platform.cli.errors import USAGE
-from mini_platform.declare.registry import Registry, RegistryError, own_value
+from mini_platform.declare.registry import Registry, RegistryError
 from mini_platform.platform import Platform
 
 METERS = """
@@ -58,31 +59,38 @@ def test_a_package_and_a_folder_of_files_folders_and_yaml(package: Path) -> None
         assert {path.name for path in registry.files()} == {
             "_shared.py", "meters.py", "__init__.py", "routes.py", "defs.yaml"
         }  # fmt: skip
-        (routes,) = registry.own_modules("routes", registry.datasets)
-        assert registry.own_modules("routes", ["meters", "inside"]) == []
-        with pytest.raises(
-            RegistryError, match=r"sites/routes\.py: `router` is of the type int, and should be of dict"
+        assert registry.own_values("routes", "router", int, registry.datasets) == [7]
+        assert registry.own_values("routes", "router", int, ["meters", "inside"]) == []
+        assert registry.invalid == []
+        for variable, message in (
+            ("router", "`router` is of the type int, and should be of dict"),
+            ("DASHBOARDS", "does not define `DASHBOARDS`"),
         ):
-            own_value(routes, "router", dict)
-        with pytest.raises(RegistryError, match=r"sites/routes\.py does not define `DASHBOARDS`"):
-            own_value(routes, "DASHBOARDS", dict)
+            assert registry.own_values("routes", variable, dict, registry.datasets) == []
+            (invalid,) = registry.invalid
+            assert (invalid.name, invalid.file) == ("sites", package / "sites" / "routes.py")
+            assert message in invalid.message
+        assert "sites" in registry.datasets, "without its routes"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "line", "message"),
     [
-        ("x = 1", r"wrong\.py declares no dataset: it should say `dataset = Dataset\(…\)`"),
-        ("dataset = 1", r"wrong\.py: `dataset` is of the type int, and should be of Dataset"),
-        ("x = 1\nx = (", r"wrong\.py, line 2: SyntaxError: "),
-        ("x = 1\n\nimport not_there", r"wrong\.py, line 3: ModuleNotFoundError: No module named 'not_there'"),
-        (METERS.replace('"meter",', '"day",'), r"wrong\.py, line 9: dataset meters: "),
+        ("x = 1", None, r"wrong\.py declares no dataset: it should say `dataset = Dataset\(…\)`"),
+        ("dataset = 1", None, r"wrong\.py: `dataset` is of the type int, and should be of Dataset"),
+        ("x = 1\nx = (", 2, r"wrong\.py, line 2: SyntaxError: "),
+        ("x = 1\n\nimport not_there", 3, r"wrong\.py, line 3: ModuleNotFoundError: No module named 'not_there'"),
+        (METERS.replace('"meter",', '"day",'), 9, r"wrong\.py, line 9: dataset meters: "),
     ],
 )
-def test_a_file_that_declares_none_is_named(package: Path, content: str, message: str) -> None:
+def test_a_file_that_declares_none_is_named(package: Path, content: str, line: int | None, message: str) -> None:
     (package / "wrong.py").write_text(content)
     for place in (package.name, str(package)):
-        with pytest.raises(RegistryError, match=message):
-            _ = Registry(place).datasets
+        registry = Registry(place)
+        assert list(registry.datasets) == ["meters"], "the other one stays"
+        (invalid,) = registry.invalid
+        assert re.search(message, invalid.message)
+        assert (invalid.file, invalid.line) == (package / "wrong.py", line)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from mini_platform.cli.supervisor.child import marked
+from mini_platform.cli.supervisor.state import supervisor_pid
 from mini_platform.dagster.private import DAEMON
 from mini_platform.warehouse import connection, embedded
 from mini_platform_tests.support import waves
@@ -53,7 +54,7 @@ class Life:
         assert result.returncode == 0, result.stdout + result.stderr
 
     def supervisor(self) -> psutil.Process:
-        return psutil.Process(int((self.harness.home / "up.pid").read_text()))
+        return psutil.Process(supervisor_pid(self.harness.home))
 
     def kill(self, *, supervisor: bool, postgres: bool) -> None:
         """The daemon, the code server, the web server and the run, at one blow; first what would start them again."""

@@ -17,6 +17,7 @@ from mini_platform.landing import folder
 from mini_platform.storage.names import SETTLE_SECONDS
 from mini_platform_tests.support import waves
 from mini_platform_tests.support.crash_harness import PATIENT, CrashHarness
+from mini_platform_tests.support.processes import AS_A_USER
 from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.survivors import Survives
 
@@ -100,10 +101,6 @@ def test_while_it_grows(harness: CrashHarness, fault: Survives) -> None:
     time.sleep(SETTLED)
     harness.finish()
     assert harness.wrong() == []
-
-
-AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-"""Root may read everything; in a namespace in which it is an ordinary user it may not."""
 
 
 def test_that_may_not_be_read(harness: CrashHarness, fault: Survives) -> None:

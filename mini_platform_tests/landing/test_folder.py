@@ -25,6 +25,7 @@ from mini_platform.storage.names import display_name
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.examples import weather
+from mini_platform_tests.support.processes import AS_A_USER
 from mini_platform_tests.support.repository import PROJECT
 
 
@@ -410,8 +411,6 @@ landed = folder.land(connection.engine(url), dataset, RawStore(Path(raw)), named
 skipped = [file for file, row in landed if not row]
 print(json.dumps([[[f.name, f.skip_reason, f.blocked] for f in files] for files in (looked, skipped)]))
 """
-AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-"""Root may read everything; in a namespace in which it is an ordinary user it may not."""
 
 
 def test_a_file_that_may_not_be_read(drop: Drop, database_url: str) -> None:

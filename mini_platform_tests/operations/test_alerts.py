@@ -36,7 +36,7 @@ from mini_platform_tests.support.api_server import Reply, numbered, serving, thi
 from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.receivers import PASSWORD, Hook, Mailbox, mail_server, text_of, webhook
-from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 from mini_platform_tests.support.trial import Declared
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
@@ -296,7 +296,7 @@ def test_a_dataset_that_is_late(
 ) -> None:
     sales = all_datasets()["sales"]
     assert sales.freshness
-    pipeline(sales, PROJECT / "data" / "sales" / "shop.csv")
+    pipeline(sales, SAMPLE_FILES / "sales" / "shop.csv")
     tick()
     assert known(engine) == []
     with engine.begin() as conn:
@@ -305,7 +305,7 @@ def test_a_dataset_that_is_late(
         tick()
     (mail,) = mails.mails
     assert mail["Subject"] == "Mini Platform: Freshness missed: sales"
-    (tmp_path / "again.csv").write_text((PROJECT / "data" / "sales" / "shop.csv").read_text() + "\n")
+    (tmp_path / "again.csv").write_text((SAMPLE_FILES / "sales" / "shop.csv").read_text() + "\n")
     pipeline(sales, tmp_path / "again.csv")
     tick()
     assert known(engine) == [("freshness_missed", 1, False)]
@@ -464,7 +464,7 @@ def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pyt
 def test_the_digest(
     hook: Hook, platform: Platform, pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline(all_datasets()["sales"], PROJECT / "data" / "sales" / "shop.csv")
+    pipeline(all_datasets()["sales"], SAMPLE_FILES / "sales" / "shop.csv")
     monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
     monkeypatch.setenv("MINI_PLATFORM_ALERTS_DIGEST", "0")
     settings = load_settings()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import types
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import Engine, FromClause, Select, func, select, text
 
 from mini_platform import Aggregate, Dataset, Field, RowModel, View
-from mini_platform.operations import lock
+from mini_platform.config import extras
+from mini_platform.config.project import Project
+from mini_platform.config.settings import load_settings
+from mini_platform.operations import doctor, lock
 from mini_platform.operations.check_result import CheckResult
 from mini_platform.operations.doctor import examine
 from mini_platform.warehouse.schema import create_all
@@ -96,6 +100,28 @@ def test_known_variables_are_not_pointed_out(monkeypatch: pytest.MonkeyPatch, na
     assert check_results("settings", "warning") == []
 
 
+@pytest.mark.parametrize(
+    ("extra", "setting", "value", "check"),
+    [
+        ("s3", "MINI_PLATFORM_INBOX__WEATHER__URL", "s3://bucket/prefix", "inboxes"),
+        ("s3", "MINI_PLATFORM_RAW_STORE", "s3://bucket/prefix", "raw store"),
+        ("sftp", "MINI_PLATFORM_INBOX__WEATHER_PARTNER__URL", "sftp://user@sftp.example.com/outgoing", "inboxes"),
+        ("alerts", "MINI_PLATFORM_ALERTS", "json://127.0.0.1", "alerts"),
+        ("sentry", "SENTRY_DSN", "https://key@sentry.example.com/1", "sentry"),
+    ],
+)
+def test_a_setting_whose_extra_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, extra: str, setting: str, value: str, check: str
+) -> None:
+    """Said by the doctor, and once by `up` and the API (`refusals`)."""
+    monkeypatch.setenv(setting, value)
+    assert list(extras.refusals(load_settings())) == []
+    monkeypatch.setitem(sys.modules, extras.MODULES[extra], None)  # as if it were not there
+    sentence = f"{setting} needs packages that are not installed: pip install 'mini-platform[{extra}]'"
+    assert [finding.message for finding in check_results(check, "problem")] == [sentence]
+    assert list(extras.refusals(load_settings())) == [sentence]
+
+
 def test_a_database_that_is_away_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hunter2hunter2@127.0.0.1:{free_port()}/none")
     result = cli("doctor")
@@ -125,7 +151,11 @@ def test_a_port_that_somebody_else_has_is_a_problem(monkeypatch: pytest.MonkeyPa
         assert [finding.message.split()[:4] for finding in check_results("ports", "problem")] == [
             ["port", str(other.getsockname()[1]), "of", "Dagster"]
         ]
+        # A default port that is busy is none: `up` takes the next one.
         assert [finding.message.startswith("the API answers") for finding in check_results("ports", "ok")] == [True]
+        # A default port that is busy is none: `up` takes the next one.
+        monkeypatch.setattr("mini_platform.operations.doctor.is_set", lambda name: name == "api_port")
+        assert not check_results("ports", "problem")
 
 
 def test_folders_and_secrets(data: Path, home: Path) -> None:
@@ -136,12 +166,24 @@ def test_folders_and_secrets(data: Path, home: Path) -> None:
     assert [finding.advice for finding in check_results("secrets", "problem")] == [f"chmod 600 {home / 'pii.key'}"]
 
 
+def test_outside_a_clone_packages_are_compared_with_what_the_installed_platform_requires(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "project", lambda: Project(tmp_path, "acme"))
+    (finding,) = check_results("versions", "ok")
+    assert "packages as in the requirements of mini-platform" in finding.message
+    (tmp_path / "requirements.lock").write_text("rich==1.0 \\\n    # via mini-platform (pyproject.toml)\n")
+    (finding,) = check_results("versions", "problem")
+    assert finding.message.startswith("packages differ from requirements.lock: rich ")
+
+
 def test_what_runs_is_locked_and_what_develops_is_left_out() -> None:
     text_ = (PROJECT / "requirements.lock").read_text()
     packages = lock.runtime(text_)
     names = [package.name for package in packages]  # some twice: for different versions of Python
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    dependencies = {canonicalize_name(Requirement(line).name) for line in declared["project"]["dependencies"]}
+    lines = [*declared["project"]["dependencies"], *chain(*declared["project"]["optional-dependencies"].values())]
+    dependencies = {canonicalize_name(Requirement(line).name) for line in lines} - {"mini-platform"}
     assert dependencies <= set(names)
     tools = {canonicalize_name(Requirement(line).name) for line in declared["dependency-groups"]["dev"]}
     assert not (tools - dependencies) & set(names)

@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import pytest
 import sentry_sdk
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from mini_platform.config.sentry import capture
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
@@ -109,6 +111,15 @@ def test_what_fails_in_the_api(envelopes: Envelopes, platform: Platform) -> None
     sent_event = event(envelopes)
     assert sent_event["tags"] == {"request_id": "request-0815", "route": "GET /broken/{person}"}
     assert [value["type"] for value in sent_event["exception"]["values"]] == ["ValueError"]
+
+
+def test_without_its_package_an_error_is_only_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentry_sdk", None)
+    capture(SecretStr("https://key@sentry.example.com/1"), ValueError(CANARY))
+    assert "pip install 'mini-platform[sentry]'" in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_without_a_dsn_nothing_is_imported(home: Path) -> None:

@@ -16,8 +16,8 @@ from mini_platform.warehouse import embedded
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import cli, here, objects
 from mini_platform_tests.support.databases import FAST, load_files, set_environment
-from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.roles import GROUPS, PATIENCE, SAMPLES, RolesPlatform, Server, parts_of
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 BY_COMMAND = "weather"
 """The dataset whose sample is loaded by a run of Dagster."""
@@ -79,7 +79,7 @@ def loaded_samples(roles: RolesPlatform) -> None:
     """Every sample, loaded as the loader: one by the command as a run of Dagster, the others by what such a run calls."""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, roles.urls["loader"], roles.folder)
-        paths = {name: PROJECT / "data" / name / file for name, file in SAMPLES.items()}
+        paths = {name: SAMPLE_FILES / name / file for name, file in SAMPLES.items()}
         result = cli("load", BY_COMMAND, paths[BY_COMMAND], "--json", timeout=PATIENCE)
         assert result.returncode == 0, result.stderr
         assert objects(result.stdout)[0]["status"] == "loaded"

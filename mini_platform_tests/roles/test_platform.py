@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.exc import ProgrammingError
@@ -14,11 +15,14 @@ from typer.testing import Result
 from mini_platform import Dataset, Field, RowModel
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.doctor import CheckResult, examine
+from mini_platform.operations.frames import store_frame
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
 from mini_platform.operations.sampling import write_sample
 from mini_platform.platform import Platform as Opened
+from mini_platform.warehouse import frames
 from mini_platform.warehouse.connection import engine as engine_of
+from mini_platform.warehouse.frame_columns import FrameError, frame_columns
 from mini_platform.warehouse.granted import excess_privileges, missing_privileges
 from mini_platform.warehouse.load import BULK_ROWS
 from mini_platform.warehouse.migrations import MIGRATIONS, NEWEST, migrate
@@ -60,6 +64,19 @@ def owner(roles: RolesPlatform) -> Iterator[Engine]:
     engine = engine_of(roles.urls["owner"])
     yield engine
     engine.dispose()
+
+
+def test_the_loader_fills_the_tables_of_own_assets_that_the_owner_created(loader: Opened, owner: Engine) -> None:
+    first, second = pd.DataFrame({"x": [1, 2]}), pd.DataFrame({"x": [2, 3]})
+    with owner.begin() as conn:
+        frames.store_frame(conn, "own/prices", frame_columns(first))
+    stored = store_frame(loader, "own/prices", second)
+    assert (stored.inserted, stored.unchanged, stored.deleted) == (1, 1, 1)
+    for asset, frame in {"own/others": first, "own/prices": first.assign(y=1)}.items():
+        with pytest.raises(FrameError, match="materialize the asset once with a DATABASE_URL of the owner"):
+            store_frame(loader, asset, frame)
+    with owner.begin() as conn:
+        conn.execute(text("DROP TABLE analytics.prices"))
 
 
 def test_the_loader_loads_every_sample_and_more_than_fits_a_merge(

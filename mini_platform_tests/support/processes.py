@@ -17,6 +17,9 @@ from sqlalchemy import text
 from mini_platform.warehouse.connection import engine
 from mini_platform_tests.support.repository import PROJECT
 
+AS_A_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+"""Root may read and write everything; in a namespace in which it is an ordinary user it may not."""
+
 
 @contextmanager
 def process(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:

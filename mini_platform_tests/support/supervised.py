@@ -22,20 +22,21 @@ class Supervised:
 
     home: Path
     data: Path
-    port: int
-    api_port: int
+    port: int | None
+    api_port: int | None
+    """Ports that are set; None for the default ones, or those that it takes instead."""
 
     @property
     def environment(self) -> dict[str, str]:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("MINI_", "DAGSTER", "DATABASE"))
         }
-        return inherited | {
-            "MINI_PLATFORM_HOME": str(self.home),
-            "MINI_PLATFORM_DATA": str(self.data),
-            "MINI_PLATFORM_DAGSTER_PORT": str(self.port),
-            "MINI_PLATFORM_API_PORT": str(self.api_port),
-        }
+        ports = {"MINI_PLATFORM_DAGSTER_PORT": self.port, "MINI_PLATFORM_API_PORT": self.api_port}
+        return (
+            inherited
+            | {"MINI_PLATFORM_HOME": str(self.home), "MINI_PLATFORM_DATA": str(self.data)}
+            | {name: str(port) for name, port in ports.items() if port}
+        )
 
     def call(self, expression: str) -> subprocess.CompletedProcess[str]:
         code = f"import sys; from mini_platform.cli.supervisor import commands; sys.exit({expression})"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount, Route
 
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app, served
@@ -31,6 +33,17 @@ def serving_platform(platform: Platform) -> Iterator[str]:
     with serving(create_app(site)) as url:
         yield url
     site.close()
+
+
+def endpoints_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """Yield method and path of every route, of included routers, too."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield "GET", f"{route.path}/"
+        elif isinstance(route, Route | APIRoute):
+            yield from ((method, route.path) for method in sorted(route.methods or ()) if method != "HEAD")
+        else:
+            yield from endpoints_of(route.original_router.routes)  # type: ignore[attr-defined]
 
 
 @contextmanager

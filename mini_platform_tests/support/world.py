@@ -175,7 +175,7 @@ def fill_own(trials: Mapping[str, Trial]) -> None:
         '"<x-evil>.csv', as_csv(("station_id", "date", "temp_c", "precip_mm"), [*lines, ("B", "<x-evil>", 1, 2)])
     )
     rng = random.Random(1)  # noqa: S311
-    orders = [dict(all_datasets()["sales"].realistic(rng, n)) for n in range(90)]  # type: ignore[misc]
+    orders = [dict(all_datasets()["sales"].realistic(rng, n, dt.date(2024, 12, 31))) for n in range(90)]  # type: ignore[misc]
     for n, order in enumerate(orders):
         order |= {"product_title": HOSTILE[n % 30][:400], "product_category": HOSTILE[n % 5][:90]}
     orders.append({**orders[0], "order_id": "short", "quantity": "=1+1"})

@@ -19,7 +19,7 @@ from mini_platform.warehouse import audit, ledger
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.web.auth import keys
 from mini_platform_tests.support.databases import Pipeline
-from mini_platform_tests.support.repository import PROJECT
+from mini_platform_tests.support.sample_files import SAMPLE_FILES
 
 GOOD = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n"
 ME = f"user {getpass.getuser()}"
@@ -75,8 +75,8 @@ def test_keys(platform: Platform) -> None:
 
 def test_who_is_forgotten_is_not_named(platform: Platform, pipeline: Pipeline, data: Path) -> None:
     sales = all_datasets()["sales"]
-    pipeline(sales, PROJECT / "data" / "sales" / "shop.csv")
-    lines = (PROJECT / "data" / "sales" / "shop.csv").read_text(encoding="utf-8").splitlines()
+    pipeline(sales, SAMPLE_FILES / "sales" / "shop.csv")
+    lines = (SAMPLE_FILES / "sales" / "shop.csv").read_text(encoding="utf-8").splitlines()
     address = next(word for word in lines[1].replace(";", ",").split(",") if "@" in word).strip('"')
     raw = platform.raw_files(sales)
     assert not forget(platform.engine, sales, address, raw, platform.store, data / "sales").is_empty

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import make_url
 
 from mini_platform.warehouse import embedded
+from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.databases import FAST
 
 
@@ -209,6 +210,19 @@ def test_interrupted_creation_is_begun_again(home: Path) -> None:
     (half / "PG_VERSION").write_text("18\n")
     assert ask(embedded.ensure_running(home), "SELECT 1") == 1
     assert not half.exists()
+
+
+def test_a_database_of_another_major_version_is_refused_with_what_to_do(home: Path) -> None:
+    data = embedded.data_folder(home)
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("17\n")
+    with pytest.raises(
+        embedded.EmbeddedPostgresError, match=r"written by Postgres 17, .* mini-platform restore DIR"
+    ) as caught:
+        embedded.ensure_running(home)
+    result = cli("files", MINI_PLATFORM_HOME=str(home), DATABASE_URL="")
+    assert (result.returncode, result.stderr.endswith(f"{caught.value}\n")) == (1, True)
+    assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
 
 
 @pytest.mark.parametrize("name", ["long" * 40, "with space, 'quotes' and $dollar", "ünïcode"])

@@ -141,10 +141,13 @@ def test_a_database_of_newer_code_is_refused_in_a_sentence_and_left_alone(home: 
     assert catalog(engine) == before
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM ops.fingerprints WHERE sha256 <> 'newer'")) == 0
-    result = subprocess.run(
-        [sys.executable, "-m", "mini_platform.cli", "files"], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stderr.strip()) == (1, str(caught.value))
+    for program in ("cli files", "cli doctor", "cli load weather data/weather/seattle.csv", "web", "cli up --detach"):
+        module, *arguments = program.split()
+        command = [sys.executable, "-m", f"mini_platform.{module}", *arguments]
+        result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert (result.returncode, str(caught.value) in result.stdout + result.stderr) == (1, True), program
+        assert "Traceback" not in result.stdout + result.stderr
+    assert catalog(engine) == before
 
 
 def test_a_process_that_is_killed_leaves_the_rest_to_the_next_one(old: Platform) -> None:

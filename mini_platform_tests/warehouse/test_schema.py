@@ -158,7 +158,7 @@ def test_a_new_column_that_may_not_be_empty_is_refused_where_there_are_rows(
     with pytest.raises(
         ValueError, match=r"production\.points\.kind is new and may not be empty, but the table has rows"
     ):
-        create_all(engine, [required])
+        raise create_all(engine, [required])["points"]
     assert points() == [("A", 1.5, 7)]
     assert not [c for c in inspect(engine).get_columns("points", "staging") if c["name"] == "kind"], "all or nothing"
     with engine.begin() as conn:
@@ -175,7 +175,7 @@ def test_a_changed_type_is_refused(engine: Engine, points: Callable[[], list[Any
         "change its type in the database first"
     )
     with pytest.raises(ValueError, match=sentence):
-        create_all(engine, [changed({}, {"height": "int | None"}, aggregates=())])
+        raise create_all(engine, [changed({}, {"height": "int | None"}, aggregates=())])["points"]
     assert points() == [("A", 1.5, 7)]
 
 
@@ -189,13 +189,13 @@ def test_a_column_that_may_be_empty_from_now_on(engine: Engine, points: Callable
     with pytest.raises(
         ValueError, match=r"production\.points\.height may not be empty any more, but is empty in some rows"
     ):
-        create_all(engine, [changed({}, {"height": "float"})])
+        raise create_all(engine, [changed({}, {"height": "float"})])["points"]
     assert points() == [("A", 1.5, 7), ("B", None, 7)]
 
 
 def test_a_changed_key_is_refused(engine: Engine, points: Callable[[], list[Any]]) -> None:
     with pytest.raises(ValueError, match=r"production\.points has the key \['name'\] in the database and another one"):
-        create_all(engine, [changed({}, {"height": "float"}, key=("name", "height"))])
+        raise create_all(engine, [changed({}, {"height": "float"}, key=("name", "height"))])["points"]
     assert points() == [("A", 1.5, 7)]
 
 

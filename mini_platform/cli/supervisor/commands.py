@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from mini_platform.cli.errors import sentence
 from mini_platform.cli.supervisor.child import end, marked
 from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.readiness import addresses
-from mini_platform.cli.supervisor.state import PlatformError, pid_file_lock, read_state, remove_state, supervisor_pid
+from mini_platform.cli.supervisor.state import pid_file_lock, read_state, remove_state, supervisor_pid
 from mini_platform.config.project import project
 from mini_platform.config.settings import Settings, load_settings
 from mini_platform.operations.answering import api_answers, dagster_answers
@@ -65,9 +66,13 @@ def run_in_foreground() -> int:
                 pass
             finally:
                 supervisor.stop()
-    except (PlatformError, embedded.EmbeddedPostgresError, ConnectionError) as error:
-        console.print(f"[red]{error}[/red]")
-        return 1
+    except Exception as error:
+        report = sentence(error)
+        if report is None:
+            raise
+        message, code = report
+        console.print(message, style="red", markup=False)
+        return code
     return 0
 
 
@@ -99,20 +104,45 @@ def status() -> dict[str, Any]:
     """Return the facts for `mini-platform status`: primitive values only, no password."""
     settings = load_settings()
     running, state = supervisor_pid(settings.home), read_state(settings.home)
+    answers = running is not None and api_answers(settings)  # otherwise it may be another project's
     return {
         "running": running is not None,
         "pid": running,
         "since": state.get("since") if running else None,
         "api_url": settings.api_url,
-        "api_answers": api_answers(settings),
+        "api_answers": answers,
         "dagster_url": settings.dagster_url,
-        "dagster_answers": dagster_answers(settings),
+        "dagster_answers": running is not None and dagster_answers(settings),
         "processes": {process.pid: _command_words(process) for process in marked(settings.home)},
         "postgres": "DATABASE_URL" if settings.database_url else "embedded",
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
         "home": str(settings.home),
         "data": str(settings.data),
+        "invalid_declarations": _invalid_declarations(settings),
     }
+
+
+def _invalid_declarations(settings: Settings) -> list[str]:
+    """Return a sentence for each declaration that cannot be used; those that the database refuses only if it answers."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mini_platform.declare.columns import DeclarationError
+    from mini_platform.platform import Platform
+    from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
+
+    platform = Platform()
+    try:
+        if settings.database_url or embedded.is_running(settings.home):
+            with contextlib.suppress(DatabaseAwayError, SQLAlchemyError):
+                url = database_url(settings)
+                if make_url(url).get_backend_name() == "postgresql":
+                    database = engine(url)
+                    platform.examine(database)
+                    database.dispose()
+        return [declaration.message for declaration in platform.invalid]
+    except DeclarationError as error:
+        return [str(error)]
 
 
 def _console() -> Console:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,13 +12,21 @@ from pathlib import Path
 from rich.console import Console
 
 from mini_platform.cli.supervisor.child import end, marked
-from mini_platform.cli.supervisor.preflight import api_refusal, check_ports, create_schemas, fail_dead_runs
+from mini_platform.cli.supervisor.preflight import (
+    api_refusal,
+    choose_ports,
+    create_schemas,
+    drop_samples,
+    fail_dead_runs,
+)
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
-from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_state
+from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_ports, write_state
+from mini_platform.config import extras
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
-from mini_platform.declare.registry import registry_of
+from mini_platform.dagster.upgrade import upgrade
+from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
 
 
@@ -31,6 +40,7 @@ class Supervisor:
         self._processes = Processes(settings, self._log)
         self._declarations: dict[Path, int] = {}
         self._ready = False
+        self._reservations: list[socket.socket] = []
         self._owns_postgres = False
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
@@ -46,11 +56,15 @@ class Supervisor:
         # when everything answers is the state file written as ready, for which `up --detach` waits.
         settings = self._settings
         self._end_orphans()
-        check_ports(settings)
+        settings, self._reservations = choose_ports(settings, self._log)
+        write_ports(settings)
+        self._settings, self._processes = settings, Processes(settings, self._log)
         self._announce_postgres()
-        create_schemas(settings, self._log)
+        invalid = create_schemas(self._log)
+        upgrade(settings, lambda message: self._log("INFO", message))
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
+        drop_samples(settings, self._log)
         self._log("INFO", "starting Dagster and the API…")
         prepare_instance(settings)
         self._declarations = self._declaration_times()
@@ -58,11 +72,12 @@ class Supervisor:
         fail_dead_runs(settings, self._log)
         wait_until_ready(settings, self._processes)
         self._ready = True
-        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
         seconds = time.monotonic() - self._started_at
         self._log("INFO", f"ready after {seconds:.0f} s: {addresses(settings)}, drop files in {settings.data}")
-        if settings.in_clear:
-            self._log("WARNING", settings.in_clear)
+        for warning in (settings.in_clear, *extras.refusals(settings), *invalid):
+            if warning:
+                self._log("WARNING", warning)
+        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
 
     def watch(self) -> None:
         """Restart processes that end, until a signal arrives.
@@ -95,6 +110,8 @@ class Supervisor:
         if self._owns_postgres:
             embedded.stop(self._settings.home, lambda message: self._log("WARNING", message))
         remove_state(self._settings.home)
+        for reservation in self._reservations:
+            reservation.close()
         if remaining:
             raise PlatformError(f"These processes cannot be ended: {remaining}")
         self._log("INFO", "stopped")
@@ -135,16 +152,22 @@ class Supervisor:
             self._processes.launch([child.name])
 
     def _declaration_times(self) -> dict[Path, int]:
-        """Return the files that declare datasets, with the times of their last change."""
-        return {path: path.stat().st_mtime_ns for path in registry_of(self._settings.datasets).files()}
+        """Return the files that declare datasets, with the times at which their contents or permissions last changed."""
+        times = {}
+        with contextlib.suppress(RegistryError):  # The folder is gone.
+            for path in registry_of(self._settings.datasets).files():
+                with contextlib.suppress(FileNotFoundError):  # It was just removed, or is a link to nothing.
+                    times[path] = path.stat().st_ctime_ns
+        return times
 
     def _reload_declarations(self) -> None:
-        """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on."""
+        """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on.
+
+        Both change the tables, and log declarations that are invalid now: this process has the modules of its own start.
+        """
         times = self._declaration_times()
         if times == self._declarations:
             return
         self._log("INFO", "the datasets changed: reloading them")
         self._declarations = times
-        ended = self._processes.end(("code_server", "api"))
-        create_schemas(self._settings, self._log)
-        self._processes.launch(ended)
+        self._processes.launch(self._processes.end(("code_server", "api")))

@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 
 from mini_platform.cli.supervisor.child import Log
-from mini_platform.cli.supervisor.state import PlatformError
+from mini_platform.cli.supervisor.state import PORTS, PREFIX, PlatformError
 from mini_platform.config.project import project
-from mini_platform.config.settings import Settings
-from mini_platform.declare.registry import registry_of
+from mini_platform.config.settings import Settings, is_set
 from mini_platform.operations import https
 
+MOST_PORTS = 100
+"""Number of ports after a busy default one that are tried."""
 
-def check_ports(settings: Settings) -> None:
-    """Raise a PlatformError if another program uses one of the ports."""
-    for port, setting in ((settings.api_port, "API_PORT"), (settings.dagster_port, "DAGSTER_PORT")):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-            except OSError:
+
+def choose_ports(settings: Settings, log: Log) -> tuple[Settings, list[socket.socket]]:
+    """Return the settings with a free port for each server, and what reserves them as long as it is not closed.
+
+    A default port that is busy is replaced by the next free one.
+
+    Raises:
+        PlatformError: a port that is set is busy.
+    """
+    reservations = []
+    for name, server in PORTS.items():
+        first = port = getattr(settings, name)
+        while (reservation := _reserve(settings.host, port)) is None:
+            if is_set(name) or port >= first + MOST_PORTS:
+                variable = f"{PREFIX}{name.upper()}"
                 raise PlatformError(
-                    f"Port {port} is used by another program: stop it, or set MINI_PLATFORM_{setting} to a free port."
-                ) from None
+                    f"Port {port} is used by another program: stop it, or set {variable} to a free port."
+                )
+            port += 1
+        reservations.append(reservation)
+        settings = settings.model_copy(update={name: port})
+        if port != first:
+            url = settings.api_url if name == "api_port" else settings.dagster_url
+            log("INFO", f"port {first} is busy (another program or project): {server} is at {url}")
+    return settings, reservations
+
+
+def _reserve(host: str, port: int) -> socket.socket | None:
+    """Return a socket that reserves a port until it is closed; None if the port is busy or reserved.
+
+    The server of the port listens only seconds later: without a reservation, two platforms that start at the same time would
+    choose the same port. The reservation is a name that one process of the machine can have, as a port is a number.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return None
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0mini-platform-port-{port}")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reservation.close()
+            return None
+        # Only Linux has such names: elsewhere a port is not reserved.
+    return reservation
 
 
 def api_refusal(settings: Settings) -> str | None:
@@ -42,19 +81,51 @@ def api_refusal(settings: Settings) -> str | None:
     return refusal
 
 
-def create_schemas(settings: Settings, log: Log) -> None:
-    """Create or change the tables of the declared datasets, and log tables that are no longer declared."""
-    from mini_platform.warehouse.connection import database_url, engine
-    from mini_platform.warehouse.schema import create_all, undeclared
+def create_schemas(log: Log) -> list[str]:
+    """Create or change the tables of the declared datasets, and log tables that are no longer declared.
 
-    db_engine = engine(database_url(settings))
+    Returns:
+        A sentence for each declaration that cannot be used.
+    """
+    from mini_platform.platform import Platform
+    from mini_platform.warehouse.schema import undeclared
+
+    platform = Platform()
     log("INFO", "creating schemas…")
-    datasets = registry_of(settings.datasets).datasets.values()
-    create_all(db_engine, datasets)
-    with db_engine.connect() as connection:
-        if sentences := undeclared(connection, datasets):
+    with platform.engine.connect() as connection:
+        invalid = [declaration.message for declaration in platform.invalid]
+        # The tables of an invalid dataset are not declared now, and are to stay.
+        if not invalid and (sentences := undeclared(connection, platform.datasets.values())):
             log("WARNING", ". ".join(sentences))
-    db_engine.dispose()
+    platform.engine.dispose()
+    return invalid
+
+
+def drop_samples(settings: Settings, log: Log) -> None:
+    """Create the drop folders, and put sample data into those of a new platform that wants it."""
+    from mini_platform.operations import sample_data
+    from mini_platform.platform import Platform
+
+    platform = Platform()
+    dropped: list[str] = []
+    try:
+        with platform.engine.connect() as connection:
+            for name in platform.datasets:
+                (settings.data / name).mkdir(parents=True, exist_ok=True)
+            for dataset in sample_data.without_files(connection, settings.data, platform.datasets.values()):
+                try:
+                    sample_data.drop_clean(settings.data, dataset)
+                    dropped.append(dataset.name)
+                except OSError:
+                    raise
+                except Exception as error:  # `realistic` is a user's code, and the others go on.
+                    log("INFO", f"no sample data of {dataset.name}: its function realistic failed, {error}")
+    except OSError as error:  # Perhaps the platform may only read the folder.
+        log("INFO", f"{settings.data} has no drop folder for every dataset: {error}")
+    platform.engine.dispose()
+    if dropped:
+        samples = settings.data / sample_data.FOLDER
+        log("INFO", f"put sample data of {', '.join(dropped)} into {settings.data}; without {samples} it starts empty")
 
 
 def fail_dead_runs(settings: Settings, log: Log) -> None:

@@ -13,6 +13,7 @@ from mini_platform.cli.supervisor.child import ChildProcess, Log, end
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.project import project
 from mini_platform.config.settings import Settings
+from mini_platform.config.sockets import socket_folder
 from mini_platform.dagster import private
 
 RESTARTS = 5
@@ -73,7 +74,7 @@ class Processes:
 
     @property
     def _socket(self) -> Path:
-        return self._settings.home / "code_server.sock"
+        return socket_folder(self._settings.home / "socket") / "code_server.sock"
 
     def _commands(self) -> dict[str, list[str]]:
         """Return name -> arguments of Python, in the order in which the processes start."""

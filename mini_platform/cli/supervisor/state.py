@@ -12,6 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mini_platform.config.running import pid_file, running
+from mini_platform.config.settings import Settings
+
+PREFIX = "MINI_PLATFORM_"
+PORTS = {"api_port": "the dashboard", "dagster_port": "Dagster's UI"}
+"""Settings of the ports that the supervisor's servers listen on, and the names of these servers."""
+
 
 class PlatformError(RuntimeError):
     """The platform cannot start; the message says why and what to do."""
@@ -44,16 +51,9 @@ def remove_state(home: Path) -> None:
 
 
 def supervisor_pid(home: Path) -> int | None:
-    """Return the process id of the running supervisor, which holds a lock as long as it lives; None if none runs."""
-    try:
-        with _pid_file(home).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or 0) or None
-    except FileNotFoundError:
-        pass
-    return None
+    """Return the process id of the running supervisor; None if none runs."""
+    platform = running(home)
+    return platform.pid if platform else None
 
 
 @contextlib.contextmanager
@@ -63,25 +63,28 @@ def pid_file_lock(home: Path) -> Iterator[None]:
     Raises:
         PlatformError: another process holds it.
     """
-    with _pid_file(home).open("a+") as file:
+    with pid_file(home).open("a+") as file:
         deadline = time.monotonic() + 1
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # perhaps only a `supervisor_pid` that holds the lock for a moment
+            except BlockingIOError:  # perhaps only a process that reads it, and holds the lock for a moment
                 if time.monotonic() > deadline:
                     raise PlatformError("Another `mini-platform up` is starting.") from None
                 time.sleep(0.02)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()}\n")
         file.flush()
         yield
 
 
+def write_ports(settings: Settings) -> None:
+    """Add the ports of the servers to the pid file, from which the settings of other processes have them."""
+    lines = (f"{PREFIX}{name.upper()}={getattr(settings, name)}\n" for name in PORTS)
+    with pid_file(settings.home).open("a") as file:
+        file.write("".join(lines))  # in one piece, as others may be reading
+
+
 def _state_file(home: Path) -> Path:
     return home / "up.json"
-
-
-def _pid_file(home: Path) -> Path:
-    return home / "up.pid"

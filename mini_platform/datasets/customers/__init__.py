@@ -70,12 +70,16 @@ TRADES = ("Bakery", "Bikes", "Books", "Instruments", "Timber", "Travel")
 FORMS = ("{0} {1}", "{0}, {2} & Sons {1}", "{0} and {2} {1}")
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+DAYS = 1800
+"""Days on which generated customers subscribe, the last ones more often."""
+
+
+def realistic(rng: random.Random, row: int, last_day: dt.date) -> Mapping[str, str]:
     """Return an invented person: names from a list, phone numbers (555-01xx) and domains (example.*) for examples."""
     first, last = rng.choice(FIRST), rng.choice(LAST)
     country, city = rng.choice(PLACES)
     company = rng.choice(FORMS).format(rng.choice(LAST), rng.choice(TRADES), rng.choice(LAST))
-    day = dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(1800))
+    day = last_day - dt.timedelta(days=int(rng.random() ** 1.5 * DAYS))
     user = f"{first[0]}{row}".lower().replace("ø", "o")
     domain = rng.choice(("example.com", "example.net", "example.org"))
     return {

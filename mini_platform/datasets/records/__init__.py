@@ -58,7 +58,7 @@ ADJECTIVES = ("small", "large", "green", "heavy", "quiet", "spare", "bright", "p
 THINGS = ("lamp", "crate", "pump", "valve", "bench", "ladder", "cable", "filter", "gauge", "hinge")
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+def realistic(rng: random.Random, row: int, _last_day: dt.date) -> Mapping[str, str]:
     """Return a plausible item; one in ten has no value, one in twenty the value 0, one in five no description."""
     adjective, thing = rng.choice(ADJECTIVES), rng.choice(THINGS)
     draw = rng.random()

@@ -289,23 +289,20 @@ PRICES: Mapping[str, tuple[tuple[str, int], ...]] = {
 PRODUCTS = [(title, category, cents) for category, titles in PRICES.items() for title, cents in titles]
 MONTH_SHARES = (7, 6, 7, 7, 8, 8, 7, 7, 8, 9, 12, 14)
 """Share of each month in the orders of a year, in percent: there are more orders before Christmas."""
-FIRST_YEAR, YEARS = 2022, 3
-ORDERS_PER_CUSTOMER = 4
+ORDER_DAYS, DELIVERY_DAYS, ORDERS_PER_CUSTOMER = 2 * 365, 8, 4
 
 
 @lru_cache(maxsize=1)
-def _days() -> tuple[list[str], list[str], list[float]]:
-    """Return order days as text, days of delivery (one week longer) as text, and cumulative weights of the order days."""
-    first = dt.date(FIRST_YEAR, 1, 1)
-    days = [first + dt.timedelta(days=n) for n in range((dt.date(FIRST_YEAR + YEARS, 1, 1) - first).days + 8)]
-    weights = accumulate(MONTH_SHARES[day.month - 1] for day in days[:-8])
-    return [day.isoformat() for day in days[:-8]], [day.isoformat() for day in days], list(weights)
+def _days(last_day: dt.date) -> tuple[list[str], list[float]]:
+    """Return order days as text, with the days of delivery after them, and cumulative weights of the order days."""
+    days = [last_day + dt.timedelta(days=n + 1) for n in range(-ORDER_DAYS, DELIVERY_DAYS)]
+    return [day.isoformat() for day in days], list(accumulate(MONTH_SHARES[day.month - 1] for day in days[:ORDER_DAYS]))
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
+def realistic(rng: random.Random, row: int, last_day: dt.date) -> Mapping[str, str]:
     """Return a plausible order: with returning customers, seasons, and more sales of cheaper products."""
-    days, delivery_days, weights = _days()
-    (day,) = rng.choices(range(len(days)), cum_weights=weights)
+    days, weights = _days(last_day)
+    (day,) = rng.choices(range(ORDER_DAYS), cum_weights=weights)
     draw = rng.random()
     # Earlier customers order more often; on average, one of four orders is by a new customer.
     customer = int(draw**1.5 * (1 + row // ORDERS_PER_CUSTOMER))
@@ -326,7 +323,7 @@ def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
         "original_price": f"{original // 100}.{original % 100:02d}",
         "discount_percentage": str(discount),
         "is_best_seller": "true" if len(title) % 4 == 0 else "false",
-        "delivery_date": delivery_days[day + 1 + int(second_draw * 7)],
+        "delivery_date": days[day + 1 + int(second_draw * 7)],
         "data_collected_at": f"{days[day]}T{int(second_draw * 24):02d}:{int(draw * 60):02d}:00Z",
         "product_category": category,
         "quantity": str(1 + int(second_draw**4 * 5)),

@@ -76,11 +76,17 @@ class Signal(RowModel):
     max: float = Field("Highest value of the series", derived=lambda col: col("data").list.max())
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """Return a series of 100 numbers: a slow wave with noise, in one of three time zones; there is one every ten seconds."""
+SERIES_PER_DAY, NUMBERS = 288, 100
+"""Generated series of a day, which are five minutes apart, and numbers of each."""
+
+
+def realistic(rng: random.Random, row: int, last_day: dt.date) -> Mapping[str, str]:
+    """Return a series of a daily wave with noise, in one of three time zones, the newest first."""
     zone = dt.timezone(dt.timedelta(hours=row % 3))
-    time = dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=10 * row)
-    data = [round(20 + 5 * math.sin((row * 100 + i) / 5000) + rng.gauss(0, 0.3), 3) for i in range(100)]
+    midnight = dt.datetime.combine(last_day + dt.timedelta(days=1), dt.time(), dt.UTC)
+    time = midnight - dt.timedelta(days=1) / SERIES_PER_DAY * (row + 1)
+    phases = (2 * math.pi * (i / NUMBERS - row - 1) / SERIES_PER_DAY for i in range(NUMBERS))
+    data = [round(20 + 5 * math.sin(phase) + rng.gauss(0, 0.3), 3) for phase in phases]
     return {"timestamp_utc": time.astimezone(zone).isoformat(), "data": json.dumps(data)}
 
 

@@ -82,29 +82,31 @@ def summary(m: FromClause) -> Select[Any]:
 
 RAINY, MISSING = 0.4, 0.005
 """Share of generated days with rain, and share of days on which a value is missing, for each of the two values."""
+STATIONS, DAYS = 3, 20_000
+"""Generated stations that report side by side, and days on which they do; then rows of as many other stations follow."""
+LATITUDES = (60, 48, 36, 24, 12, 0, -12, -24, -36, -48)
+"""Latitudes of the generated stations, in turn."""
+MID_JANUARY = dt.date(2000, 1, 15).toordinal()
 
 
 @lru_cache(maxsize=1)
-def _day(day: int) -> tuple[str, float]:
-    """Return the date of a day counted from 1970 as text, and its season: -1 in mid-January, 1 in mid-July."""
-    date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
-    return date.isoformat(), -math.cos(2 * math.pi * (day - 15) / 365.2425)
+def _day(date: dt.date) -> tuple[str, float]:
+    """Return a date as text, and its season: -1 in mid-January, 1 in mid-July."""
+    return date.isoformat(), -math.cos(2 * math.pi * (date.toordinal() - MID_JANUARY) / 365.2425)
 
 
-def realistic(rng: random.Random, row: int) -> Mapping[str, str]:
-    """Return a plausible day of one of 50 stations, each at its own latitude, with seasons, and rain on four days in ten.
-
-    Stations report daily for 20,000 days, until October 2024; after a million rows, 50 new stations follow.
-    """
-    generation, row = divmod(row, 50 * 20_000)
-    day, station = divmod(row, 50)
-    date, season = _day(day)
-    latitude = -60 + 2.4 * station
-    temperature = 28 - abs(latitude) / 2 + season * latitude / 4 + rng.gauss(0, 3)
+def realistic(rng: random.Random, row: int, last_day: dt.date) -> Mapping[str, str]:
+    """Return a plausible day of one of three stations, the newest first, with seasons, and rain on four days in ten."""
+    group, row = divmod(row, STATIONS * DAYS)
+    day, station = divmod(row, STATIONS)
+    station += group * STATIONS
+    date, season = _day(last_day - dt.timedelta(days=day))
+    latitude = LATITUDES[station % len(LATITUDES)]
+    temperature = 28 - latitude**2 / 160 + season * latitude / 5 + rng.gauss(0, 2)
     draw = rng.random()
     rain = rng.expovariate(1 / 6) if draw < RAINY else 0.0
     return {
-        "station_id": f"ST{generation * 50 + station:03d}",
+        "station_id": f"ST{station:03d}",
         "date": date,
         "temp_c": f"{temperature:z.1f}" if draw < 1 - MISSING else "",
         "precip_mm": f"{rain:.1f}" if not 1 - 2 * MISSING < draw < 1 - MISSING else "",

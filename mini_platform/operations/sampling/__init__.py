@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.operations.sampling.dirt import Dirt
-from mini_platform.operations.sampling.formats import FORMS, Form, form_of, writer_of
-from mini_platform.operations.sampling.rows import clean_rows, generator
+from mini_platform.operations.sampling.dirt import SPECIMENS, Dirt
+from mini_platform.operations.sampling.formats import FORMS, Form, form_of, suffix_of, writer_of
+from mini_platform.operations.sampling.rows import clean_rows, generator, yesterday
 
-__all__ = ["FORMS", "Form", "SampleSummary", "form_of", "write_sample"]
+__all__ = ["FORMS", "Form", "SampleSummary", "form_of", "suffix_of", "write_sample"]
 
 CHUNK_ROWS = 10_000
 """Rows generated, encoded and written at a time: less than 1 MB for four short columns; larger chunks are not faster."""
@@ -42,13 +42,15 @@ class SampleSummary:
 def write_sample(
     dataset: Dataset,
     out: Path | IO[bytes],
-    rows: int,
+    rows: int | range,
     dirty: float = 0.0,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     form: Form | None = None,
 ) -> SampleSummary:
-    """Write a file of valid rows, some of them made invalid; the same arguments give the same bytes.
+    """Write a file of valid rows, some of them made invalid; the same arguments give the same bytes, on the same day (UTC).
+
+    Dates reach until yesterday.
 
     Exactly `round(rows * dirty)` rows are made invalid, at random places, by each kind of dirt in turn. The other rows do
     not depend on `dirty`. Each record is on a line of its own. Memory use does not depend on the number of rows.
@@ -56,7 +58,7 @@ def write_sample(
     Args:
         dataset: dataset of the rows; valid ones come from `dataset.realistic`, else from the declared types and checks.
         out: a path, at which the file appears only once it is complete, or an open binary file.
-        rows: data rows to write, without the header.
+        rows: number of data rows to write, without the header; or their row numbers, of which each has its own key.
         dirty: fraction of invalid rows, 0 to 1.
         seed: seed of all randomness.
         progress: called after each chunk with the number of rows written so far.
@@ -66,22 +68,25 @@ def write_sample(
         ValueError: a number is out of its range, the dataset has no files of this format or only in a special dialect, or
             valid rows cannot be drawn without `realistic`.
     """
-    if rows < 0 or not 0 <= dirty <= 1:
+    numbers = range(rows) if isinstance(rows, int) else rows
+    if (isinstance(rows, int) and rows < 0) or not 0 <= dirty <= 1:
         raise ValueError(f"rows must be 0 or more and dirty between 0 and 1, not {rows} and {dirty}")
-    writer = writer_of(dataset, form)
-    generate = clean_rows(dataset, generator(seed, "rows"))
-    dirt = Dirt(dataset, writer, rows, round(rows * dirty), seed)
+    writer, last_day = writer_of(dataset, form), yesterday()
+    generate = clean_rows(dataset, generator(seed, "rows"), last_day)
+    spoiled = round(len(numbers) * dirty)
+    specimens = clean_rows(dataset, generator(seed, "specimens"), last_day)(numbers[: SPECIMENS if spoiled else 0])
+    dirt = Dirt(dataset, writer, specimens, len(numbers), spoiled, seed)
     with _open(out) as file:
         text = writer.start()
-        for start in range(0, rows, CHUNK_ROWS):
-            chunk = range(start, min(start + CHUNK_ROWS, rows))
-            records = (dirt.applied(row, cells) for row, cells in zip(chunk, generate(chunk), strict=True))
+        for start in range(0, len(numbers), CHUNK_ROWS):
+            chunk = generate(numbers[start : start + CHUNK_ROWS])
+            records = (dirt.applied(position, cells) for position, cells in enumerate(chunk, start))
             file.write(writer.encode(text + writer.records(records, first=not start)))
             text = ""
             if progress:
-                progress(chunk.stop)
+                progress(start + len(chunk))
         file.write(writer.encode(text + writer.end()))
-    return SampleSummary(rows, {kind: count for kind, count in dirt.counts.items() if count})
+    return SampleSummary(len(numbers), {kind: count for kind, count in dirt.counts.items() if count})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from mini_platform.declare.columns import DECIMAL_DIGITS, TYPE_RULES, Column, CustomRule
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.formats import Spoil, Writer
-from mini_platform.operations.sampling.rows import LOWER, UPPER, Cells, clean_rows, generator, rules_hold
+from mini_platform.operations.sampling.rows import LOWER, UPPER, Cells, generator, rules_hold
 
 NOT_A_NUMBER = ("nan", "inf", "1e309", "1,5", "12°", "NA", "abc")
 MISTYPED: Mapping[Any, tuple[str, ...]] = {
@@ -54,20 +54,21 @@ class Dirt:
         counts: number of invalid rows by kind, in the order of use.
     """
 
-    def __init__(self, dataset: Dataset, writer: Writer, rows: int, to_spoil: int, seed: int) -> None:
-        """Collect the possible kinds of dirt."""
-        specimens = range(min(rows, SPECIMENS)) if to_spoil else range(0)
-        self._kinds = _kinds(dataset, writer, clean_rows(dataset, generator(seed, "specimens"))(specimens))
+    def __init__(
+        self, dataset: Dataset, writer: Writer, specimens: list[Cells], rows: int, to_spoil: int, seed: int
+    ) -> None:
+        """Collect the possible kinds of dirt; `specimens` are some valid rows."""
+        self._kinds = _kinds(dataset, writer, specimens)
         self._rng = generator(seed, "dirt")
         self._turns = self._rng.sample(list(self._kinds), len(self._kinds))
         self.counts = dict.fromkeys(self._turns, 0)
         self._rows, self._to_spoil, self._spoiled = rows, to_spoil, 0
 
-    def applied(self, row: int, cells: Cells) -> Cells | str:
-        """Return the record of a row: its cells unchanged, or made invalid."""
+    def applied(self, position: int, cells: Cells) -> Cells | str:
+        """Return the record of the row at a position: its cells unchanged, or made invalid."""
         # Selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S): an exact number of rows, without a list of them.
         remaining = self._to_spoil - self._spoiled
-        if not remaining or self._rng.random() * (self._rows - row) >= remaining:
+        if not remaining or self._rng.random() * (self._rows - position) >= remaining:
             return cells
         kind = self._turns[self._spoiled % len(self._turns)]
         self._spoiled += 1

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
 from mini_platform.declare.columns import Column
-from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.dataset import Dataset, unpacked
 from mini_platform.declare.sources import Csv, Json
 from mini_platform.operations.sampling.rows import Cells
 
@@ -56,6 +56,20 @@ def form_of(dataset: Dataset, name: str) -> Form | None:
         if re.search(rf"(?i)\.({pattern})$", name):
             return form if any(isinstance(source, _kind(form)) for source in dataset.sources) else None
     return None
+
+
+def suffix_of(dataset: Dataset) -> str:
+    """Return the ending of a name for a sample in the format of the dataset's first source.
+
+    Raises:
+        ValueError: all of its files are compressed.
+    """
+    source = dataset.sources[0]
+    usual = ".csv" if isinstance(source, Csv) else ".jsonl" if source.rows is None else ".json"
+    plain = sorted((suffix for suffix in source.suffixes if unpacked(suffix) == suffix), key=usual.__ne__)
+    if not plain:
+        raise ValueError(f"dataset {dataset.name}: samples are not compressed, as all of its files are")
+    return plain[0]
 
 
 def writer_of(dataset: Dataset, form: Form | None) -> Writer:

@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 
 Cells = list[str]
 
-FIRST_DAY, LAST_DAY = dt.date(1970, 1, 1), dt.date(2019, 12, 31)
-"""Bounds of drawn dates without declared bounds: safely in the past, for rules that forbid the future."""
-FIRST_SECOND, LAST_SECOND = 0, 50 * 365 * 86_400
-"""Bounds of drawn times without declared bounds, in seconds since 1970."""
+DAYS, KEY_DAYS = 1_000, 20_000
+"""Days before the last one within which dates without a declared bound are drawn; in a key each row has a day of its own."""
 
 LOWER = {"ge": False, "greater_than_or_equal_to": False, "gt": True, "greater_than": True}
 UPPER = {"le": False, "less_than_or_equal_to": False, "lt": True, "less_than": True}
@@ -54,17 +53,25 @@ def generator(seed: int, purpose: str) -> random.Random:
     return random.Random(f"{seed}/{purpose}")  # noqa: S311 - sample data, not secrets
 
 
-def clean_rows(dataset: Dataset, rng: random.Random) -> Callable[[range], list[Cells]]:
-    """Return a function that generates valid rows for a range of row numbers, cells in the order of the read columns."""
-    columns = dataset.read_columns
+def yesterday() -> dt.date:
+    """Return the last day in UTC that is over."""
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
+def clean_rows(dataset: Dataset, rng: random.Random, last_day: dt.date) -> Callable[[range], list[Cells]]:
+    """Return a function that generates valid rows for a range of row numbers, cells in the order of the read columns.
+
+    Dates and times reach until the end of `last_day`.
+    """
     if (realistic := dataset.realistic) is not None:
-        names = [column.name for column in columns]
+        names = [column.name for column in dataset.read_columns]
 
         def from_realistic(numbers: range) -> list[Cells]:
-            return [[cells[name] for name in names] for cells in (realistic(rng, number) for number in numbers)]
+            return [[cells[name] for name in names] for cells in (realistic(rng, n, last_day) for n in numbers)]
 
         return from_realistic
 
+    columns = [_bounded(column, last_day, in_key=column.name in dataset.key) for column in dataset.read_columns]
     for column in columns:
         if undrawable := set(column.checks) - DRAWABLE - set(column.warn):
             raise ValueError(
@@ -90,6 +97,22 @@ def clean_rows(dataset: Dataset, rng: random.Random) -> Callable[[range], list[C
         raise ValueError(f"dataset {dataset.name}: rows drawn at random do not satisfy {names}; declare `realistic`")
 
     return draw_rows
+
+
+def _bounded(column: Column, last_day: dt.date, *, in_key: bool) -> Column:
+    """Return a column of dates or times with the last day as its upper bound, and a lower bound, if none is declared."""
+    if column.type not in (dt.date, dt.datetime) or "isin" in column.checks:
+        return column
+    checks, days = dict(column.checks), dt.timedelta(days=KEY_DAYS if in_key else DAYS)
+    latest: dt.date = last_day
+    if column.type is dt.datetime:
+        latest = dt.datetime.combine(last_day, dt.time(23, 59, 59), dt.UTC)
+    lower = [checks[name] for name in checks if name in LOWER]
+    if "in_range" not in checks and not checks.keys() & UPPER.keys() and all(limit < latest for limit in lower):
+        checks["le"] = latest
+        if not lower:
+            checks["ge"] = latest - days
+    return replace(column, checks=checks)
 
 
 def rules_hold(dataset: Dataset, rules: Sequence[CustomRule], rows: list[Cells]) -> list[bool]:
@@ -176,7 +199,9 @@ def _nth(column: Column, index: int) -> str:
         width = max(low, min(high, 6)) - len(prefix)
         text = f"{prefix}{index:0{width}d}"
         return f"{text}@example.org" if "email" in column.checks else text
-    return _number_text(column, math.ceil(_bounds(column, 10**12)[0]) + index)
+    lowest, highest = _bounds(column, 10**12)
+    newest_first = column.type in (dt.date, dt.datetime)
+    return _number_text(column, math.floor(highest) - index if newest_first else math.ceil(lowest) + index)
 
 
 def _prefix(column: Column) -> str:
@@ -206,9 +231,6 @@ def _bounds(column: Column, span: int) -> tuple[float, float]:
         elif check in UPPER:
             highs.append(_bound(column, argument, UPPER[check], -math.inf))
     if column.type in (dt.date, dt.datetime):
-        if not lows and not highs:
-            days = FIRST_DAY.toordinal(), LAST_DAY.toordinal()
-            return days if column.type is dt.date else (FIRST_SECOND, LAST_SECOND)
         span = min(span, 1000)
     low = max(lows) if lows else min(highs) - span if highs else 0
     return low, min(highs, default=low + span)

@@ -47,14 +47,10 @@ def _apply_next(engine: Engine, migrations: Sequence[Migration]) -> bool:
     """Apply the first missing migration; return False if there is none."""
     with engine.begin() as conn:
         advisory_lock(conn, "schema")
+        refuse_newer(conn, migrations)
         if (applied := _applied(conn)) is None:
             return False
         missing = [migration for migration in migrations if migration.number not in applied]
-        if applied - {migration.number for migration in migrations}:
-            raise NewerDatabaseError(
-                f"The database was migrated by a newer version of Mini Platform (to number {max(applied)}, and "
-                f"this version knows numbers up to {migrations[-1].number}): install that version, or a later one."
-            )
         if not missing:
             return False
         become_owner(conn)
@@ -63,6 +59,15 @@ def _apply_next(engine: Engine, migrations: Sequence[Migration]) -> bool:
         record(conn, missing[:1])
         failpoint("migration.before_commit")
     return True
+
+
+def refuse_newer(conn: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Raise a NewerDatabaseError if the database has a migration that this version does not know; nothing is changed."""
+    if unknown := (_applied(conn) or set()) - {migration.number for migration in migrations}:
+        raise NewerDatabaseError(
+            f"The database was migrated by a newer version of Mini Platform (to number {max(unknown)}, and "
+            f"this version knows numbers up to {migrations[-1].number}): install that version, or a later one."
+        )
 
 
 def _applied(conn: Connection) -> set[int] | None:

@@ -1,7 +1,12 @@
 """Definitions of the tables of the platform and of declared datasets. Not here: creating and filling them."""
 
 from mini_platform.warehouse.tables.columns import NOW, among, columns_read, shown, sql_type
-from mini_platform.warehouse.tables.dataset import DatasetTables, computed_names, dataset_tables, production_with_extra
+from mini_platform.warehouse.tables.dataset import (
+    DatasetTables,
+    dataset_tables,
+    production_with_extra,
+    without_tables,
+)
 from mini_platform.warehouse.tables.ops import (
     COUNTERS,
     SCHEMAS,
@@ -25,7 +30,6 @@ from mini_platform.warehouse.tables.ops import (
     platform_tables,
     quality_report,
 )
-from mini_platform.warehouse.tables.refused import refuse_duplicate_names
 
 __all__ = [
     "COUNTERS",
@@ -40,7 +44,6 @@ __all__ = [
     "changes",
     "checkpoints",
     "columns_read",
-    "computed_names",
     "dataset_tables",
     "dirty_groups",
     "files",
@@ -56,7 +59,7 @@ __all__ = [
     "platform_tables",
     "production_with_extra",
     "quality_report",
-    "refuse_duplicate_names",
     "shown",
     "sql_type",
+    "without_tables",
 ]

@@ -6,7 +6,7 @@ tables of computed rows (`computed.py`), creating tables (`warehouse/schema.py`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -42,7 +42,7 @@ from mini_platform.warehouse.tables.columns import (
     sql_type,
 )
 from mini_platform.warehouse.tables.computed import aggregate_table, surrogates, view_table
-from mini_platform.warehouse.tables.refused import refuse_duplicate_names, refuse_long_names
+from mini_platform.warehouse.tables.refused import Owners, refuse_duplicate_names, refuse_long_names
 
 LASTING = {"first_loaded": "When the row was first loaded", "surrogate": "Number of the row"}
 """System columns whose value a key keeps if its row is deleted and comes back, with their comments."""
@@ -109,6 +109,23 @@ def dataset_tables(dataset: Dataset) -> DatasetTables:
         with placed(dataset.page):
             PageRows(dataset, dataset.page, tables)  # Raises if it cannot be made.
     return tables
+
+
+def without_tables(datasets: Iterable[Dataset]) -> dict[str, DeclarationError]:
+    """Return the datasets for which no tables can be made, by name, each with the reason.
+
+    Of two that would have a table or an index of the same name, it is the later one.
+    """
+    refused: dict[str, DeclarationError] = {}
+    used: Owners = {}
+    for dataset in datasets:
+        try:
+            used = refuse_duplicate_names(computed_names(dataset, dataset_tables(dataset)), used)
+        except DeclarationError as error:
+            refused[dataset.name] = error
+        except Exception as error:  # A select of a user may raise anything.
+            refused[dataset.name] = DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}")
+    return refused
 
 
 def _selected(dataset: Dataset, computed: Computed, tables: DatasetTables) -> Select[Any]:

@@ -80,18 +80,26 @@ def _check_key_length(dataset: Dataset, where: str, key: Iterable[ColumnElement[
         )
 
 
-def refuse_duplicate_names(names: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse a name that the platform uses, or that is made twice: one table would replace the other.
+Owners = Mapping[tuple[str, str], str]
+"""Names that are taken, as schema and name, each with its owner in words."""
+
+
+def refuse_duplicate_names(names: Iterable[tuple[str, str, str]], others: Owners | None = None) -> Owners:
+    """Refuse a name that the platform or one of the others uses, or that is made twice: one table would replace the other.
+
+    Returns:
+        All names that are taken now.
 
     Raises:
         DeclarationError: with the two owners of the name.
     """
-    used = {(str(table.schema), table.name): "the platform" for table in platform_tables()}
+    used = {(str(table.schema), table.name): "the platform" for table in platform_tables()} | dict(others or {})
     for schema, name, owner in names:
         if (other := used.setdefault((schema, name), owner)) is not owner:
             raise DeclarationError(
                 f"{owner}: {schema}.{name} would be made for it, and for {other}: rename one of them"
             )
+    return used
 
 
 def refuse_long_names(dataset: Dataset, aggregates: Mapping[str, Table]) -> None:

@@ -42,12 +42,14 @@ class Health(BaseModel):
     """The state of the platform."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="degraded: the last run failed, or an inbox cannot be used; unavailable: the database does not answer"
+        description="degraded: the last run failed, an inbox cannot be used, or a declaration is invalid; unavailable: the "
+        "database does not answer"
     )
     db_connected: bool = Field(description="True also if the database answers too late")
     last_etl_run: dt.datetime | None = Field(description="Time of the last sync or load; null: never, or unknown")
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
     inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
+    declarations_invalid: list[str] = Field([], description="Datasets whose declaration is invalid; the others work")
 
 
 class Stats(BaseModel):
@@ -73,7 +75,7 @@ def alive() -> Alive:
     responses={503: {"model": Health, "description": "The database cannot be reached, or answers too late"}},
 )
 def health(site: SiteDep, response: Response) -> Health:
-    """Return the state of the database, the outcome of the last run, and the remote inboxes that cannot be used."""
+    """Return the state of the database, the outcome of the last run, and what cannot be used: remote inboxes, declarations."""
     try:
         past = _Past(site)
         with site.read() as conn:
@@ -84,12 +86,14 @@ def health(site: SiteDep, response: Response) -> Health:
         return Health(status="unavailable", db_connected=connected, last_etl_run=None, etl_status="unknown")
     status = past.status()
     failing = [f"{row.dataset}/{row.inbox}" for row in states if row.last_error]
+    invalid = sorted({declaration.name for declaration in site.platform.invalid})
     return Health(
-        status="degraded" if status == "failure" or failing else "ok",
+        status="degraded" if status == "failure" or failing or invalid else "ok",
         db_connected=True,
         last_etl_run=past.last_run,
         etl_status=status,
         inboxes_failing=failing,
+        declarations_invalid=invalid,
     )
 
 

@@ -18,10 +18,12 @@ from typing import Any, get_args
 from fastapi import FastAPI
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.registry import unknown_dataset
 from mini_platform.declare.sources import Csv
+from mini_platform.warehouse.filters import COMPARISONS
 from mini_platform.web.api import relations
 from mini_platform.web.api.export import MEDIA_TYPES
-from mini_platform.web.api.query import COMPARISONS, MOST_ROWS, PAGE_ROWS, operators
+from mini_platform.web.api.query import MOST_ROWS, PAGE_ROWS, operators
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.problems import Problem, documented
 from mini_platform.web.site import Site
@@ -147,7 +149,7 @@ def _problem_details(datasets: Mapping[str, Dataset], example: Dataset) -> dict[
     misspelt = f"{example.name[:2]}{example.name[3:]}"
     return {
         "403": f"This key lacks the scope read:{personal.name}, which is required here.",
-        "404": f"There is no dataset '{misspelt}'. The datasets are: {', '.join(datasets)}.",
+        "404": unknown_dataset(misspelt, datasets),
         "415": f"Files of {example.name} have names that end in {', '.join(example.suffixes[:2])}.",
     }
 

@@ -10,13 +10,14 @@ may contain commas. `ne` also matches nulls. `contains` and `search` ignore case
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from mini_platform.declare.reserved import FILTERS, LIST_WORDS
+from mini_platform.warehouse.filters import contains, filter_condition, operators_of
 from mini_platform.web.api.keyset import OPPOSITE, Cipher, Cursor, Sort
 from mini_platform.web.api.relations import Relation, RelationColumn
 from mini_platform.web.api.values import read
@@ -28,25 +29,10 @@ MOST_VALUES = 1000
 CHUNK = 2000
 """Rows of an export per fetch; each fetch has the whole time limit of a statement."""
 
-COMPARISONS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] = {
-    "eq": lambda element, value: element == value,
-    "ne": lambda element, value: element.is_distinct_from(value),
-    "gt": lambda element, value: element > value,
-    "gte": lambda element, value: element >= value,
-    "lt": lambda element, value: element < value,
-    "lte": lambda element, value: element <= value,
-}
-
 
 def operators(column: RelationColumn) -> tuple[str, ...]:
     """Return the operators by which a column can be filtered."""
-    if column.masked:
-        return ()
-    if column.type is dict or get_args(column.type):
-        return ("isnull",)
-    if column.type is bool:
-        return ("eq", "ne", "isnull")
-    return (*COMPARISONS, "in", *(["contains"] if column.type is str else []), "isnull")
+    return () if column.masked else operators_of(column.type)
 
 
 @dataclass(frozen=True)
@@ -258,19 +244,14 @@ def _limit(value: str, *, export: bool) -> int:
 
 def _filters(relation: Relation, name: str, values: list[str]) -> Iterator[ColumnElement[bool]]:
     column, operator = _column(relation, name)
-    element = column.element
-    if operator == "isnull":
-        for value in values:
-            yield element.is_(None) if _read(name, bool, value) else element.is_not(None)
-    elif operator == "contains":
-        yield from (_contains(element, value) for value in values)
-    elif operator == "in":
+    if operator == "in":
         texts = values[0].split(",") if len(values) == 1 else values
         if len(texts) > MOST_VALUES:
             raise ProblemError(f"{name} has more than {MOST_VALUES} values.", parameter=name)
-        yield element.in_([_read(name, column.type, text) for text in texts])
-    else:
-        yield from (COMPARISONS[operator](element, _read(name, column.type, value)) for value in values)
+        yield filter_condition(column.element, operator, [_read(name, column.type, text) for text in texts])
+        return
+    kind = bool if operator == "isnull" else column.type
+    yield from (filter_condition(column.element, operator, _read(name, kind, value)) for value in values)
 
 
 def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
@@ -293,11 +274,6 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
     )
 
 
-def _contains(element: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    # By the collation of the database: that of the columns, C, knows no case but ASCII's.
-    return element.collate("default").icontains(text, autoescape=True)
-
-
 def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
     """Yield a condition per word: it must occur in one of the columns."""
     words = text.split()
@@ -307,4 +283,4 @@ def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
     if len(words) * len(columns) > MOST_VALUES:
         raise ProblemError(f"search: {len(words)} words are too many.", parameter="search")
     for word in words:
-        yield or_(*(_contains(column, word) for column in columns))
+        yield or_(*(contains(column, word) for column in columns))

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Column,
     ColumnElement,
@@ -29,10 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy import column as sql_column
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.dialects.postgresql import array
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.protection import DIGIT, LETTER, MASK, NOT_IDENTIFYING, SHAPE_CHARACTERS
+from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, quality_report
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.warehouse.tables import files as ledger
@@ -333,10 +333,3 @@ def _shape(column: Column[Any]) -> ColumnElement[Any]:
     for pattern, sign in ((LETTER, "a"), (DIGIT, "9")):
         start = func.regexp_replace(start, pattern, sign, "g", type_=Text)
     return case((column.regexp_match(f"^(?:{NOT_IDENTIFYING})$"), column), else_=start)
-
-
-def python_type(column: ColumnElement[Any]) -> Any:
-    """Return the Python type of a column's values."""
-    if isinstance(column.type, ARRAY):
-        return list[column.type.item_type.python_type]  # type: ignore[name-defined]
-    return dict if isinstance(column.type, JSONB) else column.type.python_type

@@ -31,7 +31,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import audit
 from mini_platform.web.auth import keys, sessions
 from mini_platform.web.auth.origins import SAFE, Origins, allow_origins, is_same_origin
-from mini_platform.web.auth.sessions import COOKIE, Cookie
+from mini_platform.web.auth.sessions import Cookie
 from mini_platform.web.envelope import Envelope
 from mini_platform.web.problems import ProblemError
 from mini_platform.web.site import Site
@@ -99,7 +99,8 @@ def is_key(request: Request, name: str, key: str) -> bool:
 
 def log_out(request: Request) -> Cookie:
     """End the session of this browser: `response.set_cookie(**log_out(request))`."""
-    return sessions.ended(secure=request.url.scheme == "https")
+    guard: Guard = request.app.state.guard
+    return sessions.ended(guard.settings, secure=request.url.scheme == "https")
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Guard:
         """
         if text := presented(request.headers):
             return self.verified(request, text)
-        key_id = sessions.opened_by(self.settings, request.cookies[COOKIE]) if COOKIE in request.cookies else None
+        key_id = sessions.opened_by(self.settings, request.cookies)
         if key_id is None:
             raise ProblemError(f"A key is required. {HOW}", HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": REALM})
         if request.method not in SAFE and not is_same_origin(request.headers):

@@ -77,10 +77,11 @@ def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool 
         state = reads.state(conn)
         page, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
         total = reads.rows_of(conn, dataset_tables(dataset).production)
+        sampled = reads.sampled(request, conn, [dataset])
     masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
         request, "browse.html",
-        dataset=dataset, state=state, listing=page, facets=facets, total=total,
+        dataset=dataset, state=state, listing=page, facets=facets, total=total, sampled=sampled,
         has_alternates=masked.isdisjoint(page.named),
     )  # fmt: skip
 
@@ -98,6 +99,7 @@ def dataset_page(request: Request, site: SiteDep, dataset: str) -> Response:
             "total": reads.rows_of(conn, dataset_tables(chosen).production),
             "charts": [chart for item in chosen.computed if (chart := _chart(conn, chosen, item))],
             "files": reads.last_files(conn, chosen, 5),
+            "sampled": reads.sampled(request, conn, [chosen]),
             "quality": reads.latest_quality(conn, dataset_tables(chosen).production.fullname),
         }
     tables = {"columns": _columns(chosen, context["quality"]), "computed": _computed(chosen)}

@@ -6,7 +6,7 @@ selects (`warehouse/page_rows.py`), charts (`page_charts.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,10 +28,10 @@ from mini_platform.declare.pages import (
     words_of,
 )
 from mini_platform.rows.wording import plural
+from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api.query import any_of
-from mini_platform.web.api.relations import python_type
 from mini_platform.web.api.values import read
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import browse, reads
@@ -59,8 +59,24 @@ def add_declared_pages(app: FastAPI, datasets: Mapping[str, Dataset]) -> None:
             app.add_api_route(f"/{dataset.name}", show(dataset), include_in_schema=False, dependencies=guarded)
 
 
+def add_invalid_pages(app: FastAPI, names: Iterable[str]) -> None:
+    """Let the app answer at `/<name>` of each invalid dataset with the reason."""
+    for name in names:
+        if name.isidentifier():
+            guarded = [Depends(allowed("read"))]
+            app.add_api_route(f"/{name}", _reason(name), include_in_schema=False, dependencies=guarded)
+
+
+def _reason(name: str) -> Callable[..., None]:
+    def show(site: SiteDep) -> None:
+        site.dataset(name)
+
+    return show
+
+
 def _listing(dataset: Dataset) -> Callable[..., Response]:
     def show(request: Request, site: SiteDep) -> Response:
+        site.dataset(dataset.name)
         return browse.listing_page(request, site, dataset, clear=dataset.page is not None and dataset.page.unmasked)
 
     return show
@@ -68,6 +84,7 @@ def _listing(dataset: Dataset) -> Callable[..., Response]:
 
 def _page(dataset: Dataset) -> Callable[..., Response]:
     def show(request: Request, site: SiteDep) -> Response:
+        site.dataset(dataset.name)
         with site.read() as conn:
             return declared_page(request, conn, page_rows(dataset))
 
@@ -128,7 +145,12 @@ def declared_page(request: Request, conn: Connection, rows: PageRows) -> Respons
         ProblemError: a parameter is invalid.
     """
     page, dataset = rows.page, rows.dataset
-    context: dict[str, Any] = {"dataset": dataset, "page": page, "state": reads.state(conn)}
+    context: dict[str, Any] = {
+        "dataset": dataset,
+        "page": page,
+        "state": reads.state(conn),
+        "sampled": reads.sampled(request, conn, [dataset]),
+    }
     compared = _compared(request, conn, rows, page.compare) if page.compare else None
     side_by_side = {page.compare: compared.chosen} if compared and compared.chosen and page.compare else {}
     first, last = conn.execute(rows.time_range(side_by_side)).one()

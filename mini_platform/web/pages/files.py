@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, RowMapping, func, select
 
 from mini_platform.declare.dataset import Dataset
-from mini_platform.operations import reprocessing
+from mini_platform.operations import reprocessing, sample_data
 from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES
 from mini_platform.warehouse.tables import files as ledger_files
@@ -83,6 +83,18 @@ async def upload(request: Request, site: SiteDep, dataset: str) -> RedirectRespo
     """Receive a file from the form of a browser without scripts, and redirect to its page."""
     landed = await uploads.send(request, Response(), site, dataset)
     return RedirectResponse(f"/files/{landed.file_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/datasets/{dataset}/bad-rows", dependencies=[Depends(allowed("write"))])
+def load_bad_rows(request: Request, site: SiteDep, dataset: str) -> RedirectResponse:
+    """Land a sample file with invalid rows, and redirect to its page."""
+    chosen = site.dataset(dataset)
+    try:
+        row = sample_data.land_dirty(site.platform, chosen)
+    except ValueError as error:
+        raise ProblemError(f"{error}.", HTTPStatus.CONFLICT) from error
+    nudge(request, chosen)
+    return RedirectResponse(f"/files/{row.same_as or row.file_id}", HTTPStatus.SEE_OTHER)
 
 
 @router.post("/files/{file_id}/reprocess", dependencies=[Depends(allowed("write"))])

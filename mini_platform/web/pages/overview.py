@@ -86,5 +86,7 @@ def overview(request: Request, site: SiteDep) -> Response:
             )
             for name, dataset in readable.items()
         ]
-        state = reads.state(conn)
-    return render(request, "overview.html", cards=cards, incidents=incidents, totals=totals, state=state)
+        state, sampled = reads.state(conn), reads.sampled(request, conn, readable.values())
+    return render(
+        request, "overview.html", cards=cards, sampled=sampled, incidents=incidents, totals=totals, state=state
+    )

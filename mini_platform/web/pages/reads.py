@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import Request
 from sqlalchemy import Connection, RowMapping, Select, Table, case, column, func, not_, select, text
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.operations import sample_data
 from mini_platform.operations.detection import corrected
 from mini_platform.warehouse import changes
 from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
 from mini_platform.warehouse.tables import checkpoints, files, incidents, quality_report
+from mini_platform.web.auth.guard import may
+from mini_platform.web.site import Site
 
 COUNTED = 2_000_000
 """Maximum rows of a table that is counted for a page (0.1 s); for larger ones the server's estimate is shown."""
@@ -101,6 +105,13 @@ def broken(conn: Connection, dataset: Dataset) -> Counter[str]:
     for rules in conn.scalars(last):
         counts.update(rules or {})
     return +counts
+
+
+def sampled(request: Request, conn: Connection, datasets: Iterable[Dataset]) -> set[str]:
+    """Return the names of the datasets that have only sample data, and to which the caller may send files."""
+    site: Site = request.app.state.site
+    names = [dataset.name for dataset in datasets if may(request, "write", dataset)]
+    return sample_data.has_samples_only(conn, site.settings.data, names) if names else set()
 
 
 def latest_quality(conn: Connection, table: str) -> dict[str, RowMapping]:

@@ -53,6 +53,8 @@ def add_pages(app: FastAPI) -> None:
         app.include_router(router)
     app.mount("/help", Help(), name="help")
     declared_page.add_declared_pages(app, app.state.site.datasets)
+    invalid = {declaration.name for declaration in app.state.site.platform.invalid}
+    declared_page.add_invalid_pages(app, sorted(invalid - app.state.site.datasets.keys()))
     app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     for kind, handler in HANDLERS.items():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from sqlalchemy import text
-from starlette.routing import BaseRoute, Mount, Route
 
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
@@ -20,7 +18,7 @@ from mini_platform.web.auth import keys
 from mini_platform.web.auth.guard import Guard, allowed, log_in, log_out, may
 from mini_platform.web.site import Site
 from mini_platform_tests.support.databases import open_platform
-from mini_platform_tests.support.web import serving
+from mini_platform_tests.support.web import endpoints_of, serving
 
 Endpoints = list[tuple[str, str]]
 EVER = dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
@@ -409,17 +407,6 @@ FOLDERS = ("/static/", "/api/swagger/", "/help/")
 """Of files that come with the platform."""
 
 
-def _endpoints(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
-    """Method and path of every route, of included routers, too."""
-    for route in routes:
-        if isinstance(route, Mount):
-            yield "GET", f"{route.path}/"
-        elif isinstance(route, Route | APIRoute):
-            yield from ((method, route.path) for method in sorted(route.methods or ()) if method != "HEAD")
-        else:
-            yield from _endpoints(route.original_router.routes)  # type: ignore[attr-defined]
-
-
 def _url(path: str, dataset: str) -> str:
     """A path of this template."""
     named = path.replace("{dataset}", dataset)
@@ -429,7 +416,9 @@ def _url(path: str, dataset: str) -> str:
 @pytest.fixture
 def endpoints(platform: Platform) -> Endpoints:
     guarded_routes = [
-        e for e in _endpoints(create_app(Site(platform)).routes) if e[1] not in PUBLIC and not e[1].startswith(FOLDERS)
+        e
+        for e in endpoints_of(create_app(Site(platform)).routes)
+        if e[1] not in PUBLIC and not e[1].startswith(FOLDERS)
     ]
     assert ("GET", "/metrics") in guarded_routes
     return guarded_routes

@@ -347,7 +347,7 @@ def test_the_page_of_any_dataset_has_rows_first_and_charts_that_say_something(
 ) -> None:
     sales = examples.sales
     assert sales.realistic
-    orders = [dict(sales.realistic(random.Random(n), n)) for n in range(20)]  # noqa: S311
+    orders = [dict(sales.realistic(random.Random(n), n, dt.date(2024, 12, 31))) for n in range(20)]  # noqa: S311
     lines = [",".join(f'"{str(v).replace(chr(34), chr(34) * 2)}"' for v in order.values()) for order in orders]
     declared(sales).load("a.csv", "\n".join([",".join(orders[0]), *lines, ""]))
     page = Html(opened(sales)("/datasets/sales").text)

@@ -447,7 +447,7 @@ def test_stopped_files_are_reported_in_whole_sentences(declared: Declared, opene
 ])  # fmt: skip
 def test_one_customer(declared: Declared, opened: Opened, orders: int, sentence: str) -> None:
     assert sales.realistic
-    order = dict(sales.realistic(random.Random(1), 1))  # noqa: S311
+    order = dict(sales.realistic(random.Random(1), 1, dt.date(2024, 12, 31)))  # noqa: S311
     lines = [",".join(f'"{v}"' for v in {**order, "order_id": f"S00000000{n}"}.values()) for n in range(orders)]
     declared(sales).load("a.csv", "\n".join([",".join(order), *lines, ""]))
     page = words(opened(sales)("/sales"))

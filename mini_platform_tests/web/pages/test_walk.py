@@ -360,6 +360,7 @@ class Walk:
         )
         assert sent.status_code == 303, sent.text
         assert ask.post("/files/1/reprocess").status_code == 303
+        assert ask.post("/datasets/weather/bad-rows").status_code == 303
         wrong = ask.post("/login", data={"key": EVIL, "then": EVIL}, headers={"Accept": "text/html"})
         assert wrong.status_code == 401
         assert ask.post("/logout").status_code == 303

@@ -1,0 +1,1 @@
+"""The datasets of acme, and assets of your own."""

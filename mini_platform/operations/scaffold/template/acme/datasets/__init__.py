@@ -1,0 +1,1 @@
+"""The datasets of acme: each file declares one."""
