@@ -341,10 +341,8 @@ class Dataset:
         derived = [f"{self.table}_{name}" for name in (*self.indexes, *self.surrogates)]
         derived += [f"surrogates_{a.name}" for a in self.aggregates if a.surrogate]
         names = (self.name, self.table, *(c.name for c in self.computed), *derived)
-        if too_long := sorted(name for name in names if len(name.encode()) > reserved.NAME_BYTES):
-            raise DeclarationError(
-                f"{where}: Postgres takes names of up to {reserved.NAME_BYTES} bytes: {too_long} are longer"
-            )
+        for name in names:
+            self._refuse_long(where, name)
         # An alias may be the name of a column that is not read: of the number that is derived from a text, for example.
         self._refuse_filters()
         self._refuse_alike([(column.name, column) for column in self.columns])
@@ -365,6 +363,10 @@ class Dataset:
                 f"{where}: {name} cannot be the name of a column, as lists of the API have a parameter {name}; use another, "
                 f"such as {name}_, and declare {name} as its alias"
             )
+        Dataset._refuse_long(where, name)
+
+    @staticmethod
+    def _refuse_long(where: str, name: str) -> None:
         if len(name.encode()) > reserved.NAME_BYTES:
             raise DeclarationError(
                 f"{where}: Postgres takes names of up to {reserved.NAME_BYTES} bytes: {name} is longer"

@@ -72,7 +72,7 @@ def aggregate(rows: Callable[..., Any], *key: str, surrogate: str | None = None)
     sample = Dataset(name="sample", table="sample", description="x", rows=Row, key=("id",))
     production = dataset_tables(sample).production
     names = COLUMNS.get(rows.__name__) or [column.name for column in rows(production).selected_columns]
-    return Aggregate(rows, key, {name: (name,) for name in names}, (names[0], names[-1]), surrogate)
+    return Aggregate(rows, key, {name: (name,) for name in names}, surrogate=surrogate)
 
 
 def dataset(*aggregates: Aggregate, name: str = "sh", **more: Any) -> Dataset:

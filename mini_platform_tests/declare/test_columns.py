@@ -393,7 +393,7 @@ def test_contradictions_of_a_dataset() -> None:
 @pytest.mark.parametrize("name", ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"])
 def test_names_that_postgres_keeps_for_itself(name: str, engine: Engine) -> None:
     rows = type("Rows", (RowModel,), {"__annotations__": {name: "str"}, name: Field("x")})
-    with pytest.raises(ValueError, match=rf"dataset taken: every table of Postgres has columns called \['{name}'\] of"):
+    with pytest.raises(ValueError, match=f"dataset taken: every table of Postgres has a column called {name} of"):
         Dataset("taken", "taken", rows, (name,), "Taken")
     with engine.connect() as conn, pytest.raises(ProgrammingError, match="system column"):
         conn.execute(text(f"CREATE TEMPORARY TABLE taken ({name} text)"))
@@ -409,9 +409,7 @@ def test_names_that_postgres_would_cut() -> None:
         {"rows": rows("ä" * 32), "key": ("ä" * 32,)},
         {"table": "t" * 64},
     ):
-        with pytest.raises(
-            ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: \['(k|ä|t)+'\] are longer"
-        ):
+        with pytest.raises(ValueError, match=r"dataset d: Postgres takes names of up to 63 bytes: (k|ä|t)+ is longer"):
             Dataset(**({"name": "d", "table": "t", "rows": rows("k"), "key": ("k",), "description": "x"} | overrides))
 
 

@@ -250,7 +250,7 @@ COMPUTED: dict[str, Any] = {
         Aggregate(
             by_park, ("park", "day"), {"park": ("P",), "day": ("D",), "visits": ("V", "visits")}, ("day", "visits")
         ),
-        Aggregate(reading, ("park",), {"park": ("P",), "last": ("L",)}, ("park", "last")),
+        Aggregate(reading, ("park",), {"park": ("P",), "last": ("L",)}),
     ),
 }
 ONE: dict[str, Any] = {"measures": {"n": "count()"}, "figures": ("n",)}
@@ -269,7 +269,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"filters": ("park", "gust"), **ONE}, r"filters names gust, which is not a column of it; did you mean guest\?"),
     ({"of": "reading", "filters": ("guest",), **ONE}, "filters names guest, which is not a column of it"),
     ({"of": "by_park", "filters": ("reading.last",), **ONE}, "reading.last is a column of another table, to which by_park"),
-    ({"filters": "park", **ONE}, "Page: filters is 'park'; it takes texts"),
+    ({"filters": "park", **ONE}, "Page: filters is 'park'; it takes a tuple of texts"),
     ({"compare": "park", "filters": ("park",), **ONE}, "Page: two choices would have the parameter park"),
     ({"measures": {"n": "total(k)"}}, r"Page: measure n: its value is 'total\(k\)'; it takes count\(\), or one of"),
     ({"measures": {"n": "sum()"}}, r"Page: measure n: sum\(\) lacks its column"),
@@ -318,9 +318,7 @@ def test_a_page_that_cannot_be_is_refused(arguments: dict[str, Any], sentence: s
 
 
 def test_a_page_stands_at_an_address_that_is_free() -> None:
-    with pytest.raises(
-        DeclarationError, match="dataset files: page: its address would be /files, which is an address of the"
-    ):
+    with pytest.raises(DeclarationError, match="dataset files: name cannot be files, which is a name of the platform"):
         visits(FEW, name="files")
     with pytest.raises(DeclarationError, match="dataset visits: page is 'x'; it takes Page"):
         visits("x")  # type: ignore[arg-type]

@@ -163,9 +163,9 @@ def test_facets_follow_the_filters_beside_them(declared: Declared, opened: Opene
 class Odd(RowModel):
     k: int = Field("Number")
     self: str = Field("Link")
-    limit: str = Field("Text")
-    search: str = Field("Text")
-    filter_column: str = Field("Text")
+    items: str = Field("Text")
+    json: str = Field("Text")
+    column: str = Field("Text")
     n: int | None = Field("Number")
     a__b: int | None = Field("Number")
 
@@ -182,7 +182,7 @@ CHIPS = {
         "filter_column=n&filter_by=eq&filter_value=": "n is empty",
         "filter_column=n&filter_by=isnull&filter_value=7": "n is empty",
         "filter_column=n&filter_by=gte&filter_value=": None,
-        "search__eq=2": "search is 2",
+        "json__eq=2": "json is 2",
 }  # fmt: skip
 """Filter of a listing -> the chip that says so."""
 
@@ -191,7 +191,7 @@ def test_chips_say_what_is_filtered_and_columns_have_any_name(declared: Declared
     lines = [
         f"{k},v{k % 2},{k % 2 + 1},{k % 2 + 1},{k % 2 + 1},{k if k % 2 else ''},{k if k % 2 else ''}" for k in range(9)
     ]
-    declared(ODD).load("a.csv", "k,self,limit,search,filter_column,n,a__b\n" + "\n".join(lines) + "\n")
+    declared(ODD).load("a.csv", "k,self,items,json,column,n,a__b\n" + "\n".join(lines) + "\n")
     ask = opened(ODD)
     chip = re.compile(
         r'<li><a [^>]*>([^<]*)<svg class="icon"[^>]*><path[^>]*></svg><span class="visually-hidden">: remove'
@@ -199,7 +199,7 @@ def test_chips_say_what_is_filtered_and_columns_have_any_name(declared: Declared
     for query, label in CHIPS.items():
         page = Page(ask(f"/datasets/odd?{query}").text)
         assert chip.findall(page.html) == ([label] if label else []), query
-    for column, value in {"self": "v1", "limit": "2", "search": "2", "filter_column": "2"}.items():
+    for column, value in {"self": "v1", "items": "2", "json": "2", "column": "2"}.items():
         for query in (f"filter_column={column}&filter_by=eq&filter_value={value}", f"{column}__eq={value}"):
             page = Page(ask(f"/datasets/odd?{query}").text)
             assert f"{column} is {value}" in page.read("rows")
@@ -315,9 +315,9 @@ def aggregate_of_texts(o: Any) -> Any:
     return select(o.c.k, func.max(o.c.shop, type_=Text).label("last")).group_by(o.c.k)
 
 
-def test_what_is_no_number_is_not_drawn(declared: Declared, opened: Opened) -> None:
+def test_an_aggregate_without_a_chart_draws_none(declared: Declared, opened: Opened) -> None:
     declaration = Dataset(name="texts", table="texts", description="x", rows=Sold, key=("k",), aggregates=(
-        Aggregate(aggregate_of_texts, key=("k",), chart=("k", "last"), columns={"k": ("K",), "last": ("Last",)}),
+        Aggregate(aggregate_of_texts, key=("k",), columns={"k": ("K",), "last": ("Last",)}),
     ))  # fmt: skip
     declared(declaration).load("a.csv", shops("1,a,1,2020-01-01,1"))
     assert "Drawing" not in words(opened(declaration)("/datasets/texts"))
