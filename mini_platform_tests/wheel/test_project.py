@@ -102,7 +102,7 @@ def test_five_examples_run_where_the_ports_are_busy(session: Session, busy_ports
     assert [
         setting for setting, (extra, _) in SETTINGS_OF_EXTRAS.items() if to_install(setting, extra) not in started
     ] == []
-    address = json.loads(session.type("mini-platform status --json"))["api_url"]
+    address = json.loads(session.type("mini-platform status --json").splitlines()[0])["api_url"]
     samples = {"weather", "customers", "signals", "records", "sales"}
     session.type("mini-platform files --json", lambda output: samples <= loaded(output))
     rows = "station_id,date,temp_c,precip_mm\\nSEA,2026-01-01,8.9,0.0\\nSEA,2026-01-02,89.0,0.0\\n"
