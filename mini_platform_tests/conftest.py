@@ -123,7 +123,8 @@ def template(server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, url, tmp_path_factory.mktemp("template"))
         db_engine = connection.engine(url)
-        create_all(db_engine, all_datasets().values())
+        for refused in create_all(db_engine, all_datasets().values()).values():
+            raise refused
         db_engine.dispose()
         PlatformStorage.from_config_value(None, {})
     return TEMPLATE

@@ -399,7 +399,8 @@ def loaded_by_dagster(dataset: Dataset, data: Path, engine: Engine, *samples: Pa
     for sample in samples:
         (folder / sample.name).write_bytes(sample.read_bytes())
         os.utime(folder / sample.name, (1, 1))
-    create_all(engine, [dataset])
+    for refused in create_all(engine, [dataset]).values():
+        raise refused
     job = build_defs({dataset.name: dataset}).resolve_job_def(f"load_{dataset.name}")
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance)

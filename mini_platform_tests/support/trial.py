@@ -88,7 +88,8 @@ def declared(platform: Platform, tmp_path: Path) -> Declared:
     tmp_path.joinpath("home").mkdir(exist_ok=True)
 
     def declare(dataset: Dataset) -> Trial:
-        create_all(platform.engine, [dataset])
+        for refused in create_all(platform.engine, [dataset]).values():
+            raise refused
         return Trial(platform, dataset)
 
     return declare

@@ -246,7 +246,8 @@ def served(server: str, template: str, folder: Path) -> Iterator[World]:
             (folder / "data" / name).mkdir(parents=True)
         platform = Platform(datasets)
         platform.settings.api_reads = platform.settings.api_writes = 1_000_000
-        create_all(platform.engine, datasets.values())
+        for refused in create_all(platform.engine, datasets.values()).values():
+            raise refused
         trials = {name: Trial(platform, dataset) for name, dataset in datasets.items()}
         fill_own(trials)
         fill_hostile(trials["hostile"])
