@@ -43,9 +43,8 @@ def check(
 
 
 def _parts(dataset: "Dataset") -> str:
-    counts = {"column": dataset.columns, "rule": dataset.rules, "aggregate or view": dataset.computed}
-    plurals = {"aggregate or view": "aggregates and views"}
-    return ", ".join(plural(len(parts), kind, plurals.get(kind)) for kind, parts in counts.items() if parts)
+    counts = {"column": dataset.columns, "rule": dataset.rules, "computed table": dataset.computed}
+    return ", ".join(plural(len(parts), kind) for kind, parts in counts.items() if parts)
 
 
 def verify(

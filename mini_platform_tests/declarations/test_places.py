@@ -204,7 +204,7 @@ def test_what_is_right_is_fine(package: Path, monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(app, ["check"])
     assert result.exit_code == 1
     fine, fault = result.stdout.splitlines()
-    assert fine == "things: 3 columns, 10 rules, 1 aggregates and views are fine"
+    assert fine == "things: 3 columns, 10 rules, 1 computed table are fine"
     assert fault.startswith(
         f"{place(package / 'wrong.py', PYTHON, HALF)}dataset wrong: half is derived from other rows"
     )

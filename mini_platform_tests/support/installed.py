@@ -18,6 +18,20 @@ from mini_platform.operations import lock
 from mini_platform_tests.support.processes import AS_A_USER
 from mini_platform_tests.support.repository import PROJECT
 
+SETTINGS_OF_EXTRAS = {
+    "MINI_PLATFORM_INBOX__WEATHER__URL": ("s3", "s3://bucket/prefix"),
+    "MINI_PLATFORM_INBOX__WEATHER_PARTNER__URL": ("sftp", "sftp://user@sftp.example.com/outgoing"),
+    "MINI_PLATFORM_ALERTS": ("alerts", "json://127.0.0.1"),
+    "SENTRY_DSN": ("sentry", "https://key@sentry.example.com/1"),
+}
+"""Settings that need an extra -> the extra, and a value."""
+RAW_STORE = "MINI_PLATFORM_RAW_STORE"
+
+
+def to_install(setting: str, extra: str) -> str:
+    """Return the sentence about a setting whose extra is not installed."""
+    return f"{setting} needs packages that are not installed: pip install 'mini-platform[{extra}]'"
+
 
 def built_wheel(folder: Path) -> Path:
     """Build the wheel of this repository in a folder; the documentation is in it if `make docs` was run before."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from mini_platform.config.extras import MODULES
 from mini_platform.operations import lock
 from mini_platform_tests.support.command import objects
 from mini_platform_tests.support.drawn import REPORT
-from mini_platform_tests.support.installed import Environment
-from mini_platform_tests.support.ports import free_port
+from mini_platform_tests.support.installed import RAW_STORE, SETTINGS_OF_EXTRAS, Environment, to_install
 from mini_platform_tests.support.repository import PROJECT
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(600)]
@@ -41,34 +39,19 @@ for info in pkgutil.walk_packages(mini_platform.__path__, "mini_platform."):
 print(json.dumps([failed, sorted(missing)]))
 """
 """Print which modules cannot be imported, and which packages are imported anywhere, also within functions, but missing."""
-SETTINGS = {
-    "MINI_PLATFORM_INBOX__WEATHER__URL": ("s3", "s3://bucket/prefix"),
-    "MINI_PLATFORM_INBOX__WEATHER_PARTNER__URL": ("sftp", "sftp://user@sftp.example.com/outgoing"),
-    "MINI_PLATFORM_ALERTS": ("alerts", "json://127.0.0.1"),
-    "SENTRY_DSN": ("sentry", "https://key@sentry.example.com/1"),
-}
-"""Settings that need an extra -> the extra, and a value."""
-RAW_STORE = "MINI_PLATFORM_RAW_STORE"
-
-
-def sentence(setting: str, extra: str) -> str:
-    return f"{setting} needs packages that are not installed: pip install 'mini-platform[{extra}]'"
 
 
 @pytest.fixture(scope="module")
-def project(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project outside of any clone, with the datasets of the wheel."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "pyproject.toml").write_text("[tool.mini_platform]\n")
     settings = {
         "MINI_PLATFORM_DATASETS": "mini_platform.datasets",
-        "MINI_PLATFORM_API_PORT": str(free_port()),
-        "MINI_PLATFORM_DAGSTER_PORT": str(free_port()),
-        **{setting: value for setting, (_, value) in SETTINGS.items()},
+        **{setting: value for setting, (_, value) in SETTINGS_OF_EXTRAS.items()},
     }
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    yield folder
-    environment.run("mini-platform", "down", cwd=folder)
+    return folder
 
 
 def test_the_core_has_the_locked_versions_and_no_package_of_an_extra(
@@ -101,24 +84,9 @@ def test_every_module_needs_the_core_alone(environment: Environment, project: Pa
 def test_the_doctor_and_commands_say_what_to_install(environment: Environment, project: Path) -> None:
     result = environment.run("mini-platform", "doctor", "--json", cwd=project, **{RAW_STORE: "s3://bucket/raw"})
     problems = {finding["message"] for finding in objects(result.stdout) if finding["level"] == "problem"}
-    assert problems == {sentence(setting, extra) for setting, (extra, _) in SETTINGS.items()} | {
-        sentence(RAW_STORE, "s3")
+    assert problems == {to_install(setting, extra) for setting, (extra, _) in SETTINGS_OF_EXTRAS.items()} | {
+        to_install(RAW_STORE, "s3")
     }
     assert "packages as in the requirements of mini-platform" in result.stdout
     result = environment.run("mini-platform", "alerts", "test", cwd=project)
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, sentence("MINI_PLATFORM_ALERTS", "alerts"))
-
-
-def test_what_needs_no_extra_goes_on(environment: Environment, project: Path) -> None:
-    result = environment.run("mini-platform", "up", "--detach", cwd=project, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    api_log = next((project / ".state").rglob("api.log")).read_text()
-    for setting, (extra, _) in SETTINGS.items():
-        assert sentence(setting, extra) in result.stdout
-        assert sentence(setting, extra) in api_log
-    file = project / "a.csv"
-    file.write_text("station_id,date,temp_c,precip_mm\nSEA,2026-01-01,8.9,0.0\n")
-    result = environment.run("mini-platform", "load", "weather", file, cwd=project, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    result = environment.run("mini-platform", "load", "weather", file, cwd=project, **{RAW_STORE: "s3://bucket/raw"})
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, sentence(RAW_STORE, "s3"))
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, to_install("MINI_PLATFORM_ALERTS", "alerts"))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from mini_platform_tests.support.drawn import REPORT
-from mini_platform_tests.support.installed import Environment
+from mini_platform_tests.support.installed import RAW_STORE, SETTINGS_OF_EXTRAS, Environment, to_install
 from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.repository import PROJECT
 
@@ -96,7 +96,12 @@ def test_the_tutorial_is_as_it_is_typed(session: Session) -> None:
 def test_five_examples_run_where_the_ports_are_busy(session: Session, busy_ports: None) -> None:
     session.type("mini-platform init shop --example")
     session.folder /= "shop"
-    session.type("mini-platform up --detach", lambda output: "busy" in output)
+    lines = [f"{setting}={value}\n" for setting, (_, value) in SETTINGS_OF_EXTRAS.items()]
+    (session.folder / ".env").write_text("".join(lines))
+    started = session.type("mini-platform up --detach", lambda output: "busy" in output)
+    assert [
+        setting for setting, (extra, _) in SETTINGS_OF_EXTRAS.items() if to_install(setting, extra) not in started
+    ] == []
     address = json.loads(session.type("mini-platform status --json"))["api_url"]
     samples = {"weather", "customers", "signals", "records", "sales"}
     session.type("mini-platform files --json", lambda output: samples <= loaded(output))
@@ -104,6 +109,8 @@ def test_five_examples_run_where_the_ports_are_busy(session: Session, busy_ports
     session.type(f"printf '{rows}' > data/weather/mine.csv")
     session.type("mini-platform rejects weather", lambda output: "89.0" in output)
     session.type("mini-platform load weather data/weather/mine.csv")
+    command = f"! {RAW_STORE}=s3://bucket/raw mini-platform load weather data/weather/mine.csv"
+    session.type(command, lambda output: to_install(RAW_STORE, "s3") in output)
     for name in samples:
         assert name in page(f"{address}/{name}")
         assert name in page(f"{address}/api/datasets/")
