@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -42,8 +43,40 @@ def platform(tmp_path: Path) -> Iterator[Supervised]:
     embedded.stop(supervised.home)
 
 
+DECLARATION = """
+from mini_platform import Dataset, Field, RowModel
+
+
+class Thing(RowModel):
+    thing: str = Field("Number of the thing", str_length={"max_value": 20})
+
+
+dataset = Dataset(name="things", table="things", description="Things.", rows=Thing, key=("thing",))
+"""
+
+
+def bad_declarations_and_corrections_are_taken_up(platform: Supervised) -> None:
+    """The dataset of a file that turns bad is left out until the file is corrected."""
+    assert platform.datasets
+    for content, invalid in (("x = (", ["things"]), (DECLARATION, None)):
+        (platform.datasets / "things.py").write_text(content)
+        for _ in range(300):
+            with contextlib.suppress(httpx.HTTPError):
+                health = httpx.get(f"http://127.0.0.1:{platform.api_port}/health").json()
+                if health.get("declarations_invalid") == invalid:
+                    break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"not taken up: {content}")
+    assert "things.py, line 1: SyntaxError" in (platform.home / "up.log").read_text()
+
+
 @pytest.mark.faults
-def test_up_down(platform: Supervised) -> None:
+def test_up_down(platform: Supervised, tmp_path: Path) -> None:
+    platform.datasets = tmp_path / "datasets"
+    platform.datasets.mkdir()
+    for name in ("things", "others"):
+        (platform.datasets / f"{name}.py").write_text(DECLARATION.replace('"things"', f'"{name}"'))
     strays = {path.name for path in PROJECT.iterdir()}
     up = platform.up()
     assert up.returncode == 0, up.stdout + up.stderr
@@ -61,6 +94,7 @@ def test_up_down(platform: Supervised) -> None:
     assert "Already running" in second.stdout
     assert f"dashboard http://127.0.0.1:{platform.api_port}" in second.stdout
 
+    bad_declarations_and_corrections_are_taken_up(platform)
     what_dies_is_started_again(platform)
     running = platform.processes()
     assert len(running) >= 5

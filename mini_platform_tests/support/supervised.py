@@ -25,6 +25,8 @@ class Supervised:
     port: int | None
     api_port: int | None
     """Ports that are set; None for the default ones, or those that it takes instead."""
+    datasets: Path | None = None
+    """Folder of the datasets; None for those of the project."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -36,6 +38,7 @@ class Supervised:
             inherited
             | {"MINI_PLATFORM_HOME": str(self.home), "MINI_PLATFORM_DATA": str(self.data)}
             | {name: str(port) for name, port in ports.items() if port}
+            | ({"MINI_PLATFORM_DATASETS": str(self.datasets)} if self.datasets else {})
         )
 
     def call(self, expression: str) -> subprocess.CompletedProcess[str]:
