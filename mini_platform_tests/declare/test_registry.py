@@ -76,7 +76,7 @@ def test_a_package_and_a_folder_of_files_folders_and_yaml(package: Path) -> None
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [
-        ("x = 1", None, r"wrong\.py declares no dataset: it should say `dataset = Dataset\(…\)`"),
+        ("x = 1", None, r"wrong\.py: it declares no dataset: it should say `dataset = Dataset\(…\)`"),
         ("dataset = 1", None, r"wrong\.py: `dataset` is of the type int, and should be of Dataset"),
         ("x = 1\nx = (", 2, r"wrong\.py, line 2: SyntaxError: "),
         ("x = 1\n\nimport not_there", 3, r"wrong\.py, line 3: ModuleNotFoundError: No module named 'not_there'"),
