@@ -18,14 +18,14 @@ from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, de
 from mini_platform.web.api.export import Form
 from mini_platform.web.api.parameters import refuse_undeclared
 from mini_platform.web.api.relations import Relation
-from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.auth.guard import allowed, readable
 from mini_platform.web.problems import NotFoundError, documented
 from mini_platform.web.site import DatasetName, SiteDep
 
 router = APIRouter(
     prefix="/api/datasets",
     tags=["datasets"],
-    dependencies=[Depends(allowed("read"))],
+    dependencies=[Depends(allowed("read", several=True))],
     responses=NOT_MODIFIED | documented(400, 404, 422),
 )
 declared_parameters = [Depends(refuse_undeclared)]
@@ -39,7 +39,7 @@ FileId = Annotated[int, Path(ge=1, lt=2**63, description="Id of the file in the 
 def datasets(request: Request, site: SiteDep) -> Response:
     """List the datasets that the caller may read, with their number of rows and freshness."""
     with site.read() as conn:
-        items = [brief(conn, request, one) for one in site.datasets.values() if may(request, "read", one)]
+        items = [brief(conn, request, one) for one in readable(request).values()]
     return answer(request, Briefs(results=items))
 
 

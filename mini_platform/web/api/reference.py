@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from mini_platform.web.auth.guard import allowed
+from mini_platform.web.auth.guard import allowed, readable
+from mini_platform.web.site import SiteDep
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -39,13 +40,16 @@ SCRIPT = """SwaggerUIBundle({
 });
 """
 
-router = APIRouter(dependencies=[Depends(allowed("read"))], include_in_schema=False)
+router = APIRouter(dependencies=[Depends(allowed("read", several=True))], include_in_schema=False)
 
 
 @router.get("/openapi.json")
-def document(request: Request) -> JSONResponse:
-    """Return the OpenAPI document."""
-    return JSONResponse(request.app.openapi())
+def document(request: Request, site: SiteDep) -> JSONResponse:
+    """Return the OpenAPI document, without the columns of datasets that the caller may not read."""
+    complete = request.app.openapi()
+    hidden = tuple(f"/api/datasets/{name}/" for name in site.datasets.keys() - readable(request).keys())
+    paths = {path: item for path, item in complete["paths"].items() if not path.startswith(hidden)}
+    return JSONResponse({**complete, "paths": paths})
 
 
 @router.get("/api/docs")

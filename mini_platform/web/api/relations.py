@@ -190,14 +190,14 @@ def computed(dataset: Dataset, name: str) -> Relation:
 
 
 @cache
-def files(dataset: Dataset | None = None) -> Relation:
-    """Return the ledger of a dataset, or of all: every file received, newest first."""
-    source: FromClause = ledger
-    if dataset is not None:
-        source = select(ledger).where(ledger.c.dataset == dataset.name).subquery("files")
+def files(*datasets: Dataset) -> Relation:
+    """Return the ledger of these datasets: every file received, newest first."""
+    names = [dataset.name for dataset in datasets]
+    source = select(ledger).where(ledger.c.dataset.in_(names)).subquery("files")
     columns = [_relation_column(ledger.c[name], source.c[name]) for name in FILES]
-    name = f"{dataset.name if dataset else ''}.files"
-    return _relation(name, columns, source, ("file_id",), ("name", "error", "sha256", "run_id"), ("-file_id",))
+    return _relation(
+        f"{'_'.join(names)}.files", columns, source, ("file_id",), ("name", "error", "sha256", "run_id"), ("-file_id",)
+    )
 
 
 @cache

@@ -51,7 +51,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Envelope)
 
 
-def allowed(scope: Scope, about: About = None, *, masks: bool = False) -> Allowed:
+def allowed(scope: Scope, about: About = None, *, masks: bool = False, several: bool = False) -> Allowed:
     """Return the scope that a route requires, as a dependency: `Depends(allowed("read"))`.
 
     Args:
@@ -60,14 +60,48 @@ def allowed(scope: Scope, about: About = None, *, masks: bool = False) -> Allowe
             required; the default is the path parameter `dataset`, if there is one.
         masks: True if the route masks personal data for callers without its scope (`may`): then the scope without the name of
             a dataset suffices, too.
+        several: True if a route without the name of a dataset is about those only that are `readable`, or that it requires by
+            `require`: then the scope in one dataset suffices.
     """
-    return Allowed(scope, about, masks)
+    return Allowed(scope, about, masks, several)
 
 
-def may(request: Request, scope: Scope, dataset: Dataset) -> bool:
-    """Return True if the caller has this scope in a dataset: for routes about several. They must also use `allowed`."""
-    caller: keys.ApiKey | None = request.state.caller
-    return caller is None or caller.may(scope, dataset)
+def may(request: Request, scope: Scope, dataset: Dataset | None = None) -> bool:
+    """Return True if the caller has this scope in a dataset, or outside of datasets. Nobody has one before `allowed` ran."""
+    guard: Guard = request.app.state.guard
+    caller: keys.ApiKey | None = getattr(request.state, "caller", None)
+    return caller.may(scope, dataset) if caller else not guard.settings.needs_keys
+
+
+def require(request: Request, scope: Scope, dataset: Dataset | None = None) -> None:
+    """Refuse callers without this scope in a dataset, or outside of datasets.
+
+    Raises:
+        ProblemError: the caller lacks the scope (403).
+    """
+    if not may(request, scope, dataset):
+        needed = keys.needed(scope, dataset)
+        raise ProblemError(
+            f"This key lacks the scope {needed}, which is required here.",
+            HTTPStatus.FORBIDDEN,
+            {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{needed}"'},
+        )
+
+
+def readable(request: Request, name: str | None = None) -> dict[str, Dataset]:
+    """Return the datasets that the caller may read, by name, or only the one of this name: pages about several read these only.
+
+    A select from a table of several datasets takes its condition from here. Parameters of the request are further conditions.
+
+    Raises:
+        NotFoundError: no dataset has this name.
+        ProblemError: the caller may not read it (403), or it cannot be used.
+    """
+    site = Guard.site(request)
+    if name:
+        require(request, "read", site.datasets.get(name))
+        return {name: site.dataset(name)}
+    return {known: one for known, one in site.datasets.items() if may(request, "read", one)}
 
 
 def log_in(request: Request, key: str) -> Cookie:
@@ -110,6 +144,7 @@ class Allowed:
     scope: Scope
     about: About = None
     masks: bool = False
+    several: bool = False
 
     async def __call__(
         self,
@@ -131,14 +166,12 @@ class Allowed:
         caller = request.state.caller
         if caller is None or (self.masks and caller.may(self.scope)):
             return
-        for dataset in self._datasets(request, guard.site(request)):
-            if not caller.may(self.scope, dataset):
-                needed = keys.needed(self.scope, dataset)
-                raise ProblemError(
-                    f"This key lacks the scope {needed}, which is required here.",
-                    HTTPStatus.FORBIDDEN,
-                    {"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{needed}"'},
-                )
+        site = guard.site(request)
+        is_several = self.several and "dataset" not in request.path_params
+        if is_several and any(caller.may(self.scope, dataset) for dataset in site.datasets.values()):
+            return
+        for dataset in self._datasets(request, site):
+            require(request, self.scope, dataset)
 
     def _datasets(self, request: Request, site: Site) -> Sequence[Dataset | None]:
         """Return the datasets of the request; None for an unknown dataset, or if it is about none."""

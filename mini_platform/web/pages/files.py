@@ -15,7 +15,7 @@ from mini_platform.warehouse import ledger
 from mini_platform.warehouse.tables import STATUSES
 from mini_platform.warehouse.tables import files as ledger_files
 from mini_platform.web.api import relations, uploads
-from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.auth.guard import allowed, may, readable, require
 from mini_platform.web.pages import reads
 from mini_platform.web.pages.listing import Listing, listing
 from mini_platform.web.pages.rendering import TableData, render
@@ -23,34 +23,23 @@ from mini_platform.web.problems import NotFoundError, ProblemError
 from mini_platform.web.runs import nudge
 from mini_platform.web.site import Site, SiteDep
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", several=True))])
 FileId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("/files")
 def files(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
     """Return the list of files, and the upload form."""
-    readable = [one for one in site.datasets.values() if may(request, "read", one)]
-    chosen = site.dataset(dataset) if dataset else None
-    if chosen and chosen not in readable:
-        raise ProblemError(f"This key may not read {chosen.name}.", HTTPStatus.FORBIDDEN)
-    names = [one.name for one in ([chosen] if chosen else readable)]
-    fixed = {"dataset__in": ",".join(names)}
+    shown = readable(request, dataset)
+    relation, base = relations.files(*shown.values()), f"/api/datasets/{next(iter(shown), '')}/files"
     with site.read() as conn:
-        page = listing(
-            request,
-            conn,
-            relations.files(chosen),
-            f"/api/datasets/{names[0] if names else ''}/files",
-            fixed,
-            ("dataset",),
-        )
+        page = listing(request, conn, relation, base, own=("dataset", "fields"))
         counts = _counts(conn, page)
         state = reads.state(conn)
     return render(
         request, "files.html",
-        listing=page, dataset=chosen, datasets=readable, counts=counts, state=state,
-        takers=[one for one in readable if may(request, "write", one)],
+        listing=page, dataset=shown[dataset] if dataset else None, counts=counts, state=state,
+        takers=[one for one in readable(request).values() if may(request, "write", one)],
     )  # fmt: skip
 
 
@@ -62,7 +51,7 @@ def file(request: Request, site: SiteDep, file_id: FileId) -> Response:
     with site.read(personal=dataset.is_personal) as conn:
         rejects = listing(
             request, conn, relations.rejects(dataset), f"/api/datasets/{dataset.name}/rejects",
-            {"file_id": str(row["same_as"] or file_id)}, hidden=("file_id", "file", "record"),
+            {"file_id": str(row["same_as"] or file_id)}, own=("fields",), hidden=("file_id", "file", "record"),
         )  # fmt: skip
         state = reads.state(conn)
     rules = {rule.name: rule for rule in dataset.rules}
@@ -97,13 +86,12 @@ def load_bad_rows(request: Request, site: SiteDep, dataset: str) -> RedirectResp
     return RedirectResponse(f"/files/{row.same_as or row.file_id}", HTTPStatus.SEE_OTHER)
 
 
-@router.post("/files/{file_id}/reprocess", dependencies=[Depends(allowed("write"))])
+@router.post("/files/{file_id}/reprocess", dependencies=[Depends(allowed("write", several=True))])
 def reprocess(request: Request, site: SiteDep, file_id: FileId) -> RedirectResponse:
     """Queue a file for validation with the current rules, and request a run; otherwise the sensor requests one."""
     with site.read() as conn:
         row, dataset = _file(request, conn, site, file_id)
-    if not may(request, "write", dataset):
-        raise ProblemError(f"This key may not change {dataset.name}.", HTTPStatus.FORBIDDEN)
+    require(request, "write", dataset)
     if not reprocessing.reprocess(site.platform, dataset, file_id).file_ids:
         raise ProblemError(
             f"{row['name']} cannot be validated again: its raw file is no longer stored.", HTTPStatus.CONFLICT
@@ -117,8 +105,7 @@ def _file(request: Request, conn: Connection, site: Site, file_id: int) -> tuple
     if row is None or row["dataset"] not in site.datasets:
         raise NotFoundError(f"There is no file {file_id}.")
     dataset = site.datasets[row["dataset"]]
-    if not may(request, "read", dataset):
-        raise ProblemError(f"This key may not read {dataset.name}.", HTTPStatus.FORBIDDEN)
+    require(request, "read", dataset)
     return row, dataset
 
 

@@ -156,7 +156,8 @@ def listing(
         conn: connection to the database.
         relation: relation that is listed.
         api: path of the listing in the API, without `/` or `.csv`.
-        fixed: parameters that the page sets, which a user cannot remove.
+        fixed: parameters that the page sets, which a user cannot remove. What a caller may read is a condition of the relation,
+            not one of these, as a further value of an `in` widens it.
         own: parameters of the page, and not of the listing.
         hidden: columns that are not shown.
 

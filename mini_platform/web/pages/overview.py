@@ -14,14 +14,14 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import current
 from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.tables import dataset_tables
-from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.auth.guard import allowed, may, readable
 from mini_platform.web.pages import reads
 from mini_platform.web.pages.incidents import Line, lines
 from mini_platform.web.pages.rendering import render
 from mini_platform.web.pages.svg import share_bars
 from mini_platform.web.site import SiteDep
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", several=True))])
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ class Card:
 @router.get("/")
 def overview(request: Request, site: SiteDep) -> Response:
     """Return the overview: open incidents, and a card per dataset."""
+    shown = readable(request)
     with site.read() as conn:
-        readable = {name: one for name, one in site.datasets.items() if may(request, "read", one)}
-        totals = {name: row for name, row in reads.totals(conn).items() if name in readable}
-        incidents = lines(current(conn, site.platform, readable), site.settings.links_url)
+        totals = {name: row for name, row in reads.totals(conn).items() if name in shown}
+        # Others are of the platform, or of a declaration that cannot be used: no scope in a dataset is about those.
+        open_incidents = [
+            one for one in current(conn, site.platform, shown) if one.dataset in shown or may(request, "read")
+        ]
+        incidents = lines(open_incidents, site.settings.links_url)
         cards = [
             Card(
                 dataset,
@@ -84,9 +88,9 @@ def overview(request: Request, site: SiteDep) -> Response:
                 reads.broken(conn, dataset) if name in totals else Counter(),
                 [incident for incident in incidents if incident.dataset == name],
             )
-            for name, dataset in readable.items()
+            for name, dataset in shown.items()
         ]
-        state, sampled = reads.state(conn), reads.sampled(request, conn, readable.values())
+        state, sampled = reads.state(conn), reads.sampled(request, conn, shown.values())
     return render(
         request, "overview.html", cards=cards, sampled=sampled, incidents=incidents, totals=totals, state=state
     )

@@ -14,7 +14,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.wording import percent, plural
 from mini_platform.warehouse.tables import dataset_tables, quality_report
 from mini_platform.web.api import relations
-from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.auth.guard import allowed, readable
 from mini_platform.web.pages import charts, reads
 from mini_platform.web.pages.charts import Chart, Series
 from mini_platform.web.pages.listing import Listing, listing
@@ -22,7 +22,7 @@ from mini_platform.web.pages.rendering import TableData, moment, render
 from mini_platform.web.problems import NotFoundError, ProblemError
 from mini_platform.web.site import SiteDep
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", several=True))])
 RUNS = 200
 """Maximum number of measurements that are drawn."""
 
@@ -30,10 +30,9 @@ RUNS = 200
 @router.get("/quality")
 def quality(request: Request, site: SiteDep, dataset: str | None = None, column: str | None = None) -> Response:
     """Return the quality page of a dataset, by column; for one column over time, with its rejects."""
-    readable = [one for one in site.datasets.values() if may(request, "read", one)]
-    chosen = site.dataset(dataset) if dataset else next(iter(readable), None)
-    if chosen is None or chosen not in readable:
-        raise ProblemError("This key may not read this dataset.", HTTPStatus.FORBIDDEN)
+    chosen = next(iter(readable(request, dataset).values()), None)
+    if chosen is None:
+        raise ProblemError("There is no dataset that this key may read.", HTTPStatus.FORBIDDEN)
     if column and column not in {c.name for c in chosen.columns}:
         names = ", ".join(c.name for c in chosen.columns)
         raise NotFoundError(f"{chosen.name} has no column {column!r}. The columns are: {names}.")
@@ -50,7 +49,7 @@ def quality(request: Request, site: SiteDep, dataset: str | None = None, column:
     measured = [("table_name", tables.production.fullname), ("run_id", run)]
     return render(
         request, "quality.html",
-        dataset=chosen, datasets=readable, column=column, production=production, counts=counts, rejects=rejects,
+        dataset=chosen, column=column, production=production, counts=counts, rejects=rejects,
         trends=_trends(history, tables.production.fullname), state=state, loads=reads.LOADS,
         chart=drawn, rules=rules, measured=measured, tables={"rules": _rules(rules, counts)},
     )  # fmt: skip
@@ -87,7 +86,9 @@ def _rejects(request: Request, conn: Connection, dataset: Dataset, column: str |
     """Return rejected rows, of one column if one is chosen; newest file first."""
     fixed = {"ordering": "-file_id,line"} | ({"column": column} if column else {})
     base = f"/api/datasets/{dataset.name}/rejects"
-    return listing(request, conn, relations.rejects(dataset), base, fixed, own=("dataset", "column", "ordering"))
+    return listing(
+        request, conn, relations.rejects(dataset), base, fixed, own=("dataset", "column", "ordering", "fields")
+    )
 
 
 def _of_files(newest_first: Sequence[RowMapping]) -> Chart | None:

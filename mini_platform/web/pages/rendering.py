@@ -33,6 +33,7 @@ from mini_platform.rows.wording import (
 )
 from mini_platform.web.api.answers import answer
 from mini_platform.web.api.export import MEDIA_TYPE, csv_stream
+from mini_platform.web.auth.guard import readable
 from mini_platform.web.pages.static_files import PLOTLY, static_url
 from mini_platform.web.problems import NotFoundError
 from mini_platform.web.site import Site
@@ -220,7 +221,8 @@ def render(
         return _as_data(request, table, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, here=URLBuilder(request), dagster=_dagster(request, site), **context
+        request=request, site=site, readable=readable(request), here=URLBuilder(request), dagster=_dagster(request, site),
+        **context,
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
     return HTMLResponse(

@@ -55,7 +55,7 @@ def add_pages(app: FastAPI) -> None:
     declared_page.add_declared_pages(app, app.state.site.datasets)
     invalid = {declaration.name for declaration in app.state.site.platform.invalid}
     declared_page.add_invalid_pages(app, sorted(invalid - app.state.site.datasets.keys()))
-    app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read"))])
+    app.add_api_route("/state", state, include_in_schema=False, dependencies=[Depends(allowed("read", several=True))])
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     for kind, handler in HANDLERS.items():
         app.exception_handler(kind)(_as_page(handler))

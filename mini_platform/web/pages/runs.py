@@ -10,12 +10,12 @@ from sqlalchemy import BigInteger, DateTime, Select, Text, func, literal, select
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import COUNTERS, files
 from mini_platform.warehouse.tables import audit as trail
-from mini_platform.web.auth.guard import allowed, may
+from mini_platform.web.auth.guard import allowed, readable
 from mini_platform.web.pages import reads
 from mini_platform.web.pages.rendering import TableData, render
-from mini_platform.web.site import Site, SiteDep
+from mini_platform.web.site import SiteDep
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read"))])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(allowed("read", several=True))])
 RUNS = 100
 RUN = "run "
 """Prefix of a run's id in the audit trail."""
@@ -24,21 +24,13 @@ RUN = "run "
 @router.get("/runs")
 def runs(request: Request, site: SiteDep, dataset: str | None = None) -> Response:
     """Return the last runs; as data with their durations in seconds."""
-    chosen = _chosen(request, site, dataset)
+    chosen = _runs(list(readable(request, dataset)))
     with site.read() as conn:
         state = reads.state(conn)
         results = conn.execute(chosen.limit(RUNS)).mappings().all()
     rows = [list({**run, "took": run["took"] and run["took"].total_seconds()}.values()) for run in results]
     tables = {"runs": TableData(list(chosen.selected_columns.keys()), rows)}
     return render(request, "runs.html", tables=tables, runs=results, dataset=dataset, state=state, most=RUNS)
-
-
-def _chosen(request: Request, site: Site, dataset: str | None) -> Select[Any]:
-    return _runs([site.dataset(dataset).name] if dataset else [d for d in site.datasets if _may(request, site, d)])
-
-
-def _may(request: Request, site: Site, dataset: str) -> bool:
-    return may(request, "read", site.datasets[dataset])
 
 
 def _runs(datasets: list[str]) -> Select[Any]:
