@@ -19,6 +19,7 @@ from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
 from mini_platform.warehouse.schema import create_all, refusals
 from mini_platform.warehouse.tables import without_tables
+from mini_platform.warehouse.usable import require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,11 +142,12 @@ class Platform:
         """Return the database, with every declared table in it, except those of `refused` datasets.
 
         Raises:
-            DatabaseAwayError: the database cannot be reached.
+            DatabaseAwayError: the database cannot be reached, or not be used.
             NewerDatabaseError: the database was changed by newer code than this.
             RolesError: the tables differ from their declaration, and this user of the database may not change them.
         """
         opened = engine(self.url)
+        require_usable(opened)
         self._create_tables(opened)
         return opened
 

@@ -77,10 +77,12 @@ def init() -> None:
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
     from mini_platform.warehouse.roles import ROLES
+    from mini_platform.warehouse.usable import require_usable
 
     platform = Platform()
     db_engine = _engine(platform)
     with doing("Creating roles and tables"):
+        require_usable(db_engine)
         if not has_dagster(db_engine):
             from mini_platform.dagster.storage import PlatformStorage
 
@@ -125,7 +127,7 @@ def _engine(platform: "Platform") -> "Engine":
     from mini_platform.cli.context import checked_url
     from mini_platform.warehouse.connection import engine
 
-    return engine(checked_url(platform), hide_parameters=True)
+    return engine(checked_url(platform))
 
 
 def _database() -> "URL":

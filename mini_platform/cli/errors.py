@@ -75,7 +75,7 @@ def sentence(error: Exception) -> tuple[str, int] | None:
         from mini_platform.config.settings import invalid
 
         return "\n".join(f"{name} is not valid: {why}." for name, why in invalid(error)), USAGE  # type: ignore[arg-type]
-    if "sqlalchemy.OperationalError" in kinds:
+    if kinds & {f"sqlalchemy.{kind}" for kind in ("OperationalError", "IntegrityError", "DataError", "InternalError")}:
         message = " ".join(str(getattr(error, "orig", error)).split())
         return f"The database failed: {message}", FAILED
     if isinstance(error, OSError) and error.errno != errno.EPIPE:

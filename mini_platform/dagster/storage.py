@@ -9,36 +9,42 @@ https://docs.dagster.io/deployment/oss/oss-instance-configuration
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import make_url, text
+from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 - its class
+from sqlalchemy import Pool, event, make_url, text
 from sqlalchemy.schema import CreateSchema
 
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster.private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
 from mini_platform.dagster.upgrade import is_current
-from mini_platform.warehouse.connection import database_url, engine
+from mini_platform.warehouse.connection import APPLICATION_NAME, database_url, engine, set_up_session
+from mini_platform.warehouse.usable import require_usable
 
 SCHEMA = "dagster"
 """Postgres schema of Dagster's own tables; `public` stays empty."""
+NAME = f"{APPLICATION_NAME}_dagster"
+"""Application name of Dagster's connections."""
 LOCK = 0x64616773
 """Key of the advisory lock for creating the tables ("dags"): all processes of Dagster start at the same time."""
 
 
 def dagster_url() -> str:
-    """Return the URL of the platform's database, with `dagster` as the schema in which tables are read and created.
-
-    Dagster opens its own connections and writes timestamps without a time zone: they are UTC, whatever the server's setting.
-    """
+    """Return the URL of the platform's database for the connections that Dagster opens, by whose name `_set_up` knows them."""
     url = make_url(database_url(load_settings()))
-    existing = url.query.get("options", "")
-    options = (
-        f"{existing if isinstance(existing, str) else ' '.join(existing)} -csearch_path={SCHEMA} -ctimezone=UTC".strip()
-    )
-    return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
+    return url.update_query_dict({"application_name": NAME}).render_as_string(hide_password=False)
+
+
+@event.listens_for(Pool, "connect")
+def _set_up(connection: Any, _: object) -> None:
+    """Let Dagster's connections create and read tables in the schema `dagster`, and write timestamps in UTC.
+
+    By a statement, as poolers refuse or ignore the `options` of a URL, and environment variables may override them.
+    """
+    if isinstance(connection, PostgresConnection) and connection.info.dsn_parameters["application_name"] == NAME:
+        set_up_session(connection, {"search_path": SCHEMA, "TimeZone": "UTC"})
 
 
 class PlatformStorage(DagsterPostgresStorage):
@@ -56,12 +62,12 @@ class PlatformStorage(DagsterPostgresStorage):
         """Open the storage; create its schema and tables if they do not exist.
 
         Raises:
-            DatabaseAwayError: the database cannot be reached.
+            DatabaseAwayError: the database cannot be reached, or not be used.
             NewerDatabaseError: the tables are of a newer version of Dagster.
         """
-        os.environ.pop("PGTZ", None)  # In libpq it takes precedence over the time zone in the URL.
         database = engine(database_url(load_settings()))
         try:
+            require_usable(database)
             with database.connect() as connection:
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
                 if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}):

@@ -44,12 +44,12 @@ from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
 from mini_platform.warehouse.roles import READER, may_become_readers
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
+from mini_platform.warehouse.usable import problems
 
 PREFIX = "MINI_PLATFORM_"
 NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Other variables: the project, and those that processes of the platform set for each other."""
 NAME, LOCK = "mini-platform", "requirements.lock"
-LEAST_POSTGRES = 14
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
 files the host's."""
@@ -264,6 +264,10 @@ def _database(platform: Platform) -> Iterator[CheckResult]:
         with database.connect() as conn:
             for check in (_server, _encryption, _clock):
                 yield from check(conn)
+            reasons = list(problems(database))
+            yield from (CheckResult("database", "problem", *reason) for reason in reasons)
+            if reasons:
+                return
             platform.examine(database)
             yield from (_invalid(declaration) for declaration in platform.invalid if declaration not in known)
             yield from _tables(conn, platform)
@@ -272,7 +276,7 @@ def _database(platform: Platform) -> Iterator[CheckResult]:
     except DatabaseAwayError as error:
         yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
     except SQLAlchemyError as error:
-        message = " ".join(str(getattr(error, "orig", None) or error).split())
+        message = getattr(error, "orig", None) or error
         yield CheckResult(
             "database", "problem", f"a query failed: {message}", "See the log of the server, and check DATABASE_URL."
         )
@@ -282,11 +286,6 @@ def _database(platform: Platform) -> Iterator[CheckResult]:
 
 
 def _server(conn: Connection) -> Iterator[CheckResult]:
-    major = archive.server_version(conn)
-    if major < LEAST_POSTGRES:
-        do = f"Upgrade to Postgres {LEAST_POSTGRES} or later."
-        yield CheckResult("database", "problem", f"the server is Postgres {major}", do)
-        return
     yield CheckResult(
         "database", "ok", f"Postgres {conn.scalar(text('SHOW server_version'))} answers; no extension is needed"
     )

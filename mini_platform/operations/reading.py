@@ -88,7 +88,6 @@ class Reader:
             session={"default_transaction_read_only": "on"},
             pool=3,
             isolation_level="REPEATABLE READ",
-            hide_parameters=True,  # a filter may name a person
         )
         self._names = {name: ("production", dataset.table) for name, dataset in datasets.items()}
         self._declared = {(str(table.schema), table.name): table for table in _declared_tables(datasets.values())}

@@ -32,6 +32,7 @@ from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, files
 from mini_platform.warehouse.tables import audit as trail
+from mini_platform.warehouse.usable import require_usable
 
 OTHERS = text(
     "SELECT coalesce(nullif(application_name, ''), 'a program without a name') FROM pg_stat_activity "
@@ -90,11 +91,13 @@ def restore(
         other_keys: continue although the keys of personal data differ from those of the backup.
 
     Raises:
+        UnusableDatabaseError: the database is not one for the platform.
         BackupError: it cannot be restored; nothing is changed, except raw files that were copied back.
     """
     manifest = archive.read_manifest(folder, name)
     database = engine(platform.url)
     try:
+        require_usable(database)
         with database.connect() as conn:
             _refuse_if_in_use(conn, replace=replace)
             server = archive.server_version(conn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Refreshed:
 
 @contextmanager
 def translate_errors(dataset: Dataset, computed: Aggregate | View) -> Iterator[None]:
-    """Raise errors of a select that fails for the present values as a sentence, which shows no personal data.
+    """Raise errors of a select that fails for the present values as a sentence, which shows no value.
 
     Raises:
         DeclarationError: Postgres cannot compute the select.
@@ -77,11 +76,8 @@ def translate_errors(dataset: Dataset, computed: Aggregate | View) -> Iterator[N
         code = str(getattr(error.orig, "pgcode", None))
         if not code.startswith(VALUE_ERROR_CLASSES):
             raise
-        message = str(error.orig.diag.message_primary)  # type: ignore[union-attr]
-        if dataset.is_personal:
-            message = re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error.orig).__name__).lower()
         raise DeclarationError(
-            f"{dataset.name}.{computed.name}: Postgres cannot compute its select for the present rows: {message}; "
+            f"{dataset.name}.{computed.name}: Postgres cannot compute its select for the present rows: {error.orig}; "
             f"{REMEDIES.get(code, 'compute it only for rows where that is possible, as by case(…)')}. The rows are loaded, and "
             "earlier results stay"
         ) from None  # The original error shows rows.

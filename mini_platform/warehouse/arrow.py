@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import REAL, TypeEngine
 
+from mini_platform.warehouse.database_errors import without_values
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
@@ -112,8 +114,7 @@ def _copied(conn: Connection, rows: Select[Any]) -> memoryview:
             statement = cursor.mogrify(str(compiled), compiled.params).decode()
             cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT csv, HEADER)", buffer)
         except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
-            message = error.diag.message_primary or str(error)
-            raise UnreadableError(f"Postgres cannot read the rows: {message}") from error
+            raise UnreadableError(f"Postgres cannot read the rows: {without_values(error)}") from error
     return buffer.getbuffer()
 
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import psycopg2
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
 from mini_platform.warehouse import tls
+from mini_platform.warehouse.database_errors import without_values
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 APPLICATION_NAME = "mini_platform"
 """Name of our connections in `pg_stat_activity`."""
 CONNECT_SECONDS = 10
+CLOSED = "server closed the connection unexpectedly"
 SESSION: Mapping[str, str] = {
     # Text form of values, and the day of a timestamp.
     "TimeZone": "UTC",
@@ -101,18 +104,19 @@ def engine(
     new_engine = create_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,  # They are values of rows, and errors are shown.
         pool_size=kept_open,
         max_overflow=pool - kept_open,
         connect_args=connect_args,
         **options,
     )
     settings = {**SESSION, **(session or {})}
-    event.listen(new_engine, "connect", lambda connection, _: _set_up_session(connection, settings))
+    event.listen(new_engine, "connect", lambda connection, _: set_up_session(connection, settings))
     event.listen(new_engine, "handle_error", _translate_error)
     return new_engine
 
 
-def _set_up_session(connection: Any, settings: Mapping[str, str]) -> None:
+def set_up_session(connection: Any, settings: Mapping[str, str]) -> None:
     """Apply session settings in one statement, outside of a transaction, as the first rollback would undo them otherwise.
 
     libpq's `options` are not used, as poolers refuse them and libpq's environment overrides them. Settings that an older
@@ -131,8 +135,14 @@ def _set_up_session(connection: Any, settings: Mapping[str, str]) -> None:
 def _translate_error(context: ExceptionContext) -> None:
     """Raise `DatabaseAwayError` for a connection that could not be opened (the error then has no connection).
 
-    The error of a lost connection is raised as an `OperationalError`, whatever class the driver chose.
+    The error of a lost connection is raised as an `OperationalError`, whatever class the driver chose. Errors of statements get
+    a message that quotes no row.
     """
+    if isinstance(error := context.original_exception, psycopg2.Error) and context.connection is not None:
+        without_values(error)
+        if wrapped := context.sqlalchemy_exception:
+            kind = type(error)
+            wrapped.args = (f"({kind.__module__}.{kind.__name__}) {error}", *wrapped.args[1:])
     if context.is_disconnect and context.connection is not None:
         lost = context.original_exception
         if not isinstance(context.sqlalchemy_exception, OperationalError):
@@ -143,10 +153,10 @@ def _translate_error(context: ExceptionContext) -> None:
     url = context.engine.url
     address = f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host", "the local socket"))
     message = str(context.original_exception)
-    reason, advice = tls.explain(message, url) or (
-        message,
-        "Check that the server runs and that DATABASE_URL is right.",
-    )
+    check = "Check that the server runs and that DATABASE_URL is right"
+    if CLOSED in message:  # As PgBouncer does in statement mode, when a transaction begins.
+        check = f"{check}, and that a pooler in between is in session mode"
+    reason, advice = tls.explain(message, url) or (message, f"{check}.")
     raise DatabaseAwayError(
         f"The database {url.database or ''} at {address} cannot be reached: {' '.join(reason.split()).rstrip('.?')}. {advice}"
     ) from context.original_exception

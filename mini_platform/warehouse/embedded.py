@@ -65,6 +65,9 @@ CONFIGURATION: Mapping[str, str] = {
     "synchronous_commit": "on",
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
+    # Errors of statements quote rows. Whoever runs the statement gets the error; the log has what happens to the server.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
 }
 """Server settings, written at every start to `mini_platform.conf` beside postgresql.conf."""
 

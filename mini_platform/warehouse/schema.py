@@ -188,7 +188,7 @@ def _try_to_migrate(conn: Connection, dataset: Dataset) -> ValueError | None:
         cause: Any = error.orig
         if is_refused(error) or (getattr(cause, "pgcode", None) or "")[:2] not in REFUSING:
             raise
-        return MismatchError(f"Postgres refuses its tables: {cause.diag.message_primary}")  # Without any value.
+        return MismatchError(f"Postgres refuses its tables: {cause}")
     return None
 
 
@@ -387,8 +387,7 @@ def _try_select(conn: Connection, dataset: Dataset, computed: Aggregate | View, 
     except (ProgrammingError, DataError, NotSupportedError) as error:
         if isinstance(error, ProgrammingError) and is_refused(error):
             raise
-        message = " ".join(str(error.orig).split("LINE 1")[0].split())
-        raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres rejects its select: {message}") from error
+        raise DeclarationError(f"{dataset.name}.{computed.name}: Postgres rejects its select: {error.orig}") from error
 
 
 def _refuse_names_of_frames(conn: Connection, dataset: Dataset) -> None:

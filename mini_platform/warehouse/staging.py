@@ -133,10 +133,9 @@ def _stage_or_isolate(
     except Exception as error:  # The only boundary at which a file that breaks the code must not stop the others.
         if len(batch) > 1:
             return [i for row in batch for i in _stage_or_isolate(worker, dataset, [row], raw, None)]
-        # Errors of the database quote the row, which may be personal.
-        reason = f"could not be processed: {type(error).__name__}" + (
-            "" if dataset.is_personal and not isinstance(error, DeclarationError) else f": {str(error)[:500]}"
-        )
+        cause = getattr(error, "orig", error)  # The driver's error, whose message quotes no row, as others may.
+        is_open = not dataset.is_personal or isinstance(cause, (DeclarationError, psycopg2.Error))
+        reason = f"could not be processed: {type(cause).__name__}{f': {str(cause)[:500]}' if is_open else ''}"
         if isinstance(error, FileNotFoundError):
             reason = f"its raw file is missing: {error.filename}"
         with worker.engine.begin() as conn:

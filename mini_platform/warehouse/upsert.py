@@ -15,6 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 
+from mini_platform.warehouse.database_errors import without_values
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -93,6 +95,8 @@ def copy_in(conn: Connection, statement: sql.Composable, source: Any) -> None:
     try:
         cursor.copy_expert(statement, source, 2**18)
     except (psycopg2.Error, SystemError) as error:
+        if isinstance(error, psycopg2.Error):
+            without_values(error)
         if not cursor.connection.closed:
             raise
         conn.invalidate()  # Otherwise the rollback of the lost transaction would raise another error instead of this one.

@@ -20,6 +20,7 @@ from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
+from mini_platform.warehouse.usable import UnusableDatabaseError, require_usable
 from mini_platform.web.api import audit, datasets, health, metrics, reference, uploads
 from mini_platform.web.api.openapi import describe
 from mini_platform.web.auth import keys
@@ -117,10 +118,11 @@ def _refusal(site: Site) -> str | None:
     try:
         with database.connect() as conn:
             refuse_newer(conn)
+        require_usable(database)
         if site.settings.needs_keys:
             with site.platform.engine.connect() as conn:
                 return keys.refusal(conn, site.settings)
-    except NewerDatabaseError as error:
+    except (NewerDatabaseError, UnusableDatabaseError) as error:
         return str(error)
     except AWAY:
         pass

@@ -144,7 +144,6 @@ class Site:
             session={"default_transaction_read_only": "on", "statement_timeout": self._timeout, **role},
             pool=READERS,
             isolation_level="REPEATABLE READ",
-            hide_parameters=True,  # a filter may name a person, and errors are logged
         )
 
     @cached_property

@@ -605,8 +605,8 @@ class Noted(Row):
     [
         (Row, lambda o: func.sum(100 / o.c.qty), {"qty": 0}, r"division by zero; divide by func\.nullif\(…, 0\)"),
         (Row, lambda o: func.sum(o.c.qty, type_=Integer), {"qty": 2**40}, "integer out of range; give it a wider type"),
-        (Row, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, 'for type integer: "x"; compute it only for rows'),
-        (Noted, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "the present rows: invalid text representation;"),
+        (Row, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "syntax for type integer; compute it only for rows"),
+        (Noted, lambda o: func.max(o.c.note.cast(Integer)), {"note": "x"}, "rows: invalid input syntax for type integer;"),
         (Row, lambda o: func.max(select(func.generate_series(1, o.c.qty, type_=BigInteger)).scalar_subquery()), {"qty": 2},
          "more than one row returned by a subquery used as an expression; take one of them"),
     ],

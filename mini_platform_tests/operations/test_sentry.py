@@ -86,7 +86,8 @@ def test_what_fails_in_a_run(envelopes: Envelopes, engine: Engine, tmp_path: Pat
         command, capture_output=True, text=True, check=False, cwd=PROJECT, env=os.environ, timeout=250
     )
     assert result.returncode == 1
-    assert "violates check constraint" in result.stderr
+    assert "a row is not allowed by a check constraint: constraint measurements_station_id_check" in result.stderr
+    assert CANARY not in result.stderr
     sent_event = event(envelopes)
     assert sent_event["tags"]["step"] == "weather__measurements"
     assert sent_event["tags"]["run_id"] in result.stderr
