@@ -38,7 +38,7 @@ def down() -> None:
 
 
 def serve(
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon or api.")],
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="code-server, webserver, daemon, api or watchdog.")],
 ) -> None:
     """Run one service of the platform in the foreground, as in a container; `up` runs all of them.
 
@@ -65,4 +65,5 @@ def status(as_json: Json = False) -> None:
     if as_json:
         print_json([facts])
     else:
+        facts["parts"] = commands.describe(facts["parts"])
         print_facts({name.replace("_", " "): value for name, value in facts.items()})

@@ -3,7 +3,7 @@
 A service replaces the process of the command and gets its signals. The container engine restarts it. Not here: all services
 together on one machine (`supervisor/`).
 
-    code-server ◄─ gRPC ─ webserver, daemon ── processes of runs          api
+    code-server ◄─ gRPC ─ webserver, daemon ── processes of runs          api          watchdog
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mini_platform.config.settings import Settings
 from mini_platform.dagster import private
 from mini_platform.dagster.instance import prepare_instance, replace_file
 
-SERVICES = ("code-server", "webserver", "daemon", "api")
+SERVICES = ("code-server", "webserver", "daemon", "api", "watchdog")
 
 
 def command(service: str, settings: Settings, location: Project) -> list[str]:
@@ -37,6 +37,7 @@ def command(service: str, settings: Settings, location: Project) -> list[str]:
         ],
         "daemon": ["-m", private.DAEMON, "run", *workspace],
         "api": ["-m", "mini_platform.web"],
+        "watchdog": ["-m", "mini_platform.operations.watchdog"],
     }[service]  # fmt: skip
 
 

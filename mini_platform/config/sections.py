@@ -281,6 +281,10 @@ class Notifications(BaseModel):
 
     logs: Literal["json", "console"] = "json"
     """Format of the logs of the API and of runs."""
+    log_bytes: int = Field(10 * 2**20, gt=0)
+    """Size at which a log of `mini-platform up` or its processes is renamed, as `api.log` to `api.log.1`, and begins anew."""
+    log_files: int = Field(5, ge=1)
+    """Number of renamed logs of each process that are kept."""
     sentry_dsn: SecretStr | None = Field(None, validation_alias="SENTRY_DSN")
     """DSN of Sentry, which receives errors of runs and of the API, never a value of a row."""
     alerts: SecretStr | None = None

@@ -17,9 +17,9 @@ from mini_platform.dagster.checks import FILES_ACCEPTED, FILES_TAKEN
 from mini_platform.dagster.private import AssetCheckExecutionRecord, AssetCheckExecutionRecordStatus
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.detection import detect, pending_datasets
-from mini_platform.operations.incidents import Incident, open_subjects, reconcile
+from mini_platform.operations.incidents import KINDS, WATCHDOG_KINDS, Incident, open_subjects, reconcile
 from mini_platform.platform import Platform
-from mini_platform.warehouse.run_history import DATASET_TAG
+from mini_platform.warehouse.run_history import ALERTS_SENSOR, DATASET_TAG
 
 INTERVAL_SECONDS = 30
 """Seconds from one tick to the next."""
@@ -35,7 +35,7 @@ def alert_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
     """Return the sensor `alerts` for these datasets; it runs by default."""
 
     @dg.sensor(
-        name="alerts",
+        name=ALERTS_SENSOR,
         description="Detects incidents, updates ops.incidents, and notifies the services in MINI_PLATFORM_ALERTS.",
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -61,15 +61,9 @@ def tick(
         One sentence for each service that could not be notified.
     """
     update_incidents(instance, platform, datasets, checks)
-    from mini_platform.operations.alerts import AlertsError, deliver, digest, services
+    from mini_platform.operations.alerts import notify
 
-    try:
-        recipients = services(platform.settings)
-    except AlertsError as error:
-        return [str(error)]
-    if platform.settings.alerts_digest is not None:
-        digest(platform.engine, platform.settings, recipients)
-    return deliver(platform.engine, recipients)
+    return notify(platform.engine, platform.settings)
 
 
 def update_incidents(
@@ -103,7 +97,8 @@ def update_incidents(
                 undecided.add(("check_failed", _subject(key)))
             else:
                 incidents += _failed_check(key, record, settings)
-        reconcile(conn, [*incidents, *failed_runs], undecided)
+        kinds = [kind for kind in KINDS if kind not in WATCHDOG_KINDS]
+        reconcile(conn, [*incidents, *failed_runs], undecided, kinds)
 
 
 def _is_covered_by_ledger(key: dg.AssetCheckKey, datasets: Mapping[str, Dataset]) -> bool:

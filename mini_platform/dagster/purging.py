@@ -16,6 +16,7 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import days, purge
 from mini_platform.platform import Platform
+from mini_platform.warehouse.run_history import PURGE_SCHEDULE
 
 BATCH_RUNS = 100
 """Number of runs per query."""
@@ -84,6 +85,6 @@ def purge_defs(datasets: Mapping[str, Dataset]) -> dg.Definitions:
         remove_old()
 
     nightly = dg.ScheduleDefinition(
-        name="purge_nightly", job=purge_job, cron_schedule=NIGHTLY, default_status=dg.DefaultScheduleStatus.RUNNING
+        name=PURGE_SCHEDULE, job=purge_job, cron_schedule=NIGHTLY, default_status=dg.DefaultScheduleStatus.RUNNING
     )
     return dg.Definitions(jobs=[purge_job], schedules=[nightly])

@@ -43,6 +43,9 @@ SHORT = 4
 """Minimum length of a URL part that is masked: shorter parts are not secrets, and would hide half of a message."""
 SAYS_WHY = ("WARNING", "ERROR", "CRITICAL")
 LEADS = {
+    "part_down": "Part down",
+    "automation_silent": "Automation silent",
+    "files_unseen": "Files not taken",
     "declaration_invalid": "Declaration invalid",
     "run_failed": "Run failed",
     "file_refused": "File refused",
@@ -122,6 +125,17 @@ def _secrets(url: str, host: str) -> tuple[str, ...]:
     parts = re.split(r"[/:@?&=#,]", url.partition("://")[2])
     shown = {part for part in (*parts, *map(unquote, parts)) if len(part) >= SHORT and part not in host}
     return tuple(sorted(shown, key=len, reverse=True))
+
+
+def notify(engine: Engine, settings: Settings) -> list[str]:
+    """Send what is due to the services that the settings name; return a sentence for each that could not be notified."""
+    try:
+        receivers = services(settings)
+    except AlertsError as error:
+        return [str(error)]
+    if settings.alerts_digest is not None:
+        digest(engine, settings, receivers)
+    return deliver(engine, receivers)
 
 
 def deliver(engine: Engine, receivers: Sequence[Service]) -> list[str]:

@@ -22,6 +22,7 @@ from mini_platform.landing.upload import PAYLOADS
 from mini_platform.operations.incidents import (
     DAGSTER_KINDS,
     KINDS,
+    WATCHDOG_KINDS,
     Incident,
     Subject,
     open_of,
@@ -78,13 +79,13 @@ def current(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset
     """Return the incidents of these datasets that were not closed by hand, the most severe first.
 
     Incidents that the database shows are detected now. Those that only Dagster knows, and those of files that are being
-    validated again, are as the last tick of the alerts sensor stored them.
+    validated again, are as the last tick of the alerts sensor stored them; those of the watchdog likewise.
     """
     detected, undecided = detect(conn, platform, datasets)
     known = {(incident.kind, incident.subject) for incident in detected}
     from_sensor = [
         incident
-        for incident, seen_at in stored(conn, DAGSTER_KINDS, undecided - known)
+        for incident, seen_at in stored(conn, DAGSTER_KINDS + WATCHDOG_KINDS, undecided - known)
         if incident.dataset is None or incident.dataset in datasets
         if incident.kind != "run_failed" or not _has_loaded(conn, incident.dataset, seen_at)
     ]
@@ -101,9 +102,9 @@ def _has_loaded(conn: Connection, dataset: str | None, since: dt.datetime) -> bo
 
 
 def update_incidents(conn: Connection, platform: Platform, datasets: Mapping[str, Dataset]) -> None:
-    """Update `ops.incidents` with what the database shows now; incidents that only Dagster knows stay as they are."""
+    """Update `ops.incidents` with what the database shows now; incidents that others detect stay as they are."""
     detected, undecided = detect(conn, platform, datasets)
-    reconcile(conn, detected, undecided, [kind for kind in KINDS if kind not in DAGSTER_KINDS])
+    reconcile(conn, detected, undecided, [kind for kind in KINDS if kind not in DAGSTER_KINDS + WATCHDOG_KINDS])
 
 
 def detect(

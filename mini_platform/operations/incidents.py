@@ -2,7 +2,8 @@
 
 Here: what an incident is, and how open incidents are stored. The detected incidents are compared with the stored ones again
 and again, so no process has to run at the moment when one begins or ends. Not here: detection from the ledger
-(`detection.py`), failed runs and checks, which only Dagster knows (`dagster/alerting.py`), notifications (`alerts.py`).
+(`detection.py`), failed runs and checks, which only Dagster knows (`dagster/alerting.py`), what stopped silently
+(`watchdog.py`), notifications (`alerts.py`).
 
 Nothing that is stored has personal data in it: no value of a row, no file name of a dataset that has personal data.
 """
@@ -21,8 +22,11 @@ from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.tables import alerts, incidents
 
 Kind = Literal[
+    "part_down",
+    "automation_silent",
     "declaration_invalid",
     "files_waiting",
+    "files_unseen",
     "run_failed",
     "file_refused",
     "source_down",
@@ -36,11 +40,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WARNINGS: tuple[Kind, ...] = ("freshness_missed", "figures_unusual", "rows_rejected")
 """Kinds of level warning; all others are problems."""
 ALERTED_KINDS: tuple[Kind, ...] = (
-    "declaration_invalid", "run_failed", "file_refused", "source_down", "check_failed", "freshness_missed",
+    "part_down", "automation_silent", "declaration_invalid", "files_unseen", "run_failed", "file_refused", "source_down",
+    "check_failed", "freshness_missed",
 )  # fmt: skip
 """Kinds that are sent as alerts; the others are only shown."""
 DAGSTER_KINDS: tuple[Kind, ...] = ("run_failed", "check_failed")
 """Kinds that only Dagster knows."""
+WATCHDOG_KINDS: tuple[Kind, ...] = ("part_down", "automation_silent", "files_unseen")
+"""Kinds that the watchdog detects."""
 UNSTORED = ("detail", "alike")
 Subject = tuple[Kind, str]
 BATCH = 1000

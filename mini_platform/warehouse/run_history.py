@@ -6,6 +6,7 @@ Dagster creates its tables at its first start; readers must expect that they do 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from sqlalchemy import Connection, Row, text
 
 DATASET_TAG = "mini_platform/dataset"
 """Tag of every run with the dataset that it loads. `dagster.yaml` allows one run for each value at a time."""
+
+ALERTS_SENSOR, PURGE_SCHEDULE = "alerts", "purge_nightly"
+"""Names of the sensor and the schedule that are of no single dataset."""
 
 TABLES_EXIST = text("SELECT to_regclass('dagster.runs') IS NOT NULL AND to_regclass('dagster.run_tags') IS NOT NULL")
 SUMMARY = text(
@@ -43,6 +47,36 @@ ENDED_LAST_DAY = text(
     """
 )
 
+DAEMONS_EXIST = text("SELECT to_regclass('dagster.daemon_heartbeats') IS NOT NULL")
+AUTOMATION_EXISTS = text("SELECT to_regclass('dagster.instigators') IS NOT NULL")
+HEARTBEAT = text(
+    """
+    SELECT to_timestamp(min((body::jsonb ->> 'timestamp')::float8)) FROM dagster.daemon_heartbeats
+    WHERE daemon_type IN ('SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR')
+    """
+)
+AUTOMATION = text(
+    """
+    SELECT body #>> '{origin,job_name}' AS name, instigator_type = 'SENSOR' AS is_sensor, status = 'STOPPED' AS is_stopped,
+           update_timestamp::timestamptz AS changed_at,
+           to_timestamp(greatest((data ->> 'last_tick_start_timestamp')::float8, (data ->> 'last_tick_timestamp')::float8,
+                                 (data ->> 'last_sensor_start_timestamp')::float8)) AS last_tick
+    FROM dagster.instigators, LATERAL (SELECT instigator_body::jsonb AS body) AS parsed,
+         LATERAL (SELECT body -> 'job_specific_data' AS data) AS of_type
+    ORDER BY name
+    """
+)
+
+
+def files_sensor(dataset: str) -> str:
+    """Return the name of a dataset's sensor."""
+    return f"{dataset}_files"
+
+
+def sync_schedule(dataset: str, source: str) -> str:
+    """Return the name of the schedule of an API source."""
+    return f"{dataset}_sync_{source}"
+
 
 def summary(conn: Connection) -> dict[str, Row[Any]]:
     """Return the numbers, results, durations in seconds and times of the runs of each dataset that had any."""
@@ -56,3 +90,14 @@ def last_day(conn: Connection) -> Sequence[Row[Any]]:
     if not conn.scalar(TABLES_EXIST):
         return []
     return conn.execute(ENDED_LAST_DAY, {"tag": DATASET_TAG}).all()
+
+
+def last_heartbeat(conn: Connection) -> dt.datetime | None:
+    """Return when Dagster's daemon last showed that all that it runs lives; None if it never ran."""
+    heartbeat: dt.datetime | None = conn.scalar(HEARTBEAT) if conn.scalar(DAEMONS_EXIST) else None
+    return heartbeat
+
+
+def automation(conn: Connection) -> Sequence[Row[Any]]:
+    """Return each sensor and schedule that ever ran or was stopped, also removed ones; `last_tick` is known of sensors."""
+    return conn.execute(AUTOMATION).all() if conn.scalar(AUTOMATION_EXISTS) else []

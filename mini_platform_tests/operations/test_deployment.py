@@ -241,4 +241,7 @@ def graphql(dagster: httpx.Client, query: str, **variables: Any) -> dict[str, An
 
 def test_a_service_that_is_none_is_a_sentence() -> None:
     result = cli("serve", "postgres")
-    assert (result.returncode, "The services are: code-server, webserver, daemon, api." in result.stderr) == (2, True)
+    assert (result.returncode, "The services are: code-server, webserver, daemon, api, watchdog." in result.stderr) == (
+        2,
+        True,
+    )

@@ -6,5 +6,6 @@ Not here: the command line itself (`cli/`), Postgres (`warehouse/embedded.py`), 
     supervisor ─┬─ code server                    Postgres (embedded) belongs to the home, not to this tree;
                 ├─ api (with the dashboard)       it is stopped last, and only if `up` had started it
                 ├─ webserver
+                ├─ watchdog
                 └─ daemon ── processes of runs
 """

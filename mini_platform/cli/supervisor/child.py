@@ -6,6 +6,7 @@ Not here: the list of processes (`processes.py`) and when they start (`lifecycle
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from mini_platform.cli.supervisor.log_files import LogFile
 from mini_platform.config.project import project
 
 MARK = "MINI_PLATFORM_SUPERVISED"
@@ -33,9 +35,6 @@ RUN_EVENT = re.compile(r"(?P<job>\S+) - (?P<run>[0-9a-f-]{36}) - \d+ - (?:\S+ - 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 KILL_SECONDS = 15.0
 """Time that a process has to end on SIGTERM. The web server and the daemon need about one second."""
-
-LOG_BYTES = 10 * 2**20
-"""A longer log is renamed to `.log.1`."""
 
 Log = Callable[[str, str], None]
 """A function that shows one line of the log: level, message."""
@@ -73,7 +72,7 @@ def _parse_api_line(line: str) -> tuple[str, str] | None:
 class ChildProcess:
     """A process in a session of its own, so that Ctrl-C reaches only the supervisor, which then ends it in order."""
 
-    def __init__(self, name: str, arguments: Sequence[str], home: Path, log: Log) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], home: Path, log: Log, file: LogFile) -> None:
         self.name = name
         self.started = time.monotonic()
         environment = os.environ | {"DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1", MARK: str(home)}
@@ -88,7 +87,7 @@ class ChildProcess:
             text=True,
             errors="replace",
         )
-        self._log_path = home / f"{name}.log"
+        self._file = file
         self._log = log
         threading.Thread(target=self._read, name=f"log of {name}", daemon=True).start()
 
@@ -109,17 +108,11 @@ class ChildProcess:
 
     def _read(self) -> None:
         """Write all output to the log file, and show the lines that pass the filter."""
-        file = self._log_path.open("a")
-        for line in self._process.stdout or ():
-            if file.tell() > LOG_BYTES:
-                file.close()
-                self._log_path.replace(self._log_path.with_suffix(".log.1"))
-                file = self._log_path.open("a")
-            file.write(line)
-            file.flush()
-            if shown := worth_showing(line):
-                self._log(*shown)
-        file.close()
+        with self._process.stdout or contextlib.nullcontext(()) as output:
+            for line in output:
+                self._file.write(line)
+                if shown := worth_showing(line):
+                    self._log(*shown)
 
 
 def marked(home: Path) -> list[psutil.Process]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -16,11 +17,14 @@ from rich.console import Console
 from mini_platform.cli.errors import sentence
 from mini_platform.cli.supervisor.child import end, marked
 from mini_platform.cli.supervisor.lifecycle import Supervisor
+from mini_platform.cli.supervisor.log_files import LogFile, output_log
 from mini_platform.cli.supervisor.readiness import addresses
-from mini_platform.cli.supervisor.state import pid_file_lock, read_state, remove_state, supervisor_pid
+from mini_platform.cli.supervisor.state import pid_file_lock, remove_state, supervisor_pid
 from mini_platform.config.project import project
+from mini_platform.config.running import read_state
 from mini_platform.config.settings import Settings, load_settings
 from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.rows.wording import plural
 from mini_platform.warehouse import embedded
 
 STOP_SECONDS = 90.0
@@ -83,20 +87,25 @@ def down() -> int:
         The exit code: 0 if nothing runs any more, 1 if a process cannot be ended.
     """
     settings, console = load_settings(), _console()
-    state, running = read_state(settings.home), supervisor_pid(settings.home)
+    running, had_postgres = supervisor_pid(settings.home), embedded.pid(settings.home) is not None
+    processes, ended = marked(settings.home), []
     if running:
         console.print("Stopping…")
         with contextlib.suppress(psutil.NoSuchProcess):
             end([psutil.Process(running)], seconds=STOP_SECONDS)
-    # Processes that a killed supervisor left behind.
+        ended.append(f"The platform (process {running}) and its {plural(len(processes), 'process', 'processes')}")
+    elif processes:
+        ended.append(f"{plural(len(processes), 'process', 'processes')} that a killed platform left behind")
     remaining = end(marked(settings.home))
-    if state.get("owns_postgres") or not running:
-        embedded.stop(settings.home, console.print)
+    embedded.stop(settings.home, console.print)
     remove_state(settings.home)
     if remaining:
         console.print(f"[red]These processes cannot be ended: {remaining}[/red]")
         return 1
-    console.print("Stopped." if running else "Nothing was running.")
+    for what in [*ended, *(["Postgres"] if had_postgres else [])]:
+        console.print(f"{what} stopped.")
+    if not ended and not had_postgres:
+        console.print("Nothing was running.")
     return 0
 
 
@@ -113,6 +122,7 @@ def status() -> dict[str, Any]:
         "api_answers": answers,
         "dagster_url": settings.dagster_url,
         "dagster_answers": running is not None and dagster_answers(settings),
+        "parts": state.get("parts", {}) if running else {},
         "processes": {process.pid: _command_words(process) for process in marked(settings.home)},
         "postgres": "DATABASE_URL" if settings.database_url else "embedded",
         "postgres_pid": None if settings.database_url else embedded.pid(settings.home),
@@ -120,6 +130,20 @@ def status() -> dict[str, Any]:
         "data": str(settings.data),
         "invalid_declarations": _invalid_declarations(settings),
     }
+
+
+def describe(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the parts of `status` for people: since when each runs or is down, and how often it ended."""
+    sentences = []
+    for name, part in parts.items():
+        sentence = f"{name} {'runs' if part['running'] else 'is down'} since {part['since']}"
+        if part["deaths"]:
+            sentence += (
+                f" (ended {plural(part['deaths'], 'time')} in a row since {part['failing_since']}: {part['why']}"
+            )
+            sentence += f"; starts again at {part['next_start']})" if part["next_start"] else ")"
+        sentences.append(sentence)
+    return ", ".join(sentences)
 
 
 def _invalid_declarations(settings: Settings) -> list[str]:
@@ -170,8 +194,10 @@ def _stop_on_signals() -> None:
 
 def _up_in_background(settings: Settings, console: Console) -> int:
     """Start a supervisor that outlives this process, and show its log until it is ready or has ended."""
-    log = settings.home / "up.log"
-    with log.open("w") as output:
+    log = output_log(settings.home)
+    if log.exists():
+        LogFile(log, settings).doRollover()
+    with log.open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mini_platform.cli.supervisor"],
             cwd=project().folder,

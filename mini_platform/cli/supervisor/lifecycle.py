@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from mini_platform.cli.supervisor.child import end, marked
+from mini_platform.cli.supervisor.log_files import output_log, rotate_output
 from mini_platform.cli.supervisor.preflight import (
     api_refusal,
     choose_ports,
@@ -19,10 +22,11 @@ from mini_platform.cli.supervisor.preflight import (
     drop_samples,
     fail_dead_runs,
 )
-from mini_platform.cli.supervisor.processes import Processes
+from mini_platform.cli.supervisor.processes import WATCHDOG, Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
-from mini_platform.cli.supervisor.state import PlatformError, read_state, remove_state, write_ports, write_state
+from mini_platform.cli.supervisor.state import PlatformError, remove_state, write_ports, write_state
 from mini_platform.config import extras
+from mini_platform.config.running import read_state
 from mini_platform.config.settings import Settings
 from mini_platform.dagster.instance import prepare_instance
 from mini_platform.dagster.upgrade import upgrade
@@ -44,6 +48,7 @@ class Supervisor:
         self._owns_postgres = False
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
+        self._state: dict[str, Any] = {"since": dt.datetime.now().astimezone().isoformat(timespec="seconds")}
 
     def start(self) -> None:
         """Start everything in order, and wait until it is ready.
@@ -77,13 +82,14 @@ class Supervisor:
         for warning in (settings.in_clear, *extras.refusals(settings), *invalid):
             if warning:
                 self._log("WARNING", warning)
-        write_state(settings.home, ready=True, owns_postgres=self._owns_postgres)
+        self._write_state(ready=os.getpid(), parts=self._processes.facts())
 
     def watch(self) -> None:
-        """Restart processes that end, until a signal arrives.
+        """Restart processes that end, until a signal arrives. One that keeps ending is left alone ever longer.
 
         Raises:
-            PlatformError: a process keeps ending.
+            PlatformError: every process keeps ending.
+            EmbeddedPostgresError: Postgres cannot be started.
         """
         while True:
             time.sleep(1)
@@ -92,6 +98,9 @@ class Supervisor:
                 embedded.ensure_running(self._settings.home)
             self._restart_ended()
             self._reload_declarations()
+            with contextlib.suppress(OSError):  # a full disk is no reason to stop
+                self._write_state(parts=self._processes.facts())
+                rotate_output(output_log(self._settings.home), self._settings)
 
     def stop(self) -> None:
         """Stop Dagster, then Postgres: without its database Dagster does not end by itself.
@@ -102,7 +111,7 @@ class Supervisor:
         self._log("INFO", "stopping…")
         self._ready = False
         had_processes = bool(self._processes)
-        self._processes.end(("webserver", "api", "daemon"))
+        self._processes.end(("webserver", "api", "daemon", WATCHDOG))
         remaining = end(marked(self._settings.home))
         if had_processes:
             with contextlib.suppress(OSError):  # perhaps the database is unreachable
@@ -140,16 +149,37 @@ class Supervisor:
             self._log("INFO", "using the Postgres of DATABASE_URL…")
             return
         self._owns_postgres = bool(read_state(home).get("owns_postgres")) or not embedded.is_running(home)
-        write_state(home, ready=False, owns_postgres=self._owns_postgres)
+        self._write_state(owns_postgres=self._owns_postgres)
         self._log("INFO", "starting Postgres…")
 
+    def _write_state(self, **changes: Any) -> None:
+        """Write the state file if the state has changed."""
+        if (state := self._state | changes) != self._state:
+            self._state = state
+            write_state(self._settings.home, **state)
+
     def _restart_ended(self) -> None:
-        for child in self._processes.pop_ended():
-            if child.name == "api" and (refusal := api_refusal(self._settings)):
-                self._log("ERROR", f"the API is not restarted: {refusal}")
-                continue
-            self._log("WARNING", f"{child.name} ended (exit code {child.exit_code}) and is restarted")
-            self._processes.launch([child.name])
+        """Note which processes have ended, and start those again whose pause is over."""
+        for part in self._processes.pop_ended():
+            often = f", {part.deaths} times in a row," if part.deaths > 1 else ""
+            self._log("WARNING", f"{part.name} ended ({part.why}){often} and is restarted in {part.pause:.0f} s")
+        for part in self._processes.due():
+            if part.name == "api" and (refusal := self._api_refusal()):
+                part.fail(refusal)
+                self._log("ERROR", f"the API is not restarted, but tried again in {part.pause:.0f} s: {refusal}")
+            else:
+                self._processes.launch([part.name])
+
+    def _api_refusal(self) -> str | None:
+        """Return why the API would refuse to start; None if it would not, or if the database cannot say that now."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from mini_platform.warehouse.connection import DatabaseAwayError
+
+        try:
+            return api_refusal(self._settings)
+        except (DatabaseAwayError, SQLAlchemyError):
+            return None
 
     def _declaration_times(self) -> dict[Path, int]:
         """Return the files that declare datasets, with the times at which their contents or permissions last changed."""
@@ -163,11 +193,11 @@ class Supervisor:
     def _reload_declarations(self) -> None:
         """Restart the processes that load the datasets if one was added or changed. Runs are not below them and go on.
 
-        Both change the tables, and log declarations that are invalid now: this process has the modules of its own start.
+        They change the tables, and log declarations that are invalid now: this process has the modules of its own start.
         """
         times = self._declaration_times()
         if times == self._declarations:
             return
         self._log("INFO", "the datasets changed: reloading them")
         self._declarations = times
-        self._processes.launch(self._processes.end(("code_server", "api")))
+        self._processes.launch(self._processes.end(("code_server", "api", WATCHDOG)))

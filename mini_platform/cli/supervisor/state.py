@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import fcntl
 import json
 import os
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mini_platform.config.running import pid_file, running
+from mini_platform.config.running import pid_file, running, state_file
 from mini_platform.config.settings import Settings
 
 PREFIX = "MINI_PLATFORM_"
@@ -24,30 +23,16 @@ class PlatformError(RuntimeError):
     """The platform cannot start; the message says why and what to do."""
 
 
-def read_state(home: Path) -> dict[str, Any]:
-    """Return the state of the last supervisor: `ready` (its pid), `since`, `owns_postgres`; empty if there is none."""
-    try:
-        state: dict[str, Any] = json.loads(_state_file(home).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return state
-
-
-def write_state(home: Path, *, ready: bool, owns_postgres: bool) -> None:
+def write_state(home: Path, **state: Any) -> None:
     """Write the state of this process, for `read_state`."""
-    state = {
-        "ready": os.getpid() if ready else None,
-        "since": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "owns_postgres": owns_postgres,
-    }
-    new = _state_file(home).with_suffix(".new")
+    new = state_file(home).with_suffix(".new")
     new.write_text(json.dumps(state))
-    new.replace(_state_file(home))
+    new.replace(state_file(home))
 
 
 def remove_state(home: Path) -> None:
     """Remove the state: nothing runs any more."""
-    _state_file(home).unlink(missing_ok=True)
+    state_file(home).unlink(missing_ok=True)
 
 
 def supervisor_pid(home: Path) -> int | None:
@@ -84,7 +69,3 @@ def write_ports(settings: Settings) -> None:
     lines = (f"{PREFIX}{name.upper()}={getattr(settings, name)}\n" for name in PORTS)
     with pid_file(settings.home).open("a") as file:
         file.write("".join(lines))  # in one piece, as others may be reading
-
-
-def _state_file(home: Path) -> Path:
-    return home / "up.json"

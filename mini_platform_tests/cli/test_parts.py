@@ -1,0 +1,156 @@
+"""The supervisor's processes with tiny ones in their place: restarts, logs, and what `down` says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mini_platform.cli.supervisor import commands
+from mini_platform.cli.supervisor.child import MARK, ChildProcess
+from mini_platform.cli.supervisor.log_files import LogFile
+from mini_platform.cli.supervisor.processes import LONGEST_PAUSE, RESTARTS, Part, Processes
+from mini_platform.cli.supervisor.state import PlatformError
+from mini_platform.config.settings import Settings, load_settings
+from mini_platform.warehouse import embedded
+
+LIVES, DIES = ["-c", "import time; time.sleep(60)"], ["-c", "raise SystemExit(3)"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("MINI_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.setenv("MINI_PLATFORM_LOG_BYTES", "2000")
+    monkeypatch.setenv("MINI_PLATFORM_LOG_FILES", "3")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    return load_settings()
+
+
+def started(settings: Settings, monkeypatch: pytest.MonkeyPatch, **arguments: list[str]) -> Processes:
+    monkeypatch.setattr(Processes, "_commands", lambda _: arguments)
+    processes = Processes(settings, lambda *_: None)
+    processes.launch_all()
+    return processes
+
+
+def die(processes: Processes) -> list[Part]:
+    """Return the parts that ended, once one has."""
+    give_up = time.monotonic() + 10
+    while not processes.ended():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    return list(processes.pop_ended())
+
+
+def keep_dying(processes: Processes) -> None:
+    for _ in range(2 * RESTARTS):
+        processes.launch([part.name for part in die(processes)])
+
+
+def test_a_part_that_keeps_dying_is_left_alone_ever_longer_and_the_rest_goes_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = started(settings, monkeypatch, api=DIES, daemon=LIVES)
+    pauses = []
+    for _ in range(RESTARTS + 1):
+        (api,) = die(processes)
+        pauses.append(api.pause)
+        assert not processes.due()
+        facts = processes.facts()
+        assert facts["daemon"]["running"]
+        assert not facts["api"]["running"]
+        assert f"is down since {facts['api']['since']} (ended {len(pauses)} time" in commands.describe(facts)
+        processes.launch(["api"])
+    assert pauses == [1, 2, 4, 8, 16, 32]
+    assert (facts["api"]["deaths"], facts["api"]["why"]) == (6, "exit code 3")
+    api.deaths = 100
+    assert api.pause == LONGEST_PAUSE
+    processes.end(["api", "daemon"])
+    assert not processes.due(), "what was ended is not restarted"
+
+
+def test_deaths_are_forgotten_after_a_while(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = started(settings, monkeypatch, api=LIVES)
+    api = processes._parts["api"]
+    api.fail("exit code 1")
+    processes.launch(["api"])
+    assert not [*processes.pop_ended()]
+    assert api.deaths == 1
+    monkeypatch.setattr("mini_platform.cli.supervisor.processes.LONGEST_PAUSE", 0.0)
+    assert not [*processes.pop_ended()]
+    assert (api.deaths, api.failing_since) == (0, None)
+    processes.end(["api"])
+
+
+def test_all_end_if_every_part_keeps_dying(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = started(settings, monkeypatch, api=DIES, daemon=DIES)
+    with pytest.raises(PlatformError, match="Every process keeps ending"):
+        keep_dying(processes)
+
+
+def test_logs_rotate_and_lose_no_line(settings: Settings, tmp_path: Path) -> None:
+    """Two processes of a name write at once, as a daemon that was restarted and a run of the one before."""
+    program = "for n in range(400): print({name!r}, n)"
+    file = LogFile(tmp_path / "daemon.log", settings)
+    children = [
+        ChildProcess("daemon", ["-c", program.format(name=name)], tmp_path, lambda *_: None, file)
+        for name in ("a", "b")
+    ]
+    readers = [thread for thread in threading.enumerate() if thread.name == "log of daemon"]
+    for thread in readers:
+        thread.join(timeout=20)
+    psutil.wait_procs([psutil.Process(child.pid) for child in children if child.running], timeout=20)
+    assert [child.exit_code for child in children] == [0, 0]
+    logs = [tmp_path / f"daemon.log{suffix}" for suffix in (".3", ".2", ".1", "")]
+    assert logs[1].exists()
+    lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+    for name in ("a", "b"):
+        assert [line for line in lines if line[0] == name] == [f"{name} {n}" for n in range(400)]
+    for n in range(1000):
+        file.write(f"c {n}\n")
+    file.close()
+    assert sorted(path.name for path in tmp_path.glob("daemon.log*")) == [
+        "daemon.log", "daemon.log.1", "daemon.log.2", "daemon.log.3",
+    ]  # fmt: skip
+    assert all(path.stat().st_size <= settings.log_bytes for path in tmp_path.glob("daemon.log*"))
+
+
+ROTATES = """
+import os, pathlib, subprocess, sys
+from mini_platform.cli.supervisor.log_files import rotate_output
+from mini_platform.config.settings import load_settings
+for n in range(200):
+    print(n, flush=True)
+    if n == 199:
+        os.write(2, b"error\\n")
+    rotate_output(pathlib.Path(sys.argv[1]), load_settings())
+"""
+
+
+def test_the_log_of_the_supervisor_rotates_under_it(settings: Settings, tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    environment = os.environ | {"MINI_PLATFORM_LOG_BYTES": "300"}
+    with log.open("a") as output:
+        subprocess.run([sys.executable, "-c", ROTATES, log], stdout=output, stderr=output, env=environment, check=True)
+    written = [tmp_path / f"up.log{suffix}" for suffix in (".3", ".2", ".1", "")]
+    lines = [line for path in written if path.exists() for line in path.read_text().splitlines()]
+    assert lines == [*map(str, range(200)), "error"]
+
+
+def test_down_ends_everything_and_says_what(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedded.ensure_running(tmp_path)
+    left = subprocess.Popen([sys.executable, *LIVES], env=os.environ | {MARK: str(tmp_path)})
+    assert commands.down() == 0
+    assert capsys.readouterr().out == "1 process that a killed platform left behind stopped.\nPostgres stopped.\n"
+    assert embedded.pid(tmp_path) is None
+    assert not psutil.pid_exists(left.pid) or left.wait(timeout=5)
+    assert commands.down() == 0
+    assert capsys.readouterr().out == "Nothing was running.\n"
