@@ -1,7 +1,7 @@
 """Every route, with every kind of key and every dataset: no answer has a text of a dataset that the key may not read.
 
 The routes are those of the app, so that a new one is walked, too; one that never answers with a success fails, as nothing was
-looked at. The texts stand in rows, names of files, rejects, errors, extra columns, runs, quality figures and incidents.
+looked at. The texts stand in rows, names of files, rejects, errors, extra columns, runs, syncs, quality figures and incidents.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import insert
 
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.incidents import DAGSTER_KINDS, Incident, reconcile
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
+from mini_platform.warehouse.tables import checkpoints
 from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
 from mini_platform.web.site import Site
@@ -43,6 +45,10 @@ KEYS: Sequence[tuple[str, ...]] = (
     *((f"read:{name}",) for name in CANARY),
 )
 """Scopes of the keys; no key first."""
+NOW = dt.datetime.now(dt.UTC)
+FAILED_SYNC = {"target": "", "whole": True, "begun_at": NOW, "last_started": NOW, "last_failed": NOW} | dict.fromkeys(
+    ("step", "sync", "pages", "pages_landed", "rows"), 0
+)
 PLAIN = (
     *(
         "/api/health/",
@@ -145,11 +151,18 @@ def walked(server: str, template: str, tmp_path_factory: pytest.TempPathFactory)
         platform.settings.api_reads = platform.settings.api_writes = 1_000_000
         file_ids = {name: list(fill(platform, name)) for name in CANARY}
         failed = [
-            Incident("run_failed", canary, name, canary, f"A run: {canary}", "Look.", f"/{canary}", dt.datetime.now(dt.UTC))
+            Incident("run_failed", canary, name, canary, f"A run: {canary}", "Look.", f"/{canary}", NOW)
             for name, canary in [*CANARY.items(), (None, PLATFORM)]
         ]  # fmt: skip
         with platform.engine.begin() as conn:
             reconcile(conn, failed, kinds=DAGSTER_KINDS)
+            for name, dataset in all_datasets().items():
+                for source in dataset.api_sources:
+                    conn.execute(
+                        insert(checkpoints).values(
+                            **FAILED_SYNC, dataset=name, source=source.name, last_error=CANARY[name]
+                        )
+                    )
             key = {scopes: {"x-api-key": keys.create(conn, "test", scopes)} for scopes in KEYS if scopes}
         site = Site(platform)
         app = create_app(site)
@@ -176,10 +189,11 @@ def fill(platform: Platform, name: str) -> Iterator[int]:
 
 def filled(path: str, name: str, file_ids: Sequence[int]) -> Iterator[str]:
     """Yield the addresses of a path for a dataset; a parameter that is not known here fails."""
+    computed = all_datasets()[name].computed
     values = {
         "dataset": [name],
         "file_id": file_ids,
-        "analytics": [one.name for one in all_datasets()[name].computed],
+        "analytics": list(dict.fromkeys(one.name for one in (*computed[:1], *computed[-1:]))),
         "name": ["app.css"],
     }
     parameters = re.findall(r"{(\w+)", path)

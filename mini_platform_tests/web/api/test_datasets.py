@@ -362,7 +362,7 @@ def exports_leave_connections_to_others(client: httpx.Client, web: str) -> None:
 
 class Contact(RowModel):
     email: str = Field("Address", personal="mask", str_length={"min_value": 1, "max_value": 100})
-    limit: int | None = Field("Called as a parameter")
+    rank: int | None = Field("Rank")
     price: Decimal | None = Field("Price")
     note: str | None = Field("Note")
 
@@ -389,7 +389,7 @@ def test_a_masked_key_is_in_no_cursor(contacts: FastAPI, platform: Platform) -> 
     with platform.engine.begin() as conn:
         conn.execute(delete(table))
         rows = [
-            {"email": f"canary{n}@example.org", "limit": n % 2, "note": "same", "_file_id": 1, "_loaded_at": now}
+            {"email": f"canary{n}@example.org", "rank": n % 2, "note": "same", "_file_id": 1, "_loaded_at": now}
             for n in range(10)
         ]
         conn.execute(insert(table), rows)
@@ -397,16 +397,16 @@ def test_a_masked_key_is_in_no_cursor(contacts: FastAPI, platform: Platform) -> 
     with serving(contacts) as url, httpx.Client(base_url=url) as client:
         listed = results(client, "/api/datasets/contacts/rows/", limit=3)
         assert [row["email"] for row in listed] == ["***"] * 10
-        assert [row["limit"] for row in listed] == [0] * 5 + [1] * 5
+        assert [row["rank"] for row in listed] == [0] * 5 + [1] * 5
         next_url = client.get("/api/datasets/contacts/rows/", params={"limit": 3}).json()["next"]
         cursor = httpx.URL(next_url).params["cursor"]
         assert b"canary" not in base64.urlsafe_b64decode(cursor + "===")
-        assert len(results(client, "/api/datasets/contacts/rows/", limit__eq=1)) == 5
+        assert len(results(client, "/api/datasets/contacts/rows/", rank__eq=1)) == 5
         assert results(client, "/api/datasets/contacts/rows/", search="canary") == []
         assert len(results(client, "/api/datasets/contacts/rows/", search="SAM")) == 10
 
 
-@pytest.mark.parametrize("search", [("nothing",), ("limit",), ("price", "note")])
+@pytest.mark.parametrize("search", [("nothing",), ("rank",), ("price", "note")])
 def test_a_search_over_what_is_no_text_is_refused(search: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="dataset contacts: search names"):
         Dataset("contacts", "contacts", Contact, ("email",), "People", search=search)
