@@ -46,7 +46,7 @@ def _set_up(connection: Any, _: object) -> None:
 
     By a statement, as poolers refuse or ignore the `options` of a URL, and environment variables may override them.
     """
-    if isinstance(connection, PostgresConnection) and connection.info.dsn_parameters["application_name"] == NAME:
+    if isinstance(connection, PostgresConnection) and connection.info.dsn_parameters.get("application_name") == NAME:
         set_up_session(connection, {"search_path": SCHEMA, "TimeZone": "UTC"})
 
 
