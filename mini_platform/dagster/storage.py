@@ -10,18 +10,21 @@ https://docs.dagster.io/deployment/oss/oss-instance-configuration
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster_postgres import DagsterPostgresStorage
 from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 - its class
-from sqlalchemy import Pool, event, make_url, text
+from sqlalchemy import Engine, Pool, event, make_url, text
 from sqlalchemy.schema import CreateSchema
 
 from mini_platform.config.settings import load_settings
 from mini_platform.dagster.private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
 from mini_platform.dagster.upgrade import is_current
-from mini_platform.warehouse.connection import APPLICATION_NAME, database_url, engine, set_up_session
+from mini_platform.warehouse.connection import APPLICATION_NAME, database_url, engine, hide_values, set_up_session
 from mini_platform.warehouse.usable import require_usable
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import ExceptionContext
 
 SCHEMA = "dagster"
 """Postgres schema of Dagster's own tables; `public` stays empty."""
@@ -43,8 +46,15 @@ def _set_up(connection: Any, _: object) -> None:
 
     By a statement, as poolers refuse or ignore the `options` of a URL, and environment variables may override them.
     """
-    if isinstance(connection, PostgresConnection) and connection.info.dsn_parameters["application_name"] == NAME:
+    if isinstance(connection, PostgresConnection) and connection.info.dsn_parameters.get("application_name") == NAME:
         set_up_session(connection, {"search_path": SCHEMA, "TimeZone": "UTC"})
+
+
+@event.listens_for(Engine, "handle_error")
+def _hide_values(context: ExceptionContext) -> None:
+    """Hide the events that Dagster could not write, which have previews of rows."""
+    if context.engine is not None and context.engine.url.query.get("application_name") == NAME:
+        hide_values(context)
 
 
 class PlatformStorage(DagsterPostgresStorage):

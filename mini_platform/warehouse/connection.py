@@ -104,7 +104,6 @@ def engine(
     new_engine = create_engine(
         url,
         pool_pre_ping=True,
-        hide_parameters=True,  # They are values of rows, and errors are shown.
         pool_size=kept_open,
         max_overflow=pool - kept_open,
         connect_args=connect_args,
@@ -135,14 +134,9 @@ def set_up_session(connection: Any, settings: Mapping[str, str]) -> None:
 def _translate_error(context: ExceptionContext) -> None:
     """Raise `DatabaseAwayError` for a connection that could not be opened (the error then has no connection).
 
-    The error of a lost connection is raised as an `OperationalError`, whatever class the driver chose. Errors of statements get
-    a message that quotes no row.
+    The error of a lost connection is raised as an `OperationalError`, whatever class the driver chose.
     """
-    if isinstance(error := context.original_exception, psycopg2.Error) and context.connection is not None:
-        without_values(error)
-        if wrapped := context.sqlalchemy_exception:
-            kind = type(error)
-            wrapped.args = (f"({kind.__module__}.{kind.__name__}) {error}", *wrapped.args[1:])
+    hide_values(context)
     if context.is_disconnect and context.connection is not None:
         lost = context.original_exception
         if not isinstance(context.sqlalchemy_exception, OperationalError):
@@ -160,3 +154,13 @@ def _translate_error(context: ExceptionContext) -> None:
     raise DatabaseAwayError(
         f"The database {url.database or ''} at {address} cannot be reached: {' '.join(reason.split()).rstrip('.?')}. {advice}"
     ) from context.original_exception
+
+
+def hide_values(context: ExceptionContext) -> None:
+    """Replace the message of an error of a statement by one that quotes no row, and hide the statement's parameters."""
+    if isinstance(error := context.original_exception, psycopg2.Error) and context.connection is not None:
+        without_values(error)
+        if wrapped := context.sqlalchemy_exception:
+            kind = type(error)
+            wrapped.args = (f"({kind.__module__}.{kind.__name__}) {error}", *wrapped.args[1:])
+            wrapped.hide_parameters = True

@@ -55,7 +55,7 @@ def explain(error: psycopg2.Error) -> str:
     diag: Any = error.diag
     code = error.pgcode
     if code is None:  # By the driver, such as a lost connection.
-        return FURTHER_PARTS.split(str(error))[0].strip()
+        return " ".join(FURTHER_PARTS.split(str(error))[0].split())
     message = str(diag.message_primary)
     if message.startswith(READ_ERROR):
         return READ_ERROR

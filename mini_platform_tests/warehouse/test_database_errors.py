@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mini_platform.cli.errors import sentence
 from mini_platform.config import logs
+from mini_platform.dagster.storage import PlatformStorage
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import engine as new_engine
 from mini_platform.warehouse.upsert import copy_in
@@ -131,6 +132,14 @@ def test_an_error_of_what_is_copied(shelf: Engine) -> None:
     with pytest.raises(psycopg2.Error, match="COPY from stdin failed") as caught, shelf.begin() as conn:
         copy_in(conn, sql.SQL("COPY shelf (id) FROM STDIN"), Source())
     assert CANARY not in str(caught.value)
+
+
+def test_an_event_that_dagster_cannot_write(home: Path) -> None:
+    assert home.parent.exists()
+    storage = PlatformStorage.from_config_value(None, {})
+    with pytest.raises(DBAPIError, match="parameters hidden") as caught, storage.run_storage.connect() as conn:  # type: ignore[attr-defined]
+        conn.execute(text("INSERT INTO runs (id) VALUES (CAST(:event AS int))"), {"event": CANARY})
+    assert CANARY not in everything_shown(caught.value)
 
 
 @pytest.mark.slow  # Two runs of Dagster.
