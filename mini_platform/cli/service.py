@@ -54,5 +54,6 @@ def serve(service: str, settings: Settings) -> NoReturn:
 def _prepare(settings: Settings, location: Project) -> Mapping[str, str]:
     """Write the files that Dagster reads, and return the environment of a service."""
     server = {"host": settings.code_server_host, "port": settings.code_server_port, "location_name": location.package}
+    folder = prepare_instance(settings)
     replace_file(settings.home / "workspace.yaml", f"load_from:\n  - grpc_server: {json.dumps(server)}\n")
-    return os.environ | {"DAGSTER_HOME": str(prepare_instance(settings)), "PYTHONUNBUFFERED": "1"}
+    return os.environ | {"DAGSTER_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
