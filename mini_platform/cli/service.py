@@ -55,5 +55,6 @@ def _prepare(settings: Settings, location: Project) -> Mapping[str, str]:
     """Write the files that Dagster reads, and return the environment of a service."""
     folder = prepare_instance(settings)
     server = {"host": settings.code_server_host, "port": settings.code_server_port, "location_name": location.package}
+    folder = prepare_instance(settings)
     replace_file(settings.home / "workspace.yaml", f"load_from:\n  - grpc_server: {json.dumps(server)}\n")
     return os.environ | {"DAGSTER_HOME": str(folder), "PYTHONUNBUFFERED": "1"}

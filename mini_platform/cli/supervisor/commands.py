@@ -143,7 +143,7 @@ def describe(parts: Mapping[str, Mapping[str, Any]]) -> str:
             )
             sentence += f"; starts again at {part['next_start']})" if part["next_start"] else ")"
         sentences.append(sentence)
-    return ", ".join(sentences)
+    return "; ".join(sentences)
 
 
 def _invalid_declarations(settings: Settings) -> list[str]:
