@@ -235,6 +235,7 @@ def _load_dump(programs: Path, url: str, dump: Path, manifest: Manifest, server:
     )
     writing = archive.start(
         programs / "psql", url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1",
+        "--set=VERBOSITY=terse",  # details of an error quote rows
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     with reading, writing:

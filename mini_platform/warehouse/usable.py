@@ -50,7 +50,7 @@ def _problems(facts: Row[Any]) -> Iterator[tuple[str, str]]:
     if facts.major < LEAST_POSTGRES:
         yield (
             f"the server is Postgres {facts.major}",
-            f"Use a Postgres from {LEAST_POSTGRES} on; up to {NEWEST_POSTGRES} was tried.",
+            f"Use {LEAST_POSTGRES} or later; up to {NEWEST_POSTGRES} was tried.",
         )
     if facts.encoding != ENCODING:
         yield (

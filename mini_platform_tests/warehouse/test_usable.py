@@ -109,7 +109,7 @@ def test_a_wrong_database(wrong: str, sentence: str, tmp_path: Path, monkeypatch
 def test_a_server_that_is_too_old(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usable, "LEAST_POSTGRES", 99)
     with pytest.raises(
-        UnusableDatabaseError, match=r"The server is Postgres \d\d. Use a Postgres from 99 on; up to 18 was tried."
+        UnusableDatabaseError, match=r"The server is Postgres \d\d. Use 99 or later; up to 18 was tried."
     ):
         require_usable(engine(database_url))
 
