@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from mini_platform.config import logs
 from mini_platform.config.running import FAILING_DEATHS, read_state, running
@@ -32,6 +32,7 @@ from mini_platform.platform import Platform
 from mini_platform.rows.wording import plural
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import DatabaseAwayError
+from mini_platform.warehouse.tables import incidents
 
 SECONDS = 60.0
 """Time from one look to the next."""
@@ -39,6 +40,11 @@ SILENT = dt.timedelta(minutes=5)
 """Silence after which something counts as stopped: sensors tick every few seconds, the daemon shows a sign of life in 30."""
 STOPS_ALL = {"daemon", "code_server"}
 """Parts without which no sensor ticks and no file is taken."""
+
+DAEMON_BACK = select(func.max(func.coalesce(incidents.c.closed_at, func.now()))).where(
+    incidents.c.kind == "part_down", incidents.c.subject == "daemon"
+)
+"""When the daemon came back last: before that no sensor could tick."""
 
 
 def look(platform: Platform, watching_since: dt.datetime) -> list[str]:
@@ -63,11 +69,14 @@ def silences(conn: Connection, platform: Platform, watching_since: dt.datetime) 
         parts.setdefault("daemon", _part("daemon", "it shows no sign of life", away, platform.settings))
     if heartbeat is None or STOPS_ALL & parts.keys():
         return [*parts.values()]
+    if back := conn.scalar(DAEMON_BACK):
+        watching_since = max(watching_since, back)
     stopped, silent, ticking = _automation(conn, platform, watching_since)
-    if len(silent) > 1 and len(silent) == ticking:
-        first = min(silent, key=lambda incident: incident.since)
+    never_ticked = not ticking and not stopped and _silence(watching_since, watching_since) is not None
+    if never_ticked or len(silent) == ticking > 1:
+        since = min((incident.since for incident in silent), default=watching_since)
         why = "no sensor ticks, as if the code server did not answer"
-        return [*parts.values(), _part("code_server", why, first.since, platform.settings), *stopped]
+        return [*parts.values(), _part("code_server", why, since, platform.settings), *stopped]
     unwatched = {incident.dataset for incident in (*stopped, *silent)}
     return [*parts.values(), *stopped, *silent, *_unseen(conn, platform, watching_since, unwatched)]
 
@@ -89,7 +98,7 @@ def _failing_parts(settings: Settings) -> Iterator[Incident]:
 
 
 def _part(name: str, why: str, since: dt.datetime, settings: Settings) -> Incident:
-    advice = f"See the end of its log {name}.log in {settings.home}, and mini-platform status."
+    advice = f"See mini-platform status, and the end of its log, {name}.log."
     return Incident("part_down", name, None, since.isoformat(), f"{name}: {why}.", advice, settings.links_url, since)
 
 

@@ -90,6 +90,12 @@ def no_sensor_ticks(instance: dg.DagsterInstance, _data: Path) -> None:
         instance.update_instigator_state(sensor(name, BEFORE))
 
 
+def no_sensor_ever_ticked(instance: dg.DagsterInstance, _data: Path) -> None:
+    for name in SENSORS:
+        state = sensor(name, NOW)
+        instance.delete_instigator_state(state.instigator_origin_id, state.selector_id)
+
+
 def some_are_stopped(instance: dg.DagsterInstance, _data: Path) -> None:
     instance.update_instigator_state(sensor("weather_files", NOW, "STOPPED"))
     instance.add_instigator_state(stopped_schedule("purge_nightly"))
@@ -105,6 +111,7 @@ CASES: dict[Callable[[dg.DagsterInstance, Path], None], list[str]] = {
     the_daemon_is_away: ["daemon: it shows no sign of life."],
     a_sensor_does_not_tick: ["weather: the sensor weather_files does not tick."],
     no_sensor_ticks: ["code_server: no sensor ticks, as if the code server did not answer."],
+    no_sensor_ever_ticked: ["code_server: no sensor ticks, as if the code server did not answer."],
     some_are_stopped: [
         "purge_nightly: the schedule purge_nightly is stopped.",
         "weather: the sensor weather_files is stopped.",
@@ -137,6 +144,18 @@ def test_silence_is_one_incident_that_every_view_shows(
     watchdog.look(platform, LONG_AGO)
     with platform.engine.connect() as conn:
         assert conn.scalars(select(incidents.c.incident_id).where(incidents.c.closed_at.is_(None))).all() == []
+
+
+def test_sensors_get_time_after_the_daemon_is_back(
+    instance: dg.DagsterInstance, platform: Platform, data: Path
+) -> None:
+    the_daemon_is_away(instance, data)
+    for moment in (BEFORE, NOW):
+        beat(instance, moment)
+        watchdog.look(platform, LONG_AGO)
+    with platform.engine.connect() as conn:
+        assert current(conn, platform, platform.datasets) == []
+        assert conn.scalars(select(incidents.c.subject)).all() == ["daemon"]
 
 
 def test_a_part_that_keeps_dying_is_an_incident(platform: Platform, home: Path) -> None:
