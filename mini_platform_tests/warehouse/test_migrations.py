@@ -141,7 +141,13 @@ def test_a_database_of_newer_code_is_refused_in_a_sentence_and_left_alone(home: 
     assert catalog(engine) == before
     with engine.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM ops.fingerprints WHERE sha256 <> 'newer'")) == 0
-    for program in ("cli files", "cli doctor", "cli load weather mini_platform_tests/samples/weather/seattle.csv", "web", "cli up --detach"):
+    for program in (
+        "cli files",
+        "cli doctor",
+        "cli load weather mini_platform_tests/samples/weather/seattle.csv",
+        "web",
+        "cli up --detach",
+    ):
         module, *arguments = program.split()
         command = [sys.executable, "-m", f"mini_platform.{module}", *arguments]
         result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
