@@ -9,11 +9,13 @@ import pytest
 
 from mini_platform_tests.support.bench import Bench
 from mini_platform_tests.support.cases import GOOD, GOOD_ROW, HEADER, ONE, data
+from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.strings import NAMES
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES, ids=[ascii(shown)[1:41] for _, shown in NAMES])
 def test_name(bench: Bench, name: bytes, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINI_PLATFORM_PROJECT", str(PROJECT))
     monkeypatch.chdir(tmp_path)
     bench.drop((name, data(GOOD)))
     (got,) = bench.run()
