@@ -104,6 +104,7 @@ def engine(
     new_engine = create_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,  # values of rows, in errors of the driver's, too
         pool_size=kept_open,
         max_overflow=pool - kept_open,
         connect_args=connect_args,
@@ -158,9 +159,11 @@ def _translate_error(context: ExceptionContext) -> None:
 
 def hide_values(context: ExceptionContext) -> None:
     """Replace the message of an error of a statement by one that quotes no row, and hide the statement's parameters."""
+    wrapped = context.sqlalchemy_exception
+    if wrapped is not None:
+        wrapped.hide_parameters = True
     if isinstance(error := context.original_exception, psycopg2.Error) and context.connection is not None:
         without_values(error)
-        if wrapped := context.sqlalchemy_exception:
+        if wrapped is not None:
             kind = type(error)
             wrapped.args = (f"({kind.__module__}.{kind.__name__}) {error}", *wrapped.args[1:])
-            wrapped.hide_parameters = True

@@ -108,6 +108,12 @@ def test_a_statement(shelf: Engine, kind: str) -> None:
     assert str(NUMBER) not in shown.partition("[SQL: ")[0]
 
 
+def test_a_value_that_the_driver_refuses(shelf: Engine) -> None:
+    with pytest.raises(ValueError, match="NUL") as caught, shelf.begin() as conn:
+        conn.execute(text("SELECT :canary"), {"canary": f"{CANARY}\0"})
+    assert CANARY not in everything_shown(caught.value)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
