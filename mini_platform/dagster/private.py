@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
     from dagster._core.launcher import LaunchRunContext as LaunchRunContext
     from dagster._core.launcher import WorkerStatus as WorkerStatus
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin as RegisteredCodeLocationOrigin
+    from dagster._core.remote_origin import RemoteRepositoryOrigin as RemoteRepositoryOrigin
+    from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
+    from dagster._core.scheduler.instigation import InstigatorStatus as InstigatorStatus
+    from dagster._core.scheduler.instigation import InstigatorType as InstigatorType
+    from dagster._core.scheduler.instigation import ScheduleInstigatorData as ScheduleInstigatorData
+    from dagster._core.scheduler.instigation import SensorInstigatorData as SensorInstigatorData
     from dagster._core.storage.asset_check_execution_record import (
         AssetCheckExecutionRecord as AssetCheckExecutionRecord,
     )
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import FINISHED_STATUSES as FINISHED_STATUSES
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.root import LocalArtifactStorage as LocalArtifactStorage
+    from dagster._daemon.types import DaemonHeartbeat as DaemonHeartbeat
     from dagster._grpc.types import ExecuteRunArgs as ExecuteRunArgs
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
     from dagster.components.core.decl import (
@@ -66,6 +74,15 @@ MODULES = {
     "AssetCheckExecutionRecordStatus": "dagster._core.storage.asset_check_execution_record",
     # Statuses of finished runs: a list of our own would miss a status that is added.
     "FINISHED_STATUSES": "dagster._core.storage.dagster_run",
+    # What Dagster writes about daemons, sensors and schedules, which the watchdog reads by SQL; only its test needs them.
+    "DaemonHeartbeat": "dagster._daemon.types",
+    "InstigatorState": "dagster._core.scheduler.instigation",
+    "InstigatorStatus": "dagster._core.scheduler.instigation",
+    "InstigatorType": "dagster._core.scheduler.instigation",
+    "ScheduleInstigatorData": "dagster._core.scheduler.instigation",
+    "SensorInstigatorData": "dagster._core.scheduler.instigation",
+    "RegisteredCodeLocationOrigin": "dagster._core.remote_origin",
+    "RemoteRepositoryOrigin": "dagster._core.remote_origin",
 }
 """Name -> module that defines it."""
 

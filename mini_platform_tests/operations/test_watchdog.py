@@ -9,19 +9,20 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    InstigatorType,
-    ScheduleInstigatorData,
-    SensorInstigatorData,
-)
-from dagster._daemon.types import DaemonHeartbeat
 from sqlalchemy import select
 
 from mini_platform.cli.supervisor.state import pid_file_lock, write_state
 from mini_platform.dagster.instance import prepare_instance
+from mini_platform.dagster.private import (
+    DaemonHeartbeat,
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    RegisteredCodeLocationOrigin,
+    RemoteRepositoryOrigin,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+)
 from mini_platform.operations import watchdog
 from mini_platform.operations.alerts import LEADS
 from mini_platform.operations.detection import current
