@@ -6,6 +6,7 @@ hadolint, and each command of ours is started by hand, with its health check, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -161,8 +162,10 @@ def running(environment: dict[str, str], home: Path, tmp_path: Path) -> Iterator
         family = [child for p in processes.values() for child in psutil.Process(p.pid).children(recursive=True)]
         for process in processes.values():
             process.terminate()
-        for process in processes.values():
-            process.wait(timeout=60)
+        for name, process in processes.items():
+            # The watchdog was once seen not to end within a minute; why is not known yet. It holds nothing, and is killed then.
+            with contextlib.suppress(*([subprocess.TimeoutExpired] if name == "watchdog" else [])):
+                process.wait(timeout=60)
     finally:
         for process in processes.values():
             process.kill()
