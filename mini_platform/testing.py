@@ -81,7 +81,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformForTe
 
     home = tmp_path_factory.mktemp("platform")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DATABASE_URL", raising=False)
         patch.setenv("MINI_PLATFORM_HOME", str(home))
         patch.setenv("MINI_PLATFORM_DATA", str(home / "data"))
         patch.setenv("DATABASE_URL", embedded.ensure_running(home, NOT_DURABLE))

@@ -21,14 +21,16 @@ from mini_platform.config.sections import Ingestion, Limits, Locations, Notifica
 from mini_platform.config.setting_sources import ResolvedSetting, Sources, Variables
 from mini_platform.config.vault import VaultSettings, settings_in_vault
 
-HOME, DEFAULT_HOME = "mini_platform_home", str(Locations.model_fields["home"].default)
+PREFIX = "MINI_PLATFORM_"
+"""Beginning of the names of variables of settings."""
+HOME, DEFAULT_HOME = f"{PREFIX}HOME".lower(), str(Locations.model_fields["home"].default)
 
 
 class Settings(Ingestion, Limits, RetentionSettings, Notifications, Web, Locations, BaseSettings):
     """The settings of the platform."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MINI_PLATFORM_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="ignore",
         hide_input_in_errors=True,  # it may be a password
@@ -70,7 +72,7 @@ def is_set(name: str) -> bool:
         SourceError: a source cannot be read.
     """
     *set_by_user, _ = sources()
-    return any(f"mini_platform_{name}" in source.resolved for source in set_by_user)
+    return any(f"{PREFIX}{name}".lower() in source.resolved for source in set_by_user)
 
 
 def _ports(home: Path) -> dict[str, ResolvedSetting]:
@@ -82,7 +84,7 @@ def _ports(home: Path) -> dict[str, ResolvedSetting]:
 
 def invalid(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Yield the variables whose values are not allowed, each with the reason; never a value, which may be a password."""
-    prefix = "VAULT_" if error.title == VaultSettings.__name__ else "MINI_PLATFORM_"
+    prefix = "VAULT_" if error.title == VaultSettings.__name__ else PREFIX
     whole = {str(info.validation_alias) for info in Settings.model_fields.values()}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         name = "__".join(map(str, item["loc"])).upper()

@@ -28,7 +28,7 @@ from mini_platform.operations.raw_files import raw_retention
 from mini_platform.operations.sources import inbox_states, remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.storage.names import SETTLE_SECONDS
-from mini_platform.warehouse import ledger, run_history
+from mini_platform.warehouse import ledger
 from mini_platform.warehouse.dirty_groups import is_stale
 from mini_platform.warehouse.run_history import DATASET_TAG
 
@@ -98,7 +98,7 @@ def sync_schedule(dataset: Dataset, source: ApiSource, interval: str, *, running
     tags = {DATASET_TAG: dataset.name, API_SOURCE_TAG: source.name}
 
     @dg.schedule(
-        name=run_history.sync_schedule(dataset.name, source.name),
+        name=dataset.sync_schedule(source),
         cron_schedule=source.schedule or interval,
         job=sync_job(dataset, source),
         description=f"Syncs {source.name}.",
@@ -121,7 +121,7 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     """
 
     @dg.sensor(
-        name=run_history.files_sensor(dataset.name),
+        name=dataset.files_sensor,
         description=f"Watches data/{dataset.name}/ for new files and the ledger for pending work.",
         job=load_job(dataset),
         minimum_interval_seconds=1,

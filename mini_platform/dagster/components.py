@@ -53,7 +53,7 @@ def project_defs(
         for path in _component_places(tree.defs_module_path):
             try:
                 parts.append(_definitions_at(tree, path))
-            except Exception as error:
+            except Exception as error:  # likewise
                 file = next((path / name for name in COMPONENT_FILES if (path / name).exists()), path)
                 if file not in known:
                     cause = _first_cause(error)
@@ -151,7 +151,7 @@ class Dataset(dg.Component):
                 return dg.Definitions()  # It is invalid.
             shared.built.add(name)
             return dg.Definitions.merge(dataset_defs(shared.datasets[name], shared.build_platform), shared.definitions)
-        others = [other for other in shared.datasets.values() if other.name != self.dataset.name]
+        others = [other for other in shared.datasets.values() if other.name != name]
         refuse_collisions([*others, self.dataset])
-        shared.datasets[self.dataset.name] = self.dataset
+        shared.datasets[name] = self.dataset
         return dg.Definitions.merge(dataset_defs(self.dataset, shared.build_platform), shared.definitions)

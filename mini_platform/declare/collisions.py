@@ -73,9 +73,9 @@ def _names(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
         yield "relation", f"{dataset.table}_{column}", f"the index on {column} of {owner}"
     for computed in dataset.computed:
         yield "analytics", computed.name, f"the {type(computed).__name__.lower()} {computed.name} of {owner}"
-    yield "tick", f"{dataset.name}_files", f"the sensor of {owner}"
+    yield "tick", dataset.files_sensor, f"the sensor of {owner}"
     for source in dataset.api_sources:
         source_owner = f"the API source {source.name} of {owner}"
-        yield "tick", f"{dataset.name}_sync_{source.name}", source_owner
+        yield "tick", dataset.sync_schedule(source), source_owner
         yield "job", f"sync_{dataset.name}_{source.name}", source_owner
         yield "setting", f"MINI_PLATFORM_API_SOURCE__{dataset.name}_{source.name}__URL".upper(), source_owner

@@ -61,6 +61,17 @@ def placed(declared: Any, name: str | None = None) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reported(where: str) -> Iterator[None]:
+    """Raise whatever a function of a user raises as a `DeclarationError`, whose sentence begins with `where`."""
+    try:
+        yield
+    except DeclarationError:
+        raise
+    except Exception as error:  # It may raise anything.
+        raise DeclarationError(f"{where}: {type(error).__name__}: {error}") from error
+
+
 def report_bad_arguments(kind: type[T]) -> type[T]:
     """Make a class store the place of each call, and raise a `DeclarationError` with it for what is wrong there.
 

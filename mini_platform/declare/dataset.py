@@ -631,6 +631,15 @@ class Dataset:
         return f"raw_{self.sources[0].name}" if len(self.sources) == 1 else "raw_files"
 
     @property
+    def files_sensor(self) -> str:
+        """Return the name of its sensor, such as `stations_files`."""
+        return f"{self.name}_files"
+
+    def sync_schedule(self, source: ApiSource) -> str:
+        """Return the name of the schedule of one of its API sources, such as `stations_sync_api`."""
+        return f"{self.name}_sync_{source.name}"
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """Return the endings of the names of its files."""
         return tuple(suffix for source in self.sources for suffix in source.suffixes)

@@ -198,20 +198,6 @@ def _import_instance(path: str, place: Place, kind: type[T]) -> T:
 # Files
 
 
-def read_yaml(path: Path) -> list[Dataset]:
-    """Return the datasets that a file declares; its documents of other types are left to Dagster.
-
-    Raises:
-        YamlError: the file cannot be read, or declares an invalid dataset.
-    """
-    datasets = []
-    for item in read_each(path):
-        if isinstance(item, YamlError):
-            raise item
-        datasets.append(item)
-    return datasets
-
-
 def read_each(path: Path) -> Iterator[Dataset | YamlError]:
     """Yield the datasets that a file declares, and for each document that declares an invalid one its error."""
     import yaml

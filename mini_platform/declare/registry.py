@@ -109,6 +109,7 @@ class Registry:
     def __init__(self, place: str) -> None:
         """Store the name of a package, or the path of a folder, which has a / in it."""
         self.place = place
+        project().make_importable()  # also for what YAML names
         self._invalid_modules: dict[Path, InvalidDeclaration] = {}
 
     @property
@@ -146,7 +147,6 @@ class Registry:
 
     @cached_property
     def _read(self) -> tuple[list[_Declared], list[InvalidDeclaration]]:
-        project().make_importable()
         declared: list[_Declared] = []
         invalid: list[InvalidDeclaration] = []
         for item in (*self._in_python(), *self._in_yaml()):
@@ -211,7 +211,6 @@ class Registry:
         """
         if "/" not in self.place:
             # A project may have none yet, or, as one of create-dagster, declare all of them in YAML.
-            project().make_importable()
             own = project().datasets_folder
             if self.place == project().datasets and own.parent.is_dir() and not own.exists():
                 return own

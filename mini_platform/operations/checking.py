@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from mini_platform.declare.columns import Column, DeclarationError, placed
+from mini_platform.declare.columns import Column, DeclarationError, placed, reported
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sampling.dirt import MISTYPED
 from mini_platform.operations.sampling.rows import clean_rows, generator, yesterday
@@ -70,13 +70,8 @@ def check(dataset: Dataset) -> list[str]:
 
 def _faults(dataset: Dataset, refuse: Callable[[Dataset], None]) -> Iterator[DeclarationError]:
     try:
-        with placed(dataset):
-            try:
-                refuse(dataset)
-            except DeclarationError:
-                raise
-            except Exception as error:  # Functions of a user may raise anything.
-                raise DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}") from error
+        with placed(dataset), reported(f"dataset {dataset.name}"):
+            refuse(dataset)
     except DeclarationError as error:
         yield error
 

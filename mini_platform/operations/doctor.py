@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mini_platform.config.project import VARIABLE, project
 from mini_platform.config.running import running
 from mini_platform.config.setting_sources import SourceError, dotenv_variables, local
-from mini_platform.config.settings import Settings, invalid, is_set, load_settings, sources
+from mini_platform.config.settings import PREFIX, Settings, invalid, is_set, load_settings, sources
 from mini_platform.config.vault import VaultSettings
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.dataset import Dataset
@@ -46,7 +46,6 @@ from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 from mini_platform.warehouse.usable import problems
 
-PREFIX = "MINI_PLATFORM_"
 NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Other variables: the project, and those that processes of the platform set for each other."""
 NAME, LOCK = "mini-platform", "requirements.lock"

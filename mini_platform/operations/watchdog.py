@@ -106,10 +106,10 @@ def _expected(platform: Platform) -> dict[str, str | None]:
     """Return the names of the sensors and schedules that run by default, each with its dataset."""
     names: dict[str, str | None] = {run_history.ALERTS_SENSOR: None, run_history.PURGE_SCHEDULE: None}
     for dataset in platform.datasets.values():
-        names[run_history.files_sensor(dataset.name)] = dataset.name
+        names[dataset.files_sensor] = dataset.name
         for source in dataset.api_sources:
             if is_configured(platform, dataset, source):
-                names[run_history.sync_schedule(dataset.name, source.name)] = dataset.name
+                names[dataset.sync_schedule(source)] = dataset.name
     return names
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import polars as pl
 
-from mini_platform.declare.columns import DeclarationError, nearest, placed
+from mini_platform.declare.columns import Column, CustomRule, DeclarationError, nearest, placed
 from mini_platform.declare.dataset import Dataset
 from mini_platform.rows.exact import ROW_FAULTS, exact_expression
 from mini_platform.rows.own_rows import build_expression, other_rows
@@ -30,38 +31,37 @@ def expression_faults(dataset: Dataset, staged: Schema) -> Iterator[DeclarationE
         staged: types of its staged columns.
     """
     read = {column.name: staged[column.name] for column in dataset.staged_columns if not column.derived}
-    for column in dataset.columns:
-        if column.derived is not None:
-            try:
-                with placed(dataset.rows, column.name):
-                    _refuse_derived(
-                        dataset, f"dataset {dataset.name}: {column.name}", column.derived, read, column.type
-                    )
-            except DeclarationError as error:
-                yield error
-    for custom in dataset.custom_rules:
+    derived = [
+        (dataset.rows, column.name, partial(_refuse_derived, column, column.derived, read))
+        for column in dataset.columns
+        if column.derived is not None
+    ]
+    rules = [(custom.holds, None, partial(_refuse_rule, custom, staged)) for custom in dataset.custom_rules]
+    for declared, name, refuse in (*derived, *rules):
         try:
-            with placed(custom.holds):
-                _refuse_rule(dataset, f"dataset {dataset.name}: the rule {custom.rule.name}", custom.holds, staged)
+            with placed(declared, name):
+                refuse(dataset)
         except DeclarationError as error:
             yield error
 
 
-def _refuse_derived(dataset: Dataset, where: str, derived: Callable[..., Any], read: Schema, kind: Any) -> None:
+def _refuse_derived(column: Column, derived: Callable[..., Any], read: Schema, dataset: Dataset) -> None:
+    where = f"dataset {dataset.name}: {column.name}"
     expr = _built(dataset, where, derived, read)
     if part := other_rows(expr, read):
         raise DeclarationError(
             f"{where} is derived from other rows, by {part}; a derived column is a value of its own row: compute it in an "
             "aggregate or a view"
         )
-    result = _type(where, expr, read, kind)
-    if not _can_be(kind, result):
-        name = getattr(kind, "__name__", kind)
+    result = _type(where, expr, read, column.type)
+    if not _can_be(column.type, result):
+        name = getattr(column.type, "__name__", column.type)
         raise DeclarationError(f"{where} is derived as {_words(result)}, and declared as {name}: change one of them")
 
 
-def _refuse_rule(dataset: Dataset, where: str, holds: Callable[..., Any], staged: Schema) -> None:
-    expr = _built(dataset, where, holds, staged)
+def _refuse_rule(custom: CustomRule, staged: Schema, dataset: Dataset) -> None:
+    where = f"dataset {dataset.name}: the rule {custom.rule.name}"
+    expr = _built(dataset, where, custom.holds, staged)
     if part := other_rows(expr, staged):
         raise DeclarationError(
             f"{where} looks at other rows, by {part}; a rule is about one row: "

@@ -29,13 +29,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.reserved import NAME_BYTES
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
 TEXT = Text(collation="C")
-MOST_NAME_BYTES = 63
 MOST_COLUMNS = 1600
 EXACT_FLOATS = 2**53
 """Whole numbers up to this size are exact as floats."""
@@ -159,10 +159,8 @@ def _refuse_name(name: object) -> None:
         )
     if not name or "\0" in name:
         raise FrameError("the frame has a column whose name is empty or contains a NUL character: rename it")
-    if (size := len(name.encode())) > MOST_NAME_BYTES:
-        raise FrameError(
-            f"the name of the column {name} has {size} bytes; Postgres takes {MOST_NAME_BYTES}: shorten it"
-        )
+    if (size := len(name.encode())) > NAME_BYTES:
+        raise FrameError(f"the name of the column {name} has {size} bytes; Postgres takes {NAME_BYTES}: shorten it")
 
 
 def _arrow_columns(frame: Any) -> Iterator[tuple[Any, Any]]:

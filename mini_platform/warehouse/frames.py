@@ -45,12 +45,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from mini_platform.declare.reserved import NAME_BYTES
 from mini_platform.warehouse.arrow import read_arrow
 from mini_platform.warehouse.bulk import is_empty
 from mini_platform.warehouse.frame_columns import (
     DIGITS,
     EXACT_FLOATS,
-    MOST_NAME_BYTES,
     TEXT,
     FrameColumn,
     FrameError,
@@ -120,9 +120,9 @@ def store_frame(conn: Connection, asset: str, columns: Sequence[FrameColumn], ke
     name = asset.rpartition("/")[2]
     if unknown := [column for column in key if column not in [item.name for item in columns]]:
         raise FrameError(f"mini_platform/key names {unknown[0]}, which is no column of the frame")
-    if len(name.encode()) > MOST_NAME_BYTES:
+    if len(name.encode()) > NAME_BYTES:
         raise FrameError(
-            f"the asset's name {name} is longer than the {MOST_NAME_BYTES} bytes that Postgres takes for a table"
+            f"the asset's name {name} is longer than the {NAME_BYTES} bytes that Postgres takes for a table"
         )
     advisory_lock(conn, "frame", name)
     conn.execute(text("SET LOCAL work_mem = '256MB'"))
@@ -181,7 +181,7 @@ def _owned(conn: Connection, asset: str, name: str) -> Table | None:
         return _reflected(conn, name)
     if owner is None:
         raise FrameError(f"{SCHEMA}.{name} is a table that is no asset's of yours: give the asset {asset} another name")
-    drop = _psql(f'DROP TABLE {SCHEMA}."{name}"')
+    drop = psql_command(f'DROP TABLE {SCHEMA}."{name}"')
     raise FrameError(
         f"{SCHEMA}.{name} belongs to the asset {owner}, and the last part of {asset} would name the same table: give one of "
         f"them another name. If {owner} is no more: {drop}"
@@ -243,7 +243,7 @@ def _add_key(conn: Connection, table: Table, key: Sequence[str]) -> None:
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) not in DUPLICATE_OR_NULL:
             raise
-        drop = _psql(f'DROP TABLE {SCHEMA}."{table.name}"')
+        drop = psql_command(f'DROP TABLE {SCHEMA}."{table.name}"')
         raise FrameError(
             f"{table.fullname} has rows of which {', '.join(key)} is no key, as it is missing or occurs twice: delete them, or "
             f"drop the table: {drop}"
@@ -269,14 +269,15 @@ def _wider(conn: Connection, table: Table, column: FrameColumn) -> tuple[Any, Fr
             continue
         if holds(kind, stored) or (sql_name(stored) in DIGITS and _is_exact_as_float(conn, table, column.name)):
             return kind, values
-    drop = _psql(f'ALTER TABLE {SCHEMA}."{table.name}" DROP COLUMN "{column.name}"')
+    drop = psql_command(f'ALTER TABLE {SCHEMA}."{table.name}" DROP COLUMN "{column.name}"')
     raise FrameError(
         f"{column.name} is {sql_name(stored).lower()} in {table.fullname} and {sql_name(new).lower()} in the frame, and no "
         f"type holds both without loss: return it as it was, give it another name, or drop the stored column: {drop}"
     )
 
 
-def _psql(statement: str) -> str:
+def psql_command(statement: str) -> str:
+    """Return the command that a user types for a statement."""
     return f"mini-platform psql -c {shlex.quote(statement)}"
 
 

@@ -68,16 +68,6 @@ AUTOMATION = text(
 )
 
 
-def files_sensor(dataset: str) -> str:
-    """Return the name of a dataset's sensor."""
-    return f"{dataset}_files"
-
-
-def sync_schedule(dataset: str, source: str) -> str:
-    """Return the name of the schedule of an API source."""
-    return f"{dataset}_sync_{source}"
-
-
 def summary(conn: Connection) -> dict[str, Row[Any]]:
     """Return the numbers, results, durations in seconds and times of the runs of each dataset that had any."""
     if not conn.scalar(TABLES_EXIST):

@@ -7,7 +7,6 @@ Nothing that holds the only copy of data is ever dropped here. Not here: changes
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -49,12 +48,12 @@ from sqlalchemy.schema import (
 )
 
 from mini_platform.config.faultpoints import failpoint
-from mini_platform.declare.columns import DeclarationError
+from mini_platform.declare.columns import DeclarationError, reported
 from mini_platform.declare.computed import Aggregate, View
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import changes, dirty_groups, migrations
 from mini_platform.warehouse.bulk import is_empty
-from mini_platform.warehouse.frames import SCHEMA, frame_owners, frame_tables
+from mini_platform.warehouse.frames import SCHEMA, frame_owners, frame_tables, psql_command
 from mini_platform.warehouse.locks import advisory_lock, lock_aggregates
 from mini_platform.warehouse.places import tables_of
 from mini_platform.warehouse.roles import RolesError, all_grants, become_owner, grant, is_refused, make_readers
@@ -261,7 +260,7 @@ def undeclared(conn: Connection, datasets: Collection[Dataset]) -> tuple[str, st
     listing = ", ".join(name for relation_names in names.values() for name in relation_names)
     return (
         f"no dataset declares {listing} any more: what is there stays, and is not kept up to date",
-        f"To drop it: mini-platform psql -c {shlex.quote('; '.join(drops))}",
+        f"To drop it: {psql_command('; '.join(drops))}",
     )
 
 
@@ -327,12 +326,8 @@ def _compiled(rows: Select[Any]) -> str:
 def _migrate(conn: Connection, dataset: Dataset) -> None:
     from mini_platform.rows.validation import refuse_expressions  # Imports polars and pandera.
 
-    try:
+    with reported(f"dataset {dataset.name}"):
         refuse_expressions(dataset)
-    except DeclarationError:
-        raise
-    except Exception as error:  # A rule of a user may raise anything.
-        raise DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}") from error
     tables = dataset_tables(dataset)
     _refuse_taken(conn, _tables_and_views(dataset))
     advisory_lock(conn, "load", dataset.name)
@@ -534,11 +529,11 @@ def _drop_counter(conn: Connection, table: Table, column: Column[Any]) -> None:
 def _counter_error(conn: Connection, table: Table, column: Column[Any]) -> str:
     """Return a message: an earlier version truncated the values of a key, and the raw files restore them."""
     name = conn.dialect.identifier_preparer.format_table(table)
-    drop = shlex.quote(f"DROP TABLE {name} CASCADE")
+    drop = psql_command(f"DROP TABLE {name} CASCADE")
     return (
         f"{table.fullname}.{column.name} was made a counter of whole numbers by an earlier version, which cut off all "
-        "decimals when rows were loaded. The raw files have them: drop the table with `mini-platform psql -c "
-        f"{drop}`, then load its files with `mini-platform reprocess {table.info['dataset']}`"
+        "decimals when rows were loaded. The raw files have them: drop the table with "
+        f"`{drop}`, then load its files with `mini-platform reprocess {table.info['dataset']}`"
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mini_platform.cli.supervisor.preflight import drop_samples
-from mini_platform.config.settings import load_settings
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform_tests.support.examples import weather
@@ -23,7 +22,7 @@ def test_sample_data_of_all_datasets_but_one_whose_function_fails(
     data: Path = platform.settings.data
     (data / "samples").mkdir(parents=True)
     lines: list[str] = []
-    drop_samples(load_settings(), lambda _, line: lines.append(line))
+    drop_samples(platform, lambda _, line: lines.append(line))
     others = [name for name in all_datasets() if name != "weather"]
     assert {path.name for path in data.iterdir()} == {*all_datasets(), "samples"}, "every dataset has its drop folder"
     assert lines == [

@@ -22,10 +22,11 @@ from mini_platform import Csv, Dataset, DeclarationError, Field, Json, RejectLim
 from mini_platform.components import Dataset as Component
 from mini_platform.dagster.build import build_defs
 from mini_platform.dagster.components import project_defs
-from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.declare.from_yaml import YamlError
 from mini_platform.declare.pandera_models import description_of, translate_model
 from mini_platform.declare.registry import Registry
 from mini_platform.rows.validation import validate
+from mini_platform_tests.support.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable

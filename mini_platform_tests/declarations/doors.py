@@ -27,12 +27,13 @@ import yaml
 from pandera.errors import SchemaErrors
 
 from mini_platform import Column, DeclarationError
-from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.declare.from_yaml import YamlError
 from mini_platform.rows.validation import validate
 from mini_platform_tests.declarations import draw
 from mini_platform_tests.declarations.cells import Record, Written
 from mini_platform_tests.declarations.draw import SHORT, Col, Plan
 from mini_platform_tests.declarations.model import Row, cleaned, parsed, validated
+from mini_platform_tests.support.yaml_files import read_yaml
 
 Library = Literal["polars", "pandas"]
 MODULE, OF_PANDERA = "drawn_declaration", "drawn_model"

@@ -22,11 +22,12 @@ from pandera.engines import pandas_engine
 from pandera.typing import Series
 
 from mini_platform import Dataset
-from mini_platform.declare.from_yaml import YamlError, read_yaml
+from mini_platform.declare.from_yaml import YamlError
 from mini_platform.declare.pandera_models import translate_model
 from mini_platform.rows.validation import validate
 from mini_platform_tests.declarations.doors import refused_by_pandera
 from mini_platform_tests.support.trial import Declared
+from mini_platform_tests.support.yaml_files import read_yaml
 
 MODULE = "drawn_doors"
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from mini_platform import Dataset, DeclarationError
 from mini_platform.cli import app
-from mini_platform.declare.from_yaml import read_yaml
 from mini_platform.operations.checking import check
+from mini_platform_tests.support.yaml_files import read_yaml
 
 PYTHON = """\
 import pandera.polars as pa

@@ -19,6 +19,7 @@ from mini_platform.config.settings import load_settings
 from mini_platform.operations.landing import land_files, named_file
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
+from mini_platform.testing import NOT_DURABLE
 from mini_platform.warehouse.ledger import PENDING
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.repository import PROJECT
@@ -26,7 +27,7 @@ from mini_platform_tests.support.repository import PROJECT
 TEMPLATE, TEMPLATE_WITH_SAMPLES = "template_platform", "template_samples"
 
 
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+FAST = {**NOT_DURABLE, "shared_buffers": "64MB"}
 """Server settings of a database that nobody will miss."""
 
 

@@ -56,6 +56,8 @@ class Supervisor:
         Raises:
             PlatformError: it cannot start.
         """
+        from mini_platform.platform import Platform
+
         # Orphans first: they may hold the ports. The tables must exist before Dagster and the API start, and Postgres before
         # the tables. Dead runs are failed while the processes start, as that needs Dagster's import of several seconds. Only
         # when everything answers is the state file written as ready, for which `up --detach` waits.
@@ -65,11 +67,13 @@ class Supervisor:
         write_ports(settings)
         self._settings, self._processes = settings, Processes(settings, self._log)
         self._announce_postgres()
-        invalid = create_schemas(self._log)
+        platform = Platform()
+        invalid = create_schemas(platform, self._log)
         upgrade(settings, lambda message: self._log("INFO", message))
         if refusal := api_refusal(settings):
             raise PlatformError(refusal)
-        drop_samples(settings, self._log)
+        drop_samples(platform, self._log)
+        platform.engine.dispose()
         self._log("INFO", "starting Dagster and the API…")
         prepare_instance(settings)
         self._declarations = self._declaration_times()

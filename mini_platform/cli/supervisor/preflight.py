@@ -7,12 +7,16 @@ import os
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from mini_platform.cli.supervisor.child import Log
-from mini_platform.cli.supervisor.state import PORTS, PREFIX, PlatformError
+from mini_platform.cli.supervisor.state import PORTS, PlatformError
 from mini_platform.config.project import project
-from mini_platform.config.settings import Settings, is_set
+from mini_platform.config.settings import PREFIX, Settings, is_set
 from mini_platform.operations import https
+
+if TYPE_CHECKING:
+    from mini_platform.platform import Platform
 
 MOST_PORTS = 100
 """Number of ports after a busy default one that are tried."""
@@ -30,7 +34,7 @@ def choose_ports(settings: Settings, log: Log) -> tuple[Settings, list[socket.so
     for name, server in PORTS.items():
         first = port = getattr(settings, name)
         while (reservation := _reserve(settings.host, port)) is None:
-            if is_set(name) or port >= first + MOST_PORTS:
+            if (port == first and is_set(name)) or port >= first + MOST_PORTS:
                 variable = f"{PREFIX}{name.upper()}"
                 raise PlatformError(
                     f"Port {port} is used by another program: stop it, or set {variable} to a free port."
@@ -81,51 +85,45 @@ def api_refusal(settings: Settings) -> str | None:
     return refusal
 
 
-def create_schemas(log: Log) -> list[str]:
+def create_schemas(platform: Platform, log: Log) -> list[str]:
     """Create or change the tables of the declared datasets, and log tables that are no longer declared.
 
     Returns:
         A sentence for each declaration that cannot be used.
     """
-    from mini_platform.platform import Platform
     from mini_platform.warehouse.schema import undeclared
 
-    platform = Platform()
     log("INFO", "creating schemas…")
     with platform.engine.connect() as connection:
         invalid = [declaration.message for declaration in platform.invalid]
         # The tables of an invalid dataset are not declared now, and are to stay.
         if not invalid and (sentences := undeclared(connection, platform.datasets.values())):
             log("WARNING", ". ".join(sentences))
-    platform.engine.dispose()
     return invalid
 
 
-def drop_samples(settings: Settings, log: Log) -> None:
+def drop_samples(platform: Platform, log: Log) -> None:
     """Create the drop folders, and put sample data into those of a new platform that wants it."""
     from mini_platform.operations import sample_data
-    from mini_platform.platform import Platform
 
-    platform = Platform()
-    dropped: list[str] = []
+    data, dropped = platform.settings.data, list[str]()
     try:
         with platform.engine.connect() as connection:
             for name in platform.datasets:
-                (settings.data / name).mkdir(parents=True, exist_ok=True)
-            for dataset in sample_data.without_files(connection, settings.data, platform.datasets.values()):
+                (data / name).mkdir(parents=True, exist_ok=True)
+            for dataset in sample_data.without_files(connection, data, platform.datasets.values()):
                 try:
-                    sample_data.drop_clean(settings.data, dataset)
+                    sample_data.drop_clean(data, dataset)
                     dropped.append(dataset.name)
                 except OSError:
                     raise
                 except Exception as error:  # `realistic` is a user's code, and the others go on.
                     log("INFO", f"no sample data of {dataset.name}: its function realistic failed, {error}")
     except OSError as error:  # Perhaps the platform may only read the folder.
-        log("INFO", f"{settings.data} has no drop folder for every dataset: {error}")
-    platform.engine.dispose()
+        log("INFO", f"{data} has no drop folder for every dataset: {error}")
     if dropped:
-        samples = settings.data / sample_data.FOLDER
-        log("INFO", f"put sample data of {', '.join(dropped)} into {settings.data}; without {samples} it starts empty")
+        samples = data / sample_data.FOLDER
+        log("INFO", f"put sample data of {', '.join(dropped)} into {data}; without {samples} it starts empty")
 
 
 def fail_dead_runs(settings: Settings, log: Log) -> None:

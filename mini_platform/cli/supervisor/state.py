@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mini_platform.config.running import pid_file, running, state_file
-from mini_platform.config.settings import Settings
+from mini_platform.config.settings import PREFIX, Settings
 
-PREFIX = "MINI_PLATFORM_"
 PORTS = {"api_port": "the dashboard", "dagster_port": "Dagster's UI"}
 """Settings of the ports that the supervisor's servers listen on, and the names of these servers."""
 

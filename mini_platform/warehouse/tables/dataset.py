@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from mini_platform.declare.columns import DeclarationError, placed
+from mini_platform.declare.columns import DeclarationError, placed, reported
 from mini_platform.declare.computed import Computed
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.dependence import Examined, Other
@@ -120,11 +120,10 @@ def without_tables(datasets: Iterable[Dataset]) -> dict[str, DeclarationError]:
     used: Owners = {}
     for dataset in datasets:
         try:
-            used = refuse_duplicate_names(computed_names(dataset, dataset_tables(dataset)), used)
+            with reported(f"dataset {dataset.name}"):
+                used = refuse_duplicate_names(computed_names(dataset, dataset_tables(dataset)), used)
         except DeclarationError as error:
             refused[dataset.name] = error
-        except Exception as error:  # A select of a user may raise anything.
-            refused[dataset.name] = DeclarationError(f"dataset {dataset.name}: {type(error).__name__}: {error}")
     return refused
 
 
