@@ -45,15 +45,15 @@ def serve(service: str, settings: Settings) -> NoReturn:
     """Replace this process by a service."""
     location = project()
     os.chdir(location.folder)
-    # A script ignores SIGINT for its background jobs, and then Dagster's code server does not end on SIGTERM either.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Ignored signals survive exec: a script ignores SIGINT for its background jobs, and Dagster then ignores SIGTERM as well.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     arguments = [sys.executable, *command(service, settings, location)]
     os.execve(sys.executable, arguments, _prepare(settings, location))  # noqa: S606 - no shell
 
 
 def _prepare(settings: Settings, location: Project) -> Mapping[str, str]:
     """Write the files that Dagster reads, and return the environment of a service."""
-    folder = prepare_instance(settings)
     server = {"host": settings.code_server_host, "port": settings.code_server_port, "location_name": location.package}
     folder = prepare_instance(settings)
     replace_file(settings.home / "workspace.yaml", f"load_from:\n  - grpc_server: {json.dumps(server)}\n")
