@@ -33,11 +33,14 @@ def export(
     """Export all rows of a dataset, as the API does: loading the file again changes nothing.
 
     Without --personal, columns of personal data are left out, and a column `_withheld` names them: such a file is not loaded.
+    With it, the audit trail says who exported.
 
     Example: mini-platform export stations --out stations.csv
     """
+    from mini_platform.warehouse import audit
     from mini_platform.web.api import relations
     from mini_platform.web.api.export import exported
+    from mini_platform.web.api.personal import ACTION
     from mini_platform.web.api.query import ListQuery
 
     chosen = dataset_named(dataset)
@@ -48,6 +51,9 @@ def export(
     platform = open_platform(chosen)
     relation = relations.rows(chosen, clear=personal)
     to_stdout = str(out) == "-"
+    if personal and chosen.is_personal:
+        with platform.engine.begin() as conn:
+            audit.record(conn, ACTION, "export", dataset=chosen.name)
     with (
         platform.engine.connect() as conn,
         doing(f"Writing {'rows' if to_stdout else out.name}"),

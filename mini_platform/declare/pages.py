@@ -246,7 +246,6 @@ class Page:
         figures: measures that are shown above the charts, in this order.
         charts: charts by name, which is the id of the element: `OverTime`, `Ranked`, `Recurring` or `Frequency`.
         empty: sentence that is shown instead of figures and charts if there are no rows.
-        unmasked: True shows the listed rows with their masked personal data, to those who may read the dataset.
     """
 
     of: str | None = None
@@ -257,7 +256,6 @@ class Page:
     figures: tuple[str, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
     empty: str | None = None
-    unmasked: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options with values that they do not take, and unknown names of measures.
@@ -281,8 +279,6 @@ class Page:
         self._refuse_unknown("Page: figures", self.figures)
         for name, chart in self.charts.items():
             self._refuse_chart(name, chart)
-        if not self.is_listing and self.unmasked:
-            raise DeclarationError("Page: unmasked is for a page that lists rows, and this one has figures or charts")
         if self.is_listing and (self.of or self.compare or self.filters or self.time):
             raise DeclarationError(
                 "Page: without figures and charts it lists the rows of production, each column of which can be filtered; "

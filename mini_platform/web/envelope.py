@@ -59,6 +59,8 @@ class Envelope:
                 headers["X-Request-ID"] = request_id
                 for name, value in carried.items():
                     headers.setdefault(name, value)
+                if scope["state"].get("reveals"):  # See `api/personal.py`.
+                    headers["Cache-Control"] = "no-store"
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

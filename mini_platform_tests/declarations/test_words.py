@@ -163,7 +163,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
                      "web/pages/test_pages.py::test_weather_compares_stations_and_knows_those_near"),
     "Page.filters": ("web/pages/test_declared_page.py::test_rows_are_chosen_and_compared",),
     "Page.empty": ("web/pages/test_declared_page.py::test_rows_are_chosen_and_compared",),
-    "Page.unmasked": ("web/pages/test_pages.py::test_personal_data_is_masked_but_on_its_own_page",),
     **dict.fromkeys(
         ("Page.time", "Page.measures", "Page.figures", "Measure.value", "Measure.label", "Measure.unit", "Measure.digits",
          "Measure.note", "Measure.each"),

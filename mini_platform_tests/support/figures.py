@@ -107,7 +107,7 @@ def chosen(base: str, columns: Sequence[str], search: Sequence[str], params: Par
 
     names = [name for name, _ in params]
     for name, value in params:
-        if name == "search" or (name in ("ordering", "cursor", "limit", "fields")):
+        if name == "search" or (name in ("ordering", "cursor", "limit", "fields", "personal")):
             words = value.split() if name == "search" else []
             conditions += [" OR ".join(has(column, word) for column in search) for word in words]
             continue
@@ -436,7 +436,7 @@ def _facet(at: At) -> Read:
 
 def _production(at: At, params: Params, order: str = "") -> list[Any]:
     table = dataset_tables(at.dataset).production
-    base = masked(table, clear=at.path == "/customers")
+    base = masked(table, clear=("personal", "true") in params)
     statement, binds = chosen(base, [c.name for c in table.columns], at.dataset.searched, params)
     return at.all(statement + order, **binds)
 

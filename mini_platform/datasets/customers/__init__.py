@@ -132,5 +132,5 @@ dataset = Dataset(
             },
         ),
     ),
-    page=Page(unmasked=True),
+    page=Page(),
 )

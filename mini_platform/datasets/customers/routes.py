@@ -20,11 +20,12 @@ from mini_platform.declare.reserved import LIST_WORDS
 from mini_platform.web.api.answers import NOT_MODIFIED, listing
 from mini_platform.web.api.export import MEDIA_TYPE
 from mini_platform.web.api.incoming import whole
+from mini_platform.web.api.personal import InClear, reveals
 from mini_platform.web.api.query import condition
 from mini_platform.web.api.relations import Relation, rows
 from mini_platform.web.api.replaced import BadRequestRoute, ReplacedRoute
 from mini_platform.web.api.values import read
-from mini_platform.web.auth.guard import allowed, is_key, may
+from mini_platform.web.auth.guard import allowed, is_key
 from mini_platform.web.problems import ProblemError, documented
 from mini_platform.web.site import SiteDep
 
@@ -128,14 +129,15 @@ def customers(  # noqa: PLR0913, PLR0917 - read by `_params`; here they are docu
     limit: Annotated[
         int | None, Query(ge=1, le=1000, description="Customers per page; 100 by default.", examples=[100])
     ] = None,
+    personal: InClear = None,
 ) -> Response:
     """List the customers. Every filter of `/api/datasets/customers/rows/` works here too.
 
-    Personal data is shown to keys with the scope `read:customers`. For keys with the scope `read` it is masked: it cannot be
-    searched, filtered or sorted by either.
+    Personal data is shown to keys with the scope `read:customers`, and to others that may read it by `personal=true`. Otherwise
+    it is masked: it cannot be searched, filtered or sorted by either.
     """
     dataset = site.dataset(DATASET)
-    relation = rows(dataset, clear=may(request, "read", dataset))
+    relation = rows(dataset, clear=reveals(request, dataset, personal, by_key=True))
     return listing(request, site, relation, stored_for=dataset, params=list(_params(request)))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request, Response
@@ -26,6 +27,8 @@ NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
 }
 """Documentation of routes that return a response of this module."""
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
+MASKED = "Masked-Columns"
+"""Header of listings: the columns whose values are hidden, and which `search` leaves out."""
 
 
 def listing(
@@ -71,17 +74,19 @@ def listing(
                 "previous": _link(request, result.previous),
                 "results": result.results,
             }
-            return answer(request, content, etag)
+            return answer(request, content, etag, {MASKED: ", ".join(relation.masked)} if relation.masked else {})
     return export.export(site, relation, query, HEADERS | ({"ETag": etag} if etag else {}), form)
 
 
-def answer(request: Request, content: Any, etag: str | None = None) -> Response:
+def answer(
+    request: Request, content: Any, etag: str | None = None, headers: Mapping[str, str] = MappingProxyType({})
+) -> Response:
     """Return JSON: times in UTC, decimals as text, null for NaN and infinity. The default ETag is a hash of the body."""
     body = to_json(content, inf_nan_mode="null")
     etag = etag or _etag(body)
     if _is_known(request, etag):
         return _unchanged(etag)
-    return Response(body, headers=HEADERS | {"ETag": etag}, media_type="application/json")
+    return Response(body, headers={**HEADERS, "ETag": etag, **headers}, media_type="application/json")
 
 
 def _link(request: Request, cursor: str | None) -> str | None:

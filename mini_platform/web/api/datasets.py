@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, get_args
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlalchemy import select
 
 from mini_platform.declare.dataset import Dataset
@@ -17,10 +17,11 @@ from mini_platform.web.api.answers import NOT_MODIFIED, answer, listing
 from mini_platform.web.api.declarations import DETAIL, Briefs, Detail, brief, detail
 from mini_platform.web.api.export import Form
 from mini_platform.web.api.parameters import refuse_undeclared
+from mini_platform.web.api.personal import InClear, reveals
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed, readable
 from mini_platform.web.problems import NotFoundError, documented
-from mini_platform.web.site import DatasetName, SiteDep
+from mini_platform.web.site import DatasetName, Site, SiteDep
 
 router = APIRouter(
     prefix="/api/datasets",
@@ -91,28 +92,28 @@ def _analytics(request: Request, site: SiteDep, name: str, analytics: str, form:
     return listing(request, site, relation, form=form, stored_for=stored_for)
 
 
-@router.get("/{dataset}/rows/", summary="Rows", response_model=None)
-def rows(request: Request, site: SiteDep, name: DatasetName) -> Response:
-    """List the rows of production, personal data masked, with their files; export them as CSV if `Accept` is `text/csv`."""
+def _rows(request: Request, site: Site, name: str, personal: bool | None, form: Form | None = None) -> Response:
     chosen = site.dataset(name)
-    return listing(request, site, relations.rows(chosen), stored_for=chosen)
+    relation = relations.rows(chosen, clear=reveals(request, chosen, personal))
+    params = [(name, value) for name, value in request.query_params.multi_items() if name != PERSONAL]
+    return listing(request, site, relation, form=form, stored_for=chosen, params=params)
+
+
+@router.get("/{dataset}/rows/", summary="Rows", response_model=None)
+def rows(request: Request, site: SiteDep, name: DatasetName, personal: InClear = None) -> Response:
+    """List the rows of production with their files; export them as CSV if `Accept` is `text/csv`.
+
+    Personal data is masked, and rows cannot be filtered or sorted by it; `search` leaves it out. The header `Masked-Columns`
+    names these columns.
+    """
+    return _rows(request, site, name, personal)
 
 
 def _export_rows(form: Form) -> None:
     """Make the route of the rows of a dataset in a format that can be loaded again."""
 
-    def export(
-        request: Request,
-        site: SiteDep,
-        name: DatasetName,
-        personal: Annotated[
-            bool, Query(description="Include personal data, whose columns are withheld otherwise")
-        ] = False,
-    ) -> Response:
-        chosen = site.dataset(name)
-        relation = relations.rows(chosen, clear=personal)
-        params = [(name, value) for name, value in request.query_params.multi_items() if name != PERSONAL]
-        return listing(request, site, relation, form=form, stored_for=chosen, params=params)
+    def export(request: Request, site: SiteDep, name: DatasetName, personal: InClear = None) -> Response:
+        return _rows(request, site, name, personal, form)
 
     about = (
         "Download the rows of production in a file that can be loaded again. Columns of personal data are left out, and a "

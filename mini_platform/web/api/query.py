@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
@@ -209,8 +210,22 @@ def _names(parameter: str, value: str, known: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def _hidden(relation: Relation, parameter: str, *columns: str) -> ProblemError:
+    """Return the refusal of a parameter that would tell masked values: by which rows it chooses, or by their order."""
+    has = "has" if len(columns) == 1 else "have"
+    return ProblemError(
+        f"{_short(parameter)}: {', '.join(columns)} {has} personal data, which is masked: rows cannot be searched, filtered or "
+        f"sorted by it. {relation.remedy}".rstrip(),
+        HTTPStatus.FORBIDDEN,
+        parameter=parameter,
+    )
+
+
 def _sorts(relation: Relation, ordering: str | None) -> tuple[Sort, ...]:
     known = {name: column for name, column in relation.columns.items() if column.can_sort}
+    words = [name.strip().removeprefix("-") for name in (ordering or "").split(",")]
+    if hidden := [name for name in relation.masked if name in words]:
+        raise _hidden(relation, "ordering", *hidden)
     names = relation.order if ordering is None else _names("ordering", ordering, known)
     sorts = [Sort(known[name.removeprefix("-")], name.startswith("-")) for name in names]
     # In the direction of the last one, so that an index over both serves.
@@ -264,7 +279,9 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
         return relation.columns[column], operator
     if column in allowed:
         item = relation.columns[column]
-        can = ", ".join(f"{column}__{one}" for one in allowed[column]) or "nothing, as its values are masked"
+        if item.masked:
+            raise _hidden(relation, name, column)
+        can = ", ".join(f"{column}__{one}" for one in allowed[column])
         raise ProblemError(f"{_short(name)}: {item.name} can be filtered by {can}.", parameter=name)
     raise ProblemError(
         f"There is no parameter {_short(name)}. Use {', '.join(LIST_WORDS)}, or a column, alone or followed by one of "
@@ -275,9 +292,11 @@ def _column(relation: Relation, name: str) -> tuple[RelationColumn, str]:
 
 
 def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
-    """Yield a condition per word: it must occur in one of the columns."""
+    """Yield a condition per word: it must occur in one of the columns that are not masked."""
     words = text.split()
     columns = [relation.columns[name].element for name in relation.search]
+    if words and not columns and relation.masked:
+        raise _hidden(relation, "search", *relation.masked)
     if words and not columns:
         raise ProblemError(f"search: {relation.name} has no text columns to search.", parameter="search")
     if len(words) * len(columns) > MOST_VALUES:

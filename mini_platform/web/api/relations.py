@@ -31,6 +31,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import array
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.declare.reserved import PERSONAL
 from mini_platform.rows.protection import DIGIT, LETTER, MASK, NOT_IDENTIFYING, SHAPE_CHARACTERS
 from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.tables import COUNTERS, dataset_tables, quality_report
@@ -121,6 +122,7 @@ class Relation:
             the same.
         search: columns searched by `search=`.
         order: default ordering: names, with `-` for descending order.
+        remedy: how to get rows with personal data in clear, as a sentence; empty if there is no way.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Relation:
     ties: tuple[RelationColumn, ...]
     search: tuple[str, ...]
     order: tuple[str, ...]
+    remedy: str = ""
 
     @cached_property
     def mark(self) -> str:
@@ -144,6 +147,16 @@ class Relation:
         """True if the select reads personal data, masked or not."""
         return any(column.personal for column in self.columns.values())
 
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Return the names of the columns whose values are hidden."""
+        return tuple(name for name, column in self.columns.items() if column.masked)
+
+    @property
+    def is_clear(self) -> bool:
+        """True if personal data is shown that is masked unless a request wants it."""
+        return bool(self.remedy) and self.is_personal and not self.masked
+
 
 @cache
 def rows(dataset: Dataset, *, clear: bool = False) -> Relation:
@@ -154,7 +167,7 @@ def rows(dataset: Dataset, *, clear: bool = False) -> Relation:
 
     Args:
         dataset: dataset of the rows.
-        clear: show personal data unmasked; the caller has checked the permission.
+        clear: show personal data unmasked; `personal.reveals` decides so.
     """
     table = dataset_tables(dataset).production
     declared = {column.name: column for column in dataset.columns}
@@ -165,7 +178,9 @@ def rows(dataset: Dataset, *, clear: bool = False) -> Relation:
         columns.append(
             replace(item, description=declaration.description, unit=declaration.unit) if declaration else item
         )
-    return _relation(f"{dataset.name}.rows{'.clear' if clear else ''}", columns, table, dataset.key, dataset.searched)
+    name = f"{dataset.name}.rows{'.clear' if clear else ''}"
+    remedy = f"Add {PERSONAL}=true, which takes the scope read:{dataset.name}."
+    return replace(_relation(name, columns, table, dataset.key, dataset.searched), remedy=remedy)
 
 
 @cache

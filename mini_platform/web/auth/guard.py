@@ -58,8 +58,8 @@ def allowed(scope: Scope, about: About = None, *, masks: bool = False, several: 
         scope: `read`, `write` or `admin`.
         about: name of the dataset that the route is about, or a function that returns several, for all of which the scope is
             required; the default is the path parameter `dataset`, if there is one.
-        masks: True if the route masks personal data for callers without its scope (`may`): then the scope without the name of
-            a dataset suffices, too.
+        masks: True if the route masks personal data unless `personal.reveals`: then the scope without the name of a dataset
+            suffices, too. A key that is sent counts even where none is required, as it may be one for personal data.
         several: True if a route without the name of a dataset is about those only that are `readable`, or that it requires by
             `require`: then the scope in one dataset suffices.
     """
@@ -159,7 +159,8 @@ class Allowed:
         """
         guard: Guard = request.app.state.guard
         if not hasattr(request.state, "caller"):
-            caller = await run_in_threadpool(guard.caller, request) if guard.settings.needs_keys else None
+            has_key = guard.settings.needs_keys or (self.masks and presented(request.headers) is not None)
+            caller = await run_in_threadpool(guard.caller, request) if has_key else None
             guard.count(request, caller)
             request.state.caller = caller
             audit.current_actor.set(f"key {caller.prefix}" if caller else "anybody on this machine")
@@ -187,6 +188,7 @@ class Guard:
         """Start with empty rate limits."""
         self.settings = settings
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._once = RateLimitItemPerMinute(1)
         self._limits = {
             "read": RateLimitItemPerMinute(settings.api_reads),
             "write": RateLimitItemPerMinute(settings.api_writes),
@@ -241,6 +243,12 @@ class Guard:
         """
         kind = "read" if request.method in SAFE else "write"
         self._hit(kind, caller.prefix if caller else "", _address(request))
+
+    def once_a_minute(self, act: Callable[[], None], *what: str) -> None:
+        """Do something, unless this was done in the last minute; what fails was not done."""
+        if self._limiter.test(self._once, *what):
+            act()
+            self._limiter.hit(self._once, *what)
 
     def _hit(self, kind: str, *who: str) -> None:
         limit = self._limits[kind]

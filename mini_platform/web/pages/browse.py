@@ -35,6 +35,7 @@ from mini_platform.warehouse import page_rows
 from mini_platform.warehouse.exactness import as_double
 from mini_platform.warehouse.tables import dataset_tables
 from mini_platform.web.api import relations
+from mini_platform.web.api.personal import InClear, reveals
 from mini_platform.web.api.relations import Relation
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.pages import charts, reads
@@ -69,31 +70,30 @@ class Facet:
     values: Sequence[Row[tuple[str, int]]]
 
 
-def listing_page(request: Request, site: Site, dataset: Dataset, *, clear: bool = False) -> Response:
-    """Return a page that lists the rows of a dataset, unmasked if `clear`: callers of the page may then read them."""
+def listing_page(request: Request, site: Site, dataset: Dataset, personal: bool | None) -> Response:
+    """Return a page that lists the rows of a dataset."""
     if chosen := filtered(request):
         return RedirectResponse(chosen, HTTPStatus.SEE_OTHER)
+    clear = reveals(request, dataset, personal)
     with site.read(personal=dataset.is_personal) as conn:
         state = reads.state(conn)
-        page, facets = _rows(request, conn, dataset, relations.rows(dataset, clear=clear))
+        page, facets = _rows(request, conn, dataset, clear=clear)
         total = reads.rows_of(conn, dataset_tables(dataset).production)
         sampled = reads.sampled(request, conn, [dataset])
-    masked = {column.name for column in relations.rows(dataset).columns.values() if column.masked}
     return render_page(
-        request, "browse.html",
-        dataset=dataset, state=state, listing=page, facets=facets, total=total, sampled=sampled,
-        has_alternates=masked.isdisjoint(page.named),
-    )  # fmt: skip
+        request, "browse.html", dataset=dataset, state=state, listing=page, facets=facets, total=total, sampled=sampled
+    )
 
 
 @router.get("/datasets/{dataset}", dependencies=[Depends(allowed("read"))])
-def dataset_page(request: Request, site: SiteDep, dataset: str) -> Response:
+def dataset_page(request: Request, site: SiteDep, dataset: str, personal: InClear = None) -> Response:
     """Return the page of any dataset: its declaration, derived tables, rows and last files."""
     if address := filtered(request):
         return RedirectResponse(address, HTTPStatus.SEE_OTHER)
     chosen = site.dataset(dataset)
+    clear = reveals(request, chosen, personal)
     with site.read(personal=chosen.is_personal) as conn:
-        page, facets = _rows(request, conn, chosen, relations.rows(chosen))
+        page, facets = _rows(request, conn, chosen, clear=clear)
         context: dict[str, Any] = {
             "state": reads.state(conn),
             "total": reads.rows_of(conn, dataset_tables(chosen).production),
@@ -125,7 +125,8 @@ def _computed(dataset: Dataset) -> TableData:
     return TableData(("name", "description"), [(item.name, item.description) for item in dataset.computed])
 
 
-def _rows(request: Request, conn: Connection, dataset: Dataset, relation: Relation) -> tuple[Listing, list[Facet]]:
+def _rows(request: Request, conn: Connection, dataset: Dataset, *, clear: bool) -> tuple[Listing, list[Facet]]:
+    relation = relations.rows(dataset, clear=clear)
     page = listing(request, conn, relation, f"/api/datasets/{dataset.name}/rows", hidden=("_extra", "_file_id"))
     return page, _facets(conn, dataset, relation, page)
 

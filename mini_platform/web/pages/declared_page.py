@@ -31,6 +31,7 @@ from mini_platform.rows.wording import plural
 from mini_platform.warehouse.filters import python_type
 from mini_platform.warehouse.page_rows import PageRows
 from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.web.api.personal import InClear
 from mini_platform.web.api.query import any_of
 from mini_platform.web.api.values import read
 from mini_platform.web.auth.guard import allowed
@@ -75,9 +76,9 @@ def _reason(name: str) -> Callable[..., None]:
 
 
 def _listing(dataset: Dataset) -> Callable[..., Response]:
-    def show(request: Request, site: SiteDep) -> Response:
+    def show(request: Request, site: SiteDep, personal: InClear = None) -> Response:
         site.dataset(dataset.name)
-        return browse.listing_page(request, site, dataset, clear=dataset.page is not None and dataset.page.unmasked)
+        return browse.listing_page(request, site, dataset, personal)
 
     return show
 

@@ -23,7 +23,7 @@ WORDS = {
     "eq": "is", "ne": "is not", "gte": "from", "lte": "to", "gt": "above", "lt": "below", "contains": "contains",
     "in": "is one of", "isnull": "is empty",
 }  # fmt: skip
-NOT_FILTERS = ("limit", "ordering", "cursor", "fields")
+NOT_FILTERS = ("limit", "ordering", "cursor", "fields", PERSONAL)
 """Parameters that do not filter rows."""
 
 
@@ -41,6 +41,8 @@ class Listing:
         api: path of the listing in the API, without `/` or `.csv`.
         here: URLs of the page.
         fixed: parameters that the page sets, and not the user.
+        reveal: URL that shows masked columns in clear, or None.
+        mask: URL that masks what is shown in clear, or None.
     """
 
     relation: Relation
@@ -52,6 +54,8 @@ class Listing:
     api: str
     here: URLBuilder
     fixed: Sequence[str] = ()
+    reveal: str | None = None
+    mask: str | None = None
 
     @property
     def csv(self) -> str:
@@ -59,29 +63,19 @@ class Listing:
         return link(f"{self.api}.csv", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
 
     @property
-    def complete(self) -> str | None:
-        """Return the URL of all rows as CSV with personal data; None if they have none."""
-        if not self.relation.is_personal:
-            return None
-        return link(
-            f"{self.api}.csv",
-            [*((n, v) for n, v in self.params if n not in ("cursor", "limit")), (PERSONAL, "true")],
-        )
-
-    @property
     def json(self) -> str:
         """Return the URL of all rows as JSON, in pages."""
         return link(f"{self.api}/", [(n, v) for n, v in self.params if n not in ("cursor", "limit")])
-
-    @property
-    def chosen(self) -> list[tuple[str, str]]:
-        """Return the parameters that a user chose: filters, ordering and fields, without the position of the page."""
-        return [(n, v) for n, v in self.params if n not in ("cursor", "limit", *self.fixed)]
 
     def conditions(self, *without: str) -> tuple[ColumnElement[bool], ...]:
         """Return the filter conditions, without those of the given parameters."""
         filters = [(name, value) for name, value in self.params if name not in (*NOT_FILTERS, *without)]
         return ListQuery.parse(self.relation, filters).where
+
+    @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """Return the parameters that a user chose: filters, ordering and fields, without the position of the page."""
+        return [(n, v) for n, v in self.params if n not in ("cursor", "limit", *self.fixed)]
 
     @property
     def chips(self) -> Iterator[tuple[str, str]]:
@@ -101,17 +95,6 @@ class Listing:
                 yield words, self.here(**{name: None, **dict(query.any_of(column, others))})
             else:
                 yield words, self.here.without(name, value)
-
-    @property
-    def named(self) -> Iterator[str]:
-        """Yield the columns that a user filtered, searched or sorted by."""
-        for name, value in self.chosen:
-            if name == "search":
-                yield from self.relation.search
-            elif name == "ordering":
-                yield from (column.strip().removeprefix("-") for column in value.split(","))
-            elif name not in NOT_FILTERS:
-                yield query.condition(self.relation, name)[0]
 
     @property
     def search(self) -> str:
@@ -164,13 +147,16 @@ def listing(
     Raises:
         ProblemError: a parameter is unknown or its value is invalid.
     """
-    params = [(name, value) for name, value in request.query_params.multi_items() if value and name not in (*own, TWIN)]
+    own = (*own, TWIN, *([PERSONAL] if relation.remedy else []))
+    params = [(name, value) for name, value in request.query_params.multi_items() if value and name not in own]
     all_params = [*params, *(fixed or {}).items()]
     if "limit" not in dict(all_params):
         all_params.append(("limit", str(ROWS)))
     parsed = ListQuery.parse(relation, all_params, cipher=partial(cipher, request.app.state.site.settings))
     result = query.page(conn, relation, parsed)
     here = URLBuilder(request)
+    if relation.is_clear:  # The links on the page go on to ask for it.
+        params.append((PERSONAL, "true"))
     return Listing(
         relation,
         [relation.columns[name] for name in parsed.fields if name not in hidden],
@@ -181,4 +167,19 @@ def listing(
         api,
         here,
         tuple(fixed or ()),
+        here(**{PERSONAL: "true"}) if relation.remedy and relation.masked else None,
+        _masking(relation, here) if relation.is_clear else None,
     )
+
+
+def _masking(relation: Relation, here: URLBuilder) -> str:
+    """Return the URL of the page with personal data masked: without it, and without what it chooses or sorts."""
+
+    def tells(name: str, value: str) -> bool:
+        if name == "ordering":
+            columns = [column.strip().removeprefix("-") for column in value.split(",")]
+        else:
+            columns = [] if name in NOT_FILTERS or name == "search" else [query.condition(relation, name)[0]]
+        return any(relation.columns[column].personal for column in columns)
+
+    return link(here.path, [(n, v) for n, v in here.params if n not in (PERSONAL, "cursor") and not tells(n, v)])

@@ -305,7 +305,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"chart a draws \$ and h on one axis",
     ),
     ({"measures": {"n": "max(park)"}, "charts": {"a": OverTime(lines=("n",))}}, "chart a draws n, which is not a number"),
-    ({"unmasked": True, **ONE}, "Page: unmasked is for a page that lists rows"),
     ({"compare": "park"}, "Page: without figures and charts it lists the rows of production"),
 ]  # fmt: skip
 """Words of a page -> the sentence that refuses them."""

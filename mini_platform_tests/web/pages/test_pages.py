@@ -334,14 +334,21 @@ def test_strings_of_all_kinds_in_addresses_are_shown_as_they_are(browser: httpx.
         keeps_to_itself(Page(missing.text))
 
 
-def test_personal_data_is_masked_but_on_its_own_page(get: Get, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_personal_data_is_masked_on_every_page(get: Get, pipeline: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     row = {"customer_id": "C1", "first_name": "Canary", "last_name": "Person", "company": "Inc", "city": "Oslo",
            "country": "Norway", "email": "canary@example.org", "subscription_date": "2024-01-01"}  # fmt: skip
     path.write_text(json.dumps([row, {**row, "customer_id": "C2", "subscription_date": "soon"}]))
     pipeline(customers, path)
-    assert "Canary" in get("/customers").text
-    for url in ("/datasets/customers", "/files/1", "/quality?dataset=customers&column=first_name", "/files", "/"):
+    assert "Canary" in get("/customers?personal=true").text
+    for url in (
+        "/customers",
+        "/datasets/customers",
+        "/files/1",
+        "/quality?dataset=customers&column=first_name",
+        "/files",
+        "/",
+    ):
         assert "Canary" not in get(url).html, url
 
 

@@ -166,10 +166,7 @@ class Walk:
             there = link.partition("#")[0]
             if not there.startswith("/") or there.startswith("/help/") or not self.wants(there):
                 continue
-            if there.endswith("personal=true"):  # An export with personal data, which no page of the API shows.
-                if (answer := self.world.ask.get(there)).status_code != 200:
-                    self.wrong.append(f"{there}: {answer.status_code} {answer.text[:300]}")
-            elif there.startswith("/api/datasets/") or "_twin=" in there:
+            if there.startswith("/api/datasets/") or "_twin=" in there:
                 self.api[there] = None
             else:
                 yield there, True
