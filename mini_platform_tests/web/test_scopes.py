@@ -1,5 +1,7 @@
 """Every route, with every kind of key and every dataset: no answer has a text of a dataset that the key may not read.
 
+Nor has any answer a personal value, to a key that may read it or on loopback without one, unless the request asks for it.
+
 The routes are those of the app, so that a new one is walked, too; one that never answers with a success fails, as nothing was
 looked at. The texts stand in rows, names of files, rejects, errors, extra columns, runs, syncs, quality figures and incidents.
 """
@@ -26,6 +28,7 @@ from mini_platform.operations.incidents import DAGSTER_KINDS, Incident, reconcil
 from mini_platform.operations.processing import process
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import checkpoints
+from mini_platform.web.api import relations
 from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
 from mini_platform.web.site import Site
@@ -40,11 +43,13 @@ CANARY = {name: f"zq{name}zq" for name in all_datasets()}
 PRIVATE, PLATFORM = "zqprivatezq", "zqplatformzq"
 """Canaries of personal values of customers, and of an incident of no dataset."""
 PERSONAL = {"customers", "sales"}
+LOOPBACK = ("no key is required",)
 KEYS: Sequence[tuple[str, ...]] = (
     *((), ("read",), ("write",), ("write:weather",), ("admin",)),
     *((f"read:{name}",) for name in CANARY),
 )
 """Scopes of the keys; no key first."""
+REVEAL = "personal=true"
 NOW = dt.datetime.now(dt.UTC)
 FAILED_SYNC = {"target": "", "whole": True, "begun_at": NOW, "last_started": NOW, "last_failed": NOW} | dict.fromkeys(
     ("step", "sync", "pages", "pages_landed", "rows"), 0
@@ -79,6 +84,7 @@ def files_of(name: str) -> Iterator[tuple[str, str]]:
     elif name == "sales":
         order = dict(all_datasets()[name].realistic(random.Random(1), 1, dt.date(2026, 1, 1)))  # type: ignore[misc]  # noqa: S311
         order["product_title"] = canary
+        order |= {"customer_name": PRIVATE, "customer_email": f"{PRIVATE}@example.org", "customer_address": PRIVATE}
         orders = [order, {**order, "order_id": "another", "quantity": canary}]
         yield f"{canary}.csv", as_csv(list(order), [list(one.values()) for one in orders])
     else:
@@ -102,12 +108,14 @@ class Walked:
 
     Attributes:
         ask: client without a key.
+        local: client of the same platform as it is on loopback, where no key is required.
         key: headers of each key, by its scopes.
         addresses: method and path of each route -> its addresses -> the dataset of each.
         wrong: sentences on what is wrong.
     """
 
     ask: TestClient
+    local: TestClient
     key: Mapping[tuple[str, ...], dict[str, str]]
     addresses: Mapping[tuple[str, str], Mapping[str, str]]
     wrong: list[str] = field(default_factory=list)
@@ -118,14 +126,16 @@ class Walked:
     def look(self, scopes: tuple[str, ...], method: str, address: str, **sent: Any) -> httpx.Response:
         """Send a request with a key, and note each canary that the key may not see."""
         sent["headers"] = {**sent.get("headers", {}), **self.key[scopes]}
-        answer: httpx.Response = self.ask.request(method, address, **sent)
+        client = self.local if scopes == LOOPBACK else self.ask
+        answer: httpx.Response = client.request(method, address, **sent)
         hidden = {canary for name, canary in CANARY.items() if not reads(scopes, name)}
         if address.startswith("/api/customers/") and "read" in scopes:
             hidden -= {CANARY["customers"]}  # It masks, and shows the rest.
         if method != "GET":
             hidden -= {canary for name, canary in CANARY.items() if reads(scopes, name, "write")}
-        hidden |= set() if reads(scopes, "customers") else {PRIVATE}
-        hidden |= set() if {"read", "admin"} & {*scopes} else {PLATFORM}
+        made_for_it = address.startswith("/api/customers/") and "read:customers" in scopes
+        hidden |= set() if made_for_it or (REVEAL in address and reads(scopes, "customers")) else {PRIVATE}
+        hidden |= set() if {"read", "admin", *LOOPBACK} & {*scopes} else {PLATFORM}
         text = answer.text + str(answer.headers)
         if shown := sorted(canary for canary in hidden if canary in text):
             self.wrong.append(f"{scopes}: {method} {address}: {answer.status_code} shows {', '.join(shown)}")
@@ -136,7 +146,7 @@ class Walked:
 
 def reads(scopes: Sequence[str], dataset: str, scope: str = "read") -> bool:
     """Return True if a key with these scopes may read a dataset."""
-    return bool({"admin", f"{scope}:{dataset}", *([] if dataset in PERSONAL else [scope])} & {*scopes})
+    return bool({"admin", *LOOPBACK, f"{scope}:{dataset}", *([] if dataset in PERSONAL else [scope])} & {*scopes})
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +174,20 @@ def walked(server: str, template: str, tmp_path_factory: pytest.TempPathFactory)
                         )
                     )
             key = {scopes: {"x-api-key": keys.create(conn, "test", scopes)} for scopes in KEYS if scopes}
-        site = Site(platform)
+        patch.delenv("MINI_PLATFORM_API_AUTH")
+        site, local = Site(platform), Site(Platform())
+        local.settings.api_reads = 1_000_000
         app = create_app(site)
         addresses: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         for method, path in endpoints_of(app.routes):
             for name in CANARY:
                 addresses[method, path] |= dict.fromkeys(filled(path, name, file_ids[name]), name)
-        with TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False) as client:
-            yield Walked(client, {(): {}, **key}, addresses)
-        site.close()
-        platform.engine.dispose()
+        here: dict[str, Any] = {"base_url": "http://127.0.0.1:8000", "follow_redirects": False}
+        with TestClient(app, **here) as client, TestClient(create_app(local), **here) as without:
+            yield Walked(client, without, {(): {}, LOOPBACK: {}, **key}, addresses)
+        for one in (site, local):
+            one.close()
+            one.platform.engine.dispose()
 
 
 def fill(platform: Platform, name: str) -> Iterator[int]:
@@ -248,6 +262,32 @@ def test_no_answer_has_a_text_of_a_dataset_that_the_key_may_not_read(walked: Wal
             for address in all_at if method != "GET" else ():
                 walked.look(scopes, method, f"{address}?wait=0", content=b"a,b\n1,2\n")
     assert not walked.wrong, f"{len(walked.wrong)}:\n" + "\n".join(walked.wrong[:100])
+
+
+@pytest.mark.parametrize("scopes", [LOOPBACK, ("read:customers",)], ids=str)
+def test_personal_data_is_in_no_answer_unless_the_request_asks(walked: Walked, scopes: tuple[str, ...]) -> None:
+    walked.wrong.clear()
+    masked = {name: relations.rows(all_datasets()[name]).masked for name in PERSONAL}
+    revealed = set()
+    for (method, path), all_at in walked.addresses.items():
+        for address in all_at if method == "GET" else ():
+            if address.startswith(PLAIN):
+                continue
+            about = next((name for name in PERSONAL if f"/{name}" in address), None)
+            walked.get(scopes, address)
+            walked.get(scopes, address, "text/csv")
+            for query in ("search=zqpri", "limit=1", *(REVEAL,) * (about == "customers")):
+                answer = walked.get(scopes, f"{address}?{query}")
+                revealed |= {path} if query == REVEAL and PRIVATE in answer.text else set()
+            for column in (
+                masked[about][:2] if about and (scopes, path) != (("read:customers",), "/api/customers/") else ()
+            ):
+                for query in (f"ordering={column}", f"{column}__contains=zqpri"):
+                    if walked.get(scopes, f"{address}?{query}").status_code == 200 and "/rows" in address:
+                        walked.wrong.append(f"{scopes}: {address}?{query} is answered")
+    assert not walked.wrong, f"{len(walked.wrong)}:\n" + "\n".join(walked.wrong[:100])
+    rows = {f"/api/datasets/{{dataset}}/rows{end}" for end in ("/", ".csv", ".json", ".ndjson")}
+    assert revealed == {"/customers", "/datasets/{dataset}", "/api/customers/", *rows}
 
 
 @pytest.mark.parametrize("name", CANARY)

@@ -17,7 +17,10 @@ from mini_platform.web.auth.guard import Guard, presented, require
 ACTION = "showed personal data"
 InClear = Annotated[
     bool | None,
-    Query(description="Show personal data in clear: it takes the scope of the dataset by name, and is recorded"),
+    Query(
+        description="Show personal data in clear: it takes the scope of the dataset by name, and is recorded",
+        examples=[False],
+    ),
 ]
 """The parameter `personal` of a route."""
 
