@@ -310,7 +310,8 @@ class Walk:
             base, search = f"SELECT * FROM {QUALITY} WHERE dataset = '{dataset}'", ("table_name", "column_name")  # noqa: S608
         else:
             table = tables.production if kind == "rows" else (tables.aggregates | tables.views)[str(computed)]
-            base, search = masked(table), of.searched if kind == "rows" else ()
+            base = masked(table, clear=("personal", "true") in params)
+            search = of.searched if kind == "rows" else ()
         columns = [*self.conn.execute(text(f"SELECT * FROM ({base}) t LIMIT 0")).keys()]  # noqa: S608
         statement, binds = chosen(base, columns, search, params)
         right = [row._mapping for row in self.conn.execute(text(statement), binds)]
