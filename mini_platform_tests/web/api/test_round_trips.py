@@ -16,7 +16,7 @@ from sqlalchemy import Row, select, text
 from mini_platform import Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
-from mini_platform.warehouse.tables import dataset_tables, files
+from mini_platform.warehouse.tables import audit, dataset_tables, files
 from mini_platform_tests.support.command import here
 from mini_platform_tests.support.databases import load_files, set_environment
 from mini_platform_tests.support.pages import Page
@@ -86,6 +86,9 @@ def test_an_export_loads_again_and_changes_nothing(exporting: Exporting, name: s
     content = exporting.get(f"/api/datasets/{name}/rows.{form}?personal=true")
     run = here("export", name, "--out", exporting.folder / "out", "--format", form, "--personal")
     assert (run.exit_code, run.stderr, (exporting.folder / "out").read_bytes() == content) == (0, "", True)
+    with exporting.platform.engine.connect() as conn:
+        recorded = conn.scalars(select(audit.c.dataset).where(audit.c.subject == "export", audit.c.dataset == name))
+        assert bool(recorded.all()) == (name in PERSONAL)
     if form == "csv":
         page = Page(exporting.get(f"/datasets/{name}{'?personal=true' if name in PERSONAL else ''}").decode())
         (link,) = [one for one in page.links if "/rows.csv" in one]
