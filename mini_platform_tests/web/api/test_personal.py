@@ -145,9 +145,7 @@ def test_what_is_shown_in_clear_is_recorded_and_stored_nowhere(client: TestClien
         assert client.get(f"{path}?{wrong}").status_code == 422
 
 
-def test_what_cannot_be_recorded_is_not_shown(
-    client: TestClient, people: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_recorded_is_not_shown(client: TestClient, people: Platform) -> None:
     path = "/people?personal=true"
     with people.engine.begin() as conn:
         conn.execute(
