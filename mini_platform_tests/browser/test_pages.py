@@ -23,9 +23,9 @@ from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.repository import PROJECT
 
 PAGES = (
+    "/customers?personal=true",
     "/", "/weather", "/weather?station=SEA&from=2014-01-01&to=2014-03-31", "/sales", "/signals", "/customers", "/records",
-    "/customers?personal=true", "/quality", "/quality?dataset=weather", "/files", "/files?dataset=sales", "/files/1", "/runs",
-    "/datasets/sales", "/login",
+    "/quality", "/quality?dataset=weather", "/files", "/files?dataset=sales", "/files/1", "/runs", "/datasets/sales", "/login",
 )  # fmt: skip
 SERIOUS = ("serious", "critical")
 SCREENSHOTS = PROJECT / ".screenshots"

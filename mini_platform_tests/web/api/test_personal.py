@@ -132,8 +132,8 @@ def trail(people: Platform) -> list[Any]:
 def test_what_is_shown_in_clear_is_recorded_and_stored_nowhere(client: TestClient, people: Platform) -> None:
     before = trail(people)
     path = "/api/datasets/people/rows.csv"
-    masked = client.get(path)
-    assert (trail(people), masked.headers["cache-control"]) == (before, "private, no-cache")
+    assert client.get(path).status_code == 200
+    assert trail(people) == before
     for query in ("personal=true", "personal=true&who=Ann0"):
         shown = client.get(f"{path}?{query}")
         assert ("ann@x.org" in shown.text, shown.headers["cache-control"]) == (True, "no-store")
