@@ -23,7 +23,7 @@ from sqlalchemy import Connection, select
 from mini_platform import Column, Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sampling import FORMS, Form, write_sample
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import dataset_tables, files
 
 Rows = Counter[tuple[Any, ...]]
 """Rows of production, as the values of the columns that are compared."""
@@ -62,6 +62,22 @@ class Sample:
     @property
     def valid(self) -> Rows:
         return Counter(self.rows.values())
+
+    def parts(self, rows: int) -> list[Sample]:
+        """Return the clean sample as files of so many rows each, with its header."""
+        header = self.lines[: self.form == "csv"]
+        lines, values = self.lines[len(header) :], list(self.rows.values())
+        first = len(header) + 1
+        return [
+            Sample(
+                self.dataset,
+                self.form,
+                header + lines[start : start + rows],
+                {},
+                dict(enumerate(values[start : start + rows], first)),
+            )
+            for start in range(0, len(lines), rows)
+        ]
 
 
 def encoding(dataset: Dataset, form: Form) -> str:
@@ -142,7 +158,10 @@ def _typed(column: Column, cell: Any) -> Any:
     return read(cell)
 
 
-def production(conn: Connection, dataset: Dataset) -> Rows:
-    """Return the rows of production, with the columns that are compared."""
+def production(conn: Connection, dataset: Dataset, file: str | None = None) -> Rows:
+    """Return the rows of production, with the columns that are compared; with the name of a file, those that came by it."""
     table = dataset_tables(dataset).production
-    return Counter(map(tuple, conn.execute(select(*(table.c[column.name] for column in compared(dataset))))))
+    statement = select(*(table.c[column.name] for column in compared(dataset)))
+    if file is not None:
+        statement = statement.join(files, files.c.file_id == table.c._file_id).where(files.c.name == file)
+    return Counter(map(tuple, conn.execute(statement)))
