@@ -31,6 +31,8 @@ BODY_SECONDS = 60.0
 """Maximum time in which nothing of an incomplete body arrives."""
 HEADER_BYTES = 2**17
 """Maximum bytes of the headers of a request."""
+URL_BYTES = 2**16 - 1
+"""Maximum bytes of a URL; the parser takes no more."""
 LINGER_SECONDS = 1.0
 """Time for a client to read why it is refused: a connection that is closed with unread bytes loses the answer."""
 STOP_SECONDS = 10
@@ -206,7 +208,7 @@ class LimitedProtocol(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on, and limit the time until the next ones."""
+        """Pass bytes on."""
         if self._refused:
             return
         if not self._is_made:
@@ -215,6 +217,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._in_body:
             self._header_bytes += len(data)
         super().data_received(data)
+        self._limit_next()
+
+    def _limit_next(self) -> None:
+        """Limit the time until the next bytes, by what was received so far."""
+        if self._refused:
+            return
         if self._upgraded or self.transport.is_closing():
             self._stop_timer()
         elif self._in_body:
@@ -239,6 +247,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._in_body = False
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; with the reason where that is known."""
+        if len(getattr(self, "url", b"")) > URL_BYTES:
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, f"The URL is too long: the limit is {URL_BYTES:,} bytes.")
+        else:
+            super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to the protocol of WebSockets."""
