@@ -1,4 +1,4 @@
-"""How our apps are served: uvicorn with https, proxies, and bounds on what clients may hold open.
+"""Serving of ASGI apps: uvicorn with https, proxies, and bounds on what clients may hold open.
 
 uvicorn has neither a time limit for headers nor a limit of connections per address, so a thousand connections on which nothing
 arrives would use up the file descriptors of the process. Its protocol is subclassed here. Not here: limits of requests
@@ -102,36 +102,29 @@ class Connections:
         self._proxies = [ip_network(name) for name in between_commas(settings.api_proxies)]
         self._open: dict[str, WeakSet[asyncio.BaseTransport]] = {}
 
-    def admit(self, transport: asyncio.BaseTransport) -> bool:
-        """Count a new connection; return False if its client has too many."""
-        network = self._network(transport)
-        if network is None:
-            return True
+    def admit(self, transport: asyncio.BaseTransport) -> Callable[[], None] | None:
+        """Count a new connection; return what is to be called at its end, or None if its client has too many."""
+        peer = transport.get_extra_info("peername")
+        host = str(peer[0]) if peer else ""  # The client may have left again.
+        address = _address(host)
+        if not isinstance(address, str) and any(address in proxies for proxies in self._proxies):
+            return lambda: None
+        network = client_network(host)
         opened = self._open.setdefault(network, WeakSet())
         if len(opened) >= self.most:
             # Nobody reports the end of a WebSocket here.
             for ended in [one for one in opened if one.is_closing()]:
                 opened.discard(ended)
         if len(opened) >= self.most:
-            return False
+            return None
         opened.add(transport)
-        return True
+        return partial(self._release, network, transport)
 
-    def release(self, transport: asyncio.BaseTransport) -> None:
-        """Count a connection no more."""
-        network = self._network(transport)
-        if network is not None and (opened := self._open.get(network)) is not None:
+    def _release(self, network: str, transport: asyncio.BaseTransport) -> None:
+        if (opened := self._open.get(network)) is not None:
             opened.discard(transport)
             if not opened:
                 del self._open[network]
-
-    def _network(self, transport: asyncio.BaseTransport) -> str | None:
-        peer = transport.get_extra_info("peername")
-        host = str(peer[0]) if peer else ""
-        address = _address(host)
-        if not isinstance(address, str) and any(address in proxies for proxies in self._proxies):
-            return None
-        return client_network(host)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -147,6 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
+        self._release: Callable[[], None] | None = None
         self._early = bytearray()
         self._is_made = self._refused = self._upgraded = self._in_body = False
         self._header_bytes = 0
@@ -154,7 +148,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit a connection, or refuse it."""
         self._socket = transport
-        if not self._connections.admit(transport):
+        self._release = self._connections.admit(transport)
+        if self._release is None:
             self._refuse(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"Too many connections are open from your address: the limit is {self._connections.most}.",
@@ -202,8 +197,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
-        if self._socket is not None:
-            self._connections.release(self._socket)
+        if self._release is not None:
+            self._release()
         if self._is_made:
             super().connection_lost(exc)
 

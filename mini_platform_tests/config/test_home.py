@@ -23,7 +23,7 @@ def open_handed() -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> list[Path]:
-    """What somebody else could read if the folder itself were open: of what stands in it, not deeper."""
+    """Return the folder and what stands in it, so far as somebody else may enter or read it."""
     return [path for path in (folder, *folder.iterdir()) if not path.is_symlink() and path.stat().st_mode & 0o077]
 
 

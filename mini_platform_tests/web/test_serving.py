@@ -1,4 +1,4 @@
-"""What one client holds open shuts out nobody else: half-open connections, of HTTP and of TLS, over real sockets."""
+"""A client shuts out nobody else by what it holds open: half-open connections, of HTTP and of TLS, over real sockets."""
 
 from __future__ import annotations
 
@@ -201,11 +201,11 @@ def test_url_and_headers_have_a_size(site: SimpleNamespace) -> None:
     kind = http.client.HTTPSConnection if site.tls else http.client.HTTPConnection
     options = {"context": site.tls} if site.tls else {}
     for length, status in ((2**16 - 1, 200), (2**16, 414)):
-        asked = kind(site.address, timeout=30, **options)
-        asked.request("GET", "/?" + "x" * (length - 2))
-        answer = asked.getresponse()
+        connection = kind(site.address, timeout=30, **options)
+        connection.request("GET", "/?" + "x" * (length - 2))
+        answer = connection.getresponse()
         assert (answer.status, b"The URL is too long: the limit is 65,535 bytes." in answer.read()) == (
             status,
             status == 414,
         )
-        asked.close()
+        connection.close()
