@@ -28,7 +28,7 @@ MOST_VALUES = 1000
 """Maximum values of an `in`, and maximum of search words times columns."""
 MOST_FILTERS = 100
 """Maximum filters of a request; the values of an `in` are one."""
-MOST_CHARACTERS = 1000
+MOST_CHARACTERS = 2000
 """Maximum length of a search."""
 CHUNK = 2000
 """Rows of an export per fetch; each fetch has the whole time limit of a statement."""
