@@ -124,7 +124,7 @@ async def form(request: Request, limit: int) -> dict[str, Any]:
         return {"type": "http.request", "body": body}
 
     try:
-        async with Request(request.scope, replay).form(max_files=0, max_fields=MOST_PARTS) as fields:
+        async with Request(request.scope, replay).form(max_files=MOST_PARTS, max_fields=MOST_PARTS) as fields:
             return dict(fields)
     except HTTPException as error:
         raise ProblemError(f"The form cannot be read: {error.detail}") from error

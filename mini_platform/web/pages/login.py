@@ -31,7 +31,7 @@ def login_form(request: Request, then: str = "/") -> Response:
 async def log_in(request: Request) -> Response:
     """Open a session with a key, and redirect to the requested page."""
     no_store()
-    fields = await form(request, FORM_BYTES)
+    fields = {name: value for name, value in (await form(request, FORM_BYTES)).items() if isinstance(value, str)}
     then = _within(fields.get("then", "/"))
     try:
         cookie = await run_in_threadpool(guard.log_in, request, fields.get("key", ""))

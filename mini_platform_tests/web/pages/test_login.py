@@ -70,8 +70,8 @@ def test_nothing_of_a_session_or_a_person_is_stored(guarded: httpx.Client, platf
 
 def test_the_form_has_a_size(guarded: httpx.Client) -> None:
     assert guarded.post("/login", data={"key": "x" * 2**17}).status_code == 413
-    files = {f"file{number}": b"x" for number in range(3)}
-    assert guarded.post("/login", files=files).status_code == 400
+    for parts, status in ((1, 401), (100, 401), (101, 400)):
+        assert guarded.post("/login", files=[("key", b"x")] * parts).status_code == status
 
 
 @pytest.mark.parametrize("path", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example"])
