@@ -17,8 +17,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, text, update
 
+from mini_platform.config.home import OWNER_ONLY
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.backup import Progress, fingerprint
@@ -30,7 +31,7 @@ from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.initialize import initialize, is_initialized
 from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import api_keys, files
+from mini_platform.warehouse.tables import api_keys, files, sessions
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.warehouse.usable import require_usable
 
@@ -160,10 +161,11 @@ def _revoked(conn: Connection) -> list[dict[str, Any]]:
 
 
 def _revoke(database: Engine, revoked: list[dict[str, Any]]) -> None:
-    """Revoke API keys again: those revoked after the backup must stay revoked."""
-    if revoked:
-        statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
-        with database.begin() as conn:
+    """Revoke API keys again, and remove all sessions: those revoked or ended after the backup must not come back."""
+    with database.begin() as conn:
+        conn.execute(delete(sessions))
+        if revoked:
+            statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
             conn.execute(statement, revoked)
 
 
@@ -198,7 +200,7 @@ def _copy_secrets(platform: Platform, backup: Path, manifest: Manifest, *, other
     for name in manifest.secrets:
         target = platform.settings.home / name
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
             archive.copy_private(backup / "secrets" / name, target)
     if not other_keys and not set(manifest.keyring) <= set(fingerprint(platform)):
         raise BackupError(

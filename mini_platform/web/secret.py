@@ -1,4 +1,4 @@
-"""The secret of the web process, which signs the sessions of the dashboard and encrypts cursors with personal data."""
+"""The secret of the web process, which encrypts cursors with personal data."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
 from mini_platform.platform import Platform
-from mini_platform.web.app import create_app, served
+from mini_platform.web.app import create_app
+from mini_platform.web.serving import served
 from mini_platform.web.site import Site
 
 

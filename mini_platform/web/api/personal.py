@@ -13,6 +13,7 @@ from fastapi import Query, Request
 from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse import audit
 from mini_platform.web.auth.guard import Guard, presented, require
+from mini_platform.web.envelope import no_store
 
 ACTION = "showed personal data"
 InClear = Annotated[
@@ -53,7 +54,7 @@ def reveals(request: Request, dataset: Dataset, personal: bool | None, *, by_key
             audit.record(conn, ACTION, request.url.path, dataset=dataset.name)
 
     guard.once_a_minute(record, ACTION, str(audit.current_actor.get()), dataset.name, request.url.path)
-    request.state.reveals = True
+    no_store()
     return True
 
 

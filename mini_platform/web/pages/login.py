@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from mini_platform.web.api.incoming import form
 from mini_platform.web.auth import guard
+from mini_platform.web.envelope import no_store
 from mini_platform.web.pages.rendering import render
 from mini_platform.web.problems import ProblemError
 
 router = APIRouter(include_in_schema=False)
 
+FORM_BYTES = 2**16
+"""Maximum length of the form, whose parameter `then` is the URL of a page."""
+
 
 @router.get("/login")
-def form(request: Request, then: str = "/") -> Response:
+def login_form(request: Request, then: str = "/") -> Response:
     """Return the login form."""
+    no_store()
     return render(request, "login.html", then=_within(then), refused=None)
 
 
 @router.post("/login")
-def log_in(request: Request, key: Annotated[str, Form()] = "", then: Annotated[str, Form()] = "/") -> Response:
+async def log_in(request: Request) -> Response:
     """Open a session with a key, and redirect to the requested page."""
+    no_store()
+    fields = {name: value for name, value in (await form(request, FORM_BYTES)).items() if isinstance(value, str)}
+    then = _within(fields.get("then", "/"))
     try:
-        cookie = guard.log_in(request, key)
+        cookie = await run_in_threadpool(guard.log_in, request, fields.get("key", ""))
     except ProblemError as error:
-        return render(request, "login.html", error.status, error.headers, then=_within(then), refused=error.detail)
-    response = RedirectResponse(_within(then), HTTPStatus.SEE_OTHER)
+        return render(request, "login.html", error.status, error.headers, then=then, refused=error.detail)
+    response = RedirectResponse(then, HTTPStatus.SEE_OTHER)
     response.set_cookie(**cookie)
     return response
 
