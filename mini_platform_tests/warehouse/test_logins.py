@@ -114,7 +114,7 @@ def test_a_login_that_may_do_more_answers_nobody(
         pass
     with site.read(personal=True) as conn:  # On a login of its own.
         assert str(conn.scalar(text("SELECT session_user"))).startswith(PERSONAL)
-    (problem,) = [found for found in examine() if (found.check, found.level) == ("roles", "problem")]
+    (problem,) = [finding for finding in examine() if (finding.check, finding.level) == ("roles", "problem")]
     assert reason in problem.message
     site.close()
     site.platform.engine.dispose()
@@ -151,7 +151,7 @@ def test_a_user_who_may_create_no_login_reads_itself_and_the_doctor_tells(
     site = Site(Platform({}))
     with site.read() as conn, pytest.raises(DBAPIError, match="read-only transaction"):
         conn.exec_driver_sql("CREATE TABLE public.x (i int)")
-    warnings = [found.message for found in examine() if (found.check, found.level) == ("roles", "warning")]
+    warnings = [finding.message for finding in examine() if (finding.check, finding.level) == ("roles", "warning")]
     assert warnings == [f"the API reads on the login of the platform, {name}, in read-only transactions"] * 2
     site.close()
     site.platform.engine.dispose()
