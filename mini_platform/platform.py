@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = 5.0
 """Time until the tables of refused datasets are tried again."""
+READER_KEY = "reader.key"
+"""Private file under `home` with the secret from which the passwords of the logins for reading are derived; it can be lost."""
 
 
 class Platform:
@@ -161,7 +163,7 @@ class Platform:
             role: one of the reader roles.
             unchanged: the database, to create nothing in it.
         """
-        settings, secret = self.settings, self.settings.home / "reader.key"
+        settings, secret = self.settings, self.settings.home / READER_KEY
         if named := {READER: settings.reader_url, PERSONAL: settings.personal_url}[role]:
             return Access(role, named.get_secret_value())
         if unchanged:

@@ -34,7 +34,7 @@ from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
-from mini_platform.platform import Platform
+from mini_platform.platform import READER_KEY, Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.frames import frame_tables
@@ -187,7 +187,7 @@ def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
 
 
 def _secrets(settings: Settings) -> Iterator[CheckResult]:
-    for name in archive.SECRETS:
+    for name in (*archive.SECRETS, READER_KEY):
         path = settings.home / name
         if path.exists() and path.stat().st_mode & 0o077:
             yield CheckResult("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")

@@ -202,11 +202,13 @@ def _is_made(conn: Connection, login: str, password: str, role: str, session: Ma
     except psycopg2.OperationalError:
         raise
     except psycopg2.Error as error:
-        LOG.warning("The login %s cannot be created or limited: %s", login, error.diag.message_primary)
+        what = "The limits of the login %s cannot be set: %s" if before is not None else NOT_CREATED
+        LOG.warning(what, login, error.diag.message_primary)
         return before is not None
     return True
 
 
+NOT_CREATED = "The login %s cannot be created, so that reading runs on the login of the platform: %s"
 CREATE, SET = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}"), sql.SQL("ALTER ROLE {} SET {} = {}")
 
 

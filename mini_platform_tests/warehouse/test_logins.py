@@ -96,7 +96,19 @@ def test_a_changed_session_answers_nobody(site: Site, change: str) -> None:
         refused = client.get("/api/datasets/")
         assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
         assert "Nothing is read" in refused.json()["detail"]
+        with site.read() as conn:
+            conn.exec_driver_sql(CHANGES[change])
+        health = client.get("/health")
+        assert (health.status_code, health.json()["db_connected"]) == (503, True)
         assert client.get("/api/datasets/").status_code == 200
+
+
+def test_a_connection_that_broke_while_it_was_idle_is_replaced(site: Site) -> None:
+    with site.read() as conn:
+        pid = conn.scalar(text("SELECT pg_backend_pid()"))
+    execute(site.platform.url, f"SELECT pg_terminate_backend({pid}, 10000)")
+    with site.read() as conn:
+        assert conn.scalar(text("SELECT pg_backend_pid()")) != pid
 
 
 @pytest.mark.parametrize("login", LOGINS)
@@ -140,19 +152,25 @@ def test_each_home_and_each_database_has_logins_of_its_own(
         }
 
 
+@pytest.mark.parametrize(
+    ("granted", "means"),
+    [("", "in read-only transactions"), (READER, f"assuming {READER}, which a statement can undo")],
+)
 def test_a_user_who_may_create_no_login_reads_itself_and_the_doctor_tells(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str, means: str
 ) -> None:
     name = f"managed_{uuid.uuid4().hex}"
-    execute(server, f"CREATE ROLE {name} LOGIN")
+    execute(server, f"CREATE ROLE {name} LOGIN {f'IN ROLE {granted}' if granted else ''}")
     execute(server, f"CREATE DATABASE {name} OWNER {name} TEMPLATE template0 STRATEGY FILE_COPY")
     url = make_url(url_of(server, name)).set(username=name).render_as_string(hide_password=False)
     set_environment(monkeypatch, url, tmp_path)
     site = Site(Platform({}))
-    with site.read() as conn, pytest.raises(DBAPIError, match="read-only transaction"):
-        conn.exec_driver_sql("CREATE TABLE public.x (i int)")
-    warnings = [finding.message for finding in examine() if (finding.check, finding.level) == ("roles", "warning")]
-    assert warnings == [f"the API reads on the login of the platform, {name}, in read-only transactions"] * 2
+    with site.read() as conn:
+        assert conn.scalar(text("SELECT current_user")) == (granted or name)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            conn.exec_driver_sql("CREATE TABLE public.x (i int)")
+    first, _ = [finding.message for finding in examine() if (finding.check, finding.level) == ("roles", "warning")]
+    assert first == f"the API reads on the login of the platform, {name}, {means}"
     site.close()
     site.platform.engine.dispose()
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
