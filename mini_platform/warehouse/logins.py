@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import encrypt_password
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, encrypt_password
 from sqlalchemy import Connection, Engine, event, make_url, text
 from sqlalchemy.exc import InvalidatePoolError
 
@@ -142,16 +142,38 @@ def try_login(reading: Engine) -> None:
         ) from error
 
 
+def refuse_changed(conn: Connection) -> None:
+    """Raise `ReadingRefusedError`, and close the connection, if its statements have changed the role or the limits."""
+    driver: Any = None if conn.closed or conn.invalidated else conn.connection.driver_connection
+    if driver is None or driver.info.transaction_status == TRANSACTION_STATUS_INERROR:
+        return
+    try:
+        state = _one(driver, STATE)
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        conn.invalidate(error)
+        raise DatabaseAwayError("The connection to the database was lost.") from error
+    if state != (before := conn.info["state"]):
+        conn.invalidate()
+        LOG.error("The connection is closed, as a statement has changed %s to %s", before, state)
+        raise ReadingRefusedError(
+            f"Nothing is read: a statement has changed the role or the limits, {before} to {state}."
+        )
+
+
 def _query(connection: Any, query: str, *parameters: str) -> tuple[Any, ...]:
     connection.autocommit = True  # The transaction of the reader begins later.
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(query, parameters)
-            row: tuple[Any, ...] = cursor.fetchone()
-            return row
+        return _one(connection, query, *parameters)
     finally:
         if not connection.closed:
             connection.autocommit = False
+
+
+def _one(connection: Any, query: str, *parameters: str) -> tuple[Any, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        row: tuple[Any, ...] = cursor.fetchone()
+        return row
 
 
 STATE = """

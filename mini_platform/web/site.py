@@ -18,7 +18,7 @@ from mini_platform.declare.registry import unknown_dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME
-from mini_platform.warehouse.logins import reading_engine, try_login
+from mini_platform.warehouse.logins import reading_engine, refuse_changed, try_login
 from mini_platform.warehouse.roles import PERSONAL, READER
 from mini_platform.web.problems import AWAY, NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
@@ -83,6 +83,7 @@ class Site:
         """
         with self._readers(personal=personal).connect() as conn:
             yield conn
+            refuse_changed(conn)
 
     @contextmanager
     def export(self, *, personal: bool = False) -> Iterator[Connection]:

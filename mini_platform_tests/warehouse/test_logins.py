@@ -90,17 +90,28 @@ def test_on_the_login_of_the_owner_the_same_statement_reads_all(site: Site) -> N
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_session_answers_nobody(site: Site, change: str) -> None:
-    with serving(create_app(site)) as url, httpx.Client(base_url=url) as client:
-        with site.read() as conn:
+    def changed() -> None:
+        with site._reader.connect() as conn:
             conn.exec_driver_sql(CHANGES[change])
+
+    with serving(create_app(site)) as url, httpx.Client(base_url=url) as client:
+        changed()
         refused = client.get("/api/datasets/")
         assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
         assert "Nothing is read" in refused.json()["detail"]
-        with site.read() as conn:
-            conn.exec_driver_sql(CHANGES[change])
+        changed()
         health = client.get("/health")
         assert (health.status_code, health.json()["db_connected"]) == (503, True)
         assert client.get("/api/datasets/").status_code == 200
+
+
+@pytest.mark.parametrize("change", [*CHANGES.values(), "SELECT set_config('statement_timeout', '0', true)"])
+def test_a_statement_that_changes_its_session_is_no_answer(site: Site, change: str) -> None:
+    read = site.read()
+    with pytest.raises(ReadingRefusedError, match="a statement has changed"), read as conn:
+        conn.exec_driver_sql(change)
+    with site.read() as conn:
+        assert conn.scalar(text("SHOW statement_timeout")) == "10s"
 
 
 def test_a_connection_that_broke_while_it_was_idle_is_replaced(site: Site) -> None:
