@@ -42,7 +42,7 @@ from mini_platform.warehouse.granted import excess_privileges, may_own, missing_
 from mini_platform.warehouse.initialize import is_initialized
 from mini_platform.warehouse.logins import ReadingRefusedError, may_make, reading_engine, try_login
 from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
-from mini_platform.warehouse.roles import ASSUMED_ROLES
+from mini_platform.warehouse.roles import READER_ROLES
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 from mini_platform.warehouse.usable import problems
@@ -371,7 +371,7 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
 def _reading(conn: Connection, platform: Platform, database: Engine) -> Iterator[CheckResult]:
     """Check the logins that the API reads by: each should be a member of one reader role only."""
     seconds, logins = platform.settings.read_seconds, []
-    for role in ASSUMED_ROLES:
+    for role in READER_ROLES:
         access = platform.access(role, unchanged=database)
         if not access.own and may_make(conn):
             message = f"the API creates a login that is a member of {role} only when it reads first"

@@ -1,7 +1,7 @@
 """Logins for reading: each is a member of one reader role only, so that no statement can assume another role or write.
 
-Here: creating them with their limits, and engines that read back role, read-only and time limit at each checkout of a
-connection. Not here: the roles and their privileges (`roles.py`), logins that people create (`initialize.py`).
+Here: creating them with their limits, and reading back role, read-only and time limit whenever a connection is used.
+Not here: the roles and their privileges (`roles.py`), logins that people create (`initialize.py`).
 
 On the login of the owner, `SET ROLE` protects from mistakes only: a statement may call `set_config('role', …)` and then read
 anything, as by `query_to_xml`. The name of a login has the database and a hash of the secret of its password in it, as roles
@@ -137,9 +137,9 @@ def try_login(reading: Engine) -> None:
     except ReadingRefusedError:
         raise
     except DatabaseAwayError as error:
-        raise ReadingRefusedError(
-            f"Nothing is read, as the login {reading.url.username} cannot connect. {error}"
-        ) from error
+        LOG.error("The login %s cannot connect: %s", reading.url.username, error)  # noqa: TRY400 - the sentence says all
+        refusal = f"Nothing is read, as the login {reading.url.username} cannot connect. {error}"
+        raise ReadingRefusedError(refusal) from error
 
 
 def refuse_changed(conn: Connection) -> None:

@@ -28,7 +28,7 @@ ROLES = {
     BI: "reads production and analytics, except personal data: for Metabase and similar tools",
 }
 """Role -> description. They cannot log in; logins are members of them."""
-ASSUMED_ROLES = (READER, PERSONAL)
+READER_ROLES = (READER, PERSONAL)
 """Roles that the API reads as, on logins that are members of one of them (`logins.py`)."""
 
 SERVED_SCHEMAS = ("ops", "production", "quarantine", "analytics")
@@ -160,7 +160,7 @@ def make_readers(conn: Connection) -> None:
 
     Otherwise do nothing: reads are then prevented from writing by read-only transactions alone.
     """
-    for name in ASSUMED_ROLES:
+    for name in READER_ROLES:
         try:
             with conn.begin_nested():
                 make_roles(conn, [name])
