@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,13 @@ from sqlalchemy import Engine
 from mini_platform.config.settings import Settings, load_settings
 from mini_platform.declare.columns import DeclarationError
 from mini_platform.declare.places import place_of
-from mini_platform.rows.protection import Keyring
+from mini_platform.rows.protection import Keyring, load_or_create_secret
 from mini_platform.rows.readers import ReadLimits
 from mini_platform.storage.store import RawStore
 from mini_platform.warehouse.connection import database_url, engine
 from mini_platform.warehouse.ledger import Worker
+from mini_platform.warehouse.logins import Access, access
+from mini_platform.warehouse.roles import PERSONAL, READER
 from mini_platform.warehouse.schema import create_all, refusals
 from mini_platform.warehouse.tables import without_tables
 from mini_platform.warehouse.usable import require_usable
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = 5.0
 """Time until the tables of refused datasets are tried again."""
+READER_KEY = "reader.key"
+"""Private file under `home` with the secret from which the passwords of the logins for reading are derived; it can be lost."""
 
 
 class Platform:
@@ -150,6 +155,22 @@ class Platform:
         require_usable(opened)
         self._create_tables(opened)
         return opened
+
+    def access(self, role: str, *, unchanged: Engine | None = None) -> Access:
+        """Return the access to the database as a reader role, by a login that the settings name, or that is created.
+
+        Args:
+            role: one of the reader roles.
+            unchanged: the database, to create nothing in it.
+        """
+        settings, secret = self.settings, self.settings.home / READER_KEY
+        if named := {READER: settings.reader_url, PERSONAL: settings.personal_url}[role]:
+            return Access(role, named.get_secret_value())
+        if unchanged:
+            known = secret.read_text().strip() if secret.exists() else ""
+            return access(unchanged, self.url, role, known, settings.read_seconds, make=False)
+        created = load_or_create_secret(secret, secrets.token_hex(32))
+        return access(self.engine, self.url, role, created, settings.read_seconds)
 
     @cached_property
     def store(self) -> RawStore:

@@ -76,7 +76,7 @@ def init() -> None:
     from mini_platform.dagster.upgrade import upgrade
     from mini_platform.platform import Platform
     from mini_platform.warehouse.initialize import has_dagster, initialize
-    from mini_platform.warehouse.roles import ROLES
+    from mini_platform.warehouse.roles import READER_ROLES, ROLES
     from mini_platform.warehouse.usable import require_usable
 
     platform = Platform()
@@ -89,6 +89,8 @@ def init() -> None:
             PlatformStorage.from_config_value(None, {})  # creates Dagster's tables
         upgrade(platform.settings, lambda _: None)
         refused = initialize(db_engine, platform.datasets.values())
+        for role in READER_ROLES:
+            platform.access(role)
     db_engine.dispose()
     for name, meaning in ROLES.items():
         typer.echo(f"{name:<24} {meaning}")

@@ -132,6 +132,11 @@ class Locations(BaseModel):
     """Folder of Docker's secrets: files with the names of the variables, in any case."""
     database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
     """URL of Postgres; None means the embedded server under `home`."""
+    reader_url: SecretStr | None = None
+    """URL by which the API and the dashboard read the database: a login that is a member of `mini_platform_reader` only. By
+    default the platform creates one, if its database user may create roles."""
+    personal_url: SecretStr | None = None
+    """The same for reads of personal data: a login that is a member of `mini_platform_personal` only."""
     home: Path = Path(".state")
     """Folder of state that users never edit: raw files, the embedded database, Dagster's local artifacts, pid files."""
     data: Path = Path("data")
@@ -152,7 +157,7 @@ class Locations(BaseModel):
             raise ValueError("it should be the name of a package, or the path of a folder with a / in it")
         return value
 
-    @field_validator("database_url", mode="after")
+    @field_validator("database_url", "reader_url", "personal_url", mode="after")
     @classmethod
     def _psycopg2(cls, value: SecretStr | None) -> SecretStr | None:
         """Return the URL with the driver: a bare `postgresql://` selects another one in later versions of SQLAlchemy.

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 from pydantic import AliasChoices, ValidationError
 from pydantic_settings import BaseSettings
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mini_platform.config.project import VARIABLE, project
@@ -34,14 +34,15 @@ from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
-from mini_platform.platform import Platform
+from mini_platform.platform import READER_KEY, Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
 from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.granted import excess_privileges, may_own, missing_privileges
 from mini_platform.warehouse.initialize import is_initialized
+from mini_platform.warehouse.logins import ReadingRefusedError, may_make, reading_engine, try_login
 from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
-from mini_platform.warehouse.roles import READER, may_become_readers
+from mini_platform.warehouse.roles import READER_ROLES
 from mini_platform.warehouse.schema import all_tables, is_current, undeclared
 from mini_platform.warehouse.tls import VERIFY_FULL, link
 from mini_platform.warehouse.usable import problems
@@ -186,7 +187,7 @@ def _names(settings_cls: type[BaseSettings]) -> Iterator[str]:
 
 
 def _secrets(settings: Settings) -> Iterator[CheckResult]:
-    for name in archive.SECRETS:
+    for name in (*archive.SECRETS, READER_KEY):
         path = settings.home / name
         if path.exists() and path.stat().st_mode & 0o077:
             yield CheckResult("secrets", "problem", f"others may read {path}", f"chmod 600 {path}")
@@ -271,6 +272,7 @@ def _database(platform: Platform) -> Iterator[CheckResult]:
             yield from (_invalid(declaration) for declaration in platform.invalid if declaration not in known)
             yield from _tables(conn, platform)
             yield from _roles(conn, platform.datasets.values())
+            yield from _reading(conn, platform, database)
             yield from _incidents(conn, platform)
     except DatabaseAwayError as error:
         yield CheckResult("database", "problem", str(error), "Start it, or correct DATABASE_URL.")
@@ -353,11 +355,6 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
         user = conn.scalar(text("SELECT session_user"))
         do = "mini-platform db login NAME --role loader, and use it in DATABASE_URL; the owner is for db init only."
         yield CheckResult("roles", "warning", f"the platform runs as {user}, who may change tables and grants", do)
-    elif may_become_readers(conn):
-        yield CheckResult("roles", "ok", f"reads run as {READER}")
-    else:
-        do = "As an administrator of the server, run mini-platform db init; see its help."
-        yield CheckResult("roles", "warning", f"reads cannot run as {READER}", do)
     if not has_roles:
         return
     kinds: tuple[tuple[Level, Callable[..., Iterator[str]]], ...] = (
@@ -369,3 +366,40 @@ def _roles(conn: Connection, datasets: Collection[Dataset]) -> Iterator[CheckRes
             yield CheckResult(
                 "roles", level, phrase, "Run mini-platform db init to grant what is declared; REVOKE the rest."
             )
+
+
+def _reading(conn: Connection, platform: Platform, database: Engine) -> Iterator[CheckResult]:
+    """Check the logins that the API reads by: each should be a member of one reader role only."""
+    seconds, logins = platform.settings.read_seconds, []
+    for role in READER_ROLES:
+        access = platform.access(role, unchanged=database)
+        if not access.own and may_make(conn):
+            message = f"the API creates a login that is a member of {role} only when it reads first"
+            yield CheckResult("roles", "ok", message)
+        elif not access.own:
+            name = role.removeprefix("mini_platform_")
+            means = f"assuming {role}, which a statement can undo" if access.assumed else "in read-only transactions"
+            message = f"the API reads on the login of the platform, {conn.scalar(text('SELECT session_user'))}, {means}"
+            yield CheckResult("roles", "warning", message, CREATE_LOGIN.format(name, name.upper()))
+        else:
+            reading = reading_engine(access, seconds, name="mini_platform_doctor", pool=1)
+            try:
+                try_login(reading)
+            except ReadingRefusedError as error:
+                yield CheckResult("roles", "problem", str(error).rstrip("."), ACCEPT_LOGIN)
+            else:
+                logins.append(str(reading.url.username))
+            finally:
+                reading.dispose()
+    if logins:
+        yield CheckResult("roles", "ok", f"the API reads on logins of its own: {' and '.join(logins)}")
+
+
+CREATE_LOGIN = (
+    "As an administrator of the server: mini-platform db init; or mini-platform db login NAME --role {0}, and its URL in "
+    "MINI_PLATFORM_{1}_URL."
+)
+ACCEPT_LOGIN = (
+    "Let pg_hba.conf, or the pooler (PgBouncer: auth_query), accept this login with its password, and make it a member of its "
+    "role only; or name others in MINI_PLATFORM_READER_URL and MINI_PLATFORM_PERSONAL_URL."
+)

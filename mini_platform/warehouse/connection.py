@@ -103,12 +103,11 @@ def engine(
     kept_open = pool // 3
     new_engine = create_engine(
         url,
-        pool_pre_ping=True,
         hide_parameters=True,  # values of rows, in errors of the driver's, too
         pool_size=kept_open,
         max_overflow=pool - kept_open,
         connect_args=connect_args,
-        **options,
+        **{"pool_pre_ping": True, **options},
     )
     settings = {**SESSION, **(session or {})}
     event.listen(new_engine, "connect", lambda connection, _: set_up_session(connection, settings))

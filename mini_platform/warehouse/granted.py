@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
-from mini_platform.warehouse.roles import ASSUMED_ROLES, LOADER, OWNER, ROLE_SCHEMAS, ROLES, existing, privileges
+from mini_platform.warehouse.roles import LOADER, OWNER, READER_ROLES, ROLE_SCHEMAS, ROLES, existing, privileges
 from mini_platform.warehouse.tables import SCHEMAS
 
 
@@ -16,7 +16,7 @@ def excess_privileges(conn: Connection, tables: Iterable[Table]) -> Iterator[str
     for row in conn.execute(ATTRIBUTES, {"names": list(ROLES)}):
         yield f"{row.rolname} is more than a group: it may log in, create roles or databases, replicate, or bypass grants"
     for row in conn.execute(MEMBERSHIPS, {"names": list(ROLES)}):
-        if row.member != LOADER or row.role not in ASSUMED_ROLES:
+        if row.member != LOADER or row.role not in READER_ROLES:
             yield f"{row.member} is a member of {row.role}"
     for row in conn.execute(CREATES, {"names": [*ROLE_SCHEMAS], "schemas": [*SCHEMAS, "public"]}):
         yield f"{row.role} may create tables in the schema {row.schema}"

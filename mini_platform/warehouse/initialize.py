@@ -20,9 +20,9 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.warehouse.frames import frame_tables
 from mini_platform.warehouse.locks import advisory_lock
 from mini_platform.warehouse.roles import (
-    ASSUMED_ROLES,
     LOADER,
     OWNER,
+    READER_ROLES,
     ROLES,
     RolesError,
     become_owner,
@@ -80,9 +80,9 @@ def initialize(engine: Engine, datasets: Collection[Dataset]) -> dict[str, Value
                 make_roles(conn, sorted(missing))
             if not conn.scalar(
                 text("SELECT bool_and(pg_has_role(:loader, name, 'MEMBER')) FROM unnest(:names) AS name"),
-                {"loader": LOADER, "names": list(ASSUMED_ROLES)},
+                {"loader": LOADER, "names": list(READER_ROLES)},
             ):
-                conn.exec_driver_sql(f"GRANT {', '.join(ASSUMED_ROLES)} TO {LOADER}")
+                conn.exec_driver_sql(f"GRANT {', '.join(READER_ROLES)} TO {LOADER}")
             if not conn.scalar(
                 text("SELECT has_database_privilege(:owner, current_database(), 'CREATE')"), {"owner": OWNER}
             ):

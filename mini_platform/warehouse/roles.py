@@ -28,8 +28,8 @@ ROLES = {
     BI: "reads production and analytics, except personal data: for Metabase and similar tools",
 }
 """Role -> description. They cannot log in; logins are members of them."""
-ASSUMED_ROLES = (READER, PERSONAL)
-"""Roles that the API assumes to read."""
+READER_ROLES = (READER, PERSONAL)
+"""Roles that the API reads as, on logins that are members of one of them (`logins.py`)."""
 
 SERVED_SCHEMAS = ("ops", "production", "quarantine", "analytics")
 ROLE_SCHEMAS = {
@@ -151,16 +151,16 @@ def make_roles(conn: Connection, names: Iterable[str]) -> None:
             END $$
             """
         )
-        if not _may_become(conn, name):
+        if not _is_member(conn, name):
             conn.exec_driver_sql(f"GRANT {name} TO CURRENT_USER")
 
 
 def make_readers(conn: Connection) -> None:
-    """Create the roles that the API assumes to read, if the database user may create roles.
+    """Create the roles that the API reads as, if the database user may create roles.
 
     Otherwise do nothing: reads are then prevented from writing by read-only transactions alone.
     """
-    for name in ASSUMED_ROLES:
+    for name in READER_ROLES:
         try:
             with conn.begin_nested():
                 make_roles(conn, [name])
@@ -183,9 +183,9 @@ def become_owner(conn: Connection) -> None:
         conn.exec_driver_sql(f"SET LOCAL ROLE {owner}")
 
 
-def may_become_readers(conn: Connection) -> bool:
-    """True if the database user can assume the reader roles."""
-    return set(ASSUMED_ROLES) <= set(existing(conn)) and all(_may_become(conn, name) for name in ASSUMED_ROLES)
+def may_become(conn: Connection, name: str) -> bool:
+    """True if a role exists, and the database user can assume it."""
+    return name in existing(conn) and _is_member(conn, name)
 
 
 def is_refused(error: DBAPIError) -> bool:
@@ -193,5 +193,5 @@ def is_refused(error: DBAPIError) -> bool:
     return getattr(error.orig, "pgcode", None) == INSUFFICIENT_PRIVILEGE
 
 
-def _may_become(conn: Connection, name: str) -> bool:
+def _is_member(conn: Connection, name: str) -> bool:
     return bool(conn.scalar(text("SELECT pg_has_role(CAST(:name AS name), 'MEMBER')"), {"name": name}))

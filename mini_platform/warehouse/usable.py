@@ -19,7 +19,7 @@ LEAST_POSTGRES, NEWEST_POSTGRES = 14, 18
 """Major versions between which the platform was tried: `make test-servers`."""
 ENCODING = "UTF8"
 LEAST_CONNECTIONS = 24
-"""Connections that the platform keeps open: 9 of the API's 28, about 7 of Dagster's three processes, and about 8 of a run."""
+"""Connections that the platform keeps open: 9 of the API's 31, about 7 of Dagster's three processes, and about 8 of a run."""
 
 
 class UnusableDatabaseError(DatabaseAwayError):

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from mini_platform.config import sentry
 from mini_platform.storage.errors import RawStoreAwayError
 from mini_platform.warehouse.connection import DatabaseAwayError
+from mini_platform.warehouse.logins import ReadingRefusedError
 
 MEDIA_TYPE = "application/problem+json"
 CANCELED = "57014"
@@ -135,6 +136,14 @@ async def _away(_: Request, __: Exception) -> JSONResponse:
     )
 
 
+async def _reading_refused(_: Request, error: ReadingRefusedError) -> JSONResponse:
+    logging.getLogger(__name__).error("%s", error)
+    detail = (
+        "Nothing is read, as the login for it is refused or may do too much; `mini-platform doctor` says what to do."
+    )
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "30"})
+
+
 async def _busy(_: Request, __: Exception) -> JSONResponse:
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -178,6 +187,7 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[JSONRespon
     ProblemError: _problem,
     HTTPException: _http,
     RequestValidationError: _invalid,
+    ReadingRefusedError: _reading_refused,
     DatabaseAwayError: _away,
     RawStoreAwayError: _raw_store_away,
     PoolTimeoutError: _busy,

@@ -17,14 +17,15 @@ from mini_platform.declare.dataset import Dataset
 from mini_platform.declare.registry import unknown_dataset
 from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
-from mini_platform.warehouse.connection import APPLICATION_NAME, engine
-from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
+from mini_platform.warehouse.connection import APPLICATION_NAME
+from mini_platform.warehouse.logins import reading_engine, refuse_changed, try_login
+from mini_platform.warehouse.roles import PERSONAL, READER
 from mini_platform.web.envelope import no_store
 from mini_platform.web.problems import AWAY, NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
 
-READERS = 16
-"""Maximum number of concurrent reads; other requests wait."""
+READERS, PERSONAL_READERS = 11, 8
+"""Maximum numbers of concurrent reads, without and with personal data; other requests wait."""
 EXPORTS = 6
 """Maximum number of concurrent exports among them, as slow clients can make them long."""
 
@@ -80,14 +81,13 @@ class Site:
                 then not stored by browsers and proxies.
 
         Raises:
-            DatabaseAwayError: the database cannot be reached.
+            DatabaseAwayError: the database cannot be reached, or the connection may do more than it should.
         """
-        with self._reader.connect() as conn:
-            if personal:
-                no_store()
-            if personal and self._has_roles:
-                conn.exec_driver_sql(f"SET LOCAL ROLE {PERSONAL}")
+        if personal:
+            no_store()
+        with self._readers(personal=personal).connect() as conn:
             yield conn
+            refuse_changed(conn)
 
     @contextmanager
     def export(self, *, personal: bool = False) -> Iterator[Connection]:
@@ -134,21 +134,29 @@ class Site:
     def _timeout(self) -> str:
         return f"{self.settings.read_seconds * 1000:.0f}"
 
-    @cached_property
-    def _has_roles(self) -> bool:
-        with self.platform.engine.connect() as conn:
-            return may_become_readers(conn)
+    def _readers(self, *, personal: bool) -> Engine:
+        """Return the connections of the role that may read personal data, or of the one that may not."""
+        return self._personal_reader if personal else self._reader
 
     @cached_property
     def _reader(self) -> Engine:
-        role = {"role": READER} if self._has_roles else {}
-        return engine(
-            self.platform.url,
-            name=f"{APPLICATION_NAME}_api",
-            session={"default_transaction_read_only": "on", "statement_timeout": self._timeout, **role},
-            pool=READERS,
-            isolation_level="REPEATABLE READ",
-        )
+        return self._open(READER, READERS)
+
+    @cached_property
+    def _personal_reader(self) -> Engine:
+        return self._open(PERSONAL, PERSONAL_READERS)
+
+    def _open(self, role: str, pool: int) -> Engine:
+        """Open connections for reading as a role.
+
+        Raises:
+            ReadingRefusedError: the database does not accept its login.
+        """
+        self.platform.engine  # noqa: B018 - opened: it is reachable, and has its tables
+        access, seconds = self.platform.access(role), self.settings.read_seconds
+        opened = reading_engine(access, seconds, name=f"{APPLICATION_NAME}_api", pool=pool)
+        try_login(opened)
+        return opened
 
     @cached_property
     def runs(self) -> Runs:
@@ -157,8 +165,8 @@ class Site:
 
     def close(self) -> None:
         """Close the read-only connections, and the one to Dagster."""
-        if "_reader" in vars(self):
-            self._reader.dispose()
+        for name in {"_reader", "_personal_reader"} & vars(self).keys():
+            vars(self)[name].dispose()
         if "runs" in vars(self):
             self.runs.close()
 

@@ -47,7 +47,17 @@ def copied(server: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # half of what logging it takes
     yield url_of(server, name)
-    execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with _connection(server) as conn, conn.cursor() as cursor:
+        cursor.execute(LOGINS_OF, [name])
+        logins = [login for (login,) in cursor.fetchall()]
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        if logins:
+            cursor.execute(f"DROP ROLE {', '.join(logins)}")
+
+
+LOGINS_OF = """
+SELECT rolname FROM pg_database d JOIN pg_roles ON rolname ~ concat('_', d.oid, '_[0-9a-f]{8}$') WHERE datname = %s"""
+"""The logins by which platforms on a database read it."""
 
 
 class ReusedDatabase:

@@ -20,12 +20,13 @@ PORT = 6432
 MISSING = "PgBouncer is missing, so poolers were not tested: apt-get install pgbouncer"
 CONFIGURATION = """
 [databases]
-* = host={server} port={port} user={user}
+* = host={server} port={port}
 [pgbouncer]
 listen_addr =
 unix_socket_dir = {folder}
 listen_port = {listen}
-auth_type = any
+auth_type = trust
+auth_user = {user}
 pool_mode = {mode}
 default_pool_size = {size}
 ignore_startup_parameters = {ignored}

@@ -58,7 +58,7 @@ def test_the_whole_platform_goes_over_verified_connections(environment: Path, po
         assert httpx.get(f"{url}/api/datasets/weather/analytics/summary/", timeout=60).json()["results"]
     used = postgres.execute(
         "SELECT array_agg(DISTINCT concat_ws(' ', application_name, ssl, version)) FROM pg_stat_ssl "
-        "JOIN pg_stat_activity USING (pid) WHERE usename = 'platform'"
+        "JOIN pg_stat_activity USING (pid) WHERE usename ~ 'platform'"
     )
     assert sorted(used) == ["mini_platform t TLSv1.3", "mini_platform_api t TLSv1.3"]
     site.close()

@@ -150,7 +150,8 @@ def test_a_pooler_by_session(database_url: str, ignored: str, tmp_path: Path, mo
         site = Site(platform)
         with site.read() as conn:
             shown = [conn.scalar(text(f"SHOW {name}")) for name in ("role", "transaction_read_only", "TimeZone")]
-            assert shown == [READER, "on", "UTC"]
+            assert shown == ["none", "on", "UTC"]
+            assert str(conn.scalar(text("SELECT session_user"))).startswith(READER)
             assert conn.scalar(text("SHOW statement_timeout")) == f"{load_settings().read_seconds:.0f}s"
         storage = PlatformStorage.from_config_value(None, {})
         with storage.run_storage.connect() as conn:  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 
 from mini_platform.declare.dataset import Dataset
 from mini_platform.operations.sources import inbox_states
+from mini_platform.warehouse.logins import ReadingRefusedError
 from mini_platform.warehouse.tables import checkpoints, files
 from mini_platform.web.api.replaced import ReplacedRoute
 from mini_platform.web.auth.guard import allowed
@@ -82,7 +83,7 @@ def health(site: SiteDep, response: Response) -> Health:
             states = inbox_states(site.platform, conn, site.datasets.values())
     except AWAY as error:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        connected = answers_late(error)
+        connected = answers_late(error) or isinstance(error, ReadingRefusedError)
         return Health(status="unavailable", db_connected=connected, last_etl_run=None, etl_status="unknown")
     status = past.status()
     failing = [f"{row.dataset}/{row.inbox}" for row in states if row.last_error]
