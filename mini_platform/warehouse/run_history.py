@@ -67,6 +67,16 @@ AUTOMATION = text(
     """
 )
 
+QUEUE = text(
+    """
+    SELECT count(*) FILTER (WHERE status = 'QUEUED') AS queued,
+           count(*) FILTER (WHERE status IN ('STARTING', 'STARTED', 'CANCELING')) AS running,
+           greatest(min(create_timestamp) FILTER (WHERE status = 'QUEUED'),
+                    max(update_timestamp) FILTER (WHERE status NOT IN ('QUEUED', 'NOT_STARTED')))::timestamptz AS moved_at
+    FROM dagster.runs
+    """
+)
+
 
 def summary(conn: Connection) -> dict[str, Row[Any]]:
     """Return the numbers, results, durations in seconds and times of the runs of each dataset that had any."""
@@ -91,3 +101,9 @@ def last_heartbeat(conn: Connection) -> dt.datetime | None:
 def automation(conn: Connection) -> Sequence[Row[Any]]:
     """Return each sensor and schedule that ever ran or was stopped, also removed ones; `last_tick` is known of sensors."""
     return conn.execute(AUTOMATION).all() if conn.scalar(AUTOMATION_EXISTS) else []
+
+
+def queue(conn: Connection) -> Row[Any] | None:
+    """Return how many runs are `queued` and `running`, and when the queue `moved_at` last; None if no run is queued."""
+    state = conn.execute(QUEUE).one() if conn.scalar(TABLES_EXIST) else None
+    return state if state and state.queued else None
