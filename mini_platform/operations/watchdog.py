@@ -71,7 +71,7 @@ DAEMON_BACK = select(func.max(func.coalesce(incidents.c.closed_at, func.now())))
 
 
 class Watch:
-    """What a watchdog remembers from one look to the next."""
+    """The memory of a watchdog, from one look to the next."""
 
     def __init__(self, since: dt.datetime) -> None:
         """Begin to watch; silence before this moment does not count, as the platform may have been stopped deliberately."""
@@ -81,11 +81,11 @@ class Watch:
         self._clock = resources.reading()
         self._stepped = (float("-inf"), 0.0)
 
-    def lasting(self, found: Iterable[Incident]) -> Iterator[Incident]:
+    def lasting(self, candidates: Iterable[Incident]) -> Iterator[Incident]:
         """Yield those incidents that last long enough by now, each with the time at which it began; forget all others."""
         moment, began = time.monotonic(), self._began
         self._began, self.undecided = {}, set()
-        for incident in found:
+        for incident in candidates:
             subject = (incident.kind, incident.subject)
             first, since = self._began[subject] = began.get(subject, (moment, incident.since))
             if moment - first >= LASTING.get(incident.kind, 0.0):
@@ -108,10 +108,10 @@ def look(platform: Platform, watch: Watch) -> list[str]:
     """Update the incidents once, and send alerts; return a sentence for each service that could not be notified."""
     unanswered = [*_unanswered(platform.settings)]  # It waits for servers: not within a transaction.
     with platform.engine.begin() as conn:
-        found = wrong(conn, platform, watch, unanswered)
+        detected = wrong(conn, platform, watch, unanswered)
         is_new = dt.datetime.now(dt.UTC) - watch.since < STARTING
         undecided = watch.undecided | (open_of_kinds(conn, WATCHDOG_KINDS) if is_new else set())
-        reconcile(conn, found, undecided, WATCHDOG_KINDS)
+        reconcile(conn, detected, undecided, WATCHDOG_KINDS)
         update_incidents(conn, platform, platform.datasets)
     return notify(platform.engine, platform.settings)
 
@@ -119,8 +119,8 @@ def look(platform: Platform, watch: Watch) -> list[str]:
 def wrong(conn: Connection, platform: Platform, watch: Watch, unanswered: Iterable[Incident] = ()) -> list[Incident]:
     """Return what stopped silently and what runs short; one cause is one incident."""
     settings = platform.settings
-    found = [*unanswered, *resources.shortages(conn, settings), *watch.clock_steps(settings)]
-    lasting = [*watch.lasting(found)]
+    candidates = [*unanswered, *resources.shortages(conn, settings), *watch.clock_steps(settings)]
+    lasting = [*watch.lasting(candidates)]
     parts = {incident.subject: incident for incident in lasting if incident.kind == "part_down"}
     parts |= {incident.subject: incident for incident in _failing_parts(settings)}
     short = [incident for incident in lasting if incident.kind != "part_down"]
