@@ -48,12 +48,12 @@ LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 NOW, BEFORE = time.time() + 3600, time.time() - 3600
 """Times of signs of life: one that is never late in this test, and one that is."""
 REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("mini_platform"), "__repository__")
-ASKED = {
+PROBES = {
     "api": lambda settings, seconds: answers(f"{settings.api_url}/api/health/", seconds),
     "webserver": lambda settings, seconds: answers(f"{settings.dagster_url}/server_info", seconds),
     "code_server": code_server_answers,
 }
-"""How parts are asked, with a time-out of the test's own."""
+"""How it is seen that parts answer, with a time-out of the test's own."""
 SENSORS = ("alerts", "weather_files", "sales_files", "signals_files", "customers_files", "records_files")
 
 
@@ -264,7 +264,7 @@ def test_a_part_that_runs_but_does_not_answer_is_an_incident_after_a_while(
     code_server.listen()
     for name, port in zip(("api_port", "dagster_port"), ports, strict=True):
         monkeypatch.setattr(platform.settings, name, port.getsockname()[1])
-    monkeypatch.setattr(watchdog, "ANSWERS", {name: partial(ask, seconds=0.5) for name, ask in ASKED.items()})
+    monkeypatch.setattr(watchdog, "ANSWERS", {name: partial(ask, seconds=0.5) for name, ask in PROBES.items()})
     part = {"running": True, "deaths": 0}
     write_state(home, parts=dict.fromkeys(("api", "webserver", "code_server", "daemon", "watchdog"), part))
     watch = Watch(LONG_AGO)
