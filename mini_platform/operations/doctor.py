@@ -32,7 +32,7 @@ from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
-from mini_platform.operations.resources import SKEW_SECONDS, disk, skew
+from mini_platform.operations.resources import SKEW_SECONDS, disks, skew
 from mini_platform.operations.watchdog import looks
 from mini_platform.platform import Platform
 from mini_platform.warehouse import embedded
@@ -187,8 +187,7 @@ def _secrets(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _disk(settings: Settings) -> Iterator[CheckResult]:
-    for folder in (settings.home, settings.data):
-        of = disk(folder)
+    for of in disks(settings):
         do = "Free some space: mini-platform purge --dry-run shows what can be removed." if of.level else ""
         yield CheckResult("disk", LEVELS[of.level], str(of), do)
     existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())

@@ -28,7 +28,7 @@ from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
 from mini_platform.operations.detection import ALONE, update_incidents
 from mini_platform.operations.doctor import examine
-from mini_platform.operations.incidents import close, list_incidents
+from mini_platform.operations.incidents import Incident, close, list_incidents, reconcile
 from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
@@ -451,8 +451,6 @@ def test_links_lead_where_people_find_the_dashboard(
 
 
 def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mini_platform.operations.incidents import Incident, reconcile
-
     now = dt.datetime.now(dt.UTC)
     problems = [
         Incident("file_refused", str(n), "weather", str(n), f"weather: file {n}", "", "", now) for n in range(3000)
@@ -475,11 +473,14 @@ def test_the_digest(
     monkeypatch.setenv("MINI_PLATFORM_ALERTS_DIGEST", "0")
     settings = load_settings()
     recipients = services(settings)
+    with platform.engine.begin() as conn:
+        wrong = "sales: it is wrong."
+        reconcile(conn, [Incident("rows_rejected", "sales", "sales", "", wrong, "", "", dt.datetime.now(dt.UTC))])
     for _ in range(2):
         module.digest(platform.engine, settings, recipients)
         module.deliver(platform.engine, recipients)
     (body,) = hook.bodies
-    assert "sales: 1 files loaded, 500 rows read, 0 rejected" in body["message"]
+    assert "sales: 1 files loaded, 500 rows read, 0 rejected\n\nOpen incidents\nsales: it is wrong." in body["message"]
 
 
 def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
