@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, Row, Subquery, and_, case, exists, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Subquery, and_, exists, func, literal, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mini_platform.config.settings import Settings
@@ -164,7 +164,7 @@ def detect_in_ledger(
     bad = _bad(datasets)
     detected = [
         *_waiting(conn, datasets, settings),
-        *_crowds(conn, bad, settings),
+        *_crowds(conn, bad, datasets, settings),
         *_files(conn, bad, datasets, settings),
         *_sources(conn, datasets, settings),
         *_late(declared_loads, datasets, settings),
@@ -241,52 +241,48 @@ def _stopped(conn: Connection, datasets: Mapping[str, Dataset]) -> set[str]:
 
 
 def _bad(datasets: Mapping[str, Dataset]) -> Subquery:
-    """Return the files whose last validated version was refused or failed: by which rules, and if they are part of a crowd."""
+    """Return the files but payloads whose last validated version was refused or failed, numbered by dataset and status."""
     same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
     validated_later = exists().where(
         same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD))
     )
-    rule = func.jsonb_object_keys(files.c.rule_counts).column_valued("rule")
-    rules = select(func.string_agg(rule, aggregate_order_by(literal(", "), rule))).scalar_subquery()
-    is_payload = files.c.channel == PAYLOADS
-    nth = func.row_number().over(partition_by=(files.c.dataset, files.c.status, is_payload), order_by=_first.c.file_id)
-    return (
-        select(
-            files,
-            _first.c.file_id.label("first"),
-            func.coalesce(rules, "").label("rules"),
-            case((is_payload, PAYLOADS), (nth > ALONE, FILES)).label("crowd"),
-        )
-        .select_from(_named)
-        .where(
-            files.c.status.in_(BAD),
-            files.c.same_as.is_(None),
-            files.c.dataset.in_(list(datasets)),
-            ~validated_later,
-        )
-        .subquery()
-    )
+    nth = func.row_number().over(partition_by=(files.c.dataset, files.c.status), order_by=_first.c.file_id)
+    bad = select(files, _first.c.file_id.label("first"), nth.label("nth")).select_from(_named)
+    return bad.where(*_is_bad(datasets), files.c.channel != PAYLOADS, ~validated_later).subquery()
 
 
-def _crowds(conn: Connection, bad: Subquery, settings: Settings) -> Iterator[Incident]:
+def _is_bad(datasets: Mapping[str, Dataset]) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a file was refused or failed."""
+    return files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets))
+
+
+def _crowds(conn: Connection, bad: Subquery, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
     """Yield an incident per dataset and reason for posted payloads, and for many files: what is broken sends many a second."""
-    by = (bad.c.dataset, bad.c.crowd, bad.c.status, bad.c.rules)
-    newest_first = func.array_agg(aggregate_order_by(bad.c.file_id, bad.c.file_id.desc()))
+    payloads = select(files).where(*_is_bad(datasets), files.c.channel == PAYLOADS).subquery()
+    for channel, of, condition in ((PAYLOADS, payloads, true()), (FILES, bad, bad.c.nth > ALONE)):
+        yield from _crowd(conn, channel, select(of).where(condition).subquery(), settings)
+
+
+def _crowd(conn: Connection, channel: str, bad: Subquery, settings: Settings) -> Iterator[Incident]:
+    rule = func.jsonb_object_keys(bad.c.rule_counts).column_valued("rule")
+    rules = select(func.string_agg(rule, aggregate_order_by(literal(", "), rule))).scalar_subquery()
+    crowd = select(bad, func.coalesce(rules, "").label("rules")).subquery()
+    by = (crowd.c.dataset, crowd.c.status, crowd.c.rules)
     reasons = select(
         *by,
         func.count().label("files"),
-        func.min(bad.c.arrived_at).label("since"),
-        newest_first[1:SAMPLES].label("newest"),
-        func.max(bad.c.run_id).label("run_id"),
+        func.min(crowd.c.arrived_at).label("since"),
+        func.array_agg(aggregate_order_by(crowd.c.file_id, crowd.c.file_id.desc()))[1:SAMPLES].label("newest"),
+        func.max(crowd.c.run_id).label("run_id"),
     )
-    for row in conn.execute(reasons.where(bad.c.crowd.is_not(None)).group_by(*by).order_by(*by)):
+    for row in conn.execute(reasons.group_by(*by).order_by(*by)):
         newest, more = row.newest[0], row.files - len(row.newest)
-        what = f"{plural(row.files, 'payload' if row.crowd == PAYLOADS else 'more file')} {row.status}"
+        what = f"{plural(row.files, 'payload' if channel == PAYLOADS else 'more file')} {row.status}"
         what += f"{f': {row.rules}' if row.rules else ''}. See file {', '.join(map(str, row.newest))}"
         what += f" and {number(more)} more." if more else "."
         yield Incident(
             "file_refused",
-            f"{row.dataset}/{row.crowd}/{row.status}/{row.rules}",
+            f"{row.dataset}/{channel}/{row.status}/{row.rules}",
             row.dataset,
             f"{newest} {row.run_id}",
             f"{row.dataset}: {what}",
@@ -299,7 +295,7 @@ def _crowds(conn: Connection, bad: Subquery, settings: Settings) -> Iterator[Inc
 
 def _files(conn: Connection, bad: Subquery, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
     """Yield an incident per file name whose last validated version was refused or failed, the newest last."""
-    for row in conn.execute(select(bad).where(bad.c.crowd.is_(None)).order_by(bad.c.file_id)):
+    for row in conn.execute(select(bad).where(bad.c.nth <= ALONE).order_by(bad.c.file_id)):
         dataset = datasets[row.dataset]
         name = "" if dataset.is_personal else f"{row.name}, "
         yield Incident(
