@@ -1,7 +1,7 @@
 """Watchdog: a process outside Dagster that notices what stopped silently, and sends alerts also while Dagster is down.
 
 Once a minute it looks for parts that keep ending, do not answer or show no sign of life, sensors and schedules that are
-stopped, silent or unknown, a queue of runs that does not move, files in drop folders that nobody takes, and resources that run
+stopped, silent, failing or unknown, a queue of runs that does not move, files in drop folders that nobody takes, and resources that run
 short; it also updates the incidents that the ledger shows. After each look it requests MINI_PLATFORM_HEARTBEAT_URL, so that a
 service elsewhere notices when this process, its machine or its database has stopped.
 Not here: the restart of processes (`cli/supervisor/`), incidents of the ledger (`detection.py`), measuring (`resources.py`).
@@ -221,7 +221,7 @@ def _expected(platform: Platform) -> dict[str, str | None]:
 def _automation(
     conn: Connection, platform: Platform, watching_since: dt.datetime
 ) -> tuple[list[Incident], list[Incident], int]:
-    """Return incidents of sensors and schedules that are stopped and of sensors that do not tick, and how many should."""
+    """Return incidents of what is stopped, or a schedule that fails; of sensors that do not tick or fail; how many should."""
     expected, settings = _expected(platform), platform.settings
     stopped: list[Incident] = []
     silent: list[Incident] = []
@@ -230,18 +230,23 @@ def _automation(
         if row.name not in expected:
             continue
         ticking += row.is_sensor and not row.is_stopped
-        moment = row.changed_at if row.is_stopped else row.last_tick
+        what, subject, dataset = "sensor" if row.is_sensor else "schedule", row.name, expected[row.name]
+        state, moment, advice = (
+            "does not tick",
+            row.last_tick,
+            "See its ticks in Dagster's UI, and the log of the daemon.",
+        )
+        if row.is_stopped:
+            state, moment = "is stopped", row.changed_at
+            advice = f"Start it in Dagster's UI: a {what} that the platform declares should run."
+        elif row.is_failing:
+            state, moment = "fails at each tick", row.last_success or watching_since
         if moment is None or not (since := _silence(moment, watching_since)):
             continue
-        what, subject, dataset = "sensor" if row.is_sensor else "schedule", row.name, expected[row.name]
-        message = f"{dataset or subject}: the {what} {subject} {'is stopped' if row.is_stopped else 'does not tick'}."
-        advice = "See its ticks in Dagster's UI, and the log of the daemon."
-        if row.is_stopped:
-            advice = f"Start it in Dagster's UI: a {what} that the platform declares should run."
-        evidence = f"{'stopped' if row.is_stopped else 'silent'} {since.isoformat()}"
-        link = f"{settings.dagster_url}/automation"
+        message = f"{dataset or subject}: the {what} {subject} {state}."
+        link, evidence = f"{settings.dagster_url}/automation", f"{state} {since.isoformat()}"
         incident = Incident("automation_silent", subject, dataset, evidence, message, advice, link, since)
-        (stopped if row.is_stopped else silent).append(incident)
+        (silent if row.is_sensor and not row.is_stopped else stopped).append(incident)
     return stopped, silent, ticking
 
 

@@ -42,6 +42,7 @@ from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import ALERTED_KINDS, open_subjects
 from mini_platform.operations.watchdog import Watch
 from mini_platform.platform import Platform
+from mini_platform.warehouse import connection
 from mini_platform.warehouse.tables import files, incidents
 
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -127,11 +128,25 @@ def some_were_never_started(instance: dg.DagsterInstance, _data: Path) -> None:
         instance.delete_instigator_state(state.instigator_origin_id, state.selector_id)
 
 
+def ticks_fail(instance: dg.DagsterInstance, _data: Path) -> None:
+    ticks = [
+        (sensor("weather_files", NOW), ("SKIPPED", "FAILURE")),
+        (sensor("sales_files", NOW), ("FAILURE", "SUCCESS")),
+    ]
+    with connection.engine(str(load_settings().database_url.get_secret_value())).begin() as conn:  # type: ignore[union-attr]
+        for state, statuses in ticks:
+            for minutes, status in zip((20, 10), statuses, strict=True):
+                row = {"selector": state.selector_id, "status": status, "minutes": minutes}
+                conn.execute(text(TICK), row)
+
+
 def files_are_not_taken(_instance: dg.DagsterInstance, data: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (data / "weather" / name).write_text("x")
 
 
+TICK = """INSERT INTO dagster.job_ticks (selector_id, status, type, timestamp)
+    VALUES (:selector, :status, 'SENSOR', now() - make_interval(mins => :minutes))"""
 CASES: dict[Callable[[dg.DagsterInstance, Path], None], list[str]] = {
     nothing: [],
     the_daemon_is_away: ["daemon: it shows no sign of life."],
@@ -146,6 +161,7 @@ CASES: dict[Callable[[dg.DagsterInstance, Path], None], list[str]] = {
         "purge_nightly: Dagster does not run purge_nightly.",
         "weather: Dagster does not run weather_files.",
     ],
+    ticks_fail: ["weather: the sensor weather_files fails at each tick."],
     files_are_not_taken: ["weather: 2 files in its drop folder not taken."],
 }
 
