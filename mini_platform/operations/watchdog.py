@@ -1,9 +1,9 @@
 """Watchdog: a process outside Dagster that notices what stopped silently, and sends alerts also while Dagster is down.
 
 Once a minute it looks for parts that keep ending, do not answer or show no sign of life, sensors and schedules that are
-stopped, silent, failing or unknown, a queue of runs that does not move, files in drop folders that nobody takes, and resources that run
-short; it also updates the incidents that the ledger shows. After each look it requests MINI_PLATFORM_HEARTBEAT_URL, so that a
-service elsewhere notices when this process, its machine or its database has stopped.
+stopped, silent, failing or unknown, a queue of runs that does not move, files in drop folders that nobody takes, and resources
+that run short; it also updates the incidents that the ledger shows. After each look it requests MINI_PLATFORM_HEARTBEAT_URL, so
+that a service elsewhere notices when this process, its machine or its database has stopped.
 Not here: the restart of processes (`cli/supervisor/`), incidents of the ledger (`detection.py`), measuring (`resources.py`).
 
 python -m mini_platform.operations.watchdog             look again and again
