@@ -299,6 +299,22 @@ class Notifications(BaseModel):
     """Receivers of alerts: Apprise URLs, separated by commas or spaces. Secret, as most contain a password or a token."""
     alerts_digest: int | None = Field(None, ge=0, le=23)
     """Hour of the day, in UTC, at which they also receive a digest of the day before; by default never."""
+    heartbeat_url: SecretStr | None = None
+    """URL that the watchdog requests each time it has looked, for a service that notices when that stops. Secret, as whoever
+    knows it can request it, too."""
+
+    @field_validator("heartbeat_url", mode="after")
+    @classmethod
+    def _http(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it should look like https://hc-ping.com/8d6c…")
+        return value
 
 
 class RetentionSettings(BaseModel):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 PATH_BYTES = 90
 """Longest path of a folder. A socket's path may have 107 bytes on Linux and 103 on macOS; a name of up to 16 is added."""
+CODE_SERVER_SOCKET = "code_server.sock"
+"""Name of the socket of the code server that the supervisor runs, in the folder `socket` of its home."""
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 """Paths without special characters, which not every program takes in the address of a socket."""
 

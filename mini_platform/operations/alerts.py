@@ -15,17 +15,17 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, select, update
+from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.config.extras import require
 from mini_platform.config.settings import Settings
-from mini_platform.operations.incidents import ALERTED_KINDS
+from mini_platform.operations.incidents import ALERTED_KINDS, Kind, is_open
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import alerts, files, incidents
@@ -41,9 +41,17 @@ TICK_SECONDS = 30.0
 """Time after which a tick starts no further service; the next tick sends the rest."""
 SHORT = 4
 """Minimum length of a URL part that is masked: shorter parts are not secrets, and would hide half of a message."""
+DELAYS: Mapping[Kind, dt.timedelta] = {"files_waiting": dt.timedelta(minutes=10)}
+"""How long incidents of a kind are open before they are sent: a platform that has just started takes its files in a moment."""
 SAYS_WHY = ("WARNING", "ERROR", "CRITICAL")
 LEADS = {
     "part_down": "Part down",
+    "disk_low": "Disk low",
+    "connections_low": "Connections low",
+    "clock_off": "Clock off",
+    "queue_stalled": "Queue stalled",
+    "logs_growing": "Logs growing",
+    "files_waiting": "Files waiting",
     "automation_silent": "Automation silent",
     "files_unseen": "Files not taken",
     "declaration_invalid": "Declaration invalid",
@@ -160,7 +168,10 @@ def _queue(conn: Connection, receivers: Sequence[Service]) -> None:
     for name in names:
         of_service = and_(alerts.c.incident_id == incidents.c.incident_id, alerts.c.service == name)
         known = exists().where(of_service, alerts.c.event == "opened")
-        opened = and_(incidents.c.closed_at.is_(None), ~known)
+        early = (
+            and_(incidents.c.kind == kind, incidents.c.opened_at > func.now() - wait) for kind, wait in DELAYS.items()
+        )
+        opened = and_(is_open(), ~known, ~or_(*early))
         # Nobody is notified of an incident that was closed by hand.
         recovered = and_(incidents.c.closed_at.is_not(None), incidents.c.closed_by.is_(None), known)
         recovery_known = exists().where(of_service, alerts.c.event == "recovered")
@@ -228,7 +239,7 @@ def digest(engine: Engine, settings: Settings, receivers: Sequence[Service]) -> 
 
 
 def _last_day(conn: Connection) -> str:
-    """Return runs and files of the last 24 hours by dataset, as text."""
+    """Return runs and files of the last 24 hours by dataset, and what is still wrong, as text."""
     lines = [f"{row.what}: {row.succeeded} runs succeeded, {row.failed} failed" for row in run_history.last_day(conn)]
     rows = (func.sum(files.c[name]).filter(files.c.status == "loaded") for name in ("rows_read", "rows_rejected"))
     counts = select(files.c.dataset, files.c.status, func.count(), *rows).group_by(files.c.dataset, files.c.status)
@@ -239,7 +250,15 @@ def _last_day(conn: Connection) -> str:
     for dataset, status, number, read, rejected in counted:
         figures = "" if read is None else f", {read:,} rows read, {rejected:,} rejected"
         lines.append(f"{dataset}: {number:,} files {status}{figures}")
+    lines += ["", "Open incidents", *still] if (still := _still_open(conn)) else []
     return "\n".join(["Activity of the last 24 hours", *lines] if lines else ["No activity in the last 24 hours"])
+
+
+def _still_open(conn: Connection) -> list[str]:
+    """Return the open incidents, the oldest first, as text."""
+    rows = conn.scalars(select(incidents.c.message).where(is_open()).order_by(incidents.c.incident_id)).all()
+    more = len(rows) - LISTED
+    return [*rows[:LISTED], *([f"... and {more:,} more: `mini-platform alerts list`"] if more > 0 else [])]
 
 
 def message(rows: Sequence[Row[Any]]) -> tuple[str, str]:

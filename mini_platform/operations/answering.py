@@ -10,6 +10,7 @@ import sys
 import urllib.request
 
 from mini_platform.config.settings import Settings, load_settings
+from mini_platform.config.sockets import CODE_SERVER_SOCKET, socket_folder
 
 
 def answers(url: str, seconds: float = 3.0) -> bool:
@@ -34,6 +35,21 @@ def api_answers(settings: Settings) -> bool:
 def dagster_answers(settings: Settings) -> bool:
     """Return True if Dagster's UI answers."""
     return answers(f"{settings.dagster_url}/server_info")
+
+
+def code_server_answers(settings: Settings, seconds: float = 10.0) -> bool:
+    """Return True if the code server of the supervisor answers: each of its threads may be in a tick of several seconds."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    address = socket_folder(settings.home / "socket") / CODE_SERVER_SOCKET
+    with grpc.insecure_channel(f"unix:{address}") as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service="DagsterApi")
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=seconds)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, Row, and_, exists, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Subquery, and_, exists, func, literal, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mini_platform.config.settings import Settings
@@ -22,9 +22,11 @@ from mini_platform.landing.upload import PAYLOADS
 from mini_platform.operations.incidents import (
     DAGSTER_KINDS,
     KINDS,
+    STOPS_ALL,
     WATCHDOG_KINDS,
     Incident,
     Subject,
+    is_open,
     open_of,
     open_subjects,
     reconcile,
@@ -35,7 +37,7 @@ from mini_platform.operations.sources import inbox_states
 from mini_platform.rows.wording import duration, number, percent, plural
 from mini_platform.warehouse import anomalies
 from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
-from mini_platform.warehouse.tables import checkpoints, files
+from mini_platform.warehouse.tables import checkpoints, files, incidents
 
 if TYPE_CHECKING:
     from mini_platform.declare.registry import InvalidDeclaration
@@ -47,10 +49,18 @@ ADVICE = {
 }
 """Advice by file status; the command that validates the file again follows it."""
 BAD = tuple(ADVICE)
+ALONE = 10
+"""Number of refused, and of failed, files of a dataset that are incidents of their own: more are one for each reason."""
+FILES = "files"
+"""Word for such a crowd of files in the subject of its incident; that of posted payloads is their channel."""
+SAMPLES = 3
+"""Files of a crowd that its message names."""
 RULES = 3
 """Maximum number of failed rules in a message."""
 WAITS = dt.timedelta(minutes=5)
-"""Age from which pending files are an incident."""
+"""Age from which pending files are an incident, if none of their dataset has been taken or loaded meanwhile."""
+WAITS_FOR_OTHERS = dt.timedelta(hours=1)
+"""The same while runs work on other files: these may be their turn."""
 RECENT = dt.timedelta(days=30)
 """Age up to which a file with rejected rows is an incident; older ones are taken as accepted."""
 
@@ -151,10 +161,11 @@ def detect_in_ledger(
     loads = conn.execute(select(files.c.dataset, has_loaded, newest, func.now().label("now")).group_by(files.c.dataset))
     declared_loads = [row for row in loads if row.dataset in datasets]
     loaded = [datasets[row.dataset] for row in declared_loads if row.has_loaded]
+    bad = _bad(datasets)
     detected = [
         *_waiting(conn, datasets, settings),
-        *_payloads(conn, datasets, settings),
-        *_files(conn, datasets, settings),
+        *_crowds(conn, bad, datasets, settings),
+        *_files(conn, bad, datasets, settings),
         *_sources(conn, datasets, settings),
         *_late(declared_loads, datasets, settings),
         *(incident for dataset in loaded for incident in _unusual(conn, dataset, settings)),
@@ -164,8 +175,8 @@ def detect_in_ledger(
     waiting = conn.execute(pending.where(files.c.status.in_(PENDING))).all()
     decided = {incident.subject for incident in detected if incident.kind == "file_refused"}
     subjects = {str(row.file_id) for row in waiting if row.channel != PAYLOADS}
-    if posted := {f"{row.dataset}/{PAYLOADS}/" for row in waiting if row.channel == PAYLOADS}:
-        subjects |= {subject for subject in open_subjects(conn, "file_refused") if subject.startswith(tuple(posted))}
+    if crowds := {f"{row.dataset}/{PAYLOADS if row.channel == PAYLOADS else FILES}/" for row in waiting}:
+        subjects |= {subject for subject in open_subjects(conn, "file_refused") if subject.startswith(tuple(crowds))}
     return detected, {("file_refused", subject) for subject in subjects - decided}
 
 
@@ -175,8 +186,17 @@ def pending_datasets(conn: Connection) -> set[str]:
 
 
 def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Yield an incident per dataset with files that no run takes."""
-    since = func.min(files.c.arrived_at)
+    """Yield an incident per dataset with files that no run takes, unless another incident is the cause."""
+    stopped = _stopped(conn, datasets)
+    working = exists().where(files.c.leased_until > func.clock_timestamp())
+    since, moved = func.min(files.c.arrived_at), func.max(func.greatest(files.c.staged_at, files.c.leased_until))
+    loaded = files.alias("loaded")
+    last_load = (
+        select(func.max(loaded.c.loaded_at))
+        .where(loaded.c.dataset == files.c.dataset)
+        .correlate(files)
+        .scalar_subquery()
+    )
     pending = (
         select(
             files.c.dataset,
@@ -185,12 +205,15 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
             func.min(files.c.file_id).label("first"),
             func.max(files.c.queued_at).label("queued_at"),
             func.now().label("now"),
+            func.greatest(since, func.max(files.c.queued_at), moved, last_load).label("moved"),
+            select(working).scalar_subquery().label("others_work"),
         )
         .where(files.c.status.in_(PENDING), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets)))
         .group_by(files.c.dataset)
-        .having(since < func.now() - WAITS)
     )
     for row in conn.execute(pending):
+        if row.dataset in stopped or row.moved > row.now - (WAITS_FOR_OTHERS if row.others_work else WAITS):
+            continue
         waits = plural(row.files, "file waits", "files wait")
         yield Incident(
             "files_waiting",
@@ -205,64 +228,74 @@ def _waiting(conn: Connection, datasets: Mapping[str, Dataset], settings: Settin
         )
 
 
-def _payloads(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Yield an incident per dataset and reason for posted payloads: a sender that is broken sends many a second."""
-    rule = func.jsonb_object_keys(files.c.rule_counts).column_valued("rule")
-    rules = select(func.string_agg(rule, aggregate_order_by(literal(", "), rule))).scalar_subquery().label("rules")
-    bad = (
-        select(files, rules)
-        .where(
-            files.c.status.in_(BAD),
-            files.c.channel == PAYLOADS,
-            files.c.same_as.is_(None),
-            files.c.dataset.in_(list(datasets)),
-        )
-        .subquery()
-    )
-    reasons = select(
-        bad.c.dataset,
-        bad.c.status,
-        bad.c.rules,
-        func.count().label("payloads"),
-        func.min(bad.c.arrived_at).label("since"),
-        func.max(bad.c.file_id).label("newest"),
-        func.max(bad.c.run_id).label("run_id"),
-    ).group_by(bad.c.dataset, bad.c.status, bad.c.rules)
-    for row in conn.execute(reasons.order_by(bad.c.dataset, bad.c.status, bad.c.rules)):
-        what = f"{plural(row.payloads, 'payload')} {row.status}: {row.rules or 'see the newest for the reason'}."
-        yield Incident(
-            "file_refused",
-            f"{row.dataset}/{PAYLOADS}/{row.status}/{row.rules or ''}",
-            row.dataset,
-            f"{row.newest} {row.run_id}",
-            f"{row.dataset}: {what}",
-            f"Correct what sends them; `mini-platform rejects {row.dataset} --file {row.newest}` shows the newest.",
-            f"{settings.links_url}/files/{row.newest}",
-            row.since,
-            what,
-            row.status,
-        )
+def _stopped(conn: Connection, datasets: Mapping[str, Dataset]) -> set[str]:
+    """Return the datasets whose files wait because of an open incident: of a part, of the queue, of their sensor or runs."""
+    stopped = set()
+    causes = incidents.c.kind.in_(("part_down", "queue_stalled", "automation_silent", "run_failed"))
+    for row in conn.execute(select(incidents).where(is_open(), causes)):
+        if row.kind == "queue_stalled" or (row.kind == "part_down" and row.subject in STOPS_ALL):
+            return set(datasets)
+        if row.dataset in datasets and row.subject in (row.dataset, datasets[row.dataset].files_sensor):
+            stopped.add(row.dataset)
+    return stopped
 
 
-def _files(conn: Connection, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
-    """Yield an incident per file name whose last validated version was refused or failed, the newest last."""
+def _bad(datasets: Mapping[str, Dataset]) -> Subquery:
+    """Return the files but payloads whose last validated version was refused or failed, numbered by dataset and status."""
     same_name = and_(_later.c.dataset == files.c.dataset, _later.c.name == files.c.name, _later.c.same_as.is_(None))
     validated_later = exists().where(
         same_name, _later.c.version > files.c.version, _later.c.status.in_(("loaded", *BAD))
     )
-    bad = (
-        select(files, _first.c.file_id.label("first"))
-        .select_from(_named)
-        .where(
-            files.c.status.in_(BAD),
-            files.c.channel != PAYLOADS,
-            files.c.same_as.is_(None),
-            files.c.dataset.in_(list(datasets)),
-            ~validated_later,
-        )
-        .order_by(files.c.file_id)
+    nth = func.row_number().over(partition_by=(files.c.dataset, files.c.status), order_by=_first.c.file_id)
+    bad = select(files, _first.c.file_id.label("first"), nth.label("nth")).select_from(_named)
+    return bad.where(*_is_bad(datasets), files.c.channel != PAYLOADS, ~validated_later).subquery()
+
+
+def _is_bad(datasets: Mapping[str, Dataset]) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a file was refused or failed."""
+    return files.c.status.in_(BAD), files.c.same_as.is_(None), files.c.dataset.in_(list(datasets))
+
+
+def _crowds(conn: Connection, bad: Subquery, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Yield an incident per dataset and reason for posted payloads, and for many files: what is broken sends many a second."""
+    payloads = select(files).where(*_is_bad(datasets), files.c.channel == PAYLOADS).subquery()
+    for channel, of, condition in ((PAYLOADS, payloads, true()), (FILES, bad, bad.c.nth > ALONE)):
+        yield from _crowd(conn, channel, select(of).where(condition).subquery(), settings)
+
+
+def _crowd(conn: Connection, channel: str, bad: Subquery, settings: Settings) -> Iterator[Incident]:
+    rule = func.jsonb_object_keys(bad.c.rule_counts).column_valued("rule")
+    rules = select(func.string_agg(rule, aggregate_order_by(literal(", "), rule))).scalar_subquery()
+    crowd = select(bad, func.coalesce(rules, "").label("rules")).subquery()
+    by = (crowd.c.dataset, crowd.c.status, crowd.c.rules)
+    reasons = select(
+        *by,
+        func.count().label("files"),
+        func.min(crowd.c.arrived_at).label("since"),
+        func.array_agg(aggregate_order_by(crowd.c.file_id, crowd.c.file_id.desc()))[1:SAMPLES].label("newest"),
+        func.max(crowd.c.run_id).label("run_id"),
     )
-    for row in conn.execute(bad):
+    for row in conn.execute(reasons.group_by(*by).order_by(*by)):
+        newest, more = row.newest[0], row.files - len(row.newest)
+        what = f"{plural(row.files, 'payload' if channel == PAYLOADS else 'more file')} {row.status}"
+        what += f"{f': {row.rules}' if row.rules else ''}. See file {', '.join(map(str, row.newest))}"
+        what += f" and {number(more)} more." if more else "."
+        yield Incident(
+            "file_refused",
+            f"{row.dataset}/{channel}/{row.status}/{row.rules}",
+            row.dataset,
+            f"{newest} {row.run_id}",
+            f"{row.dataset}: {what}",
+            f"Correct what sends them; `mini-platform rejects {row.dataset} --file {newest}` shows the newest.",
+            f"{settings.links_url}/files/{newest}",
+            row.since,
+            what,
+        )
+
+
+def _files(conn: Connection, bad: Subquery, datasets: Mapping[str, Dataset], settings: Settings) -> Iterator[Incident]:
+    """Yield an incident per file name whose last validated version was refused or failed, the newest last."""
+    for row in conn.execute(select(bad).where(bad.c.nth <= ALONE).order_by(bad.c.file_id)):
         dataset = datasets[row.dataset]
         name = "" if dataset.is_personal else f"{row.name}, "
         yield Incident(

@@ -5,11 +5,9 @@ It changes nothing and starts nothing. Each check yields results and raises no e
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 import os
 import shlex
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -34,6 +32,8 @@ from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
+from mini_platform.operations.resources import SKEW_SECONDS, disks, skew
+from mini_platform.operations.watchdog import looks
 from mini_platform.platform import READER_KEY, Platform
 from mini_platform.warehouse import embedded
 from mini_platform.warehouse.connection import DatabaseAwayError, database_url, engine
@@ -50,12 +50,6 @@ from mini_platform.warehouse.usable import problems
 NOT_SETTINGS = {VARIABLE, "MINI_PLATFORM_FAULT", "MINI_PLATFORM_SUPERVISED"}
 """Other variables: the project, and those that processes of the platform set for each other."""
 NAME, LOCK = "mini-platform", "requirements.lock"
-SKEW_SECONDS = (2.0, 60.0)
-"""Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
-files the host's."""
-FREE_BYTES = (10 * 2**30, 2**30)
-FREE_INODES = (100_000, 10_000)
-"""Free space below which there is a warning, and a problem: a load needs about three times the size of its file."""
 
 
 def examine() -> Iterator[CheckResult]:
@@ -79,7 +73,7 @@ def examine() -> Iterator[CheckResult]:
     except DeclarationError as error:
         yield CheckResult("datasets", "problem", str(error), f"Correct the file, or {DATASETS_SETTING}.")
         return
-    for check in (_secrets, *channels.CHECKS, _disk, _ports, _https):
+    for check in (_secrets, *channels.CHECKS, _disk, _ports, _watchdog, _https):
         yield from check(settings)
     yield from _database(platform)
 
@@ -194,25 +188,17 @@ def _secrets(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _disk(settings: Settings) -> Iterator[CheckResult]:
-    for folder in (settings.home, settings.data):
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free, inodes = shutil.disk_usage(existing).free, os.statvfs(existing).f_favail
-        worst = max(_level(free, FREE_BYTES), _level(inodes, FREE_INODES) if os.statvfs(existing).f_files else 0)
-        message = f"{free / 2**30:.1f} GiB and {inodes:,} inodes are free for {folder}"
-        do = "Free some space: mini-platform purge --dry-run shows what can be removed." if worst else ""
-        yield CheckResult("disk", LEVELS[worst], message, do)
-        if not os.access(existing, os.W_OK) and folder == settings.home:
-            yield CheckResult(
-                "disk", "problem", f"{existing} cannot be written", "Make it writable for the user of the platform."
-            )
+    for of in disks(settings):
+        do = "Free some space: mini-platform purge --dry-run shows what can be removed." if of.level else ""
+        yield CheckResult("disk", LEVELS[of.level], str(of), do)
+    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        yield CheckResult(
+            "disk", "problem", f"{existing} cannot be written", "Make it writable for the user of the platform."
+        )
 
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "problem")
-
-
-def _level(amount: float, bounds: tuple[float, float]) -> int:
-    """Return the index in `LEVELS` for an amount: one level worse for each bound above it."""
-    return sum(amount < bound for bound in bounds)
 
 
 def _ports(settings: Settings) -> Iterator[CheckResult]:
@@ -238,6 +224,15 @@ def _ports(settings: Settings) -> Iterator[CheckResult]:
                     )
             else:
                 yield CheckResult("ports", "ok", f"port {port} is free for {server}")
+
+
+def _watchdog(settings: Settings) -> Iterator[CheckResult]:
+    if running(settings.home) and not looks(settings):
+        message, do = (
+            "the watchdog has not looked for minutes: nobody notices what stops",
+            "See the end of watchdog.log.",
+        )
+        yield CheckResult("watchdog", "problem", message, do)
 
 
 def _https(settings: Settings) -> Iterator[CheckResult]:
@@ -305,10 +300,10 @@ def _encryption(conn: Connection) -> Iterator[CheckResult]:
 
 
 def _clock(conn: Connection) -> Iterator[CheckResult]:
-    skew = abs((conn.execute(text("SELECT clock_timestamp()")).scalar_one() - dt.datetime.now(dt.UTC)).total_seconds())
-    worst = sum(skew > bound for bound in SKEW_SECONDS)
+    seconds = skew(conn)
+    worst = sum(seconds > bound for bound in SKEW_SECONDS)
     do = "Synchronize both clocks by NTP." if worst else ""
-    yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {skew:.1f} s", do)
+    yield CheckResult("clock", LEVELS[worst], f"the database and this host differ by {seconds:.1f} s", do)
 
 
 def _tables(conn: Connection, platform: Platform) -> Iterator[CheckResult]:

@@ -3,7 +3,7 @@
 Here: what an incident is, and how open incidents are stored. The detected incidents are compared with the stored ones again
 and again, so no process has to run at the moment when one begins or ends. Not here: detection from the ledger
 (`detection.py`), failed runs and checks, which only Dagster knows (`dagster/alerting.py`), what stopped silently
-(`watchdog.py`), notifications (`alerts.py`).
+or runs short (`watchdog.py`), notifications (`alerts.py`).
 
 Nothing that is stored has personal data in it: no value of a row, no file name of a dataset that has personal data.
 """
@@ -23,6 +23,10 @@ from mini_platform.warehouse.tables import alerts, incidents
 
 Kind = Literal[
     "part_down",
+    "disk_low",
+    "connections_low",
+    "clock_off",
+    "queue_stalled",
     "automation_silent",
     "declaration_invalid",
     "files_waiting",
@@ -34,20 +38,23 @@ Kind = Literal[
     "freshness_missed",
     "figures_unusual",
     "rows_rejected",
+    "logs_growing",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Ordered by severity: what stops everything, then a whole file, then what may be in order."""
-WARNINGS: tuple[Kind, ...] = ("freshness_missed", "figures_unusual", "rows_rejected")
+WARNINGS: tuple[Kind, ...] = ("freshness_missed", "figures_unusual", "rows_rejected", "logs_growing")
 """Kinds of level warning; all others are problems."""
-ALERTED_KINDS: tuple[Kind, ...] = (
-    "part_down", "automation_silent", "declaration_invalid", "files_unseen", "run_failed", "file_refused", "source_down",
-    "check_failed", "freshness_missed",
-)  # fmt: skip
+ALERTED_KINDS = tuple(kind for kind in KINDS if kind not in ("figures_unusual", "rows_rejected"))
 """Kinds that are sent as alerts; the others are only shown."""
 DAGSTER_KINDS: tuple[Kind, ...] = ("run_failed", "check_failed")
 """Kinds that only Dagster knows."""
-WATCHDOG_KINDS: tuple[Kind, ...] = ("part_down", "automation_silent", "files_unseen")
+WATCHDOG_KINDS: tuple[Kind, ...] = (
+    "part_down", "disk_low", "connections_low", "clock_off", "queue_stalled", "automation_silent", "files_unseen",
+    "logs_growing",
+)  # fmt: skip
 """Kinds that the watchdog detects."""
+STOPS_ALL = ("daemon", "code_server")
+"""Parts without which no sensor ticks and no file is taken."""
 UNSTORED = ("detail", "alike")
 Subject = tuple[Kind, str]
 BATCH = 1000
@@ -184,9 +191,22 @@ def open_of(conn: Connection, datasets: Collection[str]) -> set[Subject]:
     return {(kind, subject) for kind, subject in conn.execute(rows).tuples()} if datasets else set()
 
 
+def open_by_kind(conn: Connection) -> dict[Kind, int]:
+    """Return how many incidents of each kind are open."""
+    counted = select(incidents.c.kind, func.count()).where(is_open()).group_by(incidents.c.kind)
+    by_kind = dict(conn.execute(counted).tuples().all())
+    return {kind: by_kind.get(kind, 0) for kind in KINDS}
+
+
+def open_of_kinds(conn: Connection, kinds: Collection[Kind]) -> set[Subject]:
+    """Return kind and subject of the open incidents of these kinds."""
+    rows = select(incidents.c.kind, incidents.c.subject).where(is_open(), incidents.c.kind.in_(kinds))
+    return {(kind, subject) for kind, subject in conn.execute(rows).tuples()}
+
+
 def open_subjects(conn: Connection, kind: Kind) -> set[str]:
     """Return the subjects of the open incidents of a kind."""
-    return set(conn.scalars(select(incidents.c.subject).where(is_open(), incidents.c.kind == kind)))
+    return {subject for _, subject in open_of_kinds(conn, (kind,))}
 
 
 def close(conn: Connection, incident_id: int, by: str) -> bool:

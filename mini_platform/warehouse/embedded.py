@@ -81,7 +81,6 @@ RECOVERY_STOP_SECONDS = 5.0
 """Longest wait for the stop of a server that replays its log after the crash of a backend: it may go on for minutes."""
 RETRY_SECONDS = 20.0
 """Longest time that a start is retried while processes of a killed server are still ending."""
-LOG_BYTES = 10 * 2**20
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -108,6 +107,11 @@ def binary(name: str) -> Path:
 def data_folder(home: Path) -> Path:
     """Return the folder of the cluster."""
     return home.resolve() / "postgres" / "data"
+
+
+def log_file(home: Path) -> Path:
+    """Return the log of the server, which its processes append to."""
+    return home / "postgres.log"
 
 
 def pid(home: Path) -> int | None:
@@ -286,9 +290,7 @@ def _socket_folder(home: Path) -> Path:
 
 def _start(home: Path) -> None:
     """Start the server detached from this process: in its own session, without a terminal, with a log file."""
-    log = home / "postgres.log"
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        log.replace(home / "postgres.log.1")
+    log = log_file(home)
     server = _command(binary("postgres"), "-D", data_folder(home))
     with _server_lock(home) as lock_fd, log.open("a") as output:
         # The shell ends at once, so that init adopts the server and nobody else has to wait for its exit.
@@ -398,7 +400,7 @@ def _is_recovering(process: int) -> bool:
 def _log_tail(home: Path) -> str:
     """Return the end of the server's log, for an error message."""
     try:
-        lines = (home / "postgres.log").read_text(errors="replace").splitlines()[-5:]
+        lines = log_file(home).read_text(errors="replace").splitlines()[-5:]
     except FileNotFoundError:
         return ""
     return "Last lines of its log: " + " / ".join(lines)

@@ -42,6 +42,8 @@ from mini_platform.warehouse.locks import advisory_lock, lose_when_frozen
 from mini_platform.warehouse.tables import COUNTERS, among, files
 
 log = logging.getLogger("mini_platform.ledger")
+LOGGED = 10
+"""Files that get the same status in one transaction and have a line each in the log; more of them have one line."""
 PENDING = ("landed", "staged")
 REPROCESSED = ("loaded", "refused", "failed")
 IN_PRODUCTION = and_(files.c.loaded_at.is_not(None), files.c.status.in_(("loaded", *PENDING)))
@@ -344,11 +346,23 @@ def move(conn: Connection, worker: Worker, status: str, rows: Sequence[Mapping[s
     lose_when_frozen(conn, worker.lease_seconds)
     params = {"rows": json.dumps(rows), "owner": worker.owner, "status": status, "actor": worker.actor}
     moved = conn.execute(MOVE_FILES, params).scalar_one()
-    for row in rows:
-        # Logged before the commit: if that fails, an error follows.
-        log.info("file %s", row["status"], extra={"file_id": row["file_id"], "run_id": worker.owner})
+    _log_moved(rows, worker.owner)  # Before the commit: if that fails, an error follows.
     if moved != len(rows):
         raise LeaseLostError(f"{len(rows) - moved} of {len(rows)} files were taken over by another process")
+
+
+def _log_moved(rows: Sequence[Mapping[str, Any]], run_id: str) -> None:
+    """Log the new status of files: a line for each, or one for many, as a sender that is broken sends many a second."""
+    ids: dict[str, list[int]] = {}
+    for row in rows:
+        ids.setdefault(row["status"], []).append(row["file_id"])
+    for status, of_status in ids.items():
+        if len(of_status) > LOGGED:
+            extra = {"files": len(of_status), "first_file_id": min(of_status), "last_file_id": max(of_status)}
+            log.info("files %s", status, extra=extra | {"run_id": run_id})
+            continue
+        for file_id in of_status:
+            log.info("file %s", status, extra={"file_id": file_id, "run_id": run_id})
 
 
 def defer(conn: Connection, worker: Worker, file_ids: Sequence[int]) -> None:

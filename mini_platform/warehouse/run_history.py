@@ -60,10 +60,25 @@ AUTOMATION = text(
     SELECT body #>> '{origin,job_name}' AS name, instigator_type = 'SENSOR' AS is_sensor, status = 'STOPPED' AS is_stopped,
            update_timestamp::timestamptz AS changed_at,
            to_timestamp(greatest((data ->> 'last_tick_start_timestamp')::float8, (data ->> 'last_tick_timestamp')::float8,
-                                 (data ->> 'last_sensor_start_timestamp')::float8)) AS last_tick
-    FROM dagster.instigators, LATERAL (SELECT instigator_body::jsonb AS body) AS parsed,
+                                 (data ->> 'last_sensor_start_timestamp')::float8)) AS last_tick,
+           (SELECT t.status = 'FAILURE' FROM dagster.job_ticks t WHERE t.selector_id = i.selector_id AND t.status <> 'STARTED'
+            ORDER BY t.timestamp DESC LIMIT 1) AS is_failing,
+           (SELECT t.timestamp::timestamptz FROM dagster.job_ticks t WHERE t.selector_id = i.selector_id
+            AND t.status IN ('SUCCESS', 'SKIPPED') AND t.timestamp > now() - interval '1 day'
+            ORDER BY t.timestamp DESC LIMIT 1) AS last_success
+    FROM dagster.instigators i, LATERAL (SELECT instigator_body::jsonb AS body) AS parsed,
          LATERAL (SELECT body -> 'job_specific_data' AS data) AS of_type
     ORDER BY name
+    """
+)
+
+QUEUE = text(
+    """
+    SELECT count(*) FILTER (WHERE status = 'QUEUED') AS queued,
+           count(*) FILTER (WHERE status IN ('STARTING', 'STARTED', 'CANCELING')) AS running,
+           greatest(min(create_timestamp) FILTER (WHERE status = 'QUEUED'),
+                    max(update_timestamp) FILTER (WHERE status NOT IN ('QUEUED', 'NOT_STARTED')))::timestamptz AS moved_at
+    FROM dagster.runs
     """
 )
 
@@ -89,5 +104,14 @@ def last_heartbeat(conn: Connection) -> dt.datetime | None:
 
 
 def automation(conn: Connection) -> Sequence[Row[Any]]:
-    """Return each sensor and schedule that ever ran or was stopped, also removed ones; `last_tick` is known of sensors."""
+    """Return each sensor and schedule that ever ran or was stopped, also removed ones.
+
+    `last_tick` is known of sensors; `is_failing` is True if the last one failed, and `last_success` looks back a day.
+    """
     return conn.execute(AUTOMATION).all() if conn.scalar(AUTOMATION_EXISTS) else []
+
+
+def queue(conn: Connection) -> Row[Any] | None:
+    """Return how many runs are `queued` and `running`, and when the queue `moved_at` last; None if no run is queued."""
+    state = conn.execute(QUEUE).one() if conn.scalar(TABLES_EXIST) else None
+    return state if state and state.queued else None

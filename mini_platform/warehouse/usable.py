@@ -6,10 +6,10 @@ database that cannot be reached (`connection.py`), tables that differ from their
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from mini_platform.warehouse.connection import DatabaseAwayError
 from mini_platform.warehouse.initialize import DAGSTER
@@ -86,21 +86,39 @@ def _problems(facts: Row[Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-FACTS = text(
+LIMITS = """
+    SELECT 'user' AS subject, rolconnlimit AS amount,
+        format('the limit of the user: ALTER ROLE %I CONNECTION LIMIT -1', rolname) AS name
+    FROM pg_roles WHERE rolname = session_user AND rolconnlimit >= 0 AND NOT rolsuper
+    UNION ALL
+    SELECT 'database', datconnlimit, format('the limit of the database: ALTER DATABASE %I CONNECTION LIMIT -1', datname)
+    FROM pg_database WHERE datname = current_database() AND datconnlimit >= 0
+    UNION ALL
+    SELECT 'server', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0), 'max_connections of the server'
     """
+USE = text(
+    f"""
+    SELECT subject, amount, name, (
+        SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL AND CASE subject
+            WHEN 'user' THEN usename = session_user WHEN 'database' THEN datname = current_database() ELSE true END
+    ) AS used
+    FROM ({LIMITS}) AS limits
+    """  # noqa: S608 - two constants
+)
+
+
+def connection_use(conn: Connection) -> Sequence[Row[Any]]:
+    """Return each limit of connections that counts for this user: `subject`, `amount`, `name`, and how many are `used`."""
+    return conn.execute(USE).all()
+
+
+FACTS = text(
+    f"""
     WITH ours AS (
         SELECT oid, nspname, nspowner, pg_has_role(nspowner, 'MEMBER') OR has_schema_privilege(oid, 'USAGE') AS may_use
         FROM pg_namespace WHERE nspname = ANY (:schemas)
-    ), limits AS (
-        SELECT rolconnlimit AS amount, format('the limit of the user: ALTER ROLE %I CONNECTION LIMIT -1', rolname) AS name
-        FROM pg_roles WHERE rolname = session_user AND rolconnlimit >= 0 AND NOT rolsuper
-        UNION ALL
-        SELECT datconnlimit, format('the limit of the database: ALTER DATABASE %I CONNECTION LIMIT -1', datname)
-        FROM pg_database WHERE datname = current_database() AND datconnlimit >= 0
-        UNION ALL
-        SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-            - coalesce(current_setting('reserved_connections', true)::int, 0), 'max_connections of the server'
-    )
+    ), limits AS ({LIMITS})
     SELECT pg_backend_pid() AS pid, quote_ident(current_database()) AS name, quote_ident(session_user) AS username,
         current_setting('server_version_num')::int / 10000 AS major, current_setting('server_encoding') AS encoding,
         pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only')::bool AS is_read_only,
@@ -120,7 +138,7 @@ FACTS = text(
             )
         ) AS foreign_table
     FROM limits ORDER BY amount LIMIT 1
-    """
+    """  # noqa: S608 - two constants
 )
 """One query, as every process of the platform asks it when it starts."""
 

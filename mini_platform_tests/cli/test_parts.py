@@ -14,7 +14,7 @@ import pytest
 
 from mini_platform.cli.supervisor import commands
 from mini_platform.cli.supervisor.child import MARK, ChildProcess
-from mini_platform.cli.supervisor.log_files import LogFile
+from mini_platform.cli.supervisor.log_files import LogFile, rotate_appended
 from mini_platform.cli.supervisor.processes import LONGEST_PAUSE, RESTARTS, Part, Processes
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import Settings, load_settings
@@ -141,6 +141,19 @@ def test_the_log_of_the_supervisor_rotates_under_it(settings: Settings, tmp_path
     written = [tmp_path / f"up.log{suffix}" for suffix in (".3", ".2", ".1", "")]
     lines = [line for path in written if path.exists() for line in path.read_text().splitlines()]
     assert lines == [*map(str, range(200)), "error"]
+
+
+def test_the_log_of_postgres_rotates_while_it_is_appended_to(settings: Settings, tmp_path: Path) -> None:
+    log, lines = embedded.log_file(tmp_path), [f"line {n}" for n in range(1000)]
+    with log.open("a") as server:
+        for line in lines:
+            print(line, file=server, flush=True)
+            rotate_appended(log, settings)
+    written = [log.with_name(f"postgres.log{suffix}") for suffix in (".3", ".2", ".1", "")]
+    assert not log.with_name("postgres.log.4").exists()
+    rest = [line for path in written for line in path.read_text().splitlines()]
+    assert rest == lines[-len(rest) :]
+    assert all(path.stat().st_size < settings.log_bytes + 10 for path in written)
 
 
 def test_down_ends_everything_and_says_what(

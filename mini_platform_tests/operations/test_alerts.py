@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import os
 import time
@@ -25,9 +26,9 @@ from mini_platform.datasets import all_datasets
 from mini_platform.landing import upload
 from mini_platform.operations import alerts as module
 from mini_platform.operations.alerts import services
-from mini_platform.operations.detection import update_incidents
+from mini_platform.operations.detection import ALONE, update_incidents
 from mini_platform.operations.doctor import examine
-from mini_platform.operations.incidents import close, list_incidents
+from mini_platform.operations.incidents import Incident, close, list_incidents, reconcile
 from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
 from mini_platform.warehouse import ledger
@@ -400,7 +401,7 @@ def test_a_file_that_was_refused_long_ago_is_shown_by_all(
     assert shown() == [False] * 3
 
 
-def test_what_only_warns_is_an_incident_without_a_notification(
+def test_nobody_is_notified_of_what_only_warns_and_of_files_that_wait_only_after_a_while(
     mails: Mailbox, tick: Tick, pipeline: Callable[..., Any], tmp_path: Path, engine: Engine
 ) -> None:
     (tmp_path / "weather__a.csv").write_text(GOOD + "OSL,2026-01-02,warm,0\n")
@@ -408,12 +409,17 @@ def test_what_only_warns_is_an_incident_without_a_notification(
     with engine.begin() as conn:
         row = "INSERT INTO ops.files (dataset, name, version, sha256, bytes, channel, status, arrived_at)"
         conn.execute(text(f"{row} VALUES ('weather', 'b.csv', 1, 'b', 1, 'test', 'landed', now() - interval '1 h')"))
+        conn.execute(update(files).values(loaded_at=files.c.loaded_at - dt.timedelta(minutes=10)))
     tick()
     assert sorted(known(engine)) == [("files_waiting", 1, True), ("rows_rejected", 1, True)]
     with engine.connect() as conn:
         message = conn.scalars(select(incidents.c.message).where(incidents.c.kind == "rows_rejected")).one()
     assert message == "weather: weather__a.csv, file 1: 1 of 2 rows (50%) rejected."
     assert mails.mails == []
+    with engine.begin() as conn:
+        conn.execute(update(incidents).values(opened_at=func.now() - dt.timedelta(minutes=11)))
+    tick()
+    assert [mail["Subject"] for mail in mails.mails] == ["Mini Platform: Files waiting: weather"]
 
 
 def test_a_later_recipient_is_notified_of_what_is_open(
@@ -445,8 +451,6 @@ def test_links_lead_where_people_find_the_dashboard(
 
 
 def test_a_flood_is_one_message(hook: Hook, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mini_platform.operations.incidents import Incident, reconcile
-
     now = dt.datetime.now(dt.UTC)
     problems = [
         Incident("file_refused", str(n), "weather", str(n), f"weather: file {n}", "", "", now) for n in range(3000)
@@ -469,11 +473,14 @@ def test_the_digest(
     monkeypatch.setenv("MINI_PLATFORM_ALERTS_DIGEST", "0")
     settings = load_settings()
     recipients = services(settings)
+    with platform.engine.begin() as conn:
+        wrong = "sales: it is wrong."
+        reconcile(conn, [Incident("rows_rejected", "sales", "sales", "", wrong, "", "", dt.datetime.now(dt.UTC))])
     for _ in range(2):
         module.digest(platform.engine, settings, recipients)
         module.deliver(platform.engine, recipients)
     (body,) = hook.bodies
-    assert "sales: 1 files loaded, 500 rows read, 0 rejected" in body["message"]
+    assert "sales: 1 files loaded, 500 rows read, 0 rejected\n\nOpen incidents\nsales: it is wrong." in body["message"]
 
 
 def test_the_command_tests_every_url(mails: Mailbox, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,12 +526,13 @@ def test_payloads_that_are_refused_for_one_reason_are_one_incident(declared: Dec
             update_incidents(conn, platform, {"posted": one})
             return [(row.message, row.times, row.closed_at) for row in list_incidents(conn, closed=True)]
 
-    bad_value = "posted: {} payload{} refused: v_is_integer."
-    assert post(*(f'{{"k": {k}, "v": "x"}}' for k in range(5))) == [(bad_value.format(5, "s"), 1, None)]
+    refused = "posted: {} payload{} refused: {}. See file {}."
+    bad_value = refused.format(5, "s", "v_is_integer", "5, 4, 3 and 2 more")
+    assert post(*(f'{{"k": {k}, "v": "x"}}' for k in range(5))) == [(bad_value, 1, None)]
     assert post('{"k": 6, "v": "y"}', '{"k": "x"}', "3", '{"k": 1}') == [
-        (bad_value.format(6, "s"), 2, None),
-        ("posted: 1 payload refused: k_is_integer.", 1, None),
-        ("posted: 1 payload refused: row_is_object.", 1, None),
+        (refused.format(6, "s", "v_is_integer", "6, 5, 4 and 3 more"), 2, None),
+        (refused.format(1, "", "k_is_integer", "7"), 1, None),
+        (refused.format(1, "", "row_is_object", "8"), 1, None),
     ]
     with platform.engine.begin() as conn:
         ledger.reprocess(conn, "posted")
@@ -537,6 +545,41 @@ def test_payloads_that_are_refused_for_one_reason_are_one_incident(declared: Dec
             (1, None),
             (1, None),
         ]
+
+
+@pytest.mark.parametrize(("channel", "number"), [(upload.PAYLOADS, 1), ("test", ALONE + 1)])
+def test_a_storm_of_bad_files_is_none_of_incidents_alerts_and_logs(
+    declared: Declared, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, channel: str,
+    number: int,
+) -> None:  # fmt: skip
+    class Rows(RowModel):
+        k: int = Field("Key")
+
+    one = Dataset("posted", "posted", Rows, ("k",), "Posted rows", sources=(Json(),), reject_limit=RejectLimit(rows=0))
+    trial = declared(one)
+    platform = trial.platform
+    monkeypatch.setenv("MINI_PLATFORM_ALERTS", f"json://{hook.url}/")
+    recipients = services(load_settings())
+    caplog.set_level("INFO", logger="mini_platform")
+    for turn in (1, 2, 3):
+        raw = platform.store.put(io.BytesIO(f'{{"k": "x{turn}"}}'.encode()))
+        arrivals = [ledger.Arrival(f"{turn}-{n}.json", *raw) for n in range(200)]
+        with platform.engine.begin() as conn:
+            ledger.register(conn, "posted", arrivals, channel)
+        trial.run()
+        with platform.engine.begin() as conn:
+            update_incidents(conn, platform, {"posted": one})
+        assert module.deliver(platform.engine, recipients) == []
+        with platform.engine.connect() as conn:
+            shown = list_incidents(conn, closed=True)
+        assert (len(shown), len(hook.bodies)) == (number, 1)
+    ids = ", ".join(str(600 - n) for n in range(3))
+    crowd = "600 payloads" if channel == upload.PAYLOADS else f"{600 - ALONE} more files"
+    more = 600 - 3 - (number - 1)
+    messages = [row.message for row in shown if row.subject.startswith("posted/")]
+    assert messages == [f"posted: {crowd} refused: k_is_integer. See file {ids} and {more} more."]
+    lines = [record for record in caplog.records if record.name.startswith("mini_platform")]
+    assert [(line.levelname, line.getMessage()) for line in lines] == [("INFO", "files refused")] * 3
 
 
 def test_an_incident_that_is_closed_by_hand_stays_closed(

@@ -293,8 +293,9 @@ def _incidents(at: At) -> Read:
             more = f" And {plural(len(affected) - 1, 'file')} more." if affected[1:] else ""
             of = f"{worst.rows_rejected:,} of {plural(worst.rows_read, 'row')} ({share}) rejected.{more}"
             incidents.append(("rows_rejected", name, f"{worst.name}: {of} Correct these rows and load the file again."))
-    waiting = """SELECT dataset, count(*), now() - min(arrived_at) FROM ops.files WHERE status IN ('landed', 'staged')
-        AND same_as IS NULL GROUP BY 1 HAVING now() - min(arrived_at) > interval '5 minutes'"""
+    waiting = """SELECT dataset, count(*), now() - min(arrived_at) FROM ops.files f WHERE status IN ('landed', 'staged')
+        AND same_as IS NULL GROUP BY 1 HAVING now() - greatest(min(arrived_at), max(queued_at), max(staged_at),
+        max(leased_until), (SELECT max(loaded_at) FROM ops.files l WHERE l.dataset = f.dataset)) > interval '5 minutes'"""
     for name, count, since in at.all(waiting):
         do = "Start Dagster with mini-platform up, or see in its UI why no run starts."
         incidents.append(

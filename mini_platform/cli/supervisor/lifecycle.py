@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from mini_platform.cli.supervisor.child import end, marked
-from mini_platform.cli.supervisor.log_files import output_log, rotate_output
+from mini_platform.cli.supervisor.log_files import output_log, rotate_appended, rotate_output
 from mini_platform.cli.supervisor.preflight import (
     api_refusal,
     choose_ports,
@@ -105,6 +105,7 @@ class Supervisor:
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
                 self._write_state(parts=self._processes.facts())
                 rotate_output(output_log(self._settings.home), self._settings)
+                rotate_appended(embedded.log_file(self._settings.home), self._settings)
 
     def stop(self) -> None:
         """Stop Dagster, then Postgres: without its database Dagster does not end by itself.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -44,3 +45,25 @@ def rotate_output(path: Path, settings: Settings) -> None:
     with path.open("a") as new:
         for descriptor in (1, 2):
             os.dup2(new.fileno(), descriptor)
+
+
+def rotate_appended(path: Path, settings: Settings) -> None:
+    """Rotate a log that other processes append to, such as Postgres's, if it is full: copy it, and empty it.
+
+    A line that is written between the two is lost; the processes cannot be told to open another file.
+    """
+    if not path.exists() or path.stat().st_size < settings.log_bytes:
+        return
+    log = LogFile(path, settings)
+    log.rotator = _copy_and_empty
+    log.doRollover()
+    log.close()
+
+
+def _copy_and_empty(source: str, target: str) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError:  # A full disk: the part would push older logs out, again at each attempt.
+        Path(target).unlink(missing_ok=True)
+        raise
+    os.truncate(source, 0)

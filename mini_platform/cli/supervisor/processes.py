@@ -17,7 +17,7 @@ from mini_platform.cli.supervisor.log_files import LogFile
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.project import project
 from mini_platform.config.settings import Settings
-from mini_platform.config.sockets import socket_folder
+from mini_platform.config.sockets import CODE_SERVER_SOCKET, socket_folder
 from mini_platform.dagster import private
 
 WATCHDOG = "watchdog"
@@ -148,7 +148,7 @@ class Processes:
 
     @property
     def _socket(self) -> Path:
-        return socket_folder(self._settings.home / "socket") / "code_server.sock"
+        return socket_folder(self._settings.home / "socket") / CODE_SERVER_SOCKET
 
     def _commands(self) -> dict[str, list[str]]:
         """Return name -> arguments of Python, in the order in which the processes start."""

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 
 from mini_platform.declare.dataset import Dataset
+from mini_platform.operations.incidents import WARNINGS, WATCHDOG_KINDS, open_by_kind
 from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.logins import ReadingRefusedError
 from mini_platform.warehouse.tables import checkpoints, files
@@ -43,14 +44,15 @@ class Health(BaseModel):
     """The state of the platform."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="degraded: the last run failed, an inbox cannot be used, or a declaration is invalid; unavailable: the "
-        "database does not answer"
+        description="degraded: the last run failed, an inbox cannot be used, a declaration is invalid, or the watchdog has "
+        "found a problem; unavailable: the database does not answer"
     )
     db_connected: bool = Field(description="True also if the database answers too late")
     last_etl_run: dt.datetime | None = Field(description="Time of the last sync or load; null: never, or unknown")
     etl_status: Literal["success", "failure", "running", "never_run", "unknown"]
     inboxes_failing: list[str] = Field([], description="Remote inboxes that cannot be used, as dataset/inbox")
     declarations_invalid: list[str] = Field([], description="Datasets whose declaration is invalid; the others work")
+    incidents: dict[str, int] = Field({}, description="Number of open incidents by kind")
 
 
 class Stats(BaseModel):
@@ -76,11 +78,12 @@ def alive() -> Alive:
     responses={503: {"model": Health, "description": "The database cannot be reached, or answers too late"}},
 )
 def health(site: SiteDep, response: Response) -> Health:
-    """Return the state of the database, the outcome of the last run, and what cannot be used: remote inboxes, declarations."""
+    """Return the state of the database, the outcome of the last run, and what is wrong: inboxes, declarations, incidents."""
     try:
         past = _Past(site)
         with site.read() as conn:
             states = inbox_states(site.platform, conn, site.datasets.values())
+            incidents = {kind: number for kind, number in open_by_kind(conn).items() if number}
     except AWAY as error:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         connected = answers_late(error) or isinstance(error, ReadingRefusedError)
@@ -88,13 +91,15 @@ def health(site: SiteDep, response: Response) -> Health:
     status = past.status()
     failing = [f"{row.dataset}/{row.inbox}" for row in states if row.last_error]
     invalid = sorted({declaration.name for declaration in site.platform.invalid})
+    stopped = [kind for kind in WATCHDOG_KINDS if kind in incidents and kind not in WARNINGS]
     return Health(
-        status="degraded" if status == "failure" or failing or invalid else "ok",
+        status="degraded" if status == "failure" or failing or invalid or stopped else "ok",
         db_connected=True,
         last_etl_run=past.last_run,
         etl_status=status,
         inboxes_failing=failing,
         declarations_invalid=invalid,
+        incidents=incidents,
     )
 
 

@@ -15,10 +15,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mini_platform.operations.incidents import ALERTED_KINDS, is_open
+from mini_platform.operations import watchdog
+from mini_platform.operations.incidents import open_by_kind
 from mini_platform.operations.sources import inbox_states
 from mini_platform.warehouse.ledger import IN_PRODUCTION, PENDING
-from mini_platform.warehouse.tables import COUNTERS, alerts, files, incidents
+from mini_platform.warehouse.tables import COUNTERS, alerts, files
 from mini_platform.web.auth.guard import allowed
 from mini_platform.web.problems import AWAY
 from mini_platform.web.site import Site
@@ -183,18 +184,20 @@ class Pipeline:
         return [runs, seconds, latest, success]
 
     def _of_incidents(self) -> list[Metric]:
-        """Return open incidents, and alerts that could not be sent."""
-        number = select(incidents.c.kind, func.count()).where(is_open()).group_by(incidents.c.kind)
+        """Return open incidents, alerts that could not be sent, and when the watchdog looked."""
         failing = select(func.count()).where(alerts.c.sent_at.is_(None), alerts.c.attempts > 0)
         with self._site.read() as conn:
-            open_by_kind = dict(conn.execute(number).tuples().all())
+            by_kind = open_by_kind(conn)
             unsent = conn.scalar(failing) or 0
         open_incidents = _gauge("open_incidents", "Open incidents", "kind")
-        for kind in ALERTED_KINDS:
-            open_incidents.add_metric([kind], open_by_kind.get(kind, 0))
+        for kind, number in by_kind.items():
+            open_incidents.add_metric([kind], number)
         alerts_failing = _gauge("alerts_failing", "Alerts not sent yet, being retried")
         alerts_failing.add_metric([], unsent)
-        return [open_incidents, alerts_failing]
+        looked = _gauge("watchdog_last_look_timestamp_seconds", "Time of the last complete look of the watchdog")
+        if last := watchdog.last_look(self._site.settings):
+            looked.add_metric([], last)
+        return [open_incidents, alerts_failing, looked]
 
 
 def _gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:
