@@ -23,7 +23,7 @@ from sqlalchemy import Connection, select
 from mini_platform import Column, Csv, Dataset, Json
 from mini_platform.datasets import all_datasets
 from mini_platform.operations.sampling import FORMS, Form, write_sample
-from mini_platform.warehouse.tables import dataset_tables
+from mini_platform.warehouse.tables import dataset_tables, files
 
 Rows = Counter[tuple[Any, ...]]
 """Rows of production, as the values of the columns that are compared."""
@@ -142,7 +142,10 @@ def _typed(column: Column, cell: Any) -> Any:
     return read(cell)
 
 
-def production(conn: Connection, dataset: Dataset) -> Rows:
-    """Return the rows of production, with the columns that are compared."""
+def production(conn: Connection, dataset: Dataset, file: str | None = None) -> Rows:
+    """Return the rows of production, or those from one file, with the columns that are compared."""
     table = dataset_tables(dataset).production
-    return Counter(map(tuple, conn.execute(select(*(table.c[column.name] for column in compared(dataset))))))
+    statement = select(*(table.c[column.name] for column in compared(dataset)))
+    if file is not None:
+        statement = statement.where(table.c._file_id.in_(select(files.c.file_id).where(files.c.name == file)))
+    return Counter(map(tuple, conn.execute(statement)))
