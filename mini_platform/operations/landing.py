@@ -88,10 +88,10 @@ def land(
 
 def _land_dropped(platform: Platform, dataset: Dataset) -> tuple[list[int], list[DroppedFile]]:
     """Land the drop folder; return ids of the files that arrived, and the skipped files."""
-    dropped = folder.look(platform.settings.data / dataset.name, dataset)
-    skipped = [file for file in dropped if file.skip_reason]
     with platform.engine.connect() as conn:
-        new = folder.changed(conn, dataset, dropped)
+        dropped = folder.changed(conn, platform.settings.data / dataset.name, dataset)
+    skipped = [file for file in dropped if file.skip_reason]
+    new = [file for file in dropped if not file.skip_reason]
     landed = list(folder.land(platform.engine, dataset, platform.store, new))
     return [row.file_id for _, row in landed if row], skipped + [file for file, row in landed if row is None]
 

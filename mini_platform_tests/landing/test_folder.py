@@ -52,9 +52,8 @@ class Drop:
 
     def new(self) -> list[DroppedFile]:
         """Return the files that are to be landed."""
-        dropped_files = folder.look(self.path, weather)
         with self.engine.connect() as conn:
-            return folder.changed(conn, weather, dropped_files)
+            return [file for file in folder.changed(conn, self.path, weather) if not file.skip_reason]
 
     def land(self, dropped_files: Sequence[DroppedFile] | None = None) -> list[tuple[str, str | None]]:
         """Land the new files; return the name and the status in the ledger (None: not landed) of each."""
