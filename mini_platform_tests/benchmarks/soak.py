@@ -49,7 +49,7 @@ from mini_platform_tests.support.ports import free_port
 from mini_platform_tests.support.repository import PROJECT
 from mini_platform_tests.support.supervised import Supervised
 
-CONSOLE = Console(stderr=True)
+CONSOLE = Console(stderr=True, width=150, log_path=False)
 KILL_SECONDS, SAMPLE_SECONDS, CLI_SECONDS, READ_SECONDS = 30.0, 10.0, 45.0, 1.0
 """From one kill to the next, of the measures, of loads by the CLI, of reads."""
 RECOVERY_SECONDS, DRAIN_SECONDS, WATCHDOG_SECONDS = 180.0, 600.0, 150.0
