@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test test-fast test-wheel bench test-servers faults faults-all fuzz ten-thousand screenshots docs wheel lint audit format lock clean
+.PHONY: help up down install test test-fast test-wheel bench test-servers faults faults-all fuzz ten-thousand soak screenshots docs wheel lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -48,6 +48,9 @@ fuzz: install ## declarations of every kind, drawn, against a model: make fuzz A
 
 ten-thousand: install ## drop 10,000 files on a live platform, and show what became of its promises
 	@$(BIN)/python -m mini_platform_tests.benchmarks.ten_thousand $(ARGS)
+
+soak: install ## load over every door, a kill each 30 s, and the whole account: make soak ARGS="--minutes 25 --seed 7"
+	@$(BIN)/python -m mini_platform_tests.benchmarks.soak $(ARGS)
 
 bench: install ## the pipeline against Postgres, dlt and pandas; or ARGS="--against COMMIT --pairs 7": against old code
 	@test -x .venv/peers/bin/python || { $(PYTHON) -m venv .venv/peers && .venv/peers/bin/python -m pip install --quiet \

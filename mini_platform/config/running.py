@@ -51,8 +51,8 @@ def running(home: Path) -> Running | None:
 def read_state(home: Path) -> dict[str, Any]:
     """Return the state of the last supervisor: `ready` (its pid), `since`, `owns_postgres`, `parts`; empty if there is none.
 
-    The state of a part, by its name: `running` and `since` when; `deaths` in a row, `failing_since` the first of them, `why` it
-    ended last, and its `next_start`.
+    The state of a part, by its name: `running`, its `pid`, and `since` when; `deaths` in a row, `failing_since` the first of
+    them, `why` it ended last, and its `next_start`.
     """
     try:
         state: dict[str, Any] = json.loads(state_file(home).read_text())

@@ -44,6 +44,8 @@ TICK_SECONDS = 4.0
 """Duration of a tick. Dagster's daemon runs its sensors every 5 s: if a tick checked only once, a file would have to wait."""
 CHECK_SECONDS = 0.5
 """Time between two checks of a tick."""
+IDLE_SHARE = 4
+"""A tick pauses for so many times the duration of its last check, which takes a second in a folder of 100,000 files."""
 PAUSES = (5, 10, 20, 40, 80, 160, 300)
 """Seconds until the next run after one, two and more runs in vain. Without pauses, one night would record thousands of runs."""
 CODE = Path(__file__).parent.parent
@@ -133,9 +135,15 @@ def file_sensor(dataset: Dataset) -> dg.SensorDefinition:
     ) -> dg.RunRequest | dg.SkipReason:
         if sentence := platform.refusal(dataset.name):
             return dg.SkipReason(sentence)
-        end = time.monotonic() + TICK_SECONDS
-        while isinstance(result := _evaluate(context, dataset, platform), dg.SkipReason) and time.monotonic() < end:
-            time.sleep(CHECK_SECONDS)
+        start = time.monotonic()
+        end = start + TICK_SECONDS
+        while isinstance(result := _evaluate(context, dataset, platform), dg.SkipReason):
+            checked = time.monotonic()
+            pause = max(CHECK_SECONDS, IDLE_SHARE * (checked - start))
+            if checked + pause > end:
+                break
+            time.sleep(pause)
+            start = time.monotonic()
         return result
 
     return files_arrived
@@ -188,12 +196,12 @@ def _evaluate(
     if platform.settings.inbox:
         _visit_inboxes(dataset, platform)
     drop_folder = platform.settings.data / dataset.name
-    dropped = folder.look(drop_folder, dataset)
     with platform.engine.connect() as conn:
-        new = folder.changed(conn, dataset, dropped)
+        dropped = folder.changed(conn, drop_folder, dataset)
         pending = ledger.pending(conn, dataset.name)
         stale = is_stale(conn, dataset)
         expired = retention.due(conn, dataset, raw_retention(platform, dataset))
+    new = [file for file in dropped if not file.skip_reason]
     if not new and not pending and not stale and not expired:
         skipped = [f"{file.name} ({file.skip_reason})" for file in dropped if file.skip_reason]
         also = (

@@ -9,7 +9,7 @@ import datetime as dt
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -74,10 +74,19 @@ def signature(info: os.stat_result) -> str:
     return f"{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
 
 
-def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[DroppedFile]:
-    """Return all files in a drop folder, in the order of their names, without opening any. A missing folder is empty."""
+def look(
+    folder: Path, dataset: Dataset, now: float | None = None, known: Mapping[str, str] | None = None
+) -> list[DroppedFile]:
+    """Return the files in a drop folder, in the order of their names, without opening any. A missing folder is empty.
+
+    Args:
+        folder: the drop folder.
+        dataset: dataset of the files.
+        now: time at which files count as settled.
+        known: signatures by name of files that are left out.
+    """
     moment = time.time() if now is None else now
-    files = []
+    files, known = [], known or {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -85,23 +94,29 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Dropp
                     info = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # Removed between the two calls.
+                name, current = display_name(entry.name), signature(info)
+                if known.get(name) == current:
+                    continue  # Before anything else, as 100,000 files may lie there.
                 reason = _skip_reason(entry.name, info, dataset.suffixes, moment)
                 blocked = reason is None and not os.access(entry.path, os.R_OK)
                 reason = UNREADABLE if blocked else reason
-                path = Path(entry.path)
-                files.append(
-                    DroppedFile(display_name(entry.name), path, signature(info), reason, blocked, info.st_ctime)
-                )
+                files.append(DroppedFile(name, Path(entry.path), current, reason, blocked, info.st_ctime))
     except FileNotFoundError:
         return []
     return sorted(files, key=lambda file: file.name)
 
 
-def changed(conn: Connection, dataset: Dataset, files: Iterable[DroppedFile]) -> list[DroppedFile]:
-    """Return the files that are accepted and whose signature differs from the last one hashed under their name."""
-    statement = select(inbox.c.name, inbox.c.signature).where(inbox.c.dataset == dataset.name)
-    signatures = dict(conn.execute(statement).tuples().all())
-    return [file for file in files if file.skip_reason is None and signatures.get(file.name) != file.signature]
+def changed(conn: Connection, folder: Path, dataset: Dataset, now: float | None = None) -> list[DroppedFile]:
+    """Return the files in a drop folder whose signature differs from the last one hashed under their name.
+
+    Those that are skipped are among them, with the reason.
+    """
+    signatures = select(inbox.c.name, inbox.c.signature).where(inbox.c.dataset == dataset.name)
+    files = look(folder, dataset, now, dict(conn.execute(signatures).tuples().all()))
+    # Another process may have landed some since the signatures were read.
+    again = signatures.where(inbox.c.name == func.any([file.name for file in files]))
+    landed = dict(conn.execute(again).tuples().all()) if files else {}
+    return [file for file in files if landed.get(file.name) != file.signature]
 
 
 def land(

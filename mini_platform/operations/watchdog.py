@@ -270,8 +270,8 @@ def _unseen(
     for dataset in platform.datasets.values():
         if dataset.name in unwatched:
             continue
-        changed = folder.changed(conn, dataset, folder.look(settings.data / dataset.name, dataset))
-        moments = (dt.datetime.fromtimestamp(file.changed_at, dt.UTC) for file in changed)
+        changed = folder.changed(conn, settings.data / dataset.name, dataset)
+        moments = (dt.datetime.fromtimestamp(file.changed_at, dt.UTC) for file in changed if not file.skip_reason)
         waiting = sorted(moment for moment in moments if _silence(moment, watching_since))
         if waiting:
             yield Incident(

@@ -38,5 +38,7 @@ def display_name(name: str) -> str:
 
     Backslashes before such an escape, or before text that looks like one, are doubled: different names stay different.
     """
+    if name.isascii() and "\\" not in name:
+        return name
     doubled = re.sub(r"\\+(?=x[0-9a-f]{2}|[\udc80-\udcff])", lambda backslashes: 2 * backslashes[0], name)
     return os.fsencode(doubled).decode("utf-8", "backslashreplace")

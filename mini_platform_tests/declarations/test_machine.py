@@ -1,4 +1,4 @@
-"""The machine in the gate: a minute of it, by the seed of the run.
+"""The machine in the gate, in the ring of the faults: a minute of it, by the seed of the run.
 
 More: `make fuzz ARGS="--minutes 60 --seed 7"`. A find is reported as a test that can be pasted.
 """
@@ -19,6 +19,7 @@ SEEDS = 1_000_000
 """So many declarations may be drawn by the seed of a run."""
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(SECONDS + 200)
 def test_what_is_drawn_comes_out_as_it_should(
     server: str, tmp_path: Path, record_property: pytest.RecordProperty

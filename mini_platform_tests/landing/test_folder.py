@@ -52,9 +52,8 @@ class Drop:
 
     def new(self) -> list[DroppedFile]:
         """Return the files that are to be landed."""
-        dropped_files = folder.look(self.path, weather)
         with self.engine.connect() as conn:
-            return folder.changed(conn, weather, dropped_files)
+            return [file for file in folder.changed(conn, self.path, weather) if not file.skip_reason]
 
     def land(self, dropped_files: Sequence[DroppedFile] | None = None) -> list[tuple[str, str | None]]:
         """Land the new files; return the name and the status in the ledger (None: not landed) of each."""
@@ -134,6 +133,35 @@ def test_an_absent_folder_is_empty(tmp_path: Path) -> None:
 
 
 # Names are data
+
+
+def test_known_files_cost_no_more_than_their_signature(drop: Drop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of 100,000 known files is looked at every few seconds."""
+    drop.write("a.csv")
+    drop.land()
+    (drop.path / "notes").mkdir()
+    checked: list[Any] = []
+    monkeypatch.setattr(os, "access", lambda path, mode: checked.append(path) or True)
+    assert drop.new() == []
+    assert checked == []
+    drop.write("b.csv")
+    assert [file.name for file in drop.new()] == ["b.csv"]
+    assert [Path(path).name for path in checked] == ["b.csv"]
+
+
+def test_a_file_that_is_landed_during_the_look_is_not_new(drop: Drop, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop.write("a.csv")
+    look = folder.look
+
+    def landed_meanwhile(*arguments: Any) -> list[DroppedFile]:
+        monkeypatch.setattr(folder, "look", look)
+        files = look(*arguments)
+        assert drop.land() == [("a.csv", "landed")]
+        return files
+
+    monkeypatch.setattr(folder, "look", landed_meanwhile)
+    assert drop.new() == []
+
 
 NAMES = [
     b"line\nbreak.csv",

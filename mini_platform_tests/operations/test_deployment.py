@@ -182,6 +182,7 @@ def healthy(service: str, environment: dict[str, str], home: Path) -> bool:
     return result.returncode == 0
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(500)
 def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_together(
     running: dict[str, subprocess.Popen[bytes]],

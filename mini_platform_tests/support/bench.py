@@ -74,9 +74,9 @@ class Bench:
     def run(self, dataset: Dataset | None = None) -> list[Outcome]:
         """Land what stands in the folder, and process it; what became of each new file, in its turn."""
         dataset = dataset or examples.weather
-        dropped = folder.look(self.inbox, dataset, now=time.time() + 60)
         with self.engine.connect() as conn:
-            new = folder.changed(conn, dataset, dropped)
+            dropped = folder.changed(conn, self.inbox, dataset, now=time.time() + 60)
+        new = [file for file in dropped if not file.skip_reason]
         landed = [row for _, row in folder.land(self.engine, dataset, self.store, new) if row]
         assert len(landed) == len(new)
         self.work(dataset)

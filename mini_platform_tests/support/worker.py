@@ -74,9 +74,9 @@ def waiting(platform: Platform, dataset: Dataset, *, landed: bool = False) -> tu
 
 
 def _new(platform: Platform, dataset: Dataset) -> list[folder.DroppedFile]:
-    dropped = folder.look(platform.settings.data / dataset.name, dataset)
     with platform.engine.connect() as conn:
-        return folder.changed(conn, dataset, dropped)
+        dropped = folder.changed(conn, platform.settings.data / dataset.name, dataset)
+    return [file for file in dropped if not file.skip_reason]
 
 
 def main(environment: Mapping[str, str], log: Path) -> None:

@@ -76,7 +76,8 @@ class Part:
         """Return its state as primitive values, for `read_state`."""
         moments = {name: getattr(self, name) for name in ("since", "failing_since", "next_start")}
         written = {name: moment and moment.isoformat(timespec="seconds") for name, moment in moments.items()}
-        return {"running": self.child is not None, "deaths": self.deaths, "why": self.why, **written}
+        pid = self.child.pid if self.child else None
+        return {"running": self.child is not None, "pid": pid, "deaths": self.deaths, "why": self.why, **written}
 
 
 class Processes:
