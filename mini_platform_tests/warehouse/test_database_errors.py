@@ -40,6 +40,7 @@ CREATE TRIGGER refuse BEFORE INSERT ON shelf FOR EACH ROW EXECUTE FUNCTION refus
 CREATE TABLE late (id text UNIQUE DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO shelf (id, day) VALUES ('{CANARY}', '2026-01-01');
 """  # noqa: S608 - constants
+PAGES = ("/files/1", "/api/files/1/", "/api/files/", "/files", "/", "/runs", "/weather", "/quality", "/health", "/metrics")
 INSERT = "INSERT INTO shelf ({}) VALUES ({})"
 KINDS = {
     "unique": (INSERT.format("id", ":canary"), "constraint shelf_pkey, table public.shelf"),
@@ -149,8 +150,13 @@ def test_an_event_that_dagster_cannot_write(home: Path) -> None:
 
 
 @pytest.mark.slow  # Two runs of Dagster.
-def test_a_row_that_the_database_refuses_is_shown_nowhere(platform: Platform, tmp_path: Path) -> None:
-    """In the answer of a command, in the ledger, in Dagster's event log, in incidents and in the log of the server."""
+def test_a_row_that_the_database_refuses_is_shown_nowhere(
+    platform: Platform, client: httpx.Client, tmp_path: Path
+) -> None:
+    """In the answer of a command, in the ledger, in Dagster's event log, in incidents and alerts, and in no page.
+
+    The log of the embedded server is searched in `test_embedded.py`, Sentry and requests that write in `test_sentry.py`.
+    """
     with platform.engine.begin() as conn:
         conn.exec_driver_sql(f"ALTER TABLE production.measurements ADD CHECK (station_id <> '{CANARY}')")
         conn.exec_driver_sql(f"ALTER TABLE staging.measurements ADD CHECK (station_id <> '{CANARY}2')")
@@ -167,4 +173,13 @@ def test_a_row_that_the_database_refuses_is_shown_nowhere(platform: Platform, tm
             shown = "\n".join(filter(None, conn.execute(text(statement)).scalars()))
             assert "a row is not allowed by a check constraint" in shown
             assert CANARY not in shown
+        conn.rollback()
+        update_incidents(conn, platform, all_datasets())
+        opened = conn.execute(select(incidents, literal("opened").label("event"))).all()
+    title, body = message(opened)
+    assert "a row is not allowed by a check constraint" in body
+    assert CANARY not in title + body
     assert CANARY not in here("doctor", "--json").output
+    shown = {page: client.get(page).text for page in PAGES}
+    assert [page for page, text_ in shown.items() if CANARY in text_] == []
+    assert [page for page, text_ in shown.items() if "check constraint" in text_] == [*PAGES][:5]
