@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -75,7 +76,10 @@ def signature(info: os.stat_result) -> str:
 
 
 def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[DroppedFile]:
-    """Return all files in a drop folder, in the order of their names, without opening any. A missing folder is empty."""
+    """Return all files in a drop folder, in the order of their names, without opening any. A missing folder is empty.
+
+    A folder that cannot be listed is returned itself, blocked: what else waits for the dataset goes on.
+    """
     moment = time.time() if now is None else now
     files = []
     try:
@@ -94,6 +98,11 @@ def look(folder: Path, dataset: Dataset, now: float | None = None) -> list[Dropp
                 )
     except FileNotFoundError:
         return []
+    except OSError as error:
+        reason = f"{folder} cannot be listed: {error.strerror}"
+        with suppress(OSError):
+            return [DroppedFile(f"{folder.name}/", folder, "", reason, True, folder.stat().st_ctime)]
+        return [DroppedFile(f"{folder.name}/", folder, "", reason, True)]
     return sorted(files, key=lambda file: file.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from mini_platform.operations.alerts import LEADS
 from mini_platform.operations.detection import current
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import ALERTED_KINDS
+from mini_platform.operations.landing import land
 from mini_platform.platform import Platform
 from mini_platform.warehouse.tables import incidents
 
@@ -173,3 +175,30 @@ def test_a_part_that_keeps_dying_is_an_incident(platform: Platform, home: Path) 
 
 def test_every_kind_of_alert_has_a_title() -> None:
     assert set(ALERTED_KINDS) <= LEADS.keys()
+
+
+def test_a_drop_folder_that_cannot_be_listed(
+    platform: Platform, instance: dg.DagsterInstance, data: Path, tmp_path: Path
+) -> None:
+    """As after an error of a network mount: one incident, while uploads and other datasets go on; and it recovers."""
+    weather, signals = (platform.datasets[name] for name in ("weather", "signals"))
+    folder, away = data / "weather", tmp_path / "away"
+    (folder / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")
+    os.utime(folder / "a.csv", (BEFORE, BEFORE))
+    folder.rename(away)
+    folder.write_text("no folder")
+    landed = land(platform, weather, "test")
+    assert [file.skip_reason for file in landed.blocked] == [f"{folder} cannot be listed: Not a directory"]
+    assert land(platform, signals, "test").blocked == []
+    later = dt.timedelta(minutes=10)
+    with platform.engine.connect() as conn, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "SILENT", -later)  # what is new counts as if it stood there for long
+        (incident,) = watchdog._unseen(conn, platform, LONG_AGO, set())
+        sentence = (
+            f"weather: 1 file in its drop folder not taken. weather/: {folder} cannot be listed: Not a directory."
+        )
+        assert (incident.subject, incident.message) == ("weather", sentence)
+        folder.unlink()
+        away.rename(folder)
+        assert len(land(platform, weather, "test").file_ids) == 1
+        assert list(watchdog._unseen(conn, platform, LONG_AGO, set())) == []
