@@ -81,10 +81,16 @@ RECOVERY_STOP_SECONDS = 5.0
 RETRY_SECONDS = 20.0
 """Longest time that a start is retried while processes of a killed server are still ending."""
 LOG_BYTES = 10 * 2**20
+NEEDED_BYTES = 32 * 2**20
+"""Free space below which a failed start is one of a full disk: two segments of the write-ahead log."""
 
 
 class EmbeddedPostgresError(RuntimeError):
     """The embedded server could not be created, started or stopped."""
+
+
+class DiskFullError(EmbeddedPostgresError):
+    """The embedded server could not be created or started, as its disk is full."""
 
 
 def binary(name: str) -> Path:
@@ -133,11 +139,22 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
         A SQLAlchemy URL of the database `mini_platform`.
 
     Raises:
+        DiskFullError: there is no room for it.
         EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
         SocketFolderError: the folder for its socket belongs to another user.
     """
     if url := _ready_url(home):
         return url
+    try:
+        return _started(home, configuration or {})
+    except (OSError, EmbeddedPostgresError) as error:
+        if home.exists() and shutil.disk_usage(home).free < NEEDED_BYTES:
+            message = f"Postgres cannot be started, as the disk of {home} is full: free some space there."
+            raise DiskFullError(message) from error
+        raise
+
+
+def _started(home: Path, configuration: Mapping[str, str]) -> str:
     home.mkdir(parents=True, exist_ok=True)
     with _start_stop_lock(home):
         if pid(home):
@@ -146,7 +163,7 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
                 return url
             _stop(home)
         _create(home)
-        _configure(home, configuration or {})
+        _configure(home, configuration)
         _start(home)
     if url := _ready_url(home):
         return url

@@ -33,6 +33,9 @@ from mini_platform.dagster.upgrade import upgrade
 from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
 
+FULL_DISK_PAUSE = 30.0
+"""Seconds between attempts to start Postgres on a full disk."""
+
 
 class Supervisor:
     """The platform's processes, from one `up` to its stop."""
@@ -46,6 +49,7 @@ class Supervisor:
         self._ready = False
         self._reservations: list[socket.socket] = []
         self._owns_postgres = False
+        self._postgres_due = 0.0
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
         self._state: dict[str, Any] = {"since": dt.datetime.now().astimezone().isoformat(timespec="seconds")}
@@ -93,13 +97,11 @@ class Supervisor:
 
         Raises:
             PlatformError: every process keeps ending.
-            EmbeddedPostgresError: Postgres cannot be started.
+            EmbeddedPostgresError: Postgres cannot be started, though there is room for it.
         """
         while True:
             time.sleep(1)
-            if not self._settings.database_url and not embedded.is_running(self._settings.home):
-                self._log("WARNING", "Postgres was not running and is restarted")
-                embedded.ensure_running(self._settings.home)
+            self._restart_postgres()
             self._restart_ended()
             self._reload_declarations()
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
@@ -138,7 +140,7 @@ class Supervisor:
             return
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
         now = dt.datetime.now().astimezone().strftime("%H:%M:%S")
-        with self._printing:
+        with self._printing, contextlib.suppress(OSError):  # the disk of the log may be full
             self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
 
     def _end_orphans(self) -> None:
@@ -161,6 +163,19 @@ class Supervisor:
         if (state := self._state | changes) != self._state:
             self._state = state
             write_state(self._settings.home, **state)
+
+    def _restart_postgres(self) -> None:
+        """Start the embedded Postgres if it has ended; if the disk is full, again and again, as room may be made."""
+        if self._settings.database_url or embedded.is_running(self._settings.home):
+            return
+        if time.monotonic() < self._postgres_due:
+            return
+        self._log("WARNING", "Postgres was not running and is restarted")
+        try:
+            embedded.ensure_running(self._settings.home)
+        except embedded.DiskFullError as error:
+            self._postgres_due = time.monotonic() + FULL_DISK_PAUSE
+            self._log("ERROR", f"{error} It is tried again in {FULL_DISK_PAUSE:.0f} s")
 
     def _restart_ended(self) -> None:
         """Note which processes have ended, and start those again whose pause is over."""
