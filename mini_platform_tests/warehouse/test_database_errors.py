@@ -47,7 +47,17 @@ INSERT INTO shelf (id, day) VALUES ('{CANARY}', '2026-01-01');
 """  # noqa: S608 - constants
 FILE = "/api/datasets/weather/files/"
 PAGES_OF_A_FILE = ("/", "/files", "/files/2", FILE, f"{FILE}2/")
-PAGES = (*PAGES_OF_A_FILE, "/files/1", f"{FILE}1/", "/runs", "/weather", "/quality", "/api/audit/", "/health", "/metrics")
+PAGES = (
+    *PAGES_OF_A_FILE,
+    "/files/1",
+    f"{FILE}1/",
+    "/runs",
+    "/weather",
+    "/quality",
+    "/api/audit/",
+    "/health",
+    "/metrics",
+)
 INSERT = "INSERT INTO shelf ({}) VALUES ({})"
 KINDS = {
     "unique": (INSERT.format("id", ":canary"), "constraint shelf_pkey, table public.shelf"),
