@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import os
 import subprocess
@@ -16,7 +17,7 @@ import psycopg2
 import pytest
 from rich.console import Console
 
-from mini_platform.cli.supervisor import commands
+from mini_platform.cli.supervisor import commands, lifecycle
 from mini_platform.cli.supervisor.child import MARK, ChildProcess
 from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.log_files import LogFile
@@ -161,6 +162,30 @@ def test_down_ends_everything_and_says_what(
     assert not psutil.pid_exists(left.pid) or left.wait(timeout=5)
     assert commands.down() == 0
     assert capsys.readouterr().out == "Nothing was running.\n"
+
+
+def test_a_clock_that_is_set_back_restarts_the_daemon_and_delays_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken, log = [], io.StringIO()
+    monkeypatch.setattr(lifecycle, "wake_sensors", woken.append)  # operations/test_watchdog.py has a real one
+    supervisor = Supervisor(settings, Console(file=log, width=1000))
+    supervisor._ready, supervisor._processes = True, started(settings, monkeypatch, api=DIES, daemon=LIVES)
+    try:
+        (api,) = die(supervisor._processes)
+        assert api.next_start
+        child = supervisor._processes._parts["daemon"].child
+        supervisor._notice_clock_step()
+        assert supervisor._processes._parts["daemon"].child is child
+        supervisor._clock += 3600
+        api.next_start += dt.timedelta(hours=1)
+        supervisor._notice_clock_step()
+        assert "the clock was set back by 3600 s, and the daemon is restarted" in log.getvalue()
+        assert child
+        assert (child.running, woken, supervisor._processes.facts()["daemon"]["running"]) == (False, [settings], True)
+        assert supervisor._processes.due() == [api]
+    finally:
+        supervisor._processes.end(["api", "daemon"])
 
 
 def query(home: Path, *statements: str) -> object:

@@ -31,6 +31,7 @@ from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import ALERTED_KINDS
 from mini_platform.operations.landing import land
 from mini_platform.platform import Platform
+from mini_platform.warehouse import run_history
 from mini_platform.warehouse.tables import incidents
 
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -202,3 +203,15 @@ def test_a_drop_folder_that_cannot_be_listed(
         away.rename(folder)
         assert len(land(platform, weather, "test").file_ids) == 1
         assert list(watchdog._unseen(conn, platform, LONG_AGO, set())) == []
+
+
+def test_sensors_that_ticked_in_the_future_tick_again(platform: Platform, instance: dg.DagsterInstance) -> None:
+    """The clock was set back: Dagster would wait until it has caught up."""
+    instance.add_instigator_state(sensor("another", BEFORE))
+    with platform.engine.begin() as conn:
+        run_history.wake_sensors(conn)
+    states = {state.name: state.instigator_data for state in instance.all_instigator_state()}
+    ticks = {name: (data.last_tick_start_timestamp, data.last_tick_timestamp) for name, data in states.items()}
+    assert ticks.pop("another") == (BEFORE, BEFORE)
+    assert set(ticks) == set(SENSORS)
+    assert all(time.time() - 60 < moment < time.time() for pair in ticks.values() for moment in pair)

@@ -21,6 +21,7 @@ from mini_platform.cli.supervisor.preflight import (
     create_schemas,
     drop_samples,
     fail_dead_runs,
+    wake_sensors,
 )
 from mini_platform.cli.supervisor.processes import WATCHDOG, Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
@@ -36,6 +37,9 @@ from mini_platform.warehouse import embedded
 FULL_DISK_PAUSE = 30.0
 """Seconds between attempts to start Postgres on a full disk."""
 
+CLOCK_STEP = 5.0
+"""Seconds by which a clock is set back, rather than corrected bit by bit."""
+
 
 class Supervisor:
     """The platform's processes, from one `up` to its stop."""
@@ -50,6 +54,7 @@ class Supervisor:
         self._reservations: list[socket.socket] = []
         self._owns_postgres = False
         self._postgres_due = 0.0
+        self._clock = time.time() - time.monotonic()
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
         self._state: dict[str, Any] = {"since": dt.datetime.now().astimezone().isoformat(timespec="seconds")}
@@ -102,6 +107,7 @@ class Supervisor:
         while True:
             time.sleep(1)
             self._restart_postgres()
+            self._notice_clock_step()
             self._restart_ended()
             self._reload_declarations()
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
@@ -176,6 +182,19 @@ class Supervisor:
         except embedded.DiskFullError as error:
             self._postgres_due = time.monotonic() + FULL_DISK_PAUSE
             self._log("ERROR", f"{error} It is tried again in {FULL_DISK_PAUSE:.0f} s")
+
+    def _notice_clock_step(self) -> None:
+        """Restart the daemon if the clock was set back: it sleeps, and its sensors wait, until the clock has caught up."""
+        before, self._clock = self._clock, time.time() - time.monotonic()
+        if (seconds := before - self._clock) < CLOCK_STEP:
+            return
+        self._log("WARNING", f"the clock was set back by {seconds:.0f} s, and the daemon is restarted")
+        if self._processes.end(["daemon"]):
+            try:
+                wake_sensors(self._settings)
+            except Exception as error:  # such as a database that is away: they wake later by themselves
+                self._log("WARNING", f"the sensors wait until the clock has caught up: {type(error).__name__}")
+            self._processes.launch(["daemon"])
 
     def _restart_ended(self) -> None:
         """Note which processes have ended, and start those again whose pause is over."""
