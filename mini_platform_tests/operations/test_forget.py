@@ -259,7 +259,7 @@ def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Pa
 
 
 def test_a_drop_folder_that_is_read_only(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
-    """What arrives is loaded all the same; whoever is to be forgotten stays there, and that is a sentence."""
+    """New files are loaded all the same; a person to be forgotten stays there, and that is a sentence."""
     mount(data / "sales", "size=1m")
     try:
         (data / "sales" / "a.csv").write_bytes(csv_of(HERS[0], *OTHERS))

@@ -140,7 +140,7 @@ CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON ops.files FOR EACH ROW EXECUTE
 def test_a_row_that_the_database_refuses_in_a_request(
     envelopes: Envelopes, platform: Platform, pipeline: Pipeline, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """In neither the answer, the log nor the event."""
+    """Neither the answer, the log nor the event has the canary."""
     log = io.StringIO()
     logs.configure("json")
     (handler,) = logging.getLogger().handlers

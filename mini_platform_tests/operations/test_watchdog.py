@@ -181,7 +181,7 @@ def test_every_kind_of_alert_has_a_title() -> None:
 def test_a_drop_folder_that_cannot_be_listed(
     platform: Platform, instance: dg.DagsterInstance, data: Path, tmp_path: Path
 ) -> None:
-    """As after an error of a network mount: one incident, while uploads and other datasets go on; and it recovers."""
+    """An error of a network mount is one incident, while uploads and other datasets go on; and it recovers."""
     weather, signals = (platform.datasets[name] for name in ("weather", "signals"))
     folder, away = data / "weather", tmp_path / "away"
     (folder / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")

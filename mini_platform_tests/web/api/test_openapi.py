@@ -126,7 +126,7 @@ FORMS = st.one_of(
 def test_generated_forms_meet_no_mistake_of_ours(
     client: httpx.Client, platform: Platform, operations: list[Operation]
 ) -> None:
-    """What pages send is in no document."""
+    """The pages send them; no document has them."""
     documented = {one.path for one in operations}
     posts = {path for method, path in endpoints_of(create_app(Site(platform)).routes) if method == "POST"} - documented
     assert "/login" in posts
