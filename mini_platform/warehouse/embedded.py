@@ -72,6 +72,8 @@ CONFIGURATION: Mapping[str, str] = {
 """Server settings, written at every start to `mini_platform.conf` beside postgresql.conf."""
 
 CONFIGURATION_FILE = "mini_platform.conf"
+NEEDED_BYTES = 32 * 2**20
+"""Free space below which a failed start is one of a full disk: two segments of the write-ahead log."""
 START_SECONDS = 300.0
 """Longest wait for a start: replaying `max_wal_size` of WAL after a crash takes minutes on a slow disk."""
 STOP_SECONDS = 60.0
@@ -81,8 +83,6 @@ RECOVERY_STOP_SECONDS = 5.0
 RETRY_SECONDS = 20.0
 """Longest time that a start is retried while processes of a killed server are still ending."""
 LOG_BYTES = 10 * 2**20
-NEEDED_BYTES = 32 * 2**20
-"""Free space below which a failed start is one of a full disk: two segments of the write-ahead log."""
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -143,10 +143,8 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
         EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
         SocketFolderError: the folder for its socket belongs to another user.
     """
-    if url := _ready_url(home):
-        return url
     try:
-        return _started(home, configuration or {})
+        return _ensure_running(home, configuration)
     except (OSError, EmbeddedPostgresError) as error:
         if home.exists() and shutil.disk_usage(home).free < NEEDED_BYTES:
             message = f"Postgres cannot be started, as the disk of {home} is full: free some space there."
@@ -154,7 +152,9 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
         raise
 
 
-def _started(home: Path, configuration: Mapping[str, str]) -> str:
+def _ensure_running(home: Path, configuration: Mapping[str, str] | None) -> str:
+    if url := _ready_url(home):
+        return url
     home.mkdir(parents=True, exist_ok=True)
     with _start_stop_lock(home):
         if pid(home):
@@ -163,7 +163,7 @@ def _started(home: Path, configuration: Mapping[str, str]) -> str:
                 return url
             _stop(home)
         _create(home)
-        _configure(home, configuration)
+        _configure(home, configuration or {})
         _start(home)
     if url := _ready_url(home):
         return url

@@ -68,17 +68,6 @@ AUTOMATION = text(
     """
 )
 
-WAKE = text(
-    """
-    UPDATE dagster.instigators
-    SET instigator_body = CAST(jsonb_set(jsonb_set(instigator_body::jsonb,
-            '{job_specific_data,last_tick_timestamp}', to_jsonb(CAST(:moment AS float8))),
-            '{job_specific_data,last_tick_start_timestamp}', to_jsonb(CAST(:moment AS float8))) AS text)
-    WHERE instigator_type = 'SENSOR' AND instigator_body::jsonb #>> '{job_specific_data,last_tick_start_timestamp}' IS NOT NULL
-    AND (instigator_body::jsonb #>> '{job_specific_data,last_tick_start_timestamp}')::float8 > :moment
-    """
-)
-
 
 def summary(conn: Connection) -> dict[str, Row[Any]]:
     """Return the numbers, results, durations in seconds and times of the runs of each dataset that had any."""
@@ -94,12 +83,6 @@ def last_day(conn: Connection) -> Sequence[Row[Any]]:
     return conn.execute(ENDED_LAST_DAY, {"tag": DATASET_TAG}).all()
 
 
-def wake_sensors(conn: Connection) -> None:
-    """Let sensors tick whose last tick lies in the future, as after a clock was set back: Dagster would wait for it."""
-    if conn.scalar(AUTOMATION_EXISTS):
-        conn.execute(WAKE, {"moment": int(time.time()) - 0.5})  # Dagster reads no integer.
-
-
 def last_heartbeat(conn: Connection) -> dt.datetime | None:
     """Return when Dagster's daemon last showed that all that it runs lives; None if it never ran."""
     heartbeat: dt.datetime | None = conn.scalar(HEARTBEAT) if conn.scalar(DAEMONS_EXIST) else None
@@ -109,3 +92,21 @@ def last_heartbeat(conn: Connection) -> dt.datetime | None:
 def automation(conn: Connection) -> Sequence[Row[Any]]:
     """Return each sensor and schedule that ever ran or was stopped, also removed ones; `last_tick` is known of sensors."""
     return conn.execute(AUTOMATION).all() if conn.scalar(AUTOMATION_EXISTS) else []
+
+
+WAKE = text(
+    """
+    UPDATE dagster.instigators
+    SET instigator_body = CAST(jsonb_set(jsonb_set(instigator_body::jsonb,
+            '{job_specific_data,last_tick_timestamp}', to_jsonb(CAST(:moment AS float8))),
+            '{job_specific_data,last_tick_start_timestamp}', to_jsonb(CAST(:moment AS float8))) AS text)
+    WHERE instigator_type = 'SENSOR'
+    AND (instigator_body::jsonb #>> '{job_specific_data,last_tick_start_timestamp}')::float8 > :moment
+    """
+)
+
+
+def wake_sensors(conn: Connection) -> None:
+    """Let sensors tick whose last tick lies in the future, as after a clock was set back: Dagster would wait for it."""
+    if conn.scalar(AUTOMATION_EXISTS):
+        conn.execute(WAKE, {"moment": int(time.time()) - 0.5})  # Dagster reads no integer.

@@ -150,34 +150,6 @@ def test_silence_is_one_incident_that_every_view_shows(
         assert conn.scalars(select(incidents.c.incident_id).where(incidents.c.closed_at.is_(None))).all() == []
 
 
-def test_sensors_get_time_after_the_daemon_is_back(
-    instance: dg.DagsterInstance, platform: Platform, data: Path
-) -> None:
-    the_daemon_is_away(instance, data)
-    for moment in (BEFORE, NOW):
-        beat(instance, moment)
-        watchdog.look(platform, LONG_AGO)
-    with platform.engine.connect() as conn:
-        assert current(conn, platform, platform.datasets) == []
-        assert conn.scalars(select(incidents.c.subject)).all() == ["daemon"]
-
-
-def test_a_part_that_keeps_dying_is_an_incident(platform: Platform, home: Path) -> None:
-    home.mkdir(exist_ok=True)
-    part = {"running": False, "why": "exit code 1", "failing_since": "2026-01-01T10:00:00+00:00"}
-    write_state(home, parts={"api": part | {"deaths": 3}, "webserver": part | {"deaths": 2}})
-    with platform.engine.connect() as conn:
-        assert watchdog.silences(conn, platform, LONG_AGO) == [], "no platform runs"
-        with pid_file_lock(home):
-            (incident,) = watchdog.silences(conn, platform, LONG_AGO)
-    assert (incident.subject, incident.since) == ("api", dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC))
-    assert incident.message == "api: its process keeps ending (exit code 1), and is restarted after pauses."
-
-
-def test_every_kind_of_alert_has_a_title() -> None:
-    assert set(ALERTED_KINDS) <= LEADS.keys()
-
-
 def test_a_drop_folder_that_cannot_be_listed(
     platform: Platform, instance: dg.DagsterInstance, data: Path, tmp_path: Path
 ) -> None:
@@ -215,3 +187,31 @@ def test_sensors_that_ticked_in_the_future_tick_again(platform: Platform, instan
     assert ticks.pop("another") == (BEFORE, BEFORE)
     assert set(ticks) == set(SENSORS)
     assert all(time.time() - 60 < moment < time.time() for pair in ticks.values() for moment in pair)
+
+
+def test_sensors_get_time_after_the_daemon_is_back(
+    instance: dg.DagsterInstance, platform: Platform, data: Path
+) -> None:
+    the_daemon_is_away(instance, data)
+    for moment in (BEFORE, NOW):
+        beat(instance, moment)
+        watchdog.look(platform, LONG_AGO)
+    with platform.engine.connect() as conn:
+        assert current(conn, platform, platform.datasets) == []
+        assert conn.scalars(select(incidents.c.subject)).all() == ["daemon"]
+
+
+def test_a_part_that_keeps_dying_is_an_incident(platform: Platform, home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    part = {"running": False, "why": "exit code 1", "failing_since": "2026-01-01T10:00:00+00:00"}
+    write_state(home, parts={"api": part | {"deaths": 3}, "webserver": part | {"deaths": 2}})
+    with platform.engine.connect() as conn:
+        assert watchdog.silences(conn, platform, LONG_AGO) == [], "no platform runs"
+        with pid_file_lock(home):
+            (incident,) = watchdog.silences(conn, platform, LONG_AGO)
+    assert (incident.subject, incident.since) == ("api", dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC))
+    assert incident.message == "api: its process keeps ending (exit code 1), and is restarted after pauses."
+
+
+def test_every_kind_of_alert_has_a_title() -> None:
+    assert set(ALERTED_KINDS) <= LEADS.keys()
