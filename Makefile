@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lock-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
-.PHONY: help up down install test test-fast test-wheel bench test-servers faults faults-all fuzz ten-thousand soak screenshots docs wheel lint audit format lock clean
+.PHONY: help up down install test test-fast test-wheel bench test-servers faults faults-all fuzz ten-thousand soak screenshots docs wheel sbom lint audit format lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -63,7 +63,7 @@ screenshots: install ## write the pictures of this README anew, from the running
 docs: install ## build the documentation, which the platform serves at /help/
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning -b html -d .venv/doctrees docs mini_platform/web/help
 
-wheel: docs ## build the wheel, with the documentation in it, into dist/
+wheel: docs sbom ## build the wheel, with the documentation in it, into dist/, and the SBOM beside it
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 lint: install ## what CI checks besides the tests: ruff, mypy, the walls between the rooms, bandit, secrets, Dockerfile
@@ -78,6 +78,9 @@ lint: install ## what CI checks besides the tests: ruff, mypy, the walls between
 
 audit: install ## known vulnerabilities of what is locked; needs the network
 	@.ci/audit
+
+sbom: install ## write dist/sbom.cdx.json: every locked package with version, hashes and licence (CycloneDX)
+	@$(BIN)/python .ci/sbom
 
 format: install ## write all code as the linter wants it
 	@$(BIN)/ruff check --fix .

@@ -87,6 +87,18 @@ def test_targets_of_make_are_there_with_their_files(page: Path) -> None:
 
 
 @each_current_page
+def test_tests_are_there(page: Path) -> None:
+    for path, name in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"^def {name}\(", (PROJECT / "mini_platform_tests" / path).read_text(), re.MULTILINE), name
+
+
+def test_every_threat_has_its_test() -> None:
+    rows = re.findall(r"^\| (?!who|---).*\|$", (PROJECT / "docs" / "threat-model.md").read_text(), re.MULTILINE)
+    assert rows
+    assert [row for row in rows if "::test_" not in row.split("|")[-2]] == []
+
+
+@each_current_page
 def test_settings_are_there(page: Path) -> None:
     for variable in VARIABLE.findall(page.read_text()):
         assert variable.removesuffix("_FILE").partition("__")[0] in VARIABLES, variable

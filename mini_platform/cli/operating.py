@@ -108,6 +108,8 @@ def restore(
         print_json([facts])
     else:
         print_facts(facts)
+    for note in result.notes:
+        print_message(note)
     if result.manifest.raw_missing:
         print_message(f"{len(result.manifest.raw_missing)} raw files were missing when the backup was made.")
     if result.later > result.replayed:

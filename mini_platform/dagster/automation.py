@@ -214,8 +214,9 @@ def _evaluate(
     if context.instance.get_runs_count(dg.RunsFilter(tags={DATASET_TAG: dataset.name}, statuses=ACTIVE)):
         return dg.SkipReason(f"{work} wait for the run that is in progress.")
     if vain_runs := _runs_in_vain(context.instance, dataset, platform, new):
-        next_try = _timestamp(vain_runs[0].end_time, vain_runs[0].update_timestamp) + PAUSES[len(vain_runs) - 1]
-        if time.time() < next_try:
+        ended = _timestamp(vain_runs[0].end_time, vain_runs[0].update_timestamp)
+        next_try = ended + PAUSES[len(vain_runs) - 1]
+        if ended <= time.time() < next_try:  # An end in the future is one of a clock that was set back since.
             runs = f"The last {len(vain_runs)} runs" if len(vain_runs) > 1 else "The last run"
             at = dt.datetime.fromtimestamp(next_try, dt.UTC)
             return dg.SkipReason(

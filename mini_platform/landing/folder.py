@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -79,6 +80,8 @@ def look(
 ) -> list[DroppedFile]:
     """Return the files in a drop folder, in the order of their names, without opening any. A missing folder is empty.
 
+    A folder that cannot be listed is returned itself, blocked: what else waits for the dataset goes on.
+
     Args:
         folder: the drop folder.
         dataset: dataset of the files.
@@ -103,6 +106,11 @@ def look(
                 files.append(DroppedFile(name, Path(entry.path), current, reason, blocked, info.st_ctime))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        reason = f"{folder} cannot be listed: {error.strerror}"
+        with suppress(OSError):
+            return [DroppedFile(f"{folder.name}/", folder, "", reason, True, folder.stat().st_ctime)]
+        return [DroppedFile(f"{folder.name}/", folder, "", reason, True)]
     return sorted(files, key=lambda file: file.name)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mini_platform.storage.remote import Inbox
@@ -44,11 +44,17 @@ def due(conn: Connection, candidates: Sequence[Inbox]) -> list[Inbox]:
     if not candidates:
         return []
     now = func.clock_timestamp()
-    is_waiting = or_(inboxes.c.next_at > now, and_(inboxes.c.held_by.is_not(None), inboxes.c.held_until > now))
+    is_waiting = or_(_pauses(now), and_(inboxes.c.held_by.is_not(None), inboxes.c.held_until > now))
     waiting = set(
         conn.execute(select(inboxes.c.inbox).where(inboxes.c.dataset == candidates[0].dataset, is_waiting)).scalars()
     )
     return [inbox for inbox in candidates if inbox.name not in waiting]
+
+
+def _pauses(now: Any) -> ColumnElement[bool]:
+    """Return the condition of an inbox that is not due; what is further ahead was planned before the clock was set back."""
+    latest = now + func.make_interval(0, 0, 0, 0, 0, 0, 2 * LONGEST_PAUSE)
+    return and_(inboxes.c.next_at > now, inboxes.c.next_at < latest)
 
 
 def pause_after(failures: int, every: float) -> float:
@@ -84,7 +90,7 @@ class Lease:
             statement = insert(inboxes).values(**key, url=self.inbox.url, position=b"").on_conflict_do_nothing()
             conn.execute(statement)
             free = or_(inboxes.c.held_by.is_(None), inboxes.c.held_until < now)
-            conditions = [self._row, free] if at_once else [self._row, free, inboxes.c.next_at <= now]
+            conditions = [self._row, free] if at_once else [self._row, free, not_(_pauses(now))]
             values = {"held_by": self.holder, "held_until": self._held_until, "tried_at": now}
             row = conn.execute(update(inboxes).where(*conditions).values(values).returning(inboxes)).first()
             if row is not None and row.url != self.inbox.url:

@@ -60,10 +60,12 @@ def _erase(erasure: Erasure) -> Erased:
     nobody = replace(erasure.person, keys=erasure.person.keys.clear())
     result = Erased()
     for file in folder.look(dropped, dataset):
+        if file.blocked:
+            result.unread.append(f"{file.path} could not be searched: {file.skip_reason}")
         if not file.is_read:
             continue
-        with scratch(dropped) as target:
-            try:
+        try:
+            with scratch(dropped) as target:
                 search, written = erase(dataset, file.path, file.name, "folder", erasure.raw.limits, nobody, target)
                 if not (search.lines or search.mentioned):
                     if search.unread:
@@ -73,11 +75,11 @@ def _erase(erasure: Erasure) -> Erased:
                     target.replace(file.path)
                 else:
                     file.path.unlink()
-            except FileNotFoundError:
-                continue  # It was removed meanwhile.
-            except OSError as error:
-                result.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
-                continue
+        except FileNotFoundError:
+            continue  # It was removed meanwhile.
+        except OSError as error:
+            result.unread.append(f"{file.path} could not be rewritten: {error.strerror}")
+            continue
         result.files.append(rewriting_of(file.name, search, written=written))
         if written:
             _remember(erasure.engine, dataset, file)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -61,6 +61,7 @@ class Restored:
         later: number of files that arrived after the backup was made, according to the replaced ledger.
         replayed: number of these that are pending again.
         erased_later: True if a person was forgotten since: their data is back, and must be forgotten again.
+        notes: sentences about datasets whose restored tables do not fit the declarations of today, or have none.
     """
 
     manifest: Manifest
@@ -68,6 +69,7 @@ class Restored:
     later: int
     replayed: int
     erased_later: bool
+    notes: Sequence[str]
 
 
 def restore(
@@ -119,10 +121,11 @@ def restore(
         database.dispose()
         _load_dump(program, platform.url, folder / name / "database.dump", manifest, server)
         progress(0, "Updating the tables")
-        (initialize if has_roles else create_all)(database, platform.datasets.values())
+        refused = (initialize if has_roles else create_all)(database, platform.datasets.values())
         _revoke(database, revoked)
         _add_audit_records(database, audit_records, manifest, name)
-        return _land_later_files(database, platform.store, manifest, before, copied, replay=replay)
+        notes = _notes(database, platform, refused)
+        return _land_later_files(database, platform.store, manifest, before, copied, notes, replay=replay)
     finally:
         database.dispose()
 
@@ -290,8 +293,26 @@ def _script_end(manifest: Manifest) -> str:
     )
 
 
+def _notes(database: Engine, platform: Platform, refused: Mapping[str, ValueError]) -> list[str]:
+    """Return what became of datasets that were declared otherwise when the backup was made; all their rows are restored."""
+    with database.connect() as conn:
+        names = set(conn.scalars(select(files.c.dataset).distinct()))
+    declared = {*platform.datasets, *(each.name for each in platform.invalid)}
+    return [
+        *(f"{name} is restored, but cannot be loaded any more: {reason}." for name, reason in sorted(refused.items())),
+        *(f"{name} is restored, but is not declared any more: its tables stay." for name in sorted(names - declared)),
+    ]
+
+
 def _land_later_files(
-    database: Engine, store: RawStore, manifest: Manifest, before: Sequence[Row[Any]], copied: int, *, replay: bool
+    database: Engine,
+    store: RawStore,
+    manifest: Manifest,
+    before: Sequence[Row[Any]],
+    copied: int,
+    notes: Sequence[str],
+    *,
+    replay: bool,
 ) -> Restored:
     with database.begin() as conn:
         known = {(row.dataset, row.name, row.version) for row in _ledger(conn)}
@@ -304,4 +325,4 @@ def _land_later_files(
         for (dataset, channel), rows in groupby(to_land, key=lambda row: (row.dataset, row.channel)):
             ledger.register(conn, dataset, [ledger.Arrival(row.name, row.sha256, row.bytes) for row in rows], channel)
     erased = any(row.erased_at and row.erased_at.isoformat() > manifest.created_at for row in before)
-    return Restored(manifest, copied, len(later), len(to_land), erased)
+    return Restored(manifest, copied, len(later), len(to_land), erased, notes)

@@ -265,22 +265,29 @@ def _unknown(conn: Connection, platform: Platform, watching_since: dt.datetime) 
 def _unseen(
     conn: Connection, platform: Platform, watching_since: dt.datetime, unwatched: set[str | None]
 ) -> Iterator[Incident]:
-    """Yield an incident per dataset with files in its drop folder that are in no ledger row though its sensor ticks."""
+    """Yield an incident per dataset with files in its drop folder that are in no ledger row though its sensor ticks.
+
+    Files, or the folder, that the platform may not read are among them.
+    """
     settings = platform.settings
     for dataset in platform.datasets.values():
         if dataset.name in unwatched:
             continue
         changed = folder.changed(conn, settings.data / dataset.name, dataset)
-        moments = (dt.datetime.fromtimestamp(file.changed_at, dt.UTC) for file in changed if not file.skip_reason)
+        blocked = [file for file in changed if file.blocked]
+        not_taken = blocked or [file for file in changed if not file.skip_reason]
+        moments = (dt.datetime.fromtimestamp(file.changed_at, dt.UTC) for file in not_taken)
         waiting = sorted(moment for moment in moments if _silence(moment, watching_since))
         if waiting:
+            why = f" {blocked[0].name}: {blocked[0].skip_reason}." if blocked else ""
+            advice = "See the ticks of its sensor and its runs in Dagster's UI."
             yield Incident(
                 "files_unseen",
                 dataset.name,
                 dataset.name,
                 waiting[0].isoformat(),
-                f"{dataset.name}: {plural(len(waiting), 'file')} in its drop folder not taken.",
-                "See the ticks of its sensor and its runs in Dagster's UI.",
+                f"{dataset.name}: {plural(len(waiting), 'file')} in its drop folder not taken.{why}",
+                "Make it readable for the user of the platform; it is tried again by itself." if blocked else advice,
                 f"{settings.links_url}/datasets/{quote(dataset.name)}",
                 waiting[0],
             )

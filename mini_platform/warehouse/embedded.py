@@ -73,6 +73,8 @@ CONFIGURATION: Mapping[str, str] = {
 """Server settings, written at every start to `mini_platform.conf` beside postgresql.conf."""
 
 CONFIGURATION_FILE = "mini_platform.conf"
+NEEDED_BYTES = 32 * 2**20
+"""Free space below which a failed start is one of a full disk: two segments of the write-ahead log."""
 START_SECONDS = 300.0
 """Longest wait for a start: replaying `max_wal_size` of WAL after a crash takes minutes on a slow disk."""
 STOP_SECONDS = 60.0
@@ -85,6 +87,10 @@ RETRY_SECONDS = 20.0
 
 class EmbeddedPostgresError(RuntimeError):
     """The embedded server could not be created, started or stopped."""
+
+
+class DiskFullError(EmbeddedPostgresError):
+    """The embedded server could not be created or started, as its disk is full."""
 
 
 def binary(name: str) -> Path:
@@ -138,9 +144,20 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
         A SQLAlchemy URL of the database `mini_platform`.
 
     Raises:
+        DiskFullError: there is no room for it.
         EmbeddedPostgresError: the server could not be created or started; the message ends with the last lines of its log.
         SocketFolderError: the folder for its socket belongs to another user.
     """
+    try:
+        return _ensure_running(home, configuration)
+    except (OSError, EmbeddedPostgresError) as error:
+        if home.exists() and shutil.disk_usage(home).free < NEEDED_BYTES:
+            message = f"Postgres cannot be started, as the disk of {home} is full: free some space there."
+            raise DiskFullError(message) from error
+        raise
+
+
+def _ensure_running(home: Path, configuration: Mapping[str, str] | None) -> str:
     if url := _ready_url(home):
         return url
     make_home(home)

@@ -26,6 +26,7 @@ from mini_platform.warehouse.logins import ReadingRefusedError
 MEDIA_TYPE = "application/problem+json"
 CANCELED = "57014"
 """SQLSTATE of a statement that exceeded its time limit."""
+DISK_FULL = "53100"
 
 
 class ProblemError(Exception):
@@ -163,6 +164,9 @@ async def _raw_store_away(_: Request, __: RawStoreAwayError) -> JSONResponse:
 
 
 async def _operational(request: Request, error: OperationalError) -> JSONResponse:
+    if getattr(error.orig, "pgcode", None) == DISK_FULL:
+        logging.getLogger(__name__).error("%s %s failed: %s", request.method, request.url.path, error.orig)
+        return problem(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of the database is full; try again later.")
     if answers_late(error):
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,

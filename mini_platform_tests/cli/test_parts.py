@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
+from rich.console import Console
 
-from mini_platform.cli.supervisor import commands
+from mini_platform.cli.supervisor import commands, lifecycle
 from mini_platform.cli.supervisor.child import MARK, ChildProcess
+from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.log_files import LogFile, rotate_appended
 from mini_platform.cli.supervisor.processes import LONGEST_PAUSE, RESTARTS, Part, Processes
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import Settings, load_settings
 from mini_platform.warehouse import embedded
+from mini_platform_tests.support.disks import mount
 
 LIVES, DIES = ["-c", "import time; time.sleep(60)"], ["-c", "raise SystemExit(3)"]
 
@@ -75,6 +82,78 @@ def test_a_part_that_keeps_dying_is_left_alone_ever_longer_and_the_rest_goes_on(
     assert not processes.due(), "what was ended is not restarted"
 
 
+def test_a_clock_that_is_set_back_restarts_the_daemon_and_delays_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken, log = [], io.StringIO()
+    monkeypatch.setattr(lifecycle, "wake_sensors", woken.append)  # operations/test_watchdog.py has a real one
+    supervisor = Supervisor(settings, Console(file=log, width=1000))
+    supervisor._ready, supervisor._processes = True, started(settings, monkeypatch, api=DIES, daemon=LIVES)
+    try:
+        (api,) = die(supervisor._processes)
+        assert api.next_start
+        child = supervisor._processes._parts["daemon"].child
+        supervisor._notice_clock_step()
+        assert supervisor._processes._parts["daemon"].child is child
+        supervisor._clock += 3600
+        api.next_start += dt.timedelta(hours=1)
+        supervisor._notice_clock_step()
+        assert "the clock was set back by 3600 s, and the daemon is restarted" in log.getvalue()
+        assert child
+        assert (child.running, woken, supervisor._processes.facts()["daemon"]["running"]) == (False, [settings], True)
+        assert supervisor._processes.due() == [api]
+    finally:
+        supervisor._processes.end(["api", "daemon"])
+
+
+def query(home: Path, *statements: str) -> object:
+    """Run statements on the embedded Postgres, started if need be; return the first value of the last one."""
+    with closing(psycopg2.connect(embedded.ensure_running(home).replace("+psycopg2", ""))) as conn:
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return (cursor.fetchone() or [None])[0] if cursor.description else None
+
+
+def test_a_full_disk_ends_nothing_and_postgres_starts_again_once_there_is_room(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres stops as soon as its log cannot grow; what it has acknowledged by then is there afterwards."""
+    home = settings.home
+    mount(home, "size=130m", "mode=700")
+    log, full = io.StringIO(), Path("/dev/full").open("w")  # noqa: SIM115 - closed below
+    supervisor = Supervisor(settings, Console(file=log, width=1000))
+    supervisor._ready = True
+    try:
+        query(home, "CREATE TABLE thing (n int)", "INSERT INTO thing SELECT generate_series(1, 1000)")
+        with suppress(OSError), (home / "fills").open("wb") as file:
+            while file.write(bytes(2**20)):
+                pass
+        switch = "SELECT pg_switch_wal()"  # A new segment of the log, for which there is no room.
+        with pytest.raises(psycopg2.OperationalError):
+            query(home, *("INSERT INTO thing VALUES (1001)", switch) * 9)
+        give_up = time.monotonic() + 20
+        while embedded.is_running(home):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        supervisor._restart_postgres()
+        supervisor._restart_postgres()  # Not before a while.
+        sentence = f"as the disk of {home} is full: free some space there. It is tried again in 30 s"
+        assert log.getvalue().count(sentence) == 1
+        supervisor._console = Console(file=full)
+        supervisor._log("INFO", "a line that no disk takes")
+        (home / "fills").unlink()
+        monkeypatch.setattr(supervisor, "_postgres_due", 0.0)
+        supervisor._restart_postgres()
+        assert int(str(query(home, "SELECT count(*) FROM thing"))) >= 1000
+    finally:
+        with suppress(OSError):
+            full.close()
+        embedded.stop(home)
+        subprocess.run(["umount", "--lazy", home], check=True)
+
+
 def test_deaths_are_forgotten_after_a_while(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = started(settings, monkeypatch, api=LIVES)
     api = processes._parts["api"]
@@ -123,6 +202,7 @@ def test_logs_rotate_and_lose_no_line(settings: Settings, tmp_path: Path) -> Non
 
 ROTATES = """
 import os, pathlib, subprocess, sys
+from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.log_files import rotate_output
 from mini_platform.config.settings import load_settings
 for n in range(200):

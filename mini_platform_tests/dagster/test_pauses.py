@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -79,6 +80,16 @@ def test_the_pauses_grow(defs: dg.Definitions, instance: dg.DagsterInstance, mon
 def test_the_declared_pauses() -> None:
     assert (automation.PAUSES[0], automation.PAUSES[-1]) == (5, 300)
     assert all(later <= 2 * pause for pause, later in zip(automation.PAUSES, automation.PAUSES[1:], strict=False))
+
+
+def test_a_clock_that_was_set_back_is_no_pause(
+    defs: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "PAUSES", (50,))
+    ended = fail(defs, instance)
+    clock_of_today = SimpleNamespace(time=lambda: ended - 3600, monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(automation, "time", clock_of_today)
+    assert isinstance(tick(defs, instance), dg.RunRequest)
 
 
 def test_a_success_ends_it(defs: dg.Definitions, instance: dg.DagsterInstance, data: Path, home: Path) -> None:

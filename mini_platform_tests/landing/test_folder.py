@@ -451,3 +451,7 @@ def test_a_file_that_may_not_be_read(drop: Drop, database_url: str) -> None:
     assert looked == [closed, ["open.csv", None, False]]
     assert left == [closed]
     assert drop.ledger() == [("open.csv", 1, "landed")]
+    drop.path.chmod(0)  # Now nobody may list it.
+    output = subprocess.run([*AS_A_USER, *script], cwd=PROJECT, stdout=subprocess.PIPE, check=True).stdout
+    drop.path.chmod(0o700)
+    assert json.loads(output)[0] == [["drop/", f"{drop.path} cannot be listed: Permission denied", True]]

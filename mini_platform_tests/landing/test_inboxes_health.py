@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import httpx
 import pytest
+from sqlalchemy import func, update
 
+from mini_platform.landing import inbox_state
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.sources import remote_inboxes, visit_inbox
 from mini_platform.platform import Platform
+from mini_platform.warehouse.tables import inboxes
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.inbox_harness import INBOX, InboxHarness
 from mini_platform_tests.support.servers import ACCESS_KEY
@@ -19,6 +24,16 @@ def visited(set_up: InboxHarness) -> InboxHarness:
     for inbox in remote_inboxes(set_up.platform, weather):
         visit_inbox(set_up.platform, weather, inbox)
     return set_up
+
+
+@pytest.mark.parametrize(("ahead", "is_due"), [(60, False), (3600, True)])
+def test_a_visit_that_was_planned_before_the_clock_was_set_back(
+    visited: InboxHarness, ahead: int, is_due: bool
+) -> None:
+    with visited.platform.engine.begin() as conn:
+        conn.execute(update(inboxes).values(next_at=func.now() + dt.timedelta(seconds=ahead)))
+        due = inbox_state.due(conn, remote_inboxes(visited.platform, weather))
+    assert len(due) == (2 if is_due else 0)
 
 
 def metrics(client: httpx.Client, name: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The container files without an engine: what they say is valid and closed, and what they start runs.
 
-No image is built and no container started here: the compose file is held to the compose specification, the Dockerfile to
-hadolint, and each command of ours is started by hand, with its health check, and a file goes through them.
+No image is built and no container started here, as no engine is at hand: the compose file is held to the compose specification,
+the Dockerfiles to hadolint, and each command of ours is started by hand where all but state and data is read-only (as root, in
+a mount namespace of its own), with its health check, and a file goes through them. That the image can be built is not tested.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from compose_spec import PyCompose
 from sqlalchemy import Engine, select
 
 from mini_platform.cli.service import SERVICES
+from mini_platform.operations import lock
+from mini_platform.operations.doctor import LOCK
+from mini_platform.operations.scaffold import TEMPLATE
 from mini_platform.warehouse.tables import files
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.ports import free_port
@@ -41,6 +46,10 @@ TICK_SECONDS = 6.0
 """A tick that has begun may still see a file, though its sensor was stopped."""
 IN_BACKGROUND = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh")
 """Starts a command as a script does in its background: with SIGINT ignored, and so does Dagster then with SIGTERM."""
+
+WRITABLE = 'mount --bind "$PWD" "$PWD" && cd "$PWD" && mount -o remount,bind,ro / && exec "$@"'
+READ_ONLY = ("unshare", "--mount", "sh", "-c", WRITABLE, "sh")
+"""Starts a command where only the current folder can be written to, as `read_only`, volumes and tmpfs make a container."""
 
 
 def compose() -> dict[str, Any]:
@@ -115,6 +124,38 @@ def test_the_dockerfile_is_lint_free() -> None:
     assert (result.stdout, result.returncode) == ("", 0)
 
 
+@pytest.mark.parametrize("folder", [PROJECT, TEMPLATE], ids=["ours", "a project's"])
+def test_the_image_installs_by_hash_and_is_not_root(folder: Path) -> None:
+    text_ = re.sub(r"\\\n\s*|^#.*\n", "", (folder / "Dockerfile").read_text(), flags=re.MULTILINE)
+    *builds, image = re.split(r"^FROM ", text_, flags=re.MULTILINE)[1:]
+    installs = re.findall(r"pip install (.*?)(?: &&|$)", text_, re.MULTILINE)
+    assert installs
+    for options in installs:
+        assert "--no-deps" in options
+        assert "--require-hashes" in options or "--no-index" in options, "nothing of an index is taken without its hash"
+    for stage in (*builds, image):
+        assert re.match(r"python:\d+\.\d+\.\d+-slim-bookworm", stage)
+    assert re.findall(r"^USER (.+)$", image, re.MULTILINE) == ["1000:1000"]
+    assert not re.search(r"^(ADD|ARG)|curl|chmod|sudo", text_, re.MULTILINE)
+
+
+def test_the_sbom_has_every_locked_package(tmp_path: Path) -> None:
+    """With its hashes; and the licence, if it is installed. `.ci/sbom` validates it against the schema."""
+    subprocess.run([sys.executable, PROJECT / ".ci" / "sbom", tmp_path / "sbom.json"], check=True, capture_output=True)
+    document = json.loads((tmp_path / "sbom.json").read_text())
+    components = {(one["name"], one["version"]): one for one in document["components"]}
+    packages = {(package.name, package.version): package for package in lock.read((PROJECT / LOCK).read_text())}
+    assert components.keys() == packages.keys()
+    for key, package in packages.items():
+        hashes = {f"sha256:{each['content']}" for each in components[key]["hashes"]}
+        assert hashes == set(re.findall(r"sha256:\w+", package.block))
+    assert components["sqlalchemy", version("sqlalchemy")]["licenses"] == [{"license": {"id": "MIT"}}]
+    of = {each["ref"]: each.get("dependsOn", []) for each in document["dependencies"]}
+    assert f"pandera=={version('pandera')}" in of["mini-platform"]
+    running = {name for (name, _), one in components.items() if one["scope"] == "required"}
+    assert ("ruff" in running, "polars" in running) == (False, True)
+
+
 def test_continuous_integration_runs_the_gate() -> None:
     workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
@@ -123,7 +164,7 @@ def test_continuous_integration_runs_the_gate() -> None:
     assert os.access(path, os.X_OK)
     subprocess.run(["bash", "-n", path], check=True)
     targets = set(re.findall(r"^part \w+ make (\w+)", path.read_text(), re.MULTILINE))
-    assert targets >= {"lint", "audit", "docs", "test", "faults"}
+    assert targets >= {"lint", "audit", "sbom", "docs", "test", "faults"}
     for target in targets:
         subprocess.run(["make", "--dry-run", target], cwd=PROJECT, check=True, capture_output=True)
 
@@ -146,14 +187,17 @@ def environment(home: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 def running(environment: dict[str, str], home: Path, tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Every service of ours, started by the words of the compose file."""
     processes = {}
+    read_only = READ_ONLY if os.geteuid() == 0 else ()
+    (tmp_path / "tmp").mkdir()
+    env = _bin() | {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tmp_path / "tmp")}
     for name, service in compose()["services"].items():
         if service["image"] == "mini-platform" and service["restart"] != "no":  # the others: roles/test_metabase.py
             program, *arguments = service["command"]
             assert program == "mini-platform"
             with (tmp_path / f"{name}.log").open("wb") as log:
                 processes[name] = subprocess.Popen(
-                    [*IN_BACKGROUND, sys.executable, "-m", "mini_platform.cli", *arguments],
-                    cwd=tmp_path, stdout=log, stderr=log, env=_bin() | {"PYTHONPATH": str(PROJECT)},
+                    [*read_only, *IN_BACKGROUND, sys.executable, "-m", "mini_platform.cli", *arguments],
+                    cwd=tmp_path, stdout=log, stderr=log, env=env,
                 )  # fmt: skip
     family = []
     try:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from mini_platform.warehouse import aggregates, ledger
 from mini_platform.warehouse.tables import COUNTERS, files, pending_deletes
 from mini_platform_tests.support import forget_worker
 from mini_platform_tests.support.command import here
+from mini_platform_tests.support.disks import mount
 from mini_platform_tests.support.examples import sales
 from mini_platform_tests.support.look import everything
 from mini_platform_tests.support.orders import HEADER, csv_of, order
@@ -252,6 +254,23 @@ def test_a_file_that_cannot_be_rewritten_is_dropped(platform: Platform, data: Pa
     assert list((data / "sales").iterdir()) == []
     consistent(platform)
     assert forgetting().is_empty
+
+
+def test_a_drop_folder_that_is_read_only(platform: Platform, data: Path, drop: Any, forgetting: Any) -> None:
+    """New files are loaded all the same; a person to be forgotten stays there, and that is a sentence."""
+    mount(data / "sales", "size=1m")
+    try:
+        (data / "sales" / "a.csv").write_bytes(csv_of(HERS[0], *OTHERS))
+        os.utime(data / "sales" / "a.csv", (0, 0))
+        subprocess.run(["mount", "-o", "remount,ro", data / "sales"], check=True)
+        assert len(drop()) == 1
+        sentence = f"{data / 'sales' / 'a.csv'} could not be rewritten: Read-only file system"
+        assert forgetting().unread == [sentence]
+        subprocess.run(["mount", "-o", "remount,rw", data / "sales"], check=True)
+        assert len(forgetting().dropped_files) == 1
+        assert left_of_her(platform, data) == []
+    finally:
+        subprocess.run(["umount", "--lazy", data / "sales"], check=True)
 
 
 def test_what_was_rejected_of_others_on_her_line_stays(

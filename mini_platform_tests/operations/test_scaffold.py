@@ -12,6 +12,7 @@ import yaml
 
 from mini_platform.config.project import VARIABLE, use_project
 from mini_platform.declare.registry import registry_of
+from mini_platform.operations import lock
 from mini_platform.operations.scaffold import ScaffoldError, scaffold
 from mini_platform_tests.support.repository import PROJECT
 
@@ -46,6 +47,9 @@ def test_its_containers_are_those_of_this_repository(shop: Path) -> None:
     for name, service in own["services"].items():
         image = {"image": ours["services"][name]["image"]} if service["image"] == "my_shop" else {}
         assert service | image == ours["services"][name]
+    locked = (shop / "image.lock").read_text()
+    names = [package.name for package in lock.read(locked) if "--hash=sha256:" in package.block]
+    assert names == [package.name for package in lock.runtime((PROJECT / "requirements.lock").read_text())]
     assert set(own["secrets"]) <= set(ours["secrets"])
     hadolint = Path(sys.executable).with_name("hadolint")
     assert subprocess.run([hadolint, shop / "Dockerfile"], check=False).returncode == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,12 +21,15 @@ import sentry_sdk
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from mini_platform.config import logs
 from mini_platform.config.sentry import capture
+from mini_platform.datasets import all_datasets
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.site import Site
+from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.repository import PROJECT
-from mini_platform_tests.support.web import serving
+from mini_platform_tests.support.web import serving, serving_platform
 
 CANARY = "CANARY-4711"
 Envelopes = list[tuple[str, list[Any]]]
@@ -52,6 +57,7 @@ def envelopes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envelopes
 
         def log_message(self, *_: Any) -> None: ...
 
+    sentry_sdk.get_global_scope().set_client(None)  # of another test, which reports to another server
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -112,6 +118,54 @@ def test_what_fails_in_the_api(envelopes: Envelopes, platform: Platform) -> None
     sent_event = event(envelopes)
     assert sent_event["tags"] == {"request_id": "request-0815", "route": "GET /broken/{person}"}
     assert [value["type"] for value in sent_event["exception"]["values"]] == ["ValueError"]
+
+
+REFUSALS = {
+    "a value is missing in a column that may not be empty": "NEW.dataset := NULL;",
+    "a row is not allowed by a check constraint": "NEW.status := NEW.name;",
+    "two rows have the same values in columns that must be unique": "NEW.file_id := 1;",
+    "invalid text representation: function refuse": "NEW.bytes := NEW.name;",
+    "numeric value out of range": "NEW.attempts := CAST(substring(NEW.name, '[0-9]+') || '000000' AS bigint);",
+    "raise exception: function refuse": "RAISE 'not %', NEW.name;",
+    "external routine exception: function refuse": "RAISE external_routine_exception USING MESSAGE = NEW.name;",
+    "disk full: function refuse": "RAISE disk_full USING MESSAGE = NEW.name;",
+}
+"""The phrase that remains -> what a trigger does to the row of an upload, whose name is a canary."""
+REFUSE = """
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
+CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON ops.files FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+def test_a_row_that_the_database_refuses_in_a_request(
+    envelopes: Envelopes, platform: Platform, pipeline: Pipeline, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """Neither the answer, the log nor the event has the canary."""
+    log = io.StringIO()
+    logs.configure("json")
+    (handler,) = logging.getLogger().handlers
+    handler.setStream(log)  # type: ignore[attr-defined]
+    row = f"station_id,date,temp_c,precip_mm\n{CANARY},2026-01-01,1,0\n"
+    (tmp_path / "first.csv").write_text(row)
+    pipeline(all_datasets()["weather"], tmp_path / "first.csv")
+    with serving_platform(platform) as url:
+        for number, (phrase, statement) in enumerate(REFUSALS.items()):
+            with subtests.test(phrase):
+                with platform.engine.begin() as conn:
+                    conn.exec_driver_sql(REFUSE.format(statement).replace("%", "%%"))
+                envelopes.clear()
+                log.seek(log.truncate(0))
+                body = {"file": (f"{CANARY}.csv", f"{row}OSL,2026-01-0{number + 1},1,0\n")}
+                answer = httpx.post(f"{url}/api/datasets/weather/files/", files=body)
+                sentry_sdk.flush(10)
+                assert phrase in log.getvalue()
+                assert CANARY not in answer.text + str(answer.headers) + log.getvalue()
+                if phrase.startswith("disk full"):
+                    detail = "The disk of the database is full; try again later."
+                    assert (answer.status_code, answer.json()["detail"], envelopes) == (507, detail, [])
+                else:
+                    assert answer.status_code == 500
+                    assert event(envelopes)["tags"]["route"] == "POST /api/datasets/{dataset}/files/"
 
 
 def test_without_its_package_an_error_is_only_logged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import socket
 import threading
@@ -40,9 +41,10 @@ from mini_platform.operations.answering import answers, code_server_answers
 from mini_platform.operations.detection import current
 from mini_platform.operations.doctor import examine
 from mini_platform.operations.incidents import ALERTED_KINDS, open_subjects
+from mini_platform.operations.landing import land
 from mini_platform.operations.watchdog import Watch
 from mini_platform.platform import Platform
-from mini_platform.warehouse import connection
+from mini_platform.warehouse import connection, run_history
 from mini_platform.warehouse.tables import files, incidents
 
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -190,6 +192,45 @@ def test_silence_is_one_incident_that_every_view_shows(
     watchdog.look(platform, Watch(LONG_AGO))
     with platform.engine.connect() as conn:
         assert conn.scalars(select(incidents.c.incident_id).where(incidents.c.closed_at.is_(None))).all() == []
+
+
+def test_a_drop_folder_that_cannot_be_listed(
+    platform: Platform, instance: dg.DagsterInstance, data: Path, tmp_path: Path
+) -> None:
+    """An error of a network mount is one incident, while uploads and other datasets go on; and it recovers."""
+    weather, signals = (platform.datasets[name] for name in ("weather", "signals"))
+    folder, away = data / "weather", tmp_path / "away"
+    (folder / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")
+    os.utime(folder / "a.csv", (BEFORE, BEFORE))
+    folder.rename(away)
+    folder.write_text("no folder")
+    landed = land(platform, weather, "test")
+    assert [file.skip_reason for file in landed.blocked] == [f"{folder} cannot be listed: Not a directory"]
+    assert land(platform, signals, "test").blocked == []
+    later = dt.timedelta(minutes=10)
+    with platform.engine.connect() as conn, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "SILENT", -later)  # what is new counts as if it stood there for long
+        (incident,) = watchdog._unseen(conn, platform, LONG_AGO, set())
+        sentence = (
+            f"weather: 1 file in its drop folder not taken. weather/: {folder} cannot be listed: Not a directory."
+        )
+        assert (incident.subject, incident.message) == ("weather", sentence)
+        folder.unlink()
+        away.rename(folder)
+        assert len(land(platform, weather, "test").file_ids) == 1
+        assert list(watchdog._unseen(conn, platform, LONG_AGO, set())) == []
+
+
+def test_sensors_that_ticked_in_the_future_tick_again(platform: Platform, instance: dg.DagsterInstance) -> None:
+    """The clock was set back: Dagster would wait until it has caught up."""
+    instance.add_instigator_state(sensor("another", BEFORE))
+    with platform.engine.begin() as conn:
+        run_history.wake_sensors(conn)
+    states = {state.name: state.instigator_data for state in instance.all_instigator_state()}
+    ticks = {name: (data.last_tick_start_timestamp, data.last_tick_timestamp) for name, data in states.items()}
+    assert ticks.pop("another") == (BEFORE, BEFORE)
+    assert set(ticks) == set(SENSORS)
+    assert all(time.time() - 60 < moment < time.time() for pair in ticks.values() for moment in pair)
 
 
 def test_sensors_get_time_after_the_daemon_is_back(

@@ -9,7 +9,7 @@ import pytest
 
 
 def mount(folder: Path, *options: str) -> None:
-    """Yield a file system in memory; skip the test if none can be mounted."""
+    """Mount a file system in memory; skip the test if none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)],

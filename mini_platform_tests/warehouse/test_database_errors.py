@@ -8,17 +8,22 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psycopg2
 import pytest
 from psycopg2 import sql
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, literal, select, text
 from sqlalchemy.exc import DBAPIError
 
 from mini_platform.cli.errors import sentence
 from mini_platform.config import logs
 from mini_platform.dagster.storage import PlatformStorage
+from mini_platform.datasets import all_datasets
+from mini_platform.operations.alerts import message
+from mini_platform.operations.detection import update_incidents
 from mini_platform.platform import Platform
 from mini_platform.warehouse.connection import engine as new_engine
+from mini_platform.warehouse.tables import incidents
 from mini_platform.warehouse.upsert import copy_in
 from mini_platform_tests.support.command import here
 from mini_platform_tests.support.databases import ReusedDatabase
@@ -40,6 +45,19 @@ CREATE TRIGGER refuse BEFORE INSERT ON shelf FOR EACH ROW EXECUTE FUNCTION refus
 CREATE TABLE late (id text UNIQUE DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO shelf (id, day) VALUES ('{CANARY}', '2026-01-01');
 """  # noqa: S608 - constants
+FILE = "/api/datasets/weather/files/"
+PAGES_OF_A_FILE = ("/", "/files", "/files/2", FILE, f"{FILE}2/")
+PAGES = (
+    *PAGES_OF_A_FILE,
+    "/files/1",
+    f"{FILE}1/",
+    "/runs",
+    "/weather",
+    "/quality",
+    "/api/audit/",
+    "/health",
+    "/metrics",
+)
 INSERT = "INSERT INTO shelf ({}) VALUES ({})"
 KINDS = {
     "unique": (INSERT.format("id", ":canary"), "constraint shelf_pkey, table public.shelf"),
@@ -149,8 +167,13 @@ def test_an_event_that_dagster_cannot_write(home: Path) -> None:
 
 
 @pytest.mark.slow  # Two runs of Dagster.
-def test_a_row_that_the_database_refuses_is_shown_nowhere(platform: Platform, tmp_path: Path) -> None:
-    """In the answer of a command, in the ledger, in Dagster's event log, in incidents and in the log of the server."""
+def test_a_row_that_the_database_refuses_is_shown_nowhere(
+    platform: Platform, client: httpx.Client, tmp_path: Path
+) -> None:
+    """In the answer of a command, in the ledger, in Dagster's event log, in incidents and alerts, and in no page.
+
+    Requests that write, their log and Sentry: `operations/test_sentry.py`.
+    """
     with platform.engine.begin() as conn:
         conn.exec_driver_sql(f"ALTER TABLE production.measurements ADD CHECK (station_id <> '{CANARY}')")
         conn.exec_driver_sql(f"ALTER TABLE staging.measurements ADD CHECK (station_id <> '{CANARY}2')")
@@ -167,4 +190,13 @@ def test_a_row_that_the_database_refuses_is_shown_nowhere(platform: Platform, tm
             shown = "\n".join(filter(None, conn.execute(text(statement)).scalars()))
             assert "a row is not allowed by a check constraint" in shown
             assert CANARY not in shown
+        conn.rollback()
+        update_incidents(conn, platform, all_datasets())
+        opened = conn.execute(select(incidents, literal("opened").label("event"))).all()
+    title, body = message(opened)
+    assert "9.csv" in body
+    assert CANARY not in title + body
     assert CANARY not in here("doctor", "--json").output
+    shown = {page: client.get(page).text for page in PAGES}
+    assert [page for page, text_ in shown.items() if CANARY in text_] == []
+    assert {page for page, text_ in shown.items() if "check constraint" in text_} >= {*PAGES_OF_A_FILE}

@@ -21,6 +21,7 @@ from mini_platform.cli.supervisor.preflight import (
     create_schemas,
     drop_samples,
     fail_dead_runs,
+    wake_sensors,
 )
 from mini_platform.cli.supervisor.processes import WATCHDOG, Processes
 from mini_platform.cli.supervisor.readiness import addresses, wait_until_ready
@@ -32,6 +33,12 @@ from mini_platform.dagster.instance import prepare_instance
 from mini_platform.dagster.upgrade import upgrade
 from mini_platform.declare.registry import RegistryError, registry_of
 from mini_platform.warehouse import embedded
+
+FULL_DISK_PAUSE = 30.0
+"""Seconds between attempts to start Postgres on a full disk."""
+
+CLOCK_STEP = 5.0
+"""Seconds by which a clock is set back, rather than corrected bit by bit."""
 
 
 class Supervisor:
@@ -46,6 +53,8 @@ class Supervisor:
         self._ready = False
         self._reservations: list[socket.socket] = []
         self._owns_postgres = False
+        self._postgres_due = 0.0
+        self._clock = time.time() - time.monotonic()
         self._printing = threading.Lock()
         self._started_at = time.monotonic()
         self._state: dict[str, Any] = {"since": dt.datetime.now().astimezone().isoformat(timespec="seconds")}
@@ -93,13 +102,12 @@ class Supervisor:
 
         Raises:
             PlatformError: every process keeps ending.
-            EmbeddedPostgresError: Postgres cannot be started.
+            EmbeddedPostgresError: Postgres cannot be started, though there is room for it.
         """
         while True:
             time.sleep(1)
-            if not self._settings.database_url and not embedded.is_running(self._settings.home):
-                self._log("WARNING", "Postgres was not running and is restarted")
-                embedded.ensure_running(self._settings.home)
+            self._restart_postgres()
+            self._notice_clock_step()
             self._restart_ended()
             self._reload_declarations()
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
@@ -139,7 +147,7 @@ class Supervisor:
             return
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(level, "")
         now = dt.datetime.now().astimezone().strftime("%H:%M:%S")
-        with self._printing:
+        with self._printing, contextlib.suppress(OSError):  # the disk of the log may be full
             self._console.print(f"{now} {level:<7} {message}", style=style or None, markup=False)
 
     def _end_orphans(self) -> None:
@@ -162,6 +170,32 @@ class Supervisor:
         if (state := self._state | changes) != self._state:
             self._state = state
             write_state(self._settings.home, **state)
+
+    def _restart_postgres(self) -> None:
+        """Start the embedded Postgres if it has ended; if the disk is full, again and again, as room may be made."""
+        if self._settings.database_url or embedded.is_running(self._settings.home):
+            return
+        if time.monotonic() < self._postgres_due:
+            return
+        self._log("WARNING", "Postgres was not running and is restarted")
+        try:
+            embedded.ensure_running(self._settings.home)
+        except embedded.DiskFullError as error:
+            self._postgres_due = time.monotonic() + FULL_DISK_PAUSE
+            self._log("ERROR", f"{error} It is tried again in {FULL_DISK_PAUSE:.0f} s")
+
+    def _notice_clock_step(self) -> None:
+        """Restart the daemon if the clock was set back: it sleeps, and its sensors wait, until the clock has caught up."""
+        before, self._clock = self._clock, time.time() - time.monotonic()
+        if (seconds := before - self._clock) < CLOCK_STEP:
+            return
+        self._log("WARNING", f"the clock was set back by {seconds:.0f} s, and the daemon is restarted")
+        if self._processes.end(["daemon"]):
+            try:
+                wake_sensors(self._settings)
+            except Exception as error:  # such as a database that is away: they wake later by themselves
+                self._log("WARNING", f"the sensors wait until the clock has caught up: {type(error).__name__}")
+            self._processes.launch(["daemon"])
 
     def _restart_ended(self) -> None:
         """Note which processes have ended, and start those again whose pause is over."""

@@ -126,6 +126,17 @@ def drop_samples(platform: Platform, log: Log) -> None:
         log("INFO", f"put sample data of {', '.join(dropped)} into {data}; without {samples} it starts empty")
 
 
+def wake_sensors(settings: Settings) -> None:
+    """Let the sensors tick whose last tick lies in the future."""
+    from mini_platform.warehouse import run_history
+    from mini_platform.warehouse.connection import database_url, engine
+
+    db_engine = engine(database_url(settings))
+    with db_engine.begin() as connection:
+        run_history.wake_sensors(connection)
+    db_engine.dispose()
+
+
 def fail_dead_runs(settings: Settings, log: Log) -> None:
     """Mark runs as failed in Dagster that are in progress but have no process: they would block their dataset.
 

@@ -130,9 +130,10 @@ class Processes:
             raise PlatformError(f"Every process keeps ending; see the ends of their logs in {self._settings.home}.")
 
     def due(self) -> list[Part]:
-        """Return the parts that are down and whose pause is over."""
-        moment = now()
-        return [part for part in self._parts.values() if part.next_start and part.next_start <= moment]
+        """Return the parts that are down and whose pause is over, or lies too far ahead, as the clock was set back."""
+        moment, longest = now(), dt.timedelta(seconds=LONGEST_PAUSE)
+        parts = self._parts.values()
+        return [part for part in parts if part.next_start and not moment < part.next_start <= moment + longest]
 
     def end(self, names: Collection[str]) -> list[str]:
         """End the processes with these names; return the names of those that were started, down or not."""

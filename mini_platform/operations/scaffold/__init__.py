@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mini_platform.config.project import DAGSTER_YAML, SETTINGS_EXAMPLE
+from mini_platform.operations import lock
 
 TEMPLATE = Path(__file__).with_name("template")
 NAME = "acme"
@@ -29,6 +30,13 @@ RENAMED = {
     "project.toml": "pyproject.toml",
 }
 """Files that tools would take for their own where the template stands."""
+LOCK = Path(__file__).with_name("requirements.lock")
+"""The lock of the platform, of which a project's image installs what is needed to run."""
+IMAGE_LOCK = """\
+# What the image installs besides the platform's wheel: the versions that mini-platform was tested with, by hash.
+# After a change of dependencies (needs uv):
+#    uv pip compile pyproject.toml --universal --generate-hashes --no-emit-package mini-platform -o image.lock
+"""
 EXAMPLES = Path(__file__).parents[2] / "datasets"
 """The package of the five datasets that come along."""
 
@@ -75,6 +83,8 @@ def scaffold(folder: Path, *, examples: bool = False) -> Scaffolded:
         _write(folder / _renamed(name, package), _with_name(text, package))
     for source in (DAGSTER_YAML, SETTINGS_EXAMPLE):
         _write(folder / source.name, source.read_text(encoding="utf-8"))
+    packages = lock.runtime(LOCK.read_text(encoding="utf-8"))
+    _write(folder / "image.lock", IMAGE_LOCK + "".join(package.block for package in packages))
     if wheel:
         (folder / "wheels").mkdir()
         shutil.copy(wheel, folder / "wheels" / wheel.name)

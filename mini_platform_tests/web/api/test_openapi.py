@@ -11,6 +11,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -25,8 +26,11 @@ from schemathesis.specs.openapi.checks import (
 from mini_platform.platform import Platform
 from mini_platform.web.api.openapi import TYPES
 from mini_platform.web.api.values import read
+from mini_platform.web.app import create_app
+from mini_platform.web.site import Site
 from mini_platform_tests.support.databases import Pipeline
 from mini_platform_tests.support.uploads import form, loading
+from mini_platform_tests.support.web import endpoints_of
 
 CHECKS = [
     not_a_server_error,
@@ -35,8 +39,8 @@ CHECKS = [
     response_schema_conformance,
     response_headers_conformance,
 ]
-REQUESTS = 4
-"""Generated for each operation in each mode; the same ones every time."""
+REQUESTS, WRITES = 4, 12
+"""Generated for each operation that reads, and that writes, in each mode; the same ones every time."""
 PER_MINUTE = 1_000_000
 PROBLEM = "application/problem+json"
 
@@ -95,7 +99,7 @@ def test_generated_requests_are_answered_as_documented(
     for operation in operations:
 
         @settings(
-            max_examples=REQUESTS,
+            max_examples=REQUESTS if operation.method == "get" else WRITES,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
@@ -110,6 +114,33 @@ def test_generated_requests_are_answered_as_documented(
 
         with suppress(*[Unsatisfiable] if mode.is_negative else []):  # It takes nothing that could be wrong.
             answered()
+
+
+FORMS = st.one_of(
+    st.builds(dict, content=st.binary(max_size=200)),
+    st.builds(dict, data=st.dictionaries(st.text(max_size=9), st.text(max_size=30), max_size=4)),
+    st.builds(dict, files=st.fixed_dictionaries({"file": st.tuples(st.text(max_size=9), st.binary(max_size=200))})),
+)
+
+
+def test_generated_forms_meet_no_mistake_of_ours(
+    client: httpx.Client, platform: Platform, operations: list[Operation]
+) -> None:
+    """The pages send them; no document has them."""
+    documented = {one.path for one in operations}
+    posts = {path for method, path in endpoints_of(create_app(Site(platform)).routes) if method == "POST"} - documented
+    assert "/login" in posts
+
+    @settings(
+        max_examples=WRITES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(form=FORMS, dataset=st.sampled_from(["weather", "none"]), file_id=st.sampled_from(["1", "999999", "x"]))
+    def answered(form: dict[str, Any], dataset: str, file_id: str) -> None:
+        for path in posts:
+            answer = client.post(path.format(dataset=dataset, file_id=file_id), **form)
+            assert answer.status_code < 500, (path, form, answer.text)
+
+    answered()
 
 
 def example(parameter: dict[str, Any]) -> Any:
