@@ -259,7 +259,7 @@ class Web(BaseModel):
     @property
     def api_url(self) -> str:
         """Return the URL of the API and the dashboard on this machine."""
-        return self._url(self.api_port, "https" if self.api_tls_cert else "http")
+        return self._url(self.api_port)
 
     @property
     def links_url(self) -> str:
@@ -271,7 +271,8 @@ class Web(BaseModel):
         """Return the URL of Dagster's web server on this machine."""
         return self._url(self.dagster_port)
 
-    def _url(self, port: int, scheme: str = "http") -> str:
+    def _url(self, port: int) -> str:
+        scheme = "https" if self.api_tls_cert else "http"
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
         return f"{scheme}://{host}:{port}"
 

@@ -10,13 +10,10 @@ import logging
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
 
-import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from mini_platform.config import extras, logs
-from mini_platform.config.settings import Settings
 from mini_platform.operations import https
 from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.migrations import NewerDatabaseError, refuse_newer
@@ -28,6 +25,7 @@ from mini_platform.web.auth.guard import protect
 from mini_platform.web.head import Head
 from mini_platform.web.pages.routes import add_pages, preload
 from mini_platform.web.problems import AWAY, handle_problems
+from mini_platform.web.serving import run
 from mini_platform.web.site import Site
 
 ABOUT = (
@@ -35,8 +33,6 @@ ABOUT = (
     "Times are in UTC, decimals are strings, errors are `application/problem+json`. Where a key is required, send it as "
     "`Authorization: Bearer KEY`, `Authorization: Token KEY` or `x-api-key: KEY`."
 )
-STOP_SECONDS = 10
-"""Time for requests in progress to end after SIGTERM; less than the time until the process is killed."""
 
 
 def create_app(site: Site | None = None) -> FastAPI:
@@ -73,14 +69,7 @@ def main() -> None:
         log.warning(sentence)
     app = create_app(site)
     threading.Thread(target=_prepare, args=[site], daemon=True).start()
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.api_port,
-        log_config=None,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        **served(settings),
-    )
+    run(app, settings, settings.api_port)
 
 
 def _prepare(site: Site) -> None:
@@ -90,24 +79,6 @@ def _prepare(site: Site) -> None:
         site.platform.engine  # noqa: B018 - opened: it may refuse datasets
     for invalid in site.platform.invalid:
         logging.getLogger(__name__).warning(invalid.message)
-
-
-def served(settings: Settings) -> dict[str, Any]:
-    """Return uvicorn's options for these settings: https if they name a certificate, and the proxies that they name.
-
-    Raises:
-        CertificateError: the certificate cannot be used.
-    """
-    context = https.context(settings)
-    return {
-        "log_level": "warning",
-        "access_log": False,
-        "server_header": False,
-        # Otherwise any process on this machine could forge the client address.
-        "proxy_headers": bool(settings.api_proxies),
-        "forwarded_allow_ips": settings.api_proxies,
-        "ssl_context_factory": (lambda *_: context) if context else None,
-    }
 
 
 def _refusal(site: Site) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from mini_platform.web.auth import guard
-from mini_platform.web.pages.rendering import render
+from mini_platform.web.pages.rendering import POLICY, dagster_url, render
 from mini_platform.web.problems import ProblemError
+from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(include_in_schema=False)
 
@@ -18,7 +19,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/login")
 def form(request: Request, then: str = "/") -> Response:
     """Return the login form."""
-    return render(request, "login.html", then=_within(then), refused=None)
+    return _form(request, then)
 
 
 @router.post("/login")
@@ -27,7 +28,7 @@ def log_in(request: Request, key: Annotated[str, Form()] = "", then: Annotated[s
     try:
         cookie = guard.log_in(request, key)
     except ProblemError as error:
-        return render(request, "login.html", error.status, error.headers, then=_within(then), refused=error.detail)
+        return _form(request, then, error)
     response = RedirectResponse(_within(then), HTTPStatus.SEE_OTHER)
     response.set_cookie(**cookie)
     return response
@@ -39,6 +40,22 @@ def log_out(request: Request) -> Response:
     response = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
     response.set_cookie(**guard.log_out(request))
     return response
+
+
+@router.get("/dagster/{path:path}", dependencies=[Depends(guard.allowed("admin"))])
+def dagster(request: Request, site: SiteDep, path: str) -> Response:
+    """Redirect to a page of Dagster's UI, which cannot be an address that the form returns to: it is another origin."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{dagster_url(request, site)}/{path}{query}", HTTPStatus.SEE_OTHER)
+
+
+def _form(request: Request, then: str, error: ProblemError | None = None) -> Response:
+    site: Site = request.app.state.site
+    # Browsers apply the policy of a form to redirects of its response, too.
+    policy = POLICY.replace("form-action 'self'", f"form-action 'self' {dagster_url(request, site)}")
+    headers = {"Content-Security-Policy": policy, **((error and error.headers) or {})}
+    status, refused = (error.status, error.detail) if error else (HTTPStatus.OK, None)
+    return render(request, "login.html", status, headers, then=_within(then), refused=refused)
 
 
 def _within(path: str) -> str:

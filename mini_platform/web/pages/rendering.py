@@ -221,7 +221,7 @@ def render(
         return _as_data(request, table, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, readable=readable(request), here=URLBuilder(request), dagster=_dagster(request, site),
+        request=request, site=site, readable=readable(request), here=URLBuilder(request), dagster=dagster_url(request, site),
         **context,
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
@@ -243,6 +243,6 @@ def _as_data(request: Request, file_name: str, tables: Mapping[str, TableData]) 
     return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type=MEDIA_TYPE)
 
 
-def _dagster(request: Request, site: Site) -> str:
-    """Return the URL of the Dagster UI for the browser: on the host of the current page."""
-    return f"http://{request.url.hostname}:{site.settings.dagster_port}"
+def dagster_url(request: Request, site: Site) -> str:
+    """Return the URL of Dagster's UI for the browser: on the host of the current page, with its session."""
+    return str(request.url.replace(port=site.settings.dagster_port, path="", query="", fragment=""))
