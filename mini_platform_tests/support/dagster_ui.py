@@ -15,7 +15,6 @@ from mini_platform.dagster import webserver as dagster
 from mini_platform.dagster.instance import prepare_instance
 from mini_platform.platform import Platform
 from mini_platform.web.serving import served
-from mini_platform.web.site import Site
 from mini_platform_tests.support.web import listening
 
 DELETE = "mutation Delete($id: String!) { deleteRun(runId: $id) { __typename } }"
@@ -40,7 +39,7 @@ def dagster_app(platform: Platform) -> Iterator[ASGIApp]:
 @contextmanager
 def serving_dagster(app: ASGIApp, platform: Platform) -> Iterator[str]:
     """Serve the app behind the guard with the settings of the platform; yields its host and port."""
-    with listening(guarded(app, Site(platform, {})), **served(platform.settings)) as address:
+    with listening(guarded(app, platform), **served(platform.settings)) as address:
         yield address
 
 

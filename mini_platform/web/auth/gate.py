@@ -65,7 +65,11 @@ class Gate:
         try:
             await self._admit(request)
         except Exception as error:  # every request gets a response
-            await (await self._answer(request, error))(scope, receive, send)
+            answer = await self._answer(request, error)
+            if scope["type"] == "http":
+                await answer(scope, receive, send)
+            else:  # 403, whatever the answer: uvicorn logs an error for any other, and no page can read it.
+                await send({"type": "websocket.close"})
             return
 
         async def sealed(message: Message) -> None:
