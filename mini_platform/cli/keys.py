@@ -1,14 +1,21 @@
-"""Commands for the keys of the HTTP API: create, list and revoke them."""
+"""Commands for the keys of the HTTP API: create, list and revoke them, and end their sessions."""
+
+from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mini_platform.cli.context import open_platform
 from mini_platform.cli.errors import MistakeError
 from mini_platform.cli.output import print_json, print_message, print_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mini_platform.web.auth.keys import ApiKey
 
 COLUMNS = {
     "prefix": "prefix",
@@ -20,8 +27,12 @@ COLUMNS = {
     "last_used_at": "last used",
 }
 """Fields of a key that are listed, with headings."""
+SESSION_COLUMNS = {"prefix": "key", "opened_at": "logged in", "last_used_at": "last used", "expires_at": "expires"}
+"""Those of a session."""
 
-key = typer.Typer(help="Create, list and revoke the keys of the HTTP API.", no_args_is_help=True)
+key = typer.Typer(
+    help="Create, list and revoke the keys of the HTTP API, and end their sessions.", no_args_is_help=True
+)
 
 
 @key.command()
@@ -72,36 +83,76 @@ def create(
 
 @key.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False) -> None:
-    """List all keys, also expired and revoked ones, without their secret parts.
+    """List all keys, also expired and revoked ones, without their secret parts, and the open sessions of the dashboard.
 
     Example: mini-platform key list
     """
-    from mini_platform.web.auth import keys
+    from mini_platform.web.auth import keys, sessions
 
     with open_platform().engine.connect() as conn:
         rows = [vars(key) for key in keys.listed(conn)]
+        opened = [vars(session) for session in sessions.listed(conn)]
     if as_json:
-        print_json({name: row[name] for name in ("key_id", *COLUMNS, "revoked_at")} for row in rows)
-    else:
-        print_table(COLUMNS, rows, "There are no keys. See: mini-platform key create --help")
+        times = [name for name in SESSION_COLUMNS if name != "prefix"]
+        for row in rows:
+            of_key = [session for session in opened if session["key_id"] == row["key_id"]]
+            row["sessions"] = [{name: session[name] for name in times} for session in of_key]
+        print_json({name: row[name] for name in ("key_id", *COLUMNS, "revoked_at", "sessions")} for row in rows)
+        return
+    print_table(COLUMNS, rows, "There are no keys. See: mini-platform key create --help")
+    if opened:
+        prefixes = {row["key_id"]: row["prefix"] for row in rows}
+        typer.echo("\nOpen sessions of the dashboard:")
+        print_table(SESSION_COLUMNS, [{**row, "prefix": prefixes[row["key_id"]]} for row in opened], "")
 
 
 @key.command()
 def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="First characters of the key, as listed.")],
 ) -> None:
-    """Revoke a key at once. It stays in the list.
+    """Revoke a key at once; its sessions end with it. It stays in the list.
 
     Example: mini-platform key revoke mp_3fa2c1d
+    """
+    from mini_platform.web.auth import keys, sessions
+
+    with open_platform().engine.begin() as conn:
+        known = _named(conn, prefix)
+        sessions.end_all(conn, known)
+        keys.revoke(conn, known.prefix)
+    print_message(f"The key {known.prefix} ({known.name}) is revoked.")
+
+
+@key.command("log-out")
+def log_out(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="First characters of the key, as listed.")],
+) -> None:
+    """End all sessions of the dashboard that were opened with a key. The key stays valid.
+
+    Example: mini-platform key log-out mp_3fa2c1d
+    """
+    from mini_platform.rows.wording import plural
+    from mini_platform.web.auth import sessions
+
+    with open_platform().engine.begin() as conn:
+        known = _named(conn, prefix)
+        ended = sessions.end_all(conn, known)
+    print_message(f"{plural(ended, 'session')} of the key {known.prefix} ({known.name}) ended.")
+
+
+def _named(conn: Connection, prefix: str) -> ApiKey:
+    """Return the key with this prefix; the whole key names it, too.
+
+    Raises:
+        MistakeError: there is none.
     """
     from mini_platform.web.auth import keys
 
     match = keys.FORM.fullmatch(prefix)
-    with open_platform().engine.begin() as conn:
-        revoked = keys.revoke(conn, match[1] if match else prefix)
-    if revoked is None:
+    known = keys.by_prefix(conn, match[1] if match else prefix)
+    if known is None:
         raise MistakeError(f"There is no key {prefix[:11]!r}. See: mini-platform key list")
-    print_message(f"The key {revoked.prefix} ({revoked.name}) is revoked.")
+    return known
 
 
 def _expiry(text: str) -> dt.datetime | None:

@@ -29,7 +29,7 @@ def main(workspace: Path) -> None:
     from mini_platform.operations import https
     from mini_platform.platform import Platform
     from mini_platform.warehouse.connection import engine
-    from mini_platform.web.serving import run
+    from mini_platform.web.serving import serve
 
     platform = Platform({})
     platform.__dict__["engine"] = engine(platform.url)  # For keys and audit only: its tables are made by others.
@@ -43,7 +43,7 @@ def main(workspace: Path) -> None:
     with webserver(workspace, recorder(platform)) as app:
         gc.freeze()
         gc.enable()
-        run(guarded(app, platform), settings, settings.dagster_port)
+        serve(guarded(app, platform), settings, settings.dagster_port)
 
 
 def guarded(app: ASGIApp, platform: Platform) -> Gate:

@@ -206,8 +206,11 @@ class Web(BaseModel):
     (233 payloads a second, each on disk before the response): it stops a runaway client, but not one with 10,000 payloads."""
     api_failed_keys: int = Field(10, ge=1)
     """Maximum number of refused keys per minute from one address; further keys get the status 429."""
+    api_connections: int = Field(200, ge=1)
+    """Maximum number of connections that are open from one address (of IPv6: from one /64 network) to each web server. Those of
+    the proxies in `api_proxies` are not counted."""
     web_secret: SecretStr | None = None
-    """Secret that signs the sessions of the dashboard, and encrypts cursors with personal data. By default a random one is
+    """Secret that encrypts cursors with personal data. By default a random one is
     generated and stored in `home`."""
     read_seconds: float = Field(10.0, gt=0)
     """Timeout of a read of the API or the dashboard."""

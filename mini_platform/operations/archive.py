@@ -34,7 +34,7 @@ from mini_platform.warehouse.tls import link
 DUMPED = (*SCHEMAS, "dagster")
 """Schemas of a backup, with Dagster's run history: the history of loads is needed after a disaster, too."""
 SECRETS = ("pii.key", "web.secret")
-"""Private files under `home`: the keys of the hashes, and the secret that signs the dashboard's cookies."""
+"""Private files under `home`: the keys of the hashes, and the secret that encrypts cursors."""
 NAME = re.compile(r"\d{8}T\d{6}Z")
 
 

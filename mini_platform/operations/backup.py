@@ -66,7 +66,7 @@ def backup(platform: Platform, folder: Path, progress: Progress, *, secrets: boo
         platform: platform to back up; it may be running.
         folder: folder of backups, created for its owner only if missing: a backup holds everything, personal data too.
         progress: called for each file and step.
-        secrets: include the keys of the hashes of personal data and of the dashboard's cookies.
+        secrets: include the keys of the hashes of personal data and of cursors.
 
     Raises:
         BackupError: pg_dump is missing, too old or failed.

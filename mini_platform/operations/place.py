@@ -23,7 +23,7 @@ class Purged:
     """Items that are or would be removed by a purge.
 
     Attributes:
-        what: raw files, staged rows, rejected rows, quality report or runs.
+        what: raw files, staged rows, rejected rows, quality report, sessions or runs.
         dataset: name of the dataset; None if they belong to no single one.
         items: number of files or rows.
         oldest: time at which the oldest of them arrived or was written; None if unknown.

@@ -16,11 +16,11 @@ from mini_platform.operations.places import FILES
 from mini_platform.platform import Platform
 from mini_platform.warehouse import retention
 from mini_platform.warehouse.places import TABLES
-from mini_platform.warehouse.tables import dataset_tables, files, quality_report
+from mini_platform.warehouse.tables import dataset_tables, files, quality_report, sessions
 
 
 def purge(platform: Platform, datasets: list[Dataset], *, dry_run: bool) -> Iterator[Purged]:
-    """Remove old files and rows of these datasets and old quality reports; yield each result as soon as it is done.
+    """Remove old files and rows of these datasets, old quality reports and sessions; yield each result as soon as it is done.
 
     Args:
         platform: settings, database and raw store.
@@ -38,6 +38,9 @@ def purge(platform: Platform, datasets: list[Dataset], *, dry_run: bool) -> Iter
         old = retention.old_measurements(age)
         candidates = _count_old(database, "quality report", None, old)
         yield candidates if dry_run else _purged(candidates, retention.remove(database, quality_report, old))
+    over = retention.ended_sessions()
+    candidates = _count_old(database, "sessions", None, over)
+    yield candidates if dry_run else _purged(candidates, retention.remove(database, sessions, over))
 
 
 def days(number: float) -> dt.timedelta | None:

@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, text, update
 
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
@@ -30,7 +30,7 @@ from mini_platform.warehouse.connection import engine
 from mini_platform.warehouse.initialize import initialize, is_initialized
 from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
-from mini_platform.warehouse.tables import api_keys, files
+from mini_platform.warehouse.tables import api_keys, files, sessions
 from mini_platform.warehouse.tables import audit as trail
 from mini_platform.warehouse.usable import require_usable
 
@@ -160,10 +160,11 @@ def _revoked(conn: Connection) -> list[dict[str, Any]]:
 
 
 def _revoke(database: Engine, revoked: list[dict[str, Any]]) -> None:
-    """Revoke API keys again: those revoked after the backup must stay revoked."""
-    if revoked:
-        statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
-        with database.begin() as conn:
+    """Revoke API keys again, and remove all sessions: those revoked or ended after the backup must not come back."""
+    with database.begin() as conn:
+        conn.execute(delete(sessions))
+        if revoked:
+            statement = update(api_keys).where(api_keys.c.sha256 == bindparam("key")).values(revoked_at=bindparam("at"))
             conn.execute(statement, revoked)
 
 

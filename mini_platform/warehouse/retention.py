@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Engine, Select, Table, delete, func, liter
 
 from mini_platform.warehouse import audit
 from mini_platform.warehouse.locks import lose_when_frozen
-from mini_platform.warehouse.tables import quality_report
+from mini_platform.warehouse.tables import quality_report, sessions
 
 BATCH_ROWS = 10_000
 """Number of rows deleted in one transaction: it takes a fraction of a second, and no load waits for it."""
@@ -31,6 +31,11 @@ def old_measurements(age: dt.timedelta) -> Select[tuple[dt.datetime]]:
     measured_at, later = quality_report.c.measured_at, quality_report.alias()
     latest = select(func.max(later.c.measured_at)).where(later.c.table_name == quality_report.c.table_name)
     return select(measured_at).where(measured_at < func.now() - age, measured_at < latest.scalar_subquery())
+
+
+def ended_sessions() -> Select[tuple[dt.datetime]]:
+    """Select the sessions of the dashboard that are over: none can be used again, and the audit trail has them."""
+    return select(sessions.c.opened_at).where(sessions.c.ended_at.is_not(None) | (sessions.c.expires_at < func.now()))
 
 
 def remove(engine: Engine, table: Table, old: Select[tuple[dt.datetime]]) -> int:

@@ -39,8 +39,8 @@ ROLE_SCHEMAS = {
     BI: ("production", "analytics"),
 }
 """Role -> the schemas that it may use."""
-SECRET_TABLES = ("ops.api_keys", "ops.pages")
-"""Hashes of API keys, and URLs that may contain credentials: only owner and loader may read them."""
+SECRET_TABLES = ("ops.api_keys", "ops.sessions", "ops.pages")
+"""Hashes of API keys and sessions, and URLs that may contain credentials: only owner and loader may read them."""
 OWNER_WRITTEN = ("ops.fingerprints", "ops.migrations")
 """Tables that only the owner writes."""
 APPEND_ONLY = ("ops.audit",)

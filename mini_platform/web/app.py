@@ -25,7 +25,7 @@ from mini_platform.web.auth.guard import protect
 from mini_platform.web.head import Head
 from mini_platform.web.pages.routes import add_pages, preload
 from mini_platform.web.problems import AWAY, handle_problems
-from mini_platform.web.serving import run
+from mini_platform.web.serving import serve
 from mini_platform.web.site import Site
 
 ABOUT = (
@@ -69,7 +69,7 @@ def main() -> None:
         log.warning(sentence)
     app = create_app(site)
     threading.Thread(target=_prepare, args=[site], daemon=True).start()
-    run(app, settings, settings.api_port)
+    serve(app, settings, settings.api_port)
 
 
 def _prepare(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""The secret of the web servers: it signs sessions, encrypts cursors with personal data, and identifies their own processes.
+"""The secret of the web servers: it encrypts cursors with personal data, and identifies the platform's own processes.
 
 All of them read it from the settings or from the home, which containers share.
 """

@@ -23,7 +23,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse.migrations import NEWEST
 from mini_platform.warehouse.schema import create_all
 from mini_platform.warehouse.tables import api_keys, audit, files, migrations
-from mini_platform.web.auth import keys
+from mini_platform.web.auth import keys, sessions
 from mini_platform_tests.support.command import cli, here
 from mini_platform_tests.support.oracle import Oracle
 from mini_platform_tests.support.pipeline_harness import PipelineHarness
@@ -299,13 +299,14 @@ def test_secrets_are_in_it_only_if_requested_and_other_keys_are_noticed(
     assert there.stat().st_mode & 0o077 == 0
 
 
-def test_a_key_that_was_revoked_since_does_not_come_back(
+def test_a_key_that_was_revoked_since_and_sessions_do_not_come_back(
     platform: Platform, harness: PipelineHarness, there: Path
 ) -> None:
     harness.land(*YESTERDAY)
     with platform.engine.begin() as conn:
         for name in ("kept", "revoked"):
-            keys.create(conn, name, ["read"], None)
+            key = keys.verify(conn, keys.create(conn, name, ["read"], None))
+            sessions.begin(conn, platform.settings, key, secure=False)
     backup(platform, there, nothing)
     with platform.engine.begin() as conn:
         conn.execute(update(api_keys).where(api_keys.c.name == "revoked").values(revoked_at=func.now()))
@@ -313,6 +314,7 @@ def test_a_key_that_was_revoked_since_does_not_come_back(
     with platform.engine.connect() as conn:
         valid = select(api_keys.c.name).where(api_keys.c.revoked_at.is_(None))
         assert conn.execute(valid).scalars().all() == ["kept"]
+        assert not sessions.listed(conn), "one may have been ended since"
 
 
 def test_the_audit_trail_goes_on(platform: Platform, harness: PipelineHarness, there: Path) -> None:

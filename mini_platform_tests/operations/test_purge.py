@@ -17,7 +17,7 @@ from mini_platform.operations.place import Purged
 from mini_platform.operations.purge import purge
 from mini_platform.platform import Platform
 from mini_platform.warehouse import retention
-from mini_platform.warehouse.tables import dataset_tables, files, quality_report
+from mini_platform.warehouse.tables import dataset_tables, files, quality_report, sessions
 from mini_platform_tests.support.command import cli
 from mini_platform_tests.support.examples import weather
 from mini_platform_tests.support.pipeline_harness import HEADER, PipelineHarness
@@ -57,6 +57,9 @@ def loaded(retention_settings: None, platform: Platform, monkeypatch: pytest.Mon
             at = text(f"now() - interval '{days_} days'")
             measured = row | {"run_id": run, "table_name": table_name, "column_name": "x", "measured_at": at}
             conn.execute(insert(quality_report).values(measured))
+        for number, (expires, ended) in enumerate((("1 day", None), ("1 day", text("now()")), ("-1 day", None))):
+            at = text(f"now() + interval '{expires}'")
+            conn.execute(insert(sessions).values(key_id=1, sha256=str(number), expires_at=at, ended_at=ended))
     return harness
 
 
@@ -76,7 +79,7 @@ def amounts(items: Iterator[Purged]) -> dict[str, int]:
 
 
 def test_what_would_go_is_what_goes(loaded: PipelineHarness, platform: Platform) -> None:
-    expected = {"raw files": 1, "staged rows": 0, "rejected rows": 10, "quality report": 1}
+    expected = {"raw files": 1, "staged rows": 0, "rejected rows": 10, "quality report": 1, "sessions": 2}
     assert amounts(purge(platform, [weather], dry_run=True)) == expected
     assert left(platform.engine) == (20, 3, 2)
     assert amounts(purge(platform, [weather], dry_run=False)) == expected
@@ -110,7 +113,8 @@ def test_nothing_goes_where_everything_is_kept_for_ever(
         monkeypatch.setenv(f"MINI_PLATFORM_{name}_RETENTION", "0")
     monkeypatch.setenv("MINI_PLATFORM_RAW_RETENTION", '{"weather": null}')
     again = Platform()
-    assert set(amounts(purge(again, [weather], dry_run=False)).values()) == {0}
+    removed = amounts(purge(again, [weather], dry_run=False))
+    assert {what for what, items in removed.items() if items} == {"sessions"}, "those that are over"
     assert left(platform.engine) == (20, 3, 2)
     again.engine.dispose()
 
@@ -125,6 +129,7 @@ def test_the_command_shows_first_and_does_then(loaded: PipelineHarness, platform
         "raw files",
         "rejected rows",
         "quality report",
+        "sessions",
     ]
     assert left(platform.engine) == (10, 2, 1)
     assert "Nothing is older than its retention" in cli("purge").stderr

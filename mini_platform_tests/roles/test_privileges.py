@@ -63,7 +63,7 @@ KINDS = {
 
 def kind(name: str, *, view: bool) -> str:
     schema, table = name.split(".")
-    if name in ("ops.api_keys", "ops.pages"):
+    if name in ("ops.api_keys", "ops.sessions", "ops.pages"):
         return "keys"
     if name in ("ops.fingerprints", "ops.migrations", "ops.audit"):
         return "audit" if table == "audit" else "fingerprints"

@@ -17,12 +17,17 @@ from sqlalchemy import Connection, Engine, insert, select, text
 
 from mini_platform.config.faultpoints import failpoint
 from mini_platform.warehouse.locks import advisory_lock
-from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups, m0003_words
+from mini_platform.warehouse.migrations import m0001_unnumbered, m0002_dirty_groups, m0003_words, m0004_sessions
 from mini_platform.warehouse.migrations.migration import Migration
 from mini_platform.warehouse.roles import become_owner
 from mini_platform.warehouse.tables import migrations as migrations_table
 
-MIGRATIONS = (m0001_unnumbered.MIGRATION, m0002_dirty_groups.MIGRATION, m0003_words.MIGRATION)
+MIGRATIONS = (
+    m0001_unnumbered.MIGRATION,
+    m0002_dirty_groups.MIGRATION,
+    m0003_words.MIGRATION,
+    m0004_sessions.MIGRATION,
+)
 NEWEST = MIGRATIONS[-1].number
 
 

@@ -29,6 +29,7 @@ from mini_platform.warehouse.tables.ops import (
     pending_deletes,
     platform_tables,
     quality_report,
+    sessions,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "platform_tables",
     "production_with_extra",
     "quality_report",
+    "sessions",
     "shown",
     "sql_type",
     "without_tables",

@@ -231,6 +231,19 @@ api_keys = Table(
     comment="Keys of the HTTP API: only their hashes",
 )
 
+sessions = Table(
+    "sessions",
+    ops_metadata,
+    Column("session_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("key_id", BigInteger, nullable=False, comment="Key with which it was opened: it ends with it"),
+    Column("sha256", Text, nullable=False, unique=True, comment="Of the token in the cookie, which is kept nowhere"),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("last_used_at", DateTime(timezone=True), comment="To the minute"),
+    Column("ended_at", DateTime(timezone=True), comment="When somebody logged out, or ended it; NULL: open"),
+    comment="Sessions of the dashboard: only their hashes",
+)
+
 incidents = Table(
     "incidents",
     ops_metadata,

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mini_platform.warehouse import audit
 from mini_platform.web.auth.guard import Guard, require
+from mini_platform.web.auth.keys import ApiKey
 from mini_platform.web.auth.origins import SAFE, Origins, is_same_origin
 from mini_platform.web.problems import ProblemError, response_to
 from mini_platform.web.secret import is_own
@@ -93,11 +94,14 @@ class Gate:
         if request.url.path in self._public or is_own(self._settings, request.headers):
             return
         if self._settings.needs_keys:
-            caller = request.state.caller = await run_in_threadpool(self._guard.caller, request)
+            caller = request.state.caller = await run_in_threadpool(self._caller, request)
             require(request, "admin")
             audit.current_actor.set(f"key {caller.prefix}")
         else:
             audit.current_actor.set("anybody on this machine")
+
+    def _caller(self, request: Request) -> ApiKey:
+        return self._guard.caller(request, Guard.site(request).platform.engine)
 
     def _forged(self, request: Request) -> str | None:
         """Return why a request cannot be one that a user intends, as a sentence; None if it can be."""

@@ -1,7 +1,7 @@
 """Access control: scopes of routes, rate limits, and origins of browsers.
 
     keys.py         keys: made, listed, revoked, verified
-    sessions.py     the cookie of the dashboard
+    sessions.py     sessions of the dashboard: opened, listed, ended
     origins.py      Host headers and requests that other sites' pages send
     gate.py         the same for an app that is not ours: Dagster's
 
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Security
@@ -25,7 +24,9 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import Engine
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
 from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
@@ -35,6 +36,7 @@ from mini_platform.web.auth.origins import SAFE, Origins, allow_origins, is_same
 from mini_platform.web.auth.sessions import Cookie
 from mini_platform.web.envelope import Envelope
 from mini_platform.web.problems import ProblemError
+from mini_platform.web.serving import client_network
 from mini_platform.web.site import Site
 
 Scope = Literal["read", "write", "admin"]
@@ -106,14 +108,17 @@ def readable(request: Request, name: str | None = None) -> dict[str, Dataset]:
 
 
 def log_in(request: Request, key: str) -> Cookie:
-    """Open a session with a key: `response.set_cookie(**log_in(request, key))`.
+    """Open a session with a key instead of that of this browser: `response.set_cookie(**log_in(request, key))`.
 
     Raises:
         ProblemError: the key is invalid (401), or too many invalid keys were tried (429).
     """
-    guard: Guard = request.app.state.guard
-    api_key = guard.verified(request, key.strip())
-    return sessions.make(guard.settings, api_key.key_id, secure=request.url.scheme == "https")
+    guard, engine = _guard(request)
+    api_key = guard.verified(request, engine, key.strip())
+    secure = request.url.scheme == "https"
+    with engine.begin() as conn:
+        sessions.end(conn, guard.settings, request.cookies, secure=secure)
+        return sessions.begin(conn, guard.settings, api_key, secure=secure)
 
 
 def is_key(request: Request, name: str, key: str) -> bool:
@@ -122,9 +127,9 @@ def is_key(request: Request, name: str, key: str) -> bool:
     Raises:
         ProblemError: too many invalid keys were tried (429).
     """
-    guard: Guard = request.app.state.guard
+    guard, engine = _guard(request)
     try:
-        guard.verified(request, key, name)
+        guard.verified(request, engine, key, name)
     except ProblemError as error:
         if error.status != HTTPStatus.UNAUTHORIZED:
             raise
@@ -134,8 +139,13 @@ def is_key(request: Request, name: str, key: str) -> bool:
 
 def log_out(request: Request) -> Cookie:
     """End the session of this browser: `response.set_cookie(**log_out(request))`."""
-    guard: Guard = request.app.state.guard
-    return sessions.ended(guard.settings, secure=request.url.scheme == "https")
+    guard, engine = _guard(request)
+    with engine.begin() as conn:
+        return sessions.end(conn, guard.settings, request.cookies, secure=request.url.scheme == "https")
+
+
+def _guard(request: Request) -> tuple[Guard, Engine]:
+    return request.app.state.guard, Guard.site(request).platform.engine
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ class Allowed:
         """
         guard: Guard = request.app.state.guard
         if not hasattr(request.state, "caller"):
-            caller = await run_in_threadpool(guard.caller, request) if guard.settings.needs_keys else None
+            caller = await run_in_threadpool(_caller, request) if guard.settings.needs_keys else None
             guard.count(request, caller)
             request.state.caller = caller
             audit.current_actor.set(f"key {caller.prefix}" if caller else "anybody on this machine")
@@ -200,27 +210,28 @@ class Guard:
         site: Site = request.app.state.site
         return site
 
-    def caller(self, request: Request) -> keys.ApiKey:
-        """Return the key of a request, from a header or from the session of a cookie.
+    def caller(self, connection: HTTPConnection, engine: Engine) -> keys.ApiKey:
+        """Return the key of a request or a WebSocket of any app, from a header or from the session of a cookie.
 
         Raises:
             ProblemError: no key, or an invalid one (401); a cookie that another site may have sent (403).
             DatabaseAwayError: the database cannot be reached.
         """
-        if text := presented(request.headers):
-            return self.verified(request, text)
-        key_id = sessions.opened_by(self.settings, request.cookies)
-        if key_id is None:
-            raise ProblemError(f"A key is required. {HOW}", HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": REALM})
-        if request.method not in SAFE and not is_same_origin(request.headers):
-            raise ProblemError("A session can make changes only from pages of this site.", HTTPStatus.FORBIDDEN)
+        if text := presented(connection.headers):
+            return self.verified(connection, engine, text)
         try:
-            with self.site(request).platform.engine.begin() as conn:
-                return keys.by_id(conn, key_id)
+            with engine.begin() as conn:
+                key = sessions.key_of(conn, self.settings, connection.cookies)
         except keys.KeyRefusedError as error:
             raise _refused(error) from None
+        if key is None:
+            raise ProblemError(f"A key is required. {HOW}", HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": REALM})
+        is_safe = connection.scope.get("method") in SAFE  # A WebSocket has no method, and may make changes.
+        if not is_safe and not is_same_origin(connection.headers):
+            raise ProblemError("A session can make changes only from pages of this site.", HTTPStatus.FORBIDDEN)
+        return key
 
-    def verified(self, request: Request, text: str, name: str | None = None) -> keys.ApiKey:
+    def verified(self, connection: HTTPConnection, engine: Engine, text: str, name: str | None = None) -> keys.ApiKey:
         """Return the key with this text, and with this name unless it is None.
 
         Raises:
@@ -228,10 +239,10 @@ class Guard:
             DatabaseAwayError: the database cannot be reached.
         """
         try:
-            with self.site(request).platform.engine.begin() as conn:
+            with engine.begin() as conn:
                 return keys.verify(conn, text, name)
         except keys.KeyRefusedError as error:
-            self._hit("failed", _address(request))
+            self._hit("failed", _address(connection))
             raise _refused(error) from None
 
     def count(self, request: Request, caller: keys.ApiKey | None) -> None:
@@ -266,11 +277,10 @@ def _refused(error: keys.KeyRefusedError) -> ProblemError:
     return ProblemError(f"{error} {HOW}", HTTPStatus.UNAUTHORIZED, headers)
 
 
-def _address(request: Request) -> str:
-    """Return the client's address; for IPv6 its /64 network, as a client can use any address in it."""
-    host = request.client.host if request.client else ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    return str(ip_network((int(address), 64), strict=False)) if isinstance(address, IPv6Address) else host
+def _caller(request: Request) -> keys.ApiKey:
+    guard, engine = _guard(request)
+    return guard.caller(request, engine)
+
+
+def _address(connection: HTTPConnection) -> str:
+    return client_network(connection.client.host if connection.client else "")

@@ -108,14 +108,13 @@ def listed(conn: Connection) -> list[ApiKey]:
 
 
 def revoke(conn: Connection, prefix: str) -> ApiKey | None:
-    """Revoke the key with this prefix and return it; None if there is none."""
+    """Revoke the key with this prefix and return it; None if there is none. Its sessions end with it."""
     revoked_at = func.coalesce(api_keys.c.revoked_at, func.now())
     conn.execute(update(api_keys).where(api_keys.c.prefix == prefix).values(revoked_at=revoked_at))
-    row = conn.execute(KEYS.where(api_keys.c.prefix == prefix)).first()
-    if row is None:
-        return None
-    audit.record(conn, "revoked a key", prefix)
-    return _key(row)
+    key = by_prefix(conn, prefix)
+    if key is not None:
+        audit.record(conn, "revoked a key", prefix)
+    return key
 
 
 def verify(conn: Connection, text: str, name: str | None = None) -> ApiKey:
@@ -133,19 +132,13 @@ def verify(conn: Connection, text: str, name: str | None = None) -> ApiKey:
     row = conn.execute(KEYS.where(api_keys.c.prefix == form[1])).first() if form else None
     if row is None or not hmac.compare_digest(row.sha256, _sha256(text)) or name not in (None, row.name):
         raise KeyRefusedError("This key is unknown.")
-    return _valid(conn, row)
+    return used(conn, row)
 
 
-def by_id(conn: Connection, key_id: int) -> ApiKey:
-    """Return the key with which a session was opened.
-
-    Raises:
-        KeyRefusedError: the key is unknown, expired or revoked.
-    """
-    row = conn.execute(KEYS.where(api_keys.c.key_id == key_id)).first()
-    if row is None:
-        raise KeyRefusedError("This key is unknown.")
-    return _valid(conn, row)
+def by_prefix(conn: Connection, prefix: str) -> ApiKey | None:
+    """Return the key with this prefix; None if there is none."""
+    row = conn.execute(KEYS.where(api_keys.c.prefix == prefix)).first()
+    return _key(row) if row else None
 
 
 def refusal(conn: Connection, settings: Settings) -> str | None:
@@ -163,7 +156,7 @@ def refusal(conn: Connection, settings: Settings) -> str | None:
     return NONE_YET.format(why=why)
 
 
-KEYS = select(api_keys, (api_keys.c.expires_at <= func.now()).label("expired"), func.now().label("now"))
+KEYS = select(*api_keys.columns, (api_keys.c.expires_at <= func.now()).label("expired"), func.now().label("now"))
 
 
 def _key(row: Row[Any]) -> ApiKey:
@@ -172,8 +165,12 @@ def _key(row: Row[Any]) -> ApiKey:
     return ApiKey(row.key_id, row.name, row.prefix, tuple(row.scopes), *times, state)
 
 
-def _valid(conn: Connection, row: Row[Any]) -> ApiKey:
-    """Return the key of a row, and record its use once a minute: a write per request would cost more than the request."""
+def used(conn: Connection, row: Row[Any]) -> ApiKey:
+    """Return the key of a row of `KEYS`, and record its use, once a minute: a write per request would cost more than that.
+
+    Raises:
+        KeyRefusedError: the key is expired or revoked.
+    """
     key = _key(row)
     if key.state != "valid":
         raise KeyRefusedError(f"This key is {key.state}.")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from mini_platform.cli import app
 from mini_platform.platform import Platform
-from mini_platform.web.auth import keys
+from mini_platform.web.auth import keys, sessions
 
 
 def cli(*arguments: str) -> Result:
@@ -41,6 +41,27 @@ def test_a_key_is_made_listed_and_revoked(engine: Engine, home: Path) -> None:
     first = json.loads(cli("list", "--json").stdout)["revoked_at"]
     assert cli("revoke", key).exit_code == 0, "the whole key names it, too"
     assert json.loads(cli("list", "--json").stdout)["revoked_at"] == first
+
+
+def test_sessions_are_listed_with_their_keys_and_ended(platform: Platform) -> None:
+    with platform.engine.begin() as conn:
+        for name in ("one", "other"):
+            key = keys.verify(conn, keys.create(conn, name, ["read"]))
+            for _ in range(2):
+                sessions.begin(conn, platform.settings, key, secure=False)
+
+    def listed() -> dict[str, tuple[str, int]]:
+        rows = map(json.loads, cli("list", "--json").stdout.splitlines())
+        return {row["name"]: (row["prefix"], len(row["sessions"])) for row in rows}
+
+    (one, count), (other, _) = listed().values()
+    assert count == 2
+    assert cli("list").stdout.count(one) == 3
+    assert "2 sessions of the key" in cli("log-out", one).stderr
+    assert "0 sessions of the key" in cli("log-out", one).stderr
+    assert listed() == {"one": (one, 0), "other": (other, 2)}
+    assert cli("revoke", other).exit_code == 0
+    assert listed() == {"one": (one, 0), "other": (other, 0)}
 
 
 def test_a_key_is_made_for_a_script(engine: Engine, home: Path) -> None:
@@ -82,6 +103,7 @@ def test_expiry_in_days_or_never(engine: Engine, home: Path) -> None:
         (["create", "x", "--scope", "read", "--expires", "9999-12-31"], "use days such as"),
         (["create", " ", "--scope", "read"], "needs a name"),
         (["create", "x"], "Missing option '--scope'"),
+        (["log-out", "mp_nothere"], "There is no key 'mp_nothere'. See: mini-platform key list"),
         (["revoke", "mp_nothere"], "There is no key 'mp_nothere'. See: mini-platform key list"),
     ],
 )
