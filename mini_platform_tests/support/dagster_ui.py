@@ -19,6 +19,9 @@ from mini_platform_tests.support.web import listening
 
 DELETE = "mutation Delete($id: String!) { deleteRun(runId: $id) { __typename } }"
 
+LOGGED = "Written by a test."
+"""Event in the log of `new_run`."""
+
 
 @dg.job
 def nothing() -> None:
@@ -44,11 +47,13 @@ def serving_dagster(app: ASGIApp, platform: Platform) -> Iterator[str]:
 
 
 def new_run(platform: Platform) -> str:
-    """Make a run, and return its id."""
+    """Make a run with an event in its log, and return its id."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(platform.settings.home / "dagster"))
         with dg.DagsterInstance.get() as instance:
-            return instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.SUCCESS).run_id
+            run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.SUCCESS)
+            instance.report_engine_event(LOGGED, run)
+            return run.run_id
 
 
 def runs_of(platform: Platform) -> list[str]:
