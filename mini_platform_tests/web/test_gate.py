@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+import trustme
 from sqlalchemy import text
 from starlette.types import ASGIApp
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from mini_platform.datasets import all_datasets
+from mini_platform.operations.answering import dagster_answers
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
+from mini_platform.web.runs import Runs
 from mini_platform.web.secret import own_headers
 from mini_platform.web.site import Site
 from mini_platform_tests.support.dagster_ui import DELETE, dagster_app, new_run, runs_of, serving_dagster
 from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.uploads import until
 from mini_platform_tests.support.web import serving
 
 ELSEWHERE = "http://elsewhere.example"
@@ -230,3 +237,22 @@ def test_the_way_to_dagster_leads_nowhere_else(platform: Platform, path: str) ->
         target = urlsplit(client.get(f"{dashboard}/dagster/{path}").headers["location"])
     site.close()
     assert target.netloc == f"127.0.0.1:{platform.settings.dagster_port}"
+
+
+def test_the_api_reaches_dagster_by_https_and_where_keys_are_required(
+    app: ASGIApp, platform: Platform, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaf = trustme.CA().issue_cert("127.0.0.1")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    tls = {"api_tls_cert": tmp_path / "both.pem", "api_tls_key": tmp_path / "both.pem"}
+    with gate(app, platform, api_auth="always", **tls) as client, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platform.settings, "dagster_port", client.base_url.port)
+        assert platform.settings.dagster_url == str(client.base_url).rstrip("/").replace("http:", "https:")
+        assert dagster_answers(platform.settings)
+        patch.setattr("mini_platform.web.runs.ANSWER_SECONDS", 60)
+        runs = Runs(platform.settings)
+        with caplog.at_level(logging.WARNING, "mini_platform.web.runs"):
+            runs.nudge(all_datasets()["weather"])
+            until(lambda: bool(caplog.records))
+        runs.close()
+    assert "it has no job load_weather" in caplog.text, "which only Dagster knows"
