@@ -180,6 +180,7 @@ def test_where_keys_are_required_only_admins_and_our_own_processes_enter(
         ({}, 401),
         ({"Authorization": "Bearer nonsense"}, 401),
         ({"x-mini-platform-process": "0" * 64}, 401),
+        ({"Host": "localhost/server_info?"}, 401),
         ({"Authorization": f"Bearer {make('read', 'write')}"}, 403),
     ):
         for path in PATHS["GET"]:

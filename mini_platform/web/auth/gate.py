@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from http import HTTPStatus
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders, State
@@ -91,7 +91,7 @@ class Gate:
         """
         if refused := self._forged(request):
             raise ProblemError(refused, HTTPStatus.FORBIDDEN)
-        if request.url.path in self._public or is_own(self._settings, request.headers):
+        if request.scope["path"] in self._public or is_own(self._settings, request.headers):
             return
         if self._settings.needs_keys:
             caller = request.state.caller = await run_in_threadpool(self._caller, request)
@@ -107,7 +107,9 @@ class Gate:
         """Return why a request cannot be one that a user intends, as a sentence; None if it can be."""
         if refused := self._origins.refusal(request.method, request.headers):
             return refused[1]
-        if request.method in SAFE and request.url.path.rstrip("/") in self._posted and request.url.query:
+        # The path and query of the scope are what is served: those of `request.url` begin with what the Host header says.
+        path, query = request.scope["path"], request.scope["query_string"]
+        if request.method in SAFE and path.rstrip("/") in self._posted and query:
             return "Queries are accepted by POST only: a link or an image of any page could send this one."
         if not is_same_origin(request.headers, default=True) and not _is_visit(request.headers):
             return "Pages of other sites can link here, but not embed or read anything."
@@ -119,7 +121,8 @@ class Gate:
         is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         if response.status_code != HTTPStatus.UNAUTHORIZED or not is_page:
             return response
-        back = DASHBOARD_PATH + request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        query = request.scope["query_string"].decode("latin-1")
+        back = DASHBOARD_PATH + quote(request.scope["path"]) + (f"?{query}" if query else "")
         same_host = request.url.replace(port=self._settings.api_port, path="", query="", fragment="")
         dashboard = (self._settings.public_url or str(same_host)).rstrip("/")
         return RedirectResponse(f"{dashboard}/login?{urlencode({'then': back})}", HTTPStatus.SEE_OTHER)
