@@ -9,14 +9,15 @@ import os
 import shutil
 from pathlib import Path
 
+from mini_platform.config.home import OWNER_ONLY, make_home
 from mini_platform.config.project import DAGSTER_YAML, project
 from mini_platform.config.settings import Settings
 
 
 def prepare_instance(settings: Settings) -> Path:
     """Write the project's dagster.yaml into the home, and return the folder for DAGSTER_HOME."""
-    folder, own = settings.home / "dagster", project().folder / DAGSTER_YAML.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, own = make_home(settings.home) / "dagster", project().folder / DAGSTER_YAML.name
+    folder.mkdir(mode=OWNER_ONLY, exist_ok=True)
     replace_file(folder / own.name, (own if own.is_file() else DAGSTER_YAML).read_text())
     return folder
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, text, update
 
+from mini_platform.config.home import OWNER_ONLY
 from mini_platform.operations import archive
 from mini_platform.operations.archive import BackupError, Manifest
 from mini_platform.operations.backup import Progress, fingerprint
@@ -199,7 +200,7 @@ def _copy_secrets(platform: Platform, backup: Path, manifest: Manifest, *, other
     for name in manifest.secrets:
         target = platform.settings.home / name
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
             archive.copy_private(backup / "secrets" / name, target)
     if not other_keys and not set(manifest.keyring) <= set(fingerprint(platform)):
         raise BackupError(

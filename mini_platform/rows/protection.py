@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mini_platform.config.home import OWNER_ONLY
 from mini_platform.declare.columns import Column
 from mini_platform.declare.dataset import Dataset
 
@@ -118,7 +119,7 @@ class Keyring:
 def load_or_create_secret(path: Path, new: str) -> str:
     """Return the secret in a file that only its owner may read; the first process to call it creates the file with `new`."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(new)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mini_platform.config.faultpoints import failpoint
+from mini_platform.config.home import OWNER_ONLY
 from mini_platform.storage.errors import NoRoomError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class RawStore:
         """
         path = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".arriving-", dir=self.folder)
             path = Path(name)
             with os.fdopen(handle, "wb") as copy:

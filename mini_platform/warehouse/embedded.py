@@ -31,6 +31,7 @@ from urllib.parse import quote
 
 import psutil
 
+from mini_platform.config.home import OWNER_ONLY, make_home
 from mini_platform.config.sockets import socket_folder
 
 DATABASE = "mini_platform"
@@ -138,7 +139,7 @@ def ensure_running(home: Path, configuration: Mapping[str, str] | None = None) -
     """
     if url := _ready_url(home):
         return url
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with _start_stop_lock(home):
         if pid(home):
             _wait_until_ready(home)
@@ -260,7 +261,7 @@ def _create(home: Path) -> None:
                 "and with this version: mini-platform restore DIR."
             )
         return
-    data.parent.mkdir(parents=True, exist_ok=True)
+    data.parent.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
     new = data.with_name("data.new")
     shutil.rmtree(new, ignore_errors=True)
     # The builtin C.UTF-8 needs no locale of the system and never changes its order, so indexes survive upgrades.

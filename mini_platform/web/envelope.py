@@ -9,6 +9,8 @@ import logging
 import re
 import time
 import uuid
+from contextvars import ContextVar
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,13 +25,26 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Default headers of every response."""
 HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 """Headers of responses over https, except on localhost: browsers would use https on all its ports, other programs included."""
 
+NO_STORE = "no_store"
+
+current_state: ContextVar[dict[str, Any] | None] = ContextVar("current_state", default=None)
+"""The state of the request that this task or thread answers."""
+
 access = logging.getLogger("mini_platform.access")
+
+
+def no_store() -> None:
+    """Forbid everybody to store the response to the current request: it may show personal data, a key or a session."""
+    state = current_state.get()
+    if state is not None:
+        state[NO_STORE] = True
 
 
 class Envelope:
@@ -46,7 +61,9 @@ class Envelope:
             return
         client_id = Headers(scope=scope).get("x-request-id", "")
         request_id = client_id if REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        current_state.set(state)
         began, status = time.perf_counter(), 0
         local = Headers(scope=scope).get("host", "").partition(":")[0] == "localhost"
         carried = HEADERS if scope["scheme"] != "https" or local else HEADERS | HTTPS_ONLY
@@ -59,6 +76,8 @@ class Envelope:
                 headers["X-Request-ID"] = request_id
                 for name, value in carried.items():
                     headers.setdefault(name, value)
+                if NO_STORE in state or "set-cookie" in headers:
+                    headers["Cache-Control"] = "no-store"
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -1,4 +1,4 @@
-"""How our apps are served: uvicorn with https, proxies, and bounds on what clients may hold open.
+"""Serving of ASGI apps: uvicorn with https, proxies, and bounds on what clients may hold open.
 
 uvicorn has neither a time limit for headers nor a limit of connections per address, so a thousand connections on which nothing
 arrives would use up the file descriptors of the process. Its protocol is subclassed here. Not here: limits of requests
@@ -31,6 +31,8 @@ BODY_SECONDS = 60.0
 """Maximum time in which nothing of an incomplete body arrives."""
 HEADER_BYTES = 2**17
 """Maximum bytes of the headers of a request."""
+URL_BYTES = 2**16 - 1
+"""Maximum bytes of a URL; the parser takes no more."""
 LINGER_SECONDS = 1.0
 """Time for a client to read why it is refused: a connection that is closed with unread bytes loses the answer."""
 STOP_SECONDS = 10
@@ -100,36 +102,29 @@ class Connections:
         self._proxies = [ip_network(name) for name in between_commas(settings.api_proxies)]
         self._open: dict[str, WeakSet[asyncio.BaseTransport]] = {}
 
-    def admit(self, transport: asyncio.BaseTransport) -> bool:
-        """Count a new connection; return False if its client has too many."""
-        network = self._network(transport)
-        if network is None:
-            return True
+    def admit(self, transport: asyncio.BaseTransport) -> Callable[[], None] | None:
+        """Count a new connection; return what is to be called at its end, or None if its client has too many."""
+        peer = transport.get_extra_info("peername")
+        host = str(peer[0]) if peer else ""  # The client may have left again.
+        address = _address(host)
+        if not isinstance(address, str) and any(address in proxies for proxies in self._proxies):
+            return lambda: None
+        network = client_network(host)
         opened = self._open.setdefault(network, WeakSet())
         if len(opened) >= self.most:
             # Nobody reports the end of a WebSocket here.
             for ended in [one for one in opened if one.is_closing()]:
                 opened.discard(ended)
         if len(opened) >= self.most:
-            return False
+            return None
         opened.add(transport)
-        return True
+        return partial(self._release, network, transport)
 
-    def release(self, transport: asyncio.BaseTransport) -> None:
-        """Count a connection no more."""
-        network = self._network(transport)
-        if network is not None and (opened := self._open.get(network)) is not None:
+    def _release(self, network: str, transport: asyncio.BaseTransport) -> None:
+        if (opened := self._open.get(network)) is not None:
             opened.discard(transport)
             if not opened:
                 del self._open[network]
-
-    def _network(self, transport: asyncio.BaseTransport) -> str | None:
-        peer = transport.get_extra_info("peername")
-        host = str(peer[0]) if peer else ""
-        address = _address(host)
-        if not isinstance(address, str) and any(address in proxies for proxies in self._proxies):
-            return None
-        return client_network(host)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -145,6 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
+        self._release: Callable[[], None] | None = None
         self._early = bytearray()
         self._is_made = self._refused = self._upgraded = self._in_body = False
         self._header_bytes = 0
@@ -152,7 +148,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit a connection, or refuse it."""
         self._socket = transport
-        if not self._connections.admit(transport):
+        self._release = self._connections.admit(transport)
+        if self._release is None:
             self._refuse(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"Too many connections are open from your address: the limit is {self._connections.most}.",
@@ -200,13 +197,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
-        if self._socket is not None:
-            self._connections.release(self._socket)
+        if self._release is not None:
+            self._release()
         if self._is_made:
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on, and limit the time until the next ones."""
+        """Pass bytes on."""
         if self._refused:
             return
         if not self._is_made:
@@ -215,6 +212,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._in_body:
             self._header_bytes += len(data)
         super().data_received(data)
+        self._limit_next()
+
+    def _limit_next(self) -> None:
+        """Limit the time until the next bytes, by what was received so far."""
+        if self._refused:
+            return
         if self._upgraded or self.transport.is_closing():
             self._stop_timer()
         elif self._in_body:
@@ -239,6 +242,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._in_body = False
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; with the reason where that is known."""
+        if len(getattr(self, "url", b"")) > URL_BYTES:
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, f"The URL is too long: the limit is {URL_BYTES:,} bytes.")
+        else:
+            super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to the protocol of WebSockets."""

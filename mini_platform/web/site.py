@@ -19,6 +19,7 @@ from mini_platform.platform import Platform
 from mini_platform.warehouse import run_history
 from mini_platform.warehouse.connection import APPLICATION_NAME, engine
 from mini_platform.warehouse.roles import PERSONAL, READER, may_become_readers
+from mini_platform.web.envelope import no_store
 from mini_platform.web.problems import AWAY, NotFoundError, ProblemError
 from mini_platform.web.runs import Runs
 
@@ -75,12 +76,15 @@ class Site:
         """Open a read-only connection with one transaction, which sees one state of the data.
 
         Args:
-            personal: allow reading personal data; the caller has checked the permission, or masks the data.
+            personal: allow reading personal data; the caller has checked the permission, or masks the data. The response is
+                then not stored by browsers and proxies.
 
         Raises:
             DatabaseAwayError: the database cannot be reached.
         """
         with self._reader.connect() as conn:
+            if personal:
+                no_store()
             if personal and self._has_roles:
                 conn.exec_driver_sql(f"SET LOCAL ROLE {PERSONAL}")
             yield conn

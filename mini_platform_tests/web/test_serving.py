@@ -1,7 +1,8 @@
-"""What one client holds open shuts out nobody else: half-open connections, of HTTP and of TLS, over real sockets."""
+"""A client shuts out nobody else by what it holds open: half-open connections, of HTTP and of TLS, over real sockets."""
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import time
@@ -192,8 +193,19 @@ def test_a_client_is_an_address_or_a_network_of_ipv6(host: str, network: str) ->
     assert serving.client_network(host) == network
 
 
-def test_headers_have_a_size(site: SimpleNamespace) -> None:
+def test_url_and_headers_have_a_size(site: SimpleNamespace) -> None:
     with client(site, "127.0.0.1") as one:
         assert one.get("/", headers={"X-Long": "x" * 2**16}).status_code == 200
         with suppress(httpx.TransportError):  # The answer is lost where the client still writes.
             assert one.get("/", headers={f"X-{n}": "x" * 2**16 for n in range(64)}).status_code == 431
+    kind = http.client.HTTPSConnection if site.tls else http.client.HTTPConnection
+    options = {"context": site.tls} if site.tls else {}
+    for length, status in ((2**16 - 1, 200), (2**16, 414)):
+        connection = kind(site.address, timeout=30, **options)
+        connection.request("GET", "/?" + "x" * (length - 2))
+        answer = connection.getresponse()
+        assert (answer.status, b"The URL is too long: the limit is 65,535 bytes." in answer.read()) == (
+            status,
+            status == 414,
+        )
+        connection.close()

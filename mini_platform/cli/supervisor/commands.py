@@ -20,6 +20,7 @@ from mini_platform.cli.supervisor.lifecycle import Supervisor
 from mini_platform.cli.supervisor.log_files import LogFile, output_log
 from mini_platform.cli.supervisor.readiness import addresses
 from mini_platform.cli.supervisor.state import pid_file_lock, remove_state, supervisor_pid
+from mini_platform.config.home import make_home
 from mini_platform.config.project import project
 from mini_platform.config.running import read_state
 from mini_platform.config.settings import Settings, load_settings
@@ -42,7 +43,7 @@ def up(detach: bool = False) -> int:
         The exit code: 0 after a normal end (or if it runs already), 1 if it could not start.
     """
     settings = load_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
     if running := supervisor_pid(settings.home):
         _console().print(f"Already running (process {running}): {addresses(settings)}")
         return 0

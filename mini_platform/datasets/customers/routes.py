@@ -14,12 +14,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
 
 from mini_platform.declare.reserved import LIST_WORDS
 from mini_platform.web.api.answers import NOT_MODIFIED, listing
 from mini_platform.web.api.export import MEDIA_TYPE
-from mini_platform.web.api.incoming import whole
+from mini_platform.web.api.incoming import form, whole
 from mini_platform.web.api.query import condition
 from mini_platform.web.api.relations import Relation, rows
 from mini_platform.web.api.replaced import BadRequestRoute, ReplacedRoute
@@ -204,18 +203,10 @@ def _read(name: str, kind: Any, value: str) -> Any:
 
 async def _sent(request: Request) -> Mapping[str, Any]:
     """Return the fields of a body, JSON or a form."""
-    body = await whole(request, CREDENTIALS_BYTES)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in FORMS:
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body}
-
-        try:
-            async with Request(request.scope, receive).form() as form:
-                return dict(form)
-        except HTTPException as error:
-            raise ProblemError(f"The form cannot be read: {error.detail}") from error
+        return await form(request, CREDENTIALS_BYTES)
+    body = await whole(request, CREDENTIALS_BYTES)
     if kind == "application/json" or not body:
         return _object(body or b"{}")
     detail = f'Unsupported media type "{kind}" in request: send JSON or a form.'

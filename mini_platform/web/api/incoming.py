@@ -1,8 +1,8 @@
 """Request bodies: written to the raw store in pieces and hashed on the way, raw or multipart.
 
 Here: raw bodies and the part `file` of multipart ones, their names, their maximum size, and clients that send invalid bodies,
-too many bytes, too slowly, or that disconnect. Memory holds one or two pieces of a body, whatever its size. A refused body is
-not read here: the HTTP server discards it, so that the client gets the response. Not here: landing the file
+too many bytes or parts, too slowly, or that disconnect. Memory holds one or two pieces of a body, whatever its size. A refused
+body is not read here: the HTTP server discards it, so that the client gets the response. Not here: landing the file
 (`landing/upload.py`).
 """
 
@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import Request
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mini_platform.storage.errors import NoRoomError
@@ -31,6 +33,8 @@ PIECE_SECONDS = 300.0
 """Maximum time for a piece of a body, as it holds a connection and an unfinished file."""
 AROUND_BYTES = 2**20
 """Maximum bytes of a multipart body beside its file."""
+MOST_PARTS = 100
+"""Maximum parts of a multipart body; all but the file are ignored."""
 ESCAPED = re.compile(rb"%(22|[01][0-9A-F])")
 """Escapes that browsers use for characters that would end a name:
 https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data"""
@@ -108,6 +112,24 @@ async def whole(request: Request, limit: int) -> bytes:
     return b"".join([piece async for piece in _Limited(request, limit).pieces()])
 
 
+async def form(request: Request, limit: int) -> dict[str, Any]:
+    """Return the fields of a form, URL-encoded or multipart, that is small enough for memory.
+
+    Raises:
+        ProblemError: 400, 408 or 413.
+    """
+    body = await whole(request, limit)
+
+    async def replay() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    try:
+        async with Request(request.scope, replay).form(max_files=MOST_PARTS, max_fields=MOST_PARTS) as fields:
+            return dict(fields)
+    except HTTPException as error:
+        raise ProblemError(f"The form cannot be read: {error.detail}") from error
+
+
 def _too_large(limit: int) -> ProblemError:
     return ProblemError(
         f"The body is too large: the limit is {limit:,} bytes.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, max_bytes=limit
@@ -175,6 +197,7 @@ class _Form:
         self._is_file = False
         self._header, self._value, self._headers = bytearray(), bytearray(), dict[bytes, bytes]()
         self._bytes = bytearray()
+        self._parts = self._around = 0
         if not boundary:
             raise ProblemError("The Content-Type of the multipart body names no boundary.")
         try:
@@ -201,6 +224,9 @@ class _Form:
             raise ProblemError(f"The multipart body cannot be read: {error}.") from error
         content = bytes(self._bytes)
         self._bytes.clear()
+        self._around += len(piece) - len(content)
+        if self._around > AROUND_BYTES:
+            raise _too_large(AROUND_BYTES)
         return content
 
     def finish(self) -> None:
@@ -212,6 +238,9 @@ class _Form:
 
     def _part_begins(self) -> None:
         self._headers.clear()
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise ProblemError(f"The multipart body has more than {MOST_PARTS} parts; send one, with the name `file`.")
 
     def _header_ends(self) -> None:
         self._headers[bytes(self._header).lower()] = bytes(self._value)

@@ -26,6 +26,10 @@ from mini_platform.web.problems import ProblemError
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
 """Maximum values of an `in`, and maximum of search words times columns."""
+MOST_FILTERS = 100
+"""Maximum filters of a request; the values of an `in` are one."""
+MOST_CHARACTERS = 2000
+"""Maximum length of a search."""
 CHUNK = 2000
 """Rows of an export per fetch; each fetch has the whole time limit of a statement."""
 
@@ -81,6 +85,9 @@ class ListQuery:
         for name, value in params:
             filter_params.setdefault(name, []).append(_read(name, str, value))
         single = {word: _once(word, filter_params.pop(word)) for word in LIST_WORDS if word in filter_params}
+        count = sum(1 if name.endswith("__in") else len(values) for name, values in filter_params.items())
+        if count > MOST_FILTERS:
+            raise ProblemError(f"There are {count:,} filters: the limit is {MOST_FILTERS}.")
         filters = [condition for name in filter_params for condition in _filters(relation, name, filter_params[name])]
         if "search" in single:
             filters += _search(relation, single["search"])
@@ -280,6 +287,8 @@ def _search(relation: Relation, text: str) -> Iterator[ColumnElement[bool]]:
     columns = [relation.columns[name].element for name in relation.search]
     if words and not columns:
         raise ProblemError(f"search: {relation.name} has no text columns to search.", parameter="search")
+    if len(text) > MOST_CHARACTERS:
+        raise ProblemError(f"search: it is too long: the limit is {MOST_CHARACTERS:,} characters.", parameter="search")
     if len(words) * len(columns) > MOST_VALUES:
         raise ProblemError(f"search: {len(words)} words are too many.", parameter="search")
     for word in words:

@@ -34,7 +34,7 @@ from mini_platform.warehouse import audit
 from mini_platform.web.auth import keys, sessions
 from mini_platform.web.auth.origins import SAFE, Origins, allow_origins, is_same_origin
 from mini_platform.web.auth.sessions import Cookie
-from mini_platform.web.envelope import Envelope
+from mini_platform.web.envelope import Envelope, no_store
 from mini_platform.web.problems import ProblemError
 from mini_platform.web.serving import client_network
 from mini_platform.web.site import Site
@@ -128,6 +128,7 @@ def is_key(request: Request, name: str, key: str) -> bool:
         ProblemError: too many invalid keys were tried (429).
     """
     guard, engine = _guard(request)
+    no_store()
     try:
         guard.verified(request, engine, key, name)
     except ProblemError as error:
@@ -224,6 +225,7 @@ class Guard:
                 key = sessions.key_of(conn, self.settings, connection.cookies)
         except keys.KeyRefusedError as error:
             raise _refused(error) from None
+        no_store()  # After logging out, the button Back shows nothing.
         if key is None:
             raise ProblemError(f"A key is required. {HOW}", HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": REALM})
         is_safe = connection.scope.get("method") in SAFE  # A WebSocket has no method, and may make changes.

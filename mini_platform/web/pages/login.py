@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from mini_platform.web.api.incoming import form
 from mini_platform.web.auth import guard
+from mini_platform.web.envelope import no_store
 from mini_platform.web.pages.rendering import POLICY, dagster_url, render
 from mini_platform.web.problems import ProblemError
 from mini_platform.web.site import Site, SiteDep
 
 router = APIRouter(include_in_schema=False)
 
+FORM_BYTES = 2**16
+"""Maximum length of the form, whose parameter `then` is the URL of a page."""
+
 
 @router.get("/login")
-def form(request: Request, then: str = "/") -> Response:
+def login_form(request: Request, then: str = "/") -> Response:
     """Return the login form."""
-    return _form(request, then)
+    no_store()
+    return _page(request, _within(then))
 
 
 @router.post("/login")
-def log_in(request: Request, key: Annotated[str, Form()] = "", then: Annotated[str, Form()] = "/") -> Response:
+async def log_in(request: Request) -> Response:
     """Open a session with a key, and redirect to the requested page."""
+    no_store()
+    fields = {name: value for name, value in (await form(request, FORM_BYTES)).items() if isinstance(value, str)}
+    then = _within(fields.get("then", "/"))
     try:
-        cookie = guard.log_in(request, key)
+        cookie = await run_in_threadpool(guard.log_in, request, fields.get("key", ""))
     except ProblemError as error:
-        return _form(request, then, error)
-    response = RedirectResponse(_within(then), HTTPStatus.SEE_OTHER)
+        return _page(request, then, error)
+    response = RedirectResponse(then, HTTPStatus.SEE_OTHER)
     response.set_cookie(**cookie)
     return response
 
@@ -49,13 +58,13 @@ def dagster(request: Request, site: SiteDep, path: str) -> Response:
     return RedirectResponse(f"{dagster_url(request, site)}/{path}{query}", HTTPStatus.SEE_OTHER)
 
 
-def _form(request: Request, then: str, error: ProblemError | None = None) -> Response:
+def _page(request: Request, then: str, error: ProblemError | None = None) -> Response:
     site: Site = request.app.state.site
     # Browsers apply the policy of a form to redirects of its response, too.
     policy = POLICY.replace("form-action 'self'", f"form-action 'self' {dagster_url(request, site)}")
     headers = {"Content-Security-Policy": policy, **((error and error.headers) or {})}
     status, refused = (error.status, error.detail) if error else (HTTPStatus.OK, None)
-    return render(request, "login.html", status, headers, then=_within(then), refused=refused)
+    return render(request, "login.html", status, headers, then=then, refused=refused)
 
 
 def _within(path: str) -> str:

@@ -221,8 +221,8 @@ def render(
         return _as_data(request, table, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, readable=readable(request), here=URLBuilder(request), dagster=dagster_url(request, site),
-        **context,
+        request=request, site=site, readable=readable(request), here=URLBuilder(request),
+        dagster=dagster_url(request, site), session=_session(request), **context,
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
     return HTMLResponse(
@@ -241,6 +241,12 @@ def _as_data(request: Request, file_name: str, tables: Mapping[str, TableData]) 
         return answer(request, {"results": rows})
     headers = {"Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{file_name}"'}
     return Response(b"".join(csv_stream(table.columns, table.rows)), headers=headers, media_type=MEDIA_TYPE)
+
+
+def _session(request: Request) -> str | None:
+    """Return the key of the visitor, to be shown; None if no key was required."""
+    caller = getattr(request.state, "caller", None)
+    return f"Key {caller.prefix}: {caller.name}" if caller else None
 
 
 def dagster_url(request: Request, site: Site) -> str:

@@ -262,8 +262,8 @@ def test_log_out_ends_the_session_not_only_its_cookie(
         assert closed.post("/leave", headers=copied).status_code == 200, "again"
     with platform.engine.connect() as conn:
         assert key[:11] not in {row.prefix for row in keys.listed(conn) if row.key_id in _open_sessions(conn)}
-        told = text("SELECT actor, action, count(*) FROM ops.audit WHERE subject = :key GROUP BY 1, 2 ORDER BY 2")
-        assert [tuple(row) for row in conn.execute(told, {"key": key[:11]})][1:] == [
+        trail = text("SELECT actor, action, count(*) FROM ops.audit WHERE subject = :key GROUP BY 1, 2 ORDER BY 2")
+        assert [tuple(row) for row in conn.execute(trail, {"key": key[:11]})][1:] == [
             (f"key {key[:11]}", "ended a session", 6),
             (f"key {key[:11]}", "opened a session", 6),
         ], "one that is opened in a browser replaces the one before"

@@ -21,6 +21,7 @@ from mini_platform_tests.support.web import serving
             "read-only transaction",
         ),
         ("SELECT * FROM ops.api_keys", "permission denied"),
+        ("SELECT * FROM ops.sessions", "permission denied"),
         ("SELECT * FROM staging.measurements", "permission denied"),
         ("SET TRANSACTION READ WRITE; DELETE FROM production.measurements", "permission denied"),
         ("SELECT pg_sleep(60)", "statement timeout"),

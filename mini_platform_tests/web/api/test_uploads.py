@@ -227,6 +227,7 @@ WHOLE, TYPE = form((FILE, GOOD))
         (form((b'name="other"; filename="oslo.csv"', GOOD))[0], TYPE, "no part with the name `file`"),
         (b"--xyz--\r\n", TYPE, "no part"),
         (form((FILE, GOOD), (FILE, GOOD))[0], TYPE, "several parts"),
+        (form(*[(b'name="other"', b"x")] * 100, (FILE, GOOD))[0], TYPE, "more than 100 parts"),
         (WHOLE[:-8], TYPE, "ends too soon"),
         (WHOLE[: WHOLE.index(b"OSL")], TYPE, "ends too soon"),
         (b"", TYPE, "ends too soon"),

@@ -39,8 +39,39 @@ def test_who_has_no_key_is_sent_to_the_form_and_back(guarded: httpx.Client, plat
     right = guarded.post("/login", data={"key": key(platform, "read"), "then": "/weather?station=SEA"})
     assert (right.status_code, right.headers["location"]) == (303, "/weather?station=SEA")
     assert guarded.get("/weather?station=SEA").status_code == 200
+    assert '<form method="post" action="/logout">' in guarded.get("/weather").text
     guarded.post("/logout", headers={"Origin": str(guarded.base_url).rstrip("/")})
     assert guarded.get("/weather").status_code == 303
+
+
+def test_nothing_of_a_session_or_a_person_is_stored(guarded: httpx.Client, platform: Platform) -> None:
+    """Keys, sessions, and answers with personal data, masked or not; what is neither stays in the caches of its readers."""
+    secret = key(platform, "read", "read:customers", "write")
+    reader = {"Authorization": f"Bearer {secret}"}
+    for response, stored in (
+        (guarded.get("/login"), False),
+        (guarded.post("/login", data={"key": "nonsense"}), False),
+        (guarded.get("/customers", headers=reader), False),
+        (guarded.get("/api/customers/", headers=reader), False),
+        (guarded.get("/api/datasets/customers/rows/", headers=reader | {"Accept": "text/csv"}), False),
+        (guarded.post("/api/token-auth/", json={"username": "test", "password": secret}), False),
+        (guarded.get("/weather", headers=reader), True),
+        (guarded.get("/api/datasets/weather/rows/", headers=reader), True),
+        (guarded.post("/login", data={"key": secret}), False),
+        (guarded.get("/weather"), False),
+        (guarded.post("/logout"), False),
+    ):
+        what = (response.request.method, response.request.url.path, response.status_code)
+        assert (response.headers.get("cache-control") == "no-store") is not stored, what
+        assert response.status_code < 500, what
+        assert response.headers["cross-origin-opener-policy"] == "same-origin"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_the_form_has_a_size(guarded: httpx.Client) -> None:
+    assert guarded.post("/login", data={"key": "x" * 2**17}).status_code == 413
+    for parts, status in ((1, 401), (100, 401), (101, 400)):
+        assert guarded.post("/login", files=[("key", b"x")] * parts).status_code == status
 
 
 @pytest.mark.parametrize("path", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example"])
