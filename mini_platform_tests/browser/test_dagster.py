@@ -127,6 +127,11 @@ def test_no_page_of_another_site_reaches_dagster(browser: Browser, app: ASGIApp,
                 page.evaluate("link => { location = link }", link)
             assert "by POST only" in page.content()
             assert run_id in runs_of(platform)
+        answer = page.goto(
+            url.replace("127.0.0.1", "elsewhere.localhost")
+        )  # A name that leads here, as by DNS rebinding.
+        assert answer is not None
+        assert (answer.status, "elsewhere.localhost" in answer.json()["detail"]) == (403, True)
         page.goto(f"{url}/server_info")
         results = page.evaluate(TRY, arguments)
         assert results["socket"] == "opened"

@@ -15,7 +15,7 @@ import pytest
 import trustme
 from sqlalchemy import text
 from starlette.types import ASGIApp
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -23,6 +23,7 @@ from mini_platform.datasets import all_datasets
 from mini_platform.operations.answering import dagster_answers
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
+from mini_platform.web.auth import gate as gate_module
 from mini_platform.web.auth import keys
 from mini_platform.web.runs import Runs
 from mini_platform.web.secret import own_headers
@@ -227,6 +228,23 @@ def test_a_session_of_the_dashboard_opens_dagster(
         client.post(f"{dashboard}/login", data={"key": make("read")})
         assert client.get("/", headers={"Accept": "text/html"}).status_code == 403
     site.close()
+
+
+def test_a_websocket_ends_with_its_key(
+    closed: httpx.Client, platform: Platform, make: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "CHECK_SECONDS", 0)
+    key = make("admin")
+    headers, subprotocols = {"Authorization": f"Bearer {key}"}, [Subprotocol("graphql-ws")]
+    uri = f"ws://{closed.base_url.netloc.decode()}/graphql"
+    with connect(uri, subprotocols=subprotocols, additional_headers=headers, proxy=None) as opened:
+        opened.send(json.dumps({"type": "connection_init"}))
+        assert json.loads(opened.recv(10)) == {"type": "connection_ack"}
+        with platform.engine.begin() as conn:
+            keys.revoke(conn, key[:11])
+        opened.send(json.dumps({"type": "connection_init"}))
+        with pytest.raises(ConnectionClosedError, match="1008"):
+            opened.recv(10)
 
 
 @pytest.mark.parametrize(

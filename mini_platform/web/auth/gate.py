@@ -8,10 +8,12 @@ Not a `BaseHTTPMiddleware`, which never sees WebSockets.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
+from starlette import status
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import Request
@@ -28,6 +30,8 @@ from mini_platform.web.site import Site
 
 DASHBOARD_PATH = "/dagster"
 """Path of the dashboard that leads to the app, to which the log-in form returns."""
+CHECK_SECONDS = 5.0
+"""Time after which a WebSocket that sends something is checked again, as its session may have ended."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -73,7 +77,16 @@ class Gate:
                 await send({"type": "websocket.close"})
             return
 
+        checked_at = time.monotonic()
+
         async def sealed(message: Message) -> None:
+            nonlocal checked_at
+            if message["type"] == "websocket.send" and time.monotonic() - checked_at >= CHECK_SECONDS:
+                checked_at = time.monotonic()
+                try:
+                    await self._admit(request)
+                except Exception:  # the session or its key has ended, or perhaps has: the page connects again
+                    message = {"type": "websocket.close", "code": status.WS_1008_POLICY_VIOLATION}
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
