@@ -33,7 +33,7 @@ SLOW = {
     },
     "web": {
         "test_datasets", "test_declared_page", "test_gate", "test_guard", "test_health", "test_https", "test_login",
-        "test_naughty_strings", "test_openapi", "test_pages", "test_query", "test_replaced", "test_scopes",
+        "test_naughty_strings", "test_openapi", "test_pages", "test_query", "test_replaced", "test_scopes", "test_serving",
         "test_shown", "test_site", "test_uploads", "test_walk",
     },
 }  # fmt: skip
