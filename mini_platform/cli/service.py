@@ -25,17 +25,15 @@ SERVICES = ("code-server", "webserver", "daemon", "api", "watchdog")
 
 def command(service: str, settings: Settings, location: Project) -> list[str]:
     """Return the arguments for this Python that run a service."""
-    workspace = ["--workspace", str(settings.home / "workspace.yaml")]
+    workspace = str(settings.home / "workspace.yaml")
     return {
         "code-server": [
             "-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--host", settings.host,
             "--port", str(settings.code_server_port), "--module-name", location.definitions,
             "--working-directory", str(location.root), "--location-name", location.package,
         ],
-        "webserver": [
-            "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port), *workspace,
-        ],
-        "daemon": ["-m", private.DAEMON, "run", *workspace],
+        "webserver": ["-m", "mini_platform.cli.webserver", workspace],
+        "daemon": ["-m", private.DAEMON, "run", "--workspace", workspace],
         "api": ["-m", "mini_platform.web"],
         "watchdog": ["-m", "mini_platform.operations.watchdog"],
     }[service]  # fmt: skip

@@ -184,11 +184,11 @@ class Web(BaseModel):
     """The web servers: their addresses, access, and rate limits."""
 
     host: str = "127.0.0.1"
-    """Address that the web servers listen on. Dagster has no password: use another than loopback only inside a container."""
+    """Address that the web servers, the API's and Dagster's, listen on; another than loopback makes both require keys."""
     api_port: int = 8000
     """Port of the API and the dashboard."""
     api_auth: Literal["auto", "always"] = "auto"
-    """When the API and the dashboard require a key: "auto" unless they listen on loopback, or "always"."""
+    """When the API, the dashboard and Dagster's UI require a key: "auto" unless they listen on loopback, or "always"."""
     api_hosts: str = ""
     """Host names under which they can be called, separated by commas, besides those of loopback. If it is empty and they do not
     listen on loopback, any name is accepted."""
@@ -201,7 +201,7 @@ class Web(BaseModel):
     """Public URL of the dashboard, for links in alerts and in Dagster, such as `https://data.example.com`; by default its
     address on this machine."""
     api_tls_cert: Path | None = None
-    """PEM file with the certificate of the API and the dashboard and its chain; with it they only accept https."""
+    """PEM file with the certificate of both web servers and its chain; with it they only accept https."""
     api_tls_key: Path | None = Field(None, validate_default=True)
     """PEM file with the key of the certificate, not encrypted."""
     api_reads: int = Field(6000, ge=1)
@@ -215,8 +215,8 @@ class Web(BaseModel):
     """Maximum number of connections that are open from one address (of IPv6: from one /64 network) to each web server. Those of
     the proxies in `api_proxies` are not counted."""
     web_secret: SecretStr | None = None
-    """Secret that encrypts cursors with personal data. By default a random one is
-    generated and stored in `home`."""
+    """Secret that encrypts cursors with personal data, and by which Dagster's web server recognizes the platform's own
+    processes. By default a random one is generated and stored in `home`, which they share."""
     read_seconds: float = Field(10.0, gt=0)
     """Timeout of a read of the API or the dashboard."""
     dagster_port: int = 3000
@@ -247,7 +247,7 @@ class Web(BaseModel):
 
     @property
     def needs_keys(self) -> bool:
-        """Return True if the API and the dashboard require a key; also on loopback if others can reach it by a proxy."""
+        """Return True if both web servers require a key; also on loopback if others can reach it by a proxy."""
         return self.api_auth == "always" or not is_loopback(self.host) or bool(self.api_proxies)
 
     @property
@@ -267,7 +267,7 @@ class Web(BaseModel):
     @property
     def api_url(self) -> str:
         """Return the URL of the API and the dashboard on this machine."""
-        return self._url(self.api_port, "https" if self.api_tls_cert else "http")
+        return self._url(self.api_port)
 
     @property
     def links_url(self) -> str:
@@ -279,7 +279,8 @@ class Web(BaseModel):
         """Return the URL of Dagster's web server on this machine."""
         return self._url(self.dagster_port)
 
-    def _url(self, port: int, scheme: str = "http") -> str:
+    def _url(self, port: int) -> str:
+        scheme = "https" if self.api_tls_cert else "http"
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
         return f"{scheme}://{host}:{port}"
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import FINISHED_STATUSES as FINISHED_STATUSES
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.root import LocalArtifactStorage as LocalArtifactStorage
+    from dagster._core.workspace.context import WorkspaceProcessContext as WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget as WorkspaceFileTarget
     from dagster._daemon.types import DaemonHeartbeat as DaemonHeartbeat
     from dagster._grpc.types import ExecuteRunArgs as ExecuteRunArgs
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
@@ -74,6 +76,9 @@ MODULES = {
     "AssetCheckExecutionRecordStatus": "dagster._core.storage.asset_check_execution_record",
     # Statuses of finished runs: a list of our own would miss a status that is added.
     "FINISHED_STATUSES": "dagster._core.storage.dagster_run",
+    # What the command `dagster-webserver` makes its app from; the command itself has no place for a guard.
+    "WorkspaceProcessContext": "dagster._core.workspace.context",
+    "WorkspaceFileTarget": "dagster._core.workspace.load_target",
     # What Dagster writes about daemons, sensors and schedules, which the watchdog reads by SQL; only its test needs them.
     "DaemonHeartbeat": "dagster._daemon.types",
     "InstigatorState": "dagster._core.scheduler.instigation",

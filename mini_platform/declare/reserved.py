@@ -23,7 +23,7 @@ FILTERS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "contains", "isnull")
 """Operators of the API's filters: a parameter is the name of a column, `__` and an operator."""
 PLATFORM_PATHS = frozenset(
     (
-        *("api", "datasets", "docs", "files", "health", "help", "login", "logout", "metrics", "openapi"),
+        *("api", "dagster", "datasets", "docs", "files", "health", "help", "login", "logout", "metrics", "openapi"),
         *("quality", "redoc", "runs", "state", "static", "stats"),
     )
 )

@@ -1,6 +1,7 @@
 """Check whether our own servers answer: for `up`, `status`, `doctor`, and the health check of a container.
 
-python -m mini_platform.operations.answering        exit code 0 if the API answers
+python -m mini_platform.operations.answering             exit code 0 if the API answers
+python -m mini_platform.operations.answering dagster     exit code 0 if Dagster's UI does
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ from mini_platform.config.settings import Settings, load_settings
 from mini_platform.config.sockets import CODE_SERVER_SOCKET, socket_folder
 
 
+def unverified() -> ssl.SSLContext:
+    """Return the TLS context for requests to this machine: the certificate is rarely valid for 127.0.0.1."""
+    return ssl._create_unverified_context()  # noqa: S323
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Return what opens URLs of this machine: without a proxy, and whatever the certificate."""
+    handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified()))
+    return urllib.request.build_opener(*handlers)
+
+
 def answers(url: str, seconds: float = 3.0) -> bool:
     """Return True if a URL of this machine answers 200."""
-    # Nothing confidential is sent, and the certificate is rarely valid for 127.0.0.1.
-    unverified = ssl._create_unverified_context()  # noqa: S323
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
-    )
     try:
-        with opener.open(url, timeout=seconds) as response:
+        with opener().open(url, timeout=seconds) as response:
             return bool(response.status == 200)
     except (OSError, ValueError):
         return False
@@ -53,4 +60,5 @@ def code_server_answers(settings: Settings, seconds: float = 10.0) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not api_answers(load_settings()))
+    answering = dagster_answers if sys.argv[1:] == ["dagster"] else api_answers
+    sys.exit(not answering(load_settings()))

@@ -30,7 +30,7 @@ HEADERS = {
 }
 """Default headers of every response."""
 HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
-"""Headers of responses over https, except on localhost: browsers would use https on all of its ports, also for Dagster."""
+"""Headers of responses over https, except on localhost: browsers would use https on all its ports, other programs included."""
 
 NO_STORE = "no_store"
 

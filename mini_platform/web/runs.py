@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 from fastapi import Request
 
+from mini_platform.config.settings import Settings
 from mini_platform.declare.dataset import Dataset
+from mini_platform.operations.answering import unverified
+from mini_platform.web.secret import own_headers
 
 DATASET_TAG = "mini_platform/dataset"
 REQUEST_TAG = "mini_platform/request_id"
@@ -48,14 +51,10 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 class Runs:
     """A client of Dagster's web server; one per process, with one connection."""
 
-    def __init__(self, url: str) -> None:
-        """Create the client; nothing is requested yet.
-
-        Args:
-            url: URL of the web server.
-        """
-        self._url = f"{url}/graphql"
-        self._client = httpx.Client(timeout=ANSWER_SECONDS)
+    def __init__(self, settings: Settings) -> None:
+        """Create the client; nothing is requested yet."""
+        self._url = f"{settings.dagster_url}/graphql"
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, headers=own_headers(settings), verify=unverified())
         self._worker = ThreadPoolExecutor(1, "nudge")
         self._next_allowed: dict[str, float] = {}
         self._lock = threading.Lock()

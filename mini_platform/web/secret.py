@@ -1,10 +1,15 @@
-"""The secret of the web process, which encrypts cursors with personal data."""
+"""The secret of the web servers: it encrypts cursors with personal data, and identifies the platform's own processes.
+
+All of them read it from the settings or from the home, which containers share.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mini_platform.config.settings import Settings
@@ -12,6 +17,8 @@ from mini_platform.rows.protection import load_or_create_secret
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
+
+OWN = "x-mini-platform-process"
 
 
 def secret(settings: Settings) -> str:
@@ -22,6 +29,16 @@ def secret(settings: Settings) -> str:
         if configured
         else load_or_create_secret(settings.home / "web.secret", secrets.token_hex(32))
     )
+
+
+def own_headers(settings: Settings) -> Mapping[str, str]:
+    """Return the headers by which Dagster's web server recognizes requests of the platform's own processes."""
+    return {OWN: hmac.digest(secret(settings).encode(), b"own process", "sha256").hex()}
+
+
+def is_own(settings: Settings, headers: Mapping[str, str]) -> bool:
+    """Return True if the headers of a request are `own_headers`."""
+    return OWN in headers and hmac.compare_digest(headers[OWN].encode(), own_headers(settings)[OWN].encode())
 
 
 def cipher(settings: Settings) -> Fernet:

@@ -161,7 +161,7 @@ class Site:
     @cached_property
     def runs(self) -> Runs:
         """Return the client of Dagster."""
-        return Runs(self.settings.dagster_url)
+        return Runs(self.settings)
 
     def close(self) -> None:
         """Close the read-only connections, and the one to Dagster."""

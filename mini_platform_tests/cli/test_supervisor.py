@@ -89,6 +89,15 @@ def test_up_down(platform: Supervised, tmp_path: Path) -> None:
     assert status["api_answers"] is True
     assert status["postgres_pid"] == embedded.pid(platform.home)
 
+    listening = {
+        tuple(connection.laddr)
+        for process in platform.processes()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    guarded = {("127.0.0.1", platform.api_port), ("127.0.0.1", platform.port)}
+    assert listening == guarded, "Postgres and the code server have sockets in closed folders"
+
     second = platform.up()
     assert second.returncode == 0
     assert "Already running" in second.stdout

@@ -246,6 +246,7 @@ def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_toget
         ports = {port for port in ports if not listens(port)}
         if not ports:  # Before that no health check can say yes, and each takes seconds.
             waiting = [name for name in waiting if not healthy(name, environment, home)]
+    assert not speaks_http(environment["4000"]), "no page of a browser can talk to the code server"
     (data / "weather" / "a.csv").write_text("station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\n")
     give_up = time.monotonic() + READY_SECONDS
     while True:
@@ -260,6 +261,13 @@ def test_every_process_starts_by_its_command_gets_healthy_and_loads_a_file_toget
 def listens(port: str) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+def speaks_http(port: str) -> bool:
+    """Return True if a server answers a request as a browser sends it: gRPC is HTTP/2, which browsers speak only over TLS."""
+    with socket.create_connection(("127.0.0.1", int(port)), 10) as client:
+        client.sendall(b"POST /api.DagsterApi/Ping HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        return client.makefile("rb").read().startswith(b"HTTP/1")
 
 
 def an_upload_is_loaded_by_a_run_of_its_own(api: str, dagster_port: str) -> None:

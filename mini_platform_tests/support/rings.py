@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 SLOW = {
-    "browser": {"test_pages"},
+    "browser": {"test_dagster", "test_pages"},
     "cli": {"test_cli", "test_supervisor"},
     "config": {"test_setting_sources"},
     "dagster": {"test_definitions", "test_pauses", "test_sync_runs"},
@@ -32,9 +32,9 @@ SLOW = {
         "test_upsert",
     },
     "web": {
-        "test_datasets", "test_declared_page", "test_guard", "test_health", "test_https", "test_login", "test_naughty_strings",
-        "test_openapi", "test_pages", "test_query", "test_replaced", "test_scopes", "test_serving", "test_shown", "test_site",
-        "test_uploads", "test_walk",
+        "test_datasets", "test_declared_page", "test_gate", "test_guard", "test_health", "test_https", "test_login",
+        "test_naughty_strings", "test_openapi", "test_pages", "test_query", "test_replaced", "test_scopes", "test_serving",
+        "test_shown", "test_site", "test_uploads", "test_walk",
     },
 }  # fmt: skip
 """Slow modules by their room."""

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from mini_platform.platform import Platform
 from mini_platform.web.app import create_app
@@ -48,7 +49,7 @@ def endpoints_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def listening(app: FastAPI, **options: Any) -> Iterator[str]:
+def listening(app: ASGIApp, **options: Any) -> Iterator[str]:
     """Serve any app over real sockets; yields its host and port."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, **options))

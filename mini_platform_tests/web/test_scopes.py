@@ -209,6 +209,7 @@ def filled(path: str, name: str, file_ids: Sequence[int]) -> Iterator[str]:
         "file_id": file_ids,
         "analytics": list(dict.fromkeys(one.name for one in (*computed[:1], *computed[-1:]))),
         "name": ["app.css"],
+        "path": ["runs"],
     }
     parameters = re.findall(r"{(\w+)", path)
     if not parameters:

@@ -167,10 +167,7 @@ class Processes:
                 "-m", "dagster", "api", "grpc", "--lazy-load-user-code", "--socket", str(self._socket), *module,
                 "--location-name", location.package, "--log-level", "warning",
             ],
-            "webserver": [
-                "-m", "dagster_webserver", "--host", settings.host, "--port", str(settings.dagster_port),
-                "--workspace", str(workspace), "--dagster-log-level", "warning",
-            ],
+            "webserver": ["-m", "mini_platform.cli.webserver", str(workspace)],
             "api": ["-m", "mini_platform.web"],
             WATCHDOG: ["-m", "mini_platform.operations.watchdog"],
             "daemon": ["-m", private.DAEMON, "run", "--workspace", str(workspace), "--log-level", "warning"],

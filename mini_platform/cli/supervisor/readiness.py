@@ -10,7 +10,8 @@ import urllib.request
 from mini_platform.cli.supervisor.processes import Processes
 from mini_platform.cli.supervisor.state import PlatformError
 from mini_platform.config.settings import Settings
-from mini_platform.operations.answering import api_answers, dagster_answers
+from mini_platform.operations.answering import api_answers, dagster_answers, opener
+from mini_platform.web.secret import own_headers
 
 READY_SECONDS = 180.0
 """Maximum wait. Starting takes about ten seconds on two cores."""
@@ -42,10 +43,10 @@ def _has_definitions(settings: Settings) -> bool:
     request = urllib.request.Request(  # noqa: S310 - http
         f"{settings.dagster_url}/graphql",
         data=json.dumps({"query": DEFINITIONS}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **own_headers(settings)},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http
+        with opener().open(request, timeout=10) as answer:
             entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
     except (OSError, urllib.error.URLError, KeyError, TypeError, ValueError):
         return False

@@ -3,6 +3,7 @@
     keys.py         keys: made, listed, revoked, verified
     sessions.py     sessions of the dashboard: opened, listed, ended
     origins.py      Host headers and requests that other sites' pages send
+    gate.py         the same for an app that is not ours: Dagster's
 
 A route or its router declares its scope: `dependencies=[Depends(allowed("read"))]`. On loopback no key is required unless the
 settings require it; then only host names of this machine are accepted, and pages of other sites cannot change anything.
@@ -49,7 +50,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
     """Guard every route of the app. Each route must still declare its scope by `allowed`."""
     app.state.guard = Guard(settings)
     allow_origins(app, settings)
-    app.add_middleware(Origins, settings=settings)
+    app.add_middleware(Origins, settings=settings, trusted=settings.api_origins)
     app.add_middleware(Envelope)
 
 

@@ -27,21 +27,22 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:]*)(:\d+)?")
 class Origins:
     """Middleware that refuses forged requests of browsers: DNS rebinding and CSRF."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Wrap an app."""
+    def __init__(self, app: ASGIApp, settings: Settings, trusted: str = "") -> None:
+        """Wrap an app; `trusted` are other sites whose pages may change something, separated by commas."""
         self._app = app
         named = {name.lower() for name in between_commas(settings.api_hosts)}
         self._hosts = LOCAL | {settings.host} | named if named or not settings.needs_keys else None
-        self._origins = set(between_commas(settings.api_origins))
+        self._origins = set(between_commas(trusted))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request, or refuse it."""
-        if scope["type"] == "http" and (refused := self._refusal(scope["method"], Headers(scope=scope))):
+        if scope["type"] == "http" and (refused := self.refusal(scope["method"], Headers(scope=scope))):
             await problem(*refused)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+        """Return status and sentence if a request is refused; any method that is not `SAFE` counts as a change."""
         host = headers.get("host", "").lower()
         form = HOST.fullmatch(host)
         if self._hosts is not None and (form is None or form[1] not in self._hosts):

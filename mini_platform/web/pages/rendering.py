@@ -221,8 +221,8 @@ def render(
         return _as_data(request, table, tables or {})
     site: Site = request.app.state.site
     text = environment().get_template(template).render(
-        request=request, site=site, readable=readable(request), here=URLBuilder(request), dagster=_dagster(request, site),
-        session=_session(request), **context,
+        request=request, site=site, readable=readable(request), here=URLBuilder(request),
+        dagster=dagster_url(request, site), session=_session(request), **context,
     )  # fmt: skip
     # Pages hold what may change at any moment; a browser asks again, and never shows an old one as new.
     return HTMLResponse(
@@ -249,6 +249,6 @@ def _session(request: Request) -> str | None:
     return f"Key {caller.prefix}: {caller.name}" if caller else None
 
 
-def _dagster(request: Request, site: Site) -> str:
-    """Return the URL of the Dagster UI for the browser: on the host of the current page."""
-    return f"http://{request.url.hostname}:{site.settings.dagster_port}"
+def dagster_url(request: Request, site: Site) -> str:
+    """Return the URL of Dagster's UI for the browser: on the host of the current page, with its session."""
+    return str(request.url.replace(port=site.settings.dagster_port, path="", query="", fragment=""))

@@ -362,6 +362,7 @@ class Walk:
         wrong = ask.post("/login", data={"key": EVIL, "then": EVIL}, headers={"Accept": "text/html"})
         assert wrong.status_code == 401
         assert ask.post("/logout").status_code == 303
+        assert ask.get(f"/dagster/{EVIL}").status_code == 303
         for page in (
             wrong.text,
             *(
