@@ -226,7 +226,8 @@ def test_sensors_that_ticked_in_the_future_tick_again(platform: Platform, instan
     instance.add_instigator_state(sensor("another", BEFORE))
     with platform.engine.begin() as conn:
         run_history.wake_sensors(conn)
-    states = {state.name: state.instigator_data for state in instance.all_instigator_state()}
+    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    states = {state.name: state.instigator_data for state in sensors}
     ticks = {name: (data.last_tick_start_timestamp, data.last_tick_timestamp) for name, data in states.items()}
     assert ticks.pop("another") == (BEFORE, BEFORE)
     assert set(ticks) == set(SENSORS)

@@ -27,7 +27,7 @@ from mini_platform.web.problems import ProblemError
 PAGE_ROWS, MOST_ROWS = 100, 1000
 MOST_VALUES = 1000
 """Maximum values of an `in`, and maximum of search words times columns."""
-MOST_FILTERS = 100
+MOST_FILTERS = 500
 """Maximum filters of a request; the values of an `in` are one."""
 MOST_CHARACTERS = 2000
 """Maximum length of a search."""
