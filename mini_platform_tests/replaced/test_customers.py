@@ -329,7 +329,7 @@ def test_pages_lead_to_every_row_and_back_and_tell_nobody(system: System, orderi
         ({"start_date": "9" * 5000}, 400, "start_date: '999"),
         ({"city": "\0"}, 400, "city: '\\x00' contains a NUL character"),
         ({"search": "\0"}, 400, "NUL"),
-        ({"search": "a " * 5000}, 400, "words are too many"),
+        ({"search": "a " * 999}, 400, "words are too many"),
         ({"limit": "0"}, 400, "limit"),
         ({"limit": "many"}, 400, "limit"),
         ({"index": "one"}, 400, "index: 'one' is not a whole number"),
@@ -346,7 +346,7 @@ def test_what_cannot_be_answered_says_why(system: System, params: dict[str, str]
 def test_unknown_parameters_are_ignored_and_logged(system: System, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="mini_platform.web.api.replaced")
     assert system.ids(page_size=1, page=3, email__is="vmata@colon.com", city__contains="leonard") == [LEONARD]
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if record.name == "mini_platform.web.api.replaced")
     assert record.__dict__["parameters"] == ["email__is", "page", "page_size"]
     assert "vmata" not in str(record.__dict__)
 

@@ -94,6 +94,7 @@ def test_concerns(get: Get, engine: Engine, pipeline: Pipeline, tmp_path: Path) 
         conn.execute(
             text("UPDATE ops.files SET arrived_at = now() - interval '1 hour', status = 'landed' WHERE file_id = 2")
         )
+        conn.execute(text("UPDATE ops.files SET staged_at = arrived_at, loaded_at = NULL, leased_until = NULL"))
     assert "1 file waits since 1 h. Start Dagster" in get("/").part("attention")
     bad.write_text(good.read_text())
     pipeline(weather, bad)
