@@ -137,14 +137,28 @@ CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON ops.files FOR EACH ROW EXECUTE
 """
 
 
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """The log of this process, as JSON; afterwards other tests have their own again."""
+    root, written = logging.getLogger(), io.StringIO()
+    level, handlers = root.level, root.handlers[:]
+    logs.configure("json")
+    (handler,) = root.handlers
+    handler.setStream(written)  # type: ignore[attr-defined]
+    yield written
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
 def test_a_row_that_the_database_refuses_in_a_request(
-    envelopes: Envelopes, platform: Platform, pipeline: Pipeline, tmp_path: Path, subtests: pytest.Subtests
+    envelopes: Envelopes,
+    platform: Platform,
+    pipeline: Pipeline,
+    tmp_path: Path,
+    subtests: pytest.Subtests,
+    log: io.StringIO,
 ) -> None:
     """Neither the answer, the log nor the event has the canary."""
-    log = io.StringIO()
-    logs.configure("json")
-    (handler,) = logging.getLogger().handlers
-    handler.setStream(log)  # type: ignore[attr-defined]
     row = f"station_id,date,temp_c,precip_mm\n{CANARY},2026-01-01,1,0\n"
     (tmp_path / "first.csv").write_text(row)
     pipeline(all_datasets()["weather"], tmp_path / "first.csv")
