@@ -30,6 +30,7 @@ from mini_platform.config.sections import ApiSourceSettings
 from mini_platform.config.settings import Settings
 from mini_platform.config.vault import VaultSettings
 from mini_platform.warehouse import embedded
+from mini_platform.warehouse.roles import PERSONAL, READER
 from mini_platform_tests.support.api_server import Reply, Request, serving
 from mini_platform_tests.support.databases import FAST
 from mini_platform_tests.support.ports import free_port
@@ -45,12 +46,16 @@ MEMBERS = {"api_source": "RECORDS_API", "inbox": "WEATHER"}
 """Under which key of a dict of settings its canaries go."""
 SHAPES = {
     "DATABASE_URL": "postgresql://loader:{}@/canary",
+    "MINI_PLATFORM_READER_URL": "postgresql://reading:{}@/canary",
+    "MINI_PLATFORM_PERSONAL_URL": "postgresql://reading_people:{}@/canary",
+    "MINI_PLATFORM_HEARTBEAT_URL": "http://127.0.0.1:1/{}",
     "MINI_PLATFORM_PII_KEYS": "k1:{}",
     "MINI_PLATFORM_API_SOURCE__RECORDS_API__HEADER": "Authorization: Bearer {}",
     "MINI_PLATFORM_ALERTS": "json://user:{}@127.0.0.1:1/",
     "SENTRY_DSN": "https://{}@127.0.0.1:1/1",
 }
 """Shapes of the values of secrets that are not just any text."""
+READERS = {"MINI_PLATFORM_READER_URL": READER, "MINI_PLATFORM_PERSONAL_URL": PERSONAL}
 WEATHER = "station_id,date,temp_c,precip_mm\nOSL,2026-01-01,1,0\nOSL,2026-01-02,warm,0\n"
 PAGES = [
     "/", "/files", "/files/1", "/runs", "/quality", "/weather", "/sales", "/login", "/nothing", "/static/nothing.css",
@@ -165,11 +170,18 @@ class Guarded:
         conn.close()
         return rows
 
+    def add_reader(self, login: str, password: str, role: str) -> None:
+        """Add a login for reading, which is a member of one role."""
+        self.execute(f"CREATE ROLE {login} LOGIN PASSWORD %s IN ROLE {role}", password)
+        for setting in ("default_transaction_read_only = on", "statement_timeout = '10s'"):
+            self.execute(f"ALTER ROLE {login} SET {setting}")
+
     def _ask_for_passwords(self, conn: Any) -> None:
         with conn.cursor() as cursor:
             cursor.execute("SHOW hba_file")
             path = Path(cursor.fetchone()[0])
-        path.write_text("local all loader scram-sha-256\n" + path.read_text())
+        lines = [f"local all {login} scram-sha-256\n" for login in ("loader", "reading", "reading_people")]
+        path.write_text("".join(lines) + path.read_text())
 
     def value(self, shape: str, password: str) -> str:
         """DATABASE_URL with this password."""
@@ -236,7 +248,8 @@ def test_no_secret_is_anywhere(tmp_path: Path) -> None:
     with serving_vault(Vault()) as vault, serving(echo) as source, watch:
         postgres = Guarded(tmp_path / "server", watch.canaries["DATABASE_URL"])
         values = {v: SHAPES.get(v, "{}").format(canary) for v, canary in watch.canaries.items() if v in SECRETS}
-        values["DATABASE_URL"] = postgres.value(SHAPES["DATABASE_URL"], watch.canaries["DATABASE_URL"])
+        for name in ("DATABASE_URL", *READERS):
+            values[name] = postgres.value(SHAPES[name], watch.canaries[name])
         environment = spread(values, vault, tmp_path, watch.canaries["token of the login"]) | {
             "MINI_PLATFORM_HOME": str(home),
             "MINI_PLATFORM_DATA": str(data),
@@ -249,6 +262,8 @@ def test_no_secret_is_anywhere(tmp_path: Path) -> None:
         try:
             up = operator.cli("up", "--detach")
             assert up.returncode == 0, up.stdout + up.stderr
+            for name, role in READERS.items():
+                postgres.add_reader(make_url(values[name]).username or "", watch.canaries[name], role)
             work(operator, watch, postgres, source.requests, tmp_path)
         finally:
             operator.cli("down")
