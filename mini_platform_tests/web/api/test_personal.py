@@ -41,11 +41,11 @@ PEOPLE = Dataset(
 )  # fmt: skip
 OTHERS = text(
     "UPDATE production.people SET"
-    " who = CASE city WHEN 'Oslo' THEN 'Zoe' WHEN 'Rome' THEN 'Yan' ELSE 'Adi' END || right(who, 1),"
+    " who = CASE city WHEN 'Oslo' THEN 'Zoltan' WHEN 'Rome' THEN 'Yannis' ELSE 'Adrian' END || right(who, 1),"
     " mail = CASE city WHEN 'Oslo' THEN NULL WHEN 'Rome' THEN 'ann@x.org' ELSE 'zoe@x.org' END"
 )
 """Other values in the same rows: whoever learns which they are, learns personal data."""
-SECRETS = ("Ann", "Bob", "Eve", "Zoe", "Yan", "Adi", "@x")
+SECRETS = ("Annika", "Bobbie", "Evelyn", "Zoltan", "Yannis", "Adrian", "@x.org")
 ATTACKS: dict[str, dict[str, str]] = {
     "the default order": {},
     "sorted": {"ordering": "mail"},
@@ -64,7 +64,7 @@ def people(server: str, template: str, tmp_path_factory: pytest.TempPathFactory)
     with open_platform(server, template, folder) as platform:
         assert create_all(platform.engine, [PEOPLE]) == {}
         path = folder / "people.csv"
-        persons = ((f"Ann{n},ann@x.org,Oslo", f"Bob{n},bob@x.org,Rome", f"Eve{n},,Kiev") for n in range(3))
+        persons = ((f"Annika{n},ann@x.org,Oslo", f"Bobbie{n},bob@x.org,Rome", f"Evelyn{n},,Kiev") for n in range(3))
         path.write_text("\n".join(["who,mail,city", *(line for lines in persons for line in lines)]))
         load_files(platform, PEOPLE, path)
         measure(Trial(platform, PEOPLE))
@@ -114,9 +114,9 @@ def test_masked_rows_tell_nothing(people: Platform, attack: str) -> None:
 
 def test_a_cursor_of_clear_rows_is_none_of_masked_ones(client: TestClient) -> None:
     clear = client.get("/api/datasets/people/rows/?personal=true&limit=1", headers=HEADERS).json()
-    assert clear["results"][0]["who"] == "Ann0"
+    assert clear["results"][0]["who"] == "Annika0"
     assert "personal=true" in clear["next"]
-    assert client.get(clear["next"]).json()["results"][0]["who"] == "Ann1"
+    assert client.get(clear["next"]).json()["results"][0]["who"] == "Annika1"
     masked = client.get(clear["next"].replace("personal=true&", ""))
     assert (masked.status_code, masked.json()["parameter"]) == (400, "cursor")
 
@@ -134,7 +134,7 @@ def test_what_is_shown_in_clear_is_recorded_and_stored_nowhere(client: TestClien
     path = "/api/datasets/people/rows.csv"
     assert client.get(path).status_code == 200
     assert trail(people) == before
-    for query in ("personal=true", "personal=true&who=Ann0"):
+    for query in ("personal=true", "personal=true&who=Annika0"):
         shown = client.get(f"{path}?{query}")
         assert ("ann@x.org" in shown.text, shown.headers["cache-control"]) == (True, "no-store")
     row = ("anybody on this machine", "people", path)
@@ -169,13 +169,13 @@ def test_a_page_shows_it_until_it_is_hidden(client: TestClient) -> None:
         assert "ordering=who" not in masked
         assert "<option>mail" not in masked
         assert ('data-of="city"' in masked, 'data-of="mail"' in masked) == (True, False), "the most frequent values"
-        shown = client.get(f"{path}?personal=true&ordering=-mail&city__contains=o&who=Ann0&limit=1")
+        shown = client.get(f"{path}?personal=true&ordering=-mail&city__contains=o&who=Annika0&limit=1")
         assert ("ann@x.org" in shown.text, shown.headers["cache-control"]) == (True, "no-store")
         assert f'href="{path}?city__contains=o&amp;limit=1">Hide' in shown.text
         assert shown.text.count('name="personal" value="true"') == 2, "forms go on to ask"
-        assert "/rows.csv?ordering=-mail&amp;city__contains=o&amp;who=Ann0&amp;personal=true" in shown.text
+        assert "/rows.csv?ordering=-mail&amp;city__contains=o&amp;who=Annika0&amp;personal=true" in shown.text
         assert 'data-of="mail"' not in client.get(f"{path}?personal=true").text
-        refused = client.get(f"{path}?who=Ann")
+        refused = client.get(f"{path}?who=Annika")
         assert (refused.status_code, "personal=true" in refused.text) == (403, True)
 
 
