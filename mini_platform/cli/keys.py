@@ -28,7 +28,7 @@ COLUMNS = {
 }
 """Fields of a key that are listed, with headings."""
 SESSION_COLUMNS = {"prefix": "key", "opened_at": "logged in", "last_used_at": "last used", "expires_at": "expires"}
-"""Those of a session."""
+"""Fields of a session that are listed, with headings."""
 
 key = typer.Typer(
     help="Create, list and revoke the keys of the HTTP API, and end their sessions.", no_args_is_help=True

@@ -18,7 +18,7 @@ from mini_platform.web.app import create_app
 from mini_platform.web.auth import keys
 from mini_platform.web.site import Site
 from mini_platform_tests.support.dagster_ui import DELETE, LOGGED, dagster_app, new_run, runs_of, serving_dagster
-from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.databases import open_platform
 from mini_platform_tests.support.web import serving
 
 TRY = """
@@ -75,11 +75,8 @@ async ({url, id, query}) => {
 
 @pytest.fixture(scope="module")
 def platform(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, url, tmp_path_factory.mktemp("dagster"))
-        shared = Platform()
+    with open_platform(server, template, tmp_path_factory.mktemp("dagster"), lasting=True) as shared:
         yield shared
-        shared.engine.dispose()
 
 
 @pytest.fixture(scope="module")

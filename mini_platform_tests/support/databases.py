@@ -127,13 +127,17 @@ def set_environment(patch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
 
 
 @contextmanager
-def open_platform(server: str, template: str, folder: Path) -> Iterator[Platform]:
-    """Yield a platform on a copy of a database, with its folders below one folder; for several tests that only read."""
-    with copied(server, template) as url:
-        with pytest.MonkeyPatch.context() as patch:
-            set_environment(patch, url, folder)
-            platform = Platform()
-            platform.engine  # noqa: B018 - made while the environment says where
+def open_platform(server: str, template: str, folder: Path, *, lasting: bool = False) -> Iterator[Platform]:
+    """Yield a platform on a copy of a database, with its folders below one folder; for several tests that share it.
+
+    `lasting` leaves its environment set, for what reads that later, as Dagster does.
+    """
+    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, url, folder)
+        platform = Platform()
+        platform.engine  # noqa: B018 - made while the environment says where
+        if not lasting:
+            patch.undo()
         yield platform
         platform.engine.dispose()
 

@@ -48,7 +48,7 @@ CHANGES = {
     "writing": "COMMIT; SET default_transaction_read_only = off",
     "role": f"COMMIT; SET ROLE {READER}",
 }
-"""What a statement may change in its own session, for the next one."""
+"""Changes that a statement can make in its own session, for the next one."""
 ONLY = f"is not a member of {READER} only"
 LOGINS = {
     "of a superuser": ("LOGIN SUPERUSER", "is a superuser's"),

@@ -29,7 +29,7 @@ from mini_platform.web.runs import Runs
 from mini_platform.web.secret import own_headers
 from mini_platform.web.site import Site
 from mini_platform_tests.support.dagster_ui import DELETE, dagster_app, new_run, runs_of, serving_dagster
-from mini_platform_tests.support.databases import copied, set_environment
+from mini_platform_tests.support.databases import open_platform
 from mini_platform_tests.support.uploads import until
 from mini_platform_tests.support.web import serving
 
@@ -40,11 +40,8 @@ LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch
 
 @pytest.fixture(scope="module")
 def platform(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with copied(server, template) as url, pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, url, tmp_path_factory.mktemp("gate"))
-        shared = Platform()
+    with open_platform(server, template, tmp_path_factory.mktemp("gate"), lasting=True) as shared:
         yield shared
-        shared.engine.dispose()
 
 
 @pytest.fixture(scope="module")
