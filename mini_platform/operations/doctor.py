@@ -32,7 +32,7 @@ from mini_platform.operations import archive, channels, https, lock
 from mini_platform.operations.answering import api_answers, dagster_answers
 from mini_platform.operations.check_result import CheckResult, Level
 from mini_platform.operations.detection import current
-from mini_platform.operations.resources import SKEW_SECONDS, disks, skew
+from mini_platform.operations.resources import FREE_SPACE, SKEW_SECONDS, disks, existing, skew
 from mini_platform.operations.watchdog import looks
 from mini_platform.platform import READER_KEY, Platform
 from mini_platform.warehouse import embedded
@@ -189,12 +189,11 @@ def _secrets(settings: Settings) -> Iterator[CheckResult]:
 
 def _disk(settings: Settings) -> Iterator[CheckResult]:
     for of in disks(settings):
-        do = "Free some space: mini-platform purge --dry-run shows what can be removed." if of.level else ""
+        do = FREE_SPACE if of.level else ""
         yield CheckResult("disk", LEVELS[of.level], str(of), do)
-    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
+    if not os.access(home := existing(settings.home), os.W_OK):
         yield CheckResult(
-            "disk", "problem", f"{existing} cannot be written", "Make it writable for the user of the platform."
+            "disk", "problem", f"{home} cannot be written", "Make it writable for the user of the platform."
         )
 
 

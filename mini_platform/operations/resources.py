@@ -32,6 +32,7 @@ FREE_CONNECTIONS, FREE_CONNECTIONS_SHARE = 3, 0.05
 SKEW_SECONDS = (2.0, 60.0)
 """Clock skew above which there is a warning, and a problem: ages and leases use the database's clock, names and times of
 files the host's."""
+FREE_SPACE = "Free some space: mini-platform purge --dry-run shows what can be removed."
 LOG_TOLERANCE = 2
 """How many times the size that its rotation allows a log may have: one line may be longer than a whole log."""
 
@@ -61,12 +62,17 @@ class Disk:
         return f"{self.free / 2**30:.1f} GiB and {self.inodes:,} inodes are free for {self.folder}"
 
 
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def disk(folder: Path) -> Disk:
     """Return the file system that a folder is on, or will be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    of = os.statvfs(existing)
+    there = existing(folder)
+    of = os.statvfs(there)
     free, size = of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
-    return Disk(folder, existing.stat().st_dev, free, size, of.f_favail, of.f_files)
+    return Disk(folder, there.stat().st_dev, free, size, of.f_favail, of.f_files)
 
 
 def disks(settings: Settings) -> list[Disk]:
@@ -117,8 +123,7 @@ def shortages(conn: Connection, settings: Settings) -> Iterator[Incident]:
     """Yield an incident for each resource that is short now: a disk, a limit of connections, a clock that is off, a log."""
     for each in disks(settings):
         if each.level == 2:
-            advice = "Free some space: mini-platform purge --dry-run shows what can be removed."
-            yield _incident(settings, "disk_low", str(each.folder), f"disk: only {each}.", advice)
+            yield _incident(settings, "disk_low", str(each.folder), f"disk: only {each}.", FREE_SPACE)
     for limit in connection_use(conn):
         if limit.amount - limit.used < max(FREE_CONNECTIONS, FREE_CONNECTIONS_SHARE * limit.amount):
             advice = f"See pg_stat_activity for who has them, or raise {limit.name}."

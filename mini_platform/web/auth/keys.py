@@ -96,7 +96,7 @@ def create(conn: Connection, name: str, scopes: Sequence[str], expires_at: dt.da
     """Create a key and return it; it cannot be read again."""
     word = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     key = f"mp_{word}_{secrets.token_urlsafe(32)}"
-    values = {"name": name, "prefix": f"mp_{word}", "sha256": _sha256(key), "scopes": list(scopes)}
+    values = {"name": name, "prefix": f"mp_{word}", "sha256": sha256(key), "scopes": list(scopes)}
     conn.execute(insert(api_keys).values(**values, expires_at=expires_at))
     audit.record(conn, "created a key", f"mp_{word}", scopes=list(scopes))
     return key
@@ -130,7 +130,7 @@ def verify(conn: Connection, text: str, name: str | None = None) -> ApiKey:
     """
     form = FORM.fullmatch(text)
     row = conn.execute(KEYS.where(api_keys.c.prefix == form[1])).first() if form else None
-    if row is None or not hmac.compare_digest(row.sha256, _sha256(text)) or name not in (None, row.name):
+    if row is None or not hmac.compare_digest(row.sha256, sha256(text)) or name not in (None, row.name):
         raise KeyRefusedError("This key is unknown.")
     return used(conn, row)
 
@@ -180,5 +180,6 @@ def used(conn: Connection, row: Row[Any]) -> ApiKey:
     return key
 
 
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def sha256(secret: str) -> str:
+    """Return the hash by which a key or a token is stored, whatever a client sends as one."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -6,7 +6,6 @@ A session ends by logging out, from the command line, with its key, or after `SE
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def begin(conn: Connection, settings: Settings, key: keys.ApiKey, *, secure: boo
         secure: True if the request came over https; the cookie is then sent over https only.
     """
     token = secrets.token_urlsafe(32)
-    conn.execute(insert(sessions).values(key_id=key.key_id, sha256=_sha256(token), expires_at=func.now() + SESSION))
+    conn.execute(insert(sessions).values(key_id=key.key_id, sha256=keys.sha256(token), expires_at=func.now() + SESSION))
     with audit.on_behalf_of(f"key {key.prefix}"):
         audit.record(conn, "opened a session", key.prefix)
     return _cookie(settings, token, int(SESSION.total_seconds()), secure=secure)
@@ -65,7 +64,7 @@ def begin(conn: Connection, settings: Settings, key: keys.ApiKey, *, secure: boo
 
 def end(conn: Connection, settings: Settings, cookies: Mapping[str, str], *, secure: bool) -> Cookie:
     """End the session of a request, if it has one, and return the cookie that replaces its own."""
-    for prefix in _end(conn, sessions.c.sha256 == _sha256(_token(settings, cookies))):
+    for prefix in _end(conn, sessions.c.sha256 == keys.sha256(_token(settings, cookies))):
         with audit.on_behalf_of(f"key {prefix}"):
             audit.record(conn, "ended a session", prefix)
     return _cookie(settings, "", 0, secure=secure)
@@ -90,7 +89,7 @@ def key_of(conn: Connection, settings: Settings, cookies: Mapping[str, str]) -> 
     row = conn.execute(
         keys.KEYS.add_columns(session.session_id, session.last_used_at.label("session_used_at"))
         .join(sessions, session.key_id == api_keys.c.key_id)
-        .where(IS_OPEN, session.sha256 == _sha256(token))
+        .where(IS_OPEN, session.sha256 == keys.sha256(token))
     ).first()
     if row is None:
         return None
@@ -129,7 +128,3 @@ def _cookie(settings: Settings, value: str, max_age: int, *, secure: bool) -> Co
     return Cookie(
         key=_name(settings), value=value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="lax"
     )
-
-
-def _sha256(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
